@@ -1,0 +1,68 @@
+//! Compiles the two `.proto` files to Rust, without `protoc`.
+//!
+//! Written to `OUT_DIR`, for each package: messages, clients and servers (`csi.v1.rs`), and the list of messages
+//! that hold a secret (`csi.v1.redacted.rs`); for both together the descriptors (`csi_descriptor.bin`).
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use heck::{ToSnakeCase, ToUpperCamelCase};
+use prost_reflect::{DescriptorPool, MessageDescriptor};
+use tonic_prost_build::Config;
+
+#[path = "src/secret.rs"]
+mod secret;
+
+const PROTO_DIR: &str = "proto";
+const PROTO_FILES: [&str; 2] = ["csi/v1/csi.proto", "csi/v0/csi.proto"];
+const PACKAGES: [&str; 2] = ["csi.v1", "csi.v0"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed={PROTO_DIR}");
+    println!("cargo::rerun-if-changed=src/secret.rs");
+    let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo did not set OUT_DIR")?);
+
+    let mut compiler = protox::Compiler::new([PROTO_DIR])?;
+    compiler.include_imports(true).open_files(PROTO_FILES)?;
+
+    // What goes into the binary does without the comments, but needs the custom options, which only the encoded
+    // form keeps.
+    let encoded = compiler.include_source_info(false).encode_file_descriptor_set();
+    let pool = DescriptorPool::decode(encoded.as_slice())?;
+    fs::write(out_dir.join("csi_descriptor.bin"), encoded)?;
+
+    for package in PACKAGES {
+        let types: Vec<_> = secret_holders(&pool)
+            .filter(|message| message.package_name() == package)
+            .map(|message| rust_path(&message))
+            .collect();
+        let list = format!(
+            "crate::redact::debug_is_redacted! {{\n    {},\n}}\n",
+            types.join(",\n    ")
+        );
+        fs::write(out_dir.join(format!("{package}.redacted.rs")), list)?;
+    }
+
+    let mut config = Config::new();
+    config.enable_type_names();
+    config.skip_debug(secret_holders(&pool).map(|message| format!(".{}", message.full_name())));
+    compiler.include_source_info(true);
+    tonic_prost_build::configure().compile_fds_with_config(compiler.file_descriptor_set(), config)?;
+    Ok(())
+}
+
+/// Returns the messages of which a field is secret.
+fn secret_holders(pool: &DescriptorPool) -> impl Iterator<Item = MessageDescriptor> + '_ {
+    pool.all_messages()
+        .filter(|message| message.fields().any(|field| secret::is_secret(&field)))
+}
+
+/// Returns the path of a message's type within the module of its package, named the way prost names it.
+fn rust_path(message: &MessageDescriptor) -> String {
+    let mut path = message.name().to_upper_camel_case();
+    let mut parent = message.parent_message();
+    while let Some(outer) = parent {
+        path = format!("{}::{path}", outer.name().to_snake_case());
+        parent = outer.parent_message();
+    }
+    path
+}

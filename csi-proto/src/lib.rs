@@ -1,0 +1,32 @@
+//! The messages, clients and servers of the Container Storage Interface.
+//!
+//! Two versions of the protocol live side by side: [`v1`] is the package `csi.v1` as of specification 1.12.0, and
+//! [`v0`] is the package `csi.v0` as of specification 0.3.0. Both are generated from the `.proto` files of this
+//! crate when it is built; `protoc` is not needed. What is documented here is documented there.
+//!
+//! No message shows a secret: `Debug` of every message that can hold one renders it by [`redacted`], which hides
+//! secrets and mount flags.
+
+mod redact;
+mod secret;
+
+pub use redact::{Redacted, redacted};
+
+/// The descriptors of both packages and of the well-known types they use, as an encoded `FileDescriptorSet`.
+///
+/// It holds the custom options, such as `csi_secret`, but no comments.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/csi_descriptor.bin"));
+
+/// The package `csi.v1`, specification 1.12.0.
+#[allow(clippy::pedantic, reason = "the style is that of the generator")]
+pub mod v1 {
+    tonic::include_proto!("csi.v1");
+    include!(concat!(env!("OUT_DIR"), "/csi.v1.redacted.rs"));
+}
+
+/// The package `csi.v0`, specification 0.3.0.
+#[allow(clippy::pedantic, reason = "the style is that of the generator")]
+pub mod v0 {
+    tonic::include_proto!("csi.v0");
+    include!(concat!(env!("OUT_DIR"), "/csi.v0.redacted.rs"));
+}

@@ -1,0 +1,160 @@
+//! Single flight: whoever needs Flocker's lists at the same time shares one set of requests.
+//!
+//! A request is answered by the first flight that began after it was made and brings all its lists. One task
+//! flies for all of them; it ends when nobody waits, so an idle process asks Flocker nothing.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use super::flocker::Flocker;
+use super::lists::Lists;
+use super::snapshot::Snapshot;
+
+/// The result of a flight, shared by everybody it answers.
+pub(super) type Outcome = Result<Arc<Snapshot>, Arc<flocker_client::Error>>;
+
+/// Polls that are due within this time of each other fly together.
+const COALESCE: Duration = Duration::from_millis(100);
+/// Between two polls lies at least this many times what the last flight took: one Python core serves everybody.
+const REST: u32 = 10;
+
+/// When a request has to fly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// At once.
+    Now,
+    /// At that moment, or with an earlier flight; later when the control service is slow.
+    Poll(Instant),
+}
+
+struct Request {
+    lists: Lists,
+    urgency: Urgency,
+    reply: oneshot::Sender<Outcome>,
+}
+
+/// What is known about Flocker's health.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Health {
+    /// When the last flight succeeded.
+    pub(super) good: Option<Instant>,
+    /// When and why the last flight that failed did so.
+    pub(super) bad: Option<(Instant, Arc<flocker_client::Error>)>,
+}
+
+#[derive(Default)]
+struct State {
+    requests: Vec<Request>,
+    flying: bool,
+    /// Polls rest until then.
+    rest_until: Option<Instant>,
+    health: Health,
+}
+
+/// The flights of this process.
+pub(super) struct Flights {
+    flocker: Flocker,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+impl Flights {
+    pub(super) fn new(flocker: Flocker) -> Arc<Self> {
+        Arc::new(Self { flocker, state: Mutex::default(), wake: Notify::new() })
+    }
+
+    pub(super) fn health(&self) -> Health {
+        self.lock().health.clone()
+    }
+
+    /// Takes part in the next flight that `urgency` allows and that begins after this call.
+    pub(super) async fn join(self: &Arc<Self>, lists: Lists, urgency: Urgency) -> Outcome {
+        loop {
+            let (reply, outcome) = oneshot::channel();
+            let start = {
+                let mut state = self.lock();
+                state.requests.push(Request { lists, urgency, reply });
+                !std::mem::replace(&mut state.flying, true)
+            };
+            if start {
+                tokio::spawn(Arc::clone(self).fly());
+            } else {
+                self.wake.notify_one();
+            }
+            // The pilot drops a reply only when its runtime ends; then this future is never polled again.
+            if let Ok(outcome) = outcome.await {
+                return outcome;
+            }
+        }
+    }
+
+    async fn fly(self: Arc<Self>) {
+        while let Some(due) = self.next_departure() {
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => {}
+                () = self.wake.notified() => continue,
+            }
+            let Some(lists) = self.passengers() else { continue };
+            let began = Instant::now();
+            let aboard = self.board(lists);
+            let outcome = Snapshot::fetch(&self.flocker, lists).await.map(Arc::new).map_err(Arc::new);
+            self.land(began, &outcome);
+            for request in aboard {
+                // Whoever stopped waiting has dropped the other end.
+                request.reply.send(outcome.clone()).ok();
+            }
+        }
+    }
+
+    /// Returns when the next flight has to begin, or nothing, and then the pilot has retired.
+    fn next_departure(&self) -> Option<Instant> {
+        let mut state = self.lock();
+        state.requests.retain(|request| !request.reply.is_closed());
+        let rest_until = state.rest_until;
+        let due = state.requests.iter().map(|request| departure(request.urgency, rest_until)).min();
+        state.flying = due.is_some();
+        due
+    }
+
+    /// Returns what the requests that are due need, or nothing when none is.
+    fn passengers(&self) -> Option<Lists> {
+        let state = self.lock();
+        let horizon = Instant::now() + COALESCE;
+        state
+            .requests
+            .iter()
+            .filter(|request| departure(request.urgency, state.rest_until) <= horizon)
+            .map(|request| request.lists)
+            .reduce(|all, lists| all | lists)
+    }
+
+    /// Takes out every request that a flight with `lists` answers, due or not.
+    fn board(&self, lists: Lists) -> Vec<Request> {
+        let mut state = self.lock();
+        state.requests.extract_if(.., |request| lists.contains(request.lists)).collect()
+    }
+
+    fn land(&self, began: Instant, outcome: &Outcome) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.rest_until = Some(now + (now - began) * REST);
+        match outcome {
+            Ok(_) => state.health.good = Some(now),
+            Err(error) => state.health.bad = Some((now, Arc::clone(error))),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn departure(urgency: Urgency, rest_until: Option<Instant>) -> Instant {
+    match urgency {
+        Urgency::Now => Instant::now(),
+        Urgency::Poll(due) => rest_until.map_or(due, |rest| rest.max(due)),
+    }
+}

@@ -1,0 +1,137 @@
+//! What Flocker said at one moment.
+
+use std::collections::{BTreeMap, HashMap};
+
+use flocker_client::{Dataset, DatasetState, Lease, Node};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::flocker::Flocker;
+use super::lists::Lists;
+
+/// The lists of one flight. Only those that were asked for may be read.
+///
+/// The lists are read one after the other, so they may contradict each other for a moment; whoever decides on
+/// two of them reads again before it acts.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    began: Instant,
+    lists: Lists,
+    datasets: BTreeMap<Uuid, Dataset>,
+    states: HashMap<Uuid, Vec<DatasetState>>,
+    nodes: BTreeMap<Uuid, Node>,
+    leases: HashMap<Uuid, Lease>,
+}
+
+impl Snapshot {
+    /// Fetches `lists`. One failure fails the whole flight.
+    pub(super) async fn fetch(flocker: &Flocker, lists: Lists) -> Result<Self, flocker_client::Error> {
+        let began = Instant::now();
+        let client = flocker.client().await?;
+        let mut snapshot = Self::empty(began, lists);
+        // One at a time: the control service has one core, and one connection is enough.
+        if lists.contains(Lists::LEASES) {
+            let leases = client.list_leases().await?;
+            snapshot.leases = leases.into_iter().map(|lease| (lease.dataset_id, lease)).collect();
+        }
+        if lists.contains(Lists::CONFIGURATION) {
+            let datasets = client.list_datasets().await?.datasets;
+            snapshot.datasets = datasets.into_iter().map(|dataset| (dataset.dataset_id, dataset)).collect();
+        }
+        if lists.contains(Lists::NODES) {
+            snapshot.nodes = client.list_nodes().await?.into_iter().map(|node| (node.uuid, node)).collect();
+        }
+        if lists.contains(Lists::STATE) {
+            for state in client.list_dataset_states().await? {
+                snapshot.states.entry(state.dataset_id).or_default().push(state);
+            }
+        }
+        Ok(snapshot)
+    }
+
+    fn empty(began: Instant, lists: Lists) -> Self {
+        Self {
+            began,
+            lists,
+            datasets: BTreeMap::new(),
+            states: HashMap::new(),
+            nodes: BTreeMap::new(),
+            leases: HashMap::new(),
+        }
+    }
+
+    /// Returns when the first of the lists was asked for.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    pub(super) fn lists(&self) -> Lists {
+        self.lists
+    }
+
+    /// Returns the configured dataset, also when it is deleted.
+    pub fn dataset(&self, id: Uuid) -> Option<&Dataset> {
+        self.expect(Lists::CONFIGURATION);
+        self.datasets.get(&id)
+    }
+
+    /// Returns the configured dataset unless it is deleted.
+    pub fn live_dataset(&self, id: Uuid) -> Option<&Dataset> {
+        self.dataset(id).filter(|dataset| !dataset.deleted)
+    }
+
+    /// Returns every configured dataset, deleted ones included, ordered by id.
+    pub fn datasets(&self) -> impl Iterator<Item = &Dataset> {
+        self.expect(Lists::CONFIGURATION);
+        self.datasets.values()
+    }
+
+    /// Returns what nodes report about a dataset; two nodes may report one dataset at the same time.
+    pub fn states(&self, id: Uuid) -> &[DatasetState] {
+        self.expect(Lists::STATE);
+        self.states.get(&id).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns everything nodes report.
+    pub fn all_states(&self) -> impl Iterator<Item = &DatasetState> {
+        self.expect(Lists::STATE);
+        self.states.values().flatten()
+    }
+
+    /// Whether Flocker lists the node. A dead node is listed for two more minutes.
+    pub fn lists_node(&self, node: Uuid) -> bool {
+        self.expect(Lists::NODES);
+        self.nodes.contains_key(&node)
+    }
+
+    /// Returns the listed nodes, ordered by id.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.expect(Lists::NODES);
+        self.nodes.values()
+    }
+
+    /// Returns the lease on a dataset.
+    pub fn lease(&self, id: Uuid) -> Option<&Lease> {
+        self.expect(Lists::LEASES);
+        self.leases.get(&id)
+    }
+
+    fn expect(&self, list: Lists) {
+        debug_assert!(self.lists.contains(list), "a list was read that was not asked for");
+    }
+
+    /// Makes a snapshot for unit tests.
+    #[cfg(test)]
+    pub fn of(datasets: Vec<Dataset>, states: Vec<DatasetState>, nodes: &[Uuid], leases: Vec<Lease>) -> Self {
+        let lists = Lists::CONFIGURATION | Lists::STATE | Lists::NODES | Lists::LEASES;
+        let mut snapshot = Self::empty(Instant::now(), lists);
+        snapshot.datasets = datasets.into_iter().map(|dataset| (dataset.dataset_id, dataset)).collect();
+        for state in states {
+            snapshot.states.entry(state.dataset_id).or_default().push(state);
+        }
+        snapshot.nodes =
+            nodes.iter().map(|uuid| (*uuid, Node { uuid: *uuid, host: "127.0.0.1".to_owned() })).collect();
+        snapshot.leases = leases.into_iter().map(|lease| (lease.dataset_id, lease)).collect();
+        snapshot
+    }
+}

@@ -1,0 +1,74 @@
+//! One lock per volume.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use uuid::Uuid;
+
+use super::context::Context;
+use super::progress::Phase;
+use crate::error::Result;
+
+/// Serialises the steps that change one volume; volumes do not hinder each other.
+///
+/// The lock is held across awaits by design: a step is a read, a decision and a write. It is never held while
+/// waiting for the cluster to converge.
+#[derive(Clone, Default)]
+pub struct Locks {
+    volumes: Arc<Mutex<HashMap<Uuid, Arc<AsyncMutex<()>>>>>,
+}
+
+/// Holds a volume's lock until it is dropped.
+pub struct VolumeGuard {
+    guard: Option<OwnedMutexGuard<()>>,
+    dataset: Uuid,
+    locks: Locks,
+}
+
+impl Locks {
+    /// Waits for the lock of `dataset` as a phase of `context`'s operation.
+    ///
+    /// # Errors
+    /// [`crate::error::Situation::Cancelled`] when the operation is cancelled first.
+    pub async fn lock(&self, context: &Context, dataset: Uuid) -> Result<VolumeGuard> {
+        let lock = self.of(dataset);
+        let guard = match Arc::clone(&lock).try_lock_owned() {
+            Ok(guard) => guard,
+            Err(_) => {
+                context.enter(Phase::OtherOperation);
+                context.unless_cancelled(lock.lock_owned()).await?
+            }
+        };
+        Ok(VolumeGuard { guard: Some(guard), dataset, locks: self.clone() })
+    }
+
+    /// Waits for the lock of `dataset` on behalf of no caller.
+    pub async fn lock_in_background(&self, dataset: Uuid) -> VolumeGuard {
+        let guard = self.of(dataset).lock_owned().await;
+        VolumeGuard { guard: Some(guard), dataset, locks: self.clone() }
+    }
+
+    fn of(&self, dataset: Uuid) -> Arc<AsyncMutex<()>> {
+        let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(volumes.entry(dataset).or_default())
+    }
+}
+
+impl Drop for VolumeGuard {
+    fn drop(&mut self) {
+        let mut volumes = self.locks.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.guard.take());
+        // Whoever waits holds a clone, made under the map's lock: one reference means nobody does.
+        if volumes.get(&self.dataset).is_some_and(|lock| Arc::strong_count(lock) == 1) {
+            volumes.remove(&self.dataset);
+        }
+    }
+}
+
+#[cfg(test)]
+impl Locks {
+    pub(super) fn is_empty(&self) -> bool {
+        self.volumes.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}

@@ -1,0 +1,180 @@
+//! Joining, cancelling and outliving callers.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::*;
+
+#[derive(Clone, Debug, PartialEq)]
+struct Job {
+    slot: &'static str,
+    size: u32,
+}
+
+impl fmt::Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "doing job {} of size {}", self.slot, self.size)
+    }
+}
+
+impl Call for Job {
+    type Slot = &'static str;
+
+    fn slot(&self) -> Self::Slot {
+        self.slot
+    }
+}
+
+fn operations() -> Arc<Operations<Job, u32>> {
+    Arc::new(Operations::new(Arc::new(|| "Flocker answered 1 s ago".to_owned())))
+}
+
+const JOB: Job = Job { slot: "a", size: 1 };
+
+fn seconds(count: u64) -> Deadline {
+    Deadline::after(Duration::from_secs(count))
+}
+
+#[tokio::test(start_paused = true)]
+async fn equal_calls_are_one_operation() {
+    let operations = operations();
+    let runs = Arc::new(AtomicUsize::new(0));
+    let calls = (0..64).map(|_| {
+        let runs = Arc::clone(&runs);
+        operations.run(JOB, seconds(10), move |_| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok(u32::try_from(runs.fetch_add(1, Ordering::SeqCst)).unwrap())
+        })
+    });
+    let results = futures::future::join_all(calls).await;
+    assert!(results.iter().all(|result| *result.as_ref().unwrap() == 0));
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_goes_on_after_the_deadline_and_the_retry_joins_it() {
+    let operations = operations();
+    let work = |context: Context| async move {
+        context.enter(Phase::Configured);
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        Ok(7)
+    };
+    let error = operations.run(JOB, seconds(10), work).await.unwrap_err();
+    assert_eq!(error.situation(), Situation::StillConverging);
+    let text = error.chain();
+    assert!(text.contains("doing job a of size 1: waiting for \"configured\""), "{text}");
+    assert!(text.contains("10.0 s") && text.contains("Flocker answered 1 s ago"), "{text}");
+    let again = operations.run(JOB, seconds(10), |_| async { Ok(8) }).await;
+    assert_eq!(again.unwrap(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_call_on_the_same_slot_waits_for_the_end() {
+    let operations = operations();
+    let first = operations.run(JOB, seconds(10), |_| async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        Ok(1)
+    });
+    let other = Job { size: 2, ..JOB };
+    let (first, second) = tokio::join!(first, operations.run(other, seconds(10), |_| async { Ok(2) }));
+    assert_eq!((first.unwrap(), second.unwrap()), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_stays_taken_is_busy_and_names_the_operation() {
+    let operations = operations();
+    let first = operations.run(JOB, seconds(30), |_| async {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        Ok(1)
+    });
+    let other = Job { size: 2, ..JOB };
+    let (_, second) = tokio::join!(first, operations.run(other, seconds(5), |_| async { Ok(2) }));
+    let error = second.unwrap_err();
+    assert_eq!(error.situation(), Situation::Busy);
+    assert!(error.chain().contains("\"doing job a of size 1\" is still running"), "{}", error.chain());
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelling_answers_only_after_the_work_has_ended() {
+    let operations = operations();
+    let ended = Arc::new(AtomicUsize::new(0));
+    let (started, work_ended) = (Arc::new(Notify::new()), Arc::clone(&ended));
+    let work_started = Arc::clone(&started);
+    let first = operations.run(JOB, seconds(30), move |context: Context| async move {
+        work_started.notify_one();
+        let cancelled = context.unless_cancelled(std::future::pending::<u32>()).await;
+        tokio::time::sleep(Duration::from_secs(3)).await; // the verified end of a step
+        work_ended.store(1, Ordering::SeqCst);
+        cancelled
+    });
+    let cancel = async {
+        started.notified().await;
+        operations.cancel(seconds(10), |call, _| call.slot == "a").await.unwrap();
+        ended.load(Ordering::SeqCst)
+    };
+    let (first, ended_at_answer) = tokio::join!(first, cancel);
+    assert_eq!(first.unwrap_err().situation(), Situation::Cancelled);
+    assert_eq!(ended_at_answer, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_mounted_for_a_caller_that_has_gone() {
+    let operations = operations();
+    let mounted = Arc::new(AtomicUsize::new(0));
+    let work = {
+        let mounted = Arc::clone(&mounted);
+        move |context: Context| async move {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            context.caller_waiting().await?;
+            mounted.store(1, Ordering::SeqCst);
+            Ok(1)
+        }
+    };
+    let dropped = operations.run(JOB, seconds(10), work);
+    assert!(tokio::time::timeout(Duration::from_secs(1), dropped).await.is_err());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(mounted.load(Ordering::SeqCst), 0);
+    assert_eq!(operations.run(JOB, seconds(10), |_| async { Ok(2) }).await.unwrap(), 1, "the retry joins");
+    assert_eq!(mounted.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_nobody_asks_about_for_twice_its_deadline_ends() {
+    let operations = operations();
+    let work = |context: Context| async move { context.unless_cancelled(std::future::pending()).await };
+    assert!(operations.run(JOB, seconds(10), work).await.is_err());
+    tokio::time::sleep(Duration::from_secs(21)).await;
+    assert_eq!(operations.run(JOB, seconds(10), |_| async { Ok(2) }).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_panic_is_an_internal_error_and_frees_the_slot() {
+    let operations = operations();
+    let result = operations.run(JOB, seconds(10), |_| async { panic!("bug") }).await;
+    assert_eq!(result.unwrap_err().situation(), Situation::Internal);
+    assert_eq!(operations.run(JOB, seconds(10), |_| async { Ok(2) }).await.unwrap(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_is_forgotten_when_nobody_holds_it() {
+    let operations = operations();
+    let locks = Locks::default();
+    let dataset = uuid::Uuid::new_v4();
+    let inside = locks.clone();
+    let result = operations
+        .run(JOB, seconds(10), move |context| async move {
+            let first = inside.lock(&context, dataset).await?;
+            assert!(
+                tokio::time::timeout(Duration::from_secs(1), inside.lock(&context, dataset)).await.is_err(),
+                "held once"
+            );
+            drop(first);
+            inside.lock(&context, dataset).await?;
+            Ok(3)
+        })
+        .await;
+    assert_eq!(result.unwrap(), 3);
+    assert!(locks.is_empty());
+}

@@ -1,0 +1,72 @@
+//! The only place where a [`Situation`] becomes a gRPC code.
+//!
+//! What orchestrators do with a code decided the choice: Mesos retries nothing but `UNAVAILABLE` and
+//! `DEADLINE_EXCEEDED`; Kubernetes takes every code but `CANCELLED`, `DEADLINE_EXCEEDED`, `UNAVAILABLE`,
+//! `RESOURCE_EXHAUSTED` and `ABORTED` as the end of the operation, after which nothing of it may be left.
+
+use tonic::{Code, Status};
+
+use crate::error::{Error, Situation};
+
+/// Returns the code that `situation` has on the wire.
+pub fn code(situation: Situation) -> Code {
+    match situation {
+        Situation::InvalidArgument => Code::InvalidArgument,
+        Situation::UnknownVolume | Situation::UnknownNode | Situation::NotMountedThere => Code::NotFound,
+        Situation::Incompatible => Code::AlreadyExists,
+        Situation::UnsupportedByNode
+        | Situation::HeldElsewhere
+        | Situation::InUse
+        | Situation::NotStaged
+        | Situation::ForeignMount
+        | Situation::NotShared
+        | Situation::SingleWriter
+        | Situation::MountBusy => Code::FailedPrecondition,
+        Situation::FlockerUnavailable
+        | Situation::NodeNotReporting
+        | Situation::Busy
+        | Situation::NotTheNodePlugin => Code::Unavailable,
+        Situation::StillConverging => Code::DeadlineExceeded,
+        Situation::Cancelled => Code::Cancelled,
+        Situation::PoolFull => Code::ResourceExhausted,
+        Situation::ImpossibleSize => Code::OutOfRange,
+        Situation::BadToken => Code::Aborted,
+        Situation::Unimplemented => Code::Unimplemented,
+        Situation::Internal => Code::Internal,
+    }
+}
+
+/// Whether an orchestrator takes an error of this situation as the end of the operation.
+///
+/// After a final answer kubelet need never call the opposite RPC, so nothing of the operation may be left.
+pub fn is_final(situation: Situation) -> bool {
+    !matches!(
+        code(situation),
+        Code::Cancelled
+            | Code::DeadlineExceeded
+            | Code::Unavailable
+            | Code::ResourceExhausted
+            | Code::Aborted
+    )
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        Status::new(code(error.situation()), error.chain())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_still_be_running_is_never_final() {
+        for situation in [Situation::FlockerUnavailable, Situation::StillConverging, Situation::Busy] {
+            assert!(!is_final(situation), "{situation:?}");
+        }
+        for situation in [Situation::HeldElsewhere, Situation::Internal, Situation::UnknownVolume] {
+            assert!(is_final(situation), "{situation:?}");
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! What a volume is: its name, its id, its size and what Flocker stores about it.
+
+mod id;
+mod metadata;
+mod name;
+mod parameters;
+mod size;
+
+pub use id::{Generation, Namespace, dataset_of};
+pub use metadata::{DRIVER_KEY, GENERATION_KEY, NAME_KEY, PROFILE_KEY, metadata, profile_of};
+pub use name::VolumeName;
+pub use parameters::Parameters;
+pub use size::{MINIMUM_SIZE, SizePolicy, SizeRange, size_text};
+
+/// The size Flocker gives a dataset that was configured without one: 75 GiB.
+pub const FLOCKER_DEFAULT_SIZE: u64 = 75 << 30;
+
+/// The key of the publish context that names the node a volume was attached to.
+pub const NODE_CONTEXT_KEY: &str = "flocker.csi.clusterhq.com/node";
+
+/// Returns the size of a dataset in bytes: configured, else as its node reports it, else Flocker's default.
+pub fn size_of(configured: Option<u64>, reported: Option<u64>) -> u64 {
+    configured.or(reported).unwrap_or(FLOCKER_DEFAULT_SIZE)
+}
