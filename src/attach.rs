@@ -88,24 +88,34 @@ impl Attach {
 
     async fn node_reports(&self, context: &Context, node: Uuid) -> Result<()> {
         self.cluster
-            .wait_until(Lists::NODES, context, |snapshot| match snapshot.lists_node(node) {
-                true => Probe::Ready(()),
-                false => Probe::Waiting(Phase::NodeReporting { node }),
+            .wait_until(Lists::NODES, context, |snapshot| {
+                match snapshot.lists_node(node) {
+                    true => Probe::Ready(()),
+                    false => Probe::Waiting(Phase::NodeReporting { node }),
+                }
             })
             .await
     }
 
     async fn pass(&self, context: &Context, dataset: Uuid, node: Uuid, acquired: &mut bool) -> Result<Pass> {
         let guard = self.locks.lock(context, dataset).await?;
-        let before = self.cluster.fresh(Lists::CONFIGURATION | Lists::LEASES | Lists::NODES).await?;
-        let primary = before.live_dataset(dataset).ok_or_else(|| unknown(dataset))?.primary;
+        let before = self
+            .cluster
+            .fresh(Lists::CONFIGURATION | Lists::LEASES | Lists::NODES)
+            .await?;
+        let primary = before
+            .live_dataset(dataset)
+            .ok_or_else(|| unknown(dataset))?
+            .primary;
         if !before.lists_node(node) {
             drop(guard);
             self.node_reports(context, node).await?;
             return Ok(Pass::StartOver);
         }
         match before.lease(dataset) {
-            Some(lease) if lease.node_uuid != node => return Err(held_elsewhere(dataset, node, lease.node_uuid)),
+            Some(lease) if lease.node_uuid != node => {
+                return Err(held_elsewhere(dataset, node, lease.node_uuid));
+            }
             Some(lease) if lease.expires.is_none() => {}
             Some(_) | None => match self.cluster.claim_lease(dataset, node).await? {
                 Claim::New => *acquired = true,
@@ -119,11 +129,15 @@ impl Attach {
         // Others may work on the dataset while it converges: a publish elsewhere is refused, not kept waiting.
         drop(guard);
         self.cluster
-            .wait_until(Lists::NODES | Lists::STATE, context, |snapshot| alone(snapshot, dataset, node))
+            .wait_until(Lists::NODES | Lists::STATE, context, |snapshot| {
+                alone(snapshot, dataset, node)
+            })
             .await?;
         let after = self.cluster.fresh(Lists::CONFIGURATION | Lists::LEASES).await?;
         let ours = after.lease(dataset).is_some_and(|lease| lease.node_uuid == node)
-            && after.live_dataset(dataset).is_some_and(|dataset| dataset.primary == node);
+            && after
+                .live_dataset(dataset)
+                .is_some_and(|dataset| dataset.primary == node);
         Ok(if ours { Pass::Attached } else { Pass::StartOver })
     }
 
@@ -147,7 +161,11 @@ fn alone(snapshot: &Snapshot, dataset: Uuid, node: Uuid) -> Probe<()> {
     if !snapshot.lists_node(node) {
         return Probe::Waiting(Phase::NodeReporting { node });
     }
-    let elsewhere = snapshot.states(dataset).iter().filter_map(|state| state.primary).find(|primary| *primary != node);
+    let elsewhere = snapshot
+        .states(dataset)
+        .iter()
+        .filter_map(|state| state.primary)
+        .find(|primary| *primary != node);
     match elsewhere {
         Some(other) => Probe::Waiting(Phase::ReleasedByOtherNode { node: other }),
         None => Probe::Ready(()),

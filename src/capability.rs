@@ -1,8 +1,8 @@
 //! Which volume capabilities can be satisfied, told in one place for the controller and the node.
 
+use csi_proto::v1::VolumeCapability;
 use csi_proto::v1::volume_capability::access_mode::Mode;
 use csi_proto::v1::volume_capability::{AccessType, MountVolume};
-use csi_proto::v1::VolumeCapability;
 
 use crate::error::{Error, Result, Situation};
 use crate::node::mount::MountFlags;
@@ -64,7 +64,10 @@ impl Capability {
         let access_type = capability.access_type.as_ref().ok_or_else(|| {
             missing("volume_capability.access_type is missing: ask for \"mount\", the one that is supported")
         })?;
-        let number = capability.access_mode.as_ref().map_or(0, |access_mode| access_mode.mode);
+        let number = capability
+            .access_mode
+            .as_ref()
+            .map_or(0, |access_mode| access_mode.mode);
         if number == Mode::Unknown as i32 {
             return Err(missing(
                 "volume_capability.access_mode is missing: ask for one of the SINGLE_NODE_* modes",
@@ -73,7 +76,10 @@ impl Capability {
         let access_mode = access_mode(number, side)?;
         let readonly = readonly || access_mode == AccessMode::SingleNodeReaderOnly;
         let mount_flags = mount_flags(access_type, side, readonly)?;
-        Ok(Self { access_mode, mount_flags })
+        Ok(Self {
+            access_mode,
+            mount_flags,
+        })
     }
 
     /// Checks the capabilities of a volume that is to be created or validated.
@@ -85,7 +91,10 @@ impl Capability {
             let text = "volume_capabilities is empty: at least one is needed";
             return Err(Error::new(Situation::InvalidArgument, text));
         }
-        capabilities.iter().map(|capability| Self::parse(Some(capability), Side::Controller)).collect()
+        capabilities
+            .iter()
+            .map(|capability| Self::parse(Some(capability), Side::Controller))
+            .collect()
     }
 }
 
@@ -104,13 +113,17 @@ fn access_mode(number: i32, side: Side) -> Result<AccessMode> {
         )),
         Err(_) => Err(unsupported(
             side,
-            format!("volume_capability.access_mode {number} is unknown: ask for one of the SINGLE_NODE_* modes"),
+            format!(
+                "volume_capability.access_mode {number} is unknown: ask for one of the SINGLE_NODE_* modes"
+            ),
         )),
     }
 }
 
 fn mount_flags(access_type: &AccessType, side: Side, readonly: bool) -> Result<MountFlags> {
-    let MountVolume { fs_type, mount_flags, .. } = match access_type {
+    let MountVolume {
+        fs_type, mount_flags, ..
+    } = match access_type {
         AccessType::Mount(mount) => mount,
         AccessType::Block(_) => {
             let text = "volume_capability.access_type \"block\" is not supported: Flocker mounts a file system, so \
@@ -177,14 +190,18 @@ mod tests {
         };
         let cases = [
             (block, "\"block\""),
-            (mount(Mode::MultiNodeMultiWriter, "", &[]), "MULTI_NODE_MULTI_WRITER"),
+            (
+                mount(Mode::MultiNodeMultiWriter, "", &[]),
+                "MULTI_NODE_MULTI_WRITER",
+            ),
             (mount(Mode::SingleNodeWriter, "xfs", &[]), "\"xfs\""),
             (mount(Mode::SingleNodeWriter, "", &["discard"]), "discard"),
         ];
         for (capability, part) in cases {
-            for (side, situation) in
-                [(Side::Controller, Situation::InvalidArgument), (Side::Node, Situation::UnsupportedByNode)]
-            {
+            for (side, situation) in [
+                (Side::Controller, Situation::InvalidArgument),
+                (Side::Node, Situation::UnsupportedByNode),
+            ] {
                 let error = Capability::parse(Some(&capability), side).unwrap_err();
                 assert_eq!(error.situation(), situation);
                 assert!(error.chain().contains(part), "{}", error.chain());
@@ -194,12 +211,21 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_an_invalid_argument_everywhere() {
-        let no_mode = VolumeCapability { access_mode: None, ..mount(Mode::SingleNodeWriter, "", &[]) };
-        let no_type = VolumeCapability { access_type: None, ..mount(Mode::SingleNodeWriter, "", &[]) };
+        let no_mode = VolumeCapability {
+            access_mode: None,
+            ..mount(Mode::SingleNodeWriter, "", &[])
+        };
+        let no_type = VolumeCapability {
+            access_type: None,
+            ..mount(Mode::SingleNodeWriter, "", &[])
+        };
         for capability in [None, Some(&no_mode), Some(&no_type)] {
             let error = Capability::parse(capability, Side::Node).unwrap_err();
             assert_eq!(error.situation(), Situation::InvalidArgument);
         }
-        assert_eq!(Capability::parse_all(&[]).unwrap_err().situation(), Situation::InvalidArgument);
+        assert_eq!(
+            Capability::parse_all(&[]).unwrap_err().situation(),
+            Situation::InvalidArgument
+        );
     }
 }

@@ -21,7 +21,10 @@ pub struct Deadline {
 impl Deadline {
     /// Returns the deadline that leaves `budget` from this moment on.
     pub fn after(budget: Duration) -> Self {
-        Self { answer_by: Instant::now() + budget, budget }
+        Self {
+            answer_by: Instant::now() + budget,
+            budget,
+        }
     }
 
     /// Reads the deadline from a call's `grpc-timeout`.
@@ -29,9 +32,14 @@ impl Deadline {
     /// The answer is due after half the timeout or half a second before its end, whichever is later, and after
     /// 50 s at most. A header that is missing or malformed counts as no timeout.
     pub fn from_metadata(metadata: &MetadataMap) -> Self {
-        let timeout = metadata.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse_timeout);
+        let timeout = metadata
+            .get("grpc-timeout")
+            .and_then(|value| value.to_str().ok())
+            .and_then(parse_timeout);
         let budget = timeout.map_or(LONGEST, |timeout| {
-            (timeout / 2).max(timeout.saturating_sub(Duration::from_millis(500))).min(LONGEST)
+            (timeout / 2)
+                .max(timeout.saturating_sub(Duration::from_millis(500)))
+                .min(LONGEST)
         });
         Self::after(budget)
     }

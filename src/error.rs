@@ -77,7 +77,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// Makes an error of `situation` that tells `message` to a person.
     pub fn new(situation: Situation, message: impl Into<String>) -> Self {
-        Self { situation, message: message.into(), source: None }
+        Self {
+            situation,
+            message: message.into(),
+            source: None,
+        }
     }
 
     /// Adds the failure that caused this one; it is told after a colon.
@@ -113,7 +117,11 @@ impl Error {
     pub fn flocker(doing: impl fmt::Display, source: impl Into<Arc<flocker_client::Error>>) -> Self {
         let source = source.into();
         let refused = source.status().is_some_and(|status| (400..500).contains(&status));
-        let situation = if refused { Situation::Internal } else { Situation::FlockerUnavailable };
+        let situation = if refused {
+            Situation::Internal
+        } else {
+            Situation::FlockerUnavailable
+        };
         Self::new(situation, format!("cannot {doing}")).because(source)
     }
 
@@ -148,7 +156,9 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|source| source.as_ref() as &(dyn std::error::Error + 'static))
+        self.source
+            .as_ref()
+            .map(|source| source.as_ref() as &(dyn std::error::Error + 'static))
     }
 }
 
@@ -160,7 +170,10 @@ mod tests {
     fn the_chain_tells_the_message_and_every_cause_once() {
         let error = Error::internal("read /x", std::io::Error::other("disk on fire"))
             .while_doing("staging volume v on node n");
-        assert_eq!(error.chain(), "staging volume v on node n: cannot read /x: disk on fire");
+        assert_eq!(
+            error.chain(),
+            "staging volume v on node n: cannot read /x: disk on fire"
+        );
         assert_eq!(error.situation(), Situation::Internal);
     }
 }

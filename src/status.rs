@@ -62,10 +62,18 @@ mod tests {
 
     #[test]
     fn what_may_still_be_running_is_never_final() {
-        for situation in [Situation::FlockerUnavailable, Situation::StillConverging, Situation::Busy] {
+        for situation in [
+            Situation::FlockerUnavailable,
+            Situation::StillConverging,
+            Situation::Busy,
+        ] {
             assert!(!is_final(situation), "{situation:?}");
         }
-        for situation in [Situation::HeldElsewhere, Situation::Internal, Situation::UnknownVolume] {
+        for situation in [
+            Situation::HeldElsewhere,
+            Situation::Internal,
+            Situation::UnknownVolume,
+        ] {
             assert!(is_final(situation), "{situation:?}");
         }
     }

@@ -17,7 +17,10 @@ mod tests {
 
     #[test]
     fn the_most_alike_is_suggested_and_the_unlike_is_not() {
-        assert_eq!(did_you_mean("profil", ["profile", "mode"]), " (did you mean \"profile\"?)");
+        assert_eq!(
+            did_you_mean("profil", ["profile", "mode"]),
+            " (did you mean \"profile\"?)"
+        );
         assert_eq!(did_you_mean("xyz", ["profile", "mode"]), "");
     }
 }

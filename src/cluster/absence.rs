@@ -47,15 +47,24 @@ pub(super) struct Absences {
 
 impl Absences {
     pub(super) fn new(grace: Duration) -> Self {
-        Self { grace, last_good: None, watched: HashMap::new() }
+        Self {
+            grace,
+            last_good: None,
+            watched: HashMap::new(),
+        }
     }
 
     /// Returns what is known about `node` and keeps it watched.
     pub(super) fn ask(&mut self, node: Uuid, now: Instant) -> Absence {
-        let watched = self.watched.entry(node).or_insert(Watched { missing_since: None, asked: now });
+        let watched = self.watched.entry(node).or_insert(Watched {
+            missing_since: None,
+            asked: now,
+        });
         watched.asked = now;
         match (watched.missing_since, self.last_good) {
-            (Some(since), Some(good)) if good.duration_since(since) >= self.grace && now - good <= LONGEST_GAP => {
+            (Some(since), Some(good))
+                if good.duration_since(since) >= self.grace && now - good <= LONGEST_GAP =>
+            {
                 Absence::Gone
             }
             (Some(since), _) => Absence::Missing { since },
@@ -68,11 +77,15 @@ impl Absences {
         if nodes.is_empty() {
             return self.broken();
         }
-        if self.last_good.is_some_and(|good| began.saturating_duration_since(good) > LONGEST_GAP) {
+        if self
+            .last_good
+            .is_some_and(|good| began.saturating_duration_since(good) > LONGEST_GAP)
+        {
             self.broken();
         }
         self.last_good = Some(self.last_good.map_or(began, |good| good.max(began)));
-        self.watched.retain(|node, watched| !nodes.contains(node) && began - watched.asked <= FORGET);
+        self.watched
+            .retain(|node, watched| !nodes.contains(node) && began - watched.asked <= FORGET);
         for watched in self.watched.values_mut() {
             watched.missing_since.get_or_insert(began);
         }
@@ -109,7 +122,12 @@ mod tests {
     impl Story {
         fn new() -> Self {
             let (node, other) = (Uuid::new_v4(), Uuid::new_v4());
-            let mut story = Self { absences: Absences::new(GRACE), start: Instant::now(), node, other };
+            let mut story = Self {
+                absences: Absences::new(GRACE),
+                start: Instant::now(),
+                node,
+                other,
+            };
             assert_eq!(story.ask(0), Absence::Unknown);
             story
         }

@@ -63,7 +63,11 @@ pub(super) struct Flights {
 
 impl Flights {
     pub(super) fn new(flocker: Flocker) -> Arc<Self> {
-        Arc::new(Self { flocker, state: Mutex::default(), wake: Notify::new() })
+        Arc::new(Self {
+            flocker,
+            state: Mutex::default(),
+            wake: Notify::new(),
+        })
     }
 
     pub(super) fn health(&self) -> Health {
@@ -76,7 +80,11 @@ impl Flights {
             let (reply, outcome) = oneshot::channel();
             let start = {
                 let mut state = self.lock();
-                state.requests.push(Request { lists, urgency, reply });
+                state.requests.push(Request {
+                    lists,
+                    urgency,
+                    reply,
+                });
                 !std::mem::replace(&mut state.flying, true)
             };
             if start {
@@ -100,7 +108,10 @@ impl Flights {
             let Some(lists) = self.passengers() else { continue };
             let began = Instant::now();
             let aboard = self.board(lists);
-            let outcome = Snapshot::fetch(&self.flocker, lists).await.map(Arc::new).map_err(Arc::new);
+            let outcome = Snapshot::fetch(&self.flocker, lists)
+                .await
+                .map(Arc::new)
+                .map_err(Arc::new);
             self.land(began, &outcome);
             for request in aboard {
                 // Whoever stopped waiting has dropped the other end.
@@ -114,7 +125,11 @@ impl Flights {
         let mut state = self.lock();
         state.requests.retain(|request| !request.reply.is_closed());
         let rest_until = state.rest_until;
-        let due = state.requests.iter().map(|request| departure(request.urgency, rest_until)).min();
+        let due = state
+            .requests
+            .iter()
+            .map(|request| departure(request.urgency, rest_until))
+            .min();
         state.flying = due.is_some();
         due
     }
@@ -134,7 +149,10 @@ impl Flights {
     /// Takes out every request that a flight with `lists` answers, due or not.
     fn board(&self, lists: Lists) -> Vec<Request> {
         let mut state = self.lock();
-        state.requests.extract_if(.., |request| lists.contains(request.lists)).collect()
+        state
+            .requests
+            .extract_if(.., |request| lists.contains(request.lists))
+            .collect()
     }
 
     fn land(&self, began: Instant, outcome: &Outcome) {

@@ -17,7 +17,10 @@ pub struct Flocker {
 impl Flocker {
     /// Remembers how to reach Flocker; nothing is connected yet.
     pub fn new(settings: Settings) -> Self {
-        Self { settings: Arc::new(settings), client: Arc::default() }
+        Self {
+            settings: Arc::new(settings),
+            client: Arc::default(),
+        }
     }
 
     /// Returns the client.

@@ -41,7 +41,9 @@ impl Cluster {
         let mut attempt = 1;
         loop {
             let snapshot = self.fresh(Lists::LEASES).await?;
-            let Some(held) = snapshot.lease(dataset).filter(|lease| node.is_none_or(|node| lease.node_uuid == node))
+            let Some(held) = snapshot
+                .lease(dataset)
+                .filter(|lease| node.is_none_or(|node| lease.node_uuid == node))
             else {
                 return Ok(Release::NotHeld);
             };
@@ -63,13 +65,21 @@ impl Cluster {
     }
 
     async fn put_back(&self, lease: &Lease) -> Result<()> {
-        let Lease { dataset_id, node_uuid, expires } = lease;
+        let Lease {
+            dataset_id,
+            node_uuid,
+            expires,
+        } = lease;
         tracing::warn!(
             dataset.id = %dataset_id,
             node.id = %node_uuid,
             "Releasing the lease on dataset {dataset_id} hit a newer one of node {node_uuid}; it is put back"
         );
-        let put_back = self.client().await?.acquire_lease(*dataset_id, *node_uuid, *expires).await;
+        let put_back = self
+            .client()
+            .await?
+            .acquire_lease(*dataset_id, *node_uuid, *expires)
+            .await;
         put_back.map(drop).map_err(|error| {
             let doing = format!(
                 "put back the lease of node {node_uuid} on dataset {dataset_id}, which was released by mistake"

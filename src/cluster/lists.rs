@@ -37,7 +37,9 @@ mod tests {
     #[test]
     fn a_union_contains_both_sides_and_nothing_else() {
         let both = Lists::STATE | Lists::LEASES;
-        assert!(both.contains(Lists::STATE) && both.contains(Lists::LEASES) && both.contains(Lists::default()));
+        assert!(
+            both.contains(Lists::STATE) && both.contains(Lists::LEASES) && both.contains(Lists::default())
+        );
         assert!(!both.contains(Lists::NODES) && !Lists::STATE.contains(both));
     }
 }

@@ -73,7 +73,10 @@ struct AbsenceWatch {
 impl Cluster {
     /// Makes the view of the cluster behind `flocker`. A node that has been missing for `takeover_grace` is gone.
     pub fn new(flocker: Flocker, takeover_grace: Duration) -> Self {
-        let absences = AbsenceWatch { absences: Absences::new(takeover_grace), watching: false };
+        let absences = AbsenceWatch {
+            absences: Absences::new(takeover_grace),
+            watching: false,
+        };
         Self {
             flights: Flights::new(flocker.clone()),
             flocker,
@@ -85,7 +88,9 @@ impl Cluster {
     pub fn health(&self) -> String {
         let health = self.flights.health();
         let ago = |then: Instant| format!("{:.1} s ago", then.elapsed().as_secs_f64());
-        let good = health.good.map_or("has not answered yet".to_owned(), |good| format!("last answered {}", ago(good)));
+        let good = health.good.map_or("has not answered yet".to_owned(), |good| {
+            format!("last answered {}", ago(good))
+        });
         match health.bad {
             Some((when, error)) => {
                 let text = Error::flocker("read from Flocker", error).chain();
@@ -162,7 +167,10 @@ impl Cluster {
         match self.client().await?.move_dataset(dataset, primary).await {
             Ok(_) => Ok(Change::Done),
             Err(error) if error.is_not_found() || error.is_gone_deleted() => Ok(Change::Gone),
-            Err(error) => Err(Error::flocker(format!("move dataset {dataset} to node {primary}"), error)),
+            Err(error) => Err(Error::flocker(
+                format!("move dataset {dataset} to node {primary}"),
+                error,
+            )),
         }
     }
 
@@ -189,7 +197,10 @@ impl Cluster {
             Ok(acquired) if acquired.kind == AcquiredKind::New => Ok(Claim::New),
             Ok(_) => Ok(Claim::Renewed),
             Err(error) if error.is_conflict() => Ok(Claim::HeldByAnother),
-            Err(error) => Err(Error::flocker(format!("lease dataset {dataset} for node {node}"), error)),
+            Err(error) => Err(Error::flocker(
+                format!("lease dataset {dataset} for node {node}"),
+                error,
+            )),
         }
     }
 
@@ -215,7 +226,9 @@ impl Cluster {
     async fn watch_absences(self) {
         loop {
             // Its answer is taken in by `look`, as every answer about nodes is; a failure is as well.
-            self.look(Lists::NODES, Urgency::Poll(Instant::now() + absence::WATCH_EVERY)).await.ok();
+            self.look(Lists::NODES, Urgency::Poll(Instant::now() + absence::WATCH_EVERY))
+                .await
+                .ok();
             let mut watch = self.absences.lock().unwrap_or_else(PoisonError::into_inner);
             watch.watching = watch.absences.any(Instant::now());
             if !watch.watching {

@@ -32,7 +32,11 @@ impl Pace {
         };
         let first = self.looks == 0;
         self.looks += 1;
-        if first { wait } else { wait.mul_f64(rand::rng().random_range(0.5..=1.0)) }
+        if first {
+            wait
+        } else {
+            wait.mul_f64(rand::rng().random_range(0.5..=1.0))
+        }
     }
 }
 
@@ -54,7 +58,10 @@ mod tests {
     fn a_flocker_that_is_down_is_asked_less_and_less() {
         let mut pace = Pace::default();
         let waits: Vec<_> = (0..10).map(|_| pace.next(false)).collect();
-        assert!(waits[9] >= LONGEST_DOWN / 2 && waits[9] <= LONGEST_DOWN, "{waits:?}");
+        assert!(
+            waits[9] >= LONGEST_DOWN / 2 && waits[9] <= LONGEST_DOWN,
+            "{waits:?}"
+        );
         assert!(pace.next(true) <= LONGEST);
     }
 }

@@ -32,14 +32,25 @@ impl Snapshot {
         // One at a time: the control service has one core, and one connection is enough.
         if lists.contains(Lists::LEASES) {
             let leases = client.list_leases().await?;
-            snapshot.leases = leases.into_iter().map(|lease| (lease.dataset_id, lease)).collect();
+            snapshot.leases = leases
+                .into_iter()
+                .map(|lease| (lease.dataset_id, lease))
+                .collect();
         }
         if lists.contains(Lists::CONFIGURATION) {
             let datasets = client.list_datasets().await?.datasets;
-            snapshot.datasets = datasets.into_iter().map(|dataset| (dataset.dataset_id, dataset)).collect();
+            snapshot.datasets = datasets
+                .into_iter()
+                .map(|dataset| (dataset.dataset_id, dataset))
+                .collect();
         }
         if lists.contains(Lists::NODES) {
-            snapshot.nodes = client.list_nodes().await?.into_iter().map(|node| (node.uuid, node)).collect();
+            snapshot.nodes = client
+                .list_nodes()
+                .await?
+                .into_iter()
+                .map(|node| (node.uuid, node))
+                .collect();
         }
         if lists.contains(Lists::STATE) {
             for state in client.list_dataset_states().await? {
@@ -117,7 +128,10 @@ impl Snapshot {
     }
 
     fn expect(&self, list: Lists) {
-        debug_assert!(self.lists.contains(list), "a list was read that was not asked for");
+        debug_assert!(
+            self.lists.contains(list),
+            "a list was read that was not asked for"
+        );
     }
 
     /// Makes a snapshot for unit tests.
@@ -125,13 +139,29 @@ impl Snapshot {
     pub fn of(datasets: Vec<Dataset>, states: Vec<DatasetState>, nodes: &[Uuid], leases: Vec<Lease>) -> Self {
         let lists = Lists::CONFIGURATION | Lists::STATE | Lists::NODES | Lists::LEASES;
         let mut snapshot = Self::empty(Instant::now(), lists);
-        snapshot.datasets = datasets.into_iter().map(|dataset| (dataset.dataset_id, dataset)).collect();
+        snapshot.datasets = datasets
+            .into_iter()
+            .map(|dataset| (dataset.dataset_id, dataset))
+            .collect();
         for state in states {
             snapshot.states.entry(state.dataset_id).or_default().push(state);
         }
-        snapshot.nodes =
-            nodes.iter().map(|uuid| (*uuid, Node { uuid: *uuid, host: "127.0.0.1".to_owned() })).collect();
-        snapshot.leases = leases.into_iter().map(|lease| (lease.dataset_id, lease)).collect();
+        snapshot.nodes = nodes
+            .iter()
+            .map(|uuid| {
+                (
+                    *uuid,
+                    Node {
+                        uuid: *uuid,
+                        host: "127.0.0.1".to_owned(),
+                    },
+                )
+            })
+            .collect();
+        snapshot.leases = leases
+            .into_iter()
+            .map(|lease| (lease.dataset_id, lease))
+            .collect();
         snapshot
     }
 }

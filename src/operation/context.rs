@@ -27,7 +27,12 @@ impl Context {
         callers: watch::Receiver<Callers>,
         cancelled: CancellationToken,
     ) -> Self {
-        Self { doing: doing.into(), progress, callers, cancelled }
+        Self {
+            doing: doing.into(),
+            progress,
+            callers,
+            cancelled,
+        }
     }
 
     /// Says what the operation waits for from this moment on. The same phase again keeps its start.
@@ -37,7 +42,8 @@ impl Context {
 
     /// Says which dataset the operation works on, once that is known.
     pub fn about(&self, dataset: Uuid) {
-        self.progress.send_modify(|progress| progress.dataset = Some(dataset));
+        self.progress
+            .send_modify(|progress| progress.dataset = Some(dataset));
     }
 
     /// Waits for `future` unless the operation is cancelled first.
@@ -59,7 +65,11 @@ impl Context {
     /// # Errors
     /// [`Situation::Cancelled`].
     pub fn check(&self) -> Result<()> {
-        if self.cancelled.is_cancelled() { Err(self.cancelled_error()) } else { Ok(()) }
+        if self.cancelled.is_cancelled() {
+            Err(self.cancelled_error())
+        } else {
+            Ok(())
+        }
     }
 
     /// Waits until somebody waits for this operation: a mount is begun for nobody else.
@@ -84,7 +94,10 @@ impl Context {
     fn cancelled_error(&self) -> Error {
         Error::new(
             Situation::Cancelled,
-            format!("{}: ended by the opposite call, by a stop of the plugin, or because nobody asked any more", self.doing),
+            format!(
+                "{}: ended by the opposite call, by a stop of the plugin, or because nobody asked any more",
+                self.doing
+            ),
         )
     }
 }

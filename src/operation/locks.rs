@@ -40,13 +40,21 @@ impl Locks {
                 context.unless_cancelled(lock.lock_owned()).await?
             }
         };
-        Ok(VolumeGuard { guard: Some(guard), dataset, locks: self.clone() })
+        Ok(VolumeGuard {
+            guard: Some(guard),
+            dataset,
+            locks: self.clone(),
+        })
     }
 
     /// Waits for the lock of `dataset` on behalf of no caller.
     pub async fn lock_in_background(&self, dataset: Uuid) -> VolumeGuard {
         let guard = self.of(dataset).lock_owned().await;
-        VolumeGuard { guard: Some(guard), dataset, locks: self.clone() }
+        VolumeGuard {
+            guard: Some(guard),
+            dataset,
+            locks: self.clone(),
+        }
     }
 
     fn of(&self, dataset: Uuid) -> Arc<AsyncMutex<()>> {
@@ -60,7 +68,10 @@ impl Drop for VolumeGuard {
         let mut volumes = self.locks.volumes.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.guard.take());
         // Whoever waits holds a clone, made under the map's lock: one reference means nobody does.
-        if volumes.get(&self.dataset).is_some_and(|lock| Arc::strong_count(lock) == 1) {
+        if volumes
+            .get(&self.dataset)
+            .is_some_and(|lock| Arc::strong_count(lock) == 1)
+        {
             volumes.remove(&self.dataset);
         }
     }
@@ -69,6 +80,9 @@ impl Drop for VolumeGuard {
 #[cfg(test)]
 impl Locks {
     pub(super) fn is_empty(&self) -> bool {
-        self.volumes.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.volumes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty()
     }
 }

@@ -50,7 +50,10 @@ pub struct Operations<C: Call, T> {
 impl<C: Call, T: Clone + Send + Sync + 'static> Operations<C, T> {
     /// Makes an empty set. `describe` adds the health of Flocker to messages about unfinished work.
     pub fn new(describe: Describe) -> Self {
-        Self { slots: Arc::default(), describe }
+        Self {
+            slots: Arc::default(),
+            describe,
+        }
     }
 
     /// Runs `work` in a task of its own, or joins the equal operation that is already running.
@@ -69,7 +72,10 @@ impl<C: Call, T: Clone + Send + Sync + 'static> Operations<C, T> {
                 Joined::Equal(running) => return self.answer(&call, running, deadline).await,
                 Joined::Other(running) => running,
             };
-            if tokio::time::timeout_at(deadline.answer_by(), other.ended()).await.is_err() {
+            if tokio::time::timeout_at(deadline.answer_by(), other.ended())
+                .await
+                .is_err()
+            {
                 return Err(Error::new(
                     Situation::Busy,
                     format!(
@@ -96,10 +102,16 @@ impl<C: Call, T: Clone + Send + Sync + 'static> Operations<C, T> {
             running.cancel();
         }
         for running in selected {
-            if tokio::time::timeout_at(deadline.answer_by(), running.ended()).await.is_err() {
+            if tokio::time::timeout_at(deadline.answer_by(), running.ended())
+                .await
+                .is_err()
+            {
                 return Err(Error::new(
                     Situation::Busy,
-                    format!("{running} was told to stop and has not yet ({})", running.progress()),
+                    format!(
+                        "{running} was told to stop and has not yet ({})",
+                        running.progress()
+                    ),
                 ));
             }
         }
@@ -130,7 +142,9 @@ impl<C: Call, T: Clone + Send + Sync + 'static> Operations<C, T> {
                 Joined::Other(running.clone())
             };
         }
-        let work = work.take().expect("an operation is started at most once per call");
+        let work = work
+            .take()
+            .expect("an operation is started at most once per call");
         let (running, task) = Running::new(call.clone(), deadline, work);
         slots.insert(call.slot(), running.clone());
         let slots = Arc::clone(&self.slots);
@@ -153,7 +167,10 @@ impl<C: Call, T: Clone + Send + Sync + 'static> Operations<C, T> {
         let progress = running.progress();
         Err(Error::new(
             progress.situation_at_deadline(),
-            format!("{call}: {progress}; the work goes on, try again ({})", (self.describe)()),
+            format!(
+                "{call}: {progress}; the work goes on, try again ({})",
+                (self.describe)()
+            ),
         ))
     }
 

@@ -52,20 +52,39 @@ impl fmt::Display for Phase {
             Self::Starting => write!(f, "starting"),
             Self::OtherOperation => write!(f, "waiting for another operation on the volume to end"),
             Self::NodeReporting { node } => {
-                write!(f, "waiting for \"node reporting\": Flocker does not list node {node}")
+                write!(
+                    f,
+                    "waiting for \"node reporting\": Flocker does not list node {node}"
+                )
             }
-            Self::Configured => write!(f, "waiting for \"configured\": Flocker has not stored the request yet"),
+            Self::Configured => write!(
+                f,
+                "waiting for \"configured\": Flocker has not stored the request yet"
+            ),
             Self::BackingVolume { node } => {
-                write!(f, "waiting for \"backing volume\": node {node} has not made it yet")
+                write!(
+                    f,
+                    "waiting for \"backing volume\": node {node} has not made it yet"
+                )
             }
             Self::ReleasedByOtherNode { node } => {
-                write!(f, "waiting for \"released by the other node\": node {node} still has the dataset")
+                write!(
+                    f,
+                    "waiting for \"released by the other node\": node {node} still has the dataset"
+                )
             }
             Self::MountedHere { path } => {
-                write!(f, "waiting for \"mounted here\": nothing is mounted at {} yet", path.display())
+                write!(
+                    f,
+                    "waiting for \"mounted here\": nothing is mounted at {} yet",
+                    path.display()
+                )
             }
             Self::Destroyed { node } => {
-                write!(f, "waiting for \"destroyed\": node {node} has not destroyed the dataset yet")
+                write!(
+                    f,
+                    "waiting for \"destroyed\": node {node} has not destroyed the dataset yet"
+                )
             }
             Self::Caller => write!(f, "waiting for a caller before anything is mounted"),
         }
@@ -112,13 +131,22 @@ impl Progress {
 
 impl Default for Progress {
     fn default() -> Self {
-        Self { phase: Phase::Starting, since: Instant::now(), dataset: None }
+        Self {
+            phase: Phase::Starting,
+            since: Instant::now(),
+            dataset: None,
+        }
     }
 }
 
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} for {:.1} s", self.phase, self.since.elapsed().as_secs_f64())?;
+        write!(
+            f,
+            "{} for {:.1} s",
+            self.phase,
+            self.since.elapsed().as_secs_f64()
+        )?;
         match self.dataset {
             Some(dataset) => write!(f, " (dataset {dataset})"),
             None => Ok(()),

@@ -54,11 +54,19 @@ impl<C: fmt::Display, T: Clone + Send + 'static> Running<C, T> {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         // Its first caller joins a moment later; until then it counts as waited for.
-        let callers = Arc::new(watch::Sender::new(Callers { waiting: 0, longest: deadline.budget() }));
+        let callers = Arc::new(watch::Sender::new(Callers {
+            waiting: 0,
+            longest: deadline.budget(),
+        }));
         let progress = Arc::new(watch::Sender::new(Progress::default()));
         let cancelled = CancellationToken::new();
         let doing = call.to_string();
-        let context = Context::new(doing.clone(), Arc::clone(&progress), callers.subscribe(), cancelled.clone());
+        let context = Context::new(
+            doing.clone(),
+            Arc::clone(&progress),
+            callers.subscribe(),
+            cancelled.clone(),
+        );
         let work = work(context);
         let abandoned = abandon(callers.subscribe(), cancelled.clone());
         let running = Self {
@@ -75,7 +83,8 @@ impl<C: fmt::Display, T: Clone + Send + 'static> Running<C, T> {
                 () = abandoned => work.await,
             };
             ended.unwrap_or_else(|_panic| {
-                let text = format!("{doing}: a bug in flocker-csi ended the operation; its log has the details");
+                let text =
+                    format!("{doing}: a bug in flocker-csi ended the operation; its log has the details");
                 Err(Error::new(Situation::Internal, text))
             })
         };
@@ -108,16 +117,19 @@ impl<C: fmt::Display, T: Clone + Send + 'static> Running<C, T> {
             callers.waiting += 1;
             callers.longest = callers.longest.max(deadline.budget());
         });
-        CallerGuard { callers: Arc::clone(&self.callers) }
+        CallerGuard {
+            callers: Arc::clone(&self.callers),
+        }
     }
 
     pub(super) async fn result(&self) -> Result<T> {
         let mut result = self.result.subscribe();
         match result.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(result)) => result.clone(),
-            Ok(None) | Err(_) => {
-                Err(Error::new(Situation::Busy, format!("{}: the plugin is stopping", self.call)))
-            }
+            Ok(None) | Err(_) => Err(Error::new(
+                Situation::Busy,
+                format!("{}: the plugin is stopping", self.call),
+            )),
         }
     }
 

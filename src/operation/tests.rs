@@ -28,7 +28,9 @@ impl Call for Job {
 }
 
 fn operations() -> Arc<Operations<Job, u32>> {
-    Arc::new(Operations::new(Arc::new(|| "Flocker answered 1 s ago".to_owned())))
+    Arc::new(Operations::new(Arc::new(|| {
+        "Flocker answered 1 s ago".to_owned()
+    })))
 }
 
 const JOB: Job = Job { slot: "a", size: 1 };
@@ -64,8 +66,14 @@ async fn work_goes_on_after_the_deadline_and_the_retry_joins_it() {
     let error = operations.run(JOB, seconds(10), work).await.unwrap_err();
     assert_eq!(error.situation(), Situation::StillConverging);
     let text = error.chain();
-    assert!(text.contains("doing job a of size 1: waiting for \"configured\""), "{text}");
-    assert!(text.contains("10.0 s") && text.contains("Flocker answered 1 s ago"), "{text}");
+    assert!(
+        text.contains("doing job a of size 1: waiting for \"configured\""),
+        "{text}"
+    );
+    assert!(
+        text.contains("10.0 s") && text.contains("Flocker answered 1 s ago"),
+        "{text}"
+    );
     let again = operations.run(JOB, seconds(10), |_| async { Ok(8) }).await;
     assert_eq!(again.unwrap(), 7);
 }
@@ -93,7 +101,13 @@ async fn a_slot_that_stays_taken_is_busy_and_names_the_operation() {
     let (_, second) = tokio::join!(first, operations.run(other, seconds(5), |_| async { Ok(2) }));
     let error = second.unwrap_err();
     assert_eq!(error.situation(), Situation::Busy);
-    assert!(error.chain().contains("\"doing job a of size 1\" is still running"), "{}", error.chain());
+    assert!(
+        error
+            .chain()
+            .contains("\"doing job a of size 1\" is still running"),
+        "{}",
+        error.chain()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,7 +125,10 @@ async fn cancelling_answers_only_after_the_work_has_ended() {
     });
     let cancel = async {
         started.notified().await;
-        operations.cancel(seconds(10), |call, _| call.slot == "a").await.unwrap();
+        operations
+            .cancel(seconds(10), |call, _| call.slot == "a")
+            .await
+            .unwrap();
         ended.load(Ordering::SeqCst)
     };
     let (first, ended_at_answer) = tokio::join!(first, cancel);
@@ -133,10 +150,21 @@ async fn nothing_is_mounted_for_a_caller_that_has_gone() {
         }
     };
     let dropped = operations.run(JOB, seconds(10), work);
-    assert!(tokio::time::timeout(Duration::from_secs(1), dropped).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_secs(1), dropped)
+            .await
+            .is_err()
+    );
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(mounted.load(Ordering::SeqCst), 0);
-    assert_eq!(operations.run(JOB, seconds(10), |_| async { Ok(2) }).await.unwrap(), 1, "the retry joins");
+    assert_eq!(
+        operations
+            .run(JOB, seconds(10), |_| async { Ok(2) })
+            .await
+            .unwrap(),
+        1,
+        "the retry joins"
+    );
     assert_eq!(mounted.load(Ordering::SeqCst), 1);
 }
 
@@ -146,15 +174,29 @@ async fn work_nobody_asks_about_for_twice_its_deadline_ends() {
     let work = |context: Context| async move { context.unless_cancelled(std::future::pending()).await };
     assert!(operations.run(JOB, seconds(10), work).await.is_err());
     tokio::time::sleep(Duration::from_secs(21)).await;
-    assert_eq!(operations.run(JOB, seconds(10), |_| async { Ok(2) }).await.unwrap(), 2);
+    assert_eq!(
+        operations
+            .run(JOB, seconds(10), |_| async { Ok(2) })
+            .await
+            .unwrap(),
+        2
+    );
 }
 
 #[tokio::test]
 async fn a_panic_is_an_internal_error_and_frees_the_slot() {
     let operations = operations();
-    let result = operations.run(JOB, seconds(10), |_| async { panic!("bug") }).await;
+    let result = operations
+        .run(JOB, seconds(10), |_| async { panic!("bug") })
+        .await;
     assert_eq!(result.unwrap_err().situation(), Situation::Internal);
-    assert_eq!(operations.run(JOB, seconds(10), |_| async { Ok(2) }).await.unwrap(), 2);
+    assert_eq!(
+        operations
+            .run(JOB, seconds(10), |_| async { Ok(2) })
+            .await
+            .unwrap(),
+        2
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,7 +209,9 @@ async fn a_lock_is_forgotten_when_nobody_holds_it() {
         .run(JOB, seconds(10), move |context| async move {
             let first = inside.lock(&context, dataset).await?;
             assert!(
-                tokio::time::timeout(Duration::from_secs(1), inside.lock(&context, dataset)).await.is_err(),
+                tokio::time::timeout(Duration::from_secs(1), inside.lock(&context, dataset))
+                    .await
+                    .is_err(),
                 "held once"
             );
             drop(first);

@@ -39,7 +39,9 @@ impl Namespace {
 ///
 /// A volume id is a dataset id in the one spelling we give out: lower case, with dashes.
 pub fn dataset_of(volume_id: &str) -> Option<Uuid> {
-    Uuid::try_parse(volume_id).ok().filter(|dataset| dataset.to_string() == volume_id)
+    Uuid::try_parse(volume_id)
+        .ok()
+        .filter(|dataset| dataset.to_string() == volume_id)
 }
 
 #[cfg(test)]
@@ -60,9 +62,16 @@ mod tests {
         let page = include_str!("../../docs/volume-ids.md");
         let mut rows = 0;
         for line in page.lines().filter(|line| line.starts_with("| `")) {
-            let cells: Vec<_> = line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+            let cells: Vec<_> = line
+                .split('|')
+                .map(|cell| cell.trim().trim_matches('`'))
+                .collect();
             let name = VolumeName::parse(cells[1]).unwrap();
-            assert_eq!(namespace.dataset_id(&name, cells[2].parse().unwrap()).to_string(), cells[3], "{line}");
+            assert_eq!(
+                namespace.dataset_id(&name, cells[2].parse().unwrap()).to_string(),
+                cells[3],
+                "{line}"
+            );
             rows += 1;
         }
         assert_eq!(rows, 6);
@@ -71,9 +80,12 @@ mod tests {
     #[test]
     fn only_our_own_spelling_is_a_dataset_id() {
         assert!(dataset_of("0fbbd6e1-f558-4ea3-b2fe-b0268d12322a").is_some());
-        for other in
-            ["", "fake-vol-id", "0FBBD6E1-F558-4EA3-B2FE-B0268D12322A", "0fbbd6e1f5584ea3b2feb0268d12322a"]
-        {
+        for other in [
+            "",
+            "fake-vol-id",
+            "0FBBD6E1-F558-4EA3-B2FE-B0268D12322A",
+            "0fbbd6e1f5584ea3b2feb0268d12322a",
+        ] {
             assert_eq!(dataset_of(other), None, "{other}");
         }
     }

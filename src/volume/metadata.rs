@@ -47,12 +47,18 @@ pub fn metadata(
             return refuse(key, "is not a key of 1 to 256 characters without line breaks");
         }
         if metadata.len() == MOST_KEYS {
-            return refuse(key, "is one key too many: Flocker stores 16, of which the plugin needs up to 4");
+            return refuse(
+                key,
+                "is one key too many: Flocker stores 16, of which the plugin needs up to 4",
+            );
         }
         metadata.insert(key.clone(), value.clone());
     }
     match metadata.iter().find(|(_, value)| value.chars().count() > LONGEST) {
-        Some((key, _)) => refuse(key, "has a value of more than 256 characters, the most Flocker stores"),
+        Some((key, _)) => refuse(
+            key,
+            "has a value of more than 256 characters, the most Flocker stores",
+        ),
         None => Ok(metadata),
     }
 }
@@ -63,7 +69,10 @@ pub fn profile_of(metadata: &BTreeMap<String, String>) -> Option<&str> {
 }
 
 fn refuse<T>(key: &str, problem: &str) -> Result<T> {
-    Err(Error::new(Situation::InvalidArgument, format!("parameters: metadata key {key:?} {problem}")))
+    Err(Error::new(
+        Situation::InvalidArgument,
+        format!("parameters: metadata key {key:?} {problem}"),
+    ))
 }
 
 #[cfg(test)]
@@ -71,9 +80,16 @@ mod tests {
     use super::*;
 
     fn with(pairs: impl IntoIterator<Item = (String, String)>) -> Result<BTreeMap<String, String>> {
-        let parameters =
-            Parameters { profile: Some("gold".to_owned()), metadata: pairs.into_iter().collect() };
-        metadata("flocker.csi.clusterhq.com", &VolumeName::parse("pvc-1").unwrap(), 2, &parameters)
+        let parameters = Parameters {
+            profile: Some("gold".to_owned()),
+            metadata: pairs.into_iter().collect(),
+        };
+        metadata(
+            "flocker.csi.clusterhq.com",
+            &VolumeName::parse("pvc-1").unwrap(),
+            2,
+            &parameters,
+        )
     }
 
     #[test]
@@ -100,6 +116,9 @@ mod tests {
             assert_eq!(error.situation(), Situation::InvalidArgument);
             assert!(error.chain().contains(part), "{}", error.chain());
         }
-        assert!(with([("emoji".to_owned(), "😀".repeat(256))]).is_ok(), "characters count, not bytes");
+        assert!(
+            with([("emoji".to_owned(), "😀".repeat(256))]).is_ok(),
+            "characters count, not bytes"
+        );
     }
 }

@@ -22,10 +22,16 @@ impl VolumeName {
             return refuse("name is empty: a volume needs a name of 1 to 128 bytes".to_owned());
         }
         if name.len() > LONGEST {
-            return refuse(format!("name has {} bytes, at most {LONGEST} are allowed", name.len()));
+            return refuse(format!(
+                "name has {} bytes, at most {LONGEST} are allowed",
+                name.len()
+            ));
         }
         if let Some(bad) = name.chars().find(|character| is_forbidden(*character)) {
-            return refuse(format!("name {name:?} contains the control character U+{:04X}", u32::from(bad)));
+            return refuse(format!(
+                "name {name:?} contains the control character U+{:04X}",
+                u32::from(bad)
+            ));
         }
         Ok(Self(name.to_owned()))
     }
@@ -60,9 +66,12 @@ mod tests {
 
     #[test]
     fn a_bad_name_is_refused_with_what_is_wrong() {
-        for (name, part) in
-            [("", "empty"), (&*"x".repeat(129), "129 bytes"), ("a\0b", "U+0000"), ("a\u{9f}", "U+009F")]
-        {
+        for (name, part) in [
+            ("", "empty"),
+            (&*"x".repeat(129), "129 bytes"),
+            ("a\0b", "U+0000"),
+            ("a\u{9f}", "U+009F"),
+        ] {
             let text = VolumeName::parse(name).unwrap_err().chain();
             assert!(text.contains(part), "{text}");
         }

@@ -52,13 +52,22 @@ mod tests {
     use super::*;
 
     fn parse(pairs: &[(&str, &str)]) -> Result<Parameters> {
-        Parameters::parse(&pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+        Parameters::parse(
+            &pairs
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+        )
     }
 
     #[test]
     fn profile_metadata_and_claim_are_taken() {
-        let parameters =
-            parse(&[("profile", "gold"), ("metadata.team", "db"), ("csi.storage.k8s.io/pvc/name", "data")]).unwrap();
+        let parameters = parse(&[
+            ("profile", "gold"),
+            ("metadata.team", "db"),
+            ("csi.storage.k8s.io/pvc/name", "data"),
+        ])
+        .unwrap();
         assert_eq!(parameters.profile.as_deref(), Some("gold"));
         let keys: Vec<_> = parameters.metadata.keys().collect();
         assert_eq!(keys, ["csi.storage.k8s.io/pvc/name", "team"]);
@@ -68,7 +77,11 @@ mod tests {
     fn a_mistyped_key_is_refused_with_a_suggestion() {
         let error = parse(&[("profil", "gold")]).unwrap_err();
         assert_eq!(error.situation(), Situation::InvalidArgument);
-        assert!(error.chain().contains("did you mean \"profile\"?"), "{}", error.chain());
+        assert!(
+            error.chain().contains("did you mean \"profile\"?"),
+            "{}",
+            error.chain()
+        );
         assert!(parse(&[("metadata.", "x")]).is_err());
     }
 }

@@ -23,13 +23,17 @@ impl SizeRange {
     /// contains no size at all or only sizes below Flocker's minimum.
     pub fn parse(required_bytes: i64, limit_bytes: i64) -> Result<Self> {
         let bytes = |field: &str, value: i64| {
-            u64::try_from(value).map(|value| (value > 0).then_some(value)).map_err(|_| {
-                let text = format!("capacity_range.{field} is {value}: a size cannot be negative");
-                Error::new(Situation::InvalidArgument, text)
-            })
+            u64::try_from(value)
+                .map(|value| (value > 0).then_some(value))
+                .map_err(|_| {
+                    let text = format!("capacity_range.{field} is {value}: a size cannot be negative");
+                    Error::new(Situation::InvalidArgument, text)
+                })
         };
-        let range =
-            Self { required: bytes("required_bytes", required_bytes)?, limit: bytes("limit_bytes", limit_bytes)? };
+        let range = Self {
+            required: bytes("required_bytes", required_bytes)?,
+            limit: bytes("limit_bytes", limit_bytes)?,
+        };
         let impossible = |text: String| Err(Error::new(Situation::ImpossibleSize, text));
         match (range.required, range.limit) {
             (Some(required), Some(limit)) if limit < required => impossible(format!(
@@ -116,7 +120,10 @@ mod tests {
     use super::*;
 
     const MIB: i64 = 1 << 20;
-    const POLICY: SizePolicy = SizePolicy { default_size: 10 << 30, allocation_unit: 1 << 20 };
+    const POLICY: SizePolicy = SizePolicy {
+        default_size: 10 << 30,
+        allocation_unit: 1 << 20,
+    };
 
     fn choose(policy: SizePolicy, required: i64, limit: i64) -> Result<u64> {
         policy.choose(SizeRange::parse(required, limit)?)
@@ -128,14 +135,20 @@ mod tests {
         assert_eq!(choose(POLICY, 1, 0).unwrap(), MINIMUM_SIZE);
         assert_eq!(choose(POLICY, 100 * MIB + 1, 0).unwrap(), 101 << 20);
         assert_eq!(choose(POLICY, 0, 100 * MIB + 1).unwrap(), 100 << 20);
-        let by_gib = SizePolicy { allocation_unit: 1 << 30, ..POLICY };
+        let by_gib = SizePolicy {
+            allocation_unit: 1 << 30,
+            ..POLICY
+        };
         let error = choose(by_gib, 100 * MIB, 200 * MIB).unwrap_err();
         assert_eq!(error.situation(), Situation::ImpossibleSize);
     }
 
     #[test]
     fn an_exact_size_is_honoured_exactly_or_refused() {
-        let by_kib = SizePolicy { allocation_unit: 1024, ..POLICY };
+        let by_kib = SizePolicy {
+            allocation_unit: 1024,
+            ..POLICY
+        };
         assert_eq!(choose(by_kib, 105_381_888, 105_381_888).unwrap(), 105_381_888);
         let error = choose(POLICY, 105_381_888, 105_381_888).unwrap_err();
         assert_eq!(error.situation(), Situation::ImpossibleSize);
@@ -143,14 +156,19 @@ mod tests {
 
     #[test]
     fn an_impossible_range_is_refused_with_both_ends() {
-        for (required, limit, part) in
-            [(0, MIB, "64 MiB"), (200 * MIB, 100 * MIB, "less than"), (i64::MAX, 0, "9223372036854775807")]
-        {
+        for (required, limit, part) in [
+            (0, MIB, "64 MiB"),
+            (200 * MIB, 100 * MIB, "less than"),
+            (i64::MAX, 0, "9223372036854775807"),
+        ] {
             let error = choose(POLICY, required, limit).unwrap_err();
             assert_eq!(error.situation(), Situation::ImpossibleSize);
             assert!(error.chain().contains(part), "{}", error.chain());
         }
-        assert_eq!(SizeRange::parse(-1, 0).unwrap_err().situation(), Situation::InvalidArgument);
+        assert_eq!(
+            SizeRange::parse(-1, 0).unwrap_err().situation(),
+            Situation::InvalidArgument
+        );
     }
 
     #[test]

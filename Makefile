@@ -1,0 +1,93 @@
+# Everything a developer runs here. Each target does its own set-up; what is there already is not done again.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# Pinned: another version of csi-sanity has other specs, and tests/tools/csi-sanity.sh counts them.
+CSI_SANITY_VERSION := v5.6.0
+GRPCURL_VERSION := v1.9.4
+# The version of grpcio is in tests/tools/requirements.txt.
+
+# Under target/, so that git ignores it and the cache of a CI keeps it together with the build.
+export TOOLS := $(CURDIR)/target/tools
+STAMPS := $(TOOLS)/stamps
+PROGRAM := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/debug/flocker-csi
+
+# Only what mounts runs as root; builds stay the user's own.
+ifneq ($(shell id -u),0)
+SUDO := sudo
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+export CARGO_TARGET_$(HOST)_RUNNER := sudo --preserve-env
+endif
+
+.PHONY: help
+help: ## Lists the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: setup-build build ## Shows the whole life of a volume on this machine and leaves nothing behind
+	@echo "demo: $(PROGRAM) demo"
+	@$(SUDO) $(PROGRAM) demo
+
+.PHONY: test
+test: setup tools ## Runs every test; PARTS="format clippy ..." runs only these, CSC=/path/to/csc adds the real csc
+	@echo "test: tests/tools/test.sh $(PARTS)"
+	@CSC="$(CSC)" tests/tools/test.sh $(PARTS)
+
+.PHONY: bench
+bench: setup-build ## Measures what docs/benchmarks.md reports
+	@echo "bench: cargo bench --locked"
+	@cargo bench --locked
+
+.PHONY: build
+build: ## Builds the program that the demo and the tests run
+	@echo "build: cargo build --locked"
+	@cargo build --locked
+
+.PHONY: setup-build
+setup-build:
+	@tests/tools/setup.sh build
+
+.PHONY: setup
+setup: ## Installs the system packages that are missing
+	@tests/tools/setup.sh test
+
+.PHONY: tools
+tools: $(STAMPS)/csi-sanity-$(CSI_SANITY_VERSION) $(STAMPS)/grpcurl-$(GRPCURL_VERSION) $(STAMPS)/grpcio ## Installs the test tools at their pinned versions
+	@echo "tools: csi-sanity $(CSI_SANITY_VERSION), grpcurl $(GRPCURL_VERSION) and grpcio are in $(TOOLS)"
+
+# A stamp bears the version it stands for, so that a new version is installed and an old one is not.
+define go_tool
+	@echo "tools: installing $(1) $(2)"
+	@mkdir -p $(STAMPS) && rm -f $(STAMPS)/$(1)-*
+	@GOBIN=$(TOOLS)/bin go install $(3)@$(2)
+	@touch $@
+endef
+
+$(STAMPS)/csi-sanity-$(CSI_SANITY_VERSION):
+	$(call go_tool,csi-sanity,$(CSI_SANITY_VERSION),github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity)
+
+$(STAMPS)/grpcurl-$(GRPCURL_VERSION):
+	$(call go_tool,grpcurl,$(GRPCURL_VERSION),github.com/fullstorydev/grpcurl/cmd/grpcurl)
+
+$(STAMPS)/grpcio: tests/tools/requirements.txt
+	@echo "tools: installing $$(grep '^grpcio' $<)"
+	@mkdir -p $(STAMPS) && rm -rf $(TOOLS)/venv
+	@python3 -m venv $(TOOLS)/venv
+	@$(TOOLS)/venv/bin/pip install --quiet --disable-pip-version-check --only-binary :all: --requirement $<
+	@touch $@
+
+.PHONY: clients
+clients: ## Builds the Go clients that dial as the builds of csc do
+	@for client in old new; do \
+		echo "clients: go build tests/tools/go/$$client"; \
+		go build -C tests/tools/go/$$client -buildvcs=false -o $(TOOLS)/bin/walkthrough-$$client .; \
+	done
+
+.PHONY: clean
+clean: ## Removes everything that was built or installed here
+	@echo "clean: removing $(CURDIR)/target"
+	@rm -rf $(CURDIR)/target

@@ -1,0 +1,147 @@
+//! Measures the plugin against its budgets and prints the result as Markdown.
+//!
+//! `make bench` runs it; `docs/benchmarks.md` says what is measured, and how, and holds the last published result.
+
+mod create;
+mod csi;
+mod flocker;
+mod listing;
+mod machine;
+mod plugin;
+mod program;
+mod publish;
+mod report;
+mod samples;
+mod start;
+mod thousand;
+mod waiting;
+mod workplace;
+
+use std::error::Error;
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use futures::future::{BoxFuture, FutureExt};
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use report::{Report, Section};
+use workplace::Workplace;
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+type Measurement = fn(&Bench) -> BoxFuture<'_, Result<Section>>;
+
+const USAGE: &str = "\
+usage: make bench ARGS=\"[--quick] [--docs FILE] [PART...]\"
+
+  PART         publish, create, start, thousand, listing, program; all of them unless any is named
+  --quick      a twentieth of everything: shows that it runs, its numbers mean little
+  --docs FILE  writes the result into this file too, between its two marks";
+
+/// What every measurement can use.
+struct Bench {
+    workplace: Workplace,
+    quick: bool,
+}
+
+impl Bench {
+    /// Returns how many of `full` there are to be in this run.
+    fn scaled(&self, full: usize) -> usize {
+        if self.quick { full.div_ceil(20) } else { full }
+    }
+}
+
+/// What the command line asks for.
+#[derive(Default)]
+struct Arguments {
+    quick: bool,
+    docs: Option<PathBuf>,
+    parts: Vec<String>,
+}
+
+/// The measurements, in the order in which they are made.
+const PARTS: [(&str, Measurement); 6] = [
+    ("publish", |bench| publish::measure(bench).boxed()),
+    ("create", |bench| create::measure(bench).boxed()),
+    ("start", |bench| start::measure(bench).boxed()),
+    ("thousand", |bench| thousand::measure(bench).boxed()),
+    ("listing", |bench| listing::measure(bench).boxed()),
+    ("program", |_| async { program::measure() }.boxed()),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // `cargo test --benches` runs this too, and no test takes minutes.
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        eprintln!("The benchmarks are run by: make bench");
+        return ExitCode::SUCCESS;
+    }
+    let measured = parse(&arguments).and_then(|arguments| {
+        workplace::enter_own_namespace()?;
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        runtime.block_on(measure(arguments))
+    });
+    match measured {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {}", chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(arguments: &[String]) -> Result<Arguments> {
+    let mut parsed = Arguments::default();
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--bench" => {}
+            "--quick" => parsed.quick = true,
+            "--docs" => parsed.docs = Some(arguments.next().ok_or("--docs needs a file")?.into()),
+            part if PARTS.iter().any(|(name, _)| *name == part) => parsed.parts.push(part.to_owned()),
+            other => return Err(format!("{other:?} is not understood\n{USAGE}").into()),
+        }
+    }
+    Ok(parsed)
+}
+
+async fn measure(arguments: Arguments) -> Result<()> {
+    let bench = Bench { workplace: Workplace::make()?, quick: arguments.quick };
+    let mut report = Report::of(machine::describe(bench.workplace.directory())?);
+    for (name, measurement) in PARTS {
+        if !arguments.parts.is_empty() && !arguments.parts.iter().any(|part| part == name) {
+            continue;
+        }
+        eprintln!("bench: {name}");
+        let begun = Instant::now();
+        let section = unless_interrupted(measurement(&bench)).await;
+        // Whatever became of it: what it mounted and attached goes before the next one begins.
+        bench.workplace.clear()?;
+        let section = section.map_err(|error| format!("{name}: {}", chain(&*error)))?;
+        eprintln!("bench: {name} took {:.0} s", begun.elapsed().as_secs_f64());
+        report.add(section);
+    }
+    println!("{report}");
+    if let Some(docs) = arguments.docs {
+        report.write_into(&docs)?;
+        eprintln!("bench: wrote {}", docs.display());
+    }
+    Ok(())
+}
+
+async fn unless_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        done = work => done,
+        _ = interrupt.recv() => Err("interrupted".into()),
+        _ = terminate.recv() => Err("terminated".into()),
+    }
+}
+
+/// Returns an error with everything that led to it.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

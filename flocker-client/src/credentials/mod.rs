@@ -1,0 +1,162 @@
+//! Who we are, and which cluster we trust.
+
+mod check;
+mod error;
+mod read;
+
+pub use self::error::{CredentialsError, CredentialsFile, CredentialsProblem};
+
+use std::{
+    fmt,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use openssl::{
+    asn1::{Asn1Time, Asn1TimeRef},
+    error::ErrorStack,
+    pkey::{PKey, Private},
+    x509::X509,
+};
+use reqwest::{Certificate, Identity};
+
+use crate::{Error, error::Cause};
+
+/// A user's certificate and key, and the certificate of the cluster's authority.
+///
+/// The certificates may be of X.509 version 1, as `flocker-ca` makes them, or 3. The key may be in PKCS#8, PKCS#1 or
+/// SEC1 form, without a passphrase. Clones share the contents.
+#[derive(Clone)]
+pub struct Credentials {
+    contents: Arc<Contents>,
+}
+
+struct Contents {
+    authorities: Vec<X509>,
+    /// The user's certificate, and after it those between it and the authority, if any.
+    chain: Vec<X509>,
+    key: PKey<Private>,
+    common_name: String,
+    key_readable_by_others: bool,
+}
+
+impl Credentials {
+    /// Reads and checks the three files: PEM, parts of one whole, valid now.
+    ///
+    /// Blocks while it reads and computes.
+    ///
+    /// # Errors
+    ///
+    /// The first problem found, with the file it is in.
+    pub fn load(cluster_cert: &Path, user_cert: &Path, user_key: &Path) -> Result<Self, CredentialsError> {
+        let cluster = read::file(CredentialsFile::ClusterCertificate, cluster_cert)?;
+        let user = read::file(CredentialsFile::UserCertificate, user_cert)?;
+        let key = read::file(CredentialsFile::UserKey, user_key)?;
+        Self::checked(&cluster, &user, &key)
+    }
+
+    /// Checks the same three things given as PEM texts.
+    ///
+    /// # Errors
+    ///
+    /// The first problem found, without a file name.
+    pub fn from_pem(
+        cluster_cert: &[u8],
+        user_cert: &[u8],
+        user_key: &[u8],
+    ) -> Result<Self, CredentialsError> {
+        Self::checked(
+            &read::Source::text(CredentialsFile::ClusterCertificate, cluster_cert),
+            &read::Source::text(CredentialsFile::UserCertificate, user_cert),
+            &read::Source::text(CredentialsFile::UserKey, user_key),
+        )
+    }
+
+    fn checked(
+        cluster: &read::Source,
+        user: &read::Source,
+        key_source: &read::Source,
+    ) -> Result<Self, CredentialsError> {
+        let authorities = read::certificates(cluster)?;
+        let chain = read::certificates(user)?;
+        let key = read::key(key_source)?;
+        let common_name = check::user(&chain).map_err(|problem| user.error(problem))?;
+        check::chain(&authorities, &chain).map_err(|(file, problem)| match file {
+            CredentialsFile::ClusterCertificate => cluster.error(problem),
+            CredentialsFile::UserCertificate | CredentialsFile::UserKey => user.error(problem),
+        })?;
+        check::key(&chain, &key).map_err(|problem| key_source.error(problem))?;
+        check::usable(&chain, &key).map_err(|problem| user.error(problem))?;
+        Ok(Self {
+            contents: Arc::new(Contents {
+                authorities,
+                chain,
+                key,
+                common_name,
+                key_readable_by_others: key_source.readable_by_others(),
+            }),
+        })
+    }
+
+    /// Returns the user's name, which is the common name without its `user-`.
+    pub fn user(&self) -> &str {
+        self.contents
+            .common_name
+            .strip_prefix(check::USER)
+            .unwrap_or(&self.contents.common_name)
+    }
+
+    /// Returns the moment after which these credentials are no good: the earliest end of all their certificates.
+    pub fn not_after(&self) -> SystemTime {
+        let certificates = self.contents.chain.iter().chain(&self.contents.authorities);
+        certificates
+            .filter_map(|certificate| moment(certificate.not_after()).ok())
+            .min()
+            .unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// Tells whether the key's file gave its group or everybody leave to read it when it was loaded.
+    pub fn key_readable_by_others(&self) -> bool {
+        self.contents.key_readable_by_others
+    }
+
+    /// Returns the authorities to trust, in the form the HTTP library takes.
+    pub(crate) fn authorities(&self) -> Result<Vec<Certificate>, Error> {
+        let convert = |authority: &X509| {
+            Certificate::from_der(&authority.to_der().map_err(unusable)?).map_err(unusable)
+        };
+        self.contents.authorities.iter().map(convert).collect()
+    }
+
+    /// Returns certificate and key, in the form the HTTP library takes: PEM, the key as PKCS#8.
+    pub(crate) fn identity(&self) -> Result<Identity, Error> {
+        let mut chain = Vec::new();
+        for certificate in &self.contents.chain {
+            chain.extend(certificate.to_pem().map_err(unusable)?);
+        }
+        let key = self.contents.key.private_key_to_pem_pkcs8().map_err(unusable)?;
+        Identity::from_pkcs8_pem(&chain, &key).map_err(unusable)
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("common_name", &self.contents.common_name)
+            .finish_non_exhaustive()
+    }
+}
+
+fn unusable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::Invalid {
+        problem: "the certificates and the key cannot be used for TLS".to_owned(),
+        source: Some(Cause::new(error)),
+    }
+}
+
+fn moment(time: &Asn1TimeRef) -> Result<SystemTime, ErrorStack> {
+    let since = Asn1Time::from_unix(0)?.diff(time)?;
+    let seconds = i64::from(since.days) * 86_400 + i64::from(since.secs);
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+}

@@ -1,0 +1,51 @@
+//! Behaviour against a TLS server that stands in for the control service.
+
+mod answers;
+mod connection;
+mod credentials;
+mod pki;
+mod refusals;
+mod server;
+mod trust;
+
+use std::{error::Error as StdError, net::SocketAddr, time::Duration};
+
+use uuid::Uuid;
+
+use crate::{Client, Credentials, NewDataset, Settings};
+
+const NODE: Uuid = Uuid::from_u128(0x0fbb_d6e1_f558_4ea3_b2fe_b026_8d12_322a);
+
+/// Returns settings that are patient enough for a busy machine.
+fn settings(address: SocketAddr, credentials: Credentials) -> Settings {
+    let patience = Duration::from_secs(60);
+    Settings {
+        timeout: patience,
+        connect_timeout: patience,
+        ..Settings::new(address.into(), credentials)
+    }
+}
+
+fn client(address: SocketAddr, credentials: Credentials) -> Client {
+    Client::new(settings(address, credentials)).unwrap()
+}
+
+fn new_dataset() -> NewDataset {
+    NewDataset {
+        dataset_id: None,
+        primary: NODE,
+        maximum_size: None,
+        metadata: [].into(),
+    }
+}
+
+/// Returns the messages of an error and its causes, as they are shown to a person.
+fn shown(error: &dyn StdError) -> String {
+    let mut messages = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        messages.push(error.to_string());
+        cause = error.source();
+    }
+    messages.join(": ")
+}

@@ -1,0 +1,139 @@
+//! What an agent says about its steps: once when something is done, once when it cannot be done.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+
+use uuid::Uuid;
+
+use super::round::Outcome;
+use crate::backend::StepError;
+
+/// Failures in a row with the same reason after which it is logged. A single one is often the doing of
+/// somebody who probed a device.
+const NOTEWORTHY: u32 = 2;
+
+/// The failures of the last round of one agent.
+#[derive(Debug)]
+pub(super) struct Failures {
+    node_number: usize,
+    steps: BTreeMap<Uuid, Failure>,
+    blindness: Failure,
+}
+
+/// A reason and how often it came up in a row.
+#[derive(Debug, Default)]
+struct Failure {
+    reason: String,
+    times: u32,
+}
+
+impl Failure {
+    /// Counts a failure, and returns the reason if it is to be logged.
+    fn count(&mut self, error: &StepError) -> Option<&str> {
+        let reason = chain(error);
+        if reason != self.reason {
+            *self = Self { reason, times: 0 };
+        }
+        self.times = self.times.saturating_add(1);
+        (self.times == NOTEWORTHY).then_some(&self.reason)
+    }
+}
+
+impl Failures {
+    pub(super) fn new(node_number: usize) -> Self {
+        Self {
+            node_number,
+            steps: BTreeMap::new(),
+            blindness: Failure::default(),
+        }
+    }
+
+    /// Takes the outcomes of a round, and tells whether any step succeeded.
+    pub(super) fn record(&mut self, outcomes: Vec<Outcome>) -> bool {
+        self.blindness = Failure::default();
+        let mut before = std::mem::take(&mut self.steps);
+        let mut progress = false;
+        for (dataset, outcome) in outcomes {
+            match outcome {
+                Ok(done) => {
+                    progress = true;
+                    tracing::info!(dataset.id = %dataset, "{done} dataset {dataset} on node {}", self.node_number);
+                }
+                Err(error) => {
+                    let mut failure = before.remove(&dataset).unwrap_or_default();
+                    if let Some(reason) = failure.count(&error) {
+                        tracing::warn!(
+                            dataset.id = %dataset,
+                            "Dataset {dataset} stays as it is on node {}: {reason}. Trying on",
+                            self.node_number
+                        );
+                    }
+                    self.steps.insert(dataset, failure);
+                }
+            }
+        }
+        progress
+    }
+
+    /// Takes it that the agent could not even look at what is there.
+    pub(super) fn record_blindness(&mut self, error: &StepError) {
+        if let Some(reason) = self.blindness.count(error) {
+            tracing::error!(
+                "The agent of node {} cannot see its datasets: {reason}",
+                self.node_number
+            );
+        }
+    }
+
+    /// Takes it that there was nothing to do.
+    pub(super) fn forget(&mut self) {
+        *self = Self::new(self.node_number);
+    }
+}
+
+/// Returns the text of an error and of all that caused it.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::agent::round::Done;
+
+    fn busy() -> StepError {
+        StepError::Busy(PathBuf::from("/flocker/one"))
+    }
+
+    #[test]
+    fn a_reason_is_logged_when_it_comes_up_the_second_time_and_not_again() {
+        let mut failure = Failure::default();
+        assert_eq!(failure.count(&busy()), None);
+        assert!(
+            failure
+                .count(&busy())
+                .is_some_and(|reason| reason.contains("/flocker/one"))
+        );
+        assert_eq!(failure.count(&busy()), None);
+
+        let other = StepError::Busy(PathBuf::from("/flocker/two"));
+        assert_eq!(failure.count(&other), None);
+        assert!(failure.count(&other).is_some());
+    }
+
+    #[test]
+    fn a_round_makes_progress_if_any_step_succeeds() {
+        let mut failures = Failures::new(1);
+        assert!(!failures.record(vec![(Uuid::nil(), Err(busy()))]));
+        assert!(failures.record(vec![(Uuid::nil(), Err(busy())), (Uuid::max(), Ok(Done::Mounted))]));
+        assert_eq!(failures.steps.len(), 1);
+    }
+}

@@ -1,0 +1,219 @@
+//! One round of an agent: looking, reporting, and carrying out steps.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::task::{JoinSet, spawn_blocking};
+use uuid::Uuid;
+
+use super::Agent;
+use super::failures::chain;
+use super::plan::{Plan, Step};
+use super::shared::Shared;
+use crate::backend::{Condition, Seen, StepError, mount, unmount};
+use crate::cluster::Report;
+use crate::options::NodeInfo;
+use crate::store::Snapshot;
+
+/// What became of a dataset's step.
+pub(super) type Outcome = (Uuid, Result<Done, StepError>);
+
+/// What was done with a dataset.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Done {
+    Created,
+    Registered,
+    Attached,
+    Formatted,
+    Mounted,
+    Unmounted,
+    Detached,
+    Destroyed,
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Created => "Created the volume of",
+            Self::Registered => "Recorded the volume of",
+            Self::Attached => "Attached",
+            Self::Formatted => "Made the file system of",
+            Self::Mounted => "Mounted",
+            Self::Unmounted => "Unmounted",
+            Self::Detached => "Detached",
+            Self::Destroyed => "Destroyed the volume of",
+        })
+    }
+}
+
+impl Agent {
+    /// Looks at what is there and reports it.
+    pub(super) async fn look(&self, snapshot: &Arc<Snapshot>) -> Result<BTreeMap<Uuid, Seen>, StepError> {
+        let _looking = self.shared.looking.lock().await;
+        let (shared, node, snapshot) = (Arc::clone(&self.shared), self.node.clone(), Arc::clone(snapshot));
+        let seen = blocking(move || {
+            let attachments = shared.store.attachments();
+            shared
+                .backend
+                .discover(&node, &snapshot.configuration, &attachments)
+        })
+        .await?;
+        self.shared
+            .cluster
+            .report(self.node.uuid, report(&self.node, &seen));
+        Ok(seen)
+    }
+
+    /// Carries out steps side by side, and tells whether any of them succeeded.
+    pub(super) async fn carry_out(&mut self, plan: Plan) -> bool {
+        let mut steps = JoinSet::new();
+        for (dataset, step) in plan.steps {
+            let (shared, node) = (Arc::clone(&self.shared), self.node.clone());
+            steps.spawn(async move { (dataset, carry_out(&shared, node, dataset, step).await) });
+        }
+        let mut outcomes = self.register(plan.register).await;
+        outcomes.extend(self.attach(plan.attach).await);
+        while let Some(outcome) = steps.join_next().await {
+            match outcome {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(error) => tracing::error!(%error, "A step of node {} broke down", self.node.number),
+            }
+        }
+        self.forget_detached(&outcomes).await;
+        self.failures.record(outcomes)
+    }
+
+    /// Records that volumes exist, all with one write.
+    async fn register(&self, datasets: Vec<Uuid>) -> Vec<Outcome> {
+        if datasets.is_empty() {
+            return Vec::new();
+        }
+        let (store, new) = (Arc::clone(&self.shared.store), datasets.clone());
+        let written = blocking(move || {
+            store
+                .change(|state| state.configuration.registered.extend(new))
+                .map_err(StepError::State)
+        });
+        for_all(&datasets, written.await.map(|()| Done::Registered))
+    }
+
+    /// Attaches volumes, and records before that they belong to this node.
+    async fn attach(&self, datasets: Vec<Uuid>) -> Vec<Outcome> {
+        if datasets.is_empty() {
+            return Vec::new();
+        }
+        let (shared, node, wanted) = (Arc::clone(&self.shared), self.node.uuid, datasets.clone());
+        let attached = blocking(move || {
+            let record = |free: &[Uuid]| {
+                let records = free.iter().map(|dataset| (*dataset, node));
+                shared
+                    .store
+                    .change(|state| state.attachments.extend(records))
+                    .map_err(StepError::State)
+            };
+            shared.backend.attach(&wanted, record)
+        });
+        match attached.await {
+            Ok(outcomes) => outcomes
+                .into_iter()
+                .map(|(id, outcome)| (id, outcome.map(|()| Done::Attached)))
+                .collect(),
+            Err(error) => for_all(&datasets, Err(error)),
+        }
+    }
+
+    /// Removes the records of what has been detached. One that stays for a crash does no harm: without a loop
+    /// device it says nothing.
+    async fn forget_detached(&self, outcomes: &[Outcome]) {
+        let detached = outcomes
+            .iter()
+            .filter(|(_, outcome)| matches!(outcome, Ok(Done::Detached)));
+        let datasets: Vec<_> = detached.map(|(dataset, _)| *dataset).collect();
+        if datasets.is_empty() {
+            return;
+        }
+        let (store, node) = (Arc::clone(&self.shared.store), self.node.uuid);
+        let forget = move || {
+            store
+                .forget_attachments(&datasets, node)
+                .map_err(StepError::State)
+        };
+        if let Err(error) = blocking(forget).await {
+            tracing::error!(
+                "Node {} cannot record what it detached: {}",
+                self.node.number,
+                chain(&error)
+            );
+        }
+    }
+}
+
+async fn carry_out(shared: &Shared, node: NodeInfo, dataset: Uuid, step: Step) -> Result<Done, StepError> {
+    let backend = Arc::clone(&shared.backend);
+    match step {
+        Step::Create(size) => {
+            blocking(move || backend.volumes().create(dataset, size)).await?;
+            Ok(Done::Created)
+        }
+        Step::Format(device) => {
+            // The semaphore is never closed.
+            let _permit = shared.formatters.acquire().await;
+            blocking(move || backend.make_file_system(dataset, &device)).await?;
+            Ok(Done::Formatted)
+        }
+        Step::Mount(device) => {
+            blocking(move || mount(dataset, &device, &node)).await?;
+            Ok(Done::Mounted)
+        }
+        Step::Unmount(device) => {
+            blocking(move || unmount(&device)).await?;
+            Ok(Done::Unmounted)
+        }
+        Step::Detach(device) => {
+            blocking(move || backend.detach(dataset, &device)).await?;
+            Ok(Done::Detached)
+        }
+        Step::Destroy => {
+            blocking(move || backend.destroy(dataset)).await?;
+            Ok(Done::Destroyed)
+        }
+    }
+}
+
+/// Runs what may block where it may. Once begun it is carried out to its end.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StepError> + Send + 'static,
+) -> Result<T, StepError> {
+    spawn_blocking(work).await.map_err(StepError::Task)?
+}
+
+/// Returns the one outcome that several datasets share.
+fn for_all(datasets: &[Uuid], outcome: Result<Done, StepError>) -> Vec<Outcome> {
+    let outcome = outcome.map_err(Arc::new);
+    datasets
+        .iter()
+        .map(|dataset| (*dataset, outcome.clone().map_err(StepError::Common)))
+        .collect()
+}
+
+fn report(node: &NodeInfo, seen: &BTreeMap<Uuid, Seen>) -> Report {
+    let mut report = Report::default();
+    for (dataset, seen) in seen {
+        match seen.condition {
+            Condition::Mounted(_) => {
+                report
+                    .mounted
+                    .insert(*dataset, (seen.size, node.mount_path(*dataset)));
+            }
+            Condition::Detached | Condition::Attached(_) | Condition::Unformatted(_) => {
+                report.unmounted.insert(*dataset, seen.size);
+            }
+            Condition::Unregistered | Condition::AttachedElsewhere => {}
+        }
+        if let Some(device) = seen.condition.device() {
+            report.devices.insert(*dataset, device.to_owned());
+        }
+    }
+    report
+}

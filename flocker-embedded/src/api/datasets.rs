@@ -1,0 +1,209 @@
+//! `configuration/datasets`: what clients want, whether or not it can be had.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::Api;
+use super::reply::{Refusal, with_json};
+use super::schema;
+use crate::store::{self, Dataset};
+
+const TAG: &str = "X-Configuration-Tag";
+const CONDITION: &str = "X-If-Configuration-Matches";
+
+/// A dataset as the control service shows it.
+#[derive(Serialize)]
+struct DatasetBody<'a> {
+    deleted: bool,
+    dataset_id: Uuid,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    maximum_size: Option<u64>,
+    primary: Uuid,
+    metadata: &'a BTreeMap<String, String>,
+}
+
+impl<'a> DatasetBody<'a> {
+    fn new(dataset_id: Uuid, dataset: &'a Dataset) -> Self {
+        Self {
+            deleted: dataset.deleted,
+            dataset_id,
+            maximum_size: dataset.maximum_size,
+            primary: dataset.primary,
+            metadata: &dataset.metadata,
+        }
+    }
+}
+
+pub(super) async fn list(State(api): State<Arc<Api>>) -> Response {
+    let snapshot = api.store.snapshot();
+    let datasets = &snapshot.configuration.datasets;
+    let list: Vec<_> = datasets
+        .iter()
+        .map(|(id, dataset)| DatasetBody::new(*id, dataset))
+        .collect();
+    let mut response = with_json(StatusCode::OK, &list);
+    if let Ok(tag) = HeaderValue::from_str(&snapshot.tag) {
+        response.headers_mut().insert(TAG, tag);
+    }
+    response
+}
+
+pub(super) async fn create(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let request = Condition::of(&headers)
+        .check(&api.store.snapshot().tag)
+        .and_then(|()| schema::create_dataset(&body))
+        .and_then(|request| {
+            if request.deleted {
+                Err(Refusal::Bug)
+            } else {
+                Ok(request)
+            }
+        });
+    let request = match request {
+        Ok(request) => request,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let dataset_id = request.dataset_id.unwrap_or_else(Uuid::new_v4);
+    let dataset = Dataset {
+        primary: request.primary,
+        deleted: false,
+        maximum_size: request.maximum_size,
+        metadata: request.metadata,
+    };
+    api.change_dataset(StatusCode::CREATED, dataset_id, &headers, move |state| {
+        if state.configuration.datasets.contains_key(&dataset_id) {
+            return Err(Refusal::DatasetIdInUse);
+        }
+        state.configuration.datasets.insert(dataset_id, dataset);
+        Ok(())
+    })
+    .await
+}
+
+/// Changes the primary, which is all that an update can do.
+pub(super) async fn relocate(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let checked = Condition::of(&headers)
+        .check(&api.store.snapshot().tag)
+        .and_then(|()| schema::update_dataset(&body))
+        .and_then(|primary| Ok((dataset_id(&id)?, primary)));
+    let (dataset_id, primary) = match checked {
+        Ok(checked) => checked,
+        Err(refusal) => return refusal.into_response(),
+    };
+    api.change_dataset(StatusCode::OK, dataset_id, &headers, move |state| {
+        let dataset = dataset_of(state, dataset_id)?;
+        if dataset.deleted {
+            return Err(Refusal::DatasetDeleted);
+        }
+        dataset.primary = primary.unwrap_or(dataset.primary);
+        Ok(())
+    })
+    .await
+}
+
+/// Marks a dataset as deleted; doing so again is fine.
+pub(super) async fn delete(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let checked = Condition::of(&headers)
+        .check(&api.store.snapshot().tag)
+        .and_then(|()| dataset_id(&id));
+    let dataset_id = match checked {
+        Ok(dataset_id) => dataset_id,
+        Err(refusal) => return refusal.into_response(),
+    };
+    api.change_dataset(StatusCode::OK, dataset_id, &headers, move |state| {
+        dataset_of(state, dataset_id)?.deleted = true;
+        Ok(())
+    })
+    .await
+}
+
+impl Api {
+    /// Carries out a change of one dataset, if the client's condition still holds, and answers with the result.
+    async fn change_dataset(
+        &self,
+        status: StatusCode,
+        dataset_id: Uuid,
+        headers: &HeaderMap,
+        change: impl FnOnce(&mut store::State) -> Result<(), Refusal> + Send + 'static,
+    ) -> Response {
+        let condition = Condition::of(headers);
+        let changed = self.change("record a dataset", move |state, tag| {
+            condition.check(tag)?;
+            change(state)?;
+            Ok(dataset_of(state, dataset_id)?.clone())
+        });
+        match changed.await {
+            Ok(dataset) => with_json(status, &DatasetBody::new(dataset_id, &dataset)),
+            Err(response) => response,
+        }
+    }
+
+    /// Carries out a change, or returns the answer that says why it was not.
+    pub(super) async fn change<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        change: impl FnOnce(&mut store::State, &str) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Response> {
+        let store = Arc::clone(&self.store);
+        let outcome = tokio::task::spawn_blocking(move || store.update(change)).await;
+        match outcome.map_err(std::io::Error::other) {
+            Ok(Ok(outcome)) => outcome.map_err(IntoResponse::into_response),
+            Ok(Err(error)) | Err(error) => Err(super::reply::broken(action, &error)),
+        }
+    }
+}
+
+fn dataset_of(state: &mut store::State, dataset_id: Uuid) -> Result<&mut Dataset, Refusal> {
+    state
+        .configuration
+        .datasets
+        .get_mut(&dataset_id)
+        .ok_or(Refusal::DatasetNotFound)
+}
+
+/// Reads the id in a path, which has to be spelled exactly as in a list.
+fn dataset_id(text: &str) -> Result<Uuid, Refusal> {
+    Uuid::parse_str(text)
+        .ok()
+        .filter(|id| id.to_string() == text)
+        .ok_or(Refusal::DatasetNotFound)
+}
+
+/// The tags of which the client wants the configuration to have one; none means any.
+struct Condition(Vec<String>);
+
+impl Condition {
+    fn of(headers: &HeaderMap) -> Self {
+        let tags = headers.get_all(CONDITION).iter();
+        Self(
+            tags.map(|tag| String::from_utf8_lossy(tag.as_bytes()).into_owned())
+                .collect(),
+        )
+    }
+
+    fn check(&self, current: &str) -> Result<(), Refusal> {
+        if self.0.is_empty() || self.0.iter().any(|tag| tag == current) {
+            return Ok(());
+        }
+        Err(Refusal::TagMismatch {
+            required: self.0.join(", "),
+            current: current.to_owned(),
+        })
+    }
+}

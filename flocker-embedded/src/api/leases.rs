@@ -1,0 +1,112 @@
+//! `configuration/leases`: one per dataset, held by a node. Nothing here enforces them; the agents do.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::Api;
+use super::reply::{Refusal, with_json};
+use super::schema;
+use crate::store::{Lease, now};
+
+/// The first moment after the year 9999, in seconds since 1970: later dates the control service cannot express.
+const END_OF_TIME: f64 = 253_402_300_800.0;
+/// The first moment of the year 1.
+const START_OF_TIME: f64 = -62_135_596_800.0;
+
+/// A lease as the control service shows it.
+#[derive(Serialize)]
+struct LeaseBody {
+    dataset_id: Uuid,
+    node_uuid: Uuid,
+    /// Seconds that are left.
+    expires: Option<f64>,
+}
+
+impl LeaseBody {
+    fn new(dataset_id: Uuid, lease: &Lease, now: f64) -> Self {
+        Self {
+            dataset_id,
+            node_uuid: lease.node,
+            expires: lease.remaining(now),
+        }
+    }
+}
+
+pub(super) async fn list(State(api): State<Arc<Api>>) -> Response {
+    let now = now();
+    let snapshot = api.store.snapshot();
+    let leases = snapshot.configuration.leases.iter();
+    let list: Vec<_> = leases
+        .map(|(id, lease)| LeaseBody::new(*id, lease, now))
+        .collect();
+    with_json(StatusCode::OK, &list)
+}
+
+pub(super) async fn acquire(State(api): State<Arc<Api>>, body: Bytes) -> Response {
+    let request = schema::acquire_lease(&body).and_then(|request| {
+        Ok((
+            Uuid::parse_str(&request.dataset_id).map_err(|_| Refusal::Bug)?,
+            request,
+        ))
+    });
+    let (dataset_id, request) = match request {
+        Ok(request) => request,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let expires = request.expires.map(|seconds| now() + seconds);
+    if expires.is_some_and(|end| !(START_OF_TIME..END_OF_TIME).contains(&end)) {
+        return Refusal::Bug.into_response();
+    }
+    let lease = Lease {
+        node: request.node,
+        expires,
+    };
+    let renewed = api.change("record a lease", move |state, _| {
+        let leases = &mut state.configuration.leases;
+        let held = leases.get(&dataset_id).map(|held| held.node);
+        if held.is_some_and(|node| node != lease.node) {
+            return Err(Refusal::LeaseHeld);
+        }
+        leases.insert(dataset_id, lease);
+        Ok(held.is_some())
+    });
+    match renewed.await {
+        Ok(renewed) => {
+            let status = if renewed {
+                StatusCode::OK
+            } else {
+                StatusCode::CREATED
+            };
+            let body = LeaseBody {
+                dataset_id,
+                node_uuid: lease.node,
+                expires: request.expires,
+            };
+            with_json(status, &body)
+        }
+        Err(response) => response,
+    }
+}
+
+pub(super) async fn release(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Response {
+    let Ok(dataset_id) = Uuid::parse_str(&id) else {
+        return Refusal::Bug.into_response();
+    };
+    let released = api.change("release a lease", move |state, _| {
+        state
+            .configuration
+            .leases
+            .remove(&dataset_id)
+            .ok_or(Refusal::LeaseNotFound)
+    });
+    match released.await {
+        Ok(lease) => with_json(StatusCode::OK, &LeaseBody::new(dataset_id, &lease, now())),
+        Err(response) => response,
+    }
+}

@@ -1,0 +1,115 @@
+//! The REST API, version 1, as Flocker's control service answers it.
+
+mod datasets;
+mod json;
+mod leases;
+mod python;
+mod reply;
+mod schema;
+mod state;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, delete, get, post};
+use uuid::Uuid;
+
+use crate::cluster::Cluster;
+use crate::counters::{Counting, RequestKey};
+use crate::options::NodeInfo;
+use crate::store::Store;
+
+/// The control service has no limit; this one only keeps a mistake from filling the memory.
+const BODY_LIMIT: usize = 16 << 20;
+
+/// What the handlers work on.
+pub(crate) struct Api {
+    pub(crate) store: Arc<Store>,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) nodes: Vec<NodeInfo>,
+    /// The node of each era, known from the moment the node first reports.
+    pub(crate) eras: BTreeMap<Uuid, Uuid>,
+}
+
+/// Returns the routes, with every request counted.
+pub(crate) fn router(api: Api, counting: Arc<Counting>) -> Router {
+    let datasets = get(datasets::list).post(datasets::create);
+    let dataset = post(datasets::relocate).delete(datasets::delete);
+    let leases = get(leases::list).post(leases::acquire);
+    let lease = delete(leases::release);
+    Router::new()
+        .route("/v1/version", readable(get(state::version), "HEAD, GET"))
+        .route(
+            "/v1/configuration/datasets",
+            readable(datasets, "HEAD, POST, GET"),
+        )
+        .route(
+            "/v1/configuration/datasets/{dataset_id}",
+            limited(dataset, "POST, DELETE"),
+        )
+        .route("/v1/configuration/leases", readable(leases, "HEAD, POST, GET"))
+        .route("/v1/configuration/leases/{dataset_id}", limited(lease, "DELETE"))
+        .route(
+            "/v1/configuration/containers",
+            readable(get(state::no_containers), "HEAD, GET"),
+        )
+        .route(
+            "/v1/state/containers",
+            readable(get(state::no_containers), "HEAD, GET"),
+        )
+        .route("/v1/state/datasets", readable(get(state::datasets), "HEAD, GET"))
+        .route("/v1/state/nodes", readable(get(state::nodes), "HEAD, GET"))
+        .route(
+            "/v1/state/nodes/by_era/{era}",
+            readable(get(state::node_by_era), "HEAD, GET"),
+        )
+        .fallback(reply::no_route)
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn(read_body))
+        .layer(middleware::from_fn(move |request, next| {
+            count(counting.clone(), request, next)
+        }))
+        .with_state(Arc::new(api))
+}
+
+/// Adds what the control service answers to HEAD on every route that has GET: 400.
+fn readable(route: MethodRouter<Arc<Api>>, allow: &'static str) -> MethodRouter<Arc<Api>> {
+    limited(route.head(reply::head_refused), allow)
+}
+
+/// Adds what the control service answers to every other method.
+fn limited(route: MethodRouter<Arc<Api>>, allow: &'static str) -> MethodRouter<Arc<Api>> {
+    route.fallback(move || async move { reply::method_not_allowed(allow) })
+}
+
+/// Reads the body, whether or not it is of any use, as the control service does. An answer given before the
+/// body has come would end the connection.
+async fn read_body(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    match to_bytes(body, BODY_LIMIT).await {
+        Ok(body) => next.run(Request::from_parts(head, Body::from(body))).await,
+        Err(_) => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+    }
+}
+
+async fn count(counting: Arc<Counting>, request: Request, next: Next) -> Response {
+    let method = request.method().to_string();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("unknown", MatchedPath::as_str)
+        .to_owned();
+    let response = next.run(request).await;
+    counting.answer(RequestKey {
+        method,
+        route,
+        status: response.status().as_u16(),
+    });
+    response
+}

@@ -1,0 +1,141 @@
+//! What an agent sees of each dataset, read from the kernel's own tables every time.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+
+use uuid::Uuid;
+
+use super::loop_device::has_file;
+use super::mount_table::{MOUNT_TABLE, MountTable};
+use super::{Backend, StepError};
+use crate::options::NodeInfo;
+use crate::store::Configuration;
+
+/// A dataset that has a backing volume, as one agent sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Seen {
+    pub(crate) size: u64,
+    pub(crate) condition: Condition,
+}
+
+/// How far a dataset has come on the way to being mounted on a node.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Condition {
+    /// The volume is there, but not recorded in the configuration yet.
+    Unregistered,
+    /// Not attached to any node.
+    Detached,
+    /// Attached to another node, or by somebody unknown.
+    AttachedElsewhere,
+    /// Attached here; the device has no file system.
+    Unformatted(PathBuf),
+    /// Attached here, with a file system that is not mounted where it belongs: by the device's name.
+    Attached(PathBuf),
+    /// Mounted where it belongs.
+    Mounted(PathBuf),
+}
+
+impl Condition {
+    /// Returns the device, if the dataset is attached here.
+    pub(crate) fn device(&self) -> Option<&Path> {
+        match self {
+            Self::Unformatted(device) | Self::Attached(device) | Self::Mounted(device) => Some(device),
+            Self::Unregistered | Self::Detached | Self::AttachedElsewhere => None,
+        }
+    }
+}
+
+impl Backend {
+    /// Returns what the agent of `node` sees. `attachments` says which node a loop device belongs to.
+    pub(crate) fn discover(
+        &self,
+        node: &NodeInfo,
+        configuration: &Configuration,
+        attachments: &BTreeMap<Uuid, Uuid>,
+    ) -> Result<BTreeMap<Uuid, Seen>, StepError> {
+        let devices = self.devices().clone();
+        let table = MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)))?;
+        let mount_points = table.by_device();
+        let mut seen = BTreeMap::new();
+        for (dataset, size) in self.volumes.sizes() {
+            let belongs_here = attachments.get(&dataset) == Some(&node.uuid);
+            let device = devices.get(&dataset);
+            let mount_point = device.and_then(|device| mount_points.get(device.as_path()));
+            let condition = match device {
+                Some(device) if belongs_here && mount_point == Some(&&*node.mount_path(dataset)) => {
+                    Condition::Mounted(device.clone())
+                }
+                // What is not mounted may have been freed by now.
+                Some(device) if mount_point.is_some() || self.is_attached(dataset, device)? => {
+                    self.attached_condition(dataset, device, belongs_here)
+                }
+                _ if configuration.registered.contains(&dataset) => Condition::Detached,
+                _ => Condition::Unregistered,
+            };
+            seen.insert(dataset, Seen { size, condition });
+        }
+        Ok(seen)
+    }
+
+    /// Returns the node of every attached dataset that no record tells the node of: the one it is mounted on,
+    /// or else its configured primary.
+    pub(crate) fn unrecorded_attachments(
+        &self,
+        nodes: &[NodeInfo],
+        configuration: &Configuration,
+        attachments: &BTreeMap<Uuid, Uuid>,
+    ) -> Result<BTreeMap<Uuid, Uuid>, StepError> {
+        let table = MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)))?;
+        let devices = self.devices().clone();
+        let unrecorded = devices
+            .into_iter()
+            .filter(|(dataset, _)| !attachments.contains_key(dataset));
+        let owners = unrecorded.filter_map(|(dataset, device)| {
+            let mount_point = table.mount_point(&device);
+            let mounted = nodes
+                .iter()
+                .find(|node| mount_point == Some(&node.mount_path(dataset)));
+            let primary = configuration
+                .datasets
+                .get(&dataset)
+                .map(|configured| configured.primary);
+            Some((dataset, mounted.map(|node| node.uuid).or(primary)?))
+        });
+        Ok(owners.collect())
+    }
+
+    /// Tells whether a device still has the backing file of a dataset, and forgets it if not.
+    fn is_attached(&self, dataset: Uuid, device: &Path) -> Result<bool, StepError> {
+        let path = self.volumes.path(dataset);
+        let attached = has_file(device, &path).map_err(StepError::io("examine", device))?;
+        if !attached {
+            self.devices().remove(&dataset);
+        }
+        Ok(attached)
+    }
+
+    fn attached_condition(&self, dataset: Uuid, device: &Path, belongs_here: bool) -> Condition {
+        if !belongs_here {
+            return Condition::AttachedElsewhere;
+        }
+        // A device that cannot be read counts as unformatted; the next step then says what is wrong.
+        if self.is_formatted(dataset, device).unwrap_or(false) {
+            Condition::Attached(device.to_owned())
+        } else {
+            Condition::Unformatted(device.to_owned())
+        }
+    }
+
+    fn is_formatted(&self, dataset: Uuid, device: &Path) -> Result<bool, StepError> {
+        let formatted = || self.formatted.lock().unwrap_or_else(PoisonError::into_inner);
+        if formatted().contains(&dataset) {
+            return Ok(true);
+        }
+        let found = self.programs.has_file_system(device)?;
+        if found {
+            formatted().insert(dataset);
+        }
+        Ok(found)
+    }
+}

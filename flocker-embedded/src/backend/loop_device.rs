@@ -1,0 +1,249 @@
+//! Loop devices, through the four ioctls of loop(4) and what sysfs shows of them.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+pub(super) const LOOP_CONTROL: &str = "/dev/loop-control";
+pub(super) const BLOCK_DEVICES: &str = "/sys/block";
+
+const LOOP_SET_FD: libc::Ioctl = 0x4C00;
+const LOOP_CLR_FD: libc::Ioctl = 0x4C01;
+const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
+const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
+
+/// How often another free device is asked for when somebody else was quicker to take the last one.
+const FREE_DEVICE_ATTEMPTS: usize = 64;
+
+/// All loop devices that have a backing file at one moment, also those that only wait for their last mount to
+/// go before the kernel frees them.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// Devices by the name the kernel has for the file. It ends in ` (deleted)` if the file has lost its name.
+    by_name: HashMap<PathBuf, PathBuf>,
+    /// Devices by what identifies the file whatever its name.
+    by_identity: HashMap<Identity, PathBuf>,
+}
+
+/// The file system and the inode of a file.
+type Identity = (u64, u64);
+
+impl Survey {
+    pub(super) fn new() -> io::Result<Self> {
+        let mut survey = Self::default();
+        for entry in fs::read_dir(BLOCK_DEVICES)? {
+            let name = entry?.file_name();
+            if !name.as_bytes().starts_with(b"loop") {
+                continue;
+            }
+            let device = Path::new("/dev").join(name);
+            if let Some(file) = backing_file(&device)? {
+                if let Some(identity) = identity(&device)? {
+                    survey.by_identity.insert(identity, device.clone());
+                }
+                survey.by_name.insert(file, device);
+            }
+        }
+        Ok(survey)
+    }
+
+    /// Returns the device that has a file, whatever name the file had when it was attached.
+    pub(super) fn device_of(&self, file: &Path) -> io::Result<Option<&Path>> {
+        if let Some(device) = self.by_name.get(file) {
+            return Ok(Some(device));
+        }
+        let device = self.by_identity.get(&identity_of(&fs::metadata(file)?));
+        Ok(device.map(PathBuf::as_path))
+    }
+}
+
+/// Tells whether a device has a file, whatever name the file had when it was attached.
+pub(super) fn has_file(device: &Path, file: &Path) -> io::Result<bool> {
+    match backing_file(device)? {
+        None => Ok(false),
+        Some(name) if name == file => Ok(true),
+        Some(_) => Ok(identity(device)? == Some(identity_of(&fs::metadata(file)?))),
+    }
+}
+
+/// Attaches a file to a free device, which it returns.
+pub(super) fn attach(file: &File) -> io::Result<PathBuf> {
+    let control = OpenOptions::new().read(true).write(true).open(LOOP_CONTROL)?;
+    for _ in 0..FREE_DEVICE_ATTEMPTS {
+        let number = ioctl(&control, LOOP_CTL_GET_FREE, 0)?;
+        let path = PathBuf::from(format!("/dev/loop{number}"));
+        let device = OpenOptions::new().read(true).write(true).open(&path)?;
+        match ioctl(&device, LOOP_SET_FD, file.as_raw_fd()) {
+            Ok(_) => return Ok(path),
+            // Somebody else took it in between.
+            Err(error) if is(&error, Errno::BUSY) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other(
+        "other processes took every free loop device that was found",
+    ))
+}
+
+/// Asks the kernel to free a device. It does so at once, or when the last mount and opener are gone.
+pub(super) fn clear(device: &Path) -> io::Result<()> {
+    let device = OpenOptions::new().read(true).open(device)?;
+    match ioctl(&device, LOOP_CLR_FD, 0) {
+        Ok(_) => Ok(()),
+        // It has no backing file, so it is free already.
+        Err(error) if is(&error, Errno::NXIO) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn backing_file(device: &Path) -> io::Result<Option<PathBuf>> {
+    let name = device.file_name().unwrap_or_default();
+    match fs::read(Path::new(BLOCK_DEVICES).join(name).join("loop/backing_file")) {
+        Ok(mut file) => {
+            file.pop_if(|last| *last == b'\n');
+            Ok(Some(OsString::from_vec(file).into()))
+        }
+        // The attribute is there only as long as there is a backing file.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn identity(device: &Path) -> io::Result<Option<Identity>> {
+    let device = match OpenOptions::new().read(true).open(device) {
+        Ok(device) => device,
+        // Freed, and its node removed, since it was found.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match status(&device) {
+        Ok(status) => Ok(Some((status.device, status.inode))),
+        Err(error) if is(&error, Errno::NXIO) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn identity_of(file: &fs::Metadata) -> Identity {
+    (file.dev(), file.ino())
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
+}
+
+/// The kernel's `struct loop_info64`.
+#[repr(C)]
+#[derive(Default)]
+struct LoopInfo {
+    device: u64,
+    inode: u64,
+    backing_device: u64,
+    offset: u64,
+    size_limit: u64,
+    number: u32,
+    encryption: [u32; 2],
+    flags: u32,
+    names: [[u64; 8]; 2],
+    key: [u64; 4],
+    init: [u64; 2],
+}
+
+#[allow(unsafe_code, reason = "no crate wraps the ioctls of loop devices")]
+fn ioctl(device: &File, request: libc::Ioctl, argument: RawFd) -> io::Result<libc::c_int> {
+    // SAFETY: the requests made here take an integer or nothing, so the kernel writes no memory of ours.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), request, argument) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+#[allow(unsafe_code, reason = "no crate wraps the ioctls of loop devices")]
+fn status(device: &File) -> io::Result<LoopInfo> {
+    const { assert!(size_of::<LoopInfo>() == 232, "as large as the kernel's") };
+    let mut status = LoopInfo::default();
+    // SAFETY: the kernel fills a `struct loop_info64`, which has the layout of `LoopInfo`, and every pattern
+    // of bits is a valid value of it.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64, &raw mut status) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attached() -> (tempfile::NamedTempFile, PathBuf) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 20).unwrap();
+        let backing = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(file.path())
+            .unwrap();
+        let device = attach(&backing).unwrap();
+        (file, device)
+    }
+
+    /// Other processes look at all devices too, and while they do a device is not freed.
+    fn wait_until_free(device: &Path, file: &Path) {
+        for _ in 0..100_000 {
+            if !has_file(device, file).unwrap() {
+                return;
+            }
+            std::thread::yield_now();
+        }
+        panic!("{} still has {}", device.display(), file.display());
+    }
+
+    #[test]
+    fn the_device_of_a_file_is_found_by_any_name_of_the_file() {
+        let (file, device) = attached();
+        let renamed = file.path().with_extension("renamed");
+        fs::hard_link(file.path(), &renamed).unwrap();
+        for name in [file.path(), &renamed] {
+            assert_eq!(
+                Survey::new().unwrap().device_of(name).unwrap(),
+                Some(device.as_path())
+            );
+            assert!(has_file(&device, name).unwrap());
+        }
+        fs::remove_file(file.path()).unwrap();
+        assert!(
+            has_file(&device, &renamed).unwrap(),
+            "the kernel has marked the old name as deleted"
+        );
+
+        clear(&device).unwrap();
+        wait_until_free(&device, &renamed);
+        assert_eq!(Survey::new().unwrap().device_of(&renamed).unwrap(), None);
+        fs::remove_file(&renamed).unwrap();
+    }
+
+    #[test]
+    fn a_cleared_device_keeps_its_file_as_long_as_somebody_has_it_open() {
+        let (file, device) = attached();
+        let opener = File::open(&device).unwrap();
+        clear(&device).unwrap();
+        assert!(has_file(&device, file.path()).unwrap());
+        assert_eq!(
+            Survey::new().unwrap().device_of(file.path()).unwrap(),
+            Some(device.as_path())
+        );
+
+        drop(opener);
+        wait_until_free(&device, file.path());
+        clear(&device).unwrap();
+    }
+}

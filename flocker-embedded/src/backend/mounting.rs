@@ -1,0 +1,53 @@
+//! Mounting and unmounting as Flocker's agent does it.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags};
+use uuid::Uuid;
+
+use super::StepError;
+use super::mount_table::{MOUNT_TABLE, MountTable};
+use crate::options::NodeInfo;
+
+/// What mkfs leaves in the root of a file system.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// Mounts the device of a dataset on a node. A fresh file system is then emptied and opened to everybody.
+pub(crate) fn mount(dataset: Uuid, device: &Path, node: &NodeInfo) -> Result<(), StepError> {
+    let path = node.mount_path(dataset);
+    fs::create_dir_all(&path).map_err(StepError::io("create", &path))?;
+    fs::set_permissions(&node.mount_root, Permissions::from_mode(0o700))
+        .map_err(StepError::io("set the mode of", &node.mount_root))?;
+    rustix::mount::mount(device, &path, "ext4", MountFlags::empty(), None)
+        .map_err(|errno| StepError::io("mount", &path)(errno.into()))?;
+    open_to_everybody(&path).map_err(StepError::io("prepare the root of", &path))
+}
+
+/// Unmounts a device by name: of all lines of the mount table that name it, the last one goes.
+pub(crate) fn unmount(device: &Path) -> Result<(), StepError> {
+    let table = MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)))?;
+    let Some(mount_point) = table.mount_point(device) else {
+        return Ok(());
+    };
+    match rustix::mount::unmount(mount_point, UnmountFlags::NOFOLLOW) {
+        Ok(()) => Ok(()),
+        Err(Errno::BUSY) => Err(StepError::Busy(mount_point.to_owned())),
+        Err(errno) => Err(StepError::io("unmount", mount_point)(errno.into())),
+    }
+}
+
+/// Does what the agent does to a file system whose root holds nothing but `lost+found`.
+fn open_to_everybody(root: &Path) -> io::Result<()> {
+    let names: Vec<_> = fs::read_dir(root)?
+        .map(|entry| Ok(entry?.file_name()))
+        .collect::<io::Result<_>>()?;
+    if names == [LOST_AND_FOUND] {
+        fs::remove_dir(root.join(LOST_AND_FOUND))?;
+        fs::set_permissions(root, Permissions::from_mode(0o777))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! Flocker on one machine.
+//!
+//! [`Embedded`] serves the REST API of a Flocker control service over mutual TLS and plays the agents of one
+//! or more nodes on real storage: sparse files, loop devices, ext4. It is meant for single servers, for
+//! trying things out, and for tests; nothing in it is distributed.
+//!
+//! It behaves as a real cluster does, the odd corners included: what state shows is what the kernel's mount
+//! table says, deleted datasets are remembered for ever, leases are honoured by the agents alone. What would
+//! lose data it refuses: it never attaches one backing file twice, and never shares a data directory.
+//!
+//! ```no_run
+//! use flocker_embedded::{Embedded, Options};
+//!
+//! # async fn run() -> Result<(), flocker_embedded::Error> {
+//! let flocker = Embedded::start(Options::new("/var/lib/flocker-embedded", "/etc/flocker")).await?;
+//! println!("https://{} serves {} node(s)", flocker.address(), flocker.nodes().len());
+//! flocker.stop().await
+//! # }
+//! ```
+
+mod agent;
+mod api;
+mod backend;
+mod cluster;
+mod counters;
+mod data_dir;
+mod embedded;
+mod error;
+mod options;
+pub mod pki;
+mod store;
+mod tls;
+
+pub use counters::{Counters, RequestKey};
+pub use embedded::Embedded;
+pub use error::Error;
+pub use options::{CertificateProfile, MAX_NODES, NodeInfo, Options, Pace};

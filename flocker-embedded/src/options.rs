@@ -1,0 +1,156 @@
+//! What the embedder decides: where to listen, where the data lives, how many nodes, how fast.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+use crate::Error;
+
+/// The most nodes one process can play: node N reports the host address `127.0.0.N`.
+pub const MAX_NODES: usize = 254;
+
+/// Settings of an [`Embedded`](crate::Embedded) Flocker.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Address of the REST API, IPv4 or IPv6. Port 0 takes any free port.
+    pub listen: SocketAddr,
+    /// Directory of everything that must survive a restart: configuration, keys, backing files, mount points.
+    /// It is created if need be, and owned by one process at a time.
+    pub data_dir: PathBuf,
+    /// Number of nodes that live on this host, from 1 to [`MAX_NODES`].
+    pub nodes: usize,
+    /// How long the agents wait between their steps.
+    pub pace: Pace,
+    /// Bytes that all volumes together may have. `None`: what the file system of `data_dir` has free at start,
+    /// plus what the backing files occupy already.
+    pub capacity: Option<u64>,
+    /// Directory the client's files are written to: `cluster.crt`, `plugin.crt`, `plugin.key`, `node-N.id`.
+    pub certificates: PathBuf,
+    /// The X.509 version of all certificates.
+    pub certificate_profile: CertificateProfile,
+    /// Eras (boot ids) that `by_era` knows, by node number, counted from 1. A single node also has this
+    /// machine's boot id.
+    pub eras: BTreeMap<usize, Uuid>,
+}
+
+impl Options {
+    /// Returns settings for one node at full speed, on any free port of `127.0.0.1`, with certificates as
+    /// Flocker makes them.
+    pub fn new(data_dir: impl Into<PathBuf>, certificates: impl Into<PathBuf>) -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            data_dir: data_dir.into(),
+            nodes: 1,
+            pace: Pace::Instant,
+            capacity: None,
+            certificates: certificates.into(),
+            certificate_profile: CertificateProfile::V1,
+            eras: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.nodes == 0 || self.nodes > MAX_NODES {
+            return Err(Error::Options(format!(
+                "{} nodes asked for; one process plays 1 to {MAX_NODES}",
+                self.nodes
+            )));
+        }
+        if let Some(number) = self
+            .eras
+            .keys()
+            .find(|number| **number == 0 || **number > self.nodes)
+        {
+            return Err(Error::Options(format!(
+                "an era is given for node {number}, but the nodes are numbered 1 to {}",
+                self.nodes
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// How long the agents wait between their steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// No waiting but for what has to be retried.
+    Instant,
+    /// The delays of Flocker's own agents: a create is mounted after about five seconds and reported after
+    /// about fifteen.
+    Stock,
+}
+
+/// The X.509 version of all certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateProfile {
+    /// Version 1 that carries version 3 extensions all the same, as every release of Flocker's own
+    /// certificate authority makes them.
+    V1,
+    /// Proper version 3, with the same names and extensions.
+    V3,
+}
+
+impl CertificateProfile {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V3 => "v3",
+        }
+    }
+}
+
+/// One of the nodes that this process plays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Its number, counted from 1.
+    pub number: usize,
+    /// Its UUID, which is kept in the data directory.
+    pub uuid: Uuid,
+    /// The directory its datasets are mounted in: `<data_dir>/flocker/node-N`.
+    pub mount_root: PathBuf,
+}
+
+impl NodeInfo {
+    pub(crate) fn host(&self) -> String {
+        format!("127.0.0.{}", self.number)
+    }
+
+    pub(crate) fn mount_path(&self, dataset: Uuid) -> PathBuf {
+        self.mount_root.join(dataset.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_nodes_that_no_loopback_address_stands_for_is_refused() {
+        for nodes in [0, MAX_NODES + 1] {
+            let options = Options {
+                nodes,
+                ..Options::new("/nowhere", "/nowhere")
+            };
+            assert!(
+                options
+                    .check()
+                    .unwrap_err()
+                    .to_string()
+                    .contains(&nodes.to_string())
+            );
+        }
+    }
+
+    #[test]
+    fn an_era_for_a_node_that_does_not_exist_is_refused() {
+        let eras = BTreeMap::from([(3, Uuid::nil())]);
+        let options = Options {
+            nodes: 2,
+            eras,
+            ..Options::new("/nowhere", "/nowhere")
+        };
+        assert!(options.check().unwrap_err().to_string().contains("node 3"));
+    }
+}

@@ -1,0 +1,235 @@
+//! The files of the authority in the data directory, and those that clients need.
+
+use std::fs::{self, Permissions};
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use openssl::error::ErrorStack;
+use openssl::pkey::{PKey, Private};
+use openssl::x509::X509;
+use uuid::Uuid;
+
+use super::{Authority, Identity, Role, TWENTY_YEARS, new_key};
+use crate::Error;
+use crate::data_dir::create_private;
+use crate::options::{CertificateProfile, NodeInfo};
+
+const PUBLIC: u32 = 0o644;
+const SECRET: u32 = 0o600;
+const CLUSTER: &str = "cluster";
+const CONTROL: &str = "control-service";
+const PLUGIN: &str = "plugin";
+
+/// What the control service and its clients identify themselves with.
+pub(crate) struct Pki {
+    pub(crate) authority: Authority,
+    pub(crate) control: Identity,
+    plugin: Identity,
+}
+
+impl Pki {
+    /// Reads the keys of an earlier run, or makes new ones. Blocks, for as long as making RSA keys takes.
+    ///
+    /// The control service's certificate is issued anew each time, because its address may have changed.
+    pub(crate) fn open(
+        directory: &Path,
+        cluster: Uuid,
+        profile: CertificateProfile,
+        address: IpAddr,
+    ) -> Result<Self, Error> {
+        create_private(directory)?;
+        let new_authority = || Authority::new(cluster, profile).map(|authority| authority.identity);
+        let identity = kept_or_new(directory, CLUSTER, new_authority)?;
+        let authority = Authority {
+            identity,
+            cluster,
+            profile,
+        };
+        let role = Role::ControlService(addresses(address));
+        let key = read_key(directory, CONTROL)?
+            .map_or_else(new_key, Ok)
+            .map_err(failed(make(CONTROL)))?;
+        let certificate = authority
+            .certify(&role, &key, &TWENTY_YEARS)
+            .map_err(failed(make(CONTROL)))?;
+        let control = Identity { certificate, key };
+        write_identity(directory, CONTROL, &control)?;
+        let plugin = kept_or_new(directory, PLUGIN, || {
+            authority.issue(&Role::User(PLUGIN.to_owned()))
+        })?;
+        Ok(Self {
+            authority,
+            control,
+            plugin,
+        })
+    }
+
+    /// Writes what a client needs: `cluster.crt`, `plugin.crt`, `plugin.key`, and the id of each node.
+    pub(crate) fn write_client_files(&self, directory: &Path, nodes: &[NodeInfo]) -> Result<(), Error> {
+        create_private(directory)?;
+        let cluster = self
+            .authority
+            .certificate()
+            .to_pem()
+            .map_err(failed(encode(CLUSTER)))?;
+        write(&directory.join("cluster.crt"), &cluster, PUBLIC)?;
+        write_identity(directory, PLUGIN, &self.plugin)?;
+        for node in nodes {
+            let path = directory.join(format!("node-{}.id", node.number));
+            write(&path, format!("{}\n", node.uuid).as_bytes(), PUBLIC)?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the addresses that clients may verify the control service by.
+fn addresses(listening: IpAddr) -> Vec<IpAddr> {
+    let mut addresses = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    if !listening.is_unspecified() && !addresses.contains(&listening) {
+        addresses.push(listening);
+    }
+    addresses
+}
+
+/// Returns the identity of an earlier run, or a new one that it keeps for the next.
+fn kept_or_new(
+    directory: &Path,
+    name: &str,
+    new: impl FnOnce() -> Result<Identity, ErrorStack>,
+) -> Result<Identity, Error> {
+    if let Some(identity) = read_identity(directory, name)? {
+        return Ok(identity);
+    }
+    let identity = new().map_err(failed(make(name)))?;
+    write_identity(directory, name, &identity)?;
+    Ok(identity)
+}
+
+fn read_identity(directory: &Path, name: &str) -> Result<Option<Identity>, Error> {
+    let Some(key) = read_key(directory, name)? else {
+        return Ok(None);
+    };
+    let path = directory.join(format!("{name}.crt"));
+    let Some(pem) = read(&path)? else {
+        return Ok(None);
+    };
+    let certificate =
+        X509::from_pem(&pem).map_err(failed(format!("read the certificate {}", path.display())))?;
+    Ok(Some(Identity { certificate, key }))
+}
+
+fn read_key(directory: &Path, name: &str) -> Result<Option<PKey<Private>>, Error> {
+    let path = directory.join(format!("{name}.key"));
+    let Some(pem) = read(&path)? else {
+        return Ok(None);
+    };
+    PKey::private_key_from_pem(&pem)
+        .map(Some)
+        .map_err(failed(format!("read the key {}", path.display())))
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    match fs::read(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file("read", path)(error)),
+    }
+}
+
+/// Writes the key before the certificate, so that a certificate on disk always has its key.
+fn write_identity(directory: &Path, name: &str, identity: &Identity) -> Result<(), Error> {
+    let key = identity.key_pem().map_err(failed(encode(name)))?;
+    let certificate = identity.certificate_pem().map_err(failed(encode(name)))?;
+    write(&directory.join(format!("{name}.key")), &key, SECRET)?;
+    write(&directory.join(format!("{name}.crt")), &certificate, PUBLIC)
+}
+
+/// Replaces a file as a whole, unless it is as it should be already.
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
+    if read(path)?.as_deref() == Some(content) {
+        return fs::set_permissions(path, Permissions::from_mode(mode)).map_err(Error::file("protect", path));
+    }
+    let replace = || {
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let mut file = tempfile::Builder::new()
+            .permissions(Permissions::from_mode(mode))
+            .tempfile_in(directory)?;
+        file.write_all(content)?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    replace().map_err(Error::file("write", path))
+}
+
+fn make(name: &str) -> String {
+    format!("make the certificate {name}.crt")
+}
+
+fn encode(name: &str) -> String {
+    format!("encode the certificate {name}.crt")
+}
+
+fn failed(action: String) -> impl FnOnce(ErrorStack) -> Error {
+    move |source| Error::Certificate { action, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(directory: &Path) -> Pki {
+        let address = Ipv4Addr::new(192, 0, 2, 1).into();
+        Pki::open(directory, Uuid::nil(), CertificateProfile::V1, address).unwrap()
+    }
+
+    #[test]
+    fn a_restart_keeps_the_authority_and_the_plugin_certificate() {
+        let directory = tempfile::tempdir().unwrap();
+        let (first, second) = (open(directory.path()), open(directory.path()));
+        assert_eq!(
+            first.authority.certificate().to_pem().unwrap(),
+            second.authority.certificate().to_pem().unwrap()
+        );
+        assert_eq!(
+            first.plugin.certificate_pem().unwrap(),
+            second.plugin.certificate_pem().unwrap()
+        );
+        assert_eq!(
+            first.control.key_pem().unwrap(),
+            second.control.key_pem().unwrap()
+        );
+    }
+
+    #[test]
+    fn clients_get_their_files_and_nobody_else_the_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let client = directory.path().join("client");
+        let node = NodeInfo {
+            number: 1,
+            uuid: Uuid::new_v4(),
+            mount_root: "/flocker".into(),
+        };
+        open(directory.path())
+            .write_client_files(&client, std::slice::from_ref(&node))
+            .unwrap();
+
+        let mode = fs::metadata(client.join("plugin.key"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(
+            fs::read_to_string(client.join("node-1.id")).unwrap().trim(),
+            node.uuid.to_string()
+        );
+        let mut names: Vec<_> = fs::read_dir(&client)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["cluster.crt", "node-1.id", "plugin.crt", "plugin.key"]);
+    }
+}

@@ -1,0 +1,253 @@
+//! The configuration, kept in one JSON file.
+//!
+//! Every change is on disk before it is seen: the file is written anew under another name, synced, renamed
+//! over the old one, and the directory synced. A crash leaves the old state or the new one.
+
+mod model;
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use openssl::sha::sha256;
+use tempfile::NamedTempFile;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+pub(crate) use model::{Configuration, Dataset, Lease, State, now};
+
+use crate::Error;
+use crate::data_dir::DataDir;
+
+/// The configuration at one moment, with the tag that stands for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) configuration: Configuration,
+    /// 32 hexadecimal digits that differ for any two configurations.
+    pub(crate) tag: String,
+}
+
+/// The one writer of the state file.
+pub(crate) struct Store {
+    path: PathBuf,
+    state: Mutex<State>,
+    current: watch::Sender<Arc<Snapshot>>,
+    /// Nobody else may write as long as this is alive.
+    _data_dir: Arc<DataDir>,
+}
+
+impl Store {
+    /// Reads the state file, or starts an empty one, and gives every node up to `nodes` a UUID.
+    pub(crate) fn open(data_dir: Arc<DataDir>, nodes: usize) -> Result<Self, Error> {
+        let path = data_dir.state_file();
+        let mut state = match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|source| Error::DamagedState {
+                path: path.clone(),
+                source,
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => State::new(),
+            Err(error) => return Err(Error::file("read", &path)(error)),
+        };
+        let known = state.nodes.len();
+        state.nodes.extend((known..nodes).map(|_| Uuid::new_v4()));
+        write(&path, &state).map_err(Error::file("write", &path))?;
+        let snapshot = Arc::new(snapshot(&state.configuration).map_err(Error::file("write", &path))?);
+        Ok(Self {
+            path,
+            state: Mutex::new(state),
+            current: watch::Sender::new(snapshot),
+            _data_dir: data_dir,
+        })
+    }
+
+    pub(crate) fn cluster(&self) -> Uuid {
+        self.lock().cluster
+    }
+
+    /// Returns the UUID of each node, in the order of their numbers.
+    pub(crate) fn nodes(&self) -> Vec<Uuid> {
+        self.lock().nodes.clone()
+    }
+
+    /// Returns the node each dataset was last attached to.
+    pub(crate) fn attachments(&self) -> BTreeMap<Uuid, Uuid> {
+        self.lock().attachments.clone()
+    }
+
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.borrow().clone()
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.current.subscribe()
+    }
+
+    /// Carries out a change, unless `change` refuses it, and returns when it is on disk. Blocks.
+    ///
+    /// `change` sees the tag of the configuration it is about to change. What it did before refusing, or
+    /// what could not be written, is forgotten.
+    pub(crate) fn update<T, R>(
+        &self,
+        change: impl FnOnce(&mut State, &str) -> Result<T, R>,
+    ) -> io::Result<Result<T, R>> {
+        let mut state = self.lock();
+        let mut next = state.clone();
+        let outcome = match change(&mut next, &self.snapshot().tag) {
+            Ok(outcome) => outcome,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if next == *state {
+            return Ok(Ok(outcome));
+        }
+        write(&self.path, &next)?;
+        if next.configuration != state.configuration {
+            self.current
+                .send_replace(Arc::new(snapshot(&next.configuration)?));
+        }
+        *state = next;
+        Ok(Ok(outcome))
+    }
+
+    /// Carries out a change that nothing can refuse. Blocks.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut State)) -> io::Result<()> {
+        let changed = self.update(|state, _| {
+            change(state);
+            Ok::<(), Infallible>(())
+        })?;
+        match changed {
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Records that datasets are no longer attached to `node`, except those that another node has by then.
+    /// Blocks.
+    pub(crate) fn forget_attachments(&self, datasets: &[Uuid], node: Uuid) -> io::Result<()> {
+        self.change(|state| {
+            state
+                .attachments
+                .retain(|dataset, owner| *owner != node || !datasets.contains(dataset));
+        })
+    }
+
+    /// Removes the leases that ended before `now` (seconds since 1970). Blocks.
+    pub(crate) fn sweep(&self, now: f64) -> io::Result<()> {
+        self.change(|state| {
+            state
+                .configuration
+                .leases
+                .retain(|_, lease| lease.expires.is_none_or(|end| end >= now));
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn snapshot(configuration: &Configuration) -> io::Result<Snapshot> {
+    let digest = sha256(&serde_json::to_vec(configuration)?);
+    let tag = format!(
+        "{:032x}",
+        u128::from_be_bytes(std::array::from_fn(|index| digest[index]))
+    );
+    Ok(Snapshot {
+        configuration: configuration.clone(),
+        tag,
+    })
+}
+
+fn write(path: &Path, state: &State) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let mut file = NamedTempFile::new_in(directory)?;
+    file.write_all(&serde_json::to_vec(state)?)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(directory: &Path) -> Store {
+        let data_dir = Arc::new(DataDir::claim(directory).unwrap());
+        Store::open(data_dir, 2).unwrap()
+    }
+
+    fn put(store: &Store, dataset: Uuid) {
+        let new = Dataset {
+            primary: Uuid::nil(),
+            deleted: false,
+            maximum_size: None,
+            metadata: BTreeMap::new(),
+        };
+        store
+            .change(|state| drop(state.configuration.datasets.insert(dataset, new)))
+            .unwrap();
+    }
+
+    #[test]
+    fn a_restart_keeps_datasets_and_node_ids() {
+        let directory = tempfile::tempdir().unwrap();
+        let dataset = Uuid::new_v4();
+        let nodes = {
+            let first = store(directory.path());
+            put(&first, dataset);
+            first.nodes()
+        };
+        let second = store(directory.path());
+        assert_eq!(second.nodes(), nodes);
+        assert!(second.snapshot().configuration.datasets.contains_key(&dataset));
+    }
+
+    #[test]
+    fn the_tag_has_32_digits_and_changes_with_a_lease_but_not_with_an_attachment() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(directory.path());
+        let before = store.snapshot().tag.clone();
+        assert_eq!(before.len(), 32);
+
+        let ids = (Uuid::new_v4(), Uuid::new_v4());
+        store.change(|state| state.attachments.extend([ids])).unwrap();
+        assert_eq!(store.snapshot().tag, before);
+
+        let lease = Lease {
+            node: ids.1,
+            expires: Some(10.0),
+        };
+        store
+            .change(|state| state.configuration.leases.extend([(ids.0, lease)]))
+            .unwrap();
+        assert_ne!(store.snapshot().tag, before);
+
+        store.sweep(10.5).unwrap();
+        assert_eq!(store.snapshot().tag, before);
+    }
+
+    #[test]
+    fn a_refused_change_leaves_no_trace() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(directory.path());
+        let before = store.snapshot().tag.clone();
+        let outcome: Result<(), &str> = store
+            .update(|state, _| {
+                state.configuration.registered.insert(Uuid::new_v4());
+                Err("no")
+            })
+            .unwrap();
+        assert_eq!(outcome, Err("no"));
+        assert_eq!(store.snapshot().tag, before);
+    }
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("state.json"), "{").unwrap();
+        let data_dir = Arc::new(DataDir::claim(directory.path()).unwrap());
+        let error = Store::open(data_dir, 1).err().unwrap();
+        assert!(error.to_string().contains("state.json"));
+    }
+}

@@ -1,0 +1,94 @@
+//! What the state file holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Everything that survives a restart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct State {
+    /// The cluster's UUID: organizational unit of all certificates.
+    pub(crate) cluster: Uuid,
+    /// UUIDs of the nodes, in the order of their numbers.
+    pub(crate) nodes: Vec<Uuid>,
+    pub(crate) configuration: Configuration,
+    /// The node each dataset was last attached to. It says nothing unless a loop device has the backing file.
+    pub(crate) attachments: BTreeMap<Uuid, Uuid>,
+}
+
+impl State {
+    /// Returns the state of a cluster that has never been started.
+    pub(crate) fn new() -> Self {
+        Self {
+            cluster: Uuid::new_v4(),
+            nodes: Vec::new(),
+            configuration: Configuration::default(),
+            attachments: BTreeMap::new(),
+        }
+    }
+}
+
+/// What clients asked for. The configuration tag covers exactly this.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Configuration {
+    /// All datasets there ever were: deleted ones stay for ever.
+    pub(crate) datasets: BTreeMap<Uuid, Dataset>,
+    pub(crate) leases: BTreeMap<Uuid, Lease>,
+    /// Datasets whose backing volume an agent has recorded. Never removed either.
+    pub(crate) registered: BTreeSet<Uuid>,
+}
+
+impl Configuration {
+    /// Returns the node that holds the lease of a dataset.
+    pub(crate) fn leaseholder(&self, dataset: Uuid) -> Option<Uuid> {
+        self.leases.get(&dataset).map(|lease| lease.node)
+    }
+}
+
+/// A dataset as configured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Dataset {
+    pub(crate) primary: Uuid,
+    pub(crate) deleted: bool,
+    pub(crate) maximum_size: Option<u64>,
+    pub(crate) metadata: BTreeMap<String, String>,
+}
+
+impl Dataset {
+    /// What a dataset gets when no size is configured: 75 GiB, the least that one of Flocker's backends took.
+    const DEFAULT_SIZE: u64 = 75 << 30;
+
+    /// Returns the size of the backing volume.
+    pub(crate) fn size(&self) -> u64 {
+        self.maximum_size.unwrap_or(Self::DEFAULT_SIZE)
+    }
+}
+
+/// A node's right to keep a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Lease {
+    pub(crate) node: Uuid,
+    /// When it ends, in seconds since 1970; never if absent.
+    pub(crate) expires: Option<f64>,
+}
+
+impl Lease {
+    /// Returns the seconds that are left, to the microsecond; negative if it only waits to be swept.
+    pub(crate) fn remaining(&self, now: f64) -> Option<f64> {
+        self.expires.map(|end| ((end - now) * 1e6).round() / 1e6)
+    }
+}
+
+/// Returns the seconds since 1970.
+pub(crate) fn now() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
+}

@@ -1,0 +1,127 @@
+//! Mutual TLS as the control service does it: who has a certificate of the cluster that says `user-…` may do
+//! anything, nobody else gets as far as HTTP.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum_server::accept::Accept;
+use openssl::error::ErrorStack;
+use openssl::nid::Nid;
+use openssl::ssl::{Ssl, SslAcceptor, SslMethod, SslOptions, SslSessionCacheMode, SslVerifyMode};
+use openssl::x509::{X509Ref, X509StoreContextRef, X509VerifyResult};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Duration, timeout};
+use tokio_openssl::SslStream;
+
+use crate::counters::Counting;
+use crate::pki::Pki;
+
+/// What every client's common name begins with.
+const USER_PREFIX: &str = "user-";
+
+/// OpenSSL's code for an unspecified error; it turns into the alert `internal_error`, which is what a client
+/// sees whose certificate is not a user's.
+const UNSPECIFIED: i32 = 1;
+
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// How long a refused client may take to read why.
+const FAREWELL_TIME: Duration = Duration::from_secs(2);
+
+/// Shakes hands with every client, and counts them before.
+#[derive(Clone)]
+pub(crate) struct Acceptor {
+    ssl: Arc<SslAcceptor>,
+    counting: Arc<Counting>,
+}
+
+impl Acceptor {
+    pub(crate) fn new(pki: &Pki, counting: Arc<Counting>) -> Result<Self, ErrorStack> {
+        Ok(Self {
+            ssl: Arc::new(configuration(pki)?),
+            counting,
+        })
+    }
+}
+
+impl<S: Send + 'static> Accept<TcpStream, S> for Acceptor {
+    type Stream = SslStream<TcpStream>;
+    type Service = S;
+    type Future = Pin<Box<dyn Future<Output = io::Result<(Self::Stream, S)>> + Send>>;
+
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        self.counting.connection();
+        let ssl = Ssl::new(self.ssl.context());
+        Box::pin(async move {
+            stream.set_nodelay(true)?;
+            let stream = SslStream::new(ssl?, stream)?;
+            Ok((shake_hands(stream).await?, service))
+        })
+    }
+}
+
+async fn shake_hands(mut stream: SslStream<TcpStream>) -> io::Result<SslStream<TcpStream>> {
+    let Ok(outcome) = timeout(HANDSHAKE_TIME, Pin::new(&mut stream).accept()).await else {
+        return Err(io::ErrorKind::TimedOut.into());
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "Refused a client");
+        // Closing with bytes unread would reset the connection, and the alert that says why would be lost.
+        let farewell = async {
+            let stream = stream.get_mut();
+            stream.shutdown().await?;
+            while stream.read(&mut [0; 1024]).await? > 0 {}
+            Ok::<(), io::Error>(())
+        };
+        match timeout(FAREWELL_TIME, farewell).await {
+            // The client is gone, or will not go; either way there is no more to be done for it.
+            Ok(_) | Err(_) => return Err(io::Error::other(error)),
+        }
+    }
+    Ok(stream)
+}
+
+/// Returns the server's side of TLS 1.2 and 1.3.
+fn configuration(pki: &Pki) -> Result<SslAcceptor, ErrorStack> {
+    let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
+    acceptor.set_private_key(pki.control.key())?;
+    acceptor.set_certificate(pki.control.certificate())?;
+    acceptor.add_extra_chain_cert(pki.authority.certificate().clone())?;
+    acceptor
+        .cert_store_mut()
+        .add_cert(pki.authority.certificate().clone())?;
+    acceptor.set_verify_callback(
+        SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT,
+        is_welcome,
+    );
+    // The control service makes a new context for each connection, so nothing can ever be resumed.
+    acceptor.set_session_cache_mode(SslSessionCacheMode::OFF);
+    acceptor.set_options(SslOptions::NO_TICKET);
+    acceptor.set_num_tickets(0)?;
+    Ok(acceptor.build())
+}
+
+/// Is asked for each certificate of the client's chain, with OpenSSL's own verdict.
+#[allow(unsafe_code, reason = "the crate has no safe name for this code")]
+fn is_welcome(verified: bool, context: &mut X509StoreContextRef) -> bool {
+    if !verified {
+        return false;
+    }
+    let is_client = context.error_depth() == 0;
+    if is_client && !context.current_cert().is_some_and(is_user) {
+        // SAFETY: any number is a valid code to OpenSSL, and this one has a meaning.
+        context.set_error(unsafe { X509VerifyResult::from_raw(UNSPECIFIED) });
+        return false;
+    }
+    true
+}
+
+fn is_user(certificate: &X509Ref) -> bool {
+    let mut names = certificate.subject_name().entries_by_nid(Nid::COMMONNAME);
+    names.any(|name| {
+        name.data()
+            .to_string()
+            .is_ok_and(|name| name.starts_with(USER_PREFIX))
+    })
+}

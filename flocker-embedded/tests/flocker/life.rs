@@ -1,0 +1,293 @@
+//! The life of datasets: made, mounted, moved, deleted, and what holds them back.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use flocker_embedded::Options;
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use serde_json::json;
+
+use crate::support::{Cluster, SIZE, eventually, for_a_while, isolated, loop_devices, mount_points, options};
+
+#[test]
+fn a_new_dataset_is_an_empty_ext4_that_everybody_may_write_to() {
+    isolated(async |directory| {
+        let cluster = Cluster::start(&directory, 1).await;
+        let dataset = cluster.create_mounted(1).await;
+        let path = cluster.path(1, dataset);
+        eventually("the root is open to everybody", async || {
+            fs::metadata(&path).unwrap().permissions().mode() & 0o7777 == 0o777
+        })
+        .await;
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0, "lost+found is gone");
+        assert!(mount_points().contains(&path));
+        let backing = directory.join("data/volumes").join(dataset.to_string());
+        assert_eq!(fs::metadata(&backing).unwrap().len(), SIZE);
+        assert_eq!(loop_devices(&directory).len(), 1);
+        let root = cluster.node(1).mount_root.clone();
+        assert_eq!(fs::metadata(root).unwrap().permissions().mode() & 0o7777, 0o700);
+    });
+}
+
+#[test]
+fn a_move_takes_the_data_along_and_leaves_the_directory() {
+    isolated(async |directory| {
+        let cluster = Cluster::start(&directory, 2).await;
+        let dataset = cluster.create_mounted(1).await;
+        fs::write(cluster.path(1, dataset).join("file"), "content").unwrap();
+
+        cluster.relocate(dataset, 2).await;
+        cluster.wait_until_on(2, dataset).await;
+        let file = cluster.path(2, dataset).join("file");
+        assert_eq!(fs::read_to_string(file).unwrap(), "content");
+        assert!(
+            cluster.path(1, dataset).is_dir(),
+            "mount directories are never removed"
+        );
+        assert!(!mount_points().contains(&cluster.path(1, dataset)));
+        assert_eq!(loop_devices(&directory).len(), 1);
+    });
+}
+
+#[test]
+fn a_deleted_dataset_leaves_neither_file_nor_device_but_its_id_is_burned() {
+    isolated(async |directory| {
+        let cluster = Cluster::start(&directory, 1).await;
+        let dataset = cluster.create_mounted(1).await;
+        cluster.delete(dataset).await;
+        cluster.wait_until_state(dataset, None).await;
+        assert!(loop_devices(&directory).is_empty());
+        assert_eq!(fs::read_dir(directory.join("data/volumes")).unwrap().count(), 0);
+
+        let again = json!({"dataset_id": dataset, "primary": cluster.node(1).uuid});
+        assert_eq!(
+            cluster
+                .client
+                .post("/v1/configuration/datasets", &again)
+                .await
+                .status,
+            409
+        );
+    });
+}
+
+#[test]
+fn a_move_to_a_node_that_does_not_exist_leaves_the_dataset_detached_until_it_is_moved_back() {
+    isolated(async |directory| {
+        let cluster = Cluster::start(&directory, 1).await;
+        let dataset = cluster.create_mounted(1).await;
+        let path = format!("/v1/configuration/datasets/{dataset}");
+        let nowhere = json!({"primary": uuid::Uuid::new_v4()});
+        assert_eq!(cluster.client.post(&path, &nowhere).await.status, 200);
+        let detached = json!({"dataset_id": dataset, "maximum_size": SIZE});
+        cluster.wait_until_state(dataset, Some(detached)).await;
+
+        cluster.relocate(dataset, 1).await;
+        cluster.wait_until_on(1, dataset).await;
+    });
+}
+
+#[test]
+fn a_lease_holds_a_move_until_it_is_released() {
+    isolated(async |directory| {
+        let cluster = Cluster::start(&directory, 2).await;
+        let dataset = cluster.create_mounted(1).await;
+        assert_eq!(cluster.lease(dataset, 1).await.status, 201);
+        cluster.relocate(dataset, 2).await;
+        let before = cluster.state(dataset).await;
+        for_a_while("the leased dataset stays", async || {
+            cluster.state(dataset).await == before
+        })
+        .await;
+
+        assert_eq!(cluster.release(dataset).await.status, 200);
+        cluster.wait_until_on(2, dataset).await;
+    });
+}
+
+#[test]
+fn a_lease_that_ends_holds_a_move_no_longer() {
+    isolated(async |directory| {
+        let cluster = Cluster::start(&directory, 2).await;
+        let dataset = cluster.create_mounted(1).await;
+        let node = cluster.node(1).uuid;
+        let short = json!({"dataset_id": dataset, "node_uuid": node, "expires": 0.5});
+        assert_eq!(
+            cluster
+                .client
+                .post("/v1/configuration/leases", &short)
+                .await
+                .status,
+            201
+        );
+        cluster.relocate(dataset, 2).await;
+        cluster.wait_until_on(2, dataset).await;
+        assert_eq!(
+            cluster.client.get("/v1/configuration/leases").await.json(),
+            json!([])
+        );
+    });
+}
+
+#[test]
+fn an_open_file_holds_a_move_until_it_is_closed() {
+    isolated(async |directory| {
+        let cluster = Cluster::start(&directory, 2).await;
+        let dataset = cluster.create_mounted(1).await;
+        let file = File::create(cluster.path(1, dataset).join("file")).unwrap();
+        cluster.relocate(dataset, 2).await;
+        let before = cluster.state(dataset).await;
+        for_a_while("the busy dataset stays", async || {
+            cluster.state(dataset).await == before
+        })
+        .await;
+
+        drop(file);
+        cluster.wait_until_on(2, dataset).await;
+    });
+}
+
+#[test]
+fn a_busy_dataset_does_not_hold_up_the_others() {
+    isolated(async |directory| {
+        let cluster = Cluster::start(&directory, 2).await;
+        let busy = cluster.create_mounted(1).await;
+        let _file = File::create(cluster.path(1, busy).join("file")).unwrap();
+        cluster.delete(busy).await;
+
+        let other = cluster.create_mounted(1).await;
+        cluster.relocate(other, 2).await;
+        cluster.wait_until_on(2, other).await;
+        assert!(cluster.state(busy).await.is_some());
+    });
+}
+
+#[test]
+fn a_plain_bind_mount_hides_the_dataset_from_the_agent_and_its_lease_protects_no_longer() {
+    isolated(async |directory| {
+        let cluster = Cluster::start(&directory, 2).await;
+        let dataset = cluster.create_mounted(1).await;
+        assert_eq!(cluster.lease(dataset, 1).await.status, 201);
+        let target = directory.join("target");
+        fs::create_dir(&target).unwrap();
+        mount_bind(cluster.path(1, dataset), &target).unwrap();
+        let unmounted = json!({"dataset_id": dataset, "maximum_size": SIZE});
+        cluster.wait_until_state(dataset, Some(unmounted.clone())).await;
+
+        // The agent gives the device up under both mounts. The kernel keeps it for them, and so no other node
+        // gets the backing file.
+        cluster.relocate(dataset, 2).await;
+        for_a_while("nobody has it mounted elsewhere", async || {
+            !mount_points().contains(&cluster.path(2, dataset)) && loop_devices(&directory).len() == 1
+        })
+        .await;
+
+        unmount(&target, UnmountFlags::empty()).unwrap();
+        cluster.release(dataset).await;
+        cluster.wait_until_on(2, dataset).await;
+        assert_eq!(loop_devices(&directory).len(), 1);
+    });
+}
+
+#[test]
+fn a_second_mount_under_another_name_confuses_nobody() {
+    isolated(async |directory| {
+        let cluster = Cluster::start(&directory, 2).await;
+        let dataset = cluster.create_mounted(1).await;
+        fs::write(cluster.path(1, dataset).join("file"), "content").unwrap();
+        let alias = alias(&cluster.path(1, dataset), &directory);
+        let before = cluster.state(dataset).await;
+        for_a_while("state keeps the path", async || {
+            cluster.state(dataset).await == before
+        })
+        .await;
+
+        // Without lease or open file the agent unmounts its own mount, but the device stays attached, and
+        // with it the dataset, until the other mount goes.
+        cluster.relocate(dataset, 2).await;
+        eventually("the agent unmounts", async || {
+            !mount_points().contains(&cluster.path(1, dataset))
+        })
+        .await;
+        for_a_while("no other node has it", async || {
+            !mount_points().contains(&cluster.path(2, dataset)) && loop_devices(&directory).len() == 1
+        })
+        .await;
+        assert_eq!(fs::read_to_string(alias.join("file")).unwrap(), "content");
+
+        unmount(&alias, UnmountFlags::empty()).unwrap();
+        cluster.wait_until_on(2, dataset).await;
+    });
+}
+
+#[test]
+fn what_exceeds_the_capacity_is_configured_but_never_backed() {
+    isolated(async |directory| {
+        let capacity = Some(SIZE + SIZE / 2);
+        let cluster = Cluster::start_with(Options {
+            capacity,
+            ..options(&directory)
+        })
+        .await;
+        let first = cluster.create_mounted(1).await;
+        assert_eq!(cluster.flocker.free_capacity(), SIZE / 2);
+
+        let second = cluster.create(1, SIZE).await;
+        assert_eq!(cluster.flocker.free_capacity(), 0);
+        for_a_while("it is not backed", async || cluster.state(second).await.is_none()).await;
+
+        cluster.delete(first).await;
+        cluster.wait_until_on(1, second).await;
+    });
+}
+
+#[test]
+fn many_datasets_converge_together() {
+    isolated(async |directory| {
+        let cluster = Cluster::start(&directory, 2).await;
+        let mut datasets = Vec::new();
+        for number in 0..12 {
+            datasets.push(cluster.create(1 + number % 2, SIZE).await);
+        }
+        for (number, dataset) in datasets.iter().enumerate() {
+            cluster.wait_until_on(1 + number % 2, *dataset).await;
+        }
+        assert_eq!(loop_devices(&directory).len(), 12);
+        for dataset in &datasets {
+            cluster.delete(*dataset).await;
+        }
+        eventually("all are gone", async || loop_devices(&directory).is_empty()).await;
+        assert_eq!(
+            cluster
+                .client
+                .get("/v1/configuration/datasets")
+                .await
+                .json()
+                .as_array()
+                .unwrap()
+                .len(),
+            12
+        );
+    });
+}
+
+/// Mounts the device of a mount once more, under the name of a device node made for it.
+fn alias(mounted: &Path, directory: &Path) -> std::path::PathBuf {
+    use rustix::fs::{FileType, Mode, mknodat};
+    use rustix::mount::{MountFlags, mount};
+
+    let (node, target) = (directory.join("node"), directory.join("alias"));
+    let device = fs::metadata(mounted).unwrap().dev();
+    mknodat(
+        rustix::fs::CWD,
+        &node,
+        FileType::BlockDevice,
+        Mode::RUSR | Mode::WUSR,
+        device,
+    )
+    .unwrap();
+    fs::create_dir(&target).unwrap();
+    mount(&node, &target, "ext4", MountFlags::empty(), None).unwrap();
+    target
+}

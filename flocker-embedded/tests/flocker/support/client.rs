@@ -1,0 +1,77 @@
+//! A client with the certificate of the plugin.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use reqwest::header::HeaderMap;
+use reqwest::{Certificate, Identity, Method, RequestBuilder};
+use serde_json::Value;
+
+pub(crate) struct Client {
+    http: reqwest::Client,
+    base: String,
+}
+
+/// A whole answer.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}
+
+impl Client {
+    pub(crate) fn new(address: SocketAddr, certificates: &Path) -> Self {
+        let read = |name: &str| fs::read(certificates.join(name)).unwrap();
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only([Certificate::from_pem(&read("cluster.crt")).unwrap()])
+            .identity(Identity::from_pkcs8_pem(&read("plugin.crt"), &read("plugin.key")).unwrap())
+            .resolve("control-service", address)
+            .build()
+            .unwrap();
+        Self {
+            http,
+            base: format!("https://control-service:{}", address.port()),
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.request(Method::GET, path, |request| request).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.request(Method::DELETE, path, |request| request).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.request(Method::POST, path, |request| request.json(body))
+            .await
+    }
+
+    pub(crate) async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        complete: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> Answer {
+        let request = complete(self.http.request(method, format!("{}{path}", self.base)));
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Answer {
+            status,
+            headers,
+            text: response.text().await.unwrap(),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! One mount namespace per test, so that tests neither see nor disturb each other's mounts, and the machine
+//! none of them.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::thread::UnshareFlags;
+
+/// Runs a test with a directory of its own, in a mount namespace of its own whose mounts are shared as on
+/// most hosts. Whatever the test leaves attached is detached, also if it fails.
+pub(crate) fn isolated<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F + Send + 'static) {
+    let outcome = thread::spawn(move || {
+        unshare_mounts();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().canonicalize().unwrap();
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            // Its threads are made here, so they are in the new namespace too.
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(test(path.clone()));
+        }));
+        clean_up(&path);
+        outcome
+    })
+    .join();
+    if let Err(panic) = outcome.and_then(|outcome| outcome) {
+        resume_unwind(panic);
+    }
+}
+
+#[allow(
+    unsafe_code,
+    reason = "rustix marks all of unshare(2) as unsafe for the sake of other flags"
+)]
+fn unshare_mounts() {
+    // SAFETY: neither flag affects memory or file descriptors.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }.unwrap();
+    for propagation in [MountPropagationFlags::PRIVATE, MountPropagationFlags::SHARED] {
+        mount_change("/", propagation | MountPropagationFlags::REC).unwrap();
+    }
+}
+
+fn clean_up(directory: &Path) {
+    for mount_point in mount_points()
+        .into_iter()
+        .rev()
+        .filter(|path| path.starts_with(directory))
+    {
+        unmount(&mount_point, UnmountFlags::DETACH).unwrap();
+    }
+    for (device, _) in loop_devices(directory) {
+        assert!(
+            Command::new("losetup")
+                .arg("-d")
+                .arg(device)
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+}
+
+/// Returns all mount points, oldest first.
+pub(crate) fn mount_points() -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    table
+        .lines()
+        .map(|line| line.split(' ').nth(4).unwrap().into())
+        .collect()
+}
+
+/// Returns the loop devices whose backing file is below a directory, with the file.
+pub(crate) fn loop_devices(directory: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let mut devices = Vec::new();
+    for entry in fs::read_dir("/sys/block").unwrap() {
+        let entry = entry.unwrap();
+        if let Ok(file) = fs::read_to_string(entry.path().join("loop/backing_file")) {
+            let file = PathBuf::from(file.trim_end());
+            if file.starts_with(directory) {
+                devices.push((Path::new("/dev").join(entry.file_name()), file));
+            }
+        }
+    }
+    devices
+}

@@ -1,0 +1,149 @@
+//! What every test needs: a mount namespace of its own, a Flocker in it, and a client.
+
+mod client;
+mod isolation;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use flocker_embedded::{Embedded, NodeInfo, Options};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+pub(crate) use client::{Answer, Client};
+pub(crate) use isolation::{isolated, loop_devices, mount_points};
+
+/// The least size of a dataset: 64 MiB.
+pub(crate) const SIZE: u64 = 64 << 20;
+
+/// How long anything may take before a test gives up. Generous: the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(20);
+
+/// A running Flocker with a client that is connected to it.
+pub(crate) struct Cluster {
+    pub(crate) flocker: Embedded,
+    pub(crate) client: Client,
+}
+
+impl Cluster {
+    /// Starts one on `directory/data`, with its client's files in `directory/certificates`.
+    pub(crate) async fn start(directory: &Path, nodes: usize) -> Self {
+        Self::start_with(Options {
+            nodes,
+            ..options(directory)
+        })
+        .await
+    }
+
+    pub(crate) async fn start_with(options: Options) -> Self {
+        let flocker = Embedded::start(options).await.unwrap();
+        let client = Client::new(flocker.address(), flocker.certificates());
+        Self { flocker, client }
+    }
+
+    pub(crate) fn node(&self, number: usize) -> &NodeInfo {
+        &self.flocker.nodes()[number - 1]
+    }
+
+    /// Where a dataset is mounted on a node.
+    pub(crate) fn path(&self, number: usize, dataset: Uuid) -> PathBuf {
+        self.node(number).mount_root.join(dataset.to_string())
+    }
+
+    pub(crate) async fn create(&self, number: usize, size: u64) -> Uuid {
+        let dataset = Uuid::new_v4();
+        let body = json!({"dataset_id": dataset, "primary": self.node(number).uuid, "maximum_size": size});
+        assert_eq!(
+            self.client.post("/v1/configuration/datasets", &body).await.status,
+            201
+        );
+        dataset
+    }
+
+    /// Creates a dataset and waits until state shows it mounted.
+    pub(crate) async fn create_mounted(&self, number: usize) -> Uuid {
+        let dataset = self.create(number, SIZE).await;
+        self.wait_until_on(number, dataset).await;
+        dataset
+    }
+
+    pub(crate) async fn relocate(&self, dataset: Uuid, number: usize) {
+        let path = format!("/v1/configuration/datasets/{dataset}");
+        let answer = self
+            .client
+            .post(&path, &json!({"primary": self.node(number).uuid}))
+            .await;
+        assert_eq!(answer.status, 200);
+    }
+
+    pub(crate) async fn delete(&self, dataset: Uuid) {
+        let path = format!("/v1/configuration/datasets/{dataset}");
+        assert_eq!(self.client.delete(&path).await.status, 200);
+    }
+
+    pub(crate) async fn lease(&self, dataset: Uuid, number: usize) -> Answer {
+        let node = self.node(number).uuid;
+        let body = json!({"dataset_id": dataset, "node_uuid": node, "expires": null});
+        self.client.post("/v1/configuration/leases", &body).await
+    }
+
+    pub(crate) async fn release(&self, dataset: Uuid) -> Answer {
+        self.client
+            .delete(&format!("/v1/configuration/leases/{dataset}"))
+            .await
+    }
+
+    /// The entry of a dataset in state.
+    pub(crate) async fn state(&self, dataset: Uuid) -> Option<Value> {
+        let list = self.client.get("/v1/state/datasets").await.json();
+        let list = list.as_array().unwrap().clone();
+        list.into_iter()
+            .find(|entry| entry["dataset_id"] == json!(dataset))
+    }
+
+    pub(crate) async fn wait_until_on(&self, number: usize, dataset: Uuid) {
+        let expected = json!({
+            "dataset_id": dataset,
+            "maximum_size": SIZE,
+            "primary": self.node(number).uuid,
+            "path": self.path(number, dataset),
+        });
+        self.wait_until_state(dataset, Some(expected)).await;
+    }
+
+    pub(crate) async fn wait_until_state(&self, dataset: Uuid, expected: Option<Value>) {
+        eventually(&format!("state shows {expected:?}"), async || {
+            self.state(dataset).await == expected
+        })
+        .await;
+    }
+}
+
+/// Settings for a test: any free port, everything below one directory.
+pub(crate) fn options(directory: &Path) -> Options {
+    Options::new(directory.join("data"), directory.join("certificates"))
+}
+
+/// Waits until a condition holds.
+pub(crate) async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(
+            Instant::now() < deadline,
+            "still not so after {PATIENCE:?}: {what}"
+        );
+        sleep(POLL).await;
+    }
+}
+
+/// Asserts that a condition goes on to hold for a while, which is all that can be observed of what must
+/// never happen.
+pub(crate) async fn for_a_while(what: &str, condition: impl AsyncFn() -> bool) {
+    let end = Instant::now() + Duration::from_millis(1_500);
+    while Instant::now() < end {
+        assert!(condition().await, "no longer so: {what}");
+        sleep(POLL).await;
+    }
+}

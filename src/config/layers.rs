@@ -1,0 +1,280 @@
+//! Where settings come from: flag, else environment, else configuration file, else default.
+//!
+//! What the environment and the file say is written as flags in front of the ones that were given, and the whole
+//! is parsed as one command line. So a setting has one name, one type and one set of messages wherever it is set.
+
+use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::file;
+use crate::suggest::did_you_mean;
+
+/// What is in front of the name of a setting in the environment.
+const PREFIX: &str = "FLOCKER_CSI_";
+/// The flag that names the configuration file.
+const FILE_FLAG: &str = "config";
+/// The flags that are no settings.
+const NO_SETTINGS: [&str; 4] = [FILE_FLAG, "check_config", "help", "version"];
+
+/// The environment of the process: read once, at the edge.
+pub type Environment = BTreeMap<OsString, OsString>;
+
+/// Says why there is no configuration.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The command line is wrong, or asks for help or the version.
+    CommandLine(clap::Error),
+    /// Settings are wrong or missing: one sentence for each.
+    Settings(Vec<String>),
+}
+
+/// Parses a command line on top of the environment and the configuration file.
+///
+/// Returns the matches for `command` and warnings for people.
+///
+/// # Errors
+/// See [`Refusal`]. All settings that are wrong are told at once, also those that another one outweighs.
+pub fn parse(
+    command: &Command,
+    arguments: &[OsString],
+    environment: &Environment,
+) -> Result<(ArgMatches, Vec<String>), Refusal> {
+    let lenient = nothing_required(command);
+    let given = lenient
+        .clone()
+        .try_get_matches_from(arguments)
+        .map_err(Refusal::CommandLine)?;
+    let (name, given) = given.subcommand().unwrap_or(("", &given));
+    let mut layers = Layers {
+        command: lenient.find_subcommand(name).unwrap_or(&lenient),
+        given,
+        flags: Vec::new(),
+        problems: Vec::new(),
+    };
+    let warnings = layers.read_environment(environment);
+    layers.read_file(environment);
+    if !layers.problems.is_empty() {
+        return Err(Refusal::Settings(layers.problems));
+    }
+    // No flag stands before the name of the subcommand, so it is always the first argument.
+    let (front, rest) = arguments.split_at(arguments.len().min(2));
+    let whole = front
+        .iter()
+        .cloned()
+        .chain(layers.flags)
+        .chain(rest.iter().cloned());
+    match command.clone().try_get_matches_from(whole) {
+        Ok(matches) => Ok((matches, warnings)),
+        Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {
+            Err(Refusal::Settings(missing(&error)))
+        }
+        Err(error) => Err(Refusal::CommandLine(error)),
+    }
+}
+
+fn nothing_required(command: &Command) -> Command {
+    let names: Vec<_> = command
+        .get_subcommands()
+        .map(|command| command.get_name().to_owned())
+        .collect();
+    names.into_iter().fold(command.clone(), |command, name| {
+        command.mut_subcommand(name, |subcommand| {
+            subcommand.mut_args(|argument| argument.required(false))
+        })
+    })
+}
+
+struct Layers<'a> {
+    command: &'a Command,
+    given: &'a ArgMatches,
+    flags: Vec<OsString>,
+    problems: Vec<String>,
+}
+
+impl<'a> Layers<'a> {
+    fn settings(&self) -> impl Iterator<Item = &'a Arg> + use<'a> {
+        self.command
+            .get_arguments()
+            .filter(|argument| !NO_SETTINGS.contains(&argument.get_id().as_str()))
+    }
+
+    /// Takes every setting in the environment; returns warnings about variables that look like one.
+    fn read_environment(&mut self, environment: &Environment) -> Vec<String> {
+        let value = |name: &str| {
+            environment
+                .get(OsStr::new(name))
+                .filter(|value| !value.is_empty())
+        };
+        let mut known = vec![variable(FILE_FLAG)];
+        for setting in self.settings() {
+            let key = setting.get_id().as_str();
+            let name = variable(key);
+            // The variable in which every orchestrator tells its plugins where to listen.
+            let names = [
+                name.as_str(),
+                if key == "endpoint" { "CSI_ENDPOINT" } else { &name },
+            ];
+            if let Some((name, value)) = names.iter().find_map(|name| Some((name, value(name)?))) {
+                self.take(setting, &[(name.to_string(), value.clone())]);
+            }
+            known.push(name);
+        }
+        let unknown = |name: &str| {
+            let looks_like = did_you_mean(
+                &name.to_lowercase(),
+                self.settings().map(|setting| setting.get_id().as_str()),
+            );
+            format!("the environment variable {PREFIX}{name} is no setting of this command{looks_like}")
+        };
+        environment
+            .keys()
+            .filter_map(|name| name.to_str())
+            .filter(|name| !known.iter().any(|known| known == name))
+            .filter_map(|name| name.strip_prefix(PREFIX))
+            .filter(|name| !set_by_kubernetes(name))
+            .map(unknown)
+            .collect()
+    }
+
+    fn read_file(&mut self, environment: &Environment) {
+        if self
+            .command
+            .get_arguments()
+            .all(|argument| argument.get_id() != FILE_FLAG)
+        {
+            return;
+        }
+        let from_environment = environment
+            .get(OsStr::new(&variable(FILE_FLAG)))
+            .filter(|path| !path.is_empty());
+        let path = self
+            .given
+            .get_one::<PathBuf>(FILE_FLAG)
+            .cloned()
+            .or_else(|| from_environment.map(PathBuf::from));
+        let Some(path) = path else { return };
+        match std::fs::read_to_string(&path) {
+            Ok(text) => self.take_file(&path, &text),
+            Err(error) => {
+                self.problems.push(format!(
+                    "cannot read the configuration file {}: {error}",
+                    path.display()
+                ));
+            }
+        }
+    }
+
+    fn take_file(&mut self, path: &Path, text: &str) {
+        let place = |line: usize| format!("{}, line {line}", path.display());
+        let entries = match file::parse(text) {
+            Ok(entries) => entries,
+            Err(malformed) => {
+                let tell =
+                    |malformed: file::Malformed| format!("{}: {}", place(malformed.line), malformed.text);
+                return self.problems.extend(malformed.into_iter().map(tell));
+            }
+        };
+        for file::Entry { key, line, values } in entries {
+            let Some(setting) = self.settings().find(|setting| setting.get_id() == key.as_str()) else {
+                let looks_like = did_you_mean(&key, self.settings().map(|setting| setting.get_id().as_str()));
+                self.problems
+                    .push(format!("{}: unknown key \"{key}\"{looks_like}", place(line)));
+                continue;
+            };
+            match values {
+                Ok(values) => {
+                    let values: Vec<_> = values
+                        .into_iter()
+                        .map(|value| {
+                            (
+                                format!("{}: {key}", place(value.line)),
+                                OsString::from(value.text),
+                            )
+                        })
+                        .collect();
+                    self.take(setting, &values);
+                }
+                Err(reason) => self.problems.push(format!("{}: {key}: {reason}", place(line))),
+            }
+        }
+    }
+
+    /// Takes the values of a setting from one source unless a source that outweighs it has some.
+    fn take(&mut self, setting: &Arg, values: &[(String, OsString)]) {
+        let flag = format!("--{}=", setting.get_long().unwrap_or_default());
+        let flag = |value: &OsStr| [OsStr::new(&flag), value].into_iter().collect::<OsString>();
+        let mut sound = true;
+        for (origin, value) in values {
+            let alone = self
+                .command
+                .clone()
+                .no_binary_name(true)
+                .try_get_matches_from([flag(value)]);
+            if let Err(error) = alone {
+                sound = false;
+                self.problems
+                    .push(format!("{origin} = {value:?}: {}", reason(&error)));
+            }
+        }
+        if let [(origin, _), _, ..] = values
+            && !matches!(setting.get_action(), ArgAction::Append)
+        {
+            sound = false;
+            self.problems
+                .push(format!("{origin}: expected one value, found {}", values.len()));
+        }
+        let outweighed = self.given.value_source(setting.get_id().as_str()) == Some(ValueSource::CommandLine)
+            || self
+                .flags
+                .iter()
+                .any(|taken| starts_with(taken, &flag(OsStr::new(""))));
+        if sound && !outweighed {
+            self.flags.extend(values.iter().map(|(_, value)| flag(value)));
+        }
+    }
+}
+
+fn variable(key: &str) -> String {
+    format!("{PREFIX}{}", key.to_uppercase())
+}
+
+/// Kubernetes describes a service named `flocker-csi` to every pod in variables that begin like ours.
+fn set_by_kubernetes(name: &str) -> bool {
+    name == "PORT" || name.starts_with("PORT_") || name.starts_with("SERVICE_")
+}
+
+fn starts_with(text: &OsStr, start: &OsStr) -> bool {
+    text.as_encoded_bytes().starts_with(start.as_encoded_bytes())
+}
+
+/// Returns what clap found wrong with a value, without the flag's name, which the file does not have.
+fn reason(error: &clap::Error) -> String {
+    if let Some(source) = error.source() {
+        return source.to_string();
+    }
+    match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(values)) => format!("expected one of {}", values.join(", ")),
+        _ => "expected a value".to_owned(),
+    }
+}
+
+fn missing(error: &clap::Error) -> Vec<String> {
+    let Some(ContextValue::Strings(flags)) = error.get(ContextKind::InvalidArg) else {
+        return vec!["a setting is missing".to_owned()];
+    };
+    let tell = |flag: &String| {
+        let long = flag.split([' ', '=']).next().unwrap_or(flag);
+        let key = long.trim_start_matches('-').replace('-', "_");
+        format!(
+            "{key} is not set: give it as {flag}, as {} in the environment, or as {key} in the configuration file",
+            variable(&key)
+        )
+    };
+    flags.iter().map(tell).collect()
+}

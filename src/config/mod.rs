@@ -1,0 +1,328 @@
+//! What the plugin is told: every setting, once.
+//!
+//! A setting is a field here: its documentation is the help text, its name is the key of the configuration file
+//! and, with dashes, the flag and, in capitals after `FLOCKER_CSI_`, the environment variable. [`layers`] turns
+//! file and environment into flags, so that all three are parsed and checked by the same code.
+
+mod file;
+pub mod layers;
+mod pool;
+mod size;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use flocker_client::ControlService;
+use uuid::Uuid;
+
+pub use pool::Pool;
+pub use size::parse as parse_size;
+pub use values::absolute_path;
+use values::{
+    allocation_unit, count, default_size, driver_name, duration, log_filter, namespace, node_id, server_name,
+};
+
+use crate::server::Endpoint;
+use crate::volume::{Namespace, SizePolicy};
+
+/// Where the UUID of this node may be found.
+const NODE_ID_FILE: &str = "/etc/flocker/node-id";
+
+/// Everything `serve` is told.
+#[derive(Args, Clone, Debug)]
+pub struct Config {
+    /// What this process serves.
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = Mode::All, help_heading = "Plugin")]
+    pub mode: Mode,
+    /// What every way to run the plugin has in common.
+    #[command(flatten)]
+    pub plugin: PluginConfig,
+    /// How Flocker is reached and judged.
+    #[command(flatten)]
+    pub flocker: FlockerConfig,
+    /// Which node this is, and where it keeps things.
+    #[command(flatten)]
+    pub node: NodeConfig,
+    /// The storage that GetCapacity reports, one pool per flag or [[pool]] table: keys profile, capacity, per_node.
+    #[arg(
+        id = "pool",
+        long = "pool",
+        value_name = "capacity=SIZE[,profile=NAME][,per_node=true]",
+        help_heading = "Volumes"
+    )]
+    pub pools: Vec<Pool>,
+    /// What is logged, and how.
+    #[command(flatten)]
+    pub log: LogConfig,
+}
+
+/// The settings that every way to run the plugin has in common.
+#[derive(Args, Clone, Debug)]
+pub struct PluginConfig {
+    /// Where orchestrators reach the plugin: unix:///PATH, PATH, or tcp://HOST:PORT on the loopback interface.
+    /// CSI_ENDPOINT is read too.
+    #[arg(
+        long,
+        value_name = "ENDPOINT",
+        default_value = "unix:///run/flocker-csi/csi.sock",
+        help_heading = "Plugin"
+    )]
+    pub endpoint: Endpoint,
+    /// The name under which orchestrators know the plugin.
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = driver_name,
+        default_value = "flocker.csi.clusterhq.com",
+        help_heading = "Plugin"
+    )]
+    pub driver_name: String,
+    /// The name space in which volume names are unique; the driver's name unless given.
+    #[arg(long, value_name = "NAME", value_parser = namespace, help_heading = "Plugin")]
+    pub namespace: Option<String>,
+    /// Where the plugin makes its device nodes; removed when empty.
+    #[arg(
+        long,
+        value_name = "DIR",
+        value_parser = absolute_path(),
+        default_value = "/dev/flocker-csi",
+        help_heading = "Plugin"
+    )]
+    pub device_dir: PathBuf,
+    /// Whose volumes ListVolumes tells: the cluster's, or those of this node, as Mesos' storage local resource
+    /// providers need it.
+    #[arg(long, value_enum, value_name = "SCOPE", default_value_t = ListScope::Cluster, help_heading = "Volumes")]
+    pub list_scope: ListScope,
+    /// When a volume counts as created: backed by storage, or declared to Flocker.
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = ProvisionWait::Backed, help_heading = "Volumes")]
+    pub provision_wait: ProvisionWait,
+    /// The size of a volume for which none is asked.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_parser = default_size,
+        default_value = "10GiB",
+        help_heading = "Volumes"
+    )]
+    pub default_size: u64,
+    /// Sizes are rounded up to a multiple of this; 1GiB for EBS, Cinder and GCE.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_parser = allocation_unit,
+        default_value = "1MiB",
+        help_heading = "Volumes"
+    )]
+    pub allocation_unit: u64,
+    /// The most volumes a node takes; 0 leaves it to the orchestrator.
+    #[arg(long, value_name = "NUMBER", value_parser = count, default_value = "0", help_heading = "Volumes")]
+    pub max_volumes_per_node: u32,
+}
+
+/// How Flocker is reached and judged.
+#[derive(Args, Clone, Debug)]
+pub struct FlockerConfig {
+    /// Flocker's control service: https://HOST[:PORT], port 4523 unless given.
+    #[arg(long, value_name = "URL", help_heading = "Flocker")]
+    pub control_service: ControlService,
+    /// The certificate of the cluster.
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_parser = absolute_path(),
+        default_value = "/etc/flocker/cluster.crt",
+        help_heading = "Flocker"
+    )]
+    pub cluster_cert: PathBuf,
+    /// The user certificate that the plugin shows to Flocker.
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_parser = absolute_path(),
+        default_value = "/etc/flocker/plugin.crt",
+        help_heading = "Flocker"
+    )]
+    pub user_cert: PathBuf,
+    /// The key of the user certificate.
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_parser = absolute_path(),
+        default_value = "/etc/flocker/plugin.key",
+        help_heading = "Flocker"
+    )]
+    pub user_key: PathBuf,
+    /// The name in the control service's certificate, whatever host it is reached at.
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = server_name,
+        default_value = "control-service",
+        help_heading = "Flocker"
+    )]
+    pub server_name: String,
+    /// How long a node has to be missing without a gap before it counts as gone.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "180s", help_heading = "Flocker")]
+    pub takeover_grace: Duration,
+}
+
+/// Which node this is, and where it keeps things.
+#[derive(Args, Clone, Debug)]
+pub struct NodeConfig {
+    /// The UUID of this node in Flocker; found out unless given.
+    #[arg(long, value_name = "UUID", value_parser = node_id, help_heading = "Node")]
+    pub node_id: Option<Uuid>,
+    /// A file that holds the UUID of this node; read if it is there.
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_parser = absolute_path(),
+        default_value = NODE_ID_FILE,
+        help_heading = "Node"
+    )]
+    pub node_id_file: PathBuf,
+    /// Where Flocker mounts its datasets.
+    #[arg(
+        long,
+        value_name = "DIR",
+        value_parser = absolute_path(),
+        default_value = "/flocker",
+        help_heading = "Node"
+    )]
+    pub mount_root: PathBuf,
+    /// Where the plugin remembers what it has staged.
+    #[arg(
+        long,
+        value_name = "DIR",
+        value_parser = absolute_path(),
+        default_value = "/var/lib/flocker-csi",
+        help_heading = "Node"
+    )]
+    pub state_dir: PathBuf,
+}
+
+/// What is logged to stderr, and how.
+#[derive(Args, Clone, Debug)]
+pub struct LogConfig {
+    /// How log lines look.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text, help_heading = "Log")]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug or trace, also by module, as in info,flocker_csi::node=debug.
+    #[arg(long, value_name = "FILTER", value_parser = log_filter, default_value = "info", help_heading = "Log")]
+    pub log: String,
+}
+
+/// What a process serves. Identity is always served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// The controller and the node service.
+    All,
+    /// The controller service.
+    Controller,
+    /// The node service.
+    Node,
+}
+
+/// Whose volumes ListVolumes tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ListScope {
+    /// Those of the whole cluster.
+    Cluster,
+    /// Those whose configured node is this one.
+    Node,
+}
+
+/// When a volume counts as created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProvisionWait {
+    /// When its storage exists.
+    Backed,
+    /// When Flocker's configuration has it.
+    Declared,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Mode {
+    /// Whether the controller service is served.
+    pub fn serves_controller(self) -> bool {
+        matches!(self, Self::All | Self::Controller)
+    }
+
+    /// Whether the node service is served.
+    pub fn serves_node(self) -> bool {
+        matches!(self, Self::All | Self::Node)
+    }
+}
+
+impl FlockerConfig {
+    /// Returns the settings for an embedded Flocker at `address` that has written its files to `certificates`.
+    pub fn embedded(address: SocketAddr, certificates: &Path) -> Self {
+        Self {
+            cluster_cert: certificates.join("cluster.crt"),
+            user_cert: certificates.join("plugin.crt"),
+            user_key: certificates.join("plugin.key"),
+            ..defaults_with(&[format!("--control-service={}", ControlService::from(address))])
+        }
+    }
+}
+
+impl Default for PluginConfig {
+    fn default() -> Self {
+        defaults_with(&[])
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        defaults_with(&[])
+    }
+}
+
+/// Returns the settings of a group that has a default for everything but what `flags` say.
+fn defaults_with<T: Args>(flags: &[String]) -> T {
+    let command = T::augment_args(clap::Command::new("defaults").no_binary_name(true));
+    let parsed = command
+        .try_get_matches_from(flags)
+        .and_then(|matches| T::from_arg_matches(&matches));
+    parsed.expect("the defaults are valid, and every setting without one is given")
+}
+
+impl NodeConfig {
+    /// Returns the settings for a node that is known.
+    pub fn of(node_id: Uuid, mount_root: PathBuf, state_dir: PathBuf) -> Self {
+        Self {
+            node_id: Some(node_id),
+            node_id_file: NODE_ID_FILE.into(),
+            mount_root,
+            state_dir,
+        }
+    }
+}
+
+impl PluginConfig {
+    /// Returns the name space in which volume names are unique.
+    pub fn namespace(&self) -> Namespace {
+        Namespace::new(self.namespace.as_deref().unwrap_or(&self.driver_name))
+    }
+
+    /// Returns how sizes are chosen.
+    pub fn sizes(&self) -> SizePolicy {
+        SizePolicy {
+            default_size: self.default_size,
+            allocation_unit: self.allocation_unit,
+        }
+    }
+}

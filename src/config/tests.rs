@@ -1,0 +1,434 @@
+//! Settings from all three sources, and what is refused in each.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use super::layers::{Environment, Refusal};
+use super::{Config, ListScope, Mode, Pool};
+use crate::cli::{Cli, Command};
+use crate::server::Endpoint;
+use crate::volume::Namespace;
+
+/// The least that `serve` has to be told.
+const URL: &str = "--control-service=https://10.0.0.1";
+
+fn read(
+    command: &str,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> Result<(Cli, Vec<String>), Refusal> {
+    let arguments: Vec<_> = ["flocker-csi", command]
+        .iter()
+        .chain(arguments)
+        .map(OsString::from)
+        .collect();
+    let environment: Environment = environment
+        .iter()
+        .map(|(name, value)| (OsString::from(name), OsString::from(value)))
+        .collect();
+    Cli::read(&arguments, &environment)
+}
+
+fn serve(arguments: &[&str], environment: &[(&str, &str)]) -> Config {
+    match read("serve", arguments, environment).unwrap().0.command {
+        Command::Serve(args) => args.config,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Returns what is said about settings that are wrong, one line for each.
+fn refused(command: &str, arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    match read(command, arguments, environment) {
+        Err(Refusal::Settings(problems)) => problems.join("\n"),
+        Err(Refusal::CommandLine(error)) => error.to_string(),
+        Ok((cli, _)) => panic!("accepted: {cli:?}"),
+    }
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn path(file: &tempfile::NamedTempFile) -> &str {
+    file.path().to_str().unwrap()
+}
+
+#[test]
+fn the_defaults_are_the_documented_ones() {
+    let config = serve(&[URL], &[]);
+    assert_eq!(config.mode, Mode::All);
+    assert_eq!(
+        config.plugin.endpoint,
+        Endpoint::Unix("/run/flocker-csi/csi.sock".into())
+    );
+    assert_eq!(config.plugin.driver_name, "flocker.csi.clusterhq.com");
+    assert_eq!(
+        config.plugin.namespace(),
+        Namespace::new("flocker.csi.clusterhq.com")
+    );
+    assert_eq!(config.plugin.device_dir, Path::new("/dev/flocker-csi"));
+    assert_eq!(config.plugin.list_scope, ListScope::Cluster);
+    assert_eq!(config.plugin.default_size, 10 << 30);
+    assert_eq!(config.plugin.allocation_unit, 1 << 20);
+    assert_eq!(config.plugin.max_volumes_per_node, 0);
+    assert_eq!(
+        config.flocker.control_service.to_string(),
+        "https://10.0.0.1:4523"
+    );
+    assert_eq!(config.flocker.user_key, Path::new("/etc/flocker/plugin.key"));
+    assert_eq!(config.flocker.server_name, "control-service");
+    assert_eq!(config.flocker.takeover_grace, Duration::from_secs(180));
+    assert_eq!(config.node.node_id, None);
+    assert_eq!(config.node.mount_root, Path::new("/flocker"));
+    assert_eq!(config.node.state_dir, Path::new("/var/lib/flocker-csi"));
+    assert_eq!(config.pools, []);
+    assert_eq!(config.log.log, "info");
+}
+
+#[test]
+fn a_flag_outweighs_the_environment_and_that_the_file() {
+    let file = file("driver_name = \"file.x\"\nnamespace = \"file\"\nserver_name = \"file\"\n");
+    let environment = [
+        ("FLOCKER_CSI_CONFIG", path(&file)),
+        ("FLOCKER_CSI_DRIVER_NAME", "env.x"),
+        ("FLOCKER_CSI_NAMESPACE", "env"),
+    ];
+    let config = serve(&[URL, "--driver-name", "flag.x"], &environment);
+    assert_eq!(config.plugin.driver_name, "flag.x");
+    assert_eq!(config.plugin.namespace(), Namespace::new("env"));
+    assert_eq!(config.flocker.server_name, "file");
+}
+
+#[test]
+fn every_setting_can_come_from_any_source() {
+    let text = "endpoint = \"tcp://127.0.0.1:10000\"\ncontrol_service = \"https://[fd00::1]\"\nlist_scope = \"node\"\n\
+                takeover_grace = \"3m\"\nmax_volumes_per_node = 21\n\
+                [[pool]]\ncapacity = \"10TiB\"\n[[pool]]\nprofile = \"gold\"\ncapacity = \"1TiB\"\nper_node = true\n";
+    let file = file(text);
+    let from_file = serve(&["--config", path(&file)], &[]);
+    let from_flags = serve(
+        &[
+            "--endpoint=tcp://127.0.0.1:10000",
+            "--control-service=https://[fd00::1]",
+            "--list-scope=node",
+            "--takeover-grace=3m",
+            "--max-volumes-per-node=21",
+            "--pool=capacity=10TiB",
+            "--pool=profile=gold,capacity=1TiB,per_node=true",
+        ],
+        &[],
+    );
+    assert_eq!(format!("{from_file:?}"), format!("{from_flags:?}"));
+    assert_eq!(from_file.pools.len(), 2);
+    let from_environment = serve(
+        &[URL, "--config", path(&file)],
+        &[("FLOCKER_CSI_POOL", "profile=silver,capacity=1GiB")],
+    );
+    let silver = Pool {
+        profile: Some("silver".to_owned()),
+        capacity: 1 << 30,
+        per_node: false,
+    };
+    assert_eq!(from_environment.pools, [silver]);
+}
+
+#[test]
+fn orchestrators_set_the_endpoint_in_their_own_variable() {
+    let csi = ("CSI_ENDPOINT", "unix:///csi/csi.sock");
+    assert_eq!(
+        serve(&[URL], &[csi]).plugin.endpoint,
+        Endpoint::Unix("/csi/csi.sock".into())
+    );
+    let own = ("FLOCKER_CSI_ENDPOINT", "/own.sock");
+    assert_eq!(
+        serve(&[URL], &[csi, own]).plugin.endpoint,
+        Endpoint::Unix("/own.sock".into())
+    );
+    let empty = ("FLOCKER_CSI_ENDPOINT", "");
+    assert_eq!(
+        serve(&[URL], &[csi, empty]).plugin.endpoint,
+        Endpoint::Unix("/csi/csi.sock".into())
+    );
+}
+
+#[test]
+fn a_variable_that_looks_like_a_setting_is_warned_about() {
+    let environment = [
+        ("FLOCKER_CSI_DEFAULT_SIZ", "1GiB"),
+        ("FLOCKER_CSI_SERVICE_HOST", "10.96.0.7"),
+        ("FLOCKER_CSI_PORT_10000_TCP", "tcp://10.96.0.7:10000"),
+        ("PATH", "/bin"),
+    ];
+    let (_, warnings) = read("serve", &[URL], &environment).unwrap();
+    let expected = "the environment variable FLOCKER_CSI_DEFAULT_SIZ is no setting of this command (did you mean \
+                    \"default_size\"?)";
+    assert_eq!(warnings, [expected]);
+}
+
+#[test]
+fn relative_paths_count_from_the_working_directory() {
+    let config = serve(&[URL, "--state-dir=state"], &[]);
+    assert_eq!(
+        config.node.state_dir,
+        std::env::current_dir().unwrap().join("state")
+    );
+}
+
+#[test]
+fn a_value_that_is_none_is_refused_in_every_source_with_what_is_expected() {
+    let long_path = format!("unix:///{}/csi.sock", "d".repeat(100));
+    let cases = [
+        (
+            "mode",
+            "nods",
+            "expected one of all, controller, node",
+            "possible values: all, controller, node",
+        ),
+        ("endpoint", "tcp://0.0.0.0:10000", "not a loopback address", ""),
+        (
+            "endpoint",
+            "http://127.0.0.1:1",
+            "scheme \"http\" is not supported",
+            "",
+        ),
+        ("endpoint", long_path.as_str(), "at most 107", ""),
+        (
+            "control_service",
+            "http://10.0.0.1:4523",
+            "HTTPS only; expected https://HOST[:PORT]",
+            "",
+        ),
+        ("control_service", "10.0.0.1", "expected https://HOST[:PORT]", ""),
+        (
+            "driver_name",
+            "flocker csi",
+            "expected a name like a domain's",
+            "",
+        ),
+        ("driver_name", "flocker1", "with a letter at either end", ""),
+        ("server_name", "https://x", "expected a host name", ""),
+        ("node_id", "node-1", "expected a UUID such as", ""),
+        ("default_size", "10GB", "expected a binary unit (GiB)", ""),
+        ("default_size", "1MiB", "expected at least 64 MiB", ""),
+        ("allocation_unit", "1.5MiB", "expected a size such as 10GiB", ""),
+        ("takeover_grace", "180", "expected a time such as 180s or 3m", ""),
+        (
+            "max_volumes_per_node",
+            "-1",
+            "expected a whole number, 0 or more",
+            "",
+        ),
+        (
+            "list_scope",
+            "host",
+            "expected one of cluster, node",
+            "possible values: cluster, node",
+        ),
+        (
+            "provision_wait",
+            "done",
+            "expected one of backed, declared",
+            "possible values: backed, declared",
+        ),
+        ("pool", "capasity=1TiB", "did you mean \"capacity\"?", ""),
+        (
+            "log_format",
+            "xml",
+            "expected one of text, json",
+            "possible values: text, json",
+        ),
+        ("log", "flocker_csi=loud", "expected a level", ""),
+    ];
+    for (key, value, expected, expected_of_a_flag) in cases {
+        let file = file(&format!("# one line before\n{key} = {value:?}\n"));
+        let told = refused("serve", &[URL, "--config", path(&file)], &[]);
+        assert_eq!(told.lines().count(), 1, "{told}");
+        let start = format!("{}, line 2: {key} = {value:?}: ", path(&file));
+        assert!(told.starts_with(&start) && told.contains(expected), "{told}");
+
+        let variable = format!("FLOCKER_CSI_{}", key.to_uppercase());
+        let told = refused("serve", &[URL], &[(&variable, value)]);
+        assert!(
+            told.starts_with(&format!("{variable} = {value:?}: ")) && told.contains(expected),
+            "{told}"
+        );
+
+        let flag = format!("--{}", key.replace('_', "-"));
+        let told = refused("serve", &[&format!("{flag}={value}")], &[]);
+        let expected = if expected_of_a_flag.is_empty() {
+            expected
+        } else {
+            expected_of_a_flag
+        };
+        assert!(
+            told.contains(&format!("'{value}'")) && told.contains(&flag),
+            "{told}"
+        );
+        assert!(told.contains(expected), "{told}");
+    }
+}
+
+#[test]
+fn values_of_the_wrong_type_are_refused() {
+    for (line, expected) in [
+        (
+            "default_size = 1.5",
+            "default_size: expected a text or a whole number, found: float",
+        ),
+        (
+            "mode = true",
+            "mode = \"true\": expected one of all, controller, node",
+        ),
+        ("driver_name = 5", "driver_name = \"5\": expected a name"),
+        (
+            "driver_name = [\"a.a\", \"b.b\"]",
+            "driver_name: expected one value, found 2",
+        ),
+        (
+            "node_id = 2026-01-01",
+            "node_id: expected a text or a whole number, found: datetime",
+        ),
+        (
+            "[[pool]]\ncapacity = [1]",
+            "pool: expected a text or a whole number, found: array",
+        ),
+        (
+            "[[pool]]\nprofile = \"gold\"",
+            "pool = \"profile=gold\": capacity is missing",
+        ),
+        (
+            "max_volumes_per_node = 99999999999999999999",
+            "expected a smaller number",
+        ),
+    ] {
+        let file = file(line);
+        let told = refused("serve", &[URL, "--config", path(&file)], &[]);
+        assert!(
+            told.starts_with(&format!("{}, line 1: ", path(&file))) && told.contains(expected),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn unknown_keys_are_refused_with_their_line_and_a_suggestion() {
+    for (line, key, suggestion) in [
+        (
+            "control-service = \"https://10.0.0.1\"",
+            "control-service",
+            " (did you mean \"control_service\"?)",
+        ),
+        (
+            "defualt_size = \"1GiB\"",
+            "defualt_size",
+            " (did you mean \"default_size\"?)",
+        ),
+        ("[flocker]\ncontrol_service = \"https://10.0.0.1\"", "flocker", ""),
+        (
+            "takeover = \"node-gone\"",
+            "takeover",
+            " (did you mean \"takeover_grace\"?)",
+        ),
+        ("metrics_address = \"127.0.0.1:9090\"", "metrics_address", ""),
+        ("config = \"/other.toml\"", "config", ""),
+        ("check_config = true", "check_config", ""),
+    ] {
+        let file = file(&format!("\n\n{line}\n"));
+        let told = refused("serve", &[URL, "--config", path(&file)], &[]);
+        assert_eq!(
+            told,
+            format!("{}, line 3: unknown key \"{key}\"{suggestion}", path(&file))
+        );
+    }
+    let told = refused("serve", &[URL, "--stat-dir=/x"], &[]);
+    assert!(
+        told.contains("unexpected argument '--stat-dir'") && told.contains("'--state-dir'"),
+        "{told}"
+    );
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once() {
+    let file = file("mode = \"nods\"\nlgo = \"info\"\n");
+    let told = refused(
+        "serve",
+        &["--config", path(&file)],
+        &[("FLOCKER_CSI_NODE_ID", "x")],
+    );
+    assert_eq!(told.lines().count(), 3, "{told}");
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_named() {
+    let told = refused("serve", &[URL, "--config", "/nowhere/flocker-csi.toml"], &[]);
+    assert!(
+        told.starts_with("cannot read the configuration file /nowhere/flocker-csi.toml: No such file"),
+        "{told}"
+    );
+    let broken = file("mode = \"all\"\nlog = \n");
+    let told = refused("serve", &[URL, "--config", path(&broken)], &[]);
+    assert!(
+        told.starts_with(&format!("{}, line 2: ", path(&broken))),
+        "{told}"
+    );
+}
+
+#[test]
+fn the_control_service_is_the_one_thing_that_has_to_be_told() {
+    assert_eq!(
+        refused("serve", &[], &[]),
+        "control_service is not set: give it as --control-service <URL>, as FLOCKER_CSI_CONTROL_SERVICE in the \
+         environment, or as control_service in the configuration file"
+    );
+    assert_eq!(
+        serve(&[], &[("FLOCKER_CSI_CONTROL_SERVICE", "https://x")])
+            .flocker
+            .control_service
+            .host(),
+        "x"
+    );
+}
+
+#[test]
+fn a_setting_of_serve_alone_is_unknown_to_standalone() {
+    let file = file("control_service = \"https://10.0.0.1\"\n");
+    let told = refused("standalone", &["--data-dir=/data", "--config", path(&file)], &[]);
+    assert!(told.contains("unknown key \"control_service\""), "{told}");
+    let told = refused("standalone", &[], &[]);
+    assert!(told.starts_with("data_dir is not set"), "{told}");
+}
+
+#[test]
+fn only_commands_that_exist_are_offered() {
+    let told = refused("doctor", &[], &[]);
+    assert!(told.contains("unrecognized subcommand"), "{told}");
+    for command in ["serve", "standalone", "embedded", "demo"] {
+        let told = refused(command, &["--help"], &[]);
+        assert!(told.contains(&format!("Usage: flocker-csi {command}")), "{told}");
+    }
+}
+
+#[test]
+fn an_era_is_given_for_the_number_of_a_node() {
+    let era = "1b4e28ba-2fa1-4d2c-883f-0016d3cca427";
+    let arguments = [
+        "--data-dir=/data",
+        "--nodes=2",
+        &format!("--era=1={era}"),
+        &format!("--era=2={era}"),
+    ];
+    let (cli, _) = read("embedded", &arguments, &[]).unwrap();
+    let Command::Embedded(args) = cli.command else {
+        panic!("{cli:?}")
+    };
+    assert_eq!(args.eras().into_keys().collect::<Vec<_>>(), [1, 2]);
+    let told = refused("embedded", &["--data-dir=/data", "--era=one"], &[]);
+    assert!(
+        told.contains("expected the number of a node, = and a UUID"),
+        "{told}"
+    );
+}

@@ -1,0 +1,166 @@
+//! How the value of each setting is read: every refusal says what is expected.
+
+use std::path::{self, PathBuf};
+use std::time::Duration;
+
+use clap::builder::{PathBufValueParser, TypedValueParser};
+use tracing_subscriber::EnvFilter;
+use uuid::Uuid;
+
+use super::size;
+use crate::volume::{MINIMUM_SIZE, size_text};
+
+/// The longest name of a driver, as CSI defines it.
+const LONGEST_DRIVER_NAME: usize = 63;
+/// The longest name space: it is stored in Flocker and has to be readable there.
+const LONGEST_NAMESPACE: usize = 128;
+/// Flocker wants every size to be a multiple of this many bytes.
+const GRANULE: u64 = 1024;
+
+/// Reads a path; a relative one is taken from the working directory.
+pub fn absolute_path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new()
+        .try_map(|path| path::absolute(path).map_err(|error| format!("expected a path: {error}")))
+}
+
+/// Reads a driver's name, by CSI's rule and the stricter one that its conformance tests have.
+pub(super) fn driver_name(text: &str) -> Result<String, String> {
+    let letter = |character: Option<char>| character.is_some_and(|character| character.is_ascii_alphabetic());
+    let inside = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '.');
+    let fits = (2..=LONGEST_DRIVER_NAME).contains(&text.len())
+        && letter(text.chars().next())
+        && letter(text.chars().next_back())
+        && text.chars().all(inside);
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a name like a domain's: 2 to 63 letters, digits, dashes and dots, with a letter at either end"
+            .to_owned())
+    }
+}
+
+pub(super) fn namespace(text: &str) -> Result<String, String> {
+    if (1..=LONGEST_NAMESPACE).contains(&text.len()) && !text.chars().any(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected 1 to 128 bytes without control characters".to_owned())
+    }
+}
+
+pub(super) fn server_name(text: &str) -> Result<String, String> {
+    let inside = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_');
+    if (1..=253).contains(&text.len()) && text.chars().all(inside) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a host name: letters, digits, dashes and dots".to_owned())
+    }
+}
+
+pub(super) fn node_id(text: &str) -> Result<Uuid, String> {
+    Uuid::try_parse(text.trim())
+        .map_err(|_| "expected a UUID such as 1b4e28ba-2fa1-4d2c-883f-0016d3cca427".to_owned())
+}
+
+pub(super) fn default_size(text: &str) -> Result<u64, String> {
+    let size = size::parse(text).map_err(|error| error.to_string())?;
+    if size < MINIMUM_SIZE {
+        return Err(format!(
+            "expected at least {}, the smallest dataset of Flocker",
+            size_text(MINIMUM_SIZE)
+        ));
+    }
+    granular(size)
+}
+
+pub(super) fn allocation_unit(text: &str) -> Result<u64, String> {
+    match size::parse(text).map_err(|error| error.to_string())? {
+        0 => Err("expected more than 0 bytes".to_owned()),
+        size => granular(size),
+    }
+}
+
+fn granular(size: u64) -> Result<u64, String> {
+    if size.is_multiple_of(GRANULE) {
+        Ok(size)
+    } else {
+        Err(format!("expected a multiple of {GRANULE} bytes"))
+    }
+}
+
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "expected a time such as 180s or 3m".to_owned())
+}
+
+pub(super) fn count(text: &str) -> Result<u32, String> {
+    text.parse()
+        .map_err(|_| "expected a whole number, 0 or more".to_owned())
+}
+
+pub(super) fn log_filter(text: &str) -> Result<String, String> {
+    match EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(
+            "expected a level (error, warn, info, debug, trace) or module=level, separated by commas"
+                .to_owned(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drivers_name_looks_like_a_domain() {
+        for name in [
+            "flocker.csi.clusterhq.com",
+            "ab",
+            "a-b.c",
+            &format!("a{}z", "0".repeat(61)),
+        ] {
+            assert_eq!(driver_name(name).as_deref(), Ok(name));
+        }
+        for name in [
+            "",
+            "a",
+            ".a",
+            "a.",
+            "1a",
+            "a1",
+            "a b",
+            "a_b",
+            "é.a",
+            &"a".repeat(64),
+        ] {
+            assert!(driver_name(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn durations_need_their_unit() {
+        assert_eq!(duration("180s"), Ok(Duration::from_secs(180)));
+        assert_eq!(duration("3m"), Ok(Duration::from_secs(180)));
+        for text in ["", "180", "s", "-3m", "3 parsecs"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_such_that_flocker_takes_them() {
+        assert_eq!(default_size("64MiB"), Ok(64 << 20));
+        assert!(default_size("63MiB").unwrap_err().contains("64 MiB"));
+        assert!(
+            default_size("100000001")
+                .unwrap_err()
+                .contains("multiple of 1024")
+        );
+        assert!(allocation_unit("0").unwrap_err().contains("more than 0"));
+        assert!(allocation_unit("1000").unwrap_err().contains("multiple of 1024"));
+    }
+
+    #[test]
+    fn a_log_filter_that_would_be_ignored_is_refused() {
+        assert!(log_filter("info,flocker_csi::node=debug").is_ok());
+        assert!(log_filter("flocker_csi=loud").is_err());
+    }
+}

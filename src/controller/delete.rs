@@ -1,0 +1,163 @@
+//! `DeleteVolume`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use csi_proto::v1::{DeleteVolumeRequest, DeleteVolumeResponse};
+use uuid::Uuid;
+
+use super::{Core, provision, required, told_by};
+use crate::cluster::{Absence, Change, Lists, Probe};
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Situation};
+use crate::operation::{Call, Context, Phase};
+use crate::volume::dataset_of;
+
+/// The deletion of a volume.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct DeleteCall {
+    dataset: Uuid,
+}
+
+impl Call for DeleteCall {
+    type Slot = Uuid;
+
+    fn slot(&self) -> Uuid {
+        self.dataset
+    }
+}
+
+impl fmt::Display for DeleteCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "deleting volume {}", self.dataset)
+    }
+}
+
+/// What became of a deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deletion {
+    /// There was nothing to delete.
+    NothingThere,
+    /// Flocker has stored that the dataset is to be destroyed by that node; only a repeated write could undo it.
+    Stored(Uuid),
+}
+
+/// Deletes a volume that nobody has leased.
+pub(super) async fn delete_volume(
+    core: &Arc<Core>,
+    deadline: Deadline,
+    request: DeleteVolumeRequest,
+) -> Result<DeleteVolumeResponse> {
+    let volume_id = required("volume_id", &request.volume_id)?;
+    let Some(dataset) = dataset_of(volume_id) else {
+        return Ok(DeleteVolumeResponse {});
+    };
+    core.creates
+        .cancel(deadline, |_, progress| progress.dataset == Some(dataset))
+        .await?;
+    let call = DeleteCall { dataset };
+    let work = {
+        let (core, call) = (Arc::clone(core), call.clone());
+        |context: Context| async move {
+            context.about(dataset);
+            delete(&core, &context, dataset)
+                .await
+                .map_err(|error| told_by(&call, error))
+        }
+    };
+    if let Deletion::Stored(node) = core.deletes.run(call.clone(), deadline, work).await? {
+        wait_until_destroyed(core, deadline, call, node).await;
+    }
+    Ok(DeleteVolumeResponse {})
+}
+
+async fn delete(core: &Core, context: &Context, dataset: Uuid) -> Result<Deletion> {
+    loop {
+        let lists = Lists::CONFIGURATION | Lists::NODES | Lists::LEASES;
+        let snapshot = core.fresh(context, lists).await?;
+        let Some(configured) = snapshot.live_dataset(dataset) else {
+            return Ok(Deletion::NothingThere);
+        };
+        let primary = configured.primary;
+        if let Some(lease) = snapshot.lease(dataset) {
+            return Err(in_use(dataset, lease.node_uuid));
+        }
+        // Only the primary destroys, and after the DELETE no other node can be made the primary.
+        if !snapshot.lists_node(primary) {
+            if node_is_gone(core, context, primary).await? {
+                provision::move_off(core, context, dataset, primary).await?;
+            }
+            continue;
+        }
+        let _guard = core.locks.lock(context, dataset).await?;
+        // Flocker deletes leased datasets too, so the lease is read last, and alone.
+        if let Some(lease) = core.fresh(context, Lists::LEASES).await?.lease(dataset) {
+            return Err(in_use(dataset, lease.node_uuid));
+        }
+        context.check()?;
+        return Ok(match core.cluster.delete_dataset(dataset).await? {
+            Change::Done => {
+                tracing::info!(
+                    dataset.id = %dataset,
+                    node.id = %primary,
+                    "Dataset {dataset} was deleted; node {primary} destroys it"
+                );
+                Deletion::Stored(primary)
+            }
+            Change::Gone => Deletion::NothingThere,
+        });
+    }
+}
+
+/// Waits until `node` is listed (`false`) or gone (`true`).
+async fn node_is_gone(core: &Core, context: &Context, node: Uuid) -> Result<bool> {
+    core.cluster
+        .wait_until(Lists::NODES, context, |snapshot| {
+            if snapshot.lists_node(node) {
+                Probe::Ready(false)
+            } else if core.cluster.absence(node) == Absence::Gone {
+                Probe::Ready(true)
+            } else {
+                Probe::Waiting(Phase::NodeReporting { node })
+            }
+        })
+        .await
+}
+
+/// Waits until no node reports the dataset any more, for as long as the caller does.
+///
+/// However that ends, the deletion is stored and will be carried out.
+async fn wait_until_destroyed(core: &Arc<Core>, deadline: Deadline, call: DeleteCall, node: Uuid) {
+    let dataset = call.dataset;
+    let work = {
+        let core = Arc::clone(core);
+        |context: Context| async move {
+            context.about(dataset);
+            core.cluster
+                .wait_until(Lists::STATE, &context, |snapshot| {
+                    match snapshot.states(dataset) {
+                        [] => Probe::Ready(()),
+                        [..] => Probe::Waiting(Phase::Destroyed { node }),
+                    }
+                })
+                .await
+        }
+    };
+    if let Err(error) = core.destructions.run(call, deadline, work).await {
+        tracing::info!(
+            dataset.id = %dataset,
+            "The deletion of volume {dataset} is stored but not carried out yet: {}",
+            error.chain()
+        );
+    }
+}
+
+fn in_use(dataset: Uuid, holder: Uuid) -> Error {
+    Error::new(
+        Situation::InUse,
+        format!(
+            "volume {dataset} cannot be deleted: it is attached to node {holder}, which holds its lease; unpublish \
+             it there first"
+        ),
+    )
+}

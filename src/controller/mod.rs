@@ -1,0 +1,319 @@
+//! The Controller service: volumes as datasets of Flocker.
+//!
+//! Each RPC has its file; here they are put together. A call that changes something runs as an operation of its
+//! own ([`crate::operation`]), a call that only reads asks for a snapshot and answers from it.
+
+mod capabilities;
+mod capacity;
+mod create;
+mod delete;
+mod existing;
+mod kept;
+mod list;
+mod listing;
+mod provision;
+mod publish;
+mod settings;
+mod usage;
+mod validate;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use csi_proto::v1::controller_server::Controller;
+use csi_proto::v1::{
+    ControllerExpandVolumeRequest, ControllerExpandVolumeResponse, ControllerGetCapabilitiesRequest,
+    ControllerGetCapabilitiesResponse, ControllerGetVolumeRequest, ControllerGetVolumeResponse,
+    ControllerModifyVolumeRequest, ControllerModifyVolumeResponse, ControllerPublishVolumeRequest,
+    ControllerPublishVolumeResponse, ControllerUnpublishVolumeRequest, ControllerUnpublishVolumeResponse,
+    CreateSnapshotRequest, CreateSnapshotResponse, CreateVolumeRequest, CreateVolumeResponse,
+    DeleteSnapshotRequest, DeleteSnapshotResponse, DeleteVolumeRequest, DeleteVolumeResponse,
+    GetCapacityRequest, GetCapacityResponse, GetSnapshotRequest, GetSnapshotResponse, ListSnapshotsRequest,
+    ListSnapshotsResponse, ListVolumesRequest, ListVolumesResponse, ValidateVolumeCapabilitiesRequest,
+    ValidateVolumeCapabilitiesResponse,
+};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+pub use settings::{Scope, Settings, ThisNode};
+
+use crate::attach::Attach;
+use crate::cluster::{Cluster, Lists, Probe, Snapshot};
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Situation};
+use crate::operation::{Context, Describe, Locks, Operations, Phase};
+use crate::volume::dataset_of;
+use capacity::Rooms;
+use create::{CreateCall, Volume};
+use delete::{DeleteCall, Deletion};
+use kept::Kept;
+use list::Paging;
+use listing::Listing;
+use publish::AttachCall;
+use usage::Ledger;
+
+/// The Controller service; clones are the same one.
+#[derive(Clone)]
+pub struct ControllerService {
+    core: Arc<Core>,
+}
+
+/// What the RPCs share.
+struct Core {
+    settings: Settings,
+    cluster: Cluster,
+    attach: Attach,
+    locks: Locks,
+    creates: Operations<CreateCall, Volume>,
+    deletes: Operations<DeleteCall, Deletion>,
+    /// Waits for the end of what is deleted already.
+    destructions: Operations<DeleteCall, ()>,
+    attachments: Operations<AttachCall, ()>,
+    ledger: Ledger,
+    paging: Paging,
+    last_listing: Kept<Listing>,
+    last_rooms: Kept<Rooms>,
+}
+
+impl ControllerService {
+    /// Makes the service. `attach` has to use the same `locks`, which serialise what changes one dataset.
+    pub fn new(settings: Settings, cluster: Cluster, attach: Attach, locks: Locks) -> Self {
+        let health = cluster.clone();
+        let describe: Describe = Arc::new(move || health.health());
+        let state_dir = settings.state_dir.as_deref();
+        let core = Core {
+            creates: Operations::new(Arc::clone(&describe)),
+            deletes: Operations::new(Arc::clone(&describe)),
+            destructions: Operations::new(Arc::clone(&describe)),
+            attachments: Operations::new(describe),
+            ledger: Ledger::default(),
+            paging: Paging::default(),
+            last_listing: Kept::new(state_dir, "volumes.json"),
+            last_rooms: Kept::new(state_dir, "capacity.json"),
+            settings,
+            cluster,
+            attach,
+            locks,
+        };
+        Self { core: Arc::new(core) }
+    }
+
+    /// Ends every running operation, each at a point from which a retry resumes.
+    pub async fn stop(&self) {
+        let Core {
+            creates,
+            deletes,
+            destructions,
+            attachments,
+            ..
+        } = &*self.core;
+        tokio::join!(
+            creates.stop(),
+            deletes.stop(),
+            destructions.stop(),
+            attachments.stop()
+        );
+    }
+}
+
+impl Core {
+    /// Reads `lists` for an operation.
+    async fn fresh(&self, context: &Context, lists: Lists) -> Result<Arc<Snapshot>> {
+        context.unless_cancelled(self.cluster.fresh(lists)).await?
+    }
+
+    /// Reads `lists` for a caller that has to be answered at `deadline`.
+    async fn read(&self, deadline: Deadline, lists: Lists) -> Result<Arc<Snapshot>> {
+        self.in_time(deadline, self.cluster.fresh(lists)).await
+    }
+
+    /// Returns the one node whose volumes are served, or nothing when it is the cluster's.
+    async fn node_of_scope(&self, deadline: Deadline) -> Result<Option<Uuid>> {
+        self.in_time(deadline, self.settings.scope.node()).await
+    }
+
+    async fn in_time<T>(&self, deadline: Deadline, read: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::time::timeout_at(deadline.answer_by(), read)
+            .await
+            .unwrap_or_else(|_elapsed| {
+                let text = format!("Flocker has not answered in time ({})", self.cluster.health());
+                Err(Error::new(Situation::FlockerUnavailable, text))
+            })
+    }
+
+    async fn wait_for_node(&self, context: &Context, node: Uuid) -> Result<()> {
+        self.cluster
+            .wait_until(Lists::NODES, context, |snapshot| {
+                if snapshot.lists_node(node) {
+                    Probe::Ready(())
+                } else {
+                    Probe::Waiting(Phase::NodeReporting { node })
+                }
+            })
+            .await
+    }
+}
+
+/// Returns the value of a field that must not be empty.
+fn required<'a>(field: &str, value: &'a str) -> Result<&'a str> {
+    if value.is_empty() {
+        return Err(Error::new(
+            Situation::InvalidArgument,
+            format!("{field} is empty: it is required"),
+        ));
+    }
+    Ok(value)
+}
+
+/// Returns the dataset of a volume that must exist.
+fn existing_dataset(volume_id: &str) -> Result<Uuid> {
+    dataset_of(volume_id).ok_or_else(|| {
+        let text = format!("volume {volume_id:?} does not exist: a volume id is a UUID in lower case");
+        Error::new(Situation::UnknownVolume, text)
+    })
+}
+
+/// Says what was being done, where the message only tells which step failed.
+fn told_by(doing: impl fmt::Display, error: Error) -> Error {
+    match error.situation() {
+        Situation::FlockerUnavailable | Situation::Internal => error.while_doing(doing),
+        _ => error,
+    }
+}
+
+/// Returns a size as CSI carries it.
+fn bytes(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+fn split<T>(request: Request<T>) -> (Deadline, T) {
+    (Deadline::from_metadata(request.metadata()), request.into_inner())
+}
+
+fn answer<T>(result: Result<T>) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(Status::from)
+}
+
+fn unimplemented<T>(what: &str) -> Result<Response<T>, Status> {
+    answer(Err(Error::new(
+        Situation::Unimplemented,
+        format!("{what} is not offered: Flocker has no such thing"),
+    )))
+}
+
+#[tonic::async_trait]
+impl Controller for ControllerService {
+    async fn create_volume(
+        &self,
+        request: Request<CreateVolumeRequest>,
+    ) -> Result<Response<CreateVolumeResponse>, Status> {
+        let (deadline, request) = split(request);
+        answer(create::create_volume(&self.core, deadline, request).await)
+    }
+
+    async fn delete_volume(
+        &self,
+        request: Request<DeleteVolumeRequest>,
+    ) -> Result<Response<DeleteVolumeResponse>, Status> {
+        let (deadline, request) = split(request);
+        answer(delete::delete_volume(&self.core, deadline, request).await)
+    }
+
+    async fn controller_publish_volume(
+        &self,
+        request: Request<ControllerPublishVolumeRequest>,
+    ) -> Result<Response<ControllerPublishVolumeResponse>, Status> {
+        let (deadline, request) = split(request);
+        answer(publish::controller_publish_volume(&self.core, deadline, request).await)
+    }
+
+    async fn controller_unpublish_volume(
+        &self,
+        request: Request<ControllerUnpublishVolumeRequest>,
+    ) -> Result<Response<ControllerUnpublishVolumeResponse>, Status> {
+        let (deadline, request) = split(request);
+        answer(publish::controller_unpublish_volume(&self.core, deadline, request).await)
+    }
+
+    async fn validate_volume_capabilities(
+        &self,
+        request: Request<ValidateVolumeCapabilitiesRequest>,
+    ) -> Result<Response<ValidateVolumeCapabilitiesResponse>, Status> {
+        let (deadline, request) = split(request);
+        answer(validate::validate_volume_capabilities(&self.core, deadline, request).await)
+    }
+
+    async fn list_volumes(
+        &self,
+        request: Request<ListVolumesRequest>,
+    ) -> Result<Response<ListVolumesResponse>, Status> {
+        let (deadline, request) = split(request);
+        answer(list::list_volumes(&self.core, deadline, request).await)
+    }
+
+    async fn get_capacity(
+        &self,
+        request: Request<GetCapacityRequest>,
+    ) -> Result<Response<GetCapacityResponse>, Status> {
+        let (deadline, request) = split(request);
+        answer(capacity::get_capacity(&self.core, deadline, request).await)
+    }
+
+    async fn controller_get_capabilities(
+        &self,
+        _request: Request<ControllerGetCapabilitiesRequest>,
+    ) -> Result<Response<ControllerGetCapabilitiesResponse>, Status> {
+        Ok(Response::new(capabilities::controller_get_capabilities()))
+    }
+
+    async fn controller_get_volume(
+        &self,
+        request: Request<ControllerGetVolumeRequest>,
+    ) -> Result<Response<ControllerGetVolumeResponse>, Status> {
+        let (deadline, request) = split(request);
+        answer(list::controller_get_volume(&self.core, deadline, request).await)
+    }
+
+    async fn create_snapshot(
+        &self,
+        _request: Request<CreateSnapshotRequest>,
+    ) -> Result<Response<CreateSnapshotResponse>, Status> {
+        unimplemented("CreateSnapshot")
+    }
+
+    async fn delete_snapshot(
+        &self,
+        _request: Request<DeleteSnapshotRequest>,
+    ) -> Result<Response<DeleteSnapshotResponse>, Status> {
+        unimplemented("DeleteSnapshot")
+    }
+
+    async fn list_snapshots(
+        &self,
+        _request: Request<ListSnapshotsRequest>,
+    ) -> Result<Response<ListSnapshotsResponse>, Status> {
+        unimplemented("ListSnapshots")
+    }
+
+    async fn get_snapshot(
+        &self,
+        _request: Request<GetSnapshotRequest>,
+    ) -> Result<Response<GetSnapshotResponse>, Status> {
+        unimplemented("GetSnapshot")
+    }
+
+    async fn controller_expand_volume(
+        &self,
+        _request: Request<ControllerExpandVolumeRequest>,
+    ) -> Result<Response<ControllerExpandVolumeResponse>, Status> {
+        unimplemented("ControllerExpandVolume")
+    }
+
+    async fn controller_modify_volume(
+        &self,
+        _request: Request<ControllerModifyVolumeRequest>,
+    ) -> Result<Response<ControllerModifyVolumeResponse>, Status> {
+        unimplemented("ControllerModifyVolume")
+    }
+}

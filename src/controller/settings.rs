@@ -1,0 +1,58 @@
+//! What the controller has to be told.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use uuid::Uuid;
+
+use crate::config::{Pool, ProvisionWait};
+use crate::error::Result;
+use crate::volume::{Namespace, SizePolicy};
+
+/// Finds out which Flocker node this process runs on; it may have to ask Flocker, and fails until that answers.
+pub type ThisNode = Arc<dyn Fn() -> BoxFuture<'static, Result<Uuid>> + Send + Sync>;
+
+/// Whose volumes the controller lists and makes.
+#[derive(Clone)]
+pub enum Scope {
+    /// Those of the whole cluster; new ones are made where the least data is.
+    Cluster,
+    /// Those whose configured primary is this node; new ones are made here. Each Mesos agent runs a plugin of its
+    /// own and offers whatever that lists.
+    Node(ThisNode),
+}
+
+impl Scope {
+    /// Whether every node belongs to it.
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self, Self::Cluster)
+    }
+
+    /// Returns the one node of this scope, or nothing when every node belongs to it.
+    pub(super) async fn node(&self) -> Result<Option<Uuid>> {
+        match self {
+            Self::Cluster => Ok(None),
+            Self::Node(this_node) => this_node().await.map(Some),
+        }
+    }
+}
+
+/// The settings of the controller.
+#[derive(Clone)]
+pub struct Settings {
+    /// The name that datasets of ours carry in their metadata.
+    pub driver_name: String,
+    /// Where volume names are unique.
+    pub namespace: Namespace,
+    /// Whose volumes are listed and made.
+    pub scope: Scope,
+    /// When a new volume counts as created.
+    pub provision_wait: ProvisionWait,
+    /// How large new volumes are.
+    pub sizes: SizePolicy,
+    /// What storage there is. Flocker reports none, so it is declared.
+    pub pools: Vec<Pool>,
+    /// Where the last list and the last capacity are kept for the time that Flocker is down; `None`: nowhere.
+    pub state_dir: Option<PathBuf>,
+}

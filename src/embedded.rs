@@ -1,0 +1,70 @@
+//! `flocker-csi embedded`: only the embedded Flocker.
+
+use std::io::{self, Write};
+
+use flocker_embedded::{Embedded, Options};
+
+use crate::cli::{CertificateProfile, EmbeddedArgs, Pace};
+use crate::failure::Failure;
+use crate::signals::StopSignals;
+
+/// Where in the data directory the files for clients are unless told otherwise.
+pub const CERTIFICATES: &str = "certificates";
+
+/// Runs an embedded Flocker until SIGTERM or SIGINT.
+///
+/// Prints `listening on https://ADDRESS` when the API answers.
+///
+/// # Errors
+/// It cannot be started with these arguments, or not be stopped in good order.
+pub async fn run(args: EmbeddedArgs) -> Result<(), Failure> {
+    let mut signals = StopSignals::listen()?;
+    let flocker = Embedded::start(options(args))
+        .await
+        .map_err(|error| start_failure(&error))?;
+    announce(format_args!("listening on https://{}", flocker.address()));
+    let signal = signals.next().await;
+    tracing::info!("Stopping, because of {signal}");
+    flocker
+        .stop()
+        .await
+        .map_err(|error| Failure::while_doing("stop the embedded Flocker", &error))
+}
+
+/// Tells that the embedded Flocker could not be started, and whether its settings are the reason.
+pub fn start_failure(error: &flocker_embedded::Error) -> Failure {
+    match error {
+        flocker_embedded::Error::Options(_) => Failure::configuration(crate::error::chain(error)),
+        _ => Failure::of(error),
+    }
+}
+
+/// Prints a line for whoever has started the process and waits for it; nobody need listen.
+pub fn announce(line: impl std::fmt::Display) {
+    let mut stdout = io::stdout().lock();
+    if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+        tracing::debug!(%error, "Nobody reads the standard output");
+    }
+}
+
+fn options(args: EmbeddedArgs) -> Options {
+    let eras = args.eras();
+    let certificates = args
+        .certificates
+        .unwrap_or_else(|| args.data_dir.join(CERTIFICATES));
+    Options {
+        listen: args.listen,
+        nodes: args.nodes,
+        pace: match args.pace {
+            Pace::Instant => flocker_embedded::Pace::Instant,
+            Pace::Stock => flocker_embedded::Pace::Stock,
+        },
+        capacity: args.capacity,
+        certificate_profile: match args.certificate_profile {
+            CertificateProfile::V1 => flocker_embedded::CertificateProfile::V1,
+            CertificateProfile::V3 => flocker_embedded::CertificateProfile::V3,
+        },
+        eras,
+        ..Options::new(args.data_dir, certificates)
+    }
+}

@@ -1,0 +1,104 @@
+//! The Identity service: who the plugin is.
+
+use csi_proto::v1::identity_server::Identity;
+use csi_proto::v1::plugin_capability::{Service, Type, service};
+use csi_proto::v1::{
+    GetPluginCapabilitiesRequest, GetPluginCapabilitiesResponse, GetPluginInfoRequest, GetPluginInfoResponse,
+    PluginCapability, ProbeRequest, ProbeResponse,
+};
+use tonic::{Request, Response, Status};
+
+/// Answers for the plugin as a whole; every process of it answers alike, whatever its mode.
+///
+/// Nothing here asks Flocker. Mesos gives up on a plugin whose `Probe` fails once, and Kubernetes restarts one
+/// that is not ready: a control service that is down is no reason for either.
+#[derive(Clone, Debug)]
+pub struct IdentityService {
+    driver_name: String,
+}
+
+impl IdentityService {
+    /// Makes the service of the driver of that name.
+    pub fn new(driver_name: impl Into<String>) -> Self {
+        Self {
+            driver_name: driver_name.into(),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Identity for IdentityService {
+    async fn get_plugin_info(
+        &self,
+        _request: Request<GetPluginInfoRequest>,
+    ) -> Result<Response<GetPluginInfoResponse>, Status> {
+        Ok(Response::new(GetPluginInfoResponse {
+            name: self.driver_name.clone(),
+            vendor_version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..Default::default()
+        }))
+    }
+
+    async fn get_plugin_capabilities(
+        &self,
+        _request: Request<GetPluginCapabilitiesRequest>,
+    ) -> Result<Response<GetPluginCapabilitiesResponse>, Status> {
+        let controller = Service {
+            r#type: service::Type::ControllerService.into(),
+        };
+        Ok(Response::new(GetPluginCapabilitiesResponse {
+            capabilities: vec![PluginCapability {
+                r#type: Some(Type::Service(controller)),
+            }],
+        }))
+    }
+
+    async fn probe(&self, _request: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
+        // A process with an invalid configuration never comes to serve, so whoever is asked is ready.
+        Ok(Response::new(ProbeResponse { ready: Some(true) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_plugin_tells_its_name_and_version_and_is_ready() {
+        let identity = IdentityService::new("flocker.csi.clusterhq.com");
+        let info = identity
+            .get_plugin_info(Request::new(GetPluginInfoRequest {}))
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(info.name, "flocker.csi.clusterhq.com");
+        assert_eq!(info.vendor_version, env!("CARGO_PKG_VERSION"));
+        let probe = identity
+            .probe(Request::new(ProbeRequest {}))
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(probe.ready, Some(true));
+    }
+
+    #[tokio::test]
+    async fn a_controller_and_no_topology_is_announced() {
+        let identity = IdentityService::new("flocker.csi.clusterhq.com");
+        let request = Request::new(GetPluginCapabilitiesRequest {});
+        let capabilities = identity
+            .get_plugin_capabilities(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .capabilities;
+        let controller = Service {
+            r#type: service::Type::ControllerService.into(),
+        };
+        assert_eq!(
+            capabilities,
+            [PluginCapability {
+                r#type: Some(Type::Service(controller))
+            }]
+        );
+    }
+}

@@ -1,0 +1,127 @@
+//! The mutations of the node side, as operations that are joined and exclude each other.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::mount::{MountFlags, TargetPath};
+use crate::operation::Call;
+
+/// What is done to a path.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum NodeCall {
+    /// Make a volume usable on this node.
+    Stage(Stage),
+    /// The opposite.
+    Unstage(Unstage),
+    /// Make a staged volume appear at a target.
+    Publish(Publish),
+    /// The opposite.
+    Unpublish(Unpublish),
+}
+
+/// A `NodeStageVolume` whose fields have been checked.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Stage {
+    pub(super) volume_id: String,
+    pub(super) dataset: Uuid,
+    pub(super) staging: TargetPath,
+    /// Whether nobody has attached the volume to this node, so that staging does it and unstaging undoes it.
+    pub(super) takes_lease: bool,
+}
+
+/// A `NodeUnstageVolume` whose fields have been checked.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Unstage {
+    pub(super) volume_id: String,
+    pub(super) staging: TargetPath,
+}
+
+/// A `NodePublishVolume` whose fields have been checked.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Publish {
+    pub(super) volume_id: String,
+    pub(super) dataset: Uuid,
+    pub(super) staging: TargetPath,
+    pub(super) target: TargetPath,
+    pub(super) flags: MountFlags,
+    /// Whether the volume may have no second target.
+    pub(super) single_target: bool,
+}
+
+/// A `NodeUnpublishVolume` whose fields have been checked.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Unpublish {
+    pub(super) volume_id: String,
+    pub(super) target: TargetPath,
+}
+
+/// The path an operation works on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Slot {
+    Staging(PathBuf),
+    Target(PathBuf),
+}
+
+impl Call for NodeCall {
+    type Slot = Slot;
+
+    fn slot(&self) -> Slot {
+        let staging = |path: &TargetPath| Slot::Staging(path.as_path().to_owned());
+        let target = |path: &TargetPath| Slot::Target(path.as_path().to_owned());
+        match self {
+            Self::Stage(stage) => staging(&stage.staging),
+            Self::Unstage(unstage) => staging(&unstage.staging),
+            Self::Publish(publish) => target(&publish.target),
+            Self::Unpublish(unpublish) => target(&unpublish.target),
+        }
+    }
+}
+
+impl NodeCall {
+    /// Whether this is the staging that an unstaging of `path` undoes.
+    pub(super) fn stages(&self, path: &Path) -> bool {
+        matches!(self, Self::Stage(stage) if stage.staging.as_path() == path)
+    }
+
+    /// Whether this is the publication that an unpublication of `path` undoes.
+    pub(super) fn publishes(&self, path: &Path) -> bool {
+        matches!(self, Self::Publish(publish) if publish.target.as_path() == path)
+    }
+}
+
+impl fmt::Display for NodeCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stage(Stage {
+                volume_id, staging, ..
+            }) => {
+                write!(f, "staging volume {volume_id} at {}", staging.as_path().display())
+            }
+            Self::Unstage(Unstage { volume_id, staging }) => {
+                write!(
+                    f,
+                    "unstaging volume {volume_id} from {}",
+                    staging.as_path().display()
+                )
+            }
+            Self::Publish(Publish {
+                volume_id, target, ..
+            }) => {
+                write!(
+                    f,
+                    "publishing volume {volume_id} at {}",
+                    target.as_path().display()
+                )
+            }
+            Self::Unpublish(Unpublish { volume_id, target }) => {
+                write!(
+                    f,
+                    "unpublishing volume {volume_id} from {}",
+                    target.as_path().display()
+                )
+            }
+        }
+    }
+}

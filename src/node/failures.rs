@@ -1,0 +1,73 @@
+//! How the refusals of the mount layer become errors of the plugin.
+
+use super::mount::{AliasError, BindError, TargetError, UnmountError, VisibilityError};
+use crate::error::{Error, Situation};
+
+impl From<TargetError> for Error {
+    fn from(error: TargetError) -> Self {
+        let situation = match error {
+            TargetError::Invalid { .. }
+            | TargetError::NoParent(_)
+            | TargetError::ParentNotDirectory(_)
+            | TargetError::SymbolicLink(_)
+            | TargetError::NotDirectory(_) => Situation::InvalidArgument,
+            TargetError::NotEmpty(_) => Situation::ForeignMount,
+            TargetError::Io { .. } => Situation::Internal,
+        };
+        Error::of(situation, &error)
+    }
+}
+
+impl From<UnmountError> for Error {
+    fn from(error: UnmountError) -> Self {
+        let situation = match error {
+            UnmountError::Foreign { .. } => Situation::ForeignMount,
+            UnmountError::Busy { .. } => Situation::MountBusy,
+            UnmountError::Refused { .. } | UnmountError::Directory { .. } | UnmountError::Table { .. } => {
+                Situation::Internal
+            }
+        };
+        Error::of(situation, &error)
+    }
+}
+
+impl From<AliasError> for Error {
+    fn from(error: AliasError) -> Self {
+        let situation = match error {
+            AliasError::ReadOnly(_) => Situation::NotStaged,
+            AliasError::Occupied { .. } => Situation::ForeignMount,
+            AliasError::Partial(_)
+            | AliasError::DeviceNode { .. }
+            | AliasError::Directory { .. }
+            | AliasError::Mount { .. }
+            | AliasError::Bind { .. }
+            | AliasError::Unverified { .. }
+            | AliasError::Table { .. } => Situation::Internal,
+        };
+        Error::of(situation, &error)
+    }
+}
+
+impl From<BindError> for Error {
+    fn from(error: BindError) -> Self {
+        let situation = match error {
+            BindError::Occupied { .. } => Situation::ForeignMount,
+            BindError::Source { .. } => Situation::Busy,
+            BindError::Step { .. }
+            | BindError::Workbench { .. }
+            | BindError::Unverified { .. }
+            | BindError::Table { .. } => Situation::Internal,
+        };
+        Error::of(situation, &error)
+    }
+}
+
+impl From<VisibilityError> for Error {
+    fn from(error: VisibilityError) -> Self {
+        let situation = match error {
+            VisibilityError::Hidden { .. } => Situation::NotShared,
+            VisibilityError::NoHolder(_) | VisibilityError::Table { .. } => Situation::Internal,
+        };
+        Error::of(situation, &error)
+    }
+}

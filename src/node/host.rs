@@ -1,0 +1,402 @@
+//! What this process knows and holds of the machine it runs on: records, pins, mounts.
+//!
+//! Everything here blocks and is called through [`Host::blocking`]. What changes one dataset is called by one
+//! operation at a time, which holds the dataset's lock.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::Settings;
+use super::mount::{
+    Aliases, Binder, DeviceNodes, Mount, MountTable, OpenError, Origin, Patience, Target, Vantage,
+    alias_path, layers_at,
+};
+use super::pins::Pins;
+use super::records::{Progress, Record, Records};
+use super::state_dir::{StateDir, StateDirError, boot_id};
+use crate::error::{Error, Result, Situation};
+
+/// A dataset at a staging path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Staged {
+    pub(super) dataset: Uuid,
+    /// Free of symbolic links.
+    pub(super) staging: PathBuf,
+}
+
+/// What is left of a dataset after it has gone from a staging path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Left {
+    /// Whether it is staged at another path, by whomever.
+    pub(super) staged_elsewhere: bool,
+    /// Whether staging took a lease that has to be released.
+    pub(super) takes_lease: bool,
+}
+
+/// The machine, as far as it is this process's to change.
+pub(super) struct Host {
+    mount_root: PathBuf,
+    boot_id: Uuid,
+    aliases: Aliases,
+    binder: Binder,
+    vantage: Vantage,
+    records: Records,
+    pins: Pins,
+    /// Declared last, so that the directory is given up after everything else.
+    _state_dir: StateDir,
+}
+
+impl Host {
+    /// Takes possession of the state directory, pins again what is staged, and returns what is to be released.
+    ///
+    /// # Errors
+    /// [`Situation::NotTheNodePlugin`] while another process owns the directory.
+    pub(super) fn open(settings: &Settings) -> Result<(Self, Vec<Staged>)> {
+        let state_dir = StateDir::claim(&settings.state_dir).map_err(|error| match error {
+            StateDirError::Held { .. } => Error::of(Situation::NotTheNodePlugin, &error),
+            StateDirError::Io { .. } => Error::of(Situation::Internal, &error),
+        })?;
+        let boot_id =
+            boot_id().map_err(|error| Error::internal("read the boot id of this machine", error))?;
+        let (records, damaged) = Records::open(&settings.state_dir.join("stages"))
+            .map_err(|error| Error::of(Situation::Internal, &error))?;
+        for error in damaged {
+            tracing::error!(error = %crate::error::chain(&error), "A staging record cannot be read and is left alone");
+        }
+        let binder = Binder::for_this_kernel(&settings.state_dir.join("mounts"));
+        binder
+            .clear_unfinished()
+            .map_err(|error| Error::internal("take away unfinished mounts of an earlier process", error))?;
+        let host = Self {
+            mount_root: settings.mount_root.clone(),
+            boot_id,
+            aliases: Aliases::new(DeviceNodes::new(&settings.device_dir), binder.clone()),
+            binder,
+            vantage: Vantage::of_this_process(),
+            records,
+            pins: Pins::default(),
+            _state_dir: state_dir,
+        };
+        let pending = host.restore()?;
+        Ok((host, pending))
+    }
+
+    /// Runs blocking work where it may block.
+    pub(super) async fn blocking<T, W>(self: &Arc<Self>, work: W) -> Result<T>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Self) -> Result<T> + Send + 'static,
+    {
+        let host = Arc::clone(self);
+        match tokio::task::spawn_blocking(move || work(&host)).await {
+            Ok(result) => result,
+            Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
+            Err(_) => Err(Error::new(Situation::Busy, "the plugin is stopping")),
+        }
+    }
+
+    pub(super) fn boot_id(&self) -> Uuid {
+        self.boot_id
+    }
+
+    pub(super) fn binder(&self) -> &Binder {
+        &self.binder
+    }
+
+    pub(super) fn vantage(&self) -> Vantage {
+        self.vantage
+    }
+
+    /// Writes the record of a staging that begins. What an earlier attempt of this boot noted of its mounts stays.
+    pub(super) fn write_record(&self, record: &Record) -> Result<()> {
+        let earlier = self.records.get(record.dataset_id, &record.staging_path);
+        let origin = earlier
+            .filter(|earlier| earlier.boot_id == self.boot_id)
+            .and_then(|earlier| earlier.origin);
+        self.store(&Record {
+            origin,
+            ..record.clone()
+        })
+    }
+
+    /// Holds Flocker's mount in place; `false` when it has gone or another has taken its place.
+    pub(super) fn pin(&self, dataset: Uuid, flocker: &Mount) -> Result<bool> {
+        match self.pins.pin(dataset, flocker) {
+            Ok(()) => Ok(true),
+            Err(OpenError::Replaced { .. }) => Ok(false),
+            Err(OpenError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::internal(
+                format!("hold the mount of dataset {dataset}"),
+                error,
+            )),
+        }
+    }
+
+    /// Lets go of Flocker's mount.
+    pub(super) fn unpin(&self, dataset: Uuid) {
+        self.pins.unpin(dataset);
+    }
+
+    /// Whether Flocker's mount is held and still in its place.
+    pub(super) fn is_pinned(&self, dataset: Uuid) -> bool {
+        matches!(self.pins.in_place(dataset), Ok(Some(true)))
+    }
+
+    /// Mounts the dataset at the staging path; `false` when Flocker's mount changed meanwhile, and ours has gone.
+    pub(super) fn mount_alias(&self, dataset: Uuid, flocker: &Mount, staging: &Target) -> Result<bool> {
+        let mut record = self.record(dataset, staging.path())?;
+        let origin = self.aliases.origin(dataset, flocker);
+        // Written first: whatever this process leaves when it is killed can be told from other mounts.
+        record.origin = Some(origin.clone());
+        self.store(&record)?;
+        self.aliases.mount(dataset, flocker, staging.path())?;
+        let held = self.pins.get(dataset);
+        if self.is_pinned(dataset)
+            && held.is_some_and(|held| (held.id, held.device) == (flocker.id, flocker.device))
+        {
+            record.progress = Progress::Staged;
+            self.store(&record)?;
+            return Ok(true);
+        }
+        self.aliases
+            .unmount(dataset, &origin, staging.path(), Patience::default())?;
+        Ok(false)
+    }
+
+    /// Whether the dataset is staged at this path, and pinned, as a successful call leaves it.
+    pub(super) fn is_sound(&self, dataset: Uuid, staging: &Target) -> Result<bool> {
+        let Some(record) = self.records.get(dataset, staging.path()) else {
+            return Ok(false);
+        };
+        let Some(origin) = record
+            .origin
+            .filter(|_| record.progress != Progress::ReleasePending)
+        else {
+            return Ok(false);
+        };
+        let visible = visible(&alias_path(staging.path(), dataset))?;
+        Ok(visible.is_some_and(|mount| origin.owns(&mount)) && self.is_pinned(dataset))
+    }
+
+    /// Unmounts the dataset from a staging path, and removes its device node with the last one.
+    pub(super) fn unmount_staged(&self, staged: &Staged) -> Result<Left> {
+        let Staged { dataset, staging } = staged;
+        let alias = alias_path(staging, *dataset);
+        let table = MountTable::read().map_err(|error| Error::internal("read the mount table", error))?;
+        let origins = self.origins_of(*dataset);
+        let ours = |mount: &Mount| origins.iter().any(|origin| origin.owns(mount));
+        let others: Vec<_> = table
+            .mounts()
+            .iter()
+            .filter(|mount| ours(mount) && mount.point != alias)
+            .collect();
+        let staged_elsewhere = others.iter().any(|mount| self.is_alias(mount))
+            || self.staged_by_another(&table, *dataset, &alias);
+        if let (Some(target), false) = (
+            others.iter().find(|mount| !self.is_alias(mount)),
+            staged_elsewhere,
+        ) {
+            let text = format!(
+                "volume {dataset} is still published at {}; call NodeUnpublishVolume for that before the volume is unstaged",
+                target.point.display()
+            );
+            return Err(Error::new(Situation::MountBusy, text));
+        }
+        let takes_lease = self
+            .records
+            .get(*dataset, staging)
+            .is_some_and(|record| record.takes_lease);
+        let origin = visible(&alias)?
+            .and_then(|mount| origins.iter().find(|origin| origin.owns(&mount)).cloned())
+            .unwrap_or_else(|| self.usual_origin(*dataset));
+        self.aliases
+            .unmount(*dataset, &origin, staging, Patience::default())?;
+        if others.is_empty() {
+            self.aliases
+                .forget_device(*dataset)
+                .map_err(|error| Error::internal(format!("forget the device of dataset {dataset}"), error))?;
+        }
+        Ok(Left {
+            staged_elsewhere,
+            takes_lease,
+        })
+    }
+
+    /// Removes the record.
+    pub(super) fn forget(&self, staged: &Staged) -> Result<()> {
+        let removed = self.records.remove(staged.dataset, &staged.staging);
+        removed.map_err(|error| Error::of(Situation::Internal, &error))
+    }
+
+    /// Notes that the mount has gone and the lease is to be released.
+    pub(super) fn mark_release_pending(&self, staged: &Staged) -> Result<()> {
+        let record = self.record(staged.dataset, &staged.staging)?;
+        self.store(&Record {
+            progress: Progress::ReleasePending,
+            ..record
+        })
+    }
+
+    /// Whether the lease is still to be released: no new staging has taken the record over.
+    pub(super) fn is_release_pending(&self, staged: &Staged) -> Result<bool> {
+        let record = self.records.get(staged.dataset, &staged.staging);
+        Ok(record.is_some_and(|record| record.progress == Progress::ReleasePending))
+    }
+
+    /// Returns the dataset that was staged at a path under this volume id.
+    pub(super) fn recorded_dataset(&self, staging: &Path, volume_id: &str) -> Option<Uuid> {
+        let at = |record: &Record| record.staging_path == staging && record.volume_id == volume_id;
+        self.records.select(at).first().map(|record| record.dataset_id)
+    }
+
+    /// Returns the dataset that was staged under this volume id, wherever.
+    pub(super) fn dataset_of_volume(&self, volume_id: &str) -> Option<Uuid> {
+        self.records
+            .select(|record| record.volume_id == volume_id)
+            .first()
+            .map(|record| record.dataset_id)
+    }
+
+    /// Returns everything that tells our mounts of a dataset from others.
+    pub(super) fn origins_of(&self, dataset: Uuid) -> Vec<Origin> {
+        let recorded = self.records.select(|record| record.dataset_id == dataset);
+        let mut origins: Vec<_> = recorded.into_iter().filter_map(|record| record.origin).collect();
+        // The device node's name alone tells our mounts, also when the records were lost.
+        origins.push(self.usual_origin(dataset));
+        origins.dedup();
+        origins
+    }
+
+    /// Whether a mount is one that staging made, as opposed to one that publishing made.
+    pub(super) fn is_alias(&self, mount: &Mount) -> bool {
+        let at = |record: &Record| alias_path(&record.staging_path, record.dataset_id) == mount.point;
+        !self.records.select(at).is_empty()
+    }
+
+    /// Tells what is wrong with a mounted volume, if anything is.
+    pub(super) fn ailment(&self, dataset: Uuid, mount: &Mount) -> Option<String> {
+        let Some(held) = self.pins.get(dataset) else {
+            return Some(format!(
+                "nothing holds Flocker's mount of dataset {dataset} in place: stage the volume again"
+            ));
+        };
+        if held.device != mount.device {
+            return Some(format!(
+                "the volume is on device {}, but Flocker's mount is on {}",
+                mount.device, held.device
+            ));
+        }
+        if !self.is_pinned(dataset) {
+            return Some(format!(
+                "Flocker's mount at {} has gone or is hidden",
+                held.point.display()
+            ));
+        }
+        mount.file_system_read_only().then(|| {
+            "the file system has become read-only, usually after an I/O error; it needs a repair".to_owned()
+        })
+    }
+
+    /// Pins again what is staged in this boot, and returns the leases that staging took in vain.
+    fn restore(&self) -> Result<Vec<Staged>> {
+        let table = MountTable::read().map_err(|error| Error::internal("read the mount table", error))?;
+        let mut pending = Vec::new();
+        for record in self.records.select(|_| true) {
+            let staged = Staged {
+                dataset: record.dataset_id,
+                staging: record.staging_path.clone(),
+            };
+            if record.progress == Progress::ReleasePending {
+                pending.push(staged);
+            } else if record.boot_id == self.boot_id {
+                self.pin_again(&record, &table);
+            } else if record.takes_lease {
+                // Nobody unstages after a reboot, so this lease would lock the volume to this node for ever.
+                self.store(&Record {
+                    progress: Progress::ReleasePending,
+                    ..record
+                })?;
+                pending.push(staged);
+            } else {
+                self.forget(&staged)?;
+            }
+        }
+        Ok(pending)
+    }
+
+    fn pin_again(&self, record: &Record, table: &MountTable) {
+        let (dataset, Some(origin)) = (record.dataset_id, &record.origin) else {
+            return;
+        };
+        let alias = alias_path(&record.staging_path, dataset);
+        let Some(alias) = table.layers_at(&alias).pop().filter(|mount| origin.owns(mount)) else {
+            return;
+        };
+        let ours = |mount: &Mount| origin.owns(mount);
+        let usual = self.mount_root.join(dataset.to_string());
+        let candidates: Vec<_> = table
+            .by_device(alias.device)
+            .filter(|mount| !ours(mount) && mount.root == alias.root)
+            .collect();
+        let flocker = candidates
+            .iter()
+            .find(|mount| mount.point == usual)
+            .or_else(|| candidates.first());
+        let pinned = flocker.map(|flocker| self.pin(dataset, flocker));
+        if !matches!(pinned, Some(Ok(true))) {
+            tracing::error!(
+                dataset.id = %dataset,
+                staging.path = %record.staging_path.display(),
+                "Dataset {dataset} is staged at {}, but Flocker's own mount of it has gone: nothing but the lease keeps it here",
+                record.staging_path.display()
+            );
+        }
+    }
+
+    /// Whether another plugin on this machine has staged the dataset, under device nodes of its own.
+    fn staged_by_another(&self, table: &MountTable, dataset: Uuid, alias: &Path) -> bool {
+        let Some(flocker) = self.pins.get(dataset) else {
+            return false;
+        };
+        let name = dataset.to_string();
+        table.by_device(flocker.device).any(|mount| {
+            mount.id != flocker.id
+                && mount.source != flocker.source
+                && mount.point != alias
+                && mount.source != self.aliases.nodes().path(dataset)
+                && mount.point.file_name().is_some_and(|last| last == name.as_str())
+        })
+    }
+
+    fn usual_origin(&self, dataset: Uuid) -> Origin {
+        Origin::Alias {
+            node: self.aliases.nodes().path(dataset),
+        }
+    }
+
+    fn record(&self, dataset: Uuid, staging: &Path) -> Result<Record> {
+        self.records.get(dataset, staging).ok_or_else(|| {
+            let text = format!(
+                "the record of dataset {dataset} at {} has gone",
+                staging.display()
+            );
+            Error::new(Situation::Internal, text)
+        })
+    }
+
+    fn store(&self, record: &Record) -> Result<()> {
+        self.records
+            .write(record)
+            .map_err(|error| Error::of(Situation::Internal, &error))
+    }
+}
+
+/// Returns the mount that a path leads to, if it is a mount point.
+pub(super) fn visible(path: &Path) -> Result<Option<Mount>> {
+    let layers = layers_at(path);
+    let mut layers = layers
+        .map_err(|error| Error::internal(format!("see what is mounted at {}", path.display()), error))?;
+    Ok(layers.pop())
+}

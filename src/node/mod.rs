@@ -1,0 +1,114 @@
+//! The node side of the plugin: what happens on the machine where a volume is used.
+
+mod calls;
+mod failures;
+mod host;
+pub mod mount;
+mod pins;
+mod publish;
+mod ready;
+mod records;
+mod release;
+mod service;
+mod stage;
+mod state_dir;
+mod stats;
+mod unpublish;
+mod unstage;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+pub use service::NodeService;
+
+use crate::attach::Attach;
+use crate::cluster::Cluster;
+use crate::controller::ThisNode;
+use crate::error::{Error, Result};
+use crate::operation::{Locks, Operations};
+use calls::NodeCall;
+use host::Host;
+use mount::{MountWatch, Target, TargetPath, UsageProbe};
+
+/// The settings of the node.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Below which Flocker mounts datasets.
+    pub mount_root: PathBuf,
+    /// Where the records of what is staged are kept.
+    pub state_dir: PathBuf,
+    /// Where the device nodes are that our mounts are named after.
+    pub device_dir: PathBuf,
+    /// How many volumes an orchestrator may put here; 0 leaves it to the orchestrator.
+    pub max_volumes_per_node: i64,
+}
+
+/// What the operations of this node share.
+struct Core {
+    settings: Settings,
+    cluster: Cluster,
+    attach: Attach,
+    locks: Locks,
+    this_node: ThisNode,
+    operations: Operations<NodeCall, ()>,
+    mounts: MountWatch,
+    usage: UsageProbe,
+    host: Mutex<Option<Arc<Host>>>,
+}
+
+impl Core {
+    fn new(settings: Settings, cluster: Cluster, attach: Attach, locks: Locks, this_node: ThisNode) -> Self {
+        let health = cluster.clone();
+        Self {
+            settings,
+            cluster,
+            attach,
+            locks,
+            this_node,
+            operations: Operations::new(Arc::new(move || health.health())),
+            mounts: MountWatch::default(),
+            usage: UsageProbe::default(),
+            host: Mutex::new(None),
+        }
+    }
+
+    /// Returns the host this process may work on, which is one process at a time.
+    ///
+    /// The lock is held until the state directory is owned and everything staged is pinned: no call may be served
+    /// before.
+    async fn host(self: &Arc<Self>) -> Result<Arc<Host>> {
+        let mut slot = self.host.lock().await;
+        if let Some(host) = &*slot {
+            return Ok(Arc::clone(host));
+        }
+        let settings = self.settings.clone();
+        let opened = tokio::task::spawn_blocking(move || Host::open(&settings)).await;
+        let (host, pending) =
+            opened.map_err(|panicked| Error::internal("read the state directory", panicked))??;
+        let host = Arc::new(host);
+        for staged in pending {
+            release::release_later(Arc::clone(self), Arc::clone(&host), staged);
+        }
+        *slot = Some(Arc::clone(&host));
+        Ok(host)
+    }
+
+    /// Follows the symbolic links above a path, which has to have a parent.
+    async fn resolve(&self, field: &'static str, path: TargetPath) -> Result<Target> {
+        let resolved = tokio::task::spawn_blocking(move || path.resolve()).await;
+        let resolved = resolved.map_err(|panicked| Error::internal(format!("look up {field}"), panicked))?;
+        resolved.map_err(|error| Error::from(error).while_doing(field))
+    }
+
+    /// As [`Self::resolve`]; a path whose parent does not exist is nothing.
+    async fn resolve_existing(&self, field: &'static str, path: TargetPath) -> Result<Option<Target>> {
+        let resolved = tokio::task::spawn_blocking(move || path.resolve()).await;
+        match resolved.map_err(|panicked| Error::internal(format!("look up {field}"), panicked))? {
+            Ok(target) => Ok(Some(target)),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(Error::from(error).while_doing(field)),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What tells the mounts of one volume from everybody else's.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::entry::{Device, Mount};
+
+/// Where the plugin's mounts of a volume come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Origin {
+    /// The block device, under a device node of the plugin's own.
+    ///
+    /// Flocker's agent tells mounts apart by the name of their source; under this name ours do not confuse it, and
+    /// whatever is bound from them keeps the name.
+    Alias {
+        /// The device node.
+        node: PathBuf,
+    },
+    /// Flocker's own mount, because the file system does not lie on a block device.
+    Bind {
+        /// The device number of the file system.
+        device: Device,
+        /// The directory of the file system that Flocker mounts.
+        root: PathBuf,
+        /// Where Flocker mounts it: the one mount of all these that is not ours.
+        flocker: PathBuf,
+    },
+}
+
+impl Origin {
+    /// Chooses how to get at the volume that Flocker has mounted, given the device node it would have.
+    pub fn of(flocker: &Mount, node: &Path) -> Origin {
+        if flocker.device.is_block() {
+            Origin::Alias {
+                node: node.to_owned(),
+            }
+        } else {
+            Origin::Bind {
+                device: flocker.device,
+                root: flocker.root.clone(),
+                flocker: flocker.point.clone(),
+            }
+        }
+    }
+
+    /// Tells whether a mount is one of this volume that the plugin made.
+    pub fn owns(&self, mount: &Mount) -> bool {
+        match self {
+            Origin::Alias { node } => Path::new(&mount.source) == node,
+            Origin::Bind {
+                device,
+                root,
+                flocker,
+            } => mount.device == *device && mount.root == *root && mount.point != *flocker,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::table::MountTable;
+    use super::*;
+
+    /// Makes up a mount.
+    pub(crate) fn mounted(source: &str, device: &str, point: &str) -> Mount {
+        let line = format!("70 27 {device} / {point} rw,relatime - ext4 {source} rw\n");
+        MountTable::parse(line.as_bytes()).unwrap().mounts()[0].clone()
+    }
+
+    #[test]
+    fn a_block_device_is_told_by_the_name_of_our_node() {
+        let node = Path::new("/dev/flocker-csi/1");
+        let origin = Origin::of(&mounted("/dev/xvdf", "202:80", "/flocker/1"), node);
+        assert!(origin.owns(&mounted("/dev/flocker-csi/1", "202:80", "/target")));
+        assert!(!origin.owns(&mounted("/dev/flocker-csi/2", "202:80", "/target")));
+        assert!(!origin.owns(&mounted("/dev/xvdf", "202:80", "/target")));
+    }
+
+    #[test]
+    fn without_a_block_device_everything_but_flockers_own_mount_is_ours() {
+        let flocker = mounted("pool/1", "0:52", "/flocker/1");
+        let origin = Origin::of(&flocker, Path::new("/dev/flocker-csi/1"));
+        assert!(origin.owns(&mounted("pool/1", "0:52", "/target")));
+        assert!(!origin.owns(&mounted("pool/2", "0:53", "/target")));
+        assert!(!origin.owns(&flocker));
+    }
+
+    #[test]
+    fn an_origin_survives_being_written_down() {
+        for origin in [
+            Origin::Alias {
+                node: "/dev/flocker-csi/1".into(),
+            },
+            Origin::of(&mounted("pool/1", "0:52", "/flocker/1"), Path::new("/unused")),
+        ] {
+            let text = serde_json::to_string(&origin).unwrap();
+            assert_eq!(serde_json::from_str::<Origin>(&text).unwrap(), origin);
+        }
+    }
+}

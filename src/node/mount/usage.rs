@@ -1,0 +1,248 @@
+//! How full a volume is, asked so that a device that hangs does no harm.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::fs::StatVfs;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// What a file system holds and could hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Its size in bytes, without what it needs for itself.
+    pub total_bytes: u64,
+    /// What is in use, in bytes.
+    pub used_bytes: u64,
+    /// What users other than root may still write, in bytes.
+    pub available_bytes: u64,
+    /// The number of files it can hold.
+    pub total_inodes: u64,
+    /// The number of files it holds.
+    pub used_inodes: u64,
+    /// The number of files it can still take.
+    pub free_inodes: u64,
+}
+
+impl From<StatVfs> for Usage {
+    fn from(status: StatVfs) -> Self {
+        let bytes = |blocks: u64| blocks.saturating_mul(status.f_frsize);
+        Usage {
+            total_bytes: bytes(status.f_blocks),
+            used_bytes: bytes(status.f_blocks.saturating_sub(status.f_bfree)),
+            available_bytes: bytes(status.f_bavail),
+            total_inodes: status.f_files,
+            used_inodes: status.f_files.saturating_sub(status.f_ffree),
+            free_inodes: status.f_ffree,
+        }
+    }
+}
+
+/// Why the usage is not known.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum UsageError {
+    /// The file system does not answer.
+    #[error("the file system at {} has not answered for {} s; its device may hang", .path.display(), .since.as_secs())]
+    Hung {
+        /// The path that was asked for.
+        path: PathBuf,
+        /// How long an answer has been waited for.
+        since: Duration,
+    },
+    /// The file system answered with an error.
+    #[error("cannot get the usage of {}", .path.display())]
+    Failed {
+        /// The path that was asked for.
+        path: PathBuf,
+        /// What the kernel answered.
+        #[source]
+        source: Arc<io::Error>,
+    },
+}
+
+type Answer = Result<Usage, Arc<io::Error>>;
+type Ask = dyn Fn(&Path) -> io::Result<Usage> + Send + Sync;
+
+/// Asks file systems for their usage, with at most one question under way for each dataset.
+#[derive(Clone)]
+pub struct UsageProbe {
+    ask: Arc<Ask>,
+    questions: Arc<Mutex<HashMap<Uuid, Question>>>,
+}
+
+/// A question whose answer has not come yet.
+#[derive(Clone)]
+struct Question {
+    asked: Instant,
+    answer: watch::Receiver<Option<Answer>>,
+}
+
+impl std::fmt::Debug for UsageProbe {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("UsageProbe").finish_non_exhaustive()
+    }
+}
+
+impl Default for UsageProbe {
+    fn default() -> Self {
+        UsageProbe::asking(|path| Ok(rustix::fs::statvfs(path)?.into()))
+    }
+}
+
+impl UsageProbe {
+    fn asking(ask: impl Fn(&Path) -> io::Result<Usage> + Send + Sync + 'static) -> UsageProbe {
+        UsageProbe {
+            ask: Arc::new(ask),
+            questions: Arc::default(),
+        }
+    }
+
+    /// Returns the usage of a dataset mounted at a path, within the given time.
+    ///
+    /// While a question hangs, later ones for the same dataset wait for its answer instead of hanging too: all paths
+    /// of a dataset show the same file system.
+    pub async fn usage(&self, dataset_id: Uuid, path: &Path, within: Duration) -> Result<Usage, UsageError> {
+        let mut question = self
+            .question(dataset_id, path)
+            .map_err(|source| failed(path, Arc::new(source)))?;
+        let answered = tokio::time::timeout(within, question.answer.wait_for(Option::is_some)).await;
+        match answered {
+            Ok(Ok(answer)) => match &*answer {
+                Some(Ok(usage)) => Ok(*usage),
+                Some(Err(error)) => Err(failed(path, error.clone())),
+                None => Err(failed(path, Arc::new(io::ErrorKind::Interrupted.into()))),
+            },
+            Ok(Err(_)) => Err(failed(
+                path,
+                Arc::new(io::Error::other("the thread that asked has ended")),
+            )),
+            Err(_) => Err(UsageError::Hung {
+                path: path.to_owned(),
+                since: question.asked.elapsed(),
+            }),
+        }
+    }
+
+    /// Joins the question under way for a dataset, or asks a new one.
+    fn question(&self, dataset_id: Uuid, path: &Path) -> io::Result<Question> {
+        let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
+        // A question without anybody left to answer it has failed.
+        if let Some(question) = questions
+            .get(&dataset_id)
+            .filter(|question| question.answer.has_changed().is_ok())
+        {
+            return Ok(question.clone());
+        }
+        let (answered, answer) = watch::channel(None);
+        let (ask, path, asked) = (
+            Arc::clone(&self.ask),
+            path.to_owned(),
+            Arc::clone(&self.questions),
+        );
+        // A thread of its own, because the runtime would wait for one of its blocking threads when it stops.
+        std::thread::Builder::new()
+            .name("usage".to_owned())
+            .stack_size(128 * 1024)
+            .spawn(move || {
+                let usage = ask(&path).map_err(Arc::new);
+                asked
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&dataset_id);
+                answered.send_replace(Some(usage));
+            })?;
+        let question = Question {
+            asked: Instant::now(),
+            answer,
+        };
+        questions.insert(dataset_id, question.clone());
+        Ok(question)
+    }
+}
+
+fn failed(path: &Path, source: Arc<io::Error>) -> UsageError {
+    UsageError::Failed {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    const WITHIN: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn the_usage_of_a_real_file_system_adds_up() {
+        let usage = UsageProbe::default()
+            .usage(Uuid::new_v4(), Path::new("/"), LONG)
+            .await
+            .unwrap();
+        assert!(
+            usage.total_bytes > 0 && usage.used_bytes + usage.available_bytes <= usage.total_bytes,
+            "{usage:?}"
+        );
+        assert_eq!(usage.used_inodes + usage.free_inodes, usage.total_inodes);
+    }
+
+    #[tokio::test]
+    async fn a_missing_path_is_an_error_with_its_cause() {
+        let error = UsageProbe::default()
+            .usage(Uuid::new_v4(), Path::new("/missing"), LONG)
+            .await
+            .unwrap_err();
+        let UsageError::Failed { source, .. } = error else {
+            panic!("{error}")
+        };
+        assert_eq!(source.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[tokio::test]
+    async fn a_hanging_device_holds_one_thread_whoever_asks_and_recovers() {
+        let (release, hang) = mpsc::channel::<()>();
+        let (hang, asked) = (Mutex::new(hang), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&asked);
+        let probe = UsageProbe::asking(move |path| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            hang.lock().unwrap().recv().unwrap();
+            Ok(rustix::fs::statvfs(path)?.into())
+        });
+        let dataset_id = Uuid::new_v4();
+        for _ in 0..3 {
+            let error = probe.usage(dataset_id, Path::new("/"), WITHIN).await.unwrap_err();
+            assert!(matches!(error, UsageError::Hung { .. }), "{error}");
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+
+        release.send(()).unwrap();
+        release.send(()).unwrap();
+        probe.usage(dataset_id, Path::new("/"), LONG).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_hanging_device_does_not_delay_another() {
+        let (_never, hang) = mpsc::channel::<()>();
+        let hang = Mutex::new(hang);
+        let probe = UsageProbe::asking(move |path| {
+            if path == Path::new("/proc") {
+                let _ended = hang.lock().unwrap().recv();
+            }
+            Ok(rustix::fs::statvfs(path)?.into())
+        });
+        assert!(
+            probe
+                .usage(Uuid::new_v4(), Path::new("/proc"), WITHIN)
+                .await
+                .is_err()
+        );
+        probe.usage(Uuid::new_v4(), Path::new("/"), LONG).await.unwrap();
+    }
+}

@@ -1,0 +1,134 @@
+//! Whether anybody but the plugin would see a mount.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::entry::Mount;
+use super::lookup::holding;
+use super::table::{MountTable, TableError};
+
+/// The inode number of the initial PID namespace in every Linux (`PROC_PID_INIT_INO`).
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Why a mount at a path would be of no use, or could not be judged.
+#[derive(Debug, thiserror::Error)]
+pub enum VisibilityError {
+    /// The mount would be seen by the plugin alone.
+    #[error(
+        "a volume mounted at {} would be visible to the plugin alone, because {holder} is not shared with the host; \
+         give the plugin that directory with bidirectional mount propagation (Kubernetes: mountPropagation: \
+         Bidirectional; docker and podman: --volume DIR:DIR:rshared; systemd: no PrivateMounts=, ProtectSystem= or the \
+         like; and on the host, if needed: mount --make-rshared {})", .path.display(), .holder.point.display()
+    )]
+    Hidden {
+        /// Where the volume should be mounted.
+        path: PathBuf,
+        /// The mount that holds the path.
+        holder: Box<Mount>,
+    },
+    /// No mount holds the path.
+    #[error("no mount in the table holds {}", .0.display())]
+    NoHolder(PathBuf),
+    /// The mount table could not be read.
+    #[error("cannot tell which mount holds {}", .path.display())]
+    Table {
+        /// Where the volume should be mounted.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        source: TableError,
+    },
+}
+
+/// From where the plugin sees the mounts of the machine; fixed for the life of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vantage {
+    /// It runs in the mount namespace of the host: whatever it mounts is the host's.
+    Host,
+    /// It runs in a mount namespace of its own, or that could not be ruled out.
+    Apart,
+}
+
+impl Vantage {
+    /// Finds out where this process runs.
+    ///
+    /// In a pod, process 1 is the plugin itself, so it must be the host's first: our PID namespace is the initial one.
+    /// `/proc/1/ns/mnt` may be unreadable; instead the root must be the same mount for process 1 and for us, because
+    /// every namespace has mounts of its own.
+    pub fn of_this_process() -> Vantage {
+        let initial =
+            std::fs::metadata("/proc/self/ns/pid").is_ok_and(|found| found.ino() == INITIAL_PID_NAMESPACE);
+        let root = |process| {
+            let table = MountTable::read_of(process).ok()?;
+            Some(table.holding(Path::new("/"))?.id)
+        };
+        let (first, own) = (root("1"), root("thread-self"));
+        if initial && first.is_some() && first == own {
+            Vantage::Host
+        } else {
+            Vantage::Apart
+        }
+    }
+
+    /// Checks that a mount made at a path would be seen by those who are to use it.
+    ///
+    /// The path need not exist but its parent must, and neither may contain a symbolic link.
+    pub fn check(self, path: &Path) -> Result<(), VisibilityError> {
+        if self == Vantage::Host {
+            return Ok(());
+        }
+        let holder = holding(path.parent().unwrap_or(path));
+        let holder = holder.map_err(|source| VisibilityError::Table {
+            path: path.to_owned(),
+            source,
+        })?;
+        match holder {
+            Some(holder) if holder.shared() => Ok(()),
+            Some(holder) => Err(VisibilityError::Hidden {
+                path: path.to_owned(),
+                holder: Box::new(holder),
+            }),
+            None => Err(VisibilityError::NoHolder(path.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{in_own_namespace, share, tmpfs};
+    use super::*;
+
+    #[test]
+    fn a_target_on_a_private_mount_is_refused_with_the_remedy() {
+        in_own_namespace(|scratch| {
+            tmpfs(&scratch.join("volumes"));
+            let error = Vantage::Apart.check(&scratch.join("volumes/target")).unwrap_err();
+            assert!(
+                matches!(&error, VisibilityError::Hidden { holder, .. } if holder.point.ends_with("volumes"))
+            );
+            assert!(error.to_string().contains("Bidirectional"), "{error}");
+        });
+    }
+
+    #[test]
+    fn a_target_on_a_shared_mount_is_accepted() {
+        in_own_namespace(|scratch| {
+            tmpfs(&scratch.join("volumes"));
+            share(&scratch.join("volumes"));
+            Vantage::Apart.check(&scratch.join("volumes/target")).unwrap();
+        });
+    }
+
+    #[test]
+    fn on_the_host_every_mount_counts() {
+        in_own_namespace(|scratch| {
+            tmpfs(&scratch.join("volumes"));
+            Vantage::Host.check(&scratch.join("volumes/target")).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_namespace_of_its_own_is_not_the_host() {
+        assert_eq!(in_own_namespace(|_| Vantage::of_this_process()), Vantage::Apart);
+    }
+}

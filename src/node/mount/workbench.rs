@@ -1,0 +1,274 @@
+//! A private place to finish a mount before it is moved to where it will be seen.
+
+use std::error::Error;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{MountAttrFlags as Attr, MountPropagationFlags, mount_change, mount_move};
+use sys_mount::MountFlags as Sys;
+
+use super::entry::Mount;
+use super::table::{MountTable, TableError};
+use super::unmount::{Patience, unmount_top};
+
+/// Per-mount attributes with the flags of mount(2) that stand for them.
+const FLAGS: [(Attr, Sys); 8] = [
+    (Attr::MOUNT_ATTR_RDONLY, Sys::RDONLY),
+    (Attr::MOUNT_ATTR_NOSUID, Sys::NOSUID),
+    (Attr::MOUNT_ATTR_NODEV, Sys::NODEV),
+    (Attr::MOUNT_ATTR_NOEXEC, Sys::NOEXEC),
+    (Attr::MOUNT_ATTR_NOATIME, Sys::NOATIME),
+    (Attr::MOUNT_ATTR_STRICTATIME, Sys::STRICTATIME),
+    (Attr::MOUNT_ATTR_NODIRATIME, Sys::NODIRATIME),
+    (
+        Attr::MOUNT_ATTR_NOSYMFOLLOW,
+        Sys::from_bits_retain(libc::MS_NOSYMFOLLOW),
+    ),
+];
+
+/// Why a mount could not be prepared, or its remains not cleared away.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkbenchError {
+    /// The kernel refused a step.
+    #[error("cannot {step} {}", .path.display())]
+    Step {
+        /// What was tried.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel answered.
+        #[source]
+        source: io::Error,
+    },
+    /// The mount table could not be read.
+    #[error("cannot look for unfinished mounts in {}", .path.display())]
+    Table {
+        /// The directory of the unfinished mounts.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        source: TableError,
+    },
+}
+
+fn failed<E: Into<io::Error>>(step: &'static str, path: &Path) -> impl FnOnce(E) -> WorkbenchError {
+    move |error| WorkbenchError::Step {
+        step,
+        path: path.to_owned(),
+        source: error.into(),
+    }
+}
+
+/// A directory in which unfinished mounts live, each on a private mount of its own.
+#[derive(Debug, Clone)]
+pub(super) struct Workbench {
+    directory: PathBuf,
+}
+
+impl Workbench {
+    pub(super) fn new(directory: &Path) -> Workbench {
+        Workbench {
+            directory: directory.to_owned(),
+        }
+    }
+
+    /// Binds an open mount to a target, complete with its attributes when it appears there.
+    pub(super) fn bind(&self, root: &OwnedFd, wanted: Attr, target: &Path) -> Result<(), WorkbenchError> {
+        let directory = &self.directory;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        made.map_err(failed("make", directory))?;
+        let place = Place::new(directory)?;
+        let unfinished = place.unfinished();
+        // Through the descriptor, so that it is this very mount whatever has happened to its path.
+        let source = format!("/proc/thread-self/fd/{}", root.as_raw_fd());
+        let bind = sys_mount::Mount::builder().fstype("none").flags(Sys::BIND);
+        bind.mount(source, &unfinished)
+            .map_err(failed("bind the mount to", &unfinished))?;
+        // What this call does not name is cleared, so it names what was inherited too.
+        let flags = Sys::BIND | Sys::REMOUNT | flags_of(wanted);
+        let change = sys_mount::Mount::builder().fstype("none").flags(flags);
+        change
+            .mount("", &unfinished)
+            .map_err(failed("set the flags of", &unfinished))?;
+        mount_move(&unfinished, target).map_err(failed("move the finished mount to", target))
+    }
+
+    /// Unmounts and removes everything in the directory, answering how many mounts there were.
+    pub(super) fn clear(&self) -> Result<usize, WorkbenchError> {
+        let directory = match self.directory.canonicalize() {
+            Ok(directory) => directory,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(failed("look up", &self.directory)(error)),
+        };
+        let table = MountTable::read();
+        let table = table.map_err(|source| WorkbenchError::Table {
+            path: directory.clone(),
+            source,
+        })?;
+        let below = |mount: &&Mount| mount.point.starts_with(&directory) && mount.point != directory;
+        let mut points: Vec<_> = table
+            .mounts()
+            .iter()
+            .filter(below)
+            .map(|mount| &mount.point)
+            .collect();
+        points.sort_by_key(|point| std::cmp::Reverse(point.components().count()));
+        for point in &points {
+            unmount_top(point, Patience::default()).map_err(failed("unmount the unfinished", point))?;
+        }
+        for entry in std::fs::read_dir(&directory)
+            .map_err(failed("list", &directory))?
+            .flatten()
+        {
+            remove_place(&entry.path())?;
+        }
+        Ok(points.len())
+    }
+}
+
+/// The name of the mount under work.
+const UNFINISHED: &str = "unfinished";
+
+/// A directory bound to itself and made private: what is mounted in it spreads nowhere, and can be moved out.
+struct Place {
+    directory: PathBuf,
+}
+
+impl Place {
+    fn new(parent: &Path) -> Result<Place, WorkbenchError> {
+        // Kept, because a temporary directory removes its contents, which may be the data of a volume.
+        let directory = tempfile::tempdir_in(parent)
+            .map_err(failed("make a directory in", parent))?
+            .keep();
+        let place = Place { directory };
+        let path = place.directory.as_path();
+        std::fs::create_dir(place.unfinished()).map_err(failed("make a directory in", path))?;
+        let bind = sys_mount::Mount::builder().fstype("none").flags(Sys::BIND);
+        bind.mount(path, path).map_err(failed("bind to itself", path))?;
+        mount_change(path, MountPropagationFlags::PRIVATE).map_err(failed("make private", path))?;
+        Ok(place)
+    }
+
+    fn unfinished(&self) -> PathBuf {
+        self.directory.join(UNFINISHED)
+    }
+
+    /// Unmounts what is there, the unfinished mount first; there is one only after a failure.
+    fn dismantle(&self) -> Result<(), WorkbenchError> {
+        for path in [self.unfinished(), self.directory.clone()] {
+            match unmount_top(&path, Patience::default()) {
+                Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+                Err(error) => return Err(failed("unmount the unfinished", &path)(error)),
+            }
+        }
+        remove_place(&self.directory)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Err(error) = self.dismantle() {
+            tracing::warn!(
+                path = %self.directory.display(),
+                error = %error,
+                cause = error.source().map(tracing::field::display),
+                "Could not clear away an unfinished mount; the next start will",
+            );
+        }
+    }
+}
+
+/// Removes the directories of a place, never what is in them.
+fn remove_place(place: &Path) -> Result<(), WorkbenchError> {
+    for path in [&place.join(UNFINISHED), place] {
+        match std::fs::remove_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("remove", path)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn flags_of(attributes: Attr) -> Sys {
+    // Without one of them the kernel would keep the access times of the source.
+    let relatime = if attributes.intersects(Attr::MOUNT_ATTR__ATIME) {
+        Sys::empty()
+    } else {
+        Sys::RELATIME
+    };
+    let named = FLAGS
+        .iter()
+        .filter(|(attribute, _)| attributes.contains(*attribute));
+    named.fold(relatime, |flags, (_, flag)| flags | *flag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lookup::layers_at;
+    use super::super::opened::open_mount;
+    use super::super::testing::{in_own_namespace, tmpfs};
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_left_is_cleared() {
+        in_own_namespace(|scratch| {
+            let (source, work) = (scratch.join("source"), scratch.join("work"));
+            tmpfs(&source);
+            std::fs::create_dir(&work).unwrap();
+            let place = Place::new(&work).unwrap();
+            rustix::mount::mount_bind(&source, place.unfinished()).unwrap();
+            std::mem::forget(place);
+
+            let workbench = Workbench::new(&work);
+            assert_eq!(workbench.clear().unwrap(), 2);
+            assert_eq!(std::fs::read_dir(&work).unwrap().count(), 0);
+            assert_eq!(workbench.clear().unwrap(), 0);
+            assert_eq!(layers_at(&source).unwrap().len(), 1);
+        });
+    }
+
+    #[test]
+    fn a_failed_bind_leaves_nothing() {
+        in_own_namespace(|scratch| {
+            let (source, work) = (scratch.join("source"), scratch.join("work"));
+            tmpfs(&source);
+            let source = layers_at(&source).unwrap().pop().unwrap();
+            let root = open_mount(&source).unwrap();
+            let before = MountTable::read().unwrap();
+            let error = Workbench::new(&work)
+                .bind(&root, Attr::empty(), &scratch.join("missing"))
+                .unwrap_err();
+            assert!(
+                error.to_string().starts_with("cannot move the finished mount"),
+                "{error}"
+            );
+            assert_eq!(MountTable::read().unwrap(), before);
+            assert_eq!(std::fs::read_dir(&work).unwrap().count(), 0);
+        });
+    }
+
+    #[test]
+    fn data_in_a_mount_that_cannot_be_cleared_is_kept() {
+        in_own_namespace(|scratch| {
+            let place = Place::new(scratch).unwrap();
+            let file = place.unfinished().join("file");
+            tmpfs(&place.unfinished());
+            std::fs::write(&file, "precious").unwrap();
+            let open = std::fs::File::open(&file).unwrap();
+            drop(place);
+            assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+            drop(open);
+            assert_eq!(Workbench::new(scratch).clear().unwrap(), 2);
+        });
+    }
+
+    #[test]
+    fn nothing_to_clear_is_no_error() {
+        assert_eq!(Workbench::new(Path::new("/nonexistent/work")).clear().unwrap(), 0);
+    }
+}

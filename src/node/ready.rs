@@ -1,0 +1,179 @@
+//! Waiting for Flocker's agent to mount a dataset on this node.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::Core;
+use super::mount::{Mount, MountTable};
+use crate::cluster::Lists;
+use crate::error::{Error, Result};
+use crate::operation::{Context, Phase};
+
+/// How often Flocker is asked again where it has mounted the dataset; the mount itself wakes the waiter.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// How often a fresh file system is looked at; nothing wakes anybody when a directory entry goes.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How long the agent may take to remove `lost+found`; one that died in between never does.
+const TIDYING: Duration = Duration::from_secs(10);
+/// How long the agent may take from there to set the root's mode.
+const OPENING: Duration = Duration::from_secs(1);
+
+impl Core {
+    /// Waits until Flocker's agent has mounted `dataset` on `node`, which is this one, and has finished with it.
+    ///
+    /// Only a mount counts: the agent never removes the directory it once mounted at.
+    pub(super) async fn mounted_here(&self, context: &Context, dataset: Uuid, node: Uuid) -> Result<Mount> {
+        let internal = |error| Error::internal(format!("wait for the mount of dataset {dataset}"), error);
+        let usual = self.settings.mount_root.join(dataset.to_string());
+        let mut changes = self.mounts.subscribe().map_err(internal)?;
+        let mut table = changes.next().await.map_err(internal)?;
+        loop {
+            let reported = self.reported_path(context, dataset, node).await?;
+            let ask_again = Instant::now() + ASK_AGAIN;
+            loop {
+                let found = reported
+                    .iter()
+                    .chain([&usual])
+                    .find_map(|path| flockers_mount(&table, path));
+                if let Some(mount) = found {
+                    let mount = mount.clone();
+                    context.unless_cancelled(settled(mount.point.clone())).await?;
+                    return Ok(mount);
+                }
+                context.enter(Phase::MountedHere {
+                    path: reported.as_ref().unwrap_or(&usual).clone(),
+                });
+                let next = tokio::time::timeout_at(ask_again, changes.next());
+                match context.unless_cancelled(next).await? {
+                    Ok(changed) => table = changed.map_err(internal)?,
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+
+    /// Returns where Flocker says it has mounted the dataset on this node, if it says so.
+    ///
+    /// Before that it checks that the dataset is this node's, so that a mount that will never come is not waited for.
+    async fn reported_path(&self, context: &Context, dataset: Uuid, node: Uuid) -> Result<Option<PathBuf>> {
+        let lists = Lists::CONFIGURATION | Lists::LEASES | Lists::STATE;
+        let snapshot = context.unless_cancelled(self.cluster.fresh(lists)).await??;
+        super::stage::may_use(&snapshot, dataset, node)?;
+        let here = snapshot
+            .states(dataset)
+            .iter()
+            .find(|state| state.primary == Some(node));
+        Ok(here.and_then(|state| state.path.clone()))
+    }
+}
+
+/// Returns the visible mount at a path where Flocker mounts.
+fn flockers_mount<'a>(table: &'a Arc<MountTable>, path: &Path) -> Option<&'a Mount> {
+    table.layers_at(path).pop()
+}
+
+/// Waits, within bounds, until the agent has finished with a fresh file system.
+///
+/// The agent mounts first, then removes `lost+found` and opens the root to everybody, and does neither if somebody
+/// else wrote first. So nobody may be let in before.
+async fn settled(root: PathBuf) {
+    let mut bound = Instant::now() + TIDYING;
+    let mut tidied = false;
+    loop {
+        let look = root.clone();
+        let stage = tokio::task::spawn_blocking(move || freshness(&look))
+            .await
+            .unwrap_or(Freshness::Used);
+        match stage {
+            Freshness::Used => return,
+            Freshness::Untidied => {}
+            Freshness::Closed if tidied => {}
+            Freshness::Closed => {
+                tidied = true;
+                bound = Instant::now() + OPENING;
+            }
+        }
+        if Instant::now() >= bound {
+            tracing::warn!(
+                path = %root.display(),
+                "Flocker's agent has not finished the new file system at {}; it is used as it is",
+                root.display()
+            );
+            return;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Freshness {
+    /// Its root holds nothing but `lost+found`.
+    Untidied,
+    /// It is empty, and only root may write to it.
+    Closed,
+    /// The agent has finished, or somebody has written.
+    Used,
+}
+
+/// Looks at the root of a file system. One that cannot be read is for the next step to report.
+fn freshness(root: &Path) -> Freshness {
+    let Ok(entries) = std::fs::read_dir(root) else {
+        return Freshness::Used;
+    };
+    let names: Vec<_> = entries
+        .take(2)
+        .filter_map(|entry| entry.ok().map(|entry| entry.file_name()))
+        .collect();
+    if names.len() == 1 && names[0] == "lost+found" {
+        return Freshness::Untidied;
+    }
+    let closed = root
+        .metadata()
+        .is_ok_and(|root| root.uid() == 0 && root.mode() & 0o7777 == 0o755);
+    if names.is_empty() && closed {
+        Freshness::Closed
+    } else {
+        Freshness::Used
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_file_system_is_fresh_until_the_agent_has_opened_it() {
+        let root = tempfile::tempdir().unwrap();
+        let set =
+            |mode| std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        set(0o755);
+        std::fs::create_dir(root.path().join("lost+found")).unwrap();
+        assert_eq!(freshness(root.path()), Freshness::Untidied);
+        std::fs::remove_dir(root.path().join("lost+found")).unwrap();
+        assert_eq!(freshness(root.path()), Freshness::Closed);
+        set(0o777);
+        assert_eq!(freshness(root.path()), Freshness::Used);
+        set(0o755);
+        std::fs::write(root.path().join("data"), "").unwrap();
+        assert_eq!(freshness(root.path()), Freshness::Used);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_died_is_not_waited_for_for_ever() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("lost+found")).unwrap();
+        let began = Instant::now();
+        settled(root.path().to_owned()).await;
+        assert!(
+            began.elapsed() >= TIDYING && began.elapsed() < TIDYING * 2,
+            "on the paused clock"
+        );
+    }
+}

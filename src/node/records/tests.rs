@@ -1,0 +1,145 @@
+use super::*;
+use proptest::prelude::*;
+
+fn record(staging_path: &str) -> Record {
+    let (dataset_id, boot_id) = (Uuid::new_v4(), Uuid::new_v4());
+    Record::staging(Path::new(staging_path), "database", dataset_id, boot_id, true)
+}
+
+fn open(root: &tempfile::TempDir) -> (Records, Vec<RecordError>) {
+    Records::open(&root.path().join("stages")).unwrap()
+}
+
+fn only_file(root: &tempfile::TempDir) -> PathBuf {
+    let mut files: Vec<_> = fs::read_dir(root.path().join("stages"))
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    assert_eq!(files.len(), 1);
+    files.remove(0)
+}
+
+#[test]
+fn a_record_survives_the_process_in_every_state() {
+    let root = tempfile::tempdir().unwrap();
+    let mut record = record("/staging");
+    for (progress, origin) in [
+        (Progress::Staging, None),
+        (
+            Progress::Staged,
+            Some(Origin::Alias {
+                node: "/dev/flocker-csi/1".into(),
+            }),
+        ),
+        (Progress::ReleasePending, None),
+    ] {
+        (record.progress, record.origin) = (progress, origin);
+        open(&root).0.write(&record).unwrap();
+        let (records, damaged) = open(&root);
+        assert!(damaged.is_empty());
+        assert_eq!(
+            records.get(record.dataset_id, Path::new("/staging")),
+            Some(record.clone())
+        );
+    }
+    only_file(&root);
+}
+
+#[test]
+fn one_dataset_may_be_staged_at_several_paths() {
+    let root = tempfile::tempdir().unwrap();
+    let (one, mut two) = (record("/one"), record("/two"));
+    two.dataset_id = one.dataset_id;
+    let (records, _) = open(&root);
+    records.write(&one).unwrap();
+    records.write(&two).unwrap();
+    assert_eq!(
+        records.select(|record| record.dataset_id == one.dataset_id),
+        [one.clone(), two.clone()]
+    );
+    records.remove(one.dataset_id, &one.staging_path).unwrap();
+    records.remove(one.dataset_id, &one.staging_path).unwrap();
+    assert_eq!(open(&root).0.select(|_| true), [two]);
+}
+
+#[test]
+fn damaged_files_are_named_and_kept_and_the_others_read() {
+    let root = tempfile::tempdir().unwrap();
+    let record = record("/staging");
+    open(&root).0.write(&record).unwrap();
+    let stages = root.path().join("stages");
+    for content in ["", "{", "[]", "{\"version\":1,\"record\":{}}", "\u{0}"] {
+        fs::write(stages.join("torn.json"), content).unwrap();
+        let (records, damaged) = open(&root);
+        assert_eq!(records.select(|_| true), std::slice::from_ref(&record));
+        assert!(
+            matches!(&damaged[..], [RecordError::Damaged { .. }]),
+            "{content:?}: {damaged:?}"
+        );
+        assert!(damaged[0].to_string().contains("torn.json"), "{}", damaged[0]);
+        assert!(stages.join("torn.json").exists());
+    }
+}
+
+#[test]
+fn a_record_of_a_newer_release_says_so() {
+    let root = tempfile::tempdir().unwrap();
+    open(&root);
+    fs::write(
+        root.path().join("stages/future.json"),
+        "{\"version\":2,\"more\":true}",
+    )
+    .unwrap();
+    let (_, damaged) = open(&root);
+    assert!(
+        damaged[0]
+            .to_string()
+            .contains("has version 2, but this flocker-csi reads version 1"),
+        "{}",
+        damaged[0]
+    );
+}
+
+#[test]
+fn an_unknown_field_is_not_ignored() {
+    let root = tempfile::tempdir().unwrap();
+    open(&root).0.write(&record("/staging")).unwrap();
+    let file = only_file(&root);
+    let text = fs::read_to_string(&file)
+        .unwrap()
+        .replace("\"volume_id\"", "\"new\": 1, \"volume_id\"");
+    fs::write(&file, text).unwrap();
+    assert!(matches!(&open(&root).1[..], [RecordError::Damaged { .. }]));
+}
+
+#[test]
+fn a_copied_record_is_not_believed() {
+    let root = tempfile::tempdir().unwrap();
+    let record = record("/staging");
+    open(&root).0.write(&record).unwrap();
+    let file = only_file(&root);
+    fs::copy(&file, file.with_file_name("copy.json")).unwrap();
+    let (records, damaged) = open(&root);
+    assert_eq!(records.select(|_| true), [record]);
+    assert!(matches!(&damaged[..], [RecordError::Misplaced { .. }]));
+}
+
+#[test]
+fn what_a_killed_process_did_not_finish_is_removed() {
+    let root = tempfile::tempdir().unwrap();
+    open(&root);
+    fs::write(root.path().join("stages/.new-abc"), "{\"vers").unwrap();
+    let (records, damaged) = open(&root);
+    assert!(damaged.is_empty() && records.select(|_| true).is_empty());
+    assert_eq!(fs::read_dir(root.path().join("stages")).unwrap().count(), 0);
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_files_never_panic(content in prop::collection::vec(any::<u8>(), 0..200)) {
+        let root = tempfile::tempdir().unwrap();
+        open(&root);
+        fs::write(root.path().join("stages/any.json"), content).unwrap();
+        prop_assert_eq!(open(&root).1.len(), 1);
+    }
+}

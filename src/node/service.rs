@@ -1,0 +1,301 @@
+//! The Node service: fields are checked here, and the work is handed to the operation that does it.
+
+use std::sync::Arc;
+
+use csi_proto::v1::node_server::Node;
+use csi_proto::v1::node_service_capability::rpc::Type;
+use csi_proto::v1::node_service_capability::{Rpc, Type as Kind};
+use csi_proto::v1::{
+    NodeExpandVolumeRequest, NodeExpandVolumeResponse, NodeGetCapabilitiesRequest,
+    NodeGetCapabilitiesResponse, NodeGetInfoRequest, NodeGetInfoResponse, NodeGetVolumeStatsRequest,
+    NodeGetVolumeStatsResponse, NodePublishVolumeRequest, NodePublishVolumeResponse, NodeServiceCapability,
+    NodeStageVolumeRequest, NodeStageVolumeResponse, NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse,
+    NodeUnstageVolumeRequest, NodeUnstageVolumeResponse,
+};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::calls::{NodeCall, Publish, Stage, Unpublish, Unstage};
+use super::mount::TargetPath;
+use super::publish::publish;
+use super::stage::stage;
+use super::stats::stats;
+use super::unpublish::unpublish;
+use super::unstage::unstage;
+use super::{Core, Settings};
+use crate::attach::Attach;
+use crate::capability::{AccessMode, Capability};
+use crate::cluster::Cluster;
+use crate::controller::ThisNode;
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Situation};
+use crate::operation::Locks;
+use crate::volume::{NODE_CONTEXT_KEY, dataset_of};
+
+/// What the node announces.
+const CAPABILITIES: [Type; 4] = [
+    Type::StageUnstageVolume,
+    Type::GetVolumeStats,
+    Type::VolumeCondition,
+    Type::SingleNodeMultiWriter,
+];
+
+/// The CSI Node service.
+#[derive(Clone)]
+pub struct NodeService {
+    core: Arc<Core>,
+}
+
+impl NodeService {
+    /// Makes the service of this node.
+    pub fn new(settings: Settings, cluster: Cluster, this_node: ThisNode) -> Self {
+        let locks = Locks::default();
+        let attach = Attach::new(cluster.clone(), locks.clone());
+        Self {
+            core: Arc::new(Core::new(settings, cluster, attach, locks, this_node)),
+        }
+    }
+
+    /// Takes possession of the state directory and pins again what is staged, before anything is served.
+    ///
+    /// A directory that another process owns is no failure: Node calls say so until that process has gone.
+    pub async fn restore(&self) {
+        if let Err(error) = self.core.host().await {
+            tracing::warn!(error = %error.chain(), "Node calls are refused for the time being");
+        }
+    }
+
+    /// Ends what waits, and waits for the end of what mounts. Nothing is unmounted.
+    pub async fn stop(&self) {
+        self.core.operations.stop().await;
+    }
+
+    async fn stage(
+        &self,
+        deadline: Deadline,
+        request: NodeStageVolumeRequest,
+    ) -> Result<NodeStageVolumeResponse> {
+        let volume_id = required("volume_id", request.volume_id)?;
+        let staging = path("staging_target_path", request.staging_target_path)?;
+        Capability::parse_for_mount(request.volume_capability.as_ref(), false)?;
+        let dataset = known(&volume_id)?;
+        let takes_lease = !request.publish_context.contains_key(NODE_CONTEXT_KEY);
+        let (core, host) = (Arc::clone(&self.core), self.core.host().await?);
+        let work = Stage {
+            volume_id,
+            dataset,
+            staging,
+            takes_lease,
+        };
+        let call = NodeCall::Stage(work.clone());
+        self.core
+            .operations
+            .run(call, deadline, |context| stage(core, host, context, work))
+            .await?;
+        Ok(NodeStageVolumeResponse {})
+    }
+
+    async fn unstage(
+        &self,
+        deadline: Deadline,
+        request: NodeUnstageVolumeRequest,
+    ) -> Result<NodeUnstageVolumeResponse> {
+        let volume_id = required("volume_id", request.volume_id)?;
+        let staging = path("staging_target_path", request.staging_target_path)?;
+        let (core, host) = (Arc::clone(&self.core), self.core.host().await?);
+        let opposite = staging.clone();
+        self.core
+            .operations
+            .cancel(deadline, |call, _| call.stages(opposite.as_path()))
+            .await?;
+        let work = Unstage { volume_id, staging };
+        let call = NodeCall::Unstage(work.clone());
+        self.core
+            .operations
+            .run(call, deadline, |context| unstage(core, host, context, work))
+            .await?;
+        Ok(NodeUnstageVolumeResponse {})
+    }
+
+    async fn publish(
+        &self,
+        deadline: Deadline,
+        request: NodePublishVolumeRequest,
+    ) -> Result<NodePublishVolumeResponse> {
+        let volume_id = required("volume_id", request.volume_id)?;
+        let target = path("target_path", request.target_path)?;
+        let capability = Capability::parse_for_mount(request.volume_capability.as_ref(), request.readonly)?;
+        if request.staging_target_path.is_empty() {
+            let text = format!(
+                "staging_target_path is empty: volume {volume_id} has to be staged with NodeStageVolume, and the path of \
+                 that given here"
+            );
+            return Err(Error::new(Situation::NotStaged, text));
+        }
+        let staging = path("staging_target_path", request.staging_target_path)?;
+        let dataset = known(&volume_id)?;
+        let (core, host) = (Arc::clone(&self.core), self.core.host().await?);
+        let work = Publish {
+            volume_id,
+            dataset,
+            staging,
+            target,
+            flags: capability.mount_flags,
+            single_target: capability.access_mode == AccessMode::SingleTarget,
+        };
+        let call = NodeCall::Publish(work.clone());
+        self.core
+            .operations
+            .run(call, deadline, |context| publish(core, host, context, work))
+            .await?;
+        Ok(NodePublishVolumeResponse {})
+    }
+
+    async fn unpublish(
+        &self,
+        deadline: Deadline,
+        request: NodeUnpublishVolumeRequest,
+    ) -> Result<NodeUnpublishVolumeResponse> {
+        let volume_id = required("volume_id", request.volume_id)?;
+        let target = path("target_path", request.target_path)?;
+        let (core, host) = (Arc::clone(&self.core), self.core.host().await?);
+        let opposite = target.clone();
+        self.core
+            .operations
+            .cancel(deadline, |call, _| call.publishes(opposite.as_path()))
+            .await?;
+        let work = Unpublish { volume_id, target };
+        let call = NodeCall::Unpublish(work.clone());
+        self.core
+            .operations
+            .run(call, deadline, |context| unpublish(core, host, context, work))
+            .await?;
+        Ok(NodeUnpublishVolumeResponse {})
+    }
+
+    async fn stats(&self, request: NodeGetVolumeStatsRequest) -> Result<NodeGetVolumeStatsResponse> {
+        let volume_id = required("volume_id", request.volume_id)?;
+        let volume_path = required("volume_path", request.volume_path)?;
+        let host = self.core.host().await?;
+        stats(
+            &self.core,
+            &host,
+            NodeGetVolumeStatsRequest {
+                volume_id,
+                volume_path,
+                ..Default::default()
+            },
+        )
+        .await
+    }
+
+    async fn info(&self, deadline: Deadline) -> Result<NodeGetInfoResponse> {
+        let this_node = tokio::time::timeout_at(deadline.answer_by(), (self.core.this_node)()).await;
+        let node = this_node.unwrap_or_else(|_| {
+            let text =
+                "this node's UUID is not known yet: Flocker has not told it; set node_id or node_id_file";
+            Err(Error::new(Situation::FlockerUnavailable, text))
+        })?;
+        Ok(NodeGetInfoResponse {
+            node_id: node.to_string(),
+            max_volumes_per_node: self.core.settings.max_volumes_per_node,
+            accessible_topology: None,
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl Node for NodeService {
+    async fn node_stage_volume(
+        &self,
+        request: Request<NodeStageVolumeRequest>,
+    ) -> Result<Response<NodeStageVolumeResponse>, Status> {
+        let deadline = Deadline::from_metadata(request.metadata());
+        Ok(Response::new(self.stage(deadline, request.into_inner()).await?))
+    }
+
+    async fn node_unstage_volume(
+        &self,
+        request: Request<NodeUnstageVolumeRequest>,
+    ) -> Result<Response<NodeUnstageVolumeResponse>, Status> {
+        let deadline = Deadline::from_metadata(request.metadata());
+        Ok(Response::new(self.unstage(deadline, request.into_inner()).await?))
+    }
+
+    async fn node_publish_volume(
+        &self,
+        request: Request<NodePublishVolumeRequest>,
+    ) -> Result<Response<NodePublishVolumeResponse>, Status> {
+        let deadline = Deadline::from_metadata(request.metadata());
+        Ok(Response::new(self.publish(deadline, request.into_inner()).await?))
+    }
+
+    async fn node_unpublish_volume(
+        &self,
+        request: Request<NodeUnpublishVolumeRequest>,
+    ) -> Result<Response<NodeUnpublishVolumeResponse>, Status> {
+        let deadline = Deadline::from_metadata(request.metadata());
+        Ok(Response::new(
+            self.unpublish(deadline, request.into_inner()).await?,
+        ))
+    }
+
+    async fn node_get_volume_stats(
+        &self,
+        request: Request<NodeGetVolumeStatsRequest>,
+    ) -> Result<Response<NodeGetVolumeStatsResponse>, Status> {
+        Ok(Response::new(self.stats(request.into_inner()).await?))
+    }
+
+    async fn node_expand_volume(
+        &self,
+        _request: Request<NodeExpandVolumeRequest>,
+    ) -> Result<Response<NodeExpandVolumeResponse>, Status> {
+        let text = "NodeExpandVolume is not offered: Flocker cannot change the size of a dataset";
+        Err(Error::new(Situation::Unimplemented, text).into())
+    }
+
+    async fn node_get_capabilities(
+        &self,
+        _request: Request<NodeGetCapabilitiesRequest>,
+    ) -> Result<Response<NodeGetCapabilitiesResponse>, Status> {
+        let announced = CAPABILITIES.map(|capability| NodeServiceCapability {
+            r#type: Some(Kind::Rpc(Rpc {
+                r#type: capability.into(),
+            })),
+        });
+        Ok(Response::new(NodeGetCapabilitiesResponse {
+            capabilities: announced.into(),
+        }))
+    }
+
+    async fn node_get_info(
+        &self,
+        request: Request<NodeGetInfoRequest>,
+    ) -> Result<Response<NodeGetInfoResponse>, Status> {
+        let deadline = Deadline::from_metadata(request.metadata());
+        Ok(Response::new(self.info(deadline).await?))
+    }
+}
+
+fn required(field: &str, value: String) -> Result<String> {
+    if value.is_empty() {
+        return Err(Error::new(
+            Situation::InvalidArgument,
+            format!("{field} is empty"),
+        ));
+    }
+    Ok(value)
+}
+
+fn path(field: &str, value: String) -> Result<TargetPath> {
+    TargetPath::parse(&required(field, value)?).map_err(|error| Error::from(error).while_doing(field))
+}
+
+/// Returns the dataset of a volume id; any other string is the id of no volume.
+fn known(volume_id: &str) -> Result<Uuid> {
+    dataset_of(volume_id).ok_or_else(|| {
+        let text = format!("volume {volume_id:?} does not exist: a volume id is a lower-case UUID");
+        Error::new(Situation::UnknownVolume, text)
+    })
+}

@@ -1,0 +1,174 @@
+//! `NodeStageVolume`: the dataset that Flocker has mounted here becomes a mount of ours.
+//!
+//! The order is what keeps data safe. The record is on the disk before anything is mounted, so that a process that is
+//! killed leaves nothing unknown. The pin comes before the last look at Flocker, so that what that look says stays
+//! true: from the pin on the agent cannot unmount the dataset here, and so no other node can get it.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::Core;
+use super::calls::Stage;
+use super::host::{Host, Staged};
+use super::mount::{Mount, Target};
+use super::records::Record;
+use crate::attach::unknown;
+use crate::cluster::{Lists, Snapshot};
+use crate::error::{Error, Result, Situation};
+use crate::operation::Context;
+use crate::status::is_final;
+
+/// How often staging starts over when Flocker's mount is replaced under it.
+const RESTARTS: u32 = 5;
+
+/// Stages a volume. A final error leaves nothing of it behind.
+pub(super) async fn stage(core: Arc<Core>, host: Arc<Host>, context: Context, stage: Stage) -> Result<()> {
+    context.about(stage.dataset);
+    let staging = core.resolve("staging_target_path", stage.staging.clone()).await?;
+    let work = Staging {
+        core: &core,
+        host: &host,
+        context: &context,
+        stage: &stage,
+        staging: &staging,
+    };
+    let ended = work.run().await;
+    match ended {
+        Err(error) if is_final(error.situation()) => match work.undo().await {
+            Ok(()) => Err(error),
+            // A final answer would promise that nothing is left, so the orchestrator has to come back.
+            Err(left) => Err(Error::new(
+                Situation::Busy,
+                format!("{}; and undoing it failed: {}", error.chain(), left.chain()),
+            )),
+        },
+        ended => ended,
+    }
+}
+
+struct Staging<'a> {
+    core: &'a Arc<Core>,
+    host: &'a Arc<Host>,
+    context: &'a Context,
+    stage: &'a Stage,
+    staging: &'a Target,
+}
+
+impl Staging<'_> {
+    async fn run(&self) -> Result<()> {
+        if self.already_staged().await? {
+            return Ok(());
+        }
+        let node = self.context.unless_cancelled((self.core.this_node)()).await??;
+        self.write_record().await?;
+        if self.stage.takes_lease {
+            self.core
+                .attach
+                .attach(self.context, self.stage.dataset, node)
+                .await?;
+        }
+        for _ in 0..=RESTARTS {
+            let flocker = self
+                .core
+                .mounted_here(self.context, self.stage.dataset, node)
+                .await?;
+            self.context.caller_waiting().await?;
+            if self.mount(&flocker, node).await? {
+                return Ok(());
+            }
+        }
+        Err(Error::new(
+            Situation::Busy,
+            format!(
+                "Flocker unmounted volume {} {RESTARTS} times while it was being staged; try again",
+                self.stage.volume_id
+            ),
+        ))
+    }
+
+    /// Whether everything is as a successful call would leave it; that needs no Flocker.
+    async fn already_staged(&self) -> Result<bool> {
+        let (dataset, staging) = (self.stage.dataset, self.staging.clone());
+        let _guard = self.core.locks.lock(self.context, dataset).await?;
+        self.host
+            .blocking(move |host| host.is_sound(dataset, &staging))
+            .await
+    }
+
+    async fn write_record(&self) -> Result<()> {
+        let _guard = self.core.locks.lock(self.context, self.stage.dataset).await?;
+        let record = Record::staging(
+            self.staging.path(),
+            &self.stage.volume_id,
+            self.stage.dataset,
+            self.host.boot_id(),
+            self.stage.takes_lease,
+        );
+        self.host.blocking(move |host| host.write_record(&record)).await
+    }
+
+    /// Pins Flocker's mount, checks the right to it, and mounts the alias; `false` when Flocker's mount has changed.
+    async fn mount(&self, flocker: &Mount, node: Uuid) -> Result<bool> {
+        let dataset = self.stage.dataset;
+        let _guard = self.core.locks.lock(self.context, dataset).await?;
+        let pinned = flocker.clone();
+        if !self.host.blocking(move |host| host.pin(dataset, &pinned)).await? {
+            return Ok(false);
+        }
+        let snapshot = self
+            .core
+            .cluster
+            .fresh(Lists::CONFIGURATION | Lists::LEASES)
+            .await?;
+        may_use(&snapshot, dataset, node)?;
+        if !self.context.is_wanted() {
+            // Nothing is mounted for nobody; the next pass waits for somebody, without the lock.
+            return Ok(false);
+        }
+        let (flocker, staging) = (flocker.clone(), self.staging.clone());
+        self.host
+            .blocking(move |host| host.mount_alias(dataset, &flocker, &staging))
+            .await
+    }
+
+    async fn undo(&self) -> Result<()> {
+        let staged = Staged {
+            dataset: self.stage.dataset,
+            staging: self.staging.path().to_owned(),
+        };
+        self.core.clear(self.context, self.host, &staged).await
+    }
+}
+
+/// Checks that the dataset is this node's at Flocker: lease, primary, and not deleted.
+pub(super) fn may_use(snapshot: &Snapshot, dataset: Uuid, node: Uuid) -> Result<()> {
+    let refuse = |text: String| Err(Error::new(Situation::NotStaged, text));
+    let Some(configured) = snapshot.live_dataset(dataset) else {
+        return Err(unknown(dataset));
+    };
+    match snapshot.lease(dataset) {
+        Some(lease) if lease.node_uuid == node => {}
+        Some(lease) => {
+            return refuse(format!(
+                "volume {dataset} is not attached to this node, {node}: node {} holds its lease; unpublish it there and \
+                 publish it to this node first",
+                lease.node_uuid
+            ));
+        }
+        None => {
+            return refuse(format!(
+                "volume {dataset} is not attached to this node, {node}: nobody holds its lease; call \
+                 ControllerPublishVolume first"
+            ));
+        }
+    }
+    if configured.primary == node {
+        Ok(())
+    } else {
+        refuse(format!(
+            "volume {dataset} is leased to this node, {node}, but Flocker was told to move it to node {}; publish it again",
+            configured.primary
+        ))
+    }
+}

@@ -1,0 +1,76 @@
+//! `NodeUnpublishVolume`: our mount at a target goes, and the empty directory with it.
+
+use std::sync::Arc;
+
+use super::Core;
+use super::calls::Unpublish;
+use super::host::{Host, visible};
+use super::mount::{Mount, Origin, Patience, Target, TargetError, unmount_owned};
+use crate::error::{Error, Result, Situation};
+use crate::operation::Context;
+use crate::volume::dataset_of;
+
+/// Unpublishes a volume. What is not published counts as unpublished.
+pub(super) async fn unpublish(
+    core: Arc<Core>,
+    host: Arc<Host>,
+    context: Context,
+    unpublish: Unpublish,
+) -> Result<()> {
+    let target = match core.resolve_existing("target_path", unpublish.target).await? {
+        Some(target) if target.exists() => target,
+        Some(_) | None => return Ok(()),
+    };
+    let volume_id = unpublish.volume_id;
+    let dataset = host
+        .dataset_of_volume(&volume_id)
+        .or_else(|| dataset_of(&volume_id));
+    let _guard = match dataset {
+        Some(dataset) => {
+            context.about(dataset);
+            Some(core.locks.lock(&context, dataset).await?)
+        }
+        None => None,
+    };
+    host.blocking(move |host| {
+        let origins = dataset
+            .map(|dataset| host.origins_of(dataset))
+            .unwrap_or_default();
+        clear_target(&target, &volume_id, &origins)
+    })
+    .await
+}
+
+fn clear_target(target: &Target, volume_id: &str, origins: &[Origin]) -> Result<()> {
+    let path = target.path();
+    let top = visible(path)?;
+    if let Some(top) = &top {
+        let Some(origin) = origins.iter().find(|origin| origin.owns(top)) else {
+            return Err(foreign(target, volume_id, top));
+        };
+        unmount_owned(path, origin, Patience::default())
+            .map_err(|error| Error::from(error).while_doing(format!("volume {volume_id}")))?;
+    }
+    match target.remove_directory() {
+        // Without a mount of ours there, what is in the directory was never in the volume.
+        Err(TargetError::NotEmpty(_)) if top.is_none() => {
+            let text = format!(
+                "volume {volume_id} is not mounted at {}, and the directory there is not empty, so it is left alone; \
+                 look at what is in it",
+                path.display()
+            );
+            Err(Error::new(Situation::ForeignMount, text))
+        }
+        removed => Ok(removed?),
+    }
+}
+
+fn foreign(target: &Target, volume_id: &str, found: &Mount) -> Error {
+    Error::new(
+        Situation::ForeignMount,
+        format!(
+            "{} does not hold volume {volume_id} but {found}, which is not ours and is left alone",
+            target.path().display()
+        ),
+    )
+}

@@ -1,0 +1,276 @@
+use std::net::UdpSocket;
+use std::path::Path;
+use std::sync::Mutex;
+
+use openssl::asn1::Asn1Time;
+use openssl::hash::MessageDigest;
+use openssl::pkey::PKey;
+use openssl::rsa::Rsa;
+use openssl::x509::{X509, X509NameBuilder};
+use tempfile::TempDir;
+
+use super::*;
+
+const ERA: Uuid = Uuid::from_u128(0xe4a);
+const OTHER_ERA: Uuid = Uuid::from_u128(0xe4b);
+const ONE: Uuid = Uuid::from_u128(1);
+const TWO: Uuid = Uuid::from_u128(2);
+
+/// A Flocker whose answers a test decides.
+#[derive(Clone, Default)]
+struct FakeFlocker {
+    answers: Arc<Mutex<Answers>>,
+}
+
+#[derive(Default)]
+struct Answers {
+    /// `None`: it cannot be reached.
+    node: Option<Option<Uuid>>,
+    /// How often it answers "no such node" before that.
+    not_yet: usize,
+    nodes: Vec<Node>,
+    asked: usize,
+}
+
+impl FakeFlocker {
+    fn named(node: Uuid) -> Self {
+        let flocker = Self::default();
+        flocker.answers.lock().unwrap().node = Some(Some(node));
+        flocker
+    }
+
+    fn without_an_answer() -> Self {
+        let flocker = Self::default();
+        flocker.answers.lock().unwrap().node = Some(None);
+        flocker
+    }
+
+    fn asked(&self) -> usize {
+        self.answers.lock().unwrap().asked
+    }
+}
+
+impl Directory for FakeFlocker {
+    fn node_by_era(&self, era: Uuid) -> BoxFuture<'_, Result<Option<Uuid>>> {
+        assert_eq!(era, ERA);
+        let mut answers = self.answers.lock().unwrap();
+        answers.asked += 1;
+        let answer = match answers.node {
+            None => Err(Error::new(Situation::FlockerUnavailable, "connection refused")),
+            Some(_) if answers.asked <= answers.not_yet => Ok(None),
+            Some(node) => Ok(node),
+        };
+        async { answer }.boxed()
+    }
+
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<Node>>> {
+        let nodes = self.answers.lock().unwrap().nodes.clone();
+        async { Ok(nodes) }.boxed()
+    }
+}
+
+struct Machine {
+    directory: TempDir,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let machine = Self {
+            directory: TempDir::new().unwrap(),
+        };
+        machine.write("boot_id", &format!("{ERA}\n"));
+        machine
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    fn sources(&self) -> Sources {
+        Sources {
+            node_id: None,
+            node_id_file: self.path("node-id"),
+            node_certificate: self.path("node.crt"),
+            boot_id_file: self.path("boot_id"),
+            state_dir: self.path("state"),
+        }
+    }
+
+    fn identity(&self, flocker: &FakeFlocker) -> NodeIdentity {
+        NodeIdentity::new(self.sources(), flocker.clone())
+    }
+
+    fn remember(&self, node: Uuid, era: Uuid) {
+        Remembered::new(node, era).write(&self.path("state")).unwrap();
+    }
+
+    fn remembered(&self) -> Option<Remembered> {
+        Remembered::read(&self.path("state"))
+    }
+}
+
+fn certificate(common_name: &str) -> String {
+    let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
+    let mut name = X509NameBuilder::new().unwrap();
+    name.append_entry_by_nid(openssl::nid::Nid::COMMONNAME, common_name)
+        .unwrap();
+    let name = name.build();
+    let mut certificate = X509::builder().unwrap();
+    certificate.set_subject_name(&name).unwrap();
+    certificate.set_issuer_name(&name).unwrap();
+    certificate.set_pubkey(&key).unwrap();
+    certificate
+        .set_not_before(&Asn1Time::days_from_now(0).unwrap())
+        .unwrap();
+    certificate
+        .set_not_after(&Asn1Time::days_from_now(1).unwrap())
+        .unwrap();
+    certificate.sign(&key, MessageDigest::sha256()).unwrap();
+    String::from_utf8(certificate.build().to_pem().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_set_counts_whatever_flocker_says() {
+    let (machine, flocker) = (Machine::new(), FakeFlocker::named(TWO));
+    let set = NodeIdentity::new(
+        Sources {
+            node_id: Some(ONE),
+            ..machine.sources()
+        },
+        flocker.clone(),
+    );
+    assert_eq!(set.resolve().await.unwrap(), ONE);
+    machine.write("node-id", &format!(" {ONE}\n"));
+    assert_eq!(machine.identity(&flocker).resolve().await.unwrap(), ONE);
+    assert_eq!(flocker.asked(), 0);
+}
+
+#[tokio::test]
+async fn a_file_without_a_uuid_is_a_mistake_and_not_an_absence() {
+    let (machine, flocker) = (Machine::new(), FakeFlocker::named(TWO));
+    machine.write("node-id", "node-1\n");
+    let error = machine.identity(&flocker).resolve().await.unwrap_err();
+    assert!(
+        error
+            .chain()
+            .contains("should hold the UUID of this node and holds \"node-1\""),
+        "{}",
+        error.chain()
+    );
+    assert!(check(&machine.sources()).is_err());
+}
+
+#[tokio::test]
+async fn flocker_is_asked_once_for_all_and_its_answer_remembered() {
+    let (machine, flocker) = (Machine::new(), FakeFlocker::named(ONE));
+    let identity = machine.identity(&flocker);
+    let answers = futures::future::join_all((0..10).map(|_| identity.resolve())).await;
+    assert!(
+        answers
+            .into_iter()
+            .all(|answer| answer.is_ok_and(|node| node == ONE))
+    );
+    assert_eq!(flocker.asked(), 1);
+    assert_eq!(machine.remembered(), Some(Remembered::new(ONE, ERA)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_has_not_reported_yet_is_waited_for() {
+    let (machine, flocker) = (Machine::new(), FakeFlocker::named(ONE));
+    flocker.answers.lock().unwrap().not_yet = 5;
+    machine.remember(TWO, OTHER_ERA);
+    assert_eq!(machine.identity(&flocker).resolve().await.unwrap(), ONE);
+}
+
+#[tokio::test]
+async fn a_start_without_flocker_believes_what_flocker_said_last() {
+    for era in [ERA, OTHER_ERA] {
+        let (machine, flocker) = (Machine::new(), FakeFlocker::default());
+        machine.remember(TWO, era);
+        machine.write("node.crt", "not read");
+        assert_eq!(machine.identity(&flocker).resolve().await.unwrap(), TWO);
+        assert_eq!(machine.remembered(), Some(Remembered::new(TWO, era)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn flockers_answer_replaces_a_belief_as_soon_as_it_is_there() {
+    let (machine, flocker) = (Machine::new(), FakeFlocker::default());
+    machine.remember(TWO, OTHER_ERA);
+    let identity = machine.identity(&flocker);
+    assert_eq!(identity.resolve().await.unwrap(), TWO);
+    flocker.answers.lock().unwrap().node = Some(Some(ONE));
+    tokio::time::advance(CONFIRM_EVERY).await;
+    assert_eq!(identity.resolve().await.unwrap(), ONE);
+    assert_eq!(machine.remembered(), Some(Remembered::new(ONE, ERA)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_agents_certificate_is_believed_when_nothing_better_is_known() {
+    for flocker in [FakeFlocker::default(), FakeFlocker::without_an_answer()] {
+        let machine = Machine::new();
+        machine.write("node.crt", &certificate(&format!("node-{ONE}")));
+        assert_eq!(machine.identity(&flocker).resolve().await.unwrap(), ONE);
+        assert_eq!(machine.remembered(), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_of_somebody_else_says_nothing() {
+    let (machine, flocker) = (Machine::new(), FakeFlocker::without_an_answer());
+    machine.write("node.crt", &certificate("control-service"));
+    let error = machine.identity(&flocker).resolve().await.unwrap_err();
+    assert_eq!(error.situation(), Situation::NodeNotReporting);
+    assert!(error.chain().contains(&ERA.to_string()), "{}", error.chain());
+}
+
+#[tokio::test]
+async fn without_flocker_and_any_hint_the_error_says_where_was_looked() {
+    let (machine, flocker) = (Machine::new(), FakeFlocker::default());
+    let error = machine.identity(&flocker).resolve().await.unwrap_err();
+    assert_eq!(error.situation(), Situation::FlockerUnavailable);
+    for part in ["connection refused", "node-id", "node.crt", "node_id is not set"] {
+        assert!(error.chain().contains(part), "{}", error.chain());
+    }
+}
+
+#[test]
+fn only_an_address_that_is_ours_alone_names_a_node() {
+    let node = |uuid, host: &str| Node {
+        uuid,
+        host: host.to_owned(),
+    };
+    let foreign = [
+        node(ONE, "192.0.2.1"),
+        node(TWO, "127.0.0.1"),
+        node(TWO, "0.0.0.0"),
+        node(ONE, "a.name"),
+    ];
+    assert_eq!(hints::at_an_address_of_ours(&foreign), None);
+    if let Some(ours) = address_of_this_machine() {
+        let nodes = [node(ONE, "192.0.2.1"), node(TWO, &ours)];
+        assert_eq!(hints::at_an_address_of_ours(&nodes), Some(TWO));
+        let shared = [node(ONE, &ours), node(TWO, &ours)];
+        assert_eq!(hints::at_an_address_of_ours(&shared), None);
+    }
+}
+
+/// Returns the address from which this machine would reach others, if it has one; nothing is sent.
+fn address_of_this_machine() -> Option<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip().to_string())
+}
+
+#[test]
+fn what_is_remembered_survives_being_unreadable() {
+    let machine = Machine::new();
+    assert_eq!(Remembered::read(Path::new("/nowhere")), None);
+    machine.remember(ONE, ERA);
+    machine.write("state/node.json", "{");
+    assert_eq!(machine.remembered(), None);
+}

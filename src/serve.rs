@@ -1,0 +1,289 @@
+//! `flocker-csi serve`: the plugin, put together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flocker_client::Credentials;
+use futures::FutureExt;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::attach::Attach;
+use crate::cluster::{Cluster, Flocker, Lists};
+use crate::config::{Config, ListScope};
+use crate::controller::{self, ControllerService, Scope, ThisNode};
+use crate::embedded::announce;
+use crate::error;
+use crate::failure::Failure;
+use crate::identity::IdentityService;
+use crate::node::mount::{MountTable, Vantage};
+use crate::node::{self, NodeService};
+use crate::node_identity::{self, NodeIdentity, Sources};
+use crate::operation::Locks;
+use crate::server::{self, Endpoint, Health, Listener, Part, ServeError, Services};
+use crate::signals::StopSignals;
+
+/// How long calls that have begun may take to end when the plugin stops.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long a stop may take in all.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// How often the health of Flocker is passed on to the health service. Flocker is not asked for it.
+const HEALTH_EVERY: Duration = Duration::from_secs(2);
+
+/// Runs the plugin until SIGTERM or SIGINT.
+///
+/// # Errors
+/// The configuration is wrong, the endpoint cannot be listened on, the server fails, or the stop takes too long.
+pub async fn run(config: Config) -> Result<(), Failure> {
+    let mut signals = StopSignals::listen()?;
+    let mut plugin = Plugin::start(config).await?;
+    announce(format_args!("serving on {}", plugin.endpoint()));
+    tokio::select! {
+        signal = signals.next() => tracing::info!("Stopping, because of {signal}"),
+        failure = plugin.failed() => return Err(failure),
+    }
+    plugin.stop().await
+}
+
+/// Checks what can be checked without serving: that the files which the settings name are what they should be.
+///
+/// # Errors
+/// [`Failure::Configuration`] with everything that is wrong.
+pub async fn check(config: &Config) -> Result<Credentials, Failure> {
+    let (flocker, sources) = (config.flocker.clone(), sources(config));
+    let check = move || {
+        let credentials = Credentials::load(&flocker.cluster_cert, &flocker.user_cert, &flocker.user_key);
+        let node = node_identity::check(&sources).map_err(|error| error.chain());
+        match (credentials, node) {
+            (Ok(credentials), Ok(())) => {
+                if credentials.key_readable_by_others() {
+                    let key = flocker.user_key.display();
+                    tracing::warn!("The key {key} can be read by others: chmod 0600 {key}");
+                }
+                Ok(credentials)
+            }
+            (credentials, node) => {
+                let credentials = credentials.err().map(|error| error::chain(&error));
+                Err(Failure::Configuration(
+                    credentials.into_iter().chain(node.err()).collect(),
+                ))
+            }
+        }
+    };
+    tokio::task::spawn_blocking(check)
+        .await
+        .map_err(|error| Failure::while_doing("check the configuration", &error))?
+}
+
+/// A running plugin.
+///
+/// Dropping it ends it as a crash would; [`Self::stop`] ends it in good order. Either way nothing is unmounted.
+pub struct Plugin {
+    endpoint: Endpoint,
+    serving: JoinHandle<Result<(), ServeError>>,
+    shutdown: CancellationToken,
+    controller: Option<ControllerService>,
+    node: Option<NodeService>,
+}
+
+impl Plugin {
+    /// Starts the plugin; it serves when this returns.
+    ///
+    /// # Errors
+    /// [`Failure::Configuration`] when a file is not what it should be, [`Failure::Failed`] when the endpoint cannot
+    /// be listened on.
+    pub async fn start(config: Config) -> Result<Self, Failure> {
+        let credentials = check(&config).await?;
+        let listener = Listener::bind(&config.plugin.endpoint)
+            .await
+            .map_err(|error| Failure::of(&error))?;
+        let flocker = flocker_client::Settings {
+            server_name: config.flocker.server_name.clone(),
+            ..flocker_client::Settings::new(config.flocker.control_service.clone(), credentials)
+        };
+        let cluster = Cluster::new(Flocker::new(flocker), config.flocker.takeover_grace);
+        let identity = NodeIdentity::new(sources(&config), cluster.clone());
+        let this_node = this_node(&identity);
+        let controller = config
+            .mode
+            .serves_controller()
+            .then(|| controller(&config, &cluster, &this_node));
+        let node = config
+            .mode
+            .serves_node()
+            .then(|| node(&config, &cluster, &this_node));
+        if let Some(node) = &node {
+            warn_if_hidden().await;
+            // Whatever is staged is pinned again before anybody can ask for anything.
+            node.restore().await;
+        }
+        let health = Health::new(controller.is_some(), node.is_some()).await;
+        let services = Services {
+            identity: IdentityService::new(config.plugin.driver_name.clone()),
+            controller: controller.clone(),
+            node: node.clone(),
+        };
+        let shutdown = CancellationToken::new();
+        let endpoint = listener.endpoint().clone();
+        tokio::spawn(
+            shutdown
+                .clone()
+                .run_until_cancelled_owned(pass_health_on(cluster.clone(), health.clone())),
+        );
+        let serving = tokio::spawn(server::run(listener, services, health, shutdown.clone(), DRAIN));
+        let first_look = first_look(
+            cluster,
+            (node.is_some() || of_one_node(&config)).then_some(identity),
+        );
+        tokio::spawn(shutdown.clone().run_until_cancelled_owned(first_look));
+        Ok(Self {
+            endpoint,
+            serving,
+            shutdown,
+            controller,
+            node,
+        })
+    }
+
+    /// Returns where the plugin serves.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Waits until the server fails, which it need never do.
+    pub async fn failed(&mut self) -> Failure {
+        match (&mut self.serving).await {
+            Ok(Ok(())) => Failure::Failed("the gRPC server ended without having been asked to".to_owned()),
+            Ok(Err(error)) => Failure::of(&error),
+            Err(error) => Failure::while_doing("go on serving", &error),
+        }
+    }
+
+    /// Stops in good order: no new calls, a while for those that have begun, then the rest is told to stop.
+    ///
+    /// Volumes stay staged and published.
+    ///
+    /// # Errors
+    /// The server failed, or something did not stop within ten seconds.
+    pub async fn stop(mut self) -> Result<(), Failure> {
+        self.shutdown.cancel();
+        let stop = async {
+            let served = (&mut self.serving).await;
+            if let Some(controller) = &self.controller {
+                controller.stop().await;
+            }
+            if let Some(node) = &self.node {
+                node.stop().await;
+            }
+            match served {
+                Ok(served) => served.map_err(|error| Failure::of(&error)),
+                Err(error) => Err(Failure::while_doing("stop serving", &error)),
+            }
+        };
+        tokio::time::timeout(STOP_WITHIN, stop)
+            .await
+            .unwrap_or_else(|_elapsed| {
+                Err(Failure::Failed(format!(
+                    "could not stop in good order within {STOP_WITHIN:?}"
+                )))
+            })
+    }
+}
+
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        self.serving.abort();
+    }
+}
+
+fn sources(config: &Config) -> Sources {
+    Sources::new(
+        config.node.node_id,
+        config.node.node_id_file.clone(),
+        config.node.state_dir.clone(),
+    )
+}
+
+fn this_node(identity: &NodeIdentity) -> ThisNode {
+    let identity = identity.clone();
+    Arc::new(move || {
+        let identity = identity.clone();
+        async move { identity.resolve().await }.boxed()
+    })
+}
+
+fn of_one_node(config: &Config) -> bool {
+    config.plugin.list_scope == ListScope::Node
+}
+
+fn controller(config: &Config, cluster: &Cluster, this_node: &ThisNode) -> ControllerService {
+    let settings = controller::Settings {
+        driver_name: config.plugin.driver_name.clone(),
+        namespace: config.plugin.namespace(),
+        scope: if of_one_node(config) {
+            Scope::Node(Arc::clone(this_node))
+        } else {
+            Scope::Cluster
+        },
+        provision_wait: config.plugin.provision_wait,
+        sizes: config.plugin.sizes(),
+        pools: config.pools.clone(),
+        state_dir: Some(config.node.state_dir.clone()),
+    };
+    let locks = Locks::default();
+    let attach = Attach::new(cluster.clone(), locks.clone());
+    ControllerService::new(settings, cluster.clone(), attach, locks)
+}
+
+fn node(config: &Config, cluster: &Cluster, this_node: &ThisNode) -> NodeService {
+    let settings = node::Settings {
+        mount_root: config.node.mount_root.clone(),
+        state_dir: config.node.state_dir.clone(),
+        device_dir: config.plugin.device_dir.clone(),
+        max_volumes_per_node: i64::from(config.plugin.max_volumes_per_node),
+    };
+    NodeService::new(settings, cluster.clone(), Arc::clone(this_node))
+}
+
+/// Warns when nothing that is mounted here can be seen by anybody else, as every target would then be refused.
+async fn warn_if_hidden() {
+    let hidden = tokio::task::spawn_blocking(|| {
+        let shared = |table: MountTable| table.mounts().iter().any(|mount| mount.shared());
+        Vantage::of_this_process() == Vantage::Apart && !MountTable::read().is_ok_and(shared)
+    });
+    if hidden.await.unwrap_or(false) {
+        tracing::warn!(
+            "No mount here is shared with the host, so no volume can be published: give the plugin the directory of \
+             the targets with bidirectional mount propagation"
+        );
+    }
+}
+
+/// Tells early, in the log, whether Flocker can be reached and which node this is.
+async fn first_look(cluster: Cluster, identity: Option<NodeIdentity>) {
+    let looked = match identity {
+        Some(identity) => identity.resolve().await.map(drop),
+        None => cluster.fresh(Lists::NODES).await.map(drop),
+    };
+    if let Err(error) = looked {
+        tracing::warn!(error = %error.chain(), "Flocker cannot be used yet; calls that need it will try again");
+    }
+}
+
+/// Keeps the health service up to date with how Flocker last answered.
+///
+/// The plugin as a whole stays healthy: restarting it does not bring Flocker back.
+async fn pass_health_on(cluster: Cluster, health: Health) {
+    let mut ticks = tokio::time::interval(HEALTH_EVERY);
+    let mut told = true;
+    loop {
+        ticks.tick().await;
+        let healthy = cluster.is_healthy().unwrap_or(true);
+        if healthy != told {
+            health.set(Part::Controller, healthy).await;
+            health.set(Part::Node, healthy).await;
+            told = healthy;
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What `grpc.health.v1` answers.
+
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+
+/// A thing whose health can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The plugin as a whole, which the health protocol calls by the empty name.
+    Plugin,
+    /// `csi.v1.Identity`.
+    Identity,
+    /// `csi.v1.Controller`.
+    Controller,
+    /// `csi.v1.Node`.
+    Node,
+}
+
+impl Part {
+    const ALL: [Self; 4] = [Self::Plugin, Self::Identity, Self::Controller, Self::Node];
+
+    /// Returns the name by which clients ask for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plugin => "",
+            Self::Identity => "csi.v1.Identity",
+            Self::Controller => "csi.v1.Controller",
+            Self::Node => "csi.v1.Node",
+        }
+    }
+}
+
+/// The health of the plugin and its services; clones share it.
+#[derive(Clone, Debug)]
+pub struct Health {
+    reporter: HealthReporter,
+    services: Vec<Part>,
+}
+
+impl Health {
+    /// Returns the health of a plugin with these services beside Identity, all of them serving.
+    pub async fn new(controller: bool, node: bool) -> Self {
+        let is_served = |part: &Part| match part {
+            Part::Plugin | Part::Identity => true,
+            Part::Controller => controller,
+            Part::Node => node,
+        };
+        let services = Part::ALL.into_iter().filter(is_served).collect();
+        let health = Self {
+            reporter: HealthReporter::new(),
+            services,
+        };
+        for part in Part::ALL {
+            health.set(part, true).await;
+        }
+        health
+    }
+
+    /// Says whether a part serves; a service that is not there is left out.
+    pub async fn set(&self, part: Part, serving: bool) {
+        if self.services.contains(&part) {
+            let status = if serving {
+                ServingStatus::Serving
+            } else {
+                ServingStatus::NotServing
+            };
+            self.reporter.set_service_status(part.name(), status).await;
+        }
+    }
+
+    /// Tells those who watch that nothing serves any more, and ends their calls.
+    pub(super) async fn close(mut self) {
+        for part in self.services {
+            self.reporter
+                .set_service_status(part.name(), ServingStatus::NotServing)
+                .await;
+            self.reporter.clear_service_status(part.name()).await;
+        }
+    }
+
+    pub(super) fn server(&self) -> HealthServer<HealthService> {
+        HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()))
+    }
+}

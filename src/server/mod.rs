@@ -1,0 +1,111 @@
+//! The gRPC server: one endpoint, the services of CSI on it, health and reflection.
+
+pub mod authority;
+mod calls;
+mod connection;
+pub mod endpoint;
+mod health;
+mod listener;
+mod reflection;
+mod socket;
+
+use std::future;
+use std::time::Duration;
+
+use csi_proto::v1::controller_server::{Controller, ControllerServer};
+use csi_proto::v1::identity_server::{Identity, IdentityServer};
+use csi_proto::v1::node_server::{Node, NodeServer};
+use thiserror::Error;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+pub use endpoint::{Endpoint, ParseEndpointError};
+pub use health::{Health, Part};
+pub use listener::{BindError, Listener};
+pub use socket::SocketError;
+
+use calls::CallLayer;
+use connection::Signals;
+
+/// How long a call that was aborted may take to notice.
+const ABORT_GRACE: Duration = Duration::from_secs(1);
+
+/// The services of CSI that one process offers, as its mode says.
+#[derive(Clone, Debug)]
+pub struct Services<I, C, N> {
+    /// Identity, which every process offers.
+    pub identity: I,
+    /// Controller, unless the mode is `node`.
+    pub controller: Option<C>,
+    /// Node, unless the mode is `controller`.
+    pub node: Option<N>,
+}
+
+/// Why serving ended, or never began.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The descriptors of the services cannot be offered for reflection.
+    #[error("cannot describe the services")]
+    Reflection(#[source] tonic_reflection::server::Error),
+    /// The server failed.
+    #[error("the gRPC server failed")]
+    Server(#[source] tonic::transport::Error),
+}
+
+/// Serves on `listener` until `shutdown` is cancelled, and returns when all calls have ended.
+///
+/// Then the endpoint is given up at once, calls that have begun may end within `grace`, and whoever is still
+/// connected after that is disconnected, its calls dropped. Clients that come and go as they like are no error.
+///
+/// # Errors
+///
+/// Fails when the services cannot be described, and when the server cannot go on.
+pub async fn run<I: Identity, C: Controller, N: Node>(
+    listener: Listener,
+    services: Services<I, C, N>,
+    health: Health,
+    shutdown: CancellationToken,
+    grace: Duration,
+) -> Result<(), ServeError> {
+    let reflection = reflection::describe(&names(&services)).map_err(ServeError::Reflection)?;
+    let signals = Signals {
+        drain: shutdown.clone(),
+        abort: CancellationToken::new(),
+    };
+    // However this ends, also by being dropped, no connection outlives it.
+    let abort = signals.abort.clone().drop_guard();
+    tracing::info!(endpoint = %listener.endpoint(), "Serving on {}", listener.endpoint());
+    let serving = Server::builder()
+        .layer(CallLayer)
+        .add_service(IdentityServer::new(services.identity))
+        .add_optional_service(services.controller.map(ControllerServer::new))
+        .add_optional_service(services.node.map(NodeServer::new))
+        .add_service(health.server())
+        .add_service(reflection.v1)
+        .add_service(reflection.v1alpha)
+        // The connections end with the signal, and the server drains for having been given one.
+        .serve_with_incoming_shutdown(listener.connections(signals), future::pending());
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => return ended.map_err(ServeError::Server),
+        () = shutdown.cancelled() => health.close().await,
+    }
+    if let Ok(ended) = timeout(grace, &mut serving).await {
+        return ended.map_err(ServeError::Server);
+    }
+    tracing::warn!("Calls were still running {grace:?} after the stop was asked for; they are dropped");
+    drop(abort);
+    match timeout(ABORT_GRACE, serving).await {
+        Ok(ended) => ended.map_err(ServeError::Server),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Returns the names of the services that are offered.
+fn names<I, C, N>(services: &Services<I, C, N>) -> Vec<&'static str> {
+    let mut names = vec![Part::Identity.name()];
+    names.extend(services.controller.is_some().then_some(Part::Controller.name()));
+    names.extend(services.node.is_some().then_some(Part::Node.name()));
+    names
+}

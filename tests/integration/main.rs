@@ -1,0 +1,12 @@
+//! Integration tests.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy.toml allows it in test functions; this is for what they have in common"
+)]
+
+mod controller;
+mod recorder;
+mod serving;
+mod streams;
+mod support;

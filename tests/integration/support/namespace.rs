@@ -1,0 +1,44 @@
+//! A mount namespace for each test.
+
+use std::future::Future;
+use std::panic::resume_unwind;
+use std::thread;
+use std::time::Duration;
+
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+use tokio::runtime::Builder;
+use tokio::time::timeout;
+
+/// No test takes this long, unless something waits for what never comes.
+const LONGEST: Duration = Duration::from_secs(180);
+
+/// Runs a test on a runtime whose threads share mounts with each other and with nobody else.
+///
+/// Within, `/` is a shared mount, as it is on a host. The mounts end with the namespace, and that with the test.
+pub(crate) fn in_own_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    let run = move || {
+        enter_own_namespace();
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async { timeout(LONGEST, test()).await.expect("the test ends in time") });
+    };
+    let name = thread::current().name().unwrap_or("test").to_owned();
+    if let Err(panic) = thread::Builder::new().name(name).spawn(run).unwrap().join() {
+        resume_unwind(panic);
+    }
+}
+
+#[allow(
+    unsafe_code,
+    reason = "the descriptor table, which is what makes unshare unsafe, stays shared"
+)]
+fn enter_own_namespace() {
+    // SAFETY: without CLONE_FILES every descriptor stays valid in every thread.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }.expect("these tests need root");
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+    mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC).unwrap();
+}

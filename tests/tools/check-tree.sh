@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Reads every file of the repository for what no compiler looks at: files that have grown past one idea, what was left
+# over from work in progress, keys, and things that are true on one machine only; and lints the scripts and the Go code.
+#
+# usage: check-tree.sh
+. "$(dirname -- "$0")/lib.sh"
+
+readonly CODE_LINES=400 TEST_LINES=700
+
+failed=0
+passed=0
+
+# verdict WHAT PROBLEMS: one line for a check, and a line for each problem.
+verdict() {
+    if [[ $2 == "" ]]; then
+        say "  ok      $1"
+        passed=$((passed + 1))
+    else
+        say "  FAILED  $1"
+        say "            ${2//$'\n'/$'\n'            }"
+        failed=$((failed + 1))
+    fi
+}
+
+# What is in the repository or about to be; a deleted file is still listed until it is committed.
+files() {
+    git ls-files --cached --others --exclude-standard -- "$@" | sort -u | while read -r file; do
+        [[ ! -f $file ]] || printf '%s\n' "$file"
+    done
+}
+
+# found PATTERN FILES...: lines that match. The patterns are written so that they do not match themselves.
+found() {
+    local pattern=$1
+    shift
+    files "$@" | xargs -d '\n' -r grep -nEI -e "$pattern" -- || true
+}
+
+too_long() {
+    local file lines limit
+    files '*.rs' '*.sh' '*.py' '*.go' | while read -r file; do
+        limit=$CODE_LINES
+        [[ ! $file =~ (^|/)tests?(/|\.rs$|_) ]] || limit=$TEST_LINES
+        lines=$(wc -l <"$file")
+        ((lines <= limit)) || say "$file: $lines lines, at most $limit"
+    done
+}
+
+not_executable() {
+    files '*.sh' .ci/run | while read -r file; do
+        [[ $file == tests/tools/lib.sh || -x $file ]] || say "$file"
+    done
+}
+
+go_code() {
+    gofmt -l tests/tools/go
+    local module
+    for module in old new; do
+        (cd "tests/tools/go/$module" && go vet . flocker-csi.test/walkthrough 2>&1) || true
+    done
+}
+
+cd "$ROOT"
+scripts=$(files '*.sh' .ci/run)
+verdict "no file is longer than one idea" "$(too_long)"
+verdict "nothing is left over" "$(found '\b(todo|unimplemented|dbg)!|\b(FIX[M]E|TOD[O]|XX[X]|HAC[K])\b|^(<<<<<<<|>>>>>>>) ' \
+    '*.rs' '*.sh' '*.py' '*.go' '*.proto' '*.toml' Makefile)"
+verdict "no private key" "$(found 'BEGIN ([A-Z]+ )?PRIVATE KE[Y]-----$')"
+verdict "nothing is true on one machine only" "$(found '/wor[k]/|/roo[t]/|\.\./share[d]|GOPROX[Y]=|--index-ur[l]')"
+verdict "scripts can be executed" "$(not_executable)"
+verdict "shellcheck" "$(xargs -d '\n' shellcheck --format gcc <<<"$scripts" || true)"
+verdict "gofmt and go vet" "$(go_code)"
+say "$passed passed, $failed failed"
+((failed == 0))

@@ -1,0 +1,182 @@
+# Common ground of the scripts in this directory: where things are, processes that are always stopped again, waiting
+# with a deadline, and a mount namespace with a scratch directory that leaves nothing behind. Meant to be sourced.
+# shellcheck shell=bash
+
+set -euo pipefail
+
+ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
+# Where `make tools` puts what is installed for the tests.
+TOOLS=${TOOLS:-$ROOT/target/tools}
+# The program under test: the one build that `make demo` and `make test` share.
+FLOCKER_CSI=${FLOCKER_CSI:-${CARGO_TARGET_DIR:-$ROOT/target}/debug/flocker-csi}
+
+# The settings of whoever runs the tests are not those of the tests.
+unset "${!FLOCKER_CSI_@}" CSI_ENDPOINT
+
+# Scratch directory of this run, set by `in_own_namespace`.
+WORK=
+# Processes started by `start`, by name.
+declare -A PIDS=()
+
+say() { printf '%s\n' "$@"; }
+
+die() {
+    printf '%s: %s\n' "$(basename -- "$0")" "$*" >&2
+    exit 1
+}
+
+# need FILE HOW: stops unless FILE can be executed; HOW says where it comes from.
+need() {
+    [[ -x $1 ]] || die "$1 is missing; $2"
+}
+
+need_program() { need "$FLOCKER_CSI" "build it with: cargo build --locked"; }
+need_tool() { need "$TOOLS/bin/$1" "install it with: make tools"; }
+
+# in_own_namespace "$@": runs the calling script again in a mount namespace of its own, in which every mount is shared
+# as on a host under systemd, and gives it $WORK. That is a tmpfs: its size is a promise and takes no room, devices work
+# on it wherever TMPDIR is, and it goes with the namespace.
+in_own_namespace() {
+    if [[ ${OUTER_NAMESPACE:-} == "" || $OUTER_NAMESPACE == "$(readlink /proc/self/ns/mnt)" ]]; then
+        [[ $(id -u) == 0 ]] || die "mounting needs root: run it with sudo"
+        OUTER_NAMESPACE=$(readlink /proc/self/ns/mnt)
+        export OUTER_NAMESPACE
+        exec unshare --mount --propagation private -- "$BASH" "$0" "$@"
+    fi
+    mount --make-rshared /
+    WORK=$(mktemp --directory --suffix=.flocker-csi)
+    trap clean_up EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    mount -t tmpfs -o mode=0700,size=256g flocker-csi-test "$WORK"
+    mkdir "$WORK/log"
+}
+
+clean_up() {
+    local status=$? name log
+    # Whatever happens from here on, and whoever has stopped reading: it goes through to the end.
+    set +e
+    trap '' INT TERM PIPE
+    for name in "${!PIDS[@]}"; do
+        kill -TERM "${PIDS[$name]}" 2>/dev/null
+        if ! wait_until 15 ended "$name"; then
+            say "$name did not stop when asked to: killed"
+            kill -KILL "${PIDS[$name]}" 2>/dev/null
+            status=1
+        fi
+        wait "${PIDS[$name]}" 2>/dev/null
+    done
+    if [[ $status != 0 ]]; then
+        for log in "$WORK"/log/*; do
+            [[ -s $log ]] || continue
+            say "--- end of $(basename -- "$log") ---"
+            tail -n 40 -- "$log"
+        done
+    fi
+    leave_nothing || status=1
+    umount --lazy "$WORK"
+    rmdir -- "$WORK"
+    exit "$status"
+}
+
+# Loop devices outlive mounts, namespaces and processes, so what is left of them is a failure, and is taken away.
+leave_nothing() {
+    local mounts device backing clean=0
+    mounts=$(mounts_below "$WORK")
+    if [[ -n $mounts ]]; then
+        say "mounts left behind:" "$mounts"
+        # The last one made is on top.
+        tac <<<"$mounts" | while read -r mount; do umount --lazy -- "$mount"; done
+        clean=1
+    fi
+    while read -r device backing; do
+        [[ $backing == "$WORK"/* ]] || continue
+        say "loop device left behind: $device of $backing"
+        losetup --detach "$device"
+        clean=1
+    done < <(attached_loop_devices)
+    return "$clean"
+}
+
+mounts_below() { awk -v under="$1/" 'index($5, under) == 1 { print $5 }' /proc/self/mountinfo; }
+
+attached_loop_devices() {
+    local backing
+    for backing in /sys/block/loop*/loop/backing_file; do
+        [[ -r $backing ]] || continue
+        printf '/dev/%s %s\n' "$(cut -d/ -f4 <<<"$backing")" "$(cat "$backing")"
+    done
+}
+
+# start NAME COMMAND...: runs it in the background, its output in a log that is shown if the script fails. It is told to
+# end when the script is gone, however that came about.
+start() {
+    local name=$1
+    shift
+    setpriv --pdeathsig TERM -- "$@" >"$WORK/log/$name" 2>&1 </dev/null &
+    PIDS[$name]=$!
+}
+
+# stop NAME: asks it to end and fails unless it does so by itself, in time and with exit code 0.
+stop() {
+    local name=$1 code=0
+    kill -TERM "${PIDS[$name]}" 2>/dev/null || true
+    wait_until 20 ended "$name" || die "$name did not stop within 20 s of SIGTERM"
+    wait "${PIDS[$name]}" || code=$?
+    unset "PIDS[$name]"
+    [[ $code == 0 ]] || die "$name stopped with exit code $code, not 0"
+}
+
+# A process that has ended but was not waited for is a zombie.
+ended() {
+    local state
+    state=$(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/${PIDS[$1]}/status" 2>/dev/null) || return 0
+    [[ $state == "" || $state == Z ]]
+}
+
+# wait_until SECONDS COMMAND...: repeats COMMAND until it succeeds; fails past the deadline.
+wait_until() {
+    local deadline=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        ((SECONDS < deadline)) || return 1
+        sleep 0.05
+    done
+}
+
+# wait_for NAME WHAT COMMAND...: waits until COMMAND succeeds for the process NAME; stops the script when that process
+# ends before, or when it takes too long.
+wait_for() {
+    local name=$1 what=$2
+    shift 2
+    wait_until 30 ended_or "$name" "$@" || die "$name: waited 30 s in vain for: $what"
+    ! ended "$name" || die "$name ended before this: $what"
+}
+
+ended_or() {
+    local name=$1
+    shift
+    "$@" || ended "$name"
+}
+
+# probe ADDRESS: one Identity.Probe, ADDRESS being unix:///abs or tcp://HOST:PORT.
+probe() {
+    case $1 in
+    unix://*) "$TOOLS/bin/grpcurl" -plaintext -max-time 2 -unix "${1#unix://}" csi.v1.Identity/Probe ;;
+    tcp://*) "$TOOLS/bin/grpcurl" -plaintext -max-time 2 "${1#tcp://}" csi.v1.Identity/Probe ;;
+    *) die "cannot probe $1" ;;
+    esac
+}
+
+# start_standalone ENDPOINT ADDRESS: the plugin and an embedded Flocker in one process, in $WORK; ENDPOINT is passed as
+# it is, ADDRESS is the same place as `probe` takes it.
+start_standalone() {
+    start standalone env -C "$WORK" "$FLOCKER_CSI" standalone \
+        --data-dir "$WORK/data" --state-dir "$WORK/state" --device-dir "$WORK/dev" --endpoint "$1"
+    wait_for standalone "Probe answers at $2" probe "$2"
+}
+
+# free_port: a TCP port of 127.0.0.1 that nobody listens on.
+free_port() {
+    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}

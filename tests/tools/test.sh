@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Runs every test there is, fastest first, and closes with a table of what ran and how long it took. A part that fails
+# does not keep the others from running; a part that cannot run has failed.
+#
+# usage: test.sh [PART...]
+# Without arguments all of it; with arguments these parts and what they need, and the table names what was left out.
+. "$(dirname -- "$0")/lib.sh"
+
+readonly PARTS=(
+    format tree dependencies preflight clippy docs build cargo-test go-clients-build
+    grpcurl grpcio csi-sanity csi-sanity-split clients csc demo leftovers
+)
+# What a part answers that had nothing to run with; only csc may, which no registry has.
+readonly SKIPPED=77
+# A test that hangs must not take the time of the whole run with it.
+readonly CARGO_TEST_TIMEOUT=45m
+
+# Parts that run the program: they bring `build` with them, and fail at once when that failed.
+readonly RUN_PROGRAM=" grpcurl grpcio csi-sanity csi-sanity-split clients csc demo "
+
+as_root() {
+    if [[ $(id -u) == 0 ]]; then
+        "$@"
+    else
+        sudo --preserve-env=TOOLS,FLOCKER_CSI,CARGO_TARGET_DIR,TMPDIR "$@"
+    fi
+}
+
+format() {
+    if cargo fmt --all --check -- --files-with-diff; then
+        say "every file is formatted"
+    else
+        say "these files are not formatted as rustfmt.toml says: run cargo fmt --all"
+        return 1
+    fi
+}
+tree() { tests/tools/check-tree.sh; }
+dependencies() { python3 tests/tools/check_dependencies.py; }
+preflight() { as_root tests/tools/preflight.sh; }
+clippy() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
+docs() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked; }
+build() { cargo build --locked && built=yes; }
+cargo_test() { timeout --foreground --kill-after=10s "$CARGO_TEST_TIMEOUT" cargo test --workspace --locked; }
+go_clients_build() { make --no-print-directory clients; }
+grpcurl() { as_root tests/tools/grpcurl.sh; }
+grpcio() { as_root tests/tools/grpcio.sh; }
+csi_sanity() { as_root tests/tools/csi-sanity.sh standalone; }
+csi_sanity_split() { as_root tests/tools/csi-sanity.sh split; }
+clients() { as_root tests/tools/clients.sh; }
+demo() { as_root tests/tools/demo-check.sh; }
+
+csc() {
+    local csc=${CSC:-}
+    [[ $csc != "" ]] || csc=$(type -P csc) || true
+    if [[ $csc == "" ]]; then
+        NOTE="no csc on PATH and none named by CSC=; the recorded streams and the Go clients stand in for it"
+        say "not run: $NOTE"
+        return "$SKIPPED"
+    fi
+    NOTE="run with $csc"
+    as_root tests/tools/walkthrough.sh "$csc"
+}
+
+leftovers() {
+    tests/tools/snapshot.sh >"$RUN/after"
+    if diff --unified=0 "$RUN/before" "$RUN/after" >"$RUN/difference"; then
+        say "loop devices, mounts and /dev/flocker-csi are as they were"
+        return 0
+    fi
+    say "the tests left this behind (+) or took this away (-):"
+    grep '^[+-][^+-]' "$RUN/difference"
+    return 1
+}
+
+# duration SECONDS
+duration() { printf '%dm%02ds' $(($1 / 60)) $(($1 % 60)); }
+
+# part NAME: runs it and writes its line of the table.
+part() {
+    local name=$1 began=$SECONDS result code=0
+    say "" "==> $name"
+    NOTE=
+    if [[ $RUN_PROGRAM == *" $name "* && $built == no ]]; then
+        say "not run: the program could not be built"
+        code=1
+    else
+        "${name//-/_}" </dev/null || code=$?
+    fi
+    case $code in
+    0) result=ok passed=$((passed + 1)) ;;
+    "$SKIPPED") result=skipped skipped=$((skipped + 1)) ;;
+    *)
+        result=FAILED failed=$((failed + 1))
+        say "==> $name failed with exit code $code"
+        ;;
+    esac
+    printf '%-18s %-8s %7s  %s\n' "$name" "$result" "$(duration $((SECONDS - began)))" "$NOTE" >>"$RUN/table"
+}
+
+cd "$ROOT"
+if [[ $# == 0 ]]; then set -- "${PARTS[@]}"; fi
+for name in "$@"; do
+    [[ " ${PARTS[*]} " == *" $name "* ]] || die "there is no part $name; there are: ${PARTS[*]}"
+    [[ $RUN_PROGRAM != *" $name "* ]] || set -- "$@" build
+done
+RUN=$(mktemp --directory --suffix=.flocker-csi)
+trap 'rm -rf -- "$RUN"' EXIT
+tests/tools/snapshot.sh >"$RUN/before"
+built=no
+passed=0
+failed=0
+skipped=0
+for name in "${PARTS[@]}"; do
+    if [[ " $* " == *" $name "* ]]; then
+        part "$name"
+    else
+        printf '%-18s left out\n' "$name" >>"$RUN/table"
+    fi
+done
+say "" "==> what ran, in $(duration "$SECONDS")"
+cat "$RUN/table"
+say "$passed passed, $failed failed, $skipped skipped"
+((failed == 0))
