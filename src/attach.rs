@@ -89,9 +89,10 @@ impl Attach {
     async fn node_reports(&self, context: &Context, node: Uuid) -> Result<()> {
         self.cluster
             .wait_until(Lists::NODES, context, |snapshot| {
-                match snapshot.lists_node(node) {
-                    true => Probe::Ready(()),
-                    false => Probe::Waiting(Phase::NodeReporting { node }),
+                if snapshot.lists_node(node) {
+                    Probe::Ready(())
+                } else {
+                    Probe::Waiting(Phase::NodeReporting { node })
                 }
             })
             .await

@@ -1,12 +1,11 @@
 //! `flocker-csi embedded`: only the embedded Flocker.
 
-use std::io::{self, Write};
-
 use flocker_embedded::{Embedded, Options};
 
 use crate::cli::{CertificateProfile, EmbeddedArgs, Pace};
 use crate::failure::Failure;
 use crate::signals::StopSignals;
+use crate::stdout::announce;
 
 /// Where in the data directory the files for clients are unless told otherwise.
 pub const CERTIFICATES: &str = "certificates";
@@ -36,14 +35,6 @@ pub fn start_failure(error: &flocker_embedded::Error) -> Failure {
     match error {
         flocker_embedded::Error::Options(_) => Failure::configuration(crate::error::chain(error)),
         _ => Failure::of(error),
-    }
-}
-
-/// Prints a line for whoever has started the process and waits for it; nobody need listen.
-pub fn announce(line: impl std::fmt::Display) {
-    let mut stdout = io::stdout().lock();
-    if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
-        tracing::debug!(%error, "Nobody reads the standard output");
     }
 }
 

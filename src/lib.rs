@@ -24,6 +24,7 @@ pub mod server;
 pub mod signals;
 pub mod standalone;
 pub mod status;
+pub mod stdout;
 pub mod suggest;
 pub mod telemetry;
 pub mod volume;

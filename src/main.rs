@@ -7,6 +7,7 @@ use std::time::Duration;
 use flocker_csi::cli::{Cli, Command};
 use flocker_csi::config::layers::Refusal;
 use flocker_csi::failure::Failure;
+use flocker_csi::stdout::announce;
 use flocker_csi::{demo, embedded, serve, standalone, telemetry};
 use tokio::runtime::{Builder, Runtime};
 
@@ -38,9 +39,9 @@ fn run(command: Command) -> Result<(), Failure> {
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         match command {
-            Command::Serve(args) if args.reading.check_config => serve::check(&args.config).await.map(drop),
+            Command::Serve(args) if args.reading.check_config => serve::check(&args.config).await.map(valid),
             Command::Serve(args) => serve::run(args.config).await,
-            Command::Standalone(args) if args.reading.check_config => Ok(()),
+            Command::Standalone(args) if args.reading.check_config => Ok(valid(())),
             Command::Standalone(args) => standalone::run(*args).await,
             Command::Embedded(args) => embedded::run(args).await,
             Command::Demo(_) => demo::run().await,
@@ -48,6 +49,11 @@ fn run(command: Command) -> Result<(), Failure> {
     });
     runtime.shutdown_timeout(LAST_CALLS);
     ended
+}
+
+/// Says that the configuration is valid.
+fn valid<T>(_checked: T) {
+    announce("the configuration is valid");
 }
 
 fn runtime() -> Result<Runtime, Failure> {

@@ -12,7 +12,6 @@ use crate::attach::Attach;
 use crate::cluster::{Cluster, Flocker, Lists};
 use crate::config::{Config, ListScope};
 use crate::controller::{self, ControllerService, Scope, ThisNode};
-use crate::embedded::announce;
 use crate::error;
 use crate::failure::Failure;
 use crate::identity::IdentityService;
@@ -22,6 +21,7 @@ use crate::node_identity::{self, NodeIdentity, Sources};
 use crate::operation::Locks;
 use crate::server::{self, Endpoint, Health, Listener, Part, ServeError, Services};
 use crate::signals::StopSignals;
+use crate::stdout::announce;
 
 /// How long calls that have begun may take to end when the plugin stops.
 const DRAIN: Duration = Duration::from_secs(5);

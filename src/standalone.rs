@@ -4,10 +4,11 @@ use flocker_embedded::{Embedded, Options};
 
 use crate::cli::StandaloneArgs;
 use crate::config::{Config, FlockerConfig, Mode, NodeConfig, Pool};
-use crate::embedded::{CERTIFICATES, announce, start_failure};
+use crate::embedded::{CERTIFICATES, start_failure};
 use crate::failure::Failure;
 use crate::serve::Plugin;
 use crate::signals::StopSignals;
+use crate::stdout::announce;
 
 /// Runs both until SIGTERM or SIGINT.
 ///

@@ -13,21 +13,39 @@ pub(crate) fn describe(directory: &Path) -> Result<Table> {
     let memory = fs::read_to_string("/proc/meminfo")?;
     let load = fs::read_to_string("/proc/loadavg")?;
     let model = field(&processor, "model name").unwrap_or("unknown");
-    let guest = field(&processor, "flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor"));
-    let kib: u64 = field(&memory, "MemTotal").and_then(|kib| kib.trim_end_matches(" kB").parse().ok()).unwrap_or(0);
+    let guest =
+        field(&processor, "flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor"));
+    let kib: u64 = field(&memory, "MemTotal")
+        .and_then(|kib| kib.trim_end_matches(" kB").parse().ok())
+        .unwrap_or(0);
     let mut table = Table::new(["", ""]);
-    table.row(["processor", &format!("{model}{}", if guest { ", virtual" } else { "" })]);
+    table.row([
+        "processor",
+        &format!("{model}{}", if guest { ", virtual" } else { "" }),
+    ]);
     table.row(["cores", &available_parallelism()?.to_string()]);
     table.row(["memory", &format!("{} GiB", kib.div_ceil(1 << 20))]);
-    table.row(["kernel", &format!("Linux {}", rustix::system::uname().release().to_string_lossy())]);
+    table.row([
+        "kernel",
+        &format!("Linux {}", rustix::system::uname().release().to_string_lossy()),
+    ]);
     table.row(["volumes on", &file_system(directory)?]);
     table.row(["load when it began", load.split(' ').next().unwrap_or_default()]);
-    table.row(["build", if cfg!(debug_assertions) { "**debug**" } else { "release" }]);
+    table.row([
+        "build",
+        if cfg!(debug_assertions) {
+            "**debug**"
+        } else {
+            "release"
+        },
+    ]);
     Ok(table)
 }
 
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(':'));
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(':'));
     value.map(str::trim)
 }
 
@@ -37,8 +55,13 @@ fn file_system(directory: &Path) -> Result<String> {
     let holders = table.lines().filter_map(|line| {
         let (mount, file_system) = line.split_once(" - ")?;
         let point = Path::new(mount.split(' ').nth(4)?);
-        directory.starts_with(point).then_some((point.components().count(), file_system.split(' ').next()?))
+        directory
+            .starts_with(point)
+            .then_some((point.components().count(), file_system.split(' ').next()?))
     });
     // The last one of the longest is the visible one.
-    Ok(holders.max_by_key(|(depth, _)| *depth).map_or("unknown", |(_, name)| name).to_owned())
+    Ok(holders
+        .max_by_key(|(depth, _)| *depth)
+        .map_or("unknown", |(_, name)| name)
+        .to_owned())
 }

@@ -22,7 +22,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::{FutureExt, LocalBoxFuture};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
@@ -31,7 +31,7 @@ use report::{Report, Section};
 use workplace::Workplace;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
-type Measurement = fn(&Bench) -> BoxFuture<'_, Result<Section>>;
+type Measurement = fn(&Bench) -> LocalBoxFuture<'_, Result<Section>>;
 
 const USAGE: &str = "\
 usage: make bench ARGS=\"[--quick] [--docs FILE] [PART...]\"
@@ -63,12 +63,12 @@ struct Arguments {
 
 /// The measurements, in the order in which they are made.
 const PARTS: [(&str, Measurement); 6] = [
-    ("publish", |bench| publish::measure(bench).boxed()),
-    ("create", |bench| create::measure(bench).boxed()),
-    ("start", |bench| start::measure(bench).boxed()),
-    ("thousand", |bench| thousand::measure(bench).boxed()),
-    ("listing", |bench| listing::measure(bench).boxed()),
-    ("program", |_| async { program::measure() }.boxed()),
+    ("publish", |bench| publish::measure(bench).boxed_local()),
+    ("create", |bench| create::measure(bench).boxed_local()),
+    ("start", |bench| start::measure(bench).boxed_local()),
+    ("thousand", |bench| thousand::measure(bench).boxed_local()),
+    ("listing", |bench| listing::measure(bench).boxed_local()),
+    ("program", |_| async { program::measure() }.boxed_local()),
 ];
 
 fn main() -> ExitCode {
@@ -78,12 +78,7 @@ fn main() -> ExitCode {
         eprintln!("The benchmarks are run by: make bench");
         return ExitCode::SUCCESS;
     }
-    let measured = parse(&arguments).and_then(|arguments| {
-        workplace::enter_own_namespace()?;
-        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        runtime.block_on(measure(arguments))
-    });
-    match measured {
+    match parse(&arguments).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {}", chain(&*error));
@@ -107,8 +102,21 @@ fn parse(arguments: &[String]) -> Result<Arguments> {
     Ok(parsed)
 }
 
-async fn measure(arguments: Arguments) -> Result<()> {
-    let bench = Bench { workplace: Workplace::make()?, quick: arguments.quick };
+fn run(arguments: Arguments) -> Result<()> {
+    workplace::enter_own_namespace()?;
+    let bench = Bench {
+        workplace: Workplace::make()?,
+        quick: arguments.quick,
+    };
+    // Dropped before the workplace: what still runs when a measurement is broken off ends first.
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(measure(&bench, arguments))
+}
+
+async fn measure(bench: &Bench, arguments: Arguments) -> Result<()> {
     let mut report = Report::of(machine::describe(bench.workplace.directory())?);
     for (name, measurement) in PARTS {
         if !arguments.parts.is_empty() && !arguments.parts.iter().any(|part| part == name) {
@@ -116,10 +124,9 @@ async fn measure(arguments: Arguments) -> Result<()> {
         }
         eprintln!("bench: {name}");
         let begun = Instant::now();
-        let section = unless_interrupted(measurement(&bench)).await;
-        // Whatever became of it: what it mounted and attached goes before the next one begins.
-        bench.workplace.clear()?;
+        let section = unless_interrupted(measurement(bench)).await;
         let section = section.map_err(|error| format!("{name}: {}", chain(&*error)))?;
+        bench.workplace.clear()?;
         eprintln!("bench: {name} took {:.0} s", begun.elapsed().as_secs_f64());
         report.add(section);
     }
@@ -142,6 +149,11 @@ async fn unless_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<
 
 /// Returns an error with everything that led to it.
 fn chain(error: &(dyn Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

@@ -8,7 +8,10 @@ use crate::Result;
 use crate::samples::digits;
 
 /// Between these two lines of a file the result goes.
-const MARKS: [&str; 2] = ["<!-- begin of what make bench wrote -->", "<!-- end of what make bench wrote -->"];
+const MARKS: [&str; 2] = [
+    "<!-- begin of what make bench wrote -->",
+    "<!-- end of what make bench wrote -->",
+];
 
 /// The result of a run.
 pub(crate) struct Report {
@@ -40,7 +43,10 @@ pub(crate) struct Table {
 
 impl Report {
     pub(crate) fn of(machine: Table) -> Self {
-        Self { machine, sections: Vec::new() }
+        Self {
+            machine,
+            sections: Vec::new(),
+        }
     }
 
     pub(crate) fn add(&mut self, section: Section) {
@@ -71,10 +77,15 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "### Machine\n\n{}\n### Budgets\n\n{}", self.machine, self.budgets())?;
+        writeln!(
+            f,
+            "### Machine\n\n{}\n### Budgets\n\n{}",
+            self.machine,
+            self.budgets()
+        )?;
         for (number, section) in self.sections.iter().enumerate() {
             let gap = if number == 0 { "" } else { "\n" };
-            write!(f, "{gap}### {}\n", section.title)?;
+            writeln!(f, "{gap}### {}", section.title)?;
             for table in &section.tables {
                 write!(f, "\n{table}")?;
             }
@@ -85,11 +96,19 @@ impl fmt::Display for Report {
 
 impl Table {
     pub(crate) fn new<const N: usize>(header: [&'static str; N]) -> Self {
-        Self { header: header.to_vec(), rows: Vec::new() }
+        Self {
+            header: header.to_vec(),
+            rows: Vec::new(),
+        }
     }
 
-    pub(crate) fn row<const N: usize>(&mut self, cells: [impl ToString; N]) {
-        self.rows.push(cells.iter().map(ToString::to_string).collect());
+    pub(crate) fn row<const N: usize>(&mut self, cells: [impl Into<String>; N]) {
+        self.add(cells.into_iter().map(Into::into).collect());
+    }
+
+    /// Adds a row with a cell for each column.
+    pub(crate) fn add(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
     }
 }
 
@@ -97,6 +116,8 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "| {} |", self.header.join(" | "))?;
         writeln!(f, "|{}", "---|".repeat(self.header.len()))?;
-        self.rows.iter().try_for_each(|row| writeln!(f, "| {} |", row.join(" | ")))
+        self.rows
+            .iter()
+            .try_for_each(|row| writeln!(f, "| {} |", row.join(" | ")))
     }
 }

@@ -37,7 +37,10 @@ impl Samples {
     /// Returns the smallest duration that at least that part of all do not exceed.
     fn quantile(&self, numerator: usize, denominator: usize) -> Duration {
         let rank = (self.durations.len() * numerator).div_ceil(denominator);
-        self.durations.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+        self.durations
+            .get(rank.saturating_sub(1))
+            .copied()
+            .unwrap_or_default()
     }
 }
 

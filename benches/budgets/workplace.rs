@@ -18,7 +18,10 @@ const LOOP_CTL_REMOVE: libc::Ioctl = 0x4C81;
 
 /// Gives the calling thread, and those it starts from here on, a mount namespace in which mounts are shared among
 /// themselves, as they are on a host, and with nobody else.
-#[allow(unsafe_code, reason = "the descriptor table, which is what makes unshare unsafe, stays shared")]
+#[allow(
+    unsafe_code,
+    reason = "the descriptor table, which is what makes unshare unsafe, stays shared"
+)]
 pub(crate) fn enter_own_namespace() -> Result<()> {
     // SAFETY: without CLONE_FILES every descriptor stays valid in every thread.
     let unshared = unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) };
@@ -39,11 +42,22 @@ impl Workplace {
     /// Makes the directory below TMPDIR.
     pub(crate) fn make() -> Result<Self> {
         let parent = std::env::temp_dir().canonicalize()?;
-        let directory = tempfile::Builder::new().prefix("flocker-csi-bench-").tempdir_in(parent)?;
-        let workplace = Self { devices_before: loop_devices()?, directory };
+        let directory = tempfile::Builder::new()
+            .prefix("flocker-csi-bench-")
+            .tempdir_in(parent)?;
+        let workplace = Self {
+            devices_before: loop_devices()?,
+            directory,
+        };
         let memory = workplace.memory();
         fs::create_dir(&memory)?;
-        mount("flocker-csi-bench", &memory, "tmpfs", MountFlags::empty(), Some(c"mode=0700"))?;
+        mount(
+            "flocker-csi-bench",
+            &memory,
+            "tmpfs",
+            MountFlags::empty(),
+            Some(c"mode=0700"),
+        )?;
         Ok(workplace)
     }
 
@@ -80,14 +94,24 @@ impl Workplace {
             empty(&directory)?;
         }
         let left = self.attached()?;
-        if left.is_empty() { Ok(()) } else { Err(format!("loop devices were left attached: {left:?}").into()) }
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("loop devices were left attached: {left:?}").into())
+        }
     }
 
     /// Returns what is mounted inside, the last mount first; the file system in memory stays.
     fn mount_points(&self) -> Result<Vec<PathBuf>> {
         let table = fs::read_to_string("/proc/thread-self/mountinfo")?;
-        let points = table.lines().rev().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
-        Ok(points.filter(|point| point.starts_with(self.directory()) && *point != self.memory()).collect())
+        let points = table
+            .lines()
+            .rev()
+            .filter_map(|line| line.split(' ').nth(4))
+            .map(PathBuf::from);
+        Ok(points
+            .filter(|point| point.starts_with(self.directory()) && *point != self.memory())
+            .collect())
     }
 
     /// Returns the loop devices whose file is inside.
@@ -102,9 +126,16 @@ impl Workplace {
 
     /// Removes devices that the kernel made for us. One that somebody else uses by this time stays.
     fn remove_devices(&self, devices: &[PathBuf]) -> Result<()> {
-        let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control")?;
-        let ours = devices.iter().filter(|device| !self.devices_before.contains(*device));
-        for number in ours.filter_map(|device| device.to_str()?.strip_prefix("/dev/loop")?.parse::<i32>().ok()) {
+        let control = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/loop-control")?;
+        let ours = devices
+            .iter()
+            .filter(|device| !self.devices_before.contains(*device));
+        for number in
+            ours.filter_map(|device| device.to_str()?.strip_prefix("/dev/loop")?.parse::<i32>().ok())
+        {
             match remove_device(control.as_raw_fd(), number) {
                 Err(error) if ![Errno::BUSY, Errno::NODEV].iter().any(|errno| is(&error, *errno)) => {
                     return Err(error.into());
@@ -121,7 +152,11 @@ impl Drop for Workplace {
         let cleared = self.clear();
         let memory = unmount(self.memory(), UnmountFlags::DETACH);
         if let Err(error) = cleared.and(memory.map_err(Into::into)) {
-            eprintln!("bench: {} is not cleaned up: {}", self.directory().display(), crate::chain(&*error));
+            eprintln!(
+                "bench: {} is not cleaned up: {}",
+                self.directory().display(),
+                crate::chain(&*error)
+            );
         }
     }
 }
@@ -130,7 +165,9 @@ impl Drop for Workplace {
 fn loop_devices() -> Result<BTreeSet<PathBuf>> {
     let names = fs::read_dir("/sys/block")?.map(|entry| Ok(entry?.file_name()));
     let names = names.collect::<io::Result<Vec<_>>>()?;
-    let loops = names.into_iter().filter(|name| name.to_string_lossy().starts_with("loop"));
+    let loops = names
+        .into_iter()
+        .filter(|name| name.to_string_lossy().starts_with("loop"));
     Ok(loops.map(|name| Path::new("/dev").join(name)).collect())
 }
 
@@ -138,7 +175,11 @@ fn loop_devices() -> Result<BTreeSet<PathBuf>> {
 fn remove_device(control: i32, number: i32) -> io::Result<()> {
     // SAFETY: the request takes an integer and writes no memory of ours.
     let result = unsafe { libc::ioctl(control, LOOP_CTL_REMOVE, number) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 fn is(error: &io::Error, errno: Errno) -> bool {
@@ -150,7 +191,11 @@ fn empty(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+        if path.is_dir() {
+            fs::remove_dir_all(path)?;
+        } else {
+            fs::remove_file(path)?;
+        }
     }
     Ok(())
 }

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum_server::Handle;
+use tokio::sync::Mutex;
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -30,6 +31,8 @@ const LAST_REQUESTS: Duration = Duration::from_secs(2);
 /// How long a predecessor that is just ending may keep the data directory.
 const HANDOVER: Duration = Duration::from_secs(2);
 const HANDOVER_POLL: Duration = Duration::from_millis(20);
+/// How long the agents may take to look around before the start counts as done.
+const FIRST_REPORTS: Duration = Duration::from_secs(10);
 
 /// A running Flocker: its REST API and the agents of its nodes.
 ///
@@ -77,6 +80,7 @@ impl Embedded {
             cluster: Arc::clone(&shared.cluster),
             nodes: nodes.clone(),
             eras: eras(&options.eras, &nodes),
+            writing: Mutex::new(()),
         };
         let router = api::router(api, Arc::clone(&counting));
         let handle = Handle::new();
@@ -107,8 +111,9 @@ impl Embedded {
             services,
         };
         embedded.start_agents(options.pace);
-        if options.pace == Pace::Instant {
-            embedded.wait_for_reports().await;
+        if options.pace == Pace::Instant && timeout(FIRST_REPORTS, embedded.wait_for_reports()).await.is_err()
+        {
+            tracing::warn!("Not every node has reported within {FIRST_REPORTS:?}; starting all the same");
         }
         tracing::info!(
             "Flocker serves {} node(s) at https://{address}",

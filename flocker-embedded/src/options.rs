@@ -1,6 +1,6 @@
 //! What the embedder decides: where to listen, where the data lives, how many nodes, how fast.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -67,6 +67,10 @@ impl Options {
                 "an era is given for node {number}, but the nodes are numbered 1 to {}",
                 self.nodes
             )));
+        }
+        let eras: BTreeSet<_> = self.eras.values().collect();
+        if eras.len() < self.eras.len() {
+            return Err(Error::Options("the same era is given for two nodes".to_owned()));
         }
         Ok(())
     }
@@ -144,13 +148,18 @@ mod tests {
     }
 
     #[test]
-    fn an_era_for_a_node_that_does_not_exist_is_refused() {
-        let eras = BTreeMap::from([(3, Uuid::nil())]);
-        let options = Options {
-            nodes: 2,
-            eras,
-            ..Options::new("/nowhere", "/nowhere")
-        };
-        assert!(options.check().unwrap_err().to_string().contains("node 3"));
+    fn eras_belong_to_one_node_each_and_the_node_exists() {
+        let cases = [
+            (BTreeMap::from([(3, Uuid::nil())]), "node 3"),
+            (BTreeMap::from([(1, Uuid::nil()), (2, Uuid::nil())]), "same era"),
+        ];
+        for (eras, expected) in cases {
+            let options = Options {
+                nodes: 2,
+                eras,
+                ..Options::new("/nowhere", "/nowhere")
+            };
+            assert!(options.check().unwrap_err().to_string().contains(expected));
+        }
     }
 }

@@ -219,7 +219,7 @@ impl<'a> Layers<'a> {
             if let Err(error) = alone {
                 sound = false;
                 self.problems
-                    .push(format!("{origin} = {value:?}: {}", reason(&error)));
+                    .push(format!("{origin} = \"{}\": {}", value.display(), reason(&error)));
             }
         }
         if let [(origin, _), _, ..] = values

@@ -48,7 +48,8 @@ pub struct Config {
     /// Which node this is, and where it keeps things.
     #[command(flatten)]
     pub node: NodeConfig,
-    /// The storage that GetCapacity reports, one pool per flag or [[pool]] table: keys profile, capacity, per_node.
+    /// The storage there is, as Flocker cannot tell: one pool per flag, or per `[[pool]]` table of the file. Without a
+    /// profile, for all volumes that have no pool of their own; with `per_node`, that much on every node.
     #[arg(
         id = "pool",
         long = "pool",
@@ -64,8 +65,8 @@ pub struct Config {
 /// The settings that every way to run the plugin has in common.
 #[derive(Args, Clone, Debug)]
 pub struct PluginConfig {
-    /// Where orchestrators reach the plugin: unix:///PATH, PATH, or tcp://HOST:PORT on the loopback interface.
-    /// CSI_ENDPOINT is read too.
+    /// Where orchestrators reach the plugin: `unix:///PATH`, `PATH`, or `tcp://HOST:PORT` on the loopback interface.
+    /// The variable `CSI_ENDPOINT` is read too.
     #[arg(
         long,
         value_name = "ENDPOINT",
@@ -94,8 +95,8 @@ pub struct PluginConfig {
         help_heading = "Plugin"
     )]
     pub device_dir: PathBuf,
-    /// Whose volumes ListVolumes tells: the cluster's, or those of this node, as Mesos' storage local resource
-    /// providers need it.
+    /// Whose volumes are listed: the cluster's, or those of this node, as storage local resource providers of Mesos
+    /// need it.
     #[arg(long, value_enum, value_name = "SCOPE", default_value_t = ListScope::Cluster, help_heading = "Volumes")]
     pub list_scope: ListScope,
     /// When a volume counts as created: backed by storage, or declared to Flocker.
@@ -127,7 +128,7 @@ pub struct PluginConfig {
 /// How Flocker is reached and judged.
 #[derive(Args, Clone, Debug)]
 pub struct FlockerConfig {
-    /// Flocker's control service: https://HOST[:PORT], port 4523 unless given.
+    /// Flocker's control service: `https://HOST[:PORT]`, port 4523 unless given.
     #[arg(long, value_name = "URL", help_heading = "Flocker")]
     pub control_service: ControlService,
     /// The certificate of the cluster.
@@ -212,7 +213,7 @@ pub struct LogConfig {
     /// How log lines look.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text, help_heading = "Log")]
     pub log_format: LogFormat,
-    /// What is logged: error, warn, info, debug or trace, also by module, as in info,flocker_csi::node=debug.
+    /// What is logged: error, warn, info, debug or trace, also by module, as in `info,flocker_csi::node=debug`.
     #[arg(long, value_name = "FILTER", value_parser = log_filter, default_value = "info", help_heading = "Log")]
     pub log: String,
 }
@@ -228,7 +229,7 @@ pub enum Mode {
     Node,
 }
 
-/// Whose volumes ListVolumes tells.
+/// Whose volumes are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ListScope {
     /// Those of the whole cluster.

@@ -43,7 +43,7 @@ impl FromStr for Pool {
                 }
                 "profile" => pool.profile = Some(value.to_owned()),
                 "capacity" => {
-                    pool.capacity = size::parse(value).map_err(|error| format!("capacity: {error}"))?
+                    pool.capacity = size::parse(value).map_err(|error| format!("capacity: {error}"))?;
                 }
                 "per_node" => {
                     pool.per_node = value

@@ -39,7 +39,7 @@ pub async fn run() -> Result<(), Failure> {
     let mut screen = Screen::new(Box::new(io::stdout()), io::stdout().is_terminal());
     screen.say("The life of a volume, on two nodes of an embedded Flocker on this machine.\n");
     let began = Instant::now();
-    let played = play(&mut screen, &interrupted).await;
+    let played = Box::pin(play(&mut screen, &interrupted)).await;
     listening.abort();
     let told = played?;
     screen.say(&format!("\n{told}"));

@@ -172,10 +172,11 @@ impl<'a> Performance<'a> {
             self.to_undo.retain(|undo| *undo != step);
         }
         Ok(format!(
-            "{} written on {} were read back on {}: the checksums are equal.",
+            "{} written on {} were read back on {}: SHA-256 {}, there and here.",
             size_text(DATA_SIZE as u64),
             At::First,
-            At::Second
+            At::Second,
+            self.checksum
         ))
     }
 
@@ -196,7 +197,7 @@ impl<'a> Performance<'a> {
             checksum,
         };
         let work = async {
-            match interrupted.run_until_cancelled(acting.act(step)).await {
+            match interrupted.run_until_cancelled(Box::pin(acting.act(step))).await {
                 Some(Ok(remark)) => Shown {
                     outcome: Ok(()),
                     remark,
@@ -229,7 +230,7 @@ impl<'a> Performance<'a> {
                 context,
                 checksum,
             };
-            let work = async { Shown::of(acting.act(step).await) };
+            let work = async { Shown::of(Box::pin(acting.act(step)).await) };
             if let Err(problem) = screen.show("undo", &step.to_string(), work).await {
                 problems.push(format!("cannot {step}: {problem}"));
             }
@@ -341,7 +342,7 @@ impl Acting<'_> {
             .await
             .map_err(|failure| failure.lines().join("; "))?
             .map_err(|error| error.to_string())?;
-        Ok(format!("SHA-256 {}", self.checksum))
+        Ok(format!("SHA-256 {}", beginning(self.checksum)))
     }
 
     async fn read_back(&self, at: At) -> Result<String, String> {
@@ -356,7 +357,7 @@ impl Acting<'_> {
             .map_err(|failure| failure.lines().join("; "))?
             .map_err(|error| error.to_string())?;
         if read == *self.checksum {
-            Ok(format!("SHA-256 {read}"))
+            Ok(format!("SHA-256 {}", beginning(&read)))
         } else {
             Err(format!(
                 "the SHA-256 was {} when the data were written, and is {read}",
@@ -424,6 +425,11 @@ impl Acting<'_> {
 
 fn quietly(_done: ()) -> String {
     String::new()
+}
+
+/// Returns as much of a checksum as people compare.
+fn beginning(checksum: &str) -> String {
+    format!("{}…", checksum.get(..16).unwrap_or(checksum))
 }
 
 /// Returns the SHA-256 of `data` as hexadecimal digits.

@@ -3,13 +3,19 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
 
 use crate::error;
 use crate::failure::Failure;
+
+/// How long what is in use is waited for at the end, and how often it is looked at.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Gives the calling thread, and those it starts from here on, a mount namespace in which mounts are shared among
 /// themselves, as they are on a host, and with nobody else.
@@ -77,10 +83,27 @@ impl Workplace {
         self.directory.path()
     }
 
-    /// Removes it, if nothing in it is in use any more.
+    /// Removes it as soon as nothing in it is in use any more.
     pub(super) async fn remove(self) -> Result<(), String> {
-        let removed = blocking(move || {
-            let path = self.directory.path().to_owned();
+        let give_up = Instant::now() + PATIENCE;
+        // Tasks that have been told to end may still hold a file for a moment.
+        while let Err(problem) = self.release().await {
+            if Instant::now() > give_up {
+                return Err(problem);
+            }
+            sleep(PAUSE).await;
+        }
+        let path = self.path().to_owned();
+        let removed = blocking(move || self.directory.close())
+            .await
+            .map_err(|failure| failure.lines().join("; "))?;
+        removed.map_err(|error| format!("cannot remove {}: {error}", path.display()))
+    }
+
+    /// Unmounts it unless something in it is in use.
+    async fn release(&self) -> Result<(), String> {
+        let path = self.path().to_owned();
+        let released = blocking(move || {
             let loops = loop_devices_on(&path);
             if !loops.is_empty() {
                 return Err(format!(
@@ -90,11 +113,9 @@ impl Workplace {
                 ));
             }
             unmount(&path, UnmountFlags::empty())
-                .map_err(io::Error::from)
-                .and_then(|()| self.directory.close())
-                .map_err(|error| format!("cannot remove {}: {error}", path.display()))
+                .map_err(|error| format!("cannot unmount {}: {}", path.display(), io::Error::from(error)))
         });
-        removed.await.map_err(|failure| failure.lines().join("; "))?
+        released.await.map_err(|failure| failure.lines().join("; "))?
     }
 }
 

@@ -50,7 +50,7 @@ impl Core {
                 });
                 let next = tokio::time::timeout_at(ask_again, changes.next());
                 match context.unless_cancelled(next).await? {
-                    Ok(changed) => table = changed.map_err(internal)?,
+                    Ok(seen) => table = seen.map_err(internal)?,
                     Err(_) => break,
                 }
             }

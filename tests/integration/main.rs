@@ -6,6 +6,7 @@
 )]
 
 mod controller;
+mod log;
 mod recorder;
 mod serving;
 mod streams;

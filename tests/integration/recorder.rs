@@ -12,6 +12,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, async_trait};
 
+use crate::log;
+
 /// How long a test waits for something that is bound to happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -153,6 +155,7 @@ pub(crate) struct Served {
 impl Served {
     /// Serves all three services, or not Node, on `endpoint`.
     pub(crate) async fn start(endpoint: &Endpoint, node: bool, grace: Duration) -> Self {
+        log::install();
         let listener = Listener::bind(endpoint).await.unwrap();
         let endpoint = listener.endpoint().clone();
         let recorder = Recorder::default();

@@ -1,7 +1,7 @@
 //! The server in front of the services: what it offers, how it stops, what it logs.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use csi_proto::v1::ProbeRequest;
@@ -22,10 +22,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::{v1 as reflection, v1alpha as old_reflection};
-use tracing::Level;
-use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::fmt::MakeWriter;
 
+use crate::log::Log;
 use crate::recorder::{Behaviour, PATIENCE, Served};
 
 /// A grace that no test reaches.
@@ -48,19 +46,6 @@ impl Plugin {
             channel,
             directory,
         }
-    }
-
-    /// Starts a plugin and logs what this thread does from then on, while the guard lives.
-    async fn start_logged() -> (Self, Log, DefaultGuard) {
-        let log = Log::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(log.clone())
-            .with_ansi(false);
-        let guard = tracing::subscriber::set_default(subscriber.with_max_level(Level::DEBUG).finish());
-        let plugin = Self::start(true, LONG).await;
-        // What another test logged for the first time just as this began would else count as wanted by nobody.
-        tracing::callsite::rebuild_interest_cache();
-        (plugin, log, guard)
     }
 
     fn identity(&self) -> IdentityClient<Channel> {
@@ -355,43 +340,10 @@ async fn headers_that_are_too_long_are_refused_and_the_server_goes_on() {
     plugin.served.stop().await;
 }
 
-/// What is logged while a test runs, in lines.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn lines_with(&self, words: &str) -> Vec<String> {
-        let log = self.0.lock().unwrap();
-        let text = String::from_utf8_lossy(&log);
-        text.lines()
-            .filter(|line| line.contains(words))
-            .map(str::to_owned)
-            .collect()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
 #[tokio::test]
 async fn a_call_is_logged_once_at_its_end_without_its_secrets() {
-    let (plugin, log, logging) = Plugin::start_logged().await;
+    let (log, logging) = Log::begin();
+    let plugin = Plugin::start(true, LONG).await;
     let mut controller = ControllerClient::new(plugin.channel.clone());
     let secret = || [("password".to_owned(), "canary".to_owned())].into();
     let request = || v1::DeleteVolumeRequest {
@@ -427,7 +379,8 @@ async fn a_call_is_logged_once_at_its_end_without_its_secrets() {
 
 #[tokio::test]
 async fn a_client_that_leaves_is_no_error() {
-    let (plugin, log, logging) = Plugin::start_logged().await;
+    let (log, logging) = Log::begin();
+    let plugin = Plugin::start(true, LONG).await;
     let (permits, call) = plugin.begin_call().await;
     call.abort();
     crate::recorder::wait_until(
@@ -461,7 +414,8 @@ async fn a_client_that_leaves_is_no_error() {
 
 #[tokio::test]
 async fn a_panic_becomes_internal_and_harms_no_other_call() {
-    let (plugin, log, logging) = Plugin::start_logged().await;
+    let (log, logging) = Log::begin();
+    let plugin = Plugin::start(true, LONG).await;
     let (permits, other) = plugin.begin_call().await;
     plugin.served.recorder.behave(Behaviour::Panic);
     let status = plugin.identity().probe(ProbeRequest {}).await.unwrap_err();

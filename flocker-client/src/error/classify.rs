@@ -6,7 +6,7 @@ use openssl::error::ErrorStack;
 
 use super::{Call, Cause, Error, Refusal, Target, TlsKind, TransportKind};
 
-/// OpenSSL's numbers: the libraries `ERR_LIB_SYS`, whose reasons are the system's error numbers, and `ERR_LIB_SSL`.
+/// OpenSSL's numbers of the libraries that report errors: `ERR_LIB_SYS` and `ERR_LIB_SSL`.
 const LIBRARY_SYSTEM: i32 = 2;
 const LIBRARY_SSL: i32 = 20;
 
@@ -58,19 +58,16 @@ enum Finding {
 
 fn tls_finding(error: &reqwest::Error, server_name: &str) -> Option<Finding> {
     let stack = chain(error).find_map(|error| error.downcast_ref::<ErrorStack>())?;
-    let reasons_of = |library| {
+    if let Some(kind) = stack.errors().iter().find_map(system_error) {
+        return Some(Finding::Transport(io_kind(kind)));
+    }
+    let reasons = || {
         let errors = stack
             .errors()
             .iter()
-            .filter(move |error| error.library_code() == library);
+            .filter(|error| error.library_code() == LIBRARY_SSL);
         errors.map(openssl::error::Error::reason_code)
     };
-    let reasons = || reasons_of(LIBRARY_SSL);
-    if let Some(number) = reasons_of(LIBRARY_SYSTEM).next() {
-        return Some(Finding::Transport(io_kind(
-            io::Error::from_raw_os_error(number).kind(),
-        )));
-    }
     if reasons().any(|reason| reason == UNEXPECTED_EOF) {
         // OpenSSL's word for a connection that ends without the TLS good-bye.
         return Some(Finding::Transport(TransportKind::Closed));
@@ -142,6 +139,16 @@ fn transport_kind(error: &reqwest::Error, target: &Target) -> TransportKind {
         .filter_map(|error| error.downcast_ref::<io::Error>())
         .last();
     io.map_or(TransportKind::Other, |error| io_kind(error.kind()))
+}
+
+/// Returns what the system said, if that is what OpenSSL reports.
+fn system_error(error: &openssl::error::Error) -> Option<io::ErrorKind> {
+    if error.library_code() != LIBRARY_SYSTEM {
+        return None;
+    }
+    // The code is the system's number under a flag; `reason_code` does not give it.
+    let number = i32::try_from(error.code() & 0x7fff_ffff).ok()?;
+    Some(io::Error::from_raw_os_error(number).kind())
 }
 
 fn io_kind(kind: io::ErrorKind) -> TransportKind {

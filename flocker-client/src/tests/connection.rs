@@ -48,6 +48,10 @@ fn hanging_up_on(numbers: &'static [usize]) -> impl Fn(&super::server::Request) 
 
 fn kind(error: &Error) -> TransportKind {
     match error {
+        Error::Transport {
+            kind: TransportKind::Other,
+            ..
+        } => panic!("{error:?}"),
         Error::Transport { kind, .. } => *kind,
         other => panic!("{other:?}"),
     }

@@ -16,7 +16,7 @@ use crate::options::Pace;
 use crate::store::{Snapshot, Store, now};
 
 /// How long mounts come and go before the agents look at them.
-const SETTLING: Duration = Duration::from_millis(100);
+const SETTLING: Duration = Duration::from_millis(500);
 /// How often leases are looked at, as long as there are any that end.
 const SWEEP: Duration = Duration::from_secs(1);
 

@@ -150,35 +150,20 @@ impl Agent {
 }
 
 async fn carry_out(shared: &Shared, node: NodeInfo, dataset: Uuid, step: Step) -> Result<Done, StepError> {
+    // The semaphores behind it are never closed, so there always is a permit.
+    let _turn = shared.turn(&step).await;
     let backend = Arc::clone(&shared.backend);
-    match step {
-        Step::Create(size) => {
-            blocking(move || backend.volumes().create(dataset, size)).await?;
-            Ok(Done::Created)
-        }
-        Step::Format(device) => {
-            // The semaphore is never closed.
-            let _permit = shared.formatters.acquire().await;
-            blocking(move || backend.make_file_system(dataset, &device)).await?;
-            Ok(Done::Formatted)
-        }
-        Step::Mount(device) => {
-            blocking(move || mount(dataset, &device, &node)).await?;
-            Ok(Done::Mounted)
-        }
-        Step::Unmount(device) => {
-            blocking(move || unmount(&device)).await?;
-            Ok(Done::Unmounted)
-        }
-        Step::Detach(device) => {
-            blocking(move || backend.detach(dataset, &device)).await?;
-            Ok(Done::Detached)
-        }
-        Step::Destroy => {
-            blocking(move || backend.destroy(dataset)).await?;
-            Ok(Done::Destroyed)
-        }
-    }
+    let work = move || match step {
+        Step::Create(size) => backend.volumes().create(dataset, size).map(|()| Done::Created),
+        Step::Format(device) => backend
+            .make_file_system(dataset, &device)
+            .map(|()| Done::Formatted),
+        Step::Mount(device) => mount(dataset, &device, &node).map(|()| Done::Mounted),
+        Step::Unmount(device) => unmount(&device).map(|()| Done::Unmounted),
+        Step::Detach(device) => backend.detach(dataset, &device).map(|()| Done::Detached),
+        Step::Destroy => backend.destroy(dataset).map(|()| Done::Destroyed),
+    };
+    blocking(work).await
 }
 
 /// Runs what may block where it may. Once begun it is carried out to its end.

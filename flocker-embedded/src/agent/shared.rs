@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{AcquireError, Mutex, Semaphore, SemaphorePermit};
 
 use super::failures::chain;
+use super::plan::Step;
 use crate::backend::{Backend, Released, StepError};
 use crate::cluster::Cluster;
 use crate::options::NodeInfo;
@@ -12,6 +13,8 @@ use crate::store::Store;
 
 /// Number of file systems that are made at a time, by all agents together.
 const FORMATTERS: usize = 2;
+/// Number of other steps that are carried out at a time, each on a thread of its own.
+const WORKERS: usize = 8;
 
 /// What all agents share.
 pub(crate) struct Shared {
@@ -20,7 +23,8 @@ pub(crate) struct Shared {
     pub(crate) cluster: Arc<Cluster>,
     /// Held from looking to having reported, so that no report is older than the one it replaces.
     pub(super) looking: Mutex<()>,
-    pub(super) formatters: Semaphore,
+    formatters: Semaphore,
+    workers: Semaphore,
 }
 
 impl Shared {
@@ -31,7 +35,18 @@ impl Shared {
             cluster,
             looking: Mutex::new(()),
             formatters: Semaphore::new(FORMATTERS),
+            workers: Semaphore::new(WORKERS),
         }
+    }
+
+    /// Waits for the turn of a step, which ends with the permit.
+    pub(super) async fn turn(&self, step: &Step) -> Result<SemaphorePermit<'_>, AcquireError> {
+        let semaphore = if matches!(step, Step::Format(_)) {
+            &self.formatters
+        } else {
+            &self.workers
+        };
+        semaphore.acquire().await
     }
 
     /// Gives loop devices that have a backing file of ours, but no record of their node, to a node. Blocks.

@@ -160,6 +160,7 @@ impl Api {
         action: &'static str,
         change: impl FnOnce(&mut store::State, &str) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Response> {
+        let _writing = self.writing.lock().await;
         let store = Arc::clone(&self.store);
         let outcome = tokio::task::spawn_blocking(move || store.update(change)).await;
         match outcome.map_err(std::io::Error::other) {

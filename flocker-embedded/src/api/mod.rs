@@ -18,6 +18,7 @@ use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::cluster::Cluster;
@@ -35,6 +36,8 @@ pub(crate) struct Api {
     pub(crate) nodes: Vec<NodeInfo>,
     /// The node of each era, known from the moment the node first reports.
     pub(crate) eras: BTreeMap<Uuid, Uuid>,
+    /// Held while a change is written, so that those who wait for their turn do not each block a thread.
+    pub(crate) writing: Mutex<()>,
 }
 
 /// Returns the routes, with every request counted.

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use flocker_embedded::Options;
+use flocker_embedded::{Options, Pace};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use serde_json::json;
 
@@ -239,6 +239,30 @@ fn what_exceeds_the_capacity_is_configured_but_never_backed() {
 
         cluster.delete(first).await;
         cluster.wait_until_on(1, second).await;
+    });
+}
+
+#[test]
+fn at_the_stock_pace_a_mount_is_there_long_before_it_is_reported() {
+    isolated(async |directory| {
+        let pace = Pace::Stock;
+        let cluster = Cluster::start_with(Options {
+            pace,
+            ..options(&directory)
+        })
+        .await;
+        eventually("the node reports", async || {
+            cluster.client.get("/v1/state/nodes").await.json() != json!([])
+        })
+        .await;
+        let dataset = cluster.create(1, SIZE).await;
+        eventually("it is mounted", async || {
+            mount_points().contains(&cluster.path(1, dataset))
+        })
+        .await;
+        let unmounted = json!({"dataset_id": dataset, "maximum_size": SIZE});
+        assert_eq!(cluster.state(dataset).await, Some(unmounted));
+        cluster.wait_until_on(1, dataset).await;
     });
 }
 

@@ -7,13 +7,12 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const HEAD_LEN: usize = 9;
 
-/// The largest payload of a frame that the server has not announced otherwise for.
+/// The largest payload of a frame, as the server announces no other (RFC 9113, section 6.5.2).
 const LARGEST_PAYLOAD: usize = 16_384;
 
 /// The most bytes of frames that are kept until a header block is complete.
 ///
-/// The server refuses a header list of more than 16 KiB; a block that encodes as little has no reason to be longer
-/// than this.
+/// The server refuses a header list of more than 16 KiB, and no client needs so many bytes to encode less.
 pub(super) const MOST_HELD: usize = 64 * 1024;
 
 mod kind {

@@ -1,0 +1,115 @@
+//! `ListVolumes` where there are very many.
+
+use std::fs;
+
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use flocker_client::NewDataset;
+
+use crate::flocker::{Flocker, VOLUME_SIZE, reads};
+use crate::plugin::Plugin;
+use crate::report::{Budget, Section, Table};
+use crate::samples::{digits, time};
+use crate::{Bench, Result};
+
+const DATASETS: usize = 10_000;
+/// Entries on a page; 0 leaves it to the plugin.
+const PAGES: [i32; 2] = [0, 100];
+
+/// Lists all datasets, on as few pages as it takes and on many.
+pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
+    let root = bench.workplace.memory();
+    let count = bench.scaled(DATASETS);
+    declare(bench, count).await?;
+    let flocker = Flocker::start(&root, |options| options).await?;
+    let plugin = Plugin::serve(&root, &flocker, 1, &[]).await?;
+    let mut csi = plugin.csi();
+    csi.list(0).await?;
+
+    let mut table = Table::new([
+        "entries asked for",
+        "pages",
+        "time for all",
+        "most reads of a list",
+        "RSS after",
+        "anonymous",
+    ]);
+    let mut worst = 0;
+    for entries in PAGES {
+        let before = flocker.counters();
+        let begun = Instant::now();
+        let (listed, pages) = csi.list(entries).await?;
+        let taken = begun.elapsed();
+        if listed != count {
+            return Err(format!("{count} datasets are declared, and ListVolumes has {listed}").into());
+        }
+        let most = reads(&before, &flocker.counters())
+            .into_iter()
+            .max()
+            .unwrap_or_default();
+        worst = worst.max(most);
+        let memory = plugin.memory()?;
+        let mib = |kib: u32| format!("{} MiB", digits(f64::from(kib) / 1024.0));
+        let asked = if entries == 0 {
+            "any number".to_owned()
+        } else {
+            entries.to_string()
+        };
+        table.row([
+            asked,
+            pages.to_string(),
+            time(taken),
+            most.to_string(),
+            mib(memory.resident),
+            mib(memory.anonymous),
+        ]);
+    }
+    plugin.stop().await?;
+    flocker.stop().await?;
+    let budgets = vec![Budget {
+        what: format!("reads of a list for ListVolumes of {count} datasets, all pages"),
+        limit: "1".to_owned(),
+        measured: worst.to_string(),
+        used: f64::from(u32::try_from(worst)?),
+    }];
+    Ok(Section {
+        title: "ListVolumes",
+        budgets,
+        tables: vec![table],
+    })
+}
+
+/// Declares that many datasets of a node that does not exist, so that no storage is ever made.
+///
+/// One is declared the proper way; the others are copies of it in the state file, as Flocker would write that file
+/// anew for each of them.
+async fn declare(bench: &Bench, count: usize) -> Result<()> {
+    let root = bench.workplace.memory();
+    let flocker = Flocker::start(&root, |options| options).await?;
+    let new = NewDataset {
+        dataset_id: None,
+        primary: Uuid::new_v4(),
+        maximum_size: Some(VOLUME_SIZE),
+        metadata: [("name".to_owned(), format!("pvc-{}", Uuid::new_v4()))].into(),
+    };
+    flocker.client().create_dataset(&new).await?;
+    flocker.stop().await?;
+    let file = root.join("flocker/state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&file)?)?;
+    let datasets = state
+        .pointer_mut("/configuration/datasets")
+        .and_then(Value::as_object_mut);
+    let datasets = datasets.ok_or("the state file of flocker-embedded has no datasets")?;
+    let dataset = datasets
+        .values()
+        .next()
+        .cloned()
+        .ok_or("the dataset was not stored")?;
+    *datasets = (0..count)
+        .map(|_| (Uuid::new_v4().to_string(), dataset.clone()))
+        .collect::<Map<_, _>>();
+    fs::write(&file, serde_json::to_vec(&state)?)?;
+    Ok(())
+}

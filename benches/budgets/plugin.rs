@@ -1,0 +1,180 @@
+//! The plugin as a process of its own.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::task::spawn_blocking;
+use tokio::time::{Duration, Instant};
+use tonic::transport::Endpoint;
+
+use crate::Result;
+use crate::csi::Csi;
+use crate::flocker::Flocker;
+use crate::program::PROGRAM;
+
+/// No single call takes this long.
+const LONGEST_CALL: Duration = Duration::from_secs(2 * 60);
+
+/// A running plugin; dropping it kills it.
+pub(crate) struct Plugin {
+    process: Process,
+    csi: Csi,
+    started_in: Duration,
+}
+
+/// A process that does not outlive its owner.
+struct Process(Child);
+
+/// What a process takes, in KiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Memory {
+    /// All that is resident, the program's own file included.
+    pub(crate) resident: u32,
+    /// What of it belongs to no file.
+    pub(crate) anonymous: u32,
+    /// The most that was ever resident.
+    pub(crate) peak: u32,
+}
+
+impl Plugin {
+    /// Starts `serve` on a node of `flocker`, with its socket and log in `directory`.
+    pub(crate) async fn serve(
+        directory: &Path,
+        flocker: &Flocker,
+        node: usize,
+        more: &[String],
+    ) -> Result<Self> {
+        let node = flocker.node(node)?;
+        let mut arguments = vec!["serve".to_owned()];
+        arguments.extend(flocker.arguments());
+        arguments.push(format!("--node-id={}", node.uuid));
+        arguments.push(format!("--mount-root={}", node.mount_root.display()));
+        arguments.push(format!("--state-dir={}", directory.join("state").display()));
+        arguments.push(format!("--device-dir={}", directory.join("devices").display()));
+        arguments.extend_from_slice(more);
+        Self::start(directory, &arguments).await
+    }
+
+    /// Starts `standalone` with everything it has in `directory`.
+    pub(crate) async fn standalone(directory: &Path) -> Result<Self> {
+        let data = format!("--data-dir={}", directory.join("data").display());
+        let devices = format!("--device-dir={}", directory.join("devices").display());
+        Self::start(directory, &["standalone".to_owned(), data, devices]).await
+    }
+
+    /// Starts the program and measures the time until Probe has been answered.
+    async fn start(directory: &Path, arguments: &[String]) -> Result<Self> {
+        fs::create_dir_all(directory)?;
+        let socket = directory.join("csi.sock");
+        let log = directory.join("log");
+        let mut command = Command::new(PROGRAM);
+        // The settings of whoever runs this are not those of the plugin.
+        command
+            .env_clear()
+            .args(arguments)
+            .arg(format!("--endpoint=unix://{}", socket.display()));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log)?);
+        let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?.timeout(LONGEST_CALL);
+
+        let begun = Instant::now();
+        let mut child = command.spawn()?;
+        let stdout = child.stdout.take();
+        let process = Process(child);
+        spawn_blocking(move || wait_for_announcement(stdout, &log)).await??;
+        let mut csi = Csi::over(endpoint.connect().await?);
+        csi.probe().await?;
+        Ok(Self {
+            process,
+            csi,
+            started_in: begun.elapsed(),
+        })
+    }
+
+    /// Returns a client; clones share one connection.
+    pub(crate) fn csi(&self) -> Csi {
+        self.csi.clone()
+    }
+
+    /// Returns the time from before the process was made until its first answer was there.
+    pub(crate) fn started_in(&self) -> Duration {
+        self.started_in
+    }
+
+    pub(crate) fn memory(&self) -> Result<Memory> {
+        let directory = PathBuf::from("/proc").join(self.process.0.id().to_string());
+        let read = |file: &str| fs::read_to_string(directory.join(file));
+        let (rollup, status) = (read("smaps_rollup")?, read("status")?);
+        Ok(Memory {
+            resident: kib(&rollup, "Rss:")?,
+            anonymous: kib(&rollup, "Anonymous:")?,
+            peak: kib(&status, "VmHWM:")?,
+        })
+    }
+
+    /// Asks the process to end and waits until it has.
+    pub(crate) async fn stop(self) -> Result<()> {
+        let Self { mut process, csi, .. } = self;
+        // A connection that stays open would have to be waited for.
+        drop(csi);
+        let pid = i32::try_from(process.0.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or("a process without an id")?;
+        kill_process(pid, Signal::TERM)?;
+        let status = spawn_blocking(move || process.0.wait()).await??;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("the plugin ended with {status}").into())
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only when it has ended, which is what is wanted.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// Measures how long a process takes that does next to nothing.
+pub(crate) fn start_and_end() -> Result<Duration> {
+    let begun = Instant::now();
+    let status = Command::new(PROGRAM)
+        .arg("--version")
+        .env_clear()
+        .stdout(Stdio::null())
+        .status()?;
+    let taken = begun.elapsed();
+    if status.success() {
+        Ok(taken)
+    } else {
+        Err("flocker-csi --version fails".into())
+    }
+}
+
+/// Waits for the line that says that it serves.
+fn wait_for_announcement(stdout: Option<ChildStdout>, log: &Path) -> Result<()> {
+    let mut line = String::new();
+    BufReader::new(stdout.ok_or("no standard output")?).read_line(&mut line)?;
+    if line.starts_with("serving on ") {
+        return Ok(());
+    }
+    Err(format!("the plugin did not start: {}", fs::read_to_string(log)?.trim()).into())
+}
+
+fn kib(text: &str, field: &str) -> Result<u32> {
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB"));
+    Ok(value
+        .ok_or_else(|| format!("the kernel does not tell {field}"))?
+        .parse()?)
+}

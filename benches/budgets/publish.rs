@@ -1,0 +1,152 @@
+//! `NodePublishVolume` and `NodeUnpublishVolume` against the system calls that they cannot do without.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use flocker_embedded::{Options, Pace};
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use tokio::time::{Duration, Instant};
+
+use crate::csi::{Csi, Staged};
+use crate::flocker::Flocker;
+use crate::plugin::Plugin;
+use crate::report::{Budget, Section, Table};
+use crate::samples::{Samples, digits, ratio, time};
+use crate::{Bench, Result};
+
+/// How many targets the volume is published at while a further one comes and goes.
+const EXISTING: [usize; 3] = [1, 100, 1000];
+const PAIRS: usize = 2000;
+const WARM_UP: usize = 100;
+
+/// How many times the bare pair the own time may be.
+const LIMIT: f64 = 10.0;
+/// What still counts as flat, between the fewest and the most mounts.
+const FLAT: f64 = 1.25;
+
+/// What was measured side by side.
+#[derive(Default)]
+struct Pairs {
+    /// Both calls, through the socket.
+    whole: Samples,
+    /// Probe: a call that does nothing.
+    probe: Samples,
+    /// Both calls, less two calls of Probe made right before.
+    own: Samples,
+    /// mount(2) and umount(2).
+    bare: Samples,
+}
+
+/// Measures with more and more mounts there.
+pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
+    let root = bench.workplace.memory();
+    // At full speed the embedded agents would look at every mount, and take the processor from what is measured.
+    let flocker = Flocker::start(&root, |options| Options {
+        pace: Pace::Stock,
+        ..options
+    })
+    .await?;
+    let plugin = Plugin::serve(&root, &flocker, 1, &[]).await?;
+    let mut csi = plugin.csi();
+    let volume_id = csi.create().await?;
+    let staged = csi
+        .attach_and_stage(&volume_id, flocker.node(1)?.uuid, &root.join("staging"))
+        .await?;
+
+    let mut table = Table::new([
+        "targets published",
+        "lines in the mount table",
+        "Publish + Unpublish, p50",
+        "p99",
+        "Probe, p50",
+        "own time, p50",
+        "mount(2) + umount(2), p50",
+        "own ÷ bare",
+        "whole ÷ bare",
+    ]);
+    let mut budgets = Vec::new();
+    let (mut published, mut own) = (0, Vec::new());
+    for existing in EXISTING {
+        while published < existing {
+            csi.publish(&staged, &target(&root, published)?).await?;
+            published += 1;
+        }
+        let pairs = measure_pairs(&mut csi, &staged, &root, bench.scaled(PAIRS)).await?;
+        let lines = fs::read_to_string("/proc/thread-self/mountinfo")?.lines().count();
+        let (whole, bare) = (pairs.whole.p50(), pairs.bare.p50());
+        let times_bare = ratio(pairs.own.p50(), bare);
+        table.row([
+            existing.to_string(),
+            lines.to_string(),
+            time(whole),
+            time(pairs.whole.p99()),
+            time(pairs.probe.p50()),
+            time(pairs.own.p50()),
+            time(bare),
+            digits(times_bare),
+            digits(ratio(whole, bare)),
+        ]);
+        budgets.push(Budget {
+            what: format!("NodePublish + NodeUnpublish, own time, {existing} published"),
+            limit: format!("≤ {LIMIT} × bare"),
+            measured: format!("{} × bare", digits(times_bare)),
+            used: times_bare / LIMIT,
+        });
+        own.push(pairs.own.p50());
+    }
+    let growth = own
+        .last()
+        .zip(own.first())
+        .map_or(0.0, |(most, fewest)| ratio(*most, *fewest));
+    budgets.push(Budget {
+        what: "the same, 1,000 published against 1".to_owned(),
+        limit: format!("flat: ≤ {FLAT} ×"),
+        measured: format!("{} ×", digits(growth)),
+        used: growth / FLAT,
+    });
+    Ok(Section {
+        title: "NodePublish and NodeUnpublish",
+        budgets,
+        tables: vec![table],
+    })
+}
+
+/// Takes turns between the plugin and the bare calls, so that both meet the same machine.
+async fn measure_pairs(csi: &mut Csi, staged: &Staged, root: &Path, count: usize) -> Result<Pairs> {
+    let (target, bare_target) = (root.join("target"), root.join("bare-target"));
+    fs::create_dir_all(&bare_target)?;
+    let mut pairs = Pairs::default();
+    for number in 0..count + WARM_UP {
+        let begun = Instant::now();
+        csi.probe().await?;
+        let probe = begun.elapsed();
+
+        let begun = Instant::now();
+        csi.publish(staged, &target).await?;
+        csi.unpublish(staged, &target).await?;
+        let whole = begun.elapsed();
+
+        let bare = bare_pair(&staged.mount_point(), &bare_target)?;
+        if number >= WARM_UP {
+            pairs.probe.add(probe);
+            pairs.whole.add(whole);
+            pairs.own.add(whole.saturating_sub(probe * 2));
+            pairs.bare.add(bare);
+        }
+    }
+    Ok(pairs)
+}
+
+/// Measures a bind mount that comes and goes, of the same volume.
+fn bare_pair(source: &Path, target: &Path) -> Result<Duration> {
+    let begun = Instant::now();
+    mount_bind(source, target)?;
+    unmount(target, UnmountFlags::NOFOLLOW)?;
+    Ok(begun.elapsed())
+}
+
+fn target(root: &Path, number: usize) -> Result<PathBuf> {
+    let parent = root.join("published");
+    fs::create_dir_all(&parent)?;
+    Ok(parent.join(number.to_string()))
+}
