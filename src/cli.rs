@@ -162,6 +162,15 @@ impl Cli {
 }
 
 impl Command {
+    /// Whether the settings are to be checked and nothing else done.
+    pub fn only_checks(&self) -> bool {
+        match self {
+            Self::Serve(args) => args.reading.check_config,
+            Self::Standalone(args) => args.reading.check_config,
+            Self::Embedded(_) | Self::Demo(_) => false,
+        }
+    }
+
     /// Returns what is to be logged, and how.
     pub fn log(&self) -> &LogConfig {
         match self {

@@ -36,24 +36,24 @@ fn run(command: Command) -> Result<(), Failure> {
         // A mount namespace belongs to a thread, and later ones inherit it.
         demo::enter_own_namespace()?;
     }
+    let only_check = command.only_checks();
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         match command {
-            Command::Serve(args) if args.reading.check_config => serve::check(&args.config).await.map(valid),
+            Command::Serve(args) if only_check => serve::check(&args.config).await.map(drop),
             Command::Serve(args) => serve::run(args.config).await,
-            Command::Standalone(args) if args.reading.check_config => Ok(valid(())),
+            // Whatever it names it makes itself.
+            Command::Standalone(_) if only_check => Ok(()),
             Command::Standalone(args) => standalone::run(*args).await,
             Command::Embedded(args) => embedded::run(args).await,
             Command::Demo(_) => demo::run().await,
         }
     });
     runtime.shutdown_timeout(LAST_CALLS);
+    if only_check && ended.is_ok() {
+        announce("the configuration is valid");
+    }
     ended
-}
-
-/// Says that the configuration is valid.
-fn valid<T>(_checked: T) {
-    announce("the configuration is valid");
 }
 
 fn runtime() -> Result<Runtime, Failure> {

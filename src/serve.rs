@@ -15,7 +15,7 @@ use crate::controller::{self, ControllerService, Scope, ThisNode};
 use crate::error;
 use crate::failure::Failure;
 use crate::identity::IdentityService;
-use crate::node::mount::{MountTable, Vantage};
+use crate::node::mount::{Mount, MountTable, Vantage};
 use crate::node::{self, NodeService};
 use crate::node_identity::{self, NodeIdentity, Sources};
 use crate::operation::Locks;
@@ -249,7 +249,7 @@ fn node(config: &Config, cluster: &Cluster, this_node: &ThisNode) -> NodeService
 /// Warns when nothing that is mounted here can be seen by anybody else, as every target would then be refused.
 async fn warn_if_hidden() {
     let hidden = tokio::task::spawn_blocking(|| {
-        let shared = |table: MountTable| table.mounts().iter().any(|mount| mount.shared());
+        let shared = |table: MountTable| table.mounts().iter().any(Mount::shared);
         Vantage::of_this_process() == Vantage::Apart && !MountTable::read().is_ok_and(shared)
     });
     if hidden.await.unwrap_or(false) {

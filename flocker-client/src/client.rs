@@ -58,8 +58,9 @@ pub struct Client {
 impl Client {
     /// Makes a client; no connection is made yet.
     ///
-    /// Blocks for some 20 ms, because OpenSSL reads the system's certificates before they are discarded, so call
-    /// it from a thread that may block. A client keeps its certificates: make a new one when the files change.
+    /// Blocks for some 20 ms, because OpenSSL reads the system's certificates before they are discarded, so
+    /// call it from a thread that may block. A client keeps its certificates: make a new one when the files
+    /// change.
     ///
     /// # Errors
     ///
@@ -106,12 +107,14 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// A conflict ([`Error::is_conflict`]) if the id is in use, also by the very same dataset or a deleted one.
+    /// A conflict ([`Error::is_conflict`]) if the id is in use, also by the very same dataset or a deleted
+    /// one.
     pub async fn create_dataset(&self, new: &NewDataset) -> Result<Dataset, Error> {
         self.transport.post(DATASETS, new).await?.decode()
     }
 
-    /// Makes `primary` the node on which the dataset is meant to be mounted; nothing happens if it is already.
+    /// Makes `primary` the node on which the dataset is meant to be mounted; nothing happens if it is
+    /// already.
     ///
     /// Flocker checks neither leases nor whether there is such a node.
     ///
@@ -150,7 +153,8 @@ impl Client {
         self.transport.get(NODES).await?.decode()
     }
 
-    /// Returns the node that runs in the given era (its boot id), or `None` if none has reported that era yet.
+    /// Returns the node that runs in the given era (its boot id), or `None` if none has reported that era
+    /// yet.
     ///
     /// Flocker goes on answering for nodes that are long gone.
     pub async fn node_by_era(&self, era: Uuid) -> Result<Option<Uuid>, Error> {
@@ -176,8 +180,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// A conflict ([`Error::is_conflict`]) if another node holds the lease; [`Error::Invalid`] for an `expires` that
-    /// is no finite number.
+    /// A conflict ([`Error::is_conflict`]) if another node holds the lease; [`Error::Invalid`] for an
+    /// `expires` that is no finite number.
     pub async fn acquire_lease(
         &self,
         dataset_id: Uuid,
@@ -229,7 +233,8 @@ impl Client {
     }
 }
 
-/// Returns the path of one item; Flocker compares ids in paths by their letters, and writes them in lower case.
+/// Returns the path of one item; Flocker compares ids in paths by their letters, and writes them in lower
+/// case.
 fn item(collection: &str, id: Uuid) -> String {
     format!("{collection}/{}", id.as_hyphenated())
 }

@@ -64,8 +64,8 @@ impl FromStr for ControlService {
         if !scheme.eq_ignore_ascii_case("https") {
             return Err(refused("Flocker speaks HTTPS only"));
         }
-        // A parsed https URL no longer tells port 443 from no port at all; a port of 80 is lost the same way in
-        // an http URL, so between the two nothing is.
+        // A parsed https URL no longer tells port 443 from no port at all; a port of 80 is lost the same way
+        // in an http URL, so between the two nothing is.
         let parse = |scheme: &str| {
             Url::parse(&format!("{scheme}://{rest}"))
                 .map_err(|_| refused("its host or port is not well-formed"))

@@ -1,9 +1,9 @@
 //! A typed, asynchronous client of the Flocker control service's REST API.
 //!
-//! Flocker keeps *datasets* (volumes) and moves them between the *nodes* of a cluster. Its control service holds
-//! the *configuration* (what is wanted) and the *state* (what the nodes report), and offers both over HTTPS with
-//! certificates on both sides. [`Client`] has one method for each endpoint; everything it returns is typed, and
-//! [`Error`] tells apart what a caller has to treat differently.
+//! Flocker keeps *datasets* (volumes) and moves them between the *nodes* of a cluster. Its control service
+//! holds the *configuration* (what is wanted) and the *state* (what the nodes report), and offers both over
+//! HTTPS with certificates on both sides. [`Client`] has one method for each endpoint; everything it returns
+//! is typed, and [`Error`] tells apart what a caller has to treat differently.
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -28,16 +28,16 @@
 //!
 //! # Certificates
 //!
-//! Every certificate that `flocker-ca` makes is an X.509 *version 1* certificate that carries version 3 extensions,
-//! which OpenSSL verifies and most other libraries refuse. So this crate is bound to OpenSSL; proper version 3
-//! certificates work as well. Only the cluster's own authority is trusted, the system's are not. The certificate of
-//! the control service is verified against a fixed name, by default `control-service`, which all of them carry,
-//! whatever host the service runs on.
+//! Every certificate that `flocker-ca` makes is an X.509 *version 1* certificate that carries version 3
+//! extensions, which OpenSSL verifies and most other libraries refuse. So this crate is bound to OpenSSL;
+//! proper version 3 certificates work as well. Only the cluster's own authority is trusted, the system's are
+//! not. The certificate of the control service is verified against a fixed name, by default
+//! `control-service`, which all of them carry, whatever host the service runs on.
 //!
 //! # Retries
 //!
-//! A read is sent once more if the connection was closed under it, which happens to connections that were kept for
-//! a while. A write is never sent twice: see [`Error::is_unclear`].
+//! A read is sent once more if the connection was closed under it, which happens to connections that were
+//! kept for a while. A write is never sent twice: see [`Error::is_unclear`].
 
 #![forbid(unsafe_code)]
 

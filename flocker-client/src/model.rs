@@ -40,7 +40,8 @@ pub struct Datasets {
 /// A dataset to be created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NewDataset {
-    /// Id of the dataset, which must have the form of a version 4 UUID; Flocker makes one up if there is none.
+    /// Id of the dataset, which must have the form of a version 4 UUID; Flocker makes one up if there is
+    /// none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dataset_id: Option<Uuid>,
     /// Node on which the dataset is to be mounted.

@@ -23,7 +23,8 @@ impl Resolve for ServiceResolver {
     fn resolve(&self, _server_name: Name) -> Resolving {
         let host = self.host.clone();
         Box::pin(async move {
-            // The port of the request's URL takes the place of 0. Address literals need no look-up and get none.
+            // The port of the request's URL takes the place of 0. Address literals need no look-up and get
+            // none.
             let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
             if addresses.is_empty() {
                 return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address").into());

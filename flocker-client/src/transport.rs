@@ -12,8 +12,8 @@ use crate::{
     error::{Call, Cause, Target, failed_request, may_be_sent_again},
 };
 
-/// How long an unused connection is kept. The control service itself would keep it for hours, what stands in between
-/// might not; each new connection costs both sides a signature with a 4096-bit key.
+/// How long an unused connection is kept. The control service itself would keep it for hours, what stands in
+/// between might not; each new connection costs both sides a signature with a 4096-bit key.
 const IDLE: Duration = Duration::from_secs(20);
 
 /// How many unused connections are kept: one for each list that is read at once.

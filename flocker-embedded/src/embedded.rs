@@ -28,6 +28,9 @@ use crate::{Error, NodeInfo, Options, Pace};
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// How long requests under way may take when it is stopped.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
+/// How long openers of loop devices, such as those that probe them, are waited for then.
+const LAST_OPENERS: Duration = Duration::from_secs(2);
+const OPENER_POLL: Duration = Duration::from_millis(20);
 /// How long a predecessor that is just ending may keep the data directory.
 const HANDOVER: Duration = Duration::from_secs(2);
 const HANDOVER_POLL: Duration = Duration::from_millis(20);
@@ -215,7 +218,17 @@ impl Embedded {
             ended?;
         }
         let (shared, nodes) = (Arc::clone(&self.shared), std::mem::take(&mut self.nodes));
-        spawn_blocking(move || nodes.iter().for_each(|node| shared.release(node))).await?;
+        let release = move || nodes.iter().flat_map(|node| shared.release(node)).collect();
+        let mut lingering: Vec<Uuid> = spawn_blocking(release).await?;
+        let deadline = Instant::now() + LAST_OPENERS;
+        while !lingering.is_empty() && Instant::now() < deadline {
+            sleep(OPENER_POLL).await;
+            let shared = Arc::clone(&self.shared);
+            lingering = spawn_blocking(move || shared.still_lingering(lingering)).await?;
+        }
+        for dataset in lingering {
+            tracing::info!(dataset.id = %dataset, "Dataset {dataset} is detached when its last opener goes");
+        }
         Ok(())
     }
 }

@@ -138,7 +138,7 @@ impl NodeIdentity {
     }
 
     async fn find(&self) -> Result<Known> {
-        if let Some(node) = self.local(|sources| hints::configured(sources)).await? {
+        if let Some(node) = self.local(hints::configured).await? {
             return Ok(Known::Certain(node));
         }
         let era = self

@@ -24,8 +24,9 @@ struct FakeFlocker {
 
 #[derive(Default)]
 struct Answers {
-    /// `None`: it cannot be reached.
-    node: Option<Option<Uuid>>,
+    /// Whether it can be reached.
+    up: bool,
+    node: Option<Uuid>,
     /// How often it answers "no such node" before that.
     not_yet: usize,
     nodes: Vec<Node>,
@@ -34,14 +35,14 @@ struct Answers {
 
 impl FakeFlocker {
     fn named(node: Uuid) -> Self {
-        let flocker = Self::default();
-        flocker.answers.lock().unwrap().node = Some(Some(node));
+        let flocker = Self::without_an_answer();
+        flocker.answers.lock().unwrap().node = Some(node);
         flocker
     }
 
     fn without_an_answer() -> Self {
         let flocker = Self::default();
-        flocker.answers.lock().unwrap().node = Some(None);
+        flocker.answers.lock().unwrap().up = true;
         flocker
     }
 
@@ -56,9 +57,9 @@ impl Directory for FakeFlocker {
         let mut answers = self.answers.lock().unwrap();
         answers.asked += 1;
         let answer = match answers.node {
-            None => Err(Error::new(Situation::FlockerUnavailable, "connection refused")),
-            Some(_) if answers.asked <= answers.not_yet => Ok(None),
-            Some(node) => Ok(node),
+            _ if !answers.up => Err(Error::new(Situation::FlockerUnavailable, "connection refused")),
+            _ if answers.asked <= answers.not_yet => Ok(None),
+            node => Ok(node),
         };
         async { answer }.boxed()
     }
@@ -203,7 +204,11 @@ async fn flockers_answer_replaces_a_belief_as_soon_as_it_is_there() {
     machine.remember(TWO, OTHER_ERA);
     let identity = machine.identity(&flocker);
     assert_eq!(identity.resolve().await.unwrap(), TWO);
-    flocker.answers.lock().unwrap().node = Some(Some(ONE));
+    *flocker.answers.lock().unwrap() = Answers {
+        up: true,
+        node: Some(ONE),
+        ..Answers::default()
+    };
     tokio::time::advance(CONFIRM_EVERY).await;
     assert_eq!(identity.resolve().await.unwrap(), ONE);
     assert_eq!(machine.remembered(), Some(Remembered::new(ONE, ERA)));

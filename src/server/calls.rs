@@ -1,7 +1,8 @@
 //! What is done about every call, whichever service answers it.
 //!
 //! A call is logged once, when it has ended, with its method, code, duration and message, but nothing else of
-//! request or response, which may hold secrets. A panic in a handler becomes INTERNAL and harms no other call.
+//! request or response, which may hold secrets. A panic in a handler becomes INTERNAL and harms no other
+//! call.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;

@@ -23,8 +23,9 @@ pub(super) struct Signals {
 
 /// An accepted connection.
 ///
-/// The HTTP/2 server waits for a client's first bytes however long it takes, also when it is to stop. So a client
-/// that has not even begun is disconnected as soon as the server drains, and every client when it aborts.
+/// The HTTP/2 server waits for a client's first bytes however long it takes, also when it is to stop. So a
+/// client that has not even begun is disconnected as soon as the server drains, and every client when it
+/// aborts.
 #[derive(Debug)]
 pub(super) struct Connection {
     inner: AuthorityStream<Either<UnixStream, TcpStream>>,

@@ -13,8 +13,8 @@ pub const LONGEST_SOCKET_PATH: usize = 107;
 /// An address to listen on.
 ///
 /// It is parsed from `unix:///run/x.sock`, `unix://x.sock`, `unix:/run/x.sock`, `/run/x.sock`, `x.sock`,
-/// `tcp://127.0.0.1:10000` or `tcp://[::1]:10000`, the scheme in any case; `tcp4` and `tcp6` restrict the address
-/// as they do in Go. It is displayed as a gRPC client takes it.
+/// `tcp://127.0.0.1:10000` or `tcp://[::1]:10000`, the scheme in any case; `tcp4` and `tcp6` restrict the
+/// address as they do in Go. It is displayed as a gRPC client takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// A Unix socket; a relative path counts from the working directory.

@@ -78,13 +78,13 @@ enum Kind {
 impl Listener {
     /// Listens on `endpoint`.
     ///
-    /// A Unix socket gets mode 0600. Its directory is made with mode 0700 if it is missing, and an old socket on
-    /// which nobody answers is replaced.
+    /// A Unix socket gets mode 0600. Its directory is made with mode 0700 if it is missing, and an old socket
+    /// on which nobody answers is replaced.
     ///
     /// # Errors
     ///
-    /// Fails when the endpoint is in use, and says so; when something that is no socket is in the way, which is
-    /// left as it is; and when the kernel refuses.
+    /// Fails when the endpoint is in use, and says so; when something that is no socket is in the way, which
+    /// is left as it is; and when the kernel refuses.
     pub async fn bind(endpoint: &Endpoint) -> Result<Self, BindError> {
         match endpoint {
             Endpoint::Unix(path) => {

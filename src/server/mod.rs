@@ -56,7 +56,8 @@ pub enum ServeError {
 /// Serves on `listener` until `shutdown` is cancelled, and returns when all calls have ended.
 ///
 /// Then the endpoint is given up at once, calls that have begun may end within `grace`, and whoever is still
-/// connected after that is disconnected, its calls dropped. Clients that come and go as they like are no error.
+/// connected after that is disconnected, its calls dropped. Clients that come and go as they like are no
+/// error.
 ///
 /// # Errors
 ///

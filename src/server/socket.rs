@@ -107,8 +107,8 @@ impl Drop for SocketFile {
 
 /// Listens on a Unix socket at `path`, of mode 0600 from the moment it is there.
 ///
-/// A missing directory is made, for us alone. An old socket on which nobody answers is replaced. Returns `None`
-/// while another process does the same in this directory, which takes it a moment only.
+/// A missing directory is made, for us alone. An old socket on which nobody answers is replaced. Returns
+/// `None` while another process does the same in this directory, which takes it a moment only.
 ///
 /// # Errors
 ///

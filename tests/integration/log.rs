@@ -50,8 +50,9 @@ impl Drop for Logging {
 
 /// Sends what is logged to the log of the thread that logs it, if it has one.
 ///
-/// There is one subscriber for all tests, and it is there before they serve anything: whether an event is wanted
-/// is remembered for the whole process, and what a thread without a subscriber logs first would be wanted by none.
+/// There is one subscriber for all tests, and it is there before they serve anything: whether an event is
+/// wanted is remembered for the whole process, and what a thread without a subscriber logs first would be
+/// wanted by none.
 pub(crate) fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {

@@ -97,7 +97,8 @@ fn path(service: &str, request: &str) -> String {
     format!("/csi.v1.{service}/{}", request.trim_end_matches("Request"))
 }
 
-/// Returns the call that is recorded when `message`, however its fields are ordered, is sent to the RPC at `path`.
+/// Returns the call that is recorded when `message`, however its fields are ordered, is sent to the RPC at
+/// `path`.
 pub(crate) fn call(path: &str, message: &[u8]) -> Call {
     let encoded = identity(path, message)
         .or_else(|| controller(path, message))

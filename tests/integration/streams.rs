@@ -94,7 +94,8 @@ impl Servers {
         }
     }
 
-    /// Plays a recording back in pieces that `cut` makes of each connection, and checks what reached the services.
+    /// Plays a recording back in pieces that `cut` makes of each connection, and checks what reached the
+    /// services.
     async fn play(&self, recording: &Recording, cut: impl Fn(Vec<u8>) -> Vec<Vec<u8>>) {
         let served = if recording.is_tcp() { &self.tcp } else { &self.unix };
         let mut connections = Vec::new();
@@ -154,7 +155,8 @@ async fn write(stream: &mut (impl AsyncWrite + Unpin), piece: &[u8]) {
 #[allow(unsafe_code, reason = "no crate at hand wraps SIOCOUTQ")]
 fn unread(stream: &UnixStream) -> libc::c_int {
     let mut bytes = 0;
-    // SAFETY: the descriptor is open as long as `stream` is borrowed, and the kernel writes one int to `bytes`.
+    // SAFETY: the descriptor is open as long as `stream` is borrowed, and the kernel writes one int to
+    // `bytes`.
     let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     assert_eq!(result, 0, "{}", io::Error::last_os_error());
     bytes

@@ -86,7 +86,8 @@ pub enum CredentialsProblem {
     Malformed(#[source] ErrorStack),
     /// The key is protected by a passphrase.
     #[error(
-        "is encrypted, and nobody is there to type the passphrase; `openssl pkey -in KEY -out PLAIN` removes it"
+        "is encrypted, and nobody is there to type the passphrase; \
+         `openssl pkey -in KEY -out PLAIN` removes it"
     )]
     Encrypted,
     /// The key is not the one to the certificate.
@@ -116,7 +117,8 @@ pub enum CredentialsProblem {
     },
     /// The certificate is not signed by the authority of the cluster certificate.
     #[error(
-        "is not signed by the cluster certificate `{authority}`: they belong to different clusters ({verdict})"
+        "is not signed by the cluster certificate `{authority}`: \
+         they belong to different clusters ({verdict})"
     )]
     OtherAuthority {
         /// The common name in the cluster certificate, which is the cluster's name.

@@ -25,8 +25,8 @@ use crate::{Error, error::Cause};
 
 /// A user's certificate and key, and the certificate of the cluster's authority.
 ///
-/// The certificates may be of X.509 version 1, as `flocker-ca` makes them, or 3. The key may be in PKCS#8, PKCS#1 or
-/// SEC1 form, without a passphrase. Clones share the contents.
+/// The certificates may be of X.509 version 1, as `flocker-ca` makes them, or 3. The key may be in PKCS#8,
+/// PKCS#1 or SEC1 form, without a passphrase. Clones share the contents.
 #[derive(Clone)]
 pub struct Credentials {
     contents: Arc<Contents>,
@@ -107,7 +107,8 @@ impl Credentials {
             .unwrap_or(&self.contents.common_name)
     }
 
-    /// Returns the moment after which these credentials are no good: the earliest end of all their certificates.
+    /// Returns the moment after which these credentials are no good: the earliest end of all their
+    /// certificates.
     pub fn not_after(&self) -> SystemTime {
         let certificates = self.contents.chain.iter().chain(&self.contents.authorities);
         certificates

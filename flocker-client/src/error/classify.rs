@@ -47,7 +47,12 @@ pub(crate) fn failed_request(target: &Target, call: Call, error: reqwest::Error)
 
 /// Tells whether a request may be sent once more: it changes nothing, and the connection was closed under it.
 pub(crate) fn may_be_sent_again(error: &Error) -> bool {
-    matches!(error, Error::Transport { call, kind: TransportKind::Closed, sent: true, .. } if !call.is_write())
+    match error {
+        Error::Transport { call, kind, sent, .. } => {
+            *kind == TransportKind::Closed && *sent && !call.is_write()
+        }
+        _ => false,
+    }
 }
 
 enum Finding {
@@ -94,8 +99,8 @@ const UNKNOWN_AUTHORITY: &[&str] = &[
     "unable to verify the first certificate",
 ];
 
-/// Reads OpenSSL's verdict on the server's certificate off the text of the TLS library's error, which is the only
-/// place that has it: `... (hostname mismatch)`. Some versions of OpenSSL add advice to a verdict.
+/// Reads OpenSSL's verdict on the server's certificate off the text of the TLS library's error, which is the
+/// only place that has it: `... (hostname mismatch)`. Some versions of OpenSSL add advice to a verdict.
 fn verification_kind(error: &reqwest::Error, server_name: &str) -> TlsKind {
     let above_stack = chain(error).take_while(|error| !error.is::<ErrorStack>()).last();
     let verdict = above_stack.and_then(|error| {

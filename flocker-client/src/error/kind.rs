@@ -70,7 +70,8 @@ impl TlsKind {
             }
             Self::UnknownAuthority => {
                 format!(
-                    "the certificate of {at} is not signed by our cluster certificate: they belong to different clusters"
+                    "the certificate of {at} is not signed by our cluster certificate: \
+                     they belong to different clusters"
                 )
             }
             Self::Expired => {
@@ -115,8 +116,8 @@ impl Refusal {
             48 => Some(Self::UnknownAuthority),
             80 => Some(Self::NotUser),
             45 => Some(Self::Expired),
-            // bad_certificate, unsupported_certificate, certificate_revoked, certificate_unknown, access_denied,
-            // decrypt_error (the signature made with our key)
+            // bad_certificate, unsupported_certificate, certificate_revoked, certificate_unknown,
+            // access_denied, decrypt_error (the signature made with our key)
             42 | 43 | 44 | 46 | 49 | 51 => Some(Self::Other(alert)),
             _ => None,
         }
@@ -130,7 +131,8 @@ impl Refusal {
                 format!("{at} refused the TLS handshake: it got no user certificate that it can use")
             }
             Self::UnknownAuthority => format!(
-                "{at} refused our user certificate as signed by an authority it does not know: it belongs to another cluster"
+                "{at} refused our user certificate as signed by an authority it does not know: \
+                 it belongs to another cluster"
             ),
             Self::NotUser => format!(
                 "{at} refused our certificate; it accepts user certificates only, which \

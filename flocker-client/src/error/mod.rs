@@ -75,7 +75,11 @@ pub enum Error {
     },
 
     /// The control service answered with a status other than success.
-    #[error("the Flocker control service at {} answered {call} with status {status}: {description}{}", call.service(), list(errors))]
+    #[error(
+        "the Flocker control service at {} answered {call} with status {status}: {description}{}",
+        call.service(),
+        list(errors)
+    )]
     Status {
         /// The request that was answered.
         call: Box<Call>,
@@ -90,7 +94,10 @@ pub enum Error {
     },
 
     /// The control service answered with success, but not with what its API defines.
-    #[error("the answer of the Flocker control service at {} to {call} is not what its API defines", call.service())]
+    #[error(
+        "the answer of the Flocker control service at {} to {call} is not what its API defines",
+        call.service()
+    )]
     Decode {
         /// The request that was answered.
         call: Box<Call>,
@@ -108,16 +115,16 @@ impl Error {
         }
     }
 
-    /// Tells whether Flocker found the request in conflict with what there is: a dataset id in use, or a lease
-    /// held by another node (409).
+    /// Tells whether Flocker found the request in conflict with what there is: a dataset id in use, or a
+    /// lease held by another node (409).
     pub fn is_conflict(&self) -> bool {
         self.is_flockers(409)
     }
 
     /// Tells whether Flocker knows nothing by the id in the request (404).
     ///
-    /// A 404 that is not Flocker's own, such as the HTML page for an unknown route, is none of these: taking it
-    /// for the absence of a dataset would be fatal.
+    /// A 404 that is not Flocker's own, such as the HTML page for an unknown route, is none of these: taking
+    /// it for the absence of a dataset would be fatal.
     pub fn is_not_found(&self) -> bool {
         self.is_flockers(404)
     }
@@ -130,9 +137,9 @@ impl Error {
 
     /// Tells whether a write may or may not have been carried out.
     ///
-    /// So it is after a connection that broke or a time-out once the request may have been sent, after a status of
-    /// 500 or more, and after an answer that cannot be read. Read the state again before deciding. Always false
-    /// for reads, and for writes that certainly had no effect.
+    /// So it is after a connection that broke or a time-out once the request may have been sent, after a
+    /// status of 500 or more, and after an answer that cannot be read. Read the state again before deciding.
+    /// Always false for reads, and for writes that certainly had no effect.
     pub fn is_unclear(&self) -> bool {
         match self {
             Self::Transport { call, sent, .. } => *sent && call.is_write(),

@@ -93,7 +93,8 @@ impl Authority {
         )
     }
 
-    /// Makes an authority that is valid from the first to the second of these seconds, counted from the present.
+    /// Makes an authority that is valid from the first to the second of these seconds, counted from the
+    /// present.
     pub(crate) fn valid(cluster: &str, valid: (i64, i64)) -> Self {
         Self::made(
             &Wish {
@@ -232,7 +233,8 @@ fn signed(mut builder: X509Builder, key: &PKey<Private>, profile: Profile) -> X5
     }
 }
 
-/// Drops the version from a certificate and signs it again: OpenSSL itself writes 3 wherever there are extensions.
+/// Drops the version from a certificate and signs it again: OpenSSL itself writes 3 wherever there are
+/// extensions.
 fn as_version_1(certificate: &X509, key: &PKey<Private>) -> X509 {
     let der = certificate.to_der().unwrap();
     let (whole, _) = element(&der);

@@ -176,7 +176,8 @@ pub(crate) fn stock_tls(authority: &Authority) -> SslAcceptor {
 
 /// Waits for the client to close a connection on which an alert has been sent.
 ///
-/// If the server closed it first, with the client's request unread, the client might not get to see the alert.
+/// If the server closed it first, with the client's request unread, the client might not get to see the
+/// alert.
 fn linger(mut stream: &TcpStream) {
     drop(stream.shutdown(Shutdown::Write));
     drop(std::io::copy(&mut stream, &mut std::io::sink()));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{AcquireError, Mutex, Semaphore, SemaphorePermit};
+use uuid::Uuid;
 
 use super::failures::chain;
 use super::plan::Step;
@@ -66,8 +67,8 @@ impl Shared {
         }
     }
 
-    /// Unmounts and detaches what nobody uses on a node. Blocks.
-    pub(crate) fn release(&self, node: &NodeInfo) {
+    /// Unmounts and detaches what nobody uses on a node, and returns what the kernel is still to free. Blocks.
+    pub(crate) fn release(&self, node: &NodeInfo) -> Vec<Uuid> {
         let snapshot = self.store.snapshot();
         let seen = match self
             .backend
@@ -80,10 +81,10 @@ impl Shared {
                     node.number,
                     chain(&error)
                 );
-                return;
+                return Vec::new();
             }
         };
-        let mut detached = Vec::new();
+        let (mut detached, mut lingering) = (Vec::new(), Vec::new());
         for (dataset, seen) in seen {
             match self.backend.release(dataset, &seen, node) {
                 Ok(Released::NothingHere) => {}
@@ -92,6 +93,7 @@ impl Shared {
                     "Dataset {dataset} stays attached to node {}: it is published or in use",
                     node.number
                 ),
+                Ok(Released::Lingering) => lingering.push(dataset),
                 Ok(Released::Detached) => detached.push(dataset),
                 Err(error) => tracing::warn!(
                     dataset.id = %dataset,
@@ -105,5 +107,12 @@ impl Shared {
         if let Err(error) = self.store.forget_attachments(&detached, node.uuid) {
             tracing::error!(%error, "Node {} cannot record what it detached", node.number);
         }
+        lingering
+    }
+
+    /// Returns those of the datasets whose loop device the kernel has not freed yet. Blocks.
+    pub(crate) fn still_lingering(&self, datasets: Vec<Uuid>) -> Vec<Uuid> {
+        let lingers = |dataset: &Uuid| self.backend.lingers(*dataset).unwrap_or(true);
+        datasets.into_iter().filter(lingers).collect()
     }
 }

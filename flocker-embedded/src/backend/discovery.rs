@@ -106,7 +106,7 @@ impl Backend {
     }
 
     /// Tells whether a device still has the backing file of a dataset, and forgets it if not.
-    fn is_attached(&self, dataset: Uuid, device: &Path) -> Result<bool, StepError> {
+    pub(super) fn is_attached(&self, dataset: Uuid, device: &Path) -> Result<bool, StepError> {
         let path = self.volumes.path(dataset);
         let attached = has_file(device, &path).map_err(StepError::io("examine", device))?;
         if !attached {

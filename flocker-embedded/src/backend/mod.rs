@@ -79,8 +79,10 @@ pub(crate) type Attached = Vec<(Uuid, Result<(), StepError>)>;
 pub(crate) enum Released {
     /// It is not attached here.
     NothingHere,
-    /// Somebody uses it, so it stays attached.
+    /// It is published or in use, so it stays attached.
     Kept,
+    /// It is unmounted, and the kernel frees the device as soon as the last opener is gone.
+    Lingering,
     Detached,
 }
 
@@ -210,6 +212,12 @@ impl Backend {
         Ok(())
     }
 
+    /// Tells whether the loop device of a dataset still has the backing file.
+    pub(crate) fn lingers(&self, dataset: Uuid) -> Result<bool, StepError> {
+        let device = self.devices().get(&dataset).cloned();
+        device.map_or(Ok(false), |device| self.is_attached(dataset, &device))
+    }
+
     /// Removes the backing file of a dataset that is not attached.
     pub(crate) fn destroy(&self, dataset: Uuid) -> Result<(), StepError> {
         let _attaching = self.attaching.lock().unwrap_or_else(PoisonError::into_inner);
@@ -243,7 +251,7 @@ impl Backend {
             _ => {}
         }
         match self.detach(dataset, device) {
-            Err(StepError::StillAttached(_)) => Ok(Released::Kept),
+            Err(StepError::StillAttached(_)) => Ok(Released::Lingering),
             outcome => outcome.map(|()| Released::Detached),
         }
     }

@@ -28,8 +28,8 @@ mod flag {
 
 /// Rewrites the client's side of an HTTP/2 connection, however it is cut into pieces.
 ///
-/// Only header blocks are held back until they are complete; everything else is passed on as it comes. What is
-/// malformed, or longer than [`MOST_HELD`], is passed on unchanged, for the server to refuse.
+/// Only header blocks are held back until they are complete; everything else is passed on as it comes. What
+/// is malformed, or longer than [`MOST_HELD`], is passed on unchanged, for the server to refuse.
 #[derive(Debug, Default)]
 pub(super) struct Rewriter {
     state: State,
@@ -141,7 +141,8 @@ impl Rewriter {
         len
     }
 
-    /// Returns whether the frame begins a header block, or continues the one that is held, and may be held too.
+    /// Returns whether the frame begins a header block, or continues the one that is held, and may be held
+    /// too.
     fn belongs_to_header_block(&self, head: &Head) -> bool {
         let first = self.held.get(..self.frame_at).and_then(Head::parse);
         let expected = match first {

@@ -1,7 +1,7 @@
 //! Replaces the value of `:authority` in an HPACK header block (RFC 7541).
 //!
-//! The block is walked without a dynamic table and without decoding a value. What this leaves alone, the server
-//! decodes and judges.
+//! The block is walked without a dynamic table and without decoding a value. What this leaves alone, the
+//! server decodes and judges.
 
 use super::huffman;
 
@@ -24,12 +24,12 @@ const LONGEST_INTEGER: u32 = 5;
 /// malformed, which is for the server to refuse.
 ///
 /// A field keeps its representation, so that an entry keeps its place in the dynamic table, and the entry is
-/// never made larger, so that the server never evicts one that the client still refers to: the client's table is
-/// at any time the newest part of the server's. Where the client's value has less than nine bytes, the new one is
-/// as long, a beginning of `localhost`, which is as good a name.
+/// never made larger, so that the server never evicts one that the client still refers to: the client's table
+/// is at any time the newest part of the server's. Where the client's value has less than nine bytes, the new
+/// one is as long, a beginning of `localhost`, which is as good a name.
 ///
-/// A name may also be given by its place in the dynamic table. No known encoder does that for a name of the static
-/// table; the value of such a field stays as it is.
+/// A name may also be given by its place in the dynamic table. No known encoder does that for a name of the
+/// static table; the value of such a field stays as it is.
 pub(super) fn replace_authority(block: &[u8]) -> Option<Vec<u8>> {
     let mut replaced = Vec::new();
     let mut copied = 0;
@@ -129,7 +129,8 @@ impl<'a> Reader<'a> {
         Some(byte)
     }
 
-    /// Reads an integer that begins with the last `prefix_bits` bits of the next byte (RFC 7541, section 5.1).
+    /// Reads an integer that begins with the last `prefix_bits` bits of the next byte (RFC 7541, section
+    /// 5.1).
     fn integer(&mut self, prefix_bits: u32) -> Option<usize> {
         let most = (1_usize << prefix_bits) - 1;
         let mut value = usize::from(self.byte()?) & most;

@@ -2,8 +2,8 @@
 
 /// How many symbols have a code of each length, from 0 to 30 bits (RFC 7541, appendix B).
 ///
-/// The code is canonical: sorted by length, codes are consecutive numbers. So these counts are all it takes to
-/// tell where one symbol ends and the next begins; which symbol it is does not matter for a length.
+/// The code is canonical: sorted by length, codes are consecutive numbers. So these counts are all it takes
+/// to tell where one symbol ends and the next begins; which symbol it is does not matter for a length.
 const CODES_OF_LENGTH: [u32; 31] = [
     0, 0, 0, 0, 0, 10, 26, 32, 6, 0, 5, 3, 2, 6, 2, 3, 0, 0, 0, 3, 8, 13, 26, 29, 12, 4, 15, 19, 29, 0, 4,
 ];
@@ -13,8 +13,8 @@ const MOST_PADDING: usize = 7;
 
 /// Returns the number of bytes that `encoded` stands for.
 ///
-/// Returns `None` when no sequence of bytes is encoded like this: the end-of-string symbol occurs, or the padding
-/// is longer than seven bits or has a bit that is not set.
+/// Returns `None` when no sequence of bytes is encoded like this: the end-of-string symbol occurs, or the
+/// padding is longer than seven bits or has a bit that is not set.
 pub(super) fn decoded_len(encoded: &[u8]) -> Option<usize> {
     let mut symbols = 0;
     let mut code = Code::default();

@@ -1,10 +1,10 @@
 //! Lets clients in that put the socket's path, or anything else, into `:authority`.
 //!
 //! The HTTP/2 implementation under tonic resets every request whose `:authority` is no valid one, before any
-//! handler sees it. Many gRPC clients send the path of the socket there, or the whole endpoint as it was written:
-//! `csc` in its released build, and whatever is built on gRPC's C core since 1.57. So each accepted connection is
-//! wrapped in an [`AuthorityStream`], which replaces the value by `localhost` in the bytes on their way in. Nothing
-//! else is changed, and on a CSI socket nothing depends on the value.
+//! handler sees it. Many gRPC clients send the path of the socket there, or the whole endpoint as it was
+//! written: `csc` in its released build, and whatever is built on gRPC's C core since 1.57. So each accepted
+//! connection is wrapped in an [`AuthorityStream`], which replaces the value by `localhost` in the bytes on
+//! their way in. Nothing else is changed, and on a CSI socket nothing depends on the value.
 
 mod frames;
 mod hpack;
@@ -23,8 +23,8 @@ const CHUNK: usize = 8 * 1024;
 
 /// A server's connection whose client may say what it likes in `:authority`.
 ///
-/// What is written goes out untouched. A connection keeps at most 64 KiB of an incomplete header block, one chunk
-/// of 8 KiB, and what these become when rewritten.
+/// What is written goes out untouched. A connection keeps at most 64 KiB of an incomplete header block, one
+/// chunk of 8 KiB, and what these become when rewritten.
 #[derive(Debug)]
 pub struct AuthorityStream<S> {
     inner: S,
