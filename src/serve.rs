@@ -287,3 +287,64 @@ async fn pass_health_on(cluster: Cluster, health: Health) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn config(flags: &[&str]) -> Config {
+        let arguments: Vec<_> = ["flocker-csi", "serve", "--control-service=https://10.0.0.1"]
+            .iter()
+            .chain(flags)
+            .map(OsString::from)
+            .collect();
+        match Cli::read(&arguments, &std::collections::BTreeMap::new())
+            .unwrap()
+            .0
+            .command
+        {
+            Command::Serve(args) => args.config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn every_file_that_is_not_what_it_should_be_is_told_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str| directory.path().join(name).display().to_string();
+        std::fs::write(file("node-id"), "no uuid").unwrap();
+        let config = config(&[
+            &format!("--cluster-cert={}", file("cluster.crt")),
+            &format!("--node-id-file={}", file("node-id")),
+        ]);
+        match check(&config).await {
+            Err(Failure::Configuration(lines)) => {
+                assert!(lines[0].contains(&file("cluster.crt")), "{lines:?}");
+                assert!(lines[1].contains(&file("node-id")), "{lines:?}");
+                assert_eq!(lines.len(), 2);
+            }
+            other => panic!("{:?}", other.err()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_plugin_with_a_wrong_configuration_never_listens() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("csi.sock");
+        let config = config(&[
+            &format!("--endpoint={}", socket.display()),
+            &format!(
+                "--cluster-cert={}",
+                directory.path().join("cluster.crt").display()
+            ),
+        ]);
+        assert!(matches!(
+            Plugin::start(config).await,
+            Err(Failure::Configuration(_))
+        ));
+        assert!(!socket.exists());
+    }
+}

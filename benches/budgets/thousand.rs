@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use flocker_client::NewDataset;
-use flocker_embedded::Options;
+use flocker_embedded::{Options, Pace};
 use futures::stream::{StreamExt, TryStreamExt, iter};
 use uuid::Uuid;
 
@@ -16,7 +16,7 @@ use crate::samples::digits;
 use crate::{Bench, Result, waiting};
 
 /// How many volumes there are, each with its loop device, its file system, and its target.
-const VOLUMES: usize = 1000;
+const VOLUMES: usize = 250;
 /// How many of them are worked on at once, as an orchestrator's workers do.
 const AT_ONCE: usize = 8;
 
@@ -28,8 +28,10 @@ const SERVING_LIMIT_MIB: f64 = 32.0;
 pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
     let count = bench.scaled(VOLUMES);
     let disk = bench.workplace.disk();
+    // At full speed the embedded agents would look around after each of thousands of mounts.
     let change = |options| Options {
         nodes: 2,
+        pace: Pace::Stock,
         capacity: Some(1 << 40),
         ..options
     };
@@ -40,7 +42,9 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
     csi.list(0).await?;
     let idle = plugin.memory()?;
 
+    eprintln!("bench: making {count} volumes");
     let volumes = make_volumes(&flocker, count).await?;
+    eprintln!("bench: staging and publishing them");
     let node = flocker.node(1)?.uuid;
     let published = iter(&volumes).map(|volume| publish(csi.clone(), *volume, node, &disk));
     published
@@ -69,8 +73,12 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
             SERVING_LIMIT_MIB,
         ),
     ];
+    eprintln!("bench: letting them wait for the other node");
     let waiting = waiting::measure(bench, &flocker, &plugin, &volumes).await?;
     budgets.push(waiting.budget);
+    drop(plugin);
+    // Not dropped: what it was doing would go on while everything is taken away.
+    flocker.stop().await?;
     Ok(Section {
         title: "Memory, and a thousand volumes that wait",
         budgets,

@@ -62,6 +62,7 @@ impl Embedded {
     /// Mounts are made in the mount namespace of the runtime's threads.
     pub async fn start(options: Options) -> Result<Self, Error> {
         options.check()?;
+        spawn_blocking(Backend::check_system).await??;
         let data_dir = claim(&options.data_dir).await?;
         let parts = spawn_blocking(move || Parts::prepare(data_dir, options)).await??;
         let Parts {

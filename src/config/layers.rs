@@ -46,12 +46,14 @@ pub fn parse(
     environment: &Environment,
 ) -> Result<(ArgMatches, Vec<String>), Refusal> {
     let lenient = nothing_required(command);
-    let given = lenient
-        .clone()
-        .try_get_matches_from(arguments)
-        .map_err(Refusal::CommandLine)?;
+    let given = match lenient.clone().try_get_matches_from(arguments) {
+        Ok(given) => given,
+        // Help has to tell what is required, so it is asked of the command that knows.
+        Err(error) => return Err(Refusal::CommandLine(told_by(command, arguments).unwrap_or(error))),
+    };
     let (name, given) = given.subcommand().unwrap_or(("", &given));
     let mut layers = Layers {
+        program: &lenient,
         command: lenient.find_subcommand(name).unwrap_or(&lenient),
         given,
         flags: Vec::new(),
@@ -67,15 +69,20 @@ pub fn parse(
     let whole = front
         .iter()
         .cloned()
-        .chain(layers.flags)
+        .chain(layers.flags.iter().cloned())
         .chain(rest.iter().cloned());
     match command.clone().try_get_matches_from(whole) {
         Ok(matches) => Ok((matches, warnings)),
         Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {
-            Err(Refusal::Settings(missing(&error)))
+            Err(Refusal::Settings(missing(&error, layers.command)))
         }
         Err(error) => Err(Refusal::CommandLine(error)),
     }
+}
+
+fn told_by(command: &Command, arguments: &[OsString]) -> Option<clap::Error> {
+    let error = command.clone().try_get_matches_from(arguments).err()?;
+    (error.kind() == ErrorKind::DisplayHelp).then_some(error)
 }
 
 fn nothing_required(command: &Command) -> Command {
@@ -91,6 +98,8 @@ fn nothing_required(command: &Command) -> Command {
 }
 
 struct Layers<'a> {
+    program: &'a Command,
+    /// The subcommand that was given.
     command: &'a Command,
     given: &'a ArgMatches,
     flags: Vec<OsString>,
@@ -111,7 +120,6 @@ impl<'a> Layers<'a> {
                 .get(OsStr::new(name))
                 .filter(|value| !value.is_empty())
         };
-        let mut known = vec![variable(FILE_FLAG)];
         for setting in self.settings() {
             let key = setting.get_id().as_str();
             let name = variable(key);
@@ -123,42 +131,44 @@ impl<'a> Layers<'a> {
             if let Some((name, value)) = names.iter().find_map(|name| Some((name, value(name)?))) {
                 self.take(setting, &[(name.to_string(), value.clone())]);
             }
-            known.push(name);
         }
+        // What another command understands may well be set for that one.
+        let known: Vec<_> = self
+            .program
+            .get_subcommands()
+            .flat_map(Command::get_arguments)
+            .map(|argument| argument.get_id().as_str())
+            .collect();
         let unknown = |name: &str| {
-            let looks_like = did_you_mean(
-                &name.to_lowercase(),
-                self.settings().map(|setting| setting.get_id().as_str()),
-            );
-            format!("the environment variable {PREFIX}{name} is no setting of this command{looks_like}")
+            let looks_like = did_you_mean(name, known.iter().copied());
+            format!(
+                "the environment variable {PREFIX}{} is no setting{looks_like}",
+                name.to_uppercase()
+            )
         };
         environment
             .keys()
-            .filter_map(|name| name.to_str())
-            .filter(|name| !known.iter().any(|known| known == name))
-            .filter_map(|name| name.strip_prefix(PREFIX))
+            .filter_map(|name| name.to_str()?.strip_prefix(PREFIX))
             .filter(|name| !set_by_kubernetes(name))
-            .map(unknown)
+            .map(str::to_lowercase)
+            .filter(|name| !known.contains(&name.as_str()))
+            .map(|name| unknown(&name))
             .collect()
     }
 
     fn read_file(&mut self, environment: &Environment) {
-        if self
-            .command
-            .get_arguments()
-            .all(|argument| argument.get_id() != FILE_FLAG)
-        {
+        if !reads_a_file(self.command) {
             return;
         }
-        let from_environment = environment
-            .get(OsStr::new(&variable(FILE_FLAG)))
-            .filter(|path| !path.is_empty());
-        let path = self
-            .given
-            .get_one::<PathBuf>(FILE_FLAG)
-            .cloned()
-            .or_else(|| from_environment.map(PathBuf::from));
-        let Some(path) = path else { return };
+        let given = self.given.get_one::<PathBuf>(FILE_FLAG).cloned();
+        let named = || {
+            environment
+                .get(OsStr::new(&variable(FILE_FLAG)))
+                .filter(|path| !path.is_empty())
+        };
+        let Some(path) = given.or_else(|| named().map(PathBuf::from)) else {
+            return;
+        };
         match std::fs::read_to_string(&path) {
             Ok(text) => self.take_file(&path, &text),
             Err(error) => {
@@ -264,17 +274,28 @@ fn reason(error: &clap::Error) -> String {
     }
 }
 
-fn missing(error: &clap::Error) -> Vec<String> {
+fn reads_a_file(command: &Command) -> bool {
+    command
+        .get_arguments()
+        .any(|argument| argument.get_id() == FILE_FLAG)
+}
+
+fn missing(error: &clap::Error, command: &Command) -> Vec<String> {
     let Some(ContextValue::Strings(flags)) = error.get(ContextKind::InvalidArg) else {
         return vec!["a setting is missing".to_owned()];
     };
     let tell = |flag: &String| {
         let long = flag.split([' ', '=']).next().unwrap_or(flag);
         let key = long.trim_start_matches('-').replace('-', "_");
-        format!(
-            "{key} is not set: give it as {flag}, as {} in the environment, or as {key} in the configuration file",
-            variable(&key)
-        )
+        let variable = variable(&key);
+        if reads_a_file(command) {
+            format!(
+                "{key} is not set: give it as {flag}, as {variable} in the environment, or as {key} in the \
+                 configuration file"
+            )
+        } else {
+            format!("{key} is not set: give it as {flag}, or as {variable} in the environment")
+        }
     };
     flags.iter().map(tell).collect()
 }

@@ -164,8 +164,7 @@ fn a_variable_that_looks_like_a_setting_is_warned_about() {
         ("PATH", "/bin"),
     ];
     let (_, warnings) = read("serve", &[URL], &environment).unwrap();
-    let expected = "the environment variable FLOCKER_CSI_DEFAULT_SIZ is no setting of this command (did you mean \
-                    \"default_size\"?)";
+    let expected = "the environment variable FLOCKER_CSI_DEFAULT_SIZ is no setting (did you mean \"default_size\"?)";
     assert_eq!(warnings, [expected]);
 }
 

@@ -4,13 +4,14 @@
 //! All of it happens in a temporary directory that is a file system in memory, in a mount namespace of its own, so
 //! that however the process ends, no mount outlives it.
 
+mod actor;
 mod orchestrator;
+mod performance;
 mod screen;
 mod script;
 mod site;
 mod workplace;
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
@@ -21,8 +22,10 @@ pub use workplace::enter_own_namespace;
 
 use crate::failure::Failure;
 use crate::signals::StopSignals;
+use actor::Actor;
+use performance::Performance;
 use screen::Screen;
-use script::{Performance, SCRIPT};
+use script::SCRIPT;
 use site::Site;
 use workplace::Workplace;
 
@@ -58,7 +61,7 @@ async fn play(screen: &mut Screen, interrupted: &CancellationToken) -> Result<St
     let mut told = String::new();
     match Site::start(&workplace, screen).await {
         Ok(site) => {
-            let mut performance = Performance::new(&site, screen, interrupted);
+            let mut performance = Performance::new(Actor::new(&site), screen, interrupted);
             match performance.play().await {
                 Ok(conclusion) => told = conclusion,
                 Err(problem) => problems.push(problem),
@@ -69,15 +72,11 @@ async fn play(screen: &mut Screen, interrupted: &CancellationToken) -> Result<St
         Err(failure) => problems.extend(failure.lines().iter().cloned()),
     }
     problems.extend(workplace.remove().await.err());
-    let Some((first, others)) = problems.split_first() else {
-        return Ok(told);
-    };
-    let mut text = first.clone();
-    for other in others {
-        // Writing to a string cannot fail.
-        write!(text, "; then: {other}").ok();
+    if problems.is_empty() {
+        Ok(told)
+    } else {
+        Err(Failure::Failed(problems.join("; then: ")))
     }
-    Err(Failure::Failed(text))
 }
 
 /// Makes the first signal an interruption, and tells that more of them change nothing.

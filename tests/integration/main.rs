@@ -7,6 +7,7 @@
 
 mod controller;
 mod log;
+mod node;
 mod recorder;
 mod serving;
 mod streams;

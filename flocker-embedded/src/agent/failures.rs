@@ -8,10 +8,6 @@ use uuid::Uuid;
 use super::round::Outcome;
 use crate::backend::StepError;
 
-/// Failures in a row with the same reason after which it is logged. A single one is often the doing of
-/// somebody who probed a device.
-const NOTEWORTHY: u32 = 2;
-
 /// The failures of the last round of one agent.
 #[derive(Debug)]
 pub(super) struct Failures {
@@ -35,7 +31,8 @@ impl Failure {
             *self = Self { reason, times: 0 };
         }
         self.times = self.times.saturating_add(1);
-        (self.times == NOTEWORTHY).then_some(&self.reason)
+        let noteworthy = if error.may_pass() { 2 } else { 1 };
+        (self.times == noteworthy).then_some(&self.reason)
     }
 }
 
@@ -114,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_logged_when_it_comes_up_the_second_time_and_not_again() {
+    fn a_reason_is_logged_once_and_if_it_may_pass_only_when_it_has_not() {
         let mut failure = Failure::default();
         assert_eq!(failure.count(&busy()), None);
         assert!(
@@ -124,9 +121,13 @@ mod tests {
         );
         assert_eq!(failure.count(&busy()), None);
 
-        let other = StepError::Busy(PathBuf::from("/flocker/two"));
-        assert_eq!(failure.count(&other), None);
-        assert!(failure.count(&other).is_some());
+        let full = StepError::OverCapacity {
+            size: 2,
+            capacity: 1,
+            free: 1,
+        };
+        assert!(failure.count(&full).is_some());
+        assert_eq!(failure.count(&full), None);
     }
 
     #[test]

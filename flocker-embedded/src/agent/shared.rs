@@ -70,11 +70,11 @@ impl Shared {
     /// Unmounts and detaches what nobody uses on a node, and returns what the kernel is still to free. Blocks.
     pub(crate) fn release(&self, node: &NodeInfo) -> Vec<Uuid> {
         let snapshot = self.store.snapshot();
-        let seen = match self
+        let seen = self
             .backend
-            .discover(node, &snapshot.configuration, &self.store.attachments())
-        {
-            Ok(seen) => seen,
+            .discover(node, &snapshot.configuration, &self.store.attachments());
+        let outcomes = match seen.and_then(|seen| self.backend.release(&seen)) {
+            Ok(outcomes) => outcomes,
             Err(error) => {
                 tracing::error!(
                     "Cannot release the datasets of node {}: {}",
@@ -85,9 +85,8 @@ impl Shared {
             }
         };
         let (mut detached, mut lingering) = (Vec::new(), Vec::new());
-        for (dataset, seen) in seen {
-            match self.backend.release(dataset, &seen, node) {
-                Ok(Released::NothingHere) => {}
+        for (dataset, outcome) in outcomes {
+            match outcome {
                 Ok(Released::Kept) => tracing::info!(
                     dataset.id = %dataset,
                     "Dataset {dataset} stays attached to node {}: it is published or in use",

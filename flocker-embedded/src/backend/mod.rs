@@ -21,9 +21,9 @@ pub(crate) use mounting::{mount, unmount};
 
 use crate::Error;
 use crate::data_dir::DataDir;
-use crate::options::NodeInfo;
 use loop_device::{BLOCK_DEVICES, LOOP_CONTROL, Survey, attach, clear, has_file};
 use mount_table::MountTable;
+use mounting::unmount_from;
 use program::Programs;
 use volumes::Volumes;
 
@@ -40,6 +40,11 @@ pub(crate) enum StepError {
          loop device may have it until that one is free"
     )]
     StillAttached(PathBuf),
+    #[error(
+        "the loop device {0} has the backing file already, and nobody knows for which node; no other loop \
+         device may have it until that one is free"
+    )]
+    AttachedByOthers(PathBuf),
     #[error("cannot unmount {0}: something on it is in use")]
     Busy(PathBuf),
     #[error("{program} failed for {device} ({outcome})")]
@@ -64,6 +69,11 @@ pub(crate) enum StepError {
 }
 
 impl StepError {
+    /// Tells whether the next try is likely to succeed: somebody may only have looked at the device.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::StillAttached(_) | Self::Busy(_))
+    }
+
     /// Returns a closure that wraps an error of the system with what was being done to what.
     fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
@@ -71,14 +81,12 @@ impl StepError {
     }
 }
 
-/// What became of each dataset that was to be attached.
-pub(crate) type Attached = Vec<(Uuid, Result<(), StepError>)>;
+/// What became of each of several datasets.
+pub(crate) type Outcomes<T> = Vec<(Uuid, Result<T, StepError>)>;
 
 /// What became of a dataset that is to be released.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Released {
-    /// It is not attached here.
-    NothingHere,
     /// It is published or in use, so it stays attached.
     Kept,
     /// It is unmounted, and the kernel frees the device as soon as the last opener is gone.
@@ -102,21 +110,21 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
-    /// Finds the backing files of an earlier run, and the loop devices that have them.
-    pub(crate) fn open(data_dir: Arc<DataDir>, capacity: Option<u64>) -> Result<Self, Error> {
+    /// Fails unless this process may attach loop devices and mount them.
+    pub(crate) fn check_system() -> Result<(), Error> {
         let user = rustix::process::geteuid().as_raw();
         if user != 0 {
             return Err(Error::NotRoot(user));
         }
-        let control = Path::new(LOOP_CONTROL);
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(control)
-            .map_err(|source| Error::NoLoopDevices {
-                path: control.to_owned(),
-                source,
-            })?;
+        let path = PathBuf::from(LOOP_CONTROL);
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(_) => Programs::find().map(drop),
+            Err(source) => Err(Error::NoLoopDevices { path, source }),
+        }
+    }
+
+    /// Finds the backing files of an earlier run, and the loop devices that have them.
+    pub(crate) fn open(data_dir: Arc<DataDir>, capacity: Option<u64>) -> Result<Self, Error> {
         let programs = Programs::find()?;
         let volumes = Volumes::open(data_dir.volumes(), capacity)?;
         let survey = Survey::new().map_err(Error::file("examine", Path::new(BLOCK_DEVICES)))?;
@@ -148,7 +156,7 @@ impl Backend {
         &self,
         datasets: &[Uuid],
         record: impl FnOnce(&[Uuid]) -> Result<(), StepError>,
-    ) -> Result<Attached, StepError> {
+    ) -> Result<Outcomes<()>, StepError> {
         let _attaching = self.attaching.lock().unwrap_or_else(PoisonError::into_inner);
         let survey = Survey::new().map_err(StepError::io("examine", Path::new(BLOCK_DEVICES)))?;
         let mut free = Vec::new();
@@ -174,7 +182,7 @@ impl Backend {
             return Ok(());
         };
         self.devices().insert(dataset, device.to_owned());
-        Err(StepError::StillAttached(device.to_owned()))
+        Err(StepError::AttachedByOthers(device.to_owned()))
     }
 
     fn attach_free(&self, dataset: Uuid) -> Result<(), StepError> {
@@ -232,27 +240,39 @@ impl Backend {
         Ok(())
     }
 
-    /// Unmounts and detaches a dataset as an agent saw it on its node. What is mounted anywhere else too,
+    /// Unmounts and detaches datasets as the agent of their node saw them. What is mounted anywhere else too,
     /// under whatever name, or is in use, stays as it is.
-    pub(crate) fn release(&self, dataset: Uuid, seen: &Seen, node: &NodeInfo) -> Result<Released, StepError> {
-        let Some(device) = seen.condition.device() else {
-            return Ok(Released::NothingHere);
-        };
+    pub(crate) fn release(&self, seen: &BTreeMap<Uuid, Seen>) -> Result<Outcomes<Released>, StepError> {
         let table = MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)))?;
-        match &seen.condition {
-            Condition::Mounted(_) if table.is_mounted_elsewhere(&node.mount_path(dataset)) => {
-                return Ok(Released::Kept);
-            }
-            Condition::Mounted(_) => match unmount(device) {
-                Err(StepError::Busy(_)) => return Ok(Released::Kept),
-                outcome => outcome?,
-            },
-            _ if table.mount_point(device).is_some() => return Ok(Released::Kept),
-            _ => {}
+        let (mount_points, shared) = (table.by_device(), table.of_shared_devices());
+        let mut outcomes = Vec::new();
+        for (dataset, seen) in seen {
+            let Some(device) = seen.condition.device() else {
+                continue;
+            };
+            let mount_point = mount_points.get(device).copied();
+            let is_ours = matches!(seen.condition, Condition::Mounted(_));
+            let outcome = match mount_point {
+                Some(mount_point) if !is_ours || shared.contains(mount_point) => Ok(Released::Kept),
+                _ => self.release_one(*dataset, device, mount_point),
+            };
+            outcomes.push((*dataset, outcome));
         }
-        match self.detach(dataset, device) {
+        Ok(outcomes)
+    }
+
+    fn release_one(
+        &self,
+        dataset: Uuid,
+        device: &Path,
+        mount_point: Option<&Path>,
+    ) -> Result<Released, StepError> {
+        let unmounted = mount_point.map_or(Ok(()), unmount_from);
+        match unmounted.and_then(|()| self.detach(dataset, device)) {
+            Ok(()) => Ok(Released::Detached),
+            Err(StepError::Busy(_)) => Ok(Released::Kept),
             Err(StepError::StillAttached(_)) => Ok(Released::Lingering),
-            outcome => outcome.map(|()| Released::Detached),
+            Err(error) => Err(error),
         }
     }
 

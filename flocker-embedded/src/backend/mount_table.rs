@@ -1,6 +1,6 @@
 //! The kernel's mount table, read as Flocker's agent reads it: by device name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -49,12 +49,17 @@ impl MountTable {
             .map(|line| line.mount_point.as_path())
     }
 
-    /// Tells whether the device mounted at `mount_point` is mounted anywhere else too, under whatever name.
-    pub(super) fn is_mounted_elsewhere(&self, mount_point: &Path) -> bool {
-        let Some(here) = self.0.iter().rfind(|line| line.mount_point == mount_point) else {
-            return false;
-        };
-        self.0.iter().filter(|line| line.number == here.number).count() > 1
+    /// Returns the mount points of the devices that are mounted more than once, under whatever name.
+    pub(super) fn of_shared_devices(&self) -> HashSet<&Path> {
+        let mut mounts: HashMap<&str, usize> = HashMap::new();
+        for line in &self.0 {
+            *mounts.entry(&line.number).or_default() += 1;
+        }
+        let shared = self
+            .0
+            .iter()
+            .filter(|line| mounts.get(line.number.as_str()) > Some(&1));
+        shared.map(|line| line.mount_point.as_path()).collect()
     }
 }
 
@@ -75,6 +80,9 @@ fn parse_line(text: &[u8]) -> Option<Line> {
 
 /// Undoes the kernel's escapes: a backslash and three octal digits for blank, tab, line break and backslash.
 fn unescape(field: &[u8]) -> PathBuf {
+    if !field.contains(&b'\\') {
+        return PathBuf::from(OsString::from_vec(field.to_vec()));
+    }
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
     while let [first, tail @ ..] = rest {
@@ -125,9 +133,9 @@ mod tests {
     #[test]
     fn a_second_mount_is_found_by_the_number_of_the_device() {
         let table = MountTable::parse(TABLE);
-        assert!(table.is_mounted_elsewhere(Path::new("/data/flocker/node-1/one")));
-        assert!(table.is_mounted_elsewhere(Path::new("/data/with blank\\")));
-        assert!(!table.is_mounted_elsewhere(Path::new("/")));
-        assert!(!table.is_mounted_elsewhere(Path::new("/nowhere")));
+        let shared = table.of_shared_devices();
+        assert!(shared.contains(Path::new("/data/flocker/node-1/one")));
+        assert!(shared.contains(Path::new("/data/with blank\\")));
+        assert!(!shared.contains(Path::new("/")));
     }
 }

@@ -33,6 +33,11 @@ pub(crate) fn unmount(device: &Path) -> Result<(), StepError> {
     let Some(mount_point) = table.mount_point(device) else {
         return Ok(());
     };
+    unmount_from(mount_point)
+}
+
+/// Unmounts what was mounted last at a mount point.
+pub(super) fn unmount_from(mount_point: &Path) -> Result<(), StepError> {
     match rustix::mount::unmount(mount_point, UnmountFlags::NOFOLLOW) {
         Ok(()) => Ok(()),
         Err(Errno::BUSY) => Err(StepError::Busy(mount_point.to_owned())),

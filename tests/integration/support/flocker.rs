@@ -2,20 +2,20 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use flocker_client::{Client, Credentials, Settings};
 use flocker_csi::cluster::{self, Cluster};
 use flocker_embedded::{Embedded, Options};
-use rustix::mount::{UnmountFlags, unmount};
-use tempfile::TempDir;
 use uuid::Uuid;
+
+use super::eventually;
+use super::scratch::Scratch;
 
 /// A Flocker in a temporary directory, which takes its loop devices and mounts with it.
 pub(crate) struct Flocker {
     embedded: Option<Embedded>,
-    directory: TempDir,
+    scratch: Scratch,
 }
 
 impl Flocker {
@@ -26,16 +26,21 @@ impl Flocker {
 
     /// Starts one whose options are changed by `change`.
     pub(crate) async fn with(change: impl FnOnce(Options) -> Options) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let scratch = Scratch::new();
         let options = Options::new(
-            directory.path().join("data"),
-            directory.path().join("certificates"),
+            scratch.path().join("data"),
+            scratch.path().join("certificates"),
         );
         let embedded = Embedded::start(change(options)).await.unwrap();
         Self {
             embedded: Some(embedded),
-            directory,
+            scratch,
         }
+    }
+
+    /// Returns the directory with everything of it, where more may be put.
+    pub(crate) fn path(&self) -> &Path {
+        self.scratch.path()
     }
 
     /// Returns the Flocker itself.
@@ -46,6 +51,30 @@ impl Flocker {
     /// Returns the UUID of a node, by its number, counted from 1.
     pub(crate) fn node(&self, number: usize) -> Uuid {
         self.embedded().nodes()[number - 1].uuid
+    }
+
+    /// Returns where a node has a dataset mounted, or would have.
+    pub(crate) fn mount_of(&self, number: usize, dataset: Uuid) -> PathBuf {
+        let node = &self.embedded().nodes()[number - 1];
+        node.mount_root.join(dataset.to_string())
+    }
+
+    /// Waits until state says that a node has a dataset mounted.
+    pub(crate) async fn reports(&self, number: usize, dataset: Uuid) {
+        let (client, node) = (self.client().await, self.node(number));
+        eventually(&format!("node {number} reports {dataset}"), async || {
+            let states = client.list_dataset_states().await.unwrap();
+            let found = states.into_iter().find(|state| state.dataset_id == dataset)?;
+            (found.primary == Some(node) && found.path.is_some()).then_some(())
+        })
+        .await;
+    }
+
+    /// Returns which node has the lease on a dataset.
+    pub(crate) async fn leaseholder(&self, dataset: Uuid) -> Option<Uuid> {
+        let leases = self.client().await.list_leases().await.unwrap();
+        let lease = leases.into_iter().find(|lease| lease.dataset_id == dataset);
+        lease.map(|lease| lease.node_uuid)
     }
 
     /// Returns what a client has to know.
@@ -82,7 +111,7 @@ impl Flocker {
 
     /// Returns the backing files, one for each volume that exists.
     pub(crate) fn backing_files(&self) -> Vec<PathBuf> {
-        let volumes = fs::read_dir(self.directory.path().join("data/volumes")).unwrap();
+        let volumes = fs::read_dir(self.path().join("data/volumes")).unwrap();
         volumes.map(|entry| entry.unwrap().path()).collect()
     }
 
@@ -92,33 +121,4 @@ impl Flocker {
             embedded.stop().await.unwrap();
         }
     }
-}
-
-impl Drop for Flocker {
-    fn drop(&mut self) {
-        drop(self.embedded.take());
-        let directory = self.directory.path().canonicalize().unwrap();
-        let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-        // The last one first: mounts may lie upon each other.
-        for point in table.lines().rev().filter_map(|line| line.split(' ').nth(4)) {
-            if Path::new(point).starts_with(&directory) {
-                unmount(point, UnmountFlags::DETACH).ok();
-            }
-        }
-        for device in loop_devices_on(&directory) {
-            Command::new("losetup").arg("--detach").arg(device).status().ok();
-        }
-    }
-}
-
-/// Returns the loop devices whose file is below `directory`, deleted or not.
-pub(crate) fn loop_devices_on(directory: &Path) -> Vec<PathBuf> {
-    let devices = fs::read_dir("/sys/block").unwrap().map(|entry| entry.unwrap());
-    let on_directory = devices.filter(|device| {
-        let file = fs::read_to_string(device.path().join("loop/backing_file"));
-        file.is_ok_and(|file| Path::new(file.trim_end()).starts_with(directory))
-    });
-    on_directory
-        .map(|device| Path::new("/dev").join(device.file_name()))
-        .collect()
 }

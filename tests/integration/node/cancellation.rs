@@ -1,0 +1,189 @@
+//! Staging that waits, and what ends it.
+
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+use super::{Stand, assert_refused};
+use crate::support::csi::{Csi, Usage, within};
+use crate::support::eventually;
+use crate::support::mounts::{Mounts, only_mount_at};
+use crate::support::namespace::in_own_namespace;
+
+/// A volume that is to come to the first node, while somebody on the second one keeps its agent from letting go.
+struct HeldBack {
+    stand: Stand,
+    usage: Usage,
+    holder: Cell<Option<File>>,
+}
+
+impl HeldBack {
+    async fn start() -> Self {
+        let stand = Stand::start(2).await;
+        let (client, csi) = (stand.flocker.client().await, stand.csi());
+        let (first, second) = (stand.flocker.node(1), stand.flocker.node(2));
+        let volume = csi.create("data").await;
+        let context = csi.attach(volume, second).await;
+        stand.flocker.reports(2, volume).await;
+        let holder = File::open(stand.flocker.mount_of(2, volume)).unwrap();
+        csi.detach(volume, second).await;
+        client.acquire_lease(volume, first, None).await.unwrap();
+        client.move_dataset(volume, first).await.unwrap();
+        let usage = stand.machine.usage("data", volume, &context);
+        Self {
+            stand,
+            usage,
+            holder: Cell::new(Some(holder)),
+        }
+    }
+
+    /// Ends the use on the second node, so that the volume comes.
+    fn let_go(&self) {
+        drop(self.holder.take());
+    }
+
+    fn csi(&self) -> &Csi {
+        self.stand.csi()
+    }
+
+    fn flockers(&self) -> PathBuf {
+        self.stand.flocker.mount_of(1, self.usage.dataset())
+    }
+
+    /// Waits until staging says that it waits for these words.
+    ///
+    /// A call that differs a little does not join it, and is told about it instead.
+    async fn wait_until_staging(&self, words: &str) {
+        let different = Usage {
+            publish_context: [].into(),
+            ..self.usage.clone()
+        };
+        eventually(&format!("staging waits for {words:?}"), async || {
+            let busy = stage_within(self.csi(), &different, 200).await.unwrap_err();
+            assert_eq!(busy.code(), Code::Unavailable, "{}", busy.message());
+            busy.message().contains(words).then_some(())
+        })
+        .await;
+    }
+
+    fn assert_nothing_of_ours_is_mounted(&self) {
+        assert_eq!(Mounts::read().below(&self.stand.machine.path("")), []);
+        assert_eq!(fs::read_dir(&self.usage.staging).unwrap().count(), 0);
+    }
+}
+
+async fn stage_within(csi: &Csi, usage: &Usage, milliseconds: u64) -> Result<(), Status> {
+    let request = within(Duration::from_millis(milliseconds), usage.to_stage());
+    csi.node().node_stage_volume(request).await.map(drop)
+}
+
+#[test]
+fn a_caller_learns_what_staging_waits_for_and_the_next_one_gets_the_volume() {
+    in_own_namespace(|| async {
+        let held = HeldBack::start().await;
+        let path = held.flockers();
+        assert_refused(
+            stage_within(held.csi(), &held.usage, 1000).await,
+            Code::DeadlineExceeded,
+            &[&held.usage.volume_id, "mounted here", path.to_str().unwrap(), "Flocker last answered"],
+        );
+        held.assert_nothing_of_ours_is_mounted();
+        let (staged, ()) = tokio::join!(held.csi().stage(&held.usage), async { held.let_go() });
+        staged.unwrap();
+        only_mount_at(&held.usage.alias());
+    });
+}
+
+#[test]
+fn unstaging_ends_a_staging_that_waits_and_nothing_is_mounted_afterwards() {
+    in_own_namespace(|| async {
+        let held = HeldBack::start().await;
+        let (csi, usage) = (held.csi().clone(), held.usage.clone());
+        let staging = tokio::spawn(async move { csi.stage(&usage).await });
+        held.wait_until_staging("mounted here").await;
+        held.csi().unstage(&held.usage).await.unwrap();
+        assert_refused(
+            staging.await.unwrap(),
+            Code::Cancelled,
+            &[&held.usage.volume_id, "opposite call"],
+        );
+        assert!(held.stand.machine.records().is_empty());
+        fs::remove_dir(&held.usage.staging).unwrap();
+
+        // The orchestrator has removed its directory; the volume comes all the same, and nobody mounts it there.
+        held.let_go();
+        held.stand.flocker.reports(1, held.usage.dataset()).await;
+        assert_eq!(Mounts::read().below(&held.stand.machine.path("")), []);
+        assert!(!held.usage.staging.exists());
+    });
+}
+
+#[test]
+fn a_staging_whose_caller_gave_up_mounts_nothing_until_somebody_asks_again() {
+    in_own_namespace(|| async {
+        let held = HeldBack::start().await;
+        // Long enough for the staging to outlive its caller by far.
+        let (csi, usage) = (held.csi().clone(), held.usage.clone());
+        let staging = tokio::spawn(async move { csi.stage(&usage).await });
+        held.wait_until_staging("mounted here").await;
+        staging.abort();
+        held.let_go();
+        held.stand.flocker.reports(1, held.usage.dataset()).await;
+        held.wait_until_staging("waiting for a caller").await;
+        held.assert_nothing_of_ours_is_mounted();
+
+        held.csi().stage(&held.usage).await.unwrap();
+        only_mount_at(&held.usage.alias());
+        held.csi().publish(&held.usage).await.unwrap();
+        held.csi().unpublish(&held.usage).await.unwrap();
+        held.csi().unstage(&held.usage).await.unwrap();
+        held.assert_nothing_of_ours_is_mounted();
+    });
+}
+
+#[test]
+fn unstaging_after_the_caller_gave_up_leaves_nothing() {
+    in_own_namespace(|| async {
+        let held = HeldBack::start().await;
+        let (csi, usage) = (held.csi().clone(), held.usage.clone());
+        let staging = tokio::spawn(async move { csi.stage(&usage).await });
+        held.wait_until_staging("mounted here").await;
+        staging.abort();
+        held.let_go();
+        held.wait_until_staging("waiting for a caller").await;
+        held.csi().unstage(&held.usage).await.unwrap();
+        held.assert_nothing_of_ours_is_mounted();
+        assert!(held.stand.machine.records().is_empty());
+        let path = held.flockers();
+        rustix::mount::unmount(&path, rustix::mount::UnmountFlags::empty()).unwrap();
+    });
+}
+
+#[test]
+fn unstaging_ends_a_staging_that_fetches_the_volume_and_gives_the_lease_back() {
+    in_own_namespace(|| async {
+        let held = HeldBack::start().await;
+        let dataset: Uuid = held.usage.dataset();
+        let driven = Usage {
+            publish_context: [].into(),
+            ..held.usage.clone()
+        };
+        let (csi, usage) = (held.csi().clone(), driven.clone());
+        let staging = tokio::spawn(async move { csi.stage(&usage).await });
+        let attached = held.usage.clone();
+        eventually("the node waits for the other one", async || {
+            let busy = stage_within(held.csi(), &attached, 200).await.unwrap_err();
+            busy.message().contains("released by the other node").then_some(())
+        })
+        .await;
+        held.csi().unstage(&driven).await.unwrap();
+        assert_refused(staging.await.unwrap(), Code::Cancelled, &[&driven.volume_id]);
+        assert_eq!(held.stand.flocker.leaseholder(dataset).await, None);
+        assert!(held.stand.machine.records().is_empty());
+        held.assert_nothing_of_ours_is_mounted();
+    });
+}

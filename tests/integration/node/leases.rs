@@ -1,0 +1,271 @@
+//! Volumes that nobody but the node attaches, and Flocker being away.
+
+use std::collections::HashMap;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::mount::{UnmountFlags, unmount};
+use uuid::Uuid;
+
+use super::Stand;
+use crate::support::csi::{Usage, within};
+use crate::support::eventually;
+use crate::support::flocker::Flocker;
+use crate::support::gate::Gate;
+use crate::support::machine::Machine;
+use crate::support::mounts::{Mounts, only_mount_at};
+use crate::support::namespace::in_own_namespace;
+
+/// A Flocker behind a gate, and a node that reaches it through that.
+struct Gated {
+    flocker: Flocker,
+    gate: Gate,
+    machine: Machine,
+}
+
+impl Gated {
+    async fn start() -> Self {
+        let flocker = Flocker::start(1).await;
+        let gate = Gate::to(flocker.embedded().address()).await;
+        let machine = Machine::through(gate.address(), &flocker, 1);
+        Self {
+            flocker,
+            gate,
+            machine,
+        }
+    }
+
+    async fn is_leased(&self, usage: &Usage) -> bool {
+        let holder = self.flocker.leaseholder(usage.dataset()).await;
+        assert!(holder.is_none_or(|holder| holder == self.machine.node()));
+        holder.is_some()
+    }
+
+    async fn lease_goes(&self, usage: &Usage) {
+        eventually("the lease is released", async || {
+            (!self.is_leased(usage).await).then_some(())
+        })
+        .await;
+        eventually("the record goes with it", async || {
+            self.machine.records().is_empty().then_some(())
+        })
+        .await;
+    }
+
+    fn usage(&self, name: &str, volume: Uuid) -> Usage {
+        self.machine.usage(name, volume, &HashMap::new())
+    }
+}
+
+#[test]
+fn a_volume_that_nobody_attached_is_fetched_leased_and_released_by_the_node() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(2).await;
+        let (csi, node) = (stand.csi(), stand.machine.node());
+        // It lives on the other node at first.
+        let volume = csi.create("data").await;
+        csi.attach(volume, stand.flocker.node(2)).await;
+        csi.detach(volume, stand.flocker.node(2)).await;
+        stand.flocker.reports(2, volume).await;
+
+        let usage = stand.machine.usage("data", volume, &HashMap::new());
+        csi.stage(&usage).await.unwrap();
+        csi.publish(&usage).await.unwrap();
+        assert_eq!(stand.flocker.leaseholder(volume).await, Some(node));
+        stand.flocker.reports(1, volume).await;
+        let usage = usage.read_only();
+        csi.unpublish(&usage).await.unwrap();
+        assert_eq!(stand.flocker.leaseholder(volume).await, Some(node));
+        csi.unstage(&usage).await.unwrap();
+        assert_eq!(stand.flocker.leaseholder(volume).await, None);
+        assert!(stand.machine.records().is_empty());
+        csi.delete(volume).await.unwrap();
+    });
+}
+
+#[test]
+fn the_lease_goes_with_the_last_staging_path_only() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (csi, volume) = (stand.csi(), stand.csi().create("data").await);
+        let one = stand.machine.usage("one", volume, &HashMap::new());
+        let two = stand.machine.usage("two", volume, &HashMap::new());
+        csi.stage(&one).await.unwrap();
+        csi.stage(&two).await.unwrap();
+        csi.unstage(&one).await.unwrap();
+        assert!(stand.flocker.leaseholder(volume).await.is_some());
+        csi.unstage(&two).await.unwrap();
+        assert!(stand.flocker.leaseholder(volume).await.is_none());
+    });
+}
+
+#[test]
+fn a_staged_volume_needs_no_flocker() {
+    in_own_namespace(|| async {
+        let gated = Gated::start().await;
+        let plugin = gated.machine.plugin().await;
+        let csi = &plugin.csi;
+        let usage = gated.usage("data", csi.create("data").await);
+        csi.stage(&usage).await.unwrap();
+        gated.gate.close();
+        csi.stage(&usage).await.unwrap();
+        csi.publish(&usage).await.unwrap();
+        fs::write(usage.target.join("file"), "precious").unwrap();
+        assert!(!csi.stats(&usage).await.unwrap().volume_condition.unwrap().abnormal);
+        csi.unpublish(&usage).await.unwrap();
+        csi.unstage(&usage).await.unwrap();
+        assert!(gated.is_leased(&usage).await);
+        assert!(!usage.alias().exists());
+
+        gated.gate.open();
+        gated.lease_goes(&usage).await;
+        plugin.stop().await;
+    });
+}
+
+#[test]
+fn unstaging_does_not_wait_for_a_flocker_that_does_not_answer() {
+    in_own_namespace(|| async {
+        let gated = Gated::start().await;
+        let plugin = gated.machine.plugin().await;
+        let csi = &plugin.csi;
+        let usage = gated.usage("data", csi.create("data").await);
+        csi.stage(&usage).await.unwrap();
+        gated.gate.fall_silent();
+        let request = within(Duration::from_secs(20), usage.to_unstage());
+        csi.node().node_unstage_volume(request).await.unwrap();
+        assert!(gated.is_leased(&usage).await);
+        assert!(!usage.alias().exists());
+
+        gated.gate.open();
+        gated.lease_goes(&usage).await;
+        plugin.stop().await;
+    });
+}
+
+#[test]
+fn a_lease_that_could_not_be_released_is_released_by_the_next_plugin() {
+    in_own_namespace(|| async {
+        let gated = Gated::start().await;
+        let plugin = gated.machine.process(&[]).await;
+        let usage = gated.usage("data", plugin.csi.create("data").await);
+        plugin.csi.stage(&usage).await.unwrap();
+        gated.gate.close();
+        plugin.csi.unstage(&usage).await.unwrap();
+        plugin.kill().await;
+        assert!(gated.is_leased(&usage).await);
+
+        let plugin = gated.machine.process(&[]).await;
+        assert!(gated.is_leased(&usage).await);
+        gated.gate.open();
+        gated.lease_goes(&usage).await;
+        plugin.kill().await;
+    });
+}
+
+#[test]
+fn a_new_staging_takes_over_the_lease_that_was_to_be_released() {
+    in_own_namespace(|| async {
+        let gated = Gated::start().await;
+        let plugin = gated.machine.plugin().await;
+        let csi = &plugin.csi;
+        let kept = gated.usage("kept", csi.create("kept").await);
+        let given = gated.usage("given", csi.create("given").await);
+        let (attached, node) = (csi.create("attached").await, gated.machine.node());
+        let context = csi.attach(attached, node).await;
+        let attached = gated.usage("attached", attached);
+        for usage in [&kept, &attached, &given] {
+            csi.stage(usage).await.unwrap();
+        }
+        gated.gate.close();
+        for usage in [&kept, &attached, &given] {
+            csi.unstage(usage).await.unwrap();
+        }
+        gated.gate.open();
+        csi.stage(&kept).await.unwrap();
+        let attached = Usage {
+            publish_context: context,
+            ..attached
+        };
+        csi.attach(attached.dataset(), node).await;
+        csi.stage(&attached).await.unwrap();
+
+        eventually("the lease that nobody took over is released", async || {
+            (!gated.is_leased(&given).await).then_some(())
+        })
+        .await;
+        for usage in [&kept, &attached] {
+            assert!(gated.is_leased(usage).await);
+            csi.publish(usage).await.unwrap();
+            csi.unpublish(usage).await.unwrap();
+            csi.unstage(usage).await.unwrap();
+        }
+        assert!(!gated.is_leased(&kept).await);
+        assert!(gated.is_leased(&attached).await, "that lease is the controller's");
+        plugin.stop().await;
+    });
+}
+
+#[test]
+fn what_was_staged_before_a_reboot_is_not_staged_and_its_lease_is_released() {
+    in_own_namespace(|| async {
+        let gated = Gated::start().await;
+        let plugin = gated.machine.process(&[]).await;
+        let csi = &plugin.csi;
+        let node = gated.machine.node();
+        let driven = gated.usage("driven", csi.create("driven").await);
+        let volume = csi.create("attached").await;
+        let context = csi.attach(volume, node).await;
+        let attached = gated.machine.usage("attached", volume, &context);
+        for usage in [&driven, &attached] {
+            csi.stage(usage).await.unwrap();
+        }
+        plugin.kill().await;
+        for usage in [&driven, &attached] {
+            unmount(usage.alias(), UnmountFlags::empty()).unwrap();
+        }
+        for record in gated.machine.records() {
+            let text = fs::read_to_string(&record).unwrap();
+            let mut document: serde_json::Value = serde_json::from_str(&text).unwrap();
+            document["record"]["boot_id"] = Uuid::new_v4().to_string().into();
+            fs::write(&record, document.to_string()).unwrap();
+        }
+        fs::remove_dir_all(&gated.machine.config.plugin.device_dir).unwrap();
+
+        let plugin = gated.machine.process(&[]).await;
+        gated.lease_goes(&driven).await;
+        assert!(gated.is_leased(&attached).await, "that lease is the controller's");
+        for usage in [&driven, &attached] {
+            plugin.csi.unstage(usage).await.unwrap();
+            plugin.csi.stage(usage).await.unwrap();
+            only_mount_at(&usage.alias());
+            plugin.csi.unstage(usage).await.unwrap();
+        }
+        assert_eq!(Mounts::read().below(&gated.machine.path("")), []);
+        plugin.kill().await;
+    });
+}
+
+#[test]
+fn a_plugin_that_starts_without_flocker_pins_what_is_staged() {
+    in_own_namespace(|| async {
+        let gated = Gated::start().await;
+        let plugin = gated.machine.process(&[]).await;
+        let usage = gated.usage("data", plugin.csi.create("data").await);
+        plugin.csi.stage(&usage).await.unwrap();
+        plugin.kill().await;
+        gated.gate.close();
+
+        let plugin = gated.machine.process(&[]).await;
+        let flockers = gated.flocker.mount_of(1, usage.dataset());
+        let agent = Command::new("umount").arg(&flockers).output().unwrap();
+        assert!(!agent.status.success(), "it is pinned");
+        plugin.csi.publish(&usage).await.unwrap();
+        plugin.csi.unpublish(&usage).await.unwrap();
+        plugin.csi.unstage(&usage).await.unwrap();
+        gated.gate.open();
+        gated.lease_goes(&usage).await;
+        plugin.kill().await;
+    });
+}

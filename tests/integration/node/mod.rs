@@ -1,0 +1,105 @@
+//! The plugin on its nodes: real sockets, an embedded Flocker, real file systems.
+
+mod agent_view;
+mod cancellation;
+mod leases;
+mod life;
+mod refusals;
+mod repeats;
+mod secrets;
+mod state_dir;
+mod stats;
+
+use csi_proto::v1::volume_capability::access_mode::Mode;
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+use crate::support::csi::{Csi, Usage};
+use crate::support::flocker::Flocker;
+use crate::support::machine::{Machine, Running};
+
+/// A Flocker of several nodes and a plugin on the first of them.
+struct Stand {
+    flocker: Flocker,
+    machine: Machine,
+    plugin: Running,
+}
+
+impl Stand {
+    async fn start(nodes: usize) -> Self {
+        let flocker = Flocker::start(nodes).await;
+        let machine = Machine::new(&flocker, 1);
+        let plugin = machine.plugin().await;
+        Self {
+            flocker,
+            machine,
+            plugin,
+        }
+    }
+
+    fn csi(&self) -> &Csi {
+        &self.plugin.csi
+    }
+
+    /// Creates a volume and attaches it to the first node.
+    async fn attached(&self, name: &str) -> Usage {
+        let volume = self.csi().create(name).await;
+        let context = self.csi().attach(volume, self.machine.node()).await;
+        self.machine.usage(name, volume, &context)
+    }
+
+    async fn staged(&self, name: &str) -> Usage {
+        let usage = self.attached(name).await;
+        self.csi().stage(&usage).await.unwrap();
+        usage
+    }
+
+    async fn published(&self, name: &str) -> Usage {
+        let usage = self.staged(name).await;
+        self.csi().publish(&usage).await.unwrap();
+        usage
+    }
+}
+
+impl Usage {
+    /// The same volume at another target.
+    fn at_target(&self, name: &str) -> Self {
+        Self {
+            target: self.target.with_file_name(name),
+            ..self.clone()
+        }
+    }
+
+    fn with_mode(&self, mode: Mode) -> Self {
+        Self {
+            capability: crate::support::csi::capability(mode),
+            ..self.clone()
+        }
+    }
+
+    fn read_only(&self) -> Self {
+        Self {
+            readonly: true,
+            ..self.clone()
+        }
+    }
+}
+
+/// Checks that a call was refused with that code, and that the message has all these parts.
+#[track_caller]
+fn assert_refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, parts: &[&str]) {
+    let refused = answer.unwrap_err();
+    assert_eq!(refused.code(), code, "{}", refused.message());
+    for part in parts {
+        assert!(
+            refused.message().contains(part),
+            "{part:?} in {:?}",
+            refused.message()
+        );
+    }
+}
+
+/// Returns the id of no volume.
+fn nobody() -> Uuid {
+    Uuid::new_v4()
+}

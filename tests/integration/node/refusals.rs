@@ -1,0 +1,196 @@
+//! What is refused because of what is there, and what a refusal leaves.
+
+use std::fs;
+use std::path::Path;
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use tonic::Code;
+
+use super::{Stand, assert_refused, nobody};
+use crate::support::csi::Usage;
+use crate::support::mounts::{Mounts, only_mount_at};
+use crate::support::namespace::in_own_namespace;
+
+/// Mounts something that is nobody's volume.
+fn mount_foreign(at: &Path) {
+    mount("foreign", at, "tmpfs", MountFlags::empty(), None).unwrap();
+}
+
+/// Checks that staging has left nothing, as after an answer that kubelet takes as final.
+fn assert_nothing_left(stand: &Stand, usage: &Usage) {
+    assert_eq!(fs::read_dir(&usage.staging).unwrap().count(), 0);
+    assert_eq!(Mounts::read().below(&usage.staging), []);
+    assert!(stand.machine.records().is_empty(), "{:?}", stand.machine.records());
+    assert!(stand.machine.devices().is_empty(), "{:?}", stand.machine.devices());
+}
+
+#[test]
+fn a_volume_that_is_not_this_nodes_is_not_staged_and_nothing_of_it_is_left() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(2).await;
+        let (csi, client) = (stand.csi(), stand.flocker.client().await);
+        let (first, second) = (stand.flocker.node(1), stand.flocker.node(2));
+        let usage = stand.attached("data").await;
+        let dataset = usage.dataset();
+
+        csi.detach(dataset, first).await;
+        assert_refused(
+            csi.stage(&usage).await,
+            Code::FailedPrecondition,
+            &[&usage.volume_id, "nobody holds its lease", "ControllerPublishVolume"],
+        );
+        assert_nothing_left(&stand, &usage);
+        // Nothing holds Flocker's mount either.
+        unmount(stand.flocker.mount_of(1, dataset), UnmountFlags::empty()).unwrap();
+
+        csi.attach(dataset, first).await;
+        client.move_dataset(dataset, second).await.unwrap();
+        assert_refused(
+            csi.stage(&usage).await,
+            Code::FailedPrecondition,
+            &[&usage.volume_id, &second.to_string(), "publish it again"],
+        );
+        assert_nothing_left(&stand, &usage);
+
+        csi.detach(dataset, first).await;
+        csi.attach(dataset, second).await;
+        for context in [&usage.publish_context, &Default::default()] {
+            let usage = stand.machine.usage("data", dataset, context);
+            assert_refused(
+                csi.stage(&usage).await,
+                Code::FailedPrecondition,
+                &[&usage.volume_id, &first.to_string(), &second.to_string()],
+            );
+            assert_nothing_left(&stand, &usage);
+            assert_eq!(stand.flocker.leaseholder(dataset).await, Some(second));
+        }
+
+        csi.detach(dataset, second).await;
+        csi.delete(dataset).await.unwrap();
+        for context in [&usage.publish_context, &Default::default()] {
+            let usage = stand.machine.usage("data", dataset, context);
+            assert_refused(csi.stage(&usage).await, Code::NotFound, &[&usage.volume_id]);
+            assert_nothing_left(&stand, &usage);
+        }
+        assert_eq!(stand.flocker.leaseholder(dataset).await, None);
+    });
+}
+
+#[test]
+fn a_volume_is_published_only_where_it_is_staged() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (csi, usage) = (stand.csi(), stand.attached("data").await);
+        let staging = usage.staging.to_str().unwrap();
+        let refused: &[&str] = &[&usage.volume_id, "NodeStageVolume"];
+        assert_refused(
+            csi.publish(&usage).await,
+            Code::FailedPrecondition,
+            &[refused, &[staging]].concat(),
+        );
+        let mut unnamed = usage.to_publish();
+        unnamed.staging_target_path.clear();
+        assert_refused(
+            csi.node().node_publish_volume(unnamed).await,
+            Code::FailedPrecondition,
+            &[refused, &["staging_target_path"]].concat(),
+        );
+        csi.stage(&usage).await.unwrap();
+        let elsewhere = stand
+            .machine
+            .usage("elsewhere", usage.dataset(), &usage.publish_context);
+        let other = stand.machine.usage("data", nobody(), &usage.publish_context);
+        for wrong in [elsewhere, other] {
+            assert_refused(
+                csi.publish(&wrong).await,
+                Code::FailedPrecondition,
+                &[&wrong.volume_id, wrong.staging.to_str().unwrap()],
+            );
+            assert!(!wrong.target.exists());
+        }
+        csi.publish(&usage).await.unwrap();
+    });
+}
+
+#[test]
+fn somebody_elses_mount_is_named_and_left_alone() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (csi, usage) = (stand.csi(), stand.attached("data").await);
+        fs::create_dir(usage.alias()).unwrap();
+        mount_foreign(&usage.alias());
+        for answer in [csi.stage(&usage).await, csi.unstage(&usage).await] {
+            // Staging failed for good only once nothing of it is left, which the foreign mount prevents.
+            let refused = answer.unwrap_err();
+            assert!(
+                [Code::FailedPrecondition, Code::Unavailable].contains(&refused.code()),
+                "{refused}"
+            );
+            for part in [usage.alias().to_str().unwrap(), "foreign"] {
+                assert!(refused.message().contains(part), "{}", refused.message());
+            }
+        }
+        assert_eq!(only_mount_at(&usage.alias()).source, "foreign");
+        unmount(usage.alias(), UnmountFlags::empty()).unwrap();
+        csi.stage(&usage).await.unwrap();
+
+        fs::create_dir(&usage.target).unwrap();
+        mount_foreign(&usage.target);
+        for answer in [csi.publish(&usage).await, csi.unpublish(&usage).await] {
+            assert_refused(
+                answer,
+                Code::FailedPrecondition,
+                &[&usage.volume_id, usage.target.to_str().unwrap(), "foreign"],
+            );
+        }
+        assert_eq!(only_mount_at(&usage.target).source, "foreign");
+        unmount(&usage.target, UnmountFlags::empty()).unwrap();
+        csi.publish(&usage).await.unwrap();
+        only_mount_at(&usage.target);
+    });
+}
+
+#[test]
+fn a_target_of_another_volume_is_not_taken_and_not_unpublished() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (csi, one) = (stand.csi(), stand.published("one").await);
+        let two = Usage {
+            target: one.target.clone(),
+            ..stand.staged("two").await
+        };
+        for answer in [csi.publish(&two).await, csi.unpublish(&two).await] {
+            assert_refused(
+                answer,
+                Code::FailedPrecondition,
+                &[&two.volume_id, one.target.to_str().unwrap(), &one.volume_id],
+            );
+        }
+        let unknown = Usage {
+            volume_id: "fake-vol-id".to_owned(),
+            ..one.clone()
+        };
+        assert_refused(
+            csi.unpublish(&unknown).await,
+            Code::FailedPrecondition,
+            &["fake-vol-id", &one.volume_id],
+        );
+        only_mount_at(&one.target);
+    });
+}
+
+#[test]
+fn data_below_a_target_that_is_not_mounted_is_never_removed() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (csi, usage) = (stand.csi(), stand.staged("data").await);
+        fs::create_dir(&usage.target).unwrap();
+        fs::write(usage.target.join("file"), "precious").unwrap();
+        assert_refused(
+            csi.unpublish(&usage).await,
+            Code::FailedPrecondition,
+            &[&usage.volume_id, usage.target.to_str().unwrap(), "not empty"],
+        );
+        assert_eq!(fs::read_to_string(usage.target.join("file")).unwrap(), "precious");
+    });
+}

@@ -1,0 +1,234 @@
+//! The same call again, and calls for what is not there.
+
+use std::fs;
+
+use csi_proto::v1::volume_capability::access_mode::Mode;
+use tonic::Code;
+
+use super::{Stand, assert_refused, nobody};
+use crate::support::csi::{Usage, with_flags};
+use crate::support::mounts::{Mounts, only_mount_at};
+use crate::support::namespace::in_own_namespace;
+
+#[test]
+fn every_call_ten_times_does_what_one_does() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (csi, usage) = (stand.csi(), stand.attached("data").await);
+        for _ in 0..10 {
+            csi.stage(&usage).await.unwrap();
+            only_mount_at(&usage.alias());
+        }
+        let alias = only_mount_at(&usage.alias());
+        for _ in 0..10 {
+            csi.publish(&usage).await.unwrap();
+            only_mount_at(&usage.target);
+            csi.stage(&usage).await.unwrap();
+        }
+        assert_eq!(only_mount_at(&usage.alias()), alias, "it is the same mount as before");
+        assert_eq!((stand.machine.devices().len(), stand.machine.records().len()), (1, 1));
+        for _ in 0..10 {
+            csi.unpublish(&usage).await.unwrap();
+            assert!(!usage.target.exists());
+        }
+        for _ in 0..10 {
+            csi.unstage(&usage).await.unwrap();
+            assert!(usage.staging.exists() && !usage.alias().exists());
+        }
+        assert_eq!(Mounts::read().below(&stand.machine.path("")), []);
+        assert!(stand.machine.records().is_empty());
+        assert_eq!(
+            stand.flocker.leaseholder(usage.dataset()).await,
+            Some(stand.machine.node()),
+            "the lease is the controller's to release"
+        );
+    });
+}
+
+#[test]
+fn equal_calls_at_the_same_time_are_one() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (csi, usage) = (stand.csi(), stand.attached("data").await);
+        let answers = futures::future::join_all((0..10).map(|_| csi.stage(&usage))).await;
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        only_mount_at(&usage.alias());
+        let answers = futures::future::join_all((0..10).map(|_| csi.publish(&usage))).await;
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        only_mount_at(&usage.target);
+        let answers = futures::future::join_all((0..10).map(|_| csi.unpublish(&usage))).await;
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        assert!(!usage.target.exists());
+    });
+}
+
+#[test]
+fn a_publication_with_other_flags_is_refused_and_changes_nothing() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let usage = stand.published("data").await;
+        let target = usage.target.to_str().unwrap();
+        let other = stand.csi().publish(&usage.read_only()).await;
+        assert_refused(
+            other,
+            Code::AlreadyExists,
+            &[target, "read-write", "\"ro\"", "unpublish"],
+        );
+        let reader = stand
+            .csi()
+            .publish(&usage.with_mode(Mode::SingleNodeReaderOnly))
+            .await;
+        assert_refused(reader, Code::AlreadyExists, &[target]);
+        let noexec = Usage {
+            capability: with_flags(Mode::SingleNodeWriter, &["noexec"]),
+            ..usage.clone()
+        };
+        assert_refused(
+            stand.csi().publish(&noexec).await,
+            Code::AlreadyExists,
+            &[target, "noexec"],
+        );
+        assert!(only_mount_at(&usage.target).options.contains(&"rw".to_owned()));
+
+        let reading = usage.at_target("reading").read_only();
+        stand.csi().publish(&reading).await.unwrap();
+        stand.csi().publish(&reading).await.unwrap();
+        let writing = Usage {
+            readonly: false,
+            ..reading
+        };
+        assert_refused(
+            stand.csi().publish(&writing).await,
+            Code::AlreadyExists,
+            &["read-only"],
+        );
+    });
+}
+
+#[test]
+fn a_volume_has_as_many_targets_as_its_access_mode_allows() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (csi, usage) = (stand.csi(), stand.published("data").await);
+        fs::write(usage.target.join("file"), "shared").unwrap();
+        for (name, mode) in [
+            ("second", Mode::SingleNodeWriter),
+            ("third", Mode::SingleNodeReaderOnly),
+            ("fourth", Mode::SingleNodeMultiWriter),
+        ] {
+            let more = usage.at_target(name).with_mode(mode);
+            csi.publish(&more).await.unwrap();
+            assert_eq!(fs::read_to_string(more.target.join("file")).unwrap(), "shared");
+        }
+        let single = usage.at_target("fifth").with_mode(Mode::SingleNodeSingleWriter);
+        assert_refused(
+            csi.publish(&single).await,
+            Code::FailedPrecondition,
+            &["SINGLE_NODE_SINGLE_WRITER", single.target.to_str().unwrap(), "published at"],
+        );
+        assert!(!single.target.exists());
+        for name in ["data", "second", "third", "fourth"] {
+            csi.unpublish(&usage.at_target(name)).await.unwrap();
+        }
+        csi.publish(&single).await.unwrap();
+        csi.publish(&single).await.unwrap();
+    });
+}
+
+#[test]
+fn what_is_not_there_counts_as_undone() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (csi, machine) = (stand.csi(), &stand.machine);
+        let known = stand.attached("data").await;
+        let unknown = machine.usage("unknown", nobody(), &known.publish_context);
+        let odd = Usage {
+            volume_id: "fake-vol-id-123".to_owned(),
+            ..unknown.clone()
+        };
+        for usage in [known, unknown, odd] {
+            csi.unpublish(&usage).await.unwrap();
+            csi.unstage(&usage).await.unwrap();
+            assert!(usage.staging.exists(), "it is the orchestrator's");
+            let nowhere = Usage {
+                staging: machine.path("no/such/path"),
+                target: machine.path("no/such/path"),
+                ..usage
+            };
+            csi.unpublish(&nowhere).await.unwrap();
+            csi.unstage(&nowhere).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_volume_is_not_unstaged_while_it_is_published() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (csi, usage) = (stand.csi(), stand.published("data").await);
+        assert_refused(
+            csi.unstage(&usage).await,
+            Code::FailedPrecondition,
+            &[&usage.volume_id, usage.target.to_str().unwrap(), "NodeUnpublishVolume"],
+        );
+        only_mount_at(&usage.alias());
+        fs::write(usage.target.join("file"), "still writable").unwrap();
+        csi.unpublish(&usage).await.unwrap();
+        csi.unstage(&usage).await.unwrap();
+    });
+}
+
+#[test]
+fn a_volume_in_use_is_not_unpublished_and_its_user_is_named() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (csi, usage) = (stand.csi(), stand.published("data").await);
+        let open = fs::File::create(usage.target.join("open")).unwrap();
+        let user = format!("process {}", std::process::id());
+        assert_refused(
+            csi.unpublish(&usage).await,
+            Code::FailedPrecondition,
+            &[&usage.volume_id, usage.target.to_str().unwrap(), &user],
+        );
+        drop(open);
+        csi.unpublish(&usage).await.unwrap();
+        assert!(!usage.target.exists());
+    });
+}
+
+#[test]
+fn a_volume_staged_at_two_paths_stays_until_both_are_gone() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (csi, one) = (stand.csi(), stand.published("one").await);
+        let other = Usage {
+            target: stand.machine.path("targets").join("other"),
+            ..stand
+                .machine
+                .usage("other", one.dataset(), &one.publish_context)
+        };
+        csi.stage(&other).await.unwrap();
+        csi.publish(&other).await.unwrap();
+        fs::write(one.target.join("file"), "both").unwrap();
+        assert_eq!(fs::read_to_string(other.target.join("file")).unwrap(), "both");
+
+        csi.unpublish(&one).await.unwrap();
+        csi.unstage(&one).await.unwrap();
+        assert!(!one.alias().exists());
+        only_mount_at(&other.alias());
+        assert_eq!(fs::read_to_string(other.target.join("file")).unwrap(), "both");
+        let flockers = stand.flocker.mount_of(1, one.dataset());
+        assert_eq!(
+            rustix::mount::unmount(&flockers, rustix::mount::UnmountFlags::empty()),
+            Err(rustix::io::Errno::BUSY),
+            "it is still pinned"
+        );
+        assert!(!csi.stats(&other).await.unwrap().volume_condition.unwrap().abnormal);
+        assert_eq!((stand.machine.devices().len(), stand.machine.records().len()), (1, 1));
+
+        csi.unpublish(&other).await.unwrap();
+        csi.unstage(&other).await.unwrap();
+        assert!(stand.machine.devices().is_empty() && stand.machine.records().is_empty());
+        rustix::mount::unmount(&flockers, rustix::mount::UnmountFlags::empty()).unwrap();
+    });
+}

@@ -1,0 +1,86 @@
+//! One process at a time serves the volumes of a node.
+
+use csi_proto::v1::{GetPluginInfoRequest, NodeGetCapabilitiesRequest, NodeGetInfoRequest, ProbeRequest};
+use flocker_csi::server::Endpoint;
+use tonic::Code;
+
+use super::{assert_refused, nobody};
+use crate::support::flocker::Flocker;
+use crate::support::machine::Machine;
+use crate::support::mounts::only_mount_at;
+use crate::support::namespace::in_own_namespace;
+
+#[test]
+fn a_second_plugin_names_the_first_and_takes_over_when_that_has_gone() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let mut machine = Machine::new(&flocker, 1);
+        let first = machine.process(&[]).await;
+        let volume = first.csi.create("data").await;
+        let context = first.csi.attach(volume, machine.node()).await;
+        let usage = machine.usage("data", volume, &context);
+        first.csi.stage(&usage).await.unwrap();
+
+        machine.config.plugin.endpoint = Endpoint::Unix(machine.path("second.sock"));
+        let second = machine.plugin().await;
+        let holder = format!("process {}", first.id());
+        let state_dir = machine.config.node.state_dir.display().to_string();
+        for answer in [
+            second.csi.stage(&usage).await,
+            second.csi.unstage(&usage).await,
+            second.csi.publish(&usage).await,
+            second.csi.unpublish(&usage).await,
+            second.csi.stats(&usage).await.map(drop),
+        ] {
+            assert_refused(answer, Code::Unavailable, &[&holder, &state_dir]);
+        }
+        let mut identity = second.csi.identity();
+        let ready = identity.probe(ProbeRequest {}).await.unwrap().into_inner();
+        assert_eq!(ready.ready, Some(true));
+        identity.get_plugin_info(GetPluginInfoRequest {}).await.unwrap();
+        let mut node = second.csi.node();
+        node.node_get_info(NodeGetInfoRequest {}).await.unwrap();
+        node.node_get_capabilities(NodeGetCapabilitiesRequest {})
+            .await
+            .unwrap();
+        second.csi.create("of the controller").await;
+
+        first.csi.publish(&usage).await.unwrap();
+        first.kill().await;
+        second.csi.stage(&usage).await.unwrap();
+        second.csi.publish(&usage).await.unwrap();
+        only_mount_at(&usage.target);
+        second.csi.unpublish(&usage).await.unwrap();
+        second.csi.unstage(&usage).await.unwrap();
+        second.stop().await;
+    });
+}
+
+#[test]
+fn a_controller_beside_a_node_plugin_needs_no_state_of_its_own() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let mut machine = Machine::new(&flocker, 1);
+        let node = machine.process(&["--mode=node"]).await;
+        machine.config.plugin.endpoint = Endpoint::Unix(machine.path("controller.sock"));
+        machine.config.mode = flocker_csi::config::Mode::Controller;
+        let controller = machine.plugin().await;
+
+        let volume = controller.csi.create("data").await;
+        let context = controller.csi.attach(volume, machine.node()).await;
+        let usage = machine.usage("data", volume, &context);
+        node.csi.stage(&usage).await.unwrap();
+        node.csi.publish(&usage).await.unwrap();
+        assert_refused(
+            controller.csi.stage(&usage).await,
+            Code::Unimplemented,
+            &[],
+        );
+        assert_refused(node.csi.delete(nobody()).await, Code::Unimplemented, &[]);
+        node.csi.unpublish(&usage).await.unwrap();
+        node.csi.unstage(&usage).await.unwrap();
+        controller.csi.detach(volume, machine.node()).await;
+        controller.csi.delete(volume).await.unwrap();
+        controller.stop().await;
+    });
+}

@@ -1,0 +1,142 @@
+//! A node of Flocker's as a plugin sees it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use csi_proto::v1::volume_capability::access_mode::Mode;
+use flocker_csi::config::{self, Config, FlockerConfig, LogConfig, NodeConfig, PluginConfig};
+use flocker_csi::serve::Plugin;
+use flocker_csi::server::Endpoint;
+use uuid::Uuid;
+
+use super::csi::{Csi, Usage, capability};
+use super::flocker::Flocker;
+use super::process::Process;
+
+/// A node, with everything that a plugin keeps on it from one run to the next.
+pub(crate) struct Machine {
+    directory: PathBuf,
+    pub(crate) config: Config,
+}
+
+/// A plugin in this process.
+pub(crate) struct Running {
+    plugin: Plugin,
+    pub(crate) csi: Csi,
+}
+
+impl Machine {
+    /// Prepares a node of `flocker`, by its number, counted from 1.
+    pub(crate) fn new(flocker: &Flocker, number: usize) -> Self {
+        Self::through(flocker.embedded().address(), flocker, number)
+    }
+
+    /// As [`Self::new`]; `flocker` is reached at another address.
+    pub(crate) fn through(address: SocketAddr, flocker: &Flocker, number: usize) -> Self {
+        let directory = flocker.path().join(format!("machine-{number}"));
+        for name in ["staging", "targets"] {
+            fs::create_dir_all(directory.join(name)).unwrap();
+        }
+        let node = &flocker.embedded().nodes()[number - 1];
+        let config = Config {
+            mode: config::Mode::All,
+            plugin: PluginConfig {
+                endpoint: Endpoint::Unix(directory.join("csi.sock")),
+                device_dir: directory.join("devices"),
+                default_size: 64 << 20,
+                ..PluginConfig::default()
+            },
+            flocker: FlockerConfig::embedded(address, flocker.embedded().certificates()),
+            node: NodeConfig::of(node.uuid, node.mount_root.clone(), directory.join("state")),
+            pools: Vec::new(),
+            log: LogConfig::default(),
+        };
+        Self { directory, config }
+    }
+
+    pub(crate) fn node(&self) -> Uuid {
+        self.config.node.node_id.unwrap()
+    }
+
+    /// Returns a path on this node.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Returns the device nodes that are there.
+    pub(crate) fn devices(&self) -> Vec<PathBuf> {
+        files_in(&self.config.plugin.device_dir)
+    }
+
+    /// Returns the records of what is staged.
+    pub(crate) fn records(&self) -> Vec<PathBuf> {
+        files_in(&self.config.node.state_dir.join("stages"))
+    }
+
+    /// Plans to use a volume under a name of the orchestrator's, with a staging path that exists.
+    pub(crate) fn usage(&self, name: &str, volume: Uuid, publish_context: &HashMap<String, String>) -> Usage {
+        let staging = self.path("staging").join(name);
+        fs::create_dir_all(&staging).unwrap();
+        Usage {
+            volume_id: volume.to_string(),
+            publish_context: publish_context.clone(),
+            staging,
+            target: self.path("targets").join(name),
+            capability: capability(Mode::SingleNodeWriter),
+            readonly: false,
+        }
+    }
+
+    /// Starts a plugin in this process.
+    pub(crate) async fn plugin(&self) -> Running {
+        let plugin = Plugin::start(self.config.clone()).await;
+        let plugin = plugin.unwrap_or_else(|failure| panic!("{failure:?}"));
+        let csi = Csi::connect(plugin.endpoint()).await;
+        Running { plugin, csi }
+    }
+
+    /// Starts a plugin in a process of its own.
+    pub(crate) async fn process(&self, more: &[&str]) -> Process {
+        let flags = self.flags();
+        let flags = flags.iter().map(String::as_str).chain(more.iter().copied());
+        Process::start(
+            ["serve"].into_iter().chain(flags).collect(),
+            &self.path("plugin.log"),
+        )
+        .await
+    }
+
+    /// Returns the settings as the command line has them.
+    pub(crate) fn flags(&self) -> Vec<String> {
+        let Config {
+            plugin, flocker, node, ..
+        } = &self.config;
+        vec![
+            format!("--endpoint={}", plugin.endpoint),
+            format!("--device-dir={}", plugin.device_dir.display()),
+            format!("--control-service={}", flocker.control_service),
+            format!("--cluster-cert={}", flocker.cluster_cert.display()),
+            format!("--user-cert={}", flocker.user_cert.display()),
+            format!("--user-key={}", flocker.user_key.display()),
+            format!("--node-id={}", self.node()),
+            format!("--mount-root={}", node.mount_root.display()),
+            format!("--state-dir={}", node.state_dir.display()),
+        ]
+    }
+}
+
+impl Running {
+    pub(crate) async fn stop(self) {
+        let stopped = self.plugin.stop().await;
+        stopped.unwrap_or_else(|failure| panic!("{failure:?}"));
+    }
+}
+
+fn files_in(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    entries.map(|entry| entry.unwrap().path()).collect()
+}

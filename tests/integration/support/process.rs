@@ -1,0 +1,75 @@
+//! The program itself.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use super::PATIENCE;
+use super::csi::Csi;
+
+/// A running plugin, which is killed at the end of its test if not before.
+pub(crate) struct Process {
+    child: Child,
+    log: PathBuf,
+    pub(crate) csi: Csi,
+}
+
+impl Process {
+    /// Starts the program, and returns when it serves.
+    pub(crate) async fn start(arguments: Vec<&str>, log: &Path) -> Self {
+        let mut child = program(&arguments)
+            .stdout(Stdio::piped())
+            .stderr(File::create(log).unwrap())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let serving = async {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                if let Some(endpoint) = line.strip_prefix("serving on ") {
+                    return Some(endpoint.to_owned());
+                }
+            }
+            None
+        };
+        let endpoint = timeout(PATIENCE, serving).await.expect("it starts in time");
+        let endpoint = endpoint.unwrap_or_else(|| panic!("{}", fs::read_to_string(log).unwrap()));
+        let csi = Csi::connect(&endpoint.parse().unwrap()).await;
+        Self {
+            child,
+            log: log.to_owned(),
+            csi,
+        }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// Ends it at once, as a crash would, and returns when it is gone.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Returns what it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+}
+
+/// Runs the program to its end, and returns that with what it said.
+pub(crate) async fn run(arguments: &[&str]) -> (ExitStatus, String) {
+    let ended = timeout(PATIENCE, program(arguments).stdin(Stdio::null()).output()).await;
+    let ended = ended.expect("it ends in time").unwrap();
+    (ended.status, String::from_utf8(ended.stderr).unwrap())
+}
+
+/// Returns the program with arguments, and with nothing from the environment of the tests.
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flocker-csi"));
+    command.args(arguments).env_clear().kill_on_drop(true);
+    command
+}
