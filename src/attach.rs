@@ -86,18 +86,6 @@ impl Attach {
         ))
     }
 
-    async fn node_reports(&self, context: &Context, node: Uuid) -> Result<()> {
-        self.cluster
-            .wait_until(Lists::NODES, context, |snapshot| {
-                if snapshot.lists_node(node) {
-                    Probe::Ready(())
-                } else {
-                    Probe::Waiting(Phase::NodeReporting { node })
-                }
-            })
-            .await
-    }
-
     async fn pass(&self, context: &Context, dataset: Uuid, node: Uuid, acquired: &mut bool) -> Result<Pass> {
         let guard = self.locks.lock(context, dataset).await?;
         let before = self
@@ -110,7 +98,7 @@ impl Attach {
             .primary;
         if !before.lists_node(node) {
             drop(guard);
-            self.node_reports(context, node).await?;
+            self.cluster.wait_for_node(context, node).await?;
             return Ok(Pass::StartOver);
         }
         match before.lease(dataset) {

@@ -15,6 +15,7 @@ pub mod demo;
 pub mod embedded;
 pub mod error;
 pub mod failure;
+pub mod fields;
 pub mod identity;
 pub mod node;
 pub mod node_identity;

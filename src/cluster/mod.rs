@@ -143,6 +143,21 @@ impl Cluster {
         }
     }
 
+    /// Waits until Flocker lists `node`, as a phase of `context`'s operation.
+    ///
+    /// # Errors
+    /// [`crate::error::Situation::Cancelled`].
+    pub async fn wait_for_node(&self, context: &Context, node: Uuid) -> Result<()> {
+        self.wait_until(Lists::NODES, context, |snapshot| {
+            if snapshot.lists_node(node) {
+                Probe::Ready(())
+            } else {
+                Probe::Waiting(Phase::NodeReporting { node })
+            }
+        })
+        .await
+    }
+
     /// Creates a dataset.
     ///
     /// # Errors

@@ -138,6 +138,7 @@ impl<'a> Layers<'a> {
             .get_subcommands()
             .flat_map(Command::get_arguments)
             .map(|argument| argument.get_id().as_str())
+            .filter(|key| *key == FILE_FLAG || !NO_SETTINGS.contains(key))
             .collect();
         let unknown = |name: &str| {
             let looks_like = did_you_mean(name, known.iter().copied());

@@ -164,8 +164,11 @@ fn a_variable_that_looks_like_a_setting_is_warned_about() {
         ("PATH", "/bin"),
     ];
     let (_, warnings) = read("serve", &[URL], &environment).unwrap();
-    let expected = "the environment variable FLOCKER_CSI_DEFAULT_SIZ is no setting (did you mean \"default_size\"?)";
+    let expected =
+        "the environment variable FLOCKER_CSI_DEFAULT_SIZ is no setting (did you mean \"default_size\"?)";
     assert_eq!(warnings, [expected]);
+    let (_, warnings) = read("demo", &[], &[("FLOCKER_CSI_STATE_DIR", "/state")]).unwrap();
+    assert!(warnings.is_empty(), "{warnings:?}");
 }
 
 #[test]
@@ -398,7 +401,15 @@ fn a_setting_of_serve_alone_is_unknown_to_standalone() {
     let told = refused("standalone", &["--data-dir=/data", "--config", path(&file)], &[]);
     assert!(told.contains("unknown key \"control_service\""), "{told}");
     let told = refused("standalone", &[], &[]);
-    assert!(told.starts_with("data_dir is not set"), "{told}");
+    assert!(
+        told.starts_with("data_dir is not set") && told.contains("configuration file"),
+        "{told}"
+    );
+    let told = refused("embedded", &[], &[]);
+    assert!(
+        told.starts_with("data_dir is not set") && !told.contains("configuration file"),
+        "{told}"
+    );
 }
 
 #[test]

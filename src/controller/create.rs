@@ -176,7 +176,7 @@ async fn place(
     let this_node = context.unless_cancelled(core.settings.scope.node()).await?;
     let only = this_node.map_err(|error| told_by(call, error))?;
     if let Some(node) = only.filter(|node| !snapshot.lists_node(*node)) {
-        core.wait_for_node(context, node).await?;
+        core.cluster.wait_for_node(context, node).await?;
         return Ok(None);
     }
     let pools = &core.settings.pools;

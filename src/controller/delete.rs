@@ -6,10 +6,11 @@ use std::sync::Arc;
 use csi_proto::v1::{DeleteVolumeRequest, DeleteVolumeResponse};
 use uuid::Uuid;
 
-use super::{Core, provision, required, told_by};
+use super::{Core, provision, told_by};
 use crate::cluster::{Absence, Change, Lists, Probe};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Situation};
+use crate::fields::required;
 use crate::operation::{Call, Context, Phase};
 use crate::volume::dataset_of;
 

@@ -12,11 +12,12 @@ use prost::Message;
 use uuid::Uuid;
 
 use super::listing::{Listed, Listing};
-use super::{Core, existing_dataset, required, told_by};
+use super::{Core, told_by};
 use crate::attach;
 use crate::cluster::Lists;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Situation};
+use crate::fields::{existing_dataset, required};
 use crate::volume::dataset_of;
 
 /// The largest reply that every gRPC client takes is 4 MiB; the token and some slack come on top of the entries.

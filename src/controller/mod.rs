@@ -36,14 +36,13 @@ use csi_proto::v1::{
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-pub use settings::{Scope, Settings, ThisNode};
+pub use settings::{Scope, Settings};
 
 use crate::attach::Attach;
-use crate::cluster::{Cluster, Lists, Probe, Snapshot};
+use crate::cluster::{Cluster, Lists, Snapshot};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Situation};
-use crate::operation::{Context, Describe, Locks, Operations, Phase};
-use crate::volume::dataset_of;
+use crate::operation::{Context, Describe, Locks, Operations};
 use capacity::Rooms;
 use create::{CreateCall, Volume};
 use delete::{DeleteCall, Deletion};
@@ -141,37 +140,6 @@ impl Core {
                 Err(Error::new(Situation::FlockerUnavailable, text))
             })
     }
-
-    async fn wait_for_node(&self, context: &Context, node: Uuid) -> Result<()> {
-        self.cluster
-            .wait_until(Lists::NODES, context, |snapshot| {
-                if snapshot.lists_node(node) {
-                    Probe::Ready(())
-                } else {
-                    Probe::Waiting(Phase::NodeReporting { node })
-                }
-            })
-            .await
-    }
-}
-
-/// Returns the value of a field that must not be empty.
-fn required<'a>(field: &str, value: &'a str) -> Result<&'a str> {
-    if value.is_empty() {
-        return Err(Error::new(
-            Situation::InvalidArgument,
-            format!("{field} is empty: it is required"),
-        ));
-    }
-    Ok(value)
-}
-
-/// Returns the dataset of a volume that must exist.
-fn existing_dataset(volume_id: &str) -> Result<Uuid> {
-    dataset_of(volume_id).ok_or_else(|| {
-        let text = format!("volume {volume_id:?} does not exist: a volume id is a UUID in lower case");
-        Error::new(Situation::UnknownVolume, text)
-    })
 }
 
 /// Says what was being done, where the message only tells which step failed.

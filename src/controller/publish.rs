@@ -9,11 +9,12 @@ use csi_proto::v1::{
 };
 use uuid::Uuid;
 
-use super::{Core, required, told_by};
+use super::{Core, told_by};
 use crate::attach::publish_context;
 use crate::capability::{Capability, Side};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Situation};
+use crate::fields::required;
 use crate::operation::{Call, Context};
 use crate::volume::dataset_of;
 

@@ -1,17 +1,13 @@
 //! What the controller has to be told.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::config::{Pool, ProvisionWait};
 use crate::error::Result;
+use crate::node_identity::ThisNode;
 use crate::volume::{Namespace, SizePolicy};
-
-/// Finds out which Flocker node this process runs on; it may have to ask Flocker, and fails until that answers.
-pub type ThisNode = Arc<dyn Fn() -> BoxFuture<'static, Result<Uuid>> + Send + Sync>;
 
 /// Whose volumes the controller lists and makes.
 #[derive(Clone)]

@@ -4,12 +4,13 @@ use csi_proto::v1::validate_volume_capabilities_response::Confirmed;
 use csi_proto::v1::{ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse};
 use flocker_client::Dataset;
 
-use super::{Core, existing_dataset, required, told_by};
+use super::{Core, told_by};
 use crate::attach;
 use crate::capability::{Capability, Side};
 use crate::cluster::Lists;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Situation};
+use crate::fields::{existing_dataset, required};
 use crate::volume::{Parameters, profile_of};
 
 /// Confirms that a volume can be used as asked, or says why not; that is no error.

@@ -37,12 +37,12 @@ pub(super) struct Left {
 
 /// The machine, as far as it is this process's to change.
 pub(super) struct Host {
-    mount_root: PathBuf,
+    pub(super) mount_root: PathBuf,
     boot_id: Uuid,
     aliases: Aliases,
     binder: Binder,
     vantage: Vantage,
-    records: Records,
+    pub(super) records: Records,
     pins: Pins,
     /// Declared last, so that the directory is given up after everything else.
     _state_dir: StateDir,
@@ -240,9 +240,9 @@ impl Host {
     }
 
     /// Whether the lease is still to be released: no new staging has taken the record over.
-    pub(super) fn is_release_pending(&self, staged: &Staged) -> Result<bool> {
+    pub(super) fn is_release_pending(&self, staged: &Staged) -> bool {
         let record = self.records.get(staged.dataset, &staged.staging);
-        Ok(record.is_some_and(|record| record.progress == Progress::ReleasePending))
+        record.is_some_and(|record| record.progress == Progress::ReleasePending)
     }
 
     /// Returns the dataset that was staged at a path under this volume id.
@@ -299,62 +299,6 @@ impl Host {
         })
     }
 
-    /// Pins again what is staged in this boot, and returns the leases that staging took in vain.
-    fn restore(&self) -> Result<Vec<Staged>> {
-        let table = MountTable::read().map_err(|error| Error::internal("read the mount table", error))?;
-        let mut pending = Vec::new();
-        for record in self.records.select(|_| true) {
-            let staged = Staged {
-                dataset: record.dataset_id,
-                staging: record.staging_path.clone(),
-            };
-            if record.progress == Progress::ReleasePending {
-                pending.push(staged);
-            } else if record.boot_id == self.boot_id {
-                self.pin_again(&record, &table);
-            } else if record.takes_lease {
-                // Nobody unstages after a reboot, so this lease would lock the volume to this node for ever.
-                self.store(&Record {
-                    progress: Progress::ReleasePending,
-                    ..record
-                })?;
-                pending.push(staged);
-            } else {
-                self.forget(&staged)?;
-            }
-        }
-        Ok(pending)
-    }
-
-    fn pin_again(&self, record: &Record, table: &MountTable) {
-        let (dataset, Some(origin)) = (record.dataset_id, &record.origin) else {
-            return;
-        };
-        let alias = alias_path(&record.staging_path, dataset);
-        let Some(alias) = table.layers_at(&alias).pop().filter(|mount| origin.owns(mount)) else {
-            return;
-        };
-        let ours = |mount: &Mount| origin.owns(mount);
-        let usual = self.mount_root.join(dataset.to_string());
-        let candidates: Vec<_> = table
-            .by_device(alias.device)
-            .filter(|mount| !ours(mount) && mount.root == alias.root)
-            .collect();
-        let flocker = candidates
-            .iter()
-            .find(|mount| mount.point == usual)
-            .or_else(|| candidates.first());
-        let pinned = flocker.map(|flocker| self.pin(dataset, flocker));
-        if !matches!(pinned, Some(Ok(true))) {
-            tracing::error!(
-                dataset.id = %dataset,
-                staging.path = %record.staging_path.display(),
-                "Dataset {dataset} is staged at {}, but Flocker's own mount of it has gone: nothing but the lease keeps it here",
-                record.staging_path.display()
-            );
-        }
-    }
-
     /// Whether another plugin on this machine has staged the dataset, under device nodes of its own.
     fn staged_by_another(&self, table: &MountTable, dataset: Uuid, alias: &Path) -> bool {
         let Some(flocker) = self.pins.get(dataset) else {
@@ -386,7 +330,7 @@ impl Host {
         })
     }
 
-    fn store(&self, record: &Record) -> Result<()> {
+    pub(super) fn store(&self, record: &Record) -> Result<()> {
         self.records
             .write(record)
             .map_err(|error| Error::of(Situation::Internal, &error))

@@ -9,6 +9,7 @@ mod publish;
 mod ready;
 mod records;
 mod release;
+mod restore;
 mod service;
 mod stage;
 mod state_dir;
@@ -25,8 +26,8 @@ pub use service::NodeService;
 
 use crate::attach::Attach;
 use crate::cluster::Cluster;
-use crate::controller::ThisNode;
 use crate::error::{Error, Result};
+use crate::node_identity::ThisNode;
 use crate::operation::{Locks, Operations};
 use calls::NodeCall;
 use host::Host;

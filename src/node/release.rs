@@ -33,14 +33,8 @@ pub(super) fn release_later(core: Arc<Core>, host: Arc<Host>, staged: Staged) {
         loop {
             tokio::time::sleep(waits.next().unwrap_or(Duration::from_secs(60))).await;
             let _guard = core.locks.lock_in_background(staged.dataset).await;
-            let pending = staged.clone();
-            match host.blocking(move |host| host.is_release_pending(&pending)).await {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => {
-                    tracing::warn!(error = %error.chain(), "Cannot read the record of a lease to release");
-                    continue;
-                }
+            if !host.is_release_pending(&staged) {
+                return;
             }
             match core.release(&host, &staged).await {
                 Ok(()) => {

@@ -13,7 +13,6 @@ use csi_proto::v1::{
     NodeUnstageVolumeRequest, NodeUnstageVolumeResponse,
 };
 use tonic::{Request, Response, Status};
-use uuid::Uuid;
 
 use super::calls::{NodeCall, Publish, Stage, Unpublish, Unstage};
 use super::mount::TargetPath;
@@ -26,11 +25,12 @@ use super::{Core, Settings};
 use crate::attach::Attach;
 use crate::capability::{AccessMode, Capability};
 use crate::cluster::Cluster;
-use crate::controller::ThisNode;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Situation};
+use crate::fields::{existing_dataset, required};
+use crate::node_identity::ThisNode;
 use crate::operation::Locks;
-use crate::volume::{NODE_CONTEXT_KEY, dataset_of};
+use crate::volume::NODE_CONTEXT_KEY;
 
 /// What the node announces.
 const CAPABILITIES: [Type; 4] = [
@@ -75,10 +75,10 @@ impl NodeService {
         deadline: Deadline,
         request: NodeStageVolumeRequest,
     ) -> Result<NodeStageVolumeResponse> {
-        let volume_id = required("volume_id", request.volume_id)?;
-        let staging = path("staging_target_path", request.staging_target_path)?;
+        let volume_id = required("volume_id", &request.volume_id)?.to_owned();
+        let staging = path("staging_target_path", &request.staging_target_path)?;
         Capability::parse_for_mount(request.volume_capability.as_ref(), false)?;
-        let dataset = known(&volume_id)?;
+        let dataset = existing_dataset(&volume_id)?;
         let takes_lease = !request.publish_context.contains_key(NODE_CONTEXT_KEY);
         let (core, host) = (Arc::clone(&self.core), self.core.host().await?);
         let work = Stage {
@@ -100,8 +100,8 @@ impl NodeService {
         deadline: Deadline,
         request: NodeUnstageVolumeRequest,
     ) -> Result<NodeUnstageVolumeResponse> {
-        let volume_id = required("volume_id", request.volume_id)?;
-        let staging = path("staging_target_path", request.staging_target_path)?;
+        let volume_id = required("volume_id", &request.volume_id)?.to_owned();
+        let staging = path("staging_target_path", &request.staging_target_path)?;
         let (core, host) = (Arc::clone(&self.core), self.core.host().await?);
         let opposite = staging.clone();
         self.core
@@ -122,8 +122,8 @@ impl NodeService {
         deadline: Deadline,
         request: NodePublishVolumeRequest,
     ) -> Result<NodePublishVolumeResponse> {
-        let volume_id = required("volume_id", request.volume_id)?;
-        let target = path("target_path", request.target_path)?;
+        let volume_id = required("volume_id", &request.volume_id)?.to_owned();
+        let target = path("target_path", &request.target_path)?;
         let capability = Capability::parse_for_mount(request.volume_capability.as_ref(), request.readonly)?;
         if request.staging_target_path.is_empty() {
             let text = format!(
@@ -132,8 +132,8 @@ impl NodeService {
             );
             return Err(Error::new(Situation::NotStaged, text));
         }
-        let staging = path("staging_target_path", request.staging_target_path)?;
-        let dataset = known(&volume_id)?;
+        let staging = path("staging_target_path", &request.staging_target_path)?;
+        let dataset = existing_dataset(&volume_id)?;
         let (core, host) = (Arc::clone(&self.core), self.core.host().await?);
         let work = Publish {
             volume_id,
@@ -156,8 +156,8 @@ impl NodeService {
         deadline: Deadline,
         request: NodeUnpublishVolumeRequest,
     ) -> Result<NodeUnpublishVolumeResponse> {
-        let volume_id = required("volume_id", request.volume_id)?;
-        let target = path("target_path", request.target_path)?;
+        let volume_id = required("volume_id", &request.volume_id)?.to_owned();
+        let target = path("target_path", &request.target_path)?;
         let (core, host) = (Arc::clone(&self.core), self.core.host().await?);
         let opposite = target.clone();
         self.core
@@ -174,8 +174,8 @@ impl NodeService {
     }
 
     async fn stats(&self, request: NodeGetVolumeStatsRequest) -> Result<NodeGetVolumeStatsResponse> {
-        let volume_id = required("volume_id", request.volume_id)?;
-        let volume_path = required("volume_path", request.volume_path)?;
+        let volume_id = required("volume_id", &request.volume_id)?.to_owned();
+        let volume_path = required("volume_path", &request.volume_path)?.to_owned();
         let host = self.core.host().await?;
         stats(
             &self.core,
@@ -278,24 +278,6 @@ impl Node for NodeService {
     }
 }
 
-fn required(field: &str, value: String) -> Result<String> {
-    if value.is_empty() {
-        return Err(Error::new(
-            Situation::InvalidArgument,
-            format!("{field} is empty"),
-        ));
-    }
-    Ok(value)
-}
-
-fn path(field: &str, value: String) -> Result<TargetPath> {
-    TargetPath::parse(&required(field, value)?).map_err(|error| Error::from(error).while_doing(field))
-}
-
-/// Returns the dataset of a volume id; any other string is the id of no volume.
-fn known(volume_id: &str) -> Result<Uuid> {
-    dataset_of(volume_id).ok_or_else(|| {
-        let text = format!("volume {volume_id:?} does not exist: a volume id is a lower-case UUID");
-        Error::new(Situation::UnknownVolume, text)
-    })
+fn path(field: &str, value: &str) -> Result<TargetPath> {
+    TargetPath::parse(required(field, value)?).map_err(|error| Error::from(error).while_doing(field))
 }

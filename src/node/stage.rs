@@ -26,16 +26,16 @@ const RESTARTS: u32 = 5;
 pub(super) async fn stage(core: Arc<Core>, host: Arc<Host>, context: Context, stage: Stage) -> Result<()> {
     context.about(stage.dataset);
     let staging = core.resolve("staging_target_path", stage.staging.clone()).await?;
-    let work = Staging {
+    let attempt = Attempt {
         core: &core,
         host: &host,
         context: &context,
         stage: &stage,
         staging: &staging,
     };
-    let ended = work.run().await;
+    let ended = attempt.run().await;
     match ended {
-        Err(error) if is_final(error.situation()) => match work.undo().await {
+        Err(error) if is_final(error.situation()) => match attempt.undo().await {
             Ok(()) => Err(error),
             // A final answer would promise that nothing is left, so the orchestrator has to come back.
             Err(left) => Err(Error::new(
@@ -47,7 +47,7 @@ pub(super) async fn stage(core: Arc<Core>, host: Arc<Host>, context: Context, st
     }
 }
 
-struct Staging<'a> {
+struct Attempt<'a> {
     core: &'a Arc<Core>,
     host: &'a Arc<Host>,
     context: &'a Context,
@@ -55,7 +55,7 @@ struct Staging<'a> {
     staging: &'a Target,
 }
 
-impl Staging<'_> {
+impl Attempt<'_> {
     async fn run(&self) -> Result<()> {
         if self.already_staged().await? {
             return Ok(());

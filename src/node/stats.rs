@@ -33,7 +33,7 @@ pub(super) async fn stats(
     };
     let path = TargetPath::parse(&volume_path).map_err(|_| not_there())?;
     let lookup = volume_id.clone();
-    let found = host.blocking(move |host| find(host, &lookup, &path)).await?;
+    let found = host.blocking(move |host| Ok(find(host, &lookup, &path))).await?;
     let (dataset, mount) = found.ok_or_else(not_there)?;
     let used = core.usage.usage(dataset, &mount.point, PATIENCE).await;
     let well = {
@@ -53,23 +53,18 @@ pub(super) async fn stats(
 }
 
 /// Finds the volume's mount at a path: published there, or staged there.
-fn find(host: &Host, volume_id: &str, path: &TargetPath) -> Result<Option<(Uuid, Mount)>> {
-    let Some(dataset) = host
+fn find(host: &Host, volume_id: &str, path: &TargetPath) -> Option<(Uuid, Mount)> {
+    let dataset = host
         .dataset_of_volume(volume_id)
-        .or_else(|| crate::volume::dataset_of(volume_id))
-    else {
-        return Ok(None);
-    };
-    let Ok(resolved) = path.resolve() else {
-        return Ok(None);
-    };
+        .or_else(|| crate::volume::dataset_of(volume_id))?;
+    let resolved = path.resolve().ok()?;
     let origins = host.origins_of(dataset);
     let mounted = |path: &Path| {
         let top = visible(path).ok().flatten();
         top.filter(|mount| origins.iter().any(|origin| origin.owns(mount)))
     };
     let found = mounted(resolved.path()).or_else(|| mounted(&alias_path(resolved.path(), dataset)));
-    Ok(found.map(|mount| (dataset, mount)))
+    found.map(|mount| (dataset, mount))
 }
 
 fn usages(usage: Usage) -> Vec<VolumeUsage> {

@@ -32,6 +32,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
 const CONFIRM_EVERY: Duration = Duration::from_secs(5);
 
+/// Finds out which Flocker node this process runs on; it may have to ask Flocker, and fails until that answers.
+pub type ThisNode = Arc<dyn Fn() -> BoxFuture<'static, Result<Uuid>> + Send + Sync>;
+
 /// Where this node's UUID may be found.
 #[derive(Clone, Debug)]
 pub struct Sources {

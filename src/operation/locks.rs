@@ -33,12 +33,11 @@ impl Locks {
     /// [`crate::error::Situation::Cancelled`] when the operation is cancelled first.
     pub async fn lock(&self, context: &Context, dataset: Uuid) -> Result<VolumeGuard> {
         let lock = self.of(dataset);
-        let guard = match Arc::clone(&lock).try_lock_owned() {
-            Ok(guard) => guard,
-            Err(_) => {
-                context.enter(Phase::OtherOperation);
-                context.unless_cancelled(lock.lock_owned()).await?
-            }
+        let guard = if let Ok(guard) = Arc::clone(&lock).try_lock_owned() {
+            guard
+        } else {
+            context.enter(Phase::OtherOperation);
+            context.unless_cancelled(lock.lock_owned()).await?
         };
         Ok(VolumeGuard {
             guard: Some(guard),

@@ -70,7 +70,11 @@ fn a_move_waits_for_the_volume_to_be_unstaged_even_without_a_lease() {
         stand.flocker.reports(2, other.dataset()).await;
         stand.flocker.reports(1, usage.dataset()).await;
         only_mount_at(&stand.flocker.mount_of(1, usage.dataset()));
-        assert!(Mounts::read().at(&stand.flocker.mount_of(2, usage.dataset())).is_empty());
+        assert!(
+            Mounts::read()
+                .at(&stand.flocker.mount_of(2, usage.dataset()))
+                .is_empty()
+        );
         fs::write(usage.target.join("more"), "still writable").unwrap();
 
         csi.unpublish(&usage).await.unwrap();

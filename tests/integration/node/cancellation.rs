@@ -89,7 +89,12 @@ fn a_caller_learns_what_staging_waits_for_and_the_next_one_gets_the_volume() {
         assert_refused(
             stage_within(held.csi(), &held.usage, 1000).await,
             Code::DeadlineExceeded,
-            &[&held.usage.volume_id, "mounted here", path.to_str().unwrap(), "Flocker last answered"],
+            &[
+                &held.usage.volume_id,
+                "mounted here",
+                path.to_str().unwrap(),
+                "Flocker last answered",
+            ],
         );
         held.assert_nothing_of_ours_is_mounted();
         let (staged, ()) = tokio::join!(held.csi().stage(&held.usage), async { held.let_go() });
@@ -177,7 +182,9 @@ fn unstaging_ends_a_staging_that_fetches_the_volume_and_gives_the_lease_back() {
         let attached = held.usage.clone();
         eventually("the node waits for the other one", async || {
             let busy = stage_within(held.csi(), &attached, 200).await.unwrap_err();
-            busy.message().contains("released by the other node").then_some(())
+            busy.message()
+                .contains("released by the other node")
+                .then_some(())
         })
         .await;
         held.csi().unstage(&driven).await.unwrap();

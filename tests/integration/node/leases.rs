@@ -112,7 +112,14 @@ fn a_staged_volume_needs_no_flocker() {
         csi.stage(&usage).await.unwrap();
         csi.publish(&usage).await.unwrap();
         fs::write(usage.target.join("file"), "precious").unwrap();
-        assert!(!csi.stats(&usage).await.unwrap().volume_condition.unwrap().abnormal);
+        assert!(
+            !csi.stats(&usage)
+                .await
+                .unwrap()
+                .volume_condition
+                .unwrap()
+                .abnormal
+        );
         csi.unpublish(&usage).await.unwrap();
         csi.unstage(&usage).await.unwrap();
         assert!(gated.is_leased(&usage).await);

@@ -20,8 +20,16 @@ fn mount_foreign(at: &Path) {
 fn assert_nothing_left(stand: &Stand, usage: &Usage) {
     assert_eq!(fs::read_dir(&usage.staging).unwrap().count(), 0);
     assert_eq!(Mounts::read().below(&usage.staging), []);
-    assert!(stand.machine.records().is_empty(), "{:?}", stand.machine.records());
-    assert!(stand.machine.devices().is_empty(), "{:?}", stand.machine.devices());
+    assert!(
+        stand.machine.records().is_empty(),
+        "{:?}",
+        stand.machine.records()
+    );
+    assert!(
+        stand.machine.devices().is_empty(),
+        "{:?}",
+        stand.machine.devices()
+    );
 }
 
 #[test]
@@ -37,7 +45,11 @@ fn a_volume_that_is_not_this_nodes_is_not_staged_and_nothing_of_it_is_left() {
         assert_refused(
             csi.stage(&usage).await,
             Code::FailedPrecondition,
-            &[&usage.volume_id, "nobody holds its lease", "ControllerPublishVolume"],
+            &[
+                &usage.volume_id,
+                "nobody holds its lease",
+                "ControllerPublishVolume",
+            ],
         );
         assert_nothing_left(&stand, &usage);
         // Nothing holds Flocker's mount either.

@@ -25,8 +25,15 @@ fn every_call_ten_times_does_what_one_does() {
             only_mount_at(&usage.target);
             csi.stage(&usage).await.unwrap();
         }
-        assert_eq!(only_mount_at(&usage.alias()), alias, "it is the same mount as before");
-        assert_eq!((stand.machine.devices().len(), stand.machine.records().len()), (1, 1));
+        assert_eq!(
+            only_mount_at(&usage.alias()),
+            alias,
+            "it is the same mount as before"
+        );
+        assert_eq!(
+            (stand.machine.devices().len(), stand.machine.records().len()),
+            (1, 1)
+        );
         for _ in 0..10 {
             csi.unpublish(&usage).await.unwrap();
             assert!(!usage.target.exists());
@@ -124,7 +131,11 @@ fn a_volume_has_as_many_targets_as_its_access_mode_allows() {
         assert_refused(
             csi.publish(&single).await,
             Code::FailedPrecondition,
-            &["SINGLE_NODE_SINGLE_WRITER", single.target.to_str().unwrap(), "published at"],
+            &[
+                "SINGLE_NODE_SINGLE_WRITER",
+                single.target.to_str().unwrap(),
+                "published at",
+            ],
         );
         assert!(!single.target.exists());
         for name in ["data", "second", "third", "fourth"] {
@@ -169,7 +180,11 @@ fn a_volume_is_not_unstaged_while_it_is_published() {
         assert_refused(
             csi.unstage(&usage).await,
             Code::FailedPrecondition,
-            &[&usage.volume_id, usage.target.to_str().unwrap(), "NodeUnpublishVolume"],
+            &[
+                &usage.volume_id,
+                usage.target.to_str().unwrap(),
+                "NodeUnpublishVolume",
+            ],
         );
         only_mount_at(&usage.alias());
         fs::write(usage.target.join("file"), "still writable").unwrap();
@@ -203,9 +218,7 @@ fn a_volume_staged_at_two_paths_stays_until_both_are_gone() {
         let (csi, one) = (stand.csi(), stand.published("one").await);
         let other = Usage {
             target: stand.machine.path("targets").join("other"),
-            ..stand
-                .machine
-                .usage("other", one.dataset(), &one.publish_context)
+            ..stand.machine.usage("other", one.dataset(), &one.publish_context)
         };
         csi.stage(&other).await.unwrap();
         csi.publish(&other).await.unwrap();
@@ -223,8 +236,18 @@ fn a_volume_staged_at_two_paths_stays_until_both_are_gone() {
             Err(rustix::io::Errno::BUSY),
             "it is still pinned"
         );
-        assert!(!csi.stats(&other).await.unwrap().volume_condition.unwrap().abnormal);
-        assert_eq!((stand.machine.devices().len(), stand.machine.records().len()), (1, 1));
+        assert!(
+            !csi.stats(&other)
+                .await
+                .unwrap()
+                .volume_condition
+                .unwrap()
+                .abnormal
+        );
+        assert_eq!(
+            (stand.machine.devices().len(), stand.machine.records().len()),
+            (1, 1)
+        );
 
         csi.unpublish(&other).await.unwrap();
         csi.unstage(&other).await.unwrap();

@@ -71,11 +71,7 @@ fn a_controller_beside_a_node_plugin_needs_no_state_of_its_own() {
         let usage = machine.usage("data", volume, &context);
         node.csi.stage(&usage).await.unwrap();
         node.csi.publish(&usage).await.unwrap();
-        assert_refused(
-            controller.csi.stage(&usage).await,
-            Code::Unimplemented,
-            &[],
-        );
+        assert_refused(controller.csi.stage(&usage).await, Code::Unimplemented, &[]);
         assert_refused(node.csi.delete(nobody()).await, Code::Unimplemented, &[]);
         node.csi.unpublish(&usage).await.unwrap();
         node.csi.unstage(&usage).await.unwrap();

@@ -96,7 +96,11 @@ fn the_node_tells_what_it_is_and_what_it_can() {
     in_own_namespace(|| async {
         let stand = Stand::start(2).await;
         let mut node = stand.csi().node();
-        let info = node.node_get_info(NodeGetInfoRequest {}).await.unwrap().into_inner();
+        let info = node
+            .node_get_info(NodeGetInfoRequest {})
+            .await
+            .unwrap()
+            .into_inner();
         assert_eq!(info.node_id, stand.flocker.node(1).to_string());
         assert_eq!(info.max_volumes_per_node, 0);
         assert!(info.accessible_topology.is_none());

@@ -27,10 +27,7 @@ impl Flocker {
     /// Starts one whose options are changed by `change`.
     pub(crate) async fn with(change: impl FnOnce(Options) -> Options) -> Self {
         let scratch = Scratch::new();
-        let options = Options::new(
-            scratch.path().join("data"),
-            scratch.path().join("certificates"),
-        );
+        let options = Options::new(scratch.path().join("data"), scratch.path().join("certificates"));
         let embedded = Embedded::start(change(options)).await.unwrap();
         Self {
             embedded: Some(embedded),

@@ -111,7 +111,10 @@ impl Machine {
     /// Returns the settings as the command line has them.
     pub(crate) fn flags(&self) -> Vec<String> {
         let Config {
-            plugin, flocker, node, ..
+            plugin,
+            flocker,
+            node,
+            ..
         } = &self.config;
         vec![
             format!("--endpoint={}", plugin.endpoint),
