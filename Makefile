@@ -38,9 +38,9 @@ test: setup tools ## Runs every test; PARTS="format clippy ..." runs only these,
 	@CSC="$(CSC)" tests/tools/test.sh $(PARTS)
 
 .PHONY: bench
-bench: setup-build ## Measures what docs/benchmarks.md reports
-	@echo "bench: cargo bench --locked"
-	@cargo bench --locked
+bench: setup-build ## Measures what docs/benchmarks.md reports; ARGS="publish start" measures only these
+	@echo "bench: cargo bench --locked --bench budgets -- $(ARGS)"
+	@cargo bench --locked --bench budgets -- $(ARGS)
 
 .PHONY: build
 build: ## Builds the program that the demo and the tests run

@@ -28,6 +28,8 @@ enum Pass {
     Attached,
     /// Somebody changed lease, primary or configuration meanwhile.
     StartOver,
+    /// The node was not listed, and is again.
+    NodeReturned,
 }
 
 impl Attach {
@@ -71,11 +73,14 @@ impl Attach {
     }
 
     async fn run(&self, context: &Context, dataset: Uuid, node: Uuid, acquired: &mut bool) -> Result<()> {
-        for _ in 0..=RESTARTS {
+        let mut restarts = 0;
+        while restarts <= RESTARTS {
             match self.pass(context, dataset, node, acquired).await? {
                 Pass::Attached => return Ok(()),
-                Pass::StartOver => context.check()?,
+                Pass::StartOver => restarts += 1,
+                Pass::NodeReturned => {}
             }
+            context.check()?;
         }
         Err(Error::new(
             Situation::Busy,
@@ -90,7 +95,7 @@ impl Attach {
         let guard = self.locks.lock(context, dataset).await?;
         let before = self
             .cluster
-            .fresh(Lists::CONFIGURATION | Lists::LEASES | Lists::NODES)
+            .fresh_for(context, Lists::CONFIGURATION | Lists::LEASES | Lists::NODES)
             .await?;
         let primary = before
             .live_dataset(dataset)
@@ -99,7 +104,7 @@ impl Attach {
         if !before.lists_node(node) {
             drop(guard);
             self.cluster.wait_for_node(context, node).await?;
-            return Ok(Pass::StartOver);
+            return Ok(Pass::NodeReturned);
         }
         match before.lease(dataset) {
             Some(lease) if lease.node_uuid != node => {
@@ -109,7 +114,7 @@ impl Attach {
             Some(_) | None => match self.cluster.claim_lease(dataset, node).await? {
                 Claim::New => *acquired = true,
                 Claim::Renewed => {}
-                Claim::HeldByAnother => return self.lost_race(dataset, node).await,
+                Claim::HeldByAnother => return self.lost_race(context, dataset, node).await,
             },
         }
         if primary != node && self.cluster.move_dataset(dataset, node).await? == Change::Gone {
@@ -122,7 +127,10 @@ impl Attach {
                 alone(snapshot, dataset, node)
             })
             .await?;
-        let after = self.cluster.fresh(Lists::CONFIGURATION | Lists::LEASES).await?;
+        let after = self
+            .cluster
+            .fresh_for(context, Lists::CONFIGURATION | Lists::LEASES)
+            .await?;
         let ours = after.lease(dataset).is_some_and(|lease| lease.node_uuid == node)
             && after
                 .live_dataset(dataset)
@@ -130,8 +138,8 @@ impl Attach {
         Ok(if ours { Pass::Attached } else { Pass::StartOver })
     }
 
-    async fn lost_race(&self, dataset: Uuid, node: Uuid) -> Result<Pass> {
-        let snapshot = self.cluster.fresh(Lists::LEASES).await?;
+    async fn lost_race(&self, context: &Context, dataset: Uuid, node: Uuid) -> Result<Pass> {
+        let snapshot = self.cluster.fresh_for(context, Lists::LEASES).await?;
         match snapshot.lease(dataset) {
             Some(lease) if lease.node_uuid != node => Err(held_elsewhere(dataset, node, lease.node_uuid)),
             Some(_) | None => Ok(Pass::StartOver),

@@ -103,6 +103,15 @@ impl Error {
         self
     }
 
+    /// Says what was being done, where the message only tells which step failed.
+    #[must_use]
+    pub fn told_by(self, doing: impl fmt::Display) -> Self {
+        match self.situation {
+            Situation::FlockerUnavailable | Situation::Internal => self.while_doing(doing),
+            _ => self,
+        }
+    }
+
     /// Makes the error of a local step that the operating system refused.
     pub fn internal(
         doing: impl fmt::Display,

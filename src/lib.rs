@@ -12,6 +12,7 @@ pub mod config;
 pub mod controller;
 pub mod deadline;
 pub mod demo;
+pub mod durable;
 pub mod embedded;
 pub mod error;
 pub mod failure;

@@ -28,7 +28,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// How long a stop may take in all.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// How often the health of Flocker is passed on to the health service. Flocker is not asked for it.
-const HEALTH_EVERY: Duration = Duration::from_secs(2);
+const HEALTH_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs the plugin until SIGTERM or SIGINT.
 ///
@@ -169,12 +169,18 @@ impl Plugin {
         self.shutdown.cancel();
         let stop = async {
             let served = (&mut self.serving).await;
-            if let Some(controller) = &self.controller {
-                controller.stop().await;
-            }
-            if let Some(node) = &self.node {
-                node.stop().await;
-            }
+            // At the same time, so that a mount is waited for whatever the controller hangs in.
+            let controller = async {
+                if let Some(controller) = &self.controller {
+                    controller.stop().await;
+                }
+            };
+            let node = async {
+                if let Some(node) = &self.node {
+                    node.stop().await;
+                }
+            };
+            tokio::join!(controller, node);
             match served {
                 Ok(served) => served.map_err(|error| Failure::of(&error)),
                 Err(error) => Err(Failure::while_doing("stop serving", &error)),
@@ -279,6 +285,10 @@ async fn pass_health_on(cluster: Cluster, health: Health) {
     let mut told = true;
     loop {
         ticks.tick().await;
+        if !told {
+            // Nobody asks a Flocker that is down for long, and then nobody would learn that it is back.
+            cluster.fresh(Lists::NODES).await.ok();
+        }
         let healthy = cluster.is_healthy().unwrap_or(true);
         if healthy != told {
             health.set(Part::Controller, healthy).await;

@@ -50,15 +50,34 @@ pub fn is_final(situation: Situation) -> bool {
     )
 }
 
+/// The longest message on the wire, in bytes. Clients refuse headers of more than 8 KiB, and take that for another
+/// error than the one the message tells; percent-encoding makes it up to three times as long.
+const LONGEST_MESSAGE: usize = 2048;
+
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        Status::new(code(error.situation()), error.chain())
+        let mut message = error.chain();
+        if let Some(end) = (0..=LONGEST_MESSAGE)
+            .rev()
+            .find(|end| message.is_char_boundary(*end))
+            && message.len() > LONGEST_MESSAGE
+        {
+            message.truncate(end);
+            message.push('…');
+        }
+        Status::new(code(error.situation()), message)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_never_outgrows_what_clients_take() {
+        let error = Error::new(Situation::UnknownVolume, "ä".repeat(10_000));
+        assert!(Status::from(error).message().len() <= LONGEST_MESSAGE + '…'.len_utf8());
+    }
 
     #[test]
     fn what_may_still_be_running_is_never_final() {

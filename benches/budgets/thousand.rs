@@ -16,7 +16,7 @@ use crate::samples::digits;
 use crate::{Bench, Result, waiting};
 
 /// How many volumes there are, each with its loop device, its file system, and its target.
-const VOLUMES: usize = 250;
+const VOLUMES: usize = 1000;
 /// How many of them are worked on at once, as an orchestrator's workers do.
 const AT_ONCE: usize = 8;
 

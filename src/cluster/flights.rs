@@ -92,7 +92,7 @@ impl Flights {
             } else {
                 self.wake.notify_one();
             }
-            // The pilot drops a reply only when its runtime ends; then this future is never polled again.
+            // A pilot that panicked has dropped the reply; the next round finds another one.
             if let Ok(outcome) = outcome.await {
                 return outcome;
             }
@@ -100,6 +100,7 @@ impl Flights {
     }
 
     async fn fly(self: Arc<Self>) {
+        let _seat = Seat(&self);
         while let Some(due) = self.next_departure() {
             tokio::select! {
                 () = tokio::time::sleep_until(due) => {}
@@ -108,11 +109,14 @@ impl Flights {
             let Some(lists) = self.passengers() else { continue };
             let began = Instant::now();
             let aboard = self.board(lists);
+            let polled = aboard
+                .iter()
+                .any(|request| matches!(request.urgency, Urgency::Poll(_)));
             let outcome = Snapshot::fetch(&self.flocker, lists)
                 .await
                 .map(Arc::new)
                 .map_err(Arc::new);
-            self.land(began, &outcome);
+            self.land(began, &outcome, polled);
             for request in aboard {
                 // Whoever stopped waiting has dropped the other end.
                 request.reply.send(outcome.clone()).ok();
@@ -155,10 +159,14 @@ impl Flights {
             .collect()
     }
 
-    fn land(&self, began: Instant, outcome: &Outcome) {
+    fn land(&self, began: Instant, outcome: &Outcome, polled: bool) {
         let now = Instant::now();
         let mut state = self.lock();
-        state.rest_until = Some(now + (now - began) * REST);
+        // A flight that failed says nothing of what an answer costs, and one that nobody polled with must not keep
+        // those who do waiting.
+        if polled && outcome.is_ok() {
+            state.rest_until = Some(now + (now - began) * REST);
+        }
         match outcome {
             Ok(_) => state.health.good = Some(now),
             Err(error) => state.health.bad = Some((now, Arc::clone(error))),
@@ -167,6 +175,19 @@ impl Flights {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Frees the pilot's seat when a flight panics, so that the next request finds it empty.
+struct Seat<'a>(&'a Flights);
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut state = self.0.lock();
+            state.flying = false;
+            state.requests.clear();
+        }
     }
 }
 

@@ -75,16 +75,22 @@ impl Cluster {
             node.id = %node_uuid,
             "Releasing the lease on dataset {dataset_id} hit a newer one of node {node_uuid}; it is put back"
         );
-        let put_back = self
-            .client()
-            .await?
-            .acquire_lease(*dataset_id, *node_uuid, *expires)
-            .await;
-        put_back.map(drop).map_err(|error| {
-            let doing = format!(
-                "put back the lease of node {node_uuid} on dataset {dataset_id}, which was released by mistake"
-            );
-            Error::flocker(doing, error)
-        })
+        let mut attempt = 1;
+        loop {
+            let client = self.client().await?;
+            match client.acquire_lease(*dataset_id, *node_uuid, *expires).await {
+                Ok(_) => return Ok(()),
+                // Somebody holds the lease, and that is all it is for.
+                Err(error) if error.is_conflict() => return Ok(()),
+                // Acquiring it twice for one node is harmless.
+                Err(_) if attempt < ATTEMPTS => attempt += 1,
+                Err(error) => {
+                    let doing = format!(
+                        "put back the lease of node {node_uuid} on dataset {dataset_id}, which was released by mistake"
+                    );
+                    return Err(Error::flocker(doing, error));
+                }
+            }
+        }
     }
 }

@@ -119,6 +119,18 @@ impl Cluster {
             .map_err(|error| Error::flocker("read the state of the cluster from Flocker", error))
     }
 
+    /// As [`Self::fresh`], as a step of an operation, which can be cancelled meanwhile.
+    ///
+    /// # Errors
+    /// Flocker could not be read, or [`crate::error::Situation::Cancelled`].
+    pub async fn fresh_for(&self, context: &Context, lists: Lists) -> Result<Arc<Snapshot>> {
+        let waiting_for = context.phase();
+        context.enter(Phase::FlockerAnswering);
+        let snapshot = context.unless_cancelled(self.fresh(lists)).await??;
+        context.enter(waiting_for);
+        Ok(snapshot)
+    }
+
     /// Looks at fresh snapshots until `probe` is satisfied; a failed look is not the end.
     ///
     /// # Errors
@@ -133,11 +145,12 @@ impl Cluster {
         let mut urgency = Urgency::Now;
         loop {
             let outcome = context.unless_cancelled(self.look(lists, urgency)).await?;
-            if let Ok(snapshot) = &outcome {
-                match probe(snapshot) {
+            match &outcome {
+                Ok(snapshot) => match probe(snapshot) {
                     Probe::Ready(found) => return Ok(found),
                     Probe::Waiting(phase) => context.enter(phase),
-                }
+                },
+                Err(_) => context.enter(Phase::FlockerAnswering),
             }
             urgency = Urgency::Poll(Instant::now() + pace.next(outcome.is_ok()));
         }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::existing::{self, Existing};
 use super::usage::{Claimed, pool_of};
-use super::{Core, bytes, provision, told_by};
+use super::{Core, bytes, provision};
 use crate::capability::Capability;
 use crate::cluster::{Creation, Lists, Snapshot};
 use crate::config::{Pool, ProvisionWait};
@@ -129,8 +129,8 @@ async fn create(core: &Core, context: &Context, call: &CreateCall) -> Result<Vol
     let mut attempts = 0;
     loop {
         let lists = Lists::CONFIGURATION | Lists::STATE | Lists::NODES;
-        let looked = core.fresh(context, lists).await;
-        let snapshot = looked.map_err(|error| told_by(call, in_progress(error)))?;
+        let looked = core.cluster.fresh_for(context, lists).await;
+        let snapshot = looked.map_err(|error| in_progress(error).told_by(call))?;
         let settings = &core.settings;
         let (dataset, generation) =
             match existing::find(&snapshot, &settings.driver_name, &settings.namespace, call)? {
@@ -158,9 +158,9 @@ async fn create(core: &Core, context: &Context, call: &CreateCall) -> Result<Vol
             Ok(None) => {}
             // What Flocker refuses it has not stored; but an earlier attempt may have come through.
             Err(refused) if is_final(refused.situation()) && unclear.is_none() => {
-                return Err(told_by(call, refused));
+                return Err(refused.told_by(call));
             }
-            Err(error) => unclear = Some(told_by(call, in_progress(error))),
+            Err(error) => unclear = Some(in_progress(error).told_by(call)),
         }
     }
 }
@@ -174,7 +174,7 @@ async fn place(
     dataset: Uuid,
 ) -> Result<Option<Claimed>> {
     let this_node = context.unless_cancelled(core.settings.scope.node()).await?;
-    let only = this_node.map_err(|error| told_by(call, error))?;
+    let only = this_node.map_err(|error| error.told_by(call))?;
     if let Some(node) = only.filter(|node| !snapshot.lists_node(*node)) {
         core.cluster.wait_for_node(context, node).await?;
         return Ok(None);
@@ -265,7 +265,7 @@ async fn finish(core: &Core, context: &Context, call: &CreateCall, volume: Volum
             context.enter(Phase::Configured);
             let backed = provision::wait_until_backed(core, context, volume.dataset).await;
             backed
-                .map_err(|error| told_by(call, in_progress(error)))
+                .map_err(|error| in_progress(error).told_by(call))
                 .map(|()| volume)
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use csi_proto::v1::{DeleteVolumeRequest, DeleteVolumeResponse};
 use uuid::Uuid;
 
-use super::{Core, provision, told_by};
+use super::{Core, provision};
 use crate::cluster::{Absence, Change, Lists, Probe};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Situation};
@@ -63,7 +63,7 @@ pub(super) async fn delete_volume(
             context.about(dataset);
             delete(&core, &context, dataset)
                 .await
-                .map_err(|error| told_by(&call, error))
+                .map_err(|error| error.told_by(&call))
         }
     };
     if let Deletion::Stored(node) = core.deletes.run(call.clone(), deadline, work).await? {
@@ -75,7 +75,7 @@ pub(super) async fn delete_volume(
 async fn delete(core: &Core, context: &Context, dataset: Uuid) -> Result<Deletion> {
     loop {
         let lists = Lists::CONFIGURATION | Lists::NODES | Lists::LEASES;
-        let snapshot = core.fresh(context, lists).await?;
+        let snapshot = core.cluster.fresh_for(context, lists).await?;
         let Some(configured) = snapshot.live_dataset(dataset) else {
             return Ok(Deletion::NothingThere);
         };
@@ -92,7 +92,12 @@ async fn delete(core: &Core, context: &Context, dataset: Uuid) -> Result<Deletio
         }
         let _guard = core.locks.lock(context, dataset).await?;
         // Flocker deletes leased datasets too, so the lease is read last, and alone.
-        if let Some(lease) = core.fresh(context, Lists::LEASES).await?.lease(dataset) {
+        if let Some(lease) = core
+            .cluster
+            .fresh_for(context, Lists::LEASES)
+            .await?
+            .lease(dataset)
+        {
             return Err(in_use(dataset, lease.node_uuid));
         }
         context.check()?;

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tempfile::NamedTempFile;
+
+use crate::durable::{make_directory, replace_file};
 
 /// Keeps the newest value in memory and, where there is a directory for it, in a file.
 ///
@@ -113,15 +114,8 @@ fn read_if_there<T: DeserializeOwned>(file: &Path) -> Option<T> {
 }
 
 fn write<T: Serialize>(file: &Path, value: &T) -> io::Result<()> {
-    let directory = file
-        .parent()
-        .ok_or_else(|| io::Error::other("it is in no directory"))?;
-    std::fs::create_dir_all(directory)?;
-    let mut temporary = NamedTempFile::new_in(directory)?;
-    serde_json::to_writer(io::BufWriter::new(&mut temporary), value)?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(file)?;
-    Ok(())
+    make_directory(file.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+    replace_file(file, &serde_json::to_vec(value)?)
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use list_volumes_response::{Entry, VolumeStatus};
 use prost::Message;
 use uuid::Uuid;
 
+use super::Core;
 use super::listing::{Listed, Listing};
-use super::{Core, told_by};
 use crate::attach;
 use crate::cluster::Lists;
 use crate::deadline::Deadline;
@@ -85,7 +85,7 @@ pub(super) async fn list_volumes(
         None => Arc::new(
             current(core, deadline)
                 .await
-                .map_err(|error| told_by("listing volumes", error))?,
+                .map_err(|error| error.told_by("listing volumes"))?,
         ),
     };
     let page = cut(listing.after(last), entries);
@@ -197,7 +197,7 @@ pub(super) async fn controller_get_volume(
     let snapshot = core
         .read(deadline, lists)
         .await
-        .map_err(|error| told_by(doing, error))?;
+        .map_err(|error| error.told_by(doing))?;
     let configured = snapshot
         .live_dataset(dataset)
         .ok_or_else(|| attach::unknown(dataset))?;

@@ -17,7 +17,6 @@ mod settings;
 mod usage;
 mod validate;
 
-use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -42,7 +41,7 @@ use crate::attach::Attach;
 use crate::cluster::{Cluster, Lists, Snapshot};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Situation};
-use crate::operation::{Context, Describe, Locks, Operations};
+use crate::operation::{Describe, Locks, Operations};
 use capacity::Rooms;
 use create::{CreateCall, Volume};
 use delete::{DeleteCall, Deletion};
@@ -117,11 +116,6 @@ impl ControllerService {
 }
 
 impl Core {
-    /// Reads `lists` for an operation.
-    async fn fresh(&self, context: &Context, lists: Lists) -> Result<Arc<Snapshot>> {
-        context.unless_cancelled(self.cluster.fresh(lists)).await?
-    }
-
     /// Reads `lists` for a caller that has to be answered at `deadline`.
     async fn read(&self, deadline: Deadline, lists: Lists) -> Result<Arc<Snapshot>> {
         self.in_time(deadline, self.cluster.fresh(lists)).await
@@ -139,14 +133,6 @@ impl Core {
                 let text = format!("Flocker has not answered in time ({})", self.cluster.health());
                 Err(Error::new(Situation::FlockerUnavailable, text))
             })
-    }
-}
-
-/// Says what was being done, where the message only tells which step failed.
-fn told_by(doing: impl fmt::Display, error: Error) -> Error {
-    match error.situation() {
-        Situation::FlockerUnavailable | Situation::Internal => error.while_doing(doing),
-        _ => error,
     }
 }
 

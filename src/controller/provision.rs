@@ -65,7 +65,7 @@ pub(super) async fn move_off(core: &Core, context: &Context, dataset: Uuid, gone
     let only = context.unless_cancelled(core.settings.scope.node()).await??;
     let _guard = core.locks.lock(context, dataset).await?;
     let lists = Lists::CONFIGURATION | Lists::STATE | Lists::NODES | Lists::LEASES;
-    let snapshot = core.fresh(context, lists).await?;
+    let snapshot = core.cluster.fresh_for(context, lists).await?;
     if snapshot
         .live_dataset(dataset)
         .is_none_or(|found| found.primary != gone)

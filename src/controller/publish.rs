@@ -9,7 +9,7 @@ use csi_proto::v1::{
 };
 use uuid::Uuid;
 
-use super::{Core, told_by};
+use super::Core;
 use crate::attach::publish_context;
 use crate::capability::{Capability, Side};
 use crate::deadline::Deadline;
@@ -41,6 +41,13 @@ impl Call for AttachCall {
             Direction::Attach(node) => (self.dataset, Some(node)),
             Direction::Detach(node) => (self.dataset, node),
         }
+    }
+
+    fn undoes(&self, running: &Self) -> bool {
+        matches!(
+            (self.direction, running.direction),
+            (Direction::Detach(_), Direction::Attach(_))
+        )
     }
 }
 
@@ -91,7 +98,7 @@ pub(super) async fn controller_publish_volume(
             core.attach
                 .attach(&context, dataset, node)
                 .await
-                .map_err(|error| told_by(&call, error))
+                .map_err(|error| error.told_by(&call))
         }
     };
     core.attachments.run(call, deadline, work).await?;
@@ -117,13 +124,14 @@ pub(super) async fn controller_unpublish_volume(
             Err(_) => return Ok(ControllerUnpublishVolumeResponse {}),
         },
     };
-    let opposite = |call: &AttachCall| match call.direction {
-        Direction::Attach(to) => call.dataset == dataset && node.is_none_or(|node| node == to),
-        Direction::Detach(_) => false,
-    };
-    core.attachments
-        .cancel(deadline, |call, _| opposite(call))
-        .await?;
+    if node.is_none() {
+        // Attachments to single nodes are in other slots.
+        let opposite =
+            |call: &AttachCall| call.dataset == dataset && matches!(call.direction, Direction::Attach(_));
+        core.attachments
+            .cancel(deadline, |call, _| opposite(call))
+            .await?;
+    }
     let call = AttachCall {
         dataset,
         direction: Direction::Detach(node),
@@ -132,7 +140,7 @@ pub(super) async fn controller_unpublish_volume(
         let (core, call) = (Arc::clone(core), call.clone());
         |context: Context| async move {
             let detached = core.attach.detach(&context, dataset, node).await;
-            detached.map(drop).map_err(|error| told_by(&call, error))
+            detached.map(drop).map_err(|error| error.told_by(&call))
         }
     };
     core.attachments.run(call, deadline, work).await?;

@@ -4,7 +4,7 @@ use csi_proto::v1::validate_volume_capabilities_response::Confirmed;
 use csi_proto::v1::{ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse};
 use flocker_client::Dataset;
 
-use super::{Core, told_by};
+use super::Core;
 use crate::attach;
 use crate::capability::{Capability, Side};
 use crate::cluster::Lists;
@@ -28,7 +28,7 @@ pub(super) async fn validate_volume_capabilities(
     let snapshot = core
         .read(deadline, Lists::CONFIGURATION)
         .await
-        .map_err(|error| told_by(&doing, error))?;
+        .map_err(|error| error.told_by(&doing))?;
     let configured = snapshot
         .live_dataset(dataset)
         .ok_or_else(|| attach::unknown(dataset))?;

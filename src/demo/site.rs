@@ -82,10 +82,12 @@ impl Site {
             let directories = [staging.clone(), pod.clone()];
             let made = blocking(move || directories.iter().try_for_each(fs::create_dir_all)).await?;
             made.map_err(|error| Failure::while_doing("make the orchestrator's directories", &error))?;
+            let endpoint = format!("unix://{}", directory.join("csi.sock").display());
+            let endpoint: Endpoint = endpoint.parse().map_err(|error| Failure::of(&error))?;
             let plugin = Plugin::start(Config {
                 mode: Mode::All,
                 plugin: PluginConfig {
-                    endpoint: Endpoint::Unix(directory.join("csi.sock")),
+                    endpoint,
                     device_dir: directory.join("devices"),
                     ..PluginConfig::default()
                 },

@@ -1,7 +1,7 @@
 //! The mutations of the node side, as operations that are joined and exclude each other.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use uuid::Uuid;
 
@@ -77,17 +77,12 @@ impl Call for NodeCall {
             Self::Unpublish(unpublish) => target(&unpublish.target),
         }
     }
-}
 
-impl NodeCall {
-    /// Whether this is the staging that an unstaging of `path` undoes.
-    pub(super) fn stages(&self, path: &Path) -> bool {
-        matches!(self, Self::Stage(stage) if stage.staging.as_path() == path)
-    }
-
-    /// Whether this is the publication that an unpublication of `path` undoes.
-    pub(super) fn publishes(&self, path: &Path) -> bool {
-        matches!(self, Self::Publish(publish) if publish.target.as_path() == path)
+    fn undoes(&self, running: &Self) -> bool {
+        matches!(
+            (self, running),
+            (Self::Unstage(_), Self::Stage(_)) | (Self::Unpublish(_), Self::Publish(_))
+        )
     }
 }
 

@@ -139,6 +139,20 @@ impl Host {
         self.pins.unpin(dataset);
     }
 
+    /// Lets go of Flocker's mount unless a mount of ours still needs it held.
+    pub(super) fn unpin_unless_mounted(&self, dataset: Uuid) -> Result<()> {
+        let table = MountTable::read().map_err(|error| Error::internal("read the mount table", error))?;
+        let origins = self.origins_of(dataset);
+        if !table
+            .mounts()
+            .iter()
+            .any(|mount| origins.iter().any(|origin| origin.owns(mount)))
+        {
+            self.unpin(dataset);
+        }
+        Ok(())
+    }
+
     /// Whether Flocker's mount is held and still in its place.
     pub(super) fn is_pinned(&self, dataset: Uuid) -> bool {
         matches!(self.pins.in_place(dataset), Ok(Some(true)))
@@ -187,27 +201,25 @@ impl Host {
         let table = MountTable::read().map_err(|error| Error::internal("read the mount table", error))?;
         let origins = self.origins_of(*dataset);
         let ours = |mount: &Mount| origins.iter().any(|origin| origin.owns(mount));
+        let going = table.layers_at(&alias).pop().and_then(|mount| table.place(mount));
+        let goes_too = |mount: &Mount| mount.point == alias || going.is_some() && table.place(mount) == going;
         let others: Vec<_> = table
             .mounts()
             .iter()
-            .filter(|mount| ours(mount) && mount.point != alias)
+            .filter(|mount| ours(mount) && !goes_too(mount))
             .collect();
-        let staged_elsewhere = others.iter().any(|mount| self.is_alias(mount))
-            || self.staged_by_another(&table, *dataset, &alias);
-        if let (Some(target), false) = (
-            others.iter().find(|mount| !self.is_alias(mount)),
-            staged_elsewhere,
-        ) {
+        let (aliases, targets): (Vec<&Mount>, Vec<&Mount>) = others
+            .iter()
+            .copied()
+            .partition(|mount| self.is_alias(&table, mount));
+        let staged_elsewhere = !aliases.is_empty() || self.staged_by_another(&table, *dataset, &alias);
+        if let (Some(target), false) = (targets.first(), staged_elsewhere) {
             let text = format!(
                 "volume {dataset} is still published at {}; call NodeUnpublishVolume for that before the volume is unstaged",
                 target.point.display()
             );
             return Err(Error::new(Situation::MountBusy, text));
         }
-        let takes_lease = self
-            .records
-            .get(*dataset, staging)
-            .is_some_and(|record| record.takes_lease);
         let origin = visible(&alias)?
             .and_then(|mount| origins.iter().find(|origin| origin.owns(&mount)).cloned())
             .unwrap_or_else(|| self.usual_origin(*dataset));
@@ -218,6 +230,11 @@ impl Host {
                 .forget_device(*dataset)
                 .map_err(|error| Error::internal(format!("forget the device of dataset {dataset}"), error))?;
         }
+        let takes_lease = self
+            .records
+            .get(*dataset, staging)
+            .is_some_and(|record| record.takes_lease)
+            && !self.is_inherited(staged);
         Ok(Left {
             staged_elsewhere,
             takes_lease,
@@ -245,6 +262,29 @@ impl Host {
         record.is_some_and(|record| record.progress == Progress::ReleasePending)
     }
 
+    /// Whether a lease is to be released at this moment; a record whose lease a later staging uses is forgotten.
+    pub(super) fn is_release_due(&self, staged: &Staged) -> Result<bool> {
+        if !self.is_release_pending(staged) {
+            return Ok(false);
+        }
+        if self.is_inherited(staged) {
+            self.forget(staged)?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Whether the dataset is staged, or being staged, at another path: the lease is that one's then.
+    fn is_inherited(&self, staged: &Staged) -> bool {
+        let heir = |record: &Record| {
+            record.dataset_id == staged.dataset
+                && record.staging_path != staged.staging
+                && record.boot_id == self.boot_id
+                && record.progress != Progress::ReleasePending
+        };
+        !self.records.select(heir).is_empty()
+    }
+
     /// Returns the dataset that was staged at a path under this volume id.
     pub(super) fn recorded_dataset(&self, staging: &Path, volume_id: &str) -> Option<Uuid> {
         let at = |record: &Record| record.staging_path == staging && record.volume_id == volume_id;
@@ -269,10 +309,17 @@ impl Host {
         origins
     }
 
-    /// Whether a mount is one that staging made, as opposed to one that publishing made.
-    pub(super) fn is_alias(&self, mount: &Mount) -> bool {
-        let at = |record: &Record| alias_path(&record.staging_path, record.dataset_id) == mount.point;
-        !self.records.select(at).is_empty()
+    /// Whether a mount is one that staging made, or a copy of it, as opposed to one that publishing made.
+    pub(super) fn is_alias(&self, table: &MountTable, mount: &Mount) -> bool {
+        self.records.select(|_| true).iter().any(|record| {
+            let alias = alias_path(&record.staging_path, record.dataset_id);
+            alias == mount.point
+                || table
+                    .layers_at(&alias)
+                    .pop()
+                    .and_then(|alias| table.place(alias))
+                    .is_some_and(|place| table.place(mount) == Some(place))
+        })
     }
 
     /// Tells what is wrong with a mounted volume, if anything is.

@@ -130,7 +130,7 @@ impl Publication<'_> {
     fn refuse_second_target(&self, origin: &Origin) -> Result<()> {
         let table = MountTable::read().map_err(|error| Error::internal("read the mount table", error))?;
         let other = table.mounts().iter().find(|mount| {
-            origin.owns(mount) && !self.host.is_alias(mount) && mount.point != self.target.path()
+            origin.owns(mount) && !self.host.is_alias(&table, mount) && mount.point != self.target.path()
         });
         match other {
             None => Ok(()),

@@ -62,7 +62,7 @@ impl Core {
     /// Before that it checks that the dataset is this node's, so that a mount that will never come is not waited for.
     async fn reported_path(&self, context: &Context, dataset: Uuid, node: Uuid) -> Result<Option<PathBuf>> {
         let lists = Lists::CONFIGURATION | Lists::LEASES | Lists::STATE;
-        let snapshot = context.unless_cancelled(self.cluster.fresh(lists)).await??;
+        let snapshot = self.cluster.fresh_for(context, lists).await?;
         super::stage::may_use(&snapshot, dataset, node)?;
         let here = snapshot
             .states(dataset)

@@ -4,16 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::sync::oneshot;
 
 use super::Core;
 use super::host::{Host, Staged};
 use crate::error::Result;
+use crate::operation::VolumeGuard;
+
+/// How long unstaging waits for Flocker; what has to be released is written down.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 impl Core {
     /// Releases this node's lease on the dataset and forgets the record that asked for it.
     ///
     /// The caller holds the dataset's lock.
-    pub(super) async fn release(&self, host: &Arc<Host>, staged: &Staged) -> Result<()> {
+    async fn release(&self, host: &Arc<Host>, staged: &Staged) -> Result<()> {
         let node = (self.this_node)().await?;
         self.cluster.release_lease_of(staged.dataset, Some(node)).await?;
         let forget = staged.clone();
@@ -21,30 +26,71 @@ impl Core {
     }
 }
 
-/// Tries again, less and less often, until the lease is released or a new staging has taken the record over.
-pub(super) fn release_later(core: Arc<Core>, host: Arc<Host>, staged: Staged) {
+/// Releases a lease that the record says is to be released, lets go of Flocker's mount, and tells whether the lease
+/// has gone.
+///
+/// A Flocker that does not answer is not waited for: the release is then tried again and again in the background. A
+/// request that has been sent is seen to its end under the dataset's lock, or it could hit the lease of the next
+/// staging.
+pub(super) async fn release(core: Arc<Core>, host: Arc<Host>, staged: Staged, guard: VolumeGuard) -> bool {
+    let (tell, told) = oneshot::channel();
     tokio::spawn(async move {
-        let mut waits = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_secs(1))
-            .with_max_delay(Duration::from_secs(60))
-            .with_jitter()
-            .without_max_times()
-            .build();
-        loop {
-            tokio::time::sleep(waits.next().unwrap_or(Duration::from_secs(60))).await;
-            let _guard = core.locks.lock_in_background(staged.dataset).await;
-            if !host.is_release_pending(&staged) {
-                return;
-            }
-            match core.release(&host, &staged).await {
-                Ok(()) => {
-                    tracing::info!(dataset.id = %staged.dataset, "Released the lease on dataset {}", staged.dataset);
-                    return;
-                }
-                Err(error) => {
-                    tracing::debug!(dataset.id = %staged.dataset, error = %error.chain(), "Flocker still does not answer");
-                }
-            }
+        let mut first = std::pin::pin!(core.release(&host, &staged));
+        let in_time = tokio::time::timeout(PATIENCE, &mut first).await;
+        host.unpin(staged.dataset);
+        // Nobody listens when unstaging was dropped with its runtime.
+        tell.send(matches!(in_time, Ok(Ok(())))).ok();
+        let released = match in_time {
+            Ok(released) => released,
+            Err(_) => first.await,
+        };
+        drop(guard);
+        if let Err(error) = released {
+            tracing::warn!(
+                dataset.id = %staged.dataset,
+                error = %error.chain(),
+                "The lease on dataset {} is released as soon as Flocker answers",
+                staged.dataset
+            );
+            retry(&core, &host, &staged).await;
         }
     });
+    told.await.unwrap_or(false)
+}
+
+/// Releases a lease in the background that an earlier process has left.
+pub(super) fn release_later(core: Arc<Core>, host: Arc<Host>, staged: Staged) {
+    tokio::spawn(async move { retry(&core, &host, &staged).await });
+}
+
+/// Tries again, less and less often, until the lease is released or a new staging has taken the record over.
+async fn retry(core: &Core, host: &Arc<Host>, staged: &Staged) {
+    let mut waits = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_secs(1))
+        .with_max_delay(Duration::from_secs(60))
+        .with_jitter()
+        .without_max_times()
+        .build();
+    loop {
+        tokio::time::sleep(waits.next().unwrap_or(Duration::from_secs(60))).await;
+        let _guard = core.locks.lock_in_background(staged.dataset).await;
+        let due = staged.clone();
+        match host.blocking(move |host| host.is_release_due(&due)).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "Cannot look after a lease that is to be released");
+                continue;
+            }
+        }
+        match core.release(host, staged).await {
+            Ok(()) => {
+                tracing::info!(dataset.id = %staged.dataset, "Released the lease on dataset {}", staged.dataset);
+                return;
+            }
+            Err(error) => {
+                tracing::debug!(dataset.id = %staged.dataset, error = %error.chain(), "Flocker still does not answer");
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The Node service: fields are checked here, and the work is handed to the operation that does it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use csi_proto::v1::node_server::Node;
 use csi_proto::v1::node_service_capability::rpc::Type;
@@ -29,8 +30,11 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result, Situation};
 use crate::fields::{existing_dataset, required};
 use crate::node_identity::ThisNode;
-use crate::operation::Locks;
+use crate::operation::{Context, Locks};
 use crate::volume::NODE_CONTEXT_KEY;
+
+/// How often a state directory that another process owns is tried again.
+const RETRY_HOST: Duration = Duration::from_secs(1);
 
 /// What the node announces.
 const CAPABILITIES: [Type; 4] = [
@@ -58,16 +62,47 @@ impl NodeService {
 
     /// Takes possession of the state directory and pins again what is staged, before anything is served.
     ///
-    /// A directory that another process owns is no failure: Node calls say so until that process has gone.
+    /// A directory that another process owns is no failure: Node calls say so until that process has gone, and then
+    /// what is staged is pinned at once, whether a call comes or not.
     pub async fn restore(&self) {
         if let Err(error) = self.core.host().await {
             tracing::warn!(error = %error.chain(), "Node calls are refused for the time being");
+            let core = Arc::downgrade(&self.core);
+            tokio::spawn(async move {
+                while let Some(core) = core.upgrade() {
+                    if core.host().await.is_ok() {
+                        tracing::info!("Node calls are served from here on");
+                        return;
+                    }
+                    drop(core);
+                    tokio::time::sleep(RETRY_HOST).await;
+                }
+            });
         }
     }
 
     /// Ends what waits, and waits for the end of what mounts. Nothing is unmounted.
     pub async fn stop(&self) {
         self.core.operations.stop().await;
+    }
+
+    /// Runs an operation whose errors say what was being done to which volume where.
+    async fn run<W, F>(&self, call: NodeCall, deadline: Deadline, work: W) -> Result<()>
+    where
+        W: FnOnce(Context) -> F,
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        let doing = call.to_string();
+        let work = |context| {
+            let working = work(context);
+            async move {
+                working.await.map_err(|error| match error.situation() {
+                    Situation::Cancelled => error,
+                    _ => error.while_doing(doing),
+                })
+            }
+        };
+        self.core.operations.run(call, deadline, work).await
     }
 
     async fn stage(
@@ -88,9 +123,7 @@ impl NodeService {
             takes_lease,
         };
         let call = NodeCall::Stage(work.clone());
-        self.core
-            .operations
-            .run(call, deadline, |context| stage(core, host, context, work))
+        self.run(call, deadline, |context| stage(core, host, context, work))
             .await?;
         Ok(NodeStageVolumeResponse {})
     }
@@ -103,16 +136,9 @@ impl NodeService {
         let volume_id = required("volume_id", &request.volume_id)?.to_owned();
         let staging = path("staging_target_path", &request.staging_target_path)?;
         let (core, host) = (Arc::clone(&self.core), self.core.host().await?);
-        let opposite = staging.clone();
-        self.core
-            .operations
-            .cancel(deadline, |call, _| call.stages(opposite.as_path()))
-            .await?;
         let work = Unstage { volume_id, staging };
         let call = NodeCall::Unstage(work.clone());
-        self.core
-            .operations
-            .run(call, deadline, |context| unstage(core, host, context, work))
+        self.run(call, deadline, |context| unstage(core, host, context, work))
             .await?;
         Ok(NodeUnstageVolumeResponse {})
     }
@@ -144,9 +170,7 @@ impl NodeService {
             single_target: capability.access_mode == AccessMode::SingleTarget,
         };
         let call = NodeCall::Publish(work.clone());
-        self.core
-            .operations
-            .run(call, deadline, |context| publish(core, host, context, work))
+        self.run(call, deadline, |context| publish(core, host, context, work))
             .await?;
         Ok(NodePublishVolumeResponse {})
     }
@@ -159,16 +183,9 @@ impl NodeService {
         let volume_id = required("volume_id", &request.volume_id)?.to_owned();
         let target = path("target_path", &request.target_path)?;
         let (core, host) = (Arc::clone(&self.core), self.core.host().await?);
-        let opposite = target.clone();
-        self.core
-            .operations
-            .cancel(deadline, |call, _| call.publishes(opposite.as_path()))
-            .await?;
         let work = Unpublish { volume_id, target };
         let call = NodeCall::Unpublish(work.clone());
-        self.core
-            .operations
-            .run(call, deadline, |context| unpublish(core, host, context, work))
+        self.run(call, deadline, |context| unpublish(core, host, context, work))
             .await?;
         Ok(NodeUnpublishVolumeResponse {})
     }

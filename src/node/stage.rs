@@ -13,6 +13,7 @@ use super::calls::Stage;
 use super::host::{Host, Staged};
 use super::mount::{Mount, Target};
 use super::records::Record;
+use super::unstage::Remainder;
 use crate::attach::unknown;
 use crate::cluster::{Lists, Snapshot};
 use crate::error::{Error, Result, Situation};
@@ -47,6 +48,16 @@ pub(super) async fn stage(core: Arc<Core>, host: Arc<Host>, context: Context, st
     }
 }
 
+/// What one pass over the steps that mount ended with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    Mounted,
+    /// Flocker's mount has gone, or another has taken its place.
+    Replaced,
+    /// Nobody waits for it at this moment, and nothing is mounted for nobody.
+    Unwanted,
+}
+
 struct Attempt<'a> {
     core: &'a Arc<Core>,
     host: &'a Arc<Host>,
@@ -68,14 +79,17 @@ impl Attempt<'_> {
                 .attach(self.context, self.stage.dataset, node)
                 .await?;
         }
-        for _ in 0..=RESTARTS {
+        let mut replaced = 0;
+        while replaced <= RESTARTS {
             let flocker = self
                 .core
                 .mounted_here(self.context, self.stage.dataset, node)
                 .await?;
             self.context.caller_waiting().await?;
-            if self.mount(&flocker, node).await? {
-                return Ok(());
+            match self.mount(&flocker, node).await? {
+                Pass::Mounted => return Ok(()),
+                Pass::Replaced => replaced += 1,
+                Pass::Unwanted => {}
             }
         }
         Err(Error::new(
@@ -108,28 +122,38 @@ impl Attempt<'_> {
         self.host.blocking(move |host| host.write_record(&record)).await
     }
 
-    /// Pins Flocker's mount, checks the right to it, and mounts the alias; `false` when Flocker's mount has changed.
-    async fn mount(&self, flocker: &Mount, node: Uuid) -> Result<bool> {
+    /// Pins Flocker's mount, checks the right to it, and mounts the alias. Unless it is mounted, nothing stays pinned:
+    /// a pin that nobody needs would keep the dataset on this node for ever.
+    async fn mount(&self, flocker: &Mount, node: Uuid) -> Result<Pass> {
         let dataset = self.stage.dataset;
         let _guard = self.core.locks.lock(self.context, dataset).await?;
         let pinned = flocker.clone();
         if !self.host.blocking(move |host| host.pin(dataset, &pinned)).await? {
-            return Ok(false);
+            return Ok(Pass::Replaced);
         }
-        let snapshot = self
-            .core
-            .cluster
-            .fresh(Lists::CONFIGURATION | Lists::LEASES)
-            .await?;
+        let pass = self.mount_pinned(flocker, node).await;
+        if !matches!(pass, Ok(Pass::Mounted)) {
+            self.host
+                .blocking(move |host| host.unpin_unless_mounted(dataset))
+                .await?;
+        }
+        pass
+    }
+
+    async fn mount_pinned(&self, flocker: &Mount, node: Uuid) -> Result<Pass> {
+        let dataset = self.stage.dataset;
+        let lists = Lists::CONFIGURATION | Lists::LEASES;
+        let snapshot = self.core.cluster.fresh_for(self.context, lists).await?;
         may_use(&snapshot, dataset, node)?;
         if !self.context.is_wanted() {
-            // Nothing is mounted for nobody; the next pass waits for somebody, without the lock.
-            return Ok(false);
+            return Ok(Pass::Unwanted);
         }
         let (flocker, staging) = (flocker.clone(), self.staging.clone());
-        self.host
+        let mounted = self
+            .host
             .blocking(move |host| host.mount_alias(dataset, &flocker, &staging))
-            .await
+            .await?;
+        Ok(if mounted { Pass::Mounted } else { Pass::Replaced })
     }
 
     async fn undo(&self) -> Result<()> {
@@ -137,7 +161,16 @@ impl Attempt<'_> {
             dataset: self.stage.dataset,
             staging: self.staging.path().to_owned(),
         };
-        self.core.clear(self.context, self.host, &staged).await
+        match self.core.clear(self.context, self.host, &staged).await? {
+            Remainder::Nothing => Ok(()),
+            Remainder::Lease => Err(Error::new(
+                Situation::FlockerUnavailable,
+                format!(
+                    "Flocker has not released the lease on volume {} yet",
+                    self.stage.volume_id
+                ),
+            )),
+        }
     }
 }
 

@@ -1,15 +1,14 @@
 //! The directory that keeps what the node side must not forget, and the right to use it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use uuid::Uuid;
 
-/// The start of the name of a file that is being written.
-const UNFINISHED: &str = ".new-";
+use crate::durable::make_directory;
 
 /// The file whose lock is the right to use the directory.
 const LOCK: &str = "lock";
@@ -111,52 +110,6 @@ pub(super) fn boot_id() -> io::Result<Uuid> {
         .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
 }
 
-/// Makes a directory for root alone with everything above it, so that a crash of the machine does not undo it.
-pub(super) fn make_directory(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent {
-        make_directory(parent)?;
-    }
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    sync_directory(parent.unwrap_or(Path::new(".")))
-}
-
-/// Replaces a file, so that whatever happens it holds either what it held or the new content, and keeps that.
-pub(super) fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
-    let directory = path.parent().ok_or(ErrorKind::InvalidInput)?;
-    let mut file = tempfile::Builder::new()
-        .prefix(UNFINISHED)
-        .tempfile_in(directory)?;
-    file.write_all(content)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    sync_directory(directory)
-}
-
-/// Removes a file for good; one that is not there is removed already.
-pub(super) fn remove_durably(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => sync_directory(path.parent().unwrap_or(Path::new("."))),
-    }
-}
-
-/// Tells whether a file is one that a killed process did not finish writing.
-pub(super) fn is_unfinished(name: &str) -> bool {
-    name.starts_with(UNFINISHED)
-}
-
-fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,18 +147,5 @@ mod tests {
         let path = root.path().join("state");
         let _state = StateDir::claim(&path).unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
-    }
-
-    #[test]
-    fn replacing_a_file_leaves_nothing_else() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("file");
-        write_durably(&path, b"one").unwrap();
-        write_durably(&path, b"two").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
-        remove_durably(&path).unwrap();
-        remove_durably(&path).unwrap();
-        assert!(!path.exists());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Core;
 use super::calls::Unstage;
 use super::host::{Host, Staged};
-use super::release::release_later;
+use super::release::release;
 use crate::error::Result;
 use crate::operation::Context;
 use crate::volume::dataset_of;
@@ -17,27 +17,35 @@ pub(super) async fn unstage(
     context: Context,
     unstage: Unstage,
 ) -> Result<()> {
-    let Some(staging) = core
-        .resolve_existing("staging_target_path", unstage.staging)
+    // Where the way to it is gone, nothing can be mounted, but the record and the lease may be left.
+    let staging = core
+        .resolve_existing("staging_target_path", unstage.staging.clone())
         .await?
-    else {
-        return Ok(());
-    };
-    let recorded = host.recorded_dataset(staging.path(), &unstage.volume_id);
+        .map_or_else(
+            || unstage.staging.as_path().to_owned(),
+            |staging| staging.path().to_owned(),
+        );
+    let recorded = host.recorded_dataset(&staging, &unstage.volume_id);
     // Without a record, an id that is a dataset's still tells what its mount would look like.
     let Some(dataset) = recorded.or_else(|| dataset_of(&unstage.volume_id)) else {
         return Ok(());
     };
     context.about(dataset);
-    core.clear(
-        &context,
-        &host,
-        &Staged {
-            dataset,
-            staging: staging.path().to_owned(),
-        },
-    )
-    .await
+    let staged = Staged { dataset, staging };
+    // All but the lease has gone then, and that is taken care of: whoever does so may hold the dataset's lock for
+    // as long as Flocker does not answer.
+    if !host.is_release_pending(&staged) {
+        core.clear(&context, &host, &staged).await?;
+    }
+    Ok(())
+}
+
+/// What is left of a volume that was cleared away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remainder {
+    Nothing,
+    /// The lease that staging took, which is released as soon as Flocker answers.
+    Lease,
 }
 
 impl Core {
@@ -48,43 +56,30 @@ impl Core {
         context: &Context,
         host: &Arc<Host>,
         staged: &Staged,
-    ) -> Result<()> {
+    ) -> Result<Remainder> {
         let guard = self.locks.lock(context, staged.dataset).await?;
         let unmount = staged.clone();
         let left = host.blocking(move |host| host.unmount_staged(&unmount)).await?;
+        let noted = staged.clone();
         if left.staged_elsewhere {
-            let forget = staged.clone();
-            return host.blocking(move |host| host.forget(&forget)).await;
+            host.blocking(move |host| host.forget(&noted)).await?;
+            return Ok(Remainder::Nothing);
         }
         if left.takes_lease {
-            self.release_or_defer(host, staged).await?;
-        } else {
-            let forget = staged.clone();
-            host.blocking(move |host| host.forget(&forget)).await?;
+            // Written first: whoever finds the mount gone and the process dead must know that the lease is left.
+            host.blocking(move |host| host.mark_release_pending(&noted))
+                .await?;
+            let (core, host) = (Arc::clone(self), Arc::clone(host));
+            let released = release(core, host, staged.clone(), guard).await;
+            return Ok(if released {
+                Remainder::Nothing
+            } else {
+                Remainder::Lease
+            });
         }
+        host.blocking(move |host| host.forget(&noted)).await?;
         host.unpin(staged.dataset);
         drop(guard);
-        Ok(())
-    }
-
-    /// Releases the lease that staging took. While Flocker does not answer, the record says that it is to be done.
-    async fn release_or_defer(self: &Arc<Self>, host: &Arc<Host>, staged: &Staged) -> Result<()> {
-        let marked = staged.clone();
-        // Written first: whoever finds the mount gone and the process dead must know that the lease is left.
-        host.blocking(move |host| host.mark_release_pending(&marked))
-            .await?;
-        match self.release(host, staged).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                tracing::warn!(
-                    dataset.id = %staged.dataset,
-                    error = %error.chain(),
-                    "The lease on dataset {} is released as soon as Flocker answers",
-                    staged.dataset
-                );
-                release_later(Arc::clone(self), Arc::clone(host), staged.clone());
-                Ok(())
-            }
-        }
+        Ok(Remainder::Nothing)
     }
 }

@@ -162,7 +162,8 @@ impl NodeIdentity {
                 Answer::NotYet => sleep(PAUSE).await,
             }
         };
-        if let Some(remembered) = remembered {
+        // While Flocker answers, a memory of an earlier boot proves nothing: the disk may be a clone's.
+        if let (Some(remembered), Answer::Unreachable(_)) = (remembered, &unanswered) {
             return Ok(believed(
                 remembered.node(),
                 "Flocker named it before this machine was started",

@@ -1,13 +1,11 @@
 //! The node that Flocker named last, for a start without Flocker.
 
-use std::fs::DirBuilder;
-use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::durable::{make_directory, replace_file};
 use crate::error::{Error, Result};
 
 const FILE: &str = "node.json";
@@ -42,15 +40,11 @@ impl Remembered {
         if Self::read(state_dir) == Some(self) {
             return Ok(());
         }
-        let doing = || format!("write {}", state_dir.join(FILE).display());
+        let file = state_dir.join(FILE);
         let write = || {
-            DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
-            let mut file = tempfile::NamedTempFile::new_in(state_dir)?;
-            serde_json::to_writer(&mut file, &self)?;
-            file.flush()?;
-            file.as_file().sync_all()?;
-            file.persist(state_dir.join(FILE)).map_err(std::io::Error::from)
+            make_directory(state_dir)?;
+            replace_file(&file, &serde_json::to_vec(&self)?)
         };
-        write().map(drop).map_err(|error| Error::internal(doing(), error))
+        write().map_err(|error: std::io::Error| Error::internal(format!("write {}", file.display()), error))
     }
 }

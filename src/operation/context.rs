@@ -40,6 +40,11 @@ impl Context {
         self.progress.send_if_modified(|progress| progress.enter(phase));
     }
 
+    /// Returns what the operation waits for.
+    pub fn phase(&self) -> Phase {
+        self.progress.borrow().phase.clone()
+    }
+
     /// Says which dataset the operation works on, once that is known.
     pub fn about(&self, dataset: Uuid) {
         self.progress

@@ -36,8 +36,11 @@ impl Locks {
         let guard = if let Ok(guard) = Arc::clone(&lock).try_lock_owned() {
             guard
         } else {
+            let waiting_for = context.phase();
             context.enter(Phase::OtherOperation);
-            context.unless_cancelled(lock.lock_owned()).await?
+            let guard = context.unless_cancelled(lock.lock_owned()).await?;
+            context.enter(waiting_for);
+            guard
         };
         Ok(VolumeGuard {
             guard: Some(guard),

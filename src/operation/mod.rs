@@ -34,6 +34,11 @@ pub trait Call: Clone + fmt::Display + PartialEq + Send + Sync + 'static {
 
     /// Returns the slot of this call.
     fn slot(&self) -> Self::Slot;
+
+    /// Whether this call is the opposite of one that runs in the same slot, which is cancelled then.
+    fn undoes(&self, _running: &Self) -> bool {
+        false
+    }
 }
 
 /// Tells the state of what operations wait for, for the message to a caller whose deadline has come.
@@ -72,6 +77,9 @@ impl<C: Call, T: Clone + Send + Sync + 'static> Operations<C, T> {
                 Joined::Equal(running) => return self.answer(&call, running, deadline).await,
                 Joined::Other(running) => running,
             };
+            if call.undoes(other.call()) {
+                other.cancel();
+            }
             if tokio::time::timeout_at(deadline.answer_by(), other.ended())
                 .await
                 .is_err()

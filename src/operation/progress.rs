@@ -15,6 +15,8 @@ pub enum Phase {
     Starting,
     /// Another operation on the same volume holds the volume's lock.
     OtherOperation,
+    /// Flocker answers.
+    FlockerAnswering,
     /// Flocker lists the node.
     NodeReporting {
         /// The node that is not listed.
@@ -51,6 +53,7 @@ impl fmt::Display for Phase {
         match self {
             Self::Starting => write!(f, "starting"),
             Self::OtherOperation => write!(f, "waiting for another operation on the volume to end"),
+            Self::FlockerAnswering => write!(f, "waiting for an answer of Flocker"),
             Self::NodeReporting { node } => {
                 write!(
                     f,
@@ -116,6 +119,7 @@ impl Progress {
     /// Returns what an operation that has not ended in time is an example of.
     pub(super) fn situation_at_deadline(&self) -> Situation {
         match self.phase {
+            Phase::FlockerAnswering => Situation::FlockerUnavailable,
             Phase::NodeReporting { .. } => Situation::NodeNotReporting,
             Phase::OtherOperation => Situation::Busy,
             Phase::Starting

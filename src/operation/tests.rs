@@ -25,6 +25,10 @@ impl Call for Job {
     fn slot(&self) -> Self::Slot {
         self.slot
     }
+
+    fn undoes(&self, running: &Self) -> bool {
+        self.size == 0 && running.size > 0
+    }
 }
 
 fn operations() -> Arc<Operations<Job, u32>> {
@@ -134,6 +138,18 @@ async fn cancelling_answers_only_after_the_work_has_ended() {
     let (first, ended_at_answer) = tokio::join!(first, cancel);
     assert_eq!(first.unwrap_err().situation(), Situation::Cancelled);
     assert_eq!(ended_at_answer, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_opposite_call_ends_what_waits_and_runs_after_it() {
+    let operations = operations();
+    let first = operations.run(JOB, seconds(30), |context: Context| async move {
+        context.unless_cancelled(std::future::pending::<u32>()).await
+    });
+    let opposite = Job { size: 0, ..JOB };
+    let (first, second) = tokio::join!(first, operations.run(opposite, seconds(10), |_| async { Ok(2) }));
+    assert_eq!(first.unwrap_err().situation(), Situation::Cancelled);
+    assert_eq!(second.unwrap(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@
 )]
 
 mod controller;
+mod crash;
 mod log;
 mod node;
 mod recorder;

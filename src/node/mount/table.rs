@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::entry::{Device, Mount};
@@ -123,6 +123,16 @@ impl MountTable {
     /// The path must be absolute and free of symbolic links.
     pub fn holding(&self, path: &Path) -> Option<&Mount> {
         self.on_the_way_to(path).pop()
+    }
+
+    /// Returns where a mount lies in the file system of its parent.
+    ///
+    /// Propagation makes copies of a mount wherever that directory is visible too. They have other paths, but lie in
+    /// the same place, and go with the one that was made.
+    pub fn place(&self, mount: &Mount) -> Option<(Device, PathBuf)> {
+        let parent = self.by_id(mount.parent)?;
+        let below = mount.point.strip_prefix(&parent.point).ok()?;
+        Some((parent.device, parent.root.join(below)))
     }
 
     /// Tells where Flocker's dataset agent believes a device to be mounted.

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::mount::Origin;
-use super::state_dir::{is_unfinished, make_directory, remove_durably, write_durably};
+use crate::durable::{is_unfinished, make_directory, remove_file, replace_file};
 
 /// The version of the format; a change that an older plugin would misread raises it.
 const VERSION: u32 = 1;
@@ -192,7 +192,7 @@ impl Records {
             path: path.clone(),
             source,
         })?;
-        write_durably(&path, &text).map_err(failed("write", &path))?;
+        replace_file(&path, &text).map_err(failed("write", &path))?;
         self.lock().insert(key, record.clone());
         Ok(())
     }
@@ -201,7 +201,7 @@ impl Records {
     pub(super) fn remove(&self, dataset_id: Uuid, staging_path: &Path) -> Result<(), RecordError> {
         let key = (dataset_id, staging_path.to_owned());
         let path = self.file(&key);
-        remove_durably(&path).map_err(failed("remove", &path))?;
+        remove_file(&path).map_err(failed("remove", &path))?;
         self.lock().remove(&key);
         Ok(())
     }

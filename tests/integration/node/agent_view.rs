@@ -1,19 +1,12 @@
 //! The mount table as Flocker's agent and kubelet read it.
 
 use std::fs;
-use std::path::Path;
 
 use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, unmount};
 
-use super::Stand;
+use super::{Stand, agent_unmounts, wait_until_agent_unmounts};
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
-
-/// Unmounts Flocker's own mount, as its agent would.
-fn agent_unmounts(path: &Path) -> Result<(), Errno> {
-    unmount(path, UnmountFlags::empty())
-}
 
 #[test]
 fn the_agent_finds_every_published_volume_where_it_has_mounted_it() {
@@ -49,7 +42,7 @@ fn the_agent_cannot_unmount_a_volume_before_it_is_unstaged() {
         csi.unpublish(&usage).await.unwrap();
         assert_eq!(agent_unmounts(&path), Err(Errno::BUSY), "it is staged");
         csi.unstage(&usage).await.unwrap();
-        agent_unmounts(&path).unwrap();
+        wait_until_agent_unmounts(&path).await;
     });
 }
 

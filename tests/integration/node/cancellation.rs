@@ -5,12 +5,16 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use super::{Stand, assert_refused};
+use super::{Stand, agent_unmounts, assert_refused, nobody, wait_until_agent_unmounts};
 use crate::support::csi::{Csi, Usage, within};
 use crate::support::eventually;
+use crate::support::flocker::Flocker;
+use crate::support::gate::Gate;
+use crate::support::machine::Machine;
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
@@ -18,12 +22,15 @@ use crate::support::namespace::in_own_namespace;
 struct HeldBack {
     stand: Stand,
     usage: Usage,
+    gate: Gate,
     holder: Cell<Option<File>>,
 }
 
 impl HeldBack {
     async fn start() -> Self {
-        let stand = Stand::start(2).await;
+        let flocker = Flocker::start(2).await;
+        let gate = Gate::to(flocker.embedded().address()).await;
+        let stand = Stand::on(Machine::through(gate.address(), &flocker, 1), flocker).await;
         let (client, csi) = (stand.flocker.client().await, stand.csi());
         let (first, second) = (stand.flocker.node(1), stand.flocker.node(2));
         let volume = csi.create("data").await;
@@ -37,6 +44,7 @@ impl HeldBack {
         Self {
             stand,
             usage,
+            gate,
             holder: Cell::new(Some(holder)),
         }
     }
@@ -54,18 +62,17 @@ impl HeldBack {
         self.stand.flocker.mount_of(1, self.usage.dataset())
     }
 
-    /// Waits until staging says that it waits for these words.
+    /// Waits until what goes on at the staging path says that it waits for these words.
     ///
-    /// A call that differs a little does not join it, and is told about it instead.
+    /// Another volume cannot be staged there meanwhile, and whoever tries is told why.
     async fn wait_until_staging(&self, words: &str) {
-        let different = Usage {
-            publish_context: [].into(),
+        let other = Usage {
+            volume_id: nobody().to_string(),
             ..self.usage.clone()
         };
         eventually(&format!("staging waits for {words:?}"), async || {
-            let busy = stage_within(self.csi(), &different, 200).await.unwrap_err();
-            assert_eq!(busy.code(), Code::Unavailable, "{}", busy.message());
-            busy.message().contains(words).then_some(())
+            let refused = stage_within(self.csi(), &other, 200).await.unwrap_err();
+            refused.message().contains(words).then_some(())
         })
         .await;
     }
@@ -164,7 +171,7 @@ fn unstaging_after_the_caller_gave_up_leaves_nothing() {
         held.assert_nothing_of_ours_is_mounted();
         assert!(held.stand.machine.records().is_empty());
         let path = held.flockers();
-        rustix::mount::unmount(&path, rustix::mount::UnmountFlags::empty()).unwrap();
+        wait_until_agent_unmounts(&path).await;
     });
 }
 
@@ -179,18 +186,34 @@ fn unstaging_ends_a_staging_that_fetches_the_volume_and_gives_the_lease_back() {
         };
         let (csi, usage) = (held.csi().clone(), driven.clone());
         let staging = tokio::spawn(async move { csi.stage(&usage).await });
-        let attached = held.usage.clone();
-        eventually("the node waits for the other one", async || {
-            let busy = stage_within(held.csi(), &attached, 200).await.unwrap_err();
-            busy.message()
-                .contains("released by the other node")
-                .then_some(())
-        })
-        .await;
+        held.wait_until_staging("released by the other node").await;
         held.csi().unstage(&driven).await.unwrap();
         assert_refused(staging.await.unwrap(), Code::Cancelled, &[&driven.volume_id]);
         assert_eq!(held.stand.flocker.leaseholder(dataset).await, None);
         assert!(held.stand.machine.records().is_empty());
         held.assert_nothing_of_ours_is_mounted();
+    });
+}
+
+#[test]
+fn unstaging_ends_a_staging_whose_last_look_at_flocker_is_not_answered() {
+    in_own_namespace(|| async {
+        let held = HeldBack::start().await;
+        let (csi, usage) = (held.csi().clone(), held.usage.clone());
+        let staging = tokio::spawn(async move { csi.stage(&usage).await });
+        held.wait_until_staging("mounted here").await;
+        held.gate.fall_silent();
+        held.let_go();
+        let path = held.flockers();
+        eventually("staging has pinned the volume", async || {
+            (agent_unmounts(&path) == Err(Errno::BUSY)).then_some(())
+        })
+        .await;
+        let request = within(Duration::from_secs(10), held.usage.to_unstage());
+        held.csi().node().node_unstage_volume(request).await.unwrap();
+        assert_refused(staging.await.unwrap(), Code::Cancelled, &[&held.usage.volume_id]);
+        held.assert_nothing_of_ours_is_mounted();
+        assert!(held.stand.machine.records().is_empty());
+        wait_until_agent_unmounts(&path).await;
     });
 }

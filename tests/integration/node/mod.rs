@@ -10,11 +10,16 @@ mod secrets;
 mod state_dir;
 mod stats;
 
+use std::path::Path;
+
 use csi_proto::v1::volume_capability::access_mode::Mode;
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
 use crate::support::csi::{Csi, Usage};
+use crate::support::eventually;
 use crate::support::flocker::Flocker;
 use crate::support::machine::{Machine, Running};
 
@@ -28,7 +33,10 @@ struct Stand {
 impl Stand {
     async fn start(nodes: usize) -> Self {
         let flocker = Flocker::start(nodes).await;
-        let machine = Machine::new(&flocker, 1);
+        Self::on(Machine::new(&flocker, 1), flocker).await
+    }
+
+    async fn on(machine: Machine, flocker: Flocker) -> Self {
         let plugin = machine.plugin().await;
         Self {
             flocker,
@@ -97,6 +105,19 @@ fn assert_refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, par
             refused.message()
         );
     }
+}
+
+/// Unmounts Flocker's own mount, as its agent would.
+fn agent_unmounts(path: &Path) -> Result<(), Errno> {
+    unmount(path, UnmountFlags::empty())
+}
+
+/// Waits until Flocker's agent can unmount its mount: whoever looks at open files keeps it busy for a moment.
+async fn wait_until_agent_unmounts(path: &Path) {
+    eventually("the agent may have the volume", async || {
+        agent_unmounts(path).ok()
+    })
+    .await;
 }
 
 /// Returns the id of no volume.

@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tonic::Code;
 
-use super::{Stand, assert_refused, nobody};
+use super::{Stand, assert_refused, nobody, wait_until_agent_unmounts};
 use crate::support::csi::Usage;
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
@@ -40,6 +40,7 @@ fn a_volume_that_is_not_this_nodes_is_not_staged_and_nothing_of_it_is_left() {
         let (first, second) = (stand.flocker.node(1), stand.flocker.node(2));
         let usage = stand.attached("data").await;
         let dataset = usage.dataset();
+        stand.flocker.reports(1, dataset).await;
 
         csi.detach(dataset, first).await;
         assert_refused(
@@ -53,7 +54,8 @@ fn a_volume_that_is_not_this_nodes_is_not_staged_and_nothing_of_it_is_left() {
         );
         assert_nothing_left(&stand, &usage);
         // Nothing holds Flocker's mount either.
-        unmount(stand.flocker.mount_of(1, dataset), UnmountFlags::empty()).unwrap();
+        let flockers = stand.flocker.mount_of(1, dataset);
+        wait_until_agent_unmounts(&flockers).await;
 
         csi.attach(dataset, first).await;
         client.move_dataset(dataset, second).await.unwrap();

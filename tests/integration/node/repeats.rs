@@ -3,9 +3,10 @@
 use std::fs;
 
 use csi_proto::v1::volume_capability::access_mode::Mode;
+use rustix::io::Errno;
 use tonic::Code;
 
-use super::{Stand, assert_refused, nobody};
+use super::{Stand, agent_unmounts, assert_refused, nobody, wait_until_agent_unmounts};
 use crate::support::csi::{Usage, with_flags};
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
@@ -231,11 +232,7 @@ fn a_volume_staged_at_two_paths_stays_until_both_are_gone() {
         only_mount_at(&other.alias());
         assert_eq!(fs::read_to_string(other.target.join("file")).unwrap(), "both");
         let flockers = stand.flocker.mount_of(1, one.dataset());
-        assert_eq!(
-            rustix::mount::unmount(&flockers, rustix::mount::UnmountFlags::empty()),
-            Err(rustix::io::Errno::BUSY),
-            "it is still pinned"
-        );
+        assert_eq!(agent_unmounts(&flockers), Err(Errno::BUSY), "it is still pinned");
         assert!(
             !csi.stats(&other)
                 .await
@@ -252,6 +249,6 @@ fn a_volume_staged_at_two_paths_stays_until_both_are_gone() {
         csi.unpublish(&other).await.unwrap();
         csi.unstage(&other).await.unwrap();
         assert!(stand.machine.devices().is_empty() && stand.machine.records().is_empty());
-        rustix::mount::unmount(&flockers, rustix::mount::UnmountFlags::empty()).unwrap();
+        wait_until_agent_unmounts(&flockers).await;
     });
 }

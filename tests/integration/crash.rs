@@ -1,0 +1,247 @@
+//! Processes that are killed.
+
+use std::fs;
+use std::path::Path;
+
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::support::csi::{Csi, Usage, capability};
+use crate::support::eventually;
+use crate::support::flocker::Flocker;
+use crate::support::machine::Machine;
+use crate::support::mounts::{Mounts, only_mount_at};
+use crate::support::namespace::in_own_namespace;
+use crate::support::process::Process;
+use crate::support::scratch::{Scratch, loop_devices_on};
+
+/// Writes a file to a volume and returns its checksum.
+fn write_data(target: &Path) -> [u8; 32] {
+    let data: Vec<u8> = (0..5_000_000_u32)
+        .map(|number| (number % 251).to_le_bytes()[0])
+        .collect();
+    fs::write(target.join("file"), &data).unwrap();
+    Sha256::digest(&data).into()
+}
+
+fn checksum(target: &Path) -> [u8; 32] {
+    Sha256::digest(fs::read(target.join("file")).unwrap()).into()
+}
+
+#[test]
+fn a_plugin_that_was_killed_goes_on_where_it_was() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let machine = Machine::new(&flocker, 1);
+        let plugin = machine.process(&[]).await;
+        let volume = plugin.csi.create("data").await;
+        let context = plugin.csi.attach(volume, machine.node()).await;
+        let usage = machine.usage("data", volume, &context);
+        plugin.csi.stage(&usage).await.unwrap();
+        plugin.csi.publish(&usage).await.unwrap();
+        let written = write_data(&usage.target);
+        let published = only_mount_at(&usage.target);
+        plugin.kill().await;
+
+        let plugin = machine.process(&[]).await;
+        assert_eq!(
+            unmount(flocker.mount_of(1, volume), UnmountFlags::empty()),
+            Err(Errno::BUSY),
+            "it is pinned again before it is asked for"
+        );
+        for _ in 0..10 {
+            plugin.csi.publish(&usage).await.unwrap();
+            assert_eq!(only_mount_at(&usage.target), published);
+        }
+        plugin.csi.stage(&usage).await.unwrap();
+        only_mount_at(&usage.alias());
+        assert_eq!(checksum(&usage.target), written);
+        let stats = plugin.csi.stats(&usage).await.unwrap();
+        assert!(!stats.volume_condition.unwrap().abnormal);
+
+        plugin.csi.unpublish(&usage).await.unwrap();
+        plugin.csi.unstage(&usage).await.unwrap();
+        assert_eq!(Mounts::read().below(&machine.path("")), []);
+        assert!(machine.records().is_empty() && machine.devices().is_empty());
+        plugin.kill().await;
+    });
+}
+
+#[test]
+fn a_plugin_that_lost_its_records_still_knows_its_mounts() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let machine = Machine::new(&flocker, 1);
+        let plugin = machine.process(&[]).await;
+        let volume = plugin.csi.create("data").await;
+        let context = plugin.csi.attach(volume, machine.node()).await;
+        let usage = machine.usage("data", volume, &context);
+        plugin.csi.stage(&usage).await.unwrap();
+        plugin.csi.publish(&usage).await.unwrap();
+        plugin.kill().await;
+        fs::remove_dir_all(&machine.config.node.state_dir).unwrap();
+
+        let plugin = machine.process(&[]).await;
+        plugin.csi.stage(&usage).await.unwrap();
+        only_mount_at(&usage.alias());
+        plugin.csi.publish(&usage).await.unwrap();
+        only_mount_at(&usage.target);
+        plugin.kill().await;
+        fs::remove_dir_all(&machine.config.node.state_dir).unwrap();
+
+        let plugin = machine.process(&[]).await;
+        plugin.csi.unpublish(&usage).await.unwrap();
+        plugin.csi.unstage(&usage).await.unwrap();
+        assert_eq!(Mounts::read().below(&machine.path("")), []);
+        plugin.kill().await;
+    });
+}
+
+/// A plugin with a Flocker of its own.
+struct Standalone {
+    scratch: Scratch,
+    process: Process,
+}
+
+impl Standalone {
+    async fn start(scratch: Scratch) -> Self {
+        let path = |name: &str| scratch.path().join(name).display().to_string();
+        let process = Process::start(
+            vec![
+                "standalone",
+                &format!("--data-dir={}", path("data")),
+                &format!("--endpoint=unix://{}", path("csi.sock")),
+                &format!("--device-dir={}", path("devices")),
+            ],
+            &scratch.path().join("standalone.log"),
+        )
+        .await;
+        Self { scratch, process }
+    }
+
+    async fn restart(self) -> Self {
+        self.process.kill().await;
+        Self::start(self.scratch).await
+    }
+
+    fn csi(&self) -> &Csi {
+        &self.process.csi
+    }
+
+    /// Creates a volume and publishes it without the controller's attaching it.
+    async fn published(&self, name: &str) -> Usage {
+        let volume = self.csi().create(name).await;
+        let place = self.scratch.path().join(name);
+        fs::create_dir_all(place.join("staging")).unwrap();
+        let usage = Usage {
+            volume_id: volume.to_string(),
+            publish_context: [].into(),
+            staging: place.join("staging"),
+            target: place.join("target"),
+            capability: capability(csi_proto::v1::volume_capability::access_mode::Mode::SingleNodeWriter),
+            readonly: false,
+        };
+        self.csi().stage(&usage).await.unwrap();
+        self.csi().publish(&usage).await.unwrap();
+        usage
+    }
+
+    async fn volumes(&self) -> Vec<Uuid> {
+        let mut controller = self.csi().controller();
+        let list = controller
+            .list_volumes(csi_proto::v1::ListVolumesRequest::default())
+            .await
+            .unwrap();
+        let entries = list.into_inner().entries.into_iter();
+        entries
+            .map(|entry| entry.volume.unwrap().volume_id.parse().unwrap())
+            .collect()
+    }
+
+    /// Returns the backing file of each loop device.
+    fn attached_files(&self) -> Vec<String> {
+        let devices = loop_devices_on(self.scratch.path());
+        let mut files: Vec<_> = devices
+            .iter()
+            .map(|device| {
+                let name = device.file_name().unwrap().to_str().unwrap();
+                fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).unwrap()
+            })
+            .collect();
+        files.sort();
+        files
+    }
+
+    fn flockers(&self, usage: &Usage) -> std::path::PathBuf {
+        let root = self.scratch.path().join("data/flocker/node-1");
+        root.join(&usage.volume_id)
+    }
+}
+
+#[test]
+fn a_standalone_plugin_that_was_killed_has_its_volumes_and_their_data() {
+    in_own_namespace(|| async {
+        let standalone = Standalone::start(Scratch::new()).await;
+        let used = standalone.published("used").await;
+        let idle = standalone.csi().create("idle").await;
+        let written = write_data(&used.target);
+        let (volumes, files) = (standalone.volumes().await, standalone.attached_files());
+        assert_eq!((volumes.len(), files.len()), (2, 2));
+
+        let standalone = standalone.restart().await;
+        assert_eq!(standalone.volumes().await, volumes);
+        for _ in 0..10 {
+            standalone.csi().publish(&used).await.unwrap();
+            only_mount_at(&used.target);
+        }
+        assert_eq!(checksum(&used.target), written);
+        assert_eq!(
+            unmount(standalone.flockers(&used), UnmountFlags::empty()),
+            Err(Errno::BUSY)
+        );
+        assert_eq!(standalone.attached_files(), files, "no file is attached twice");
+
+        standalone.csi().unpublish(&used).await.unwrap();
+        standalone.csi().unstage(&used).await.unwrap();
+        for volume in [used.dataset(), idle] {
+            standalone.csi().delete(volume).await.unwrap();
+        }
+        assert!(standalone.volumes().await.is_empty());
+        eventually("nothing is attached", async || {
+            standalone.attached_files().is_empty().then_some(())
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_file_whose_loop_device_waits_for_its_last_mount_is_not_attached_again() {
+    in_own_namespace(|| async {
+        let standalone = Standalone::start(Scratch::new()).await;
+        let usage = standalone.published("data").await;
+        let written = write_data(&usage.target);
+        let files = standalone.attached_files();
+        let (flockers, scratch) = (standalone.flockers(&usage), standalone.scratch);
+        // With the pin gone, the agent's mount can go, and the device is to go with the last one.
+        standalone.process.kill().await;
+        unmount(&flockers, UnmountFlags::empty()).unwrap();
+        for device in loop_devices_on(scratch.path()) {
+            let detached = std::process::Command::new("losetup")
+                .arg("--detach")
+                .arg(device)
+                .status();
+            assert!(detached.unwrap().success());
+        }
+
+        let standalone = Standalone::start(scratch).await;
+        assert_eq!(standalone.attached_files(), files);
+        assert_eq!(checksum(&usage.target), written);
+        standalone.csi().stage(&usage).await.unwrap();
+        standalone.csi().publish(&usage).await.unwrap();
+        assert_eq!(only_mount_at(&usage.alias()), only_mount_at(&usage.alias()));
+        assert_eq!(standalone.attached_files(), files, "the file is attached once");
+        assert_eq!(checksum(&usage.target), written);
+    });
+}
