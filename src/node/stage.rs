@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::Core;
 use super::calls::Stage;
 use super::host::{Host, Staged};
-use super::mount::{Mount, Target};
+use super::mount::{Mount, Target, TargetError};
 use super::records::Record;
 use super::unstage::Remainder;
 use crate::attach::unknown;
@@ -27,6 +27,10 @@ const RESTARTS: u32 = 5;
 pub(super) async fn stage(core: Arc<Core>, host: Arc<Host>, context: Context, stage: Stage) -> Result<()> {
     context.about(stage.dataset);
     let staging = core.resolve("staging_target_path", stage.staging.clone()).await?;
+    if !staging.exists() {
+        let missing = TargetError::NoParent(staging.path().to_owned());
+        return Err(Error::from(missing).while_doing("staging_target_path"));
+    }
     let attempt = Attempt {
         core: &core,
         host: &host,

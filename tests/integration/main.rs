@@ -7,6 +7,7 @@
 
 mod controller;
 mod crash;
+mod inputs;
 mod log;
 mod node;
 mod recorder;

@@ -183,9 +183,10 @@ fn known(word: &str) -> Result<&'static str, FlagError> {
     if let Some((name, ..)) = FLAGS.iter().find(|(name, ..)| *name == word) {
         return Ok(name);
     }
+    // What follows the name may be a secret, and errors are logged.
     let key = word.split('=').next().unwrap_or(word);
     if FILE_SYSTEM.contains(&key) {
-        return Err(FlagError::FileSystem(word.to_owned()));
+        return Err(FlagError::FileSystem(key.to_owned()));
     }
     if OWN_CHOICE.contains(&key) {
         return Err(FlagError::OwnChoice(word.to_owned()));
@@ -197,7 +198,7 @@ fn known(word: &str) -> Result<&'static str, FlagError> {
         .min()
         .map(|(_, name)| name);
     Err(FlagError::Unknown {
-        flag: word.to_owned(),
+        flag: key.to_owned(),
         suggestion,
     })
 }
@@ -251,7 +252,7 @@ mod tests {
     fn options_of_the_file_system_are_refused_with_the_reason() {
         for flag in ["discard", "data=journal", "sync", "errors=remount-ro"] {
             let error = parse(&[flag]).unwrap_err();
-            assert_eq!(error, FlagError::FileSystem(flag.to_owned()));
+            assert_eq!(error, FlagError::FileSystem(flag.split('=').next().unwrap().to_owned()));
             assert!(error.to_string().contains("mounted by Flocker"), "{error}");
         }
     }

@@ -11,6 +11,8 @@ use tokio::time::timeout;
 use super::PATIENCE;
 use super::csi::Csi;
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_flocker-csi");
+
 /// A running plugin, which is killed at the end of its test if not before.
 pub(crate) struct Process {
     child: Child,
@@ -21,7 +23,24 @@ pub(crate) struct Process {
 impl Process {
     /// Starts the program, and returns when it serves.
     pub(crate) async fn start(arguments: Vec<&str>, log: &Path) -> Self {
-        let mut child = program(&arguments)
+        Self::serving(program(&arguments), log).await
+    }
+
+    /// As [`Self::start`], in a PID namespace of its own, and a mount namespace that gets others' mounts and passes
+    /// none on.
+    pub(crate) async fn start_contained(arguments: Vec<&str>, log: &Path) -> Self {
+        let mut unshare = Command::new("unshare");
+        unshare
+            .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args(["--mount", "--propagation=slave", PROGRAM])
+            .args(arguments)
+            .env_clear()
+            .kill_on_drop(true);
+        Self::serving(unshare, log).await
+    }
+
+    async fn serving(mut program: Command, log: &Path) -> Self {
+        let mut child = program
             .stdout(Stdio::piped())
             .stderr(File::create(log).unwrap())
             .spawn()
@@ -63,13 +82,15 @@ impl Process {
 /// Runs the program to its end, and returns that with what it said.
 pub(crate) async fn run(arguments: &[&str]) -> (ExitStatus, String) {
     let ended = timeout(PATIENCE, program(arguments).stdin(Stdio::null()).output()).await;
-    let ended = ended.expect("it ends in time").unwrap();
+    let ended = ended
+        .unwrap_or_else(|_| panic!("it goes on with {arguments:?}"))
+        .unwrap();
     (ended.status, String::from_utf8(ended.stderr).unwrap())
 }
 
 /// Returns the program with arguments, and with nothing from the environment of the tests.
 fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_flocker-csi"));
+    let mut command = Command::new(PROGRAM);
     command.args(arguments).env_clear().kill_on_drop(true);
     command
 }
