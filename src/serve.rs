@@ -268,11 +268,13 @@ async fn warn_if_hidden() {
 
 /// Tells early, in the log, whether Flocker can be reached and which node this is.
 async fn first_look(cluster: Cluster, identity: Option<NodeIdentity>) {
-    let looked = match identity {
-        Some(identity) => identity.resolve().await.map(drop),
-        None => cluster.fresh(Lists::NODES).await.map(drop),
+    let look = async {
+        if let Some(identity) = identity {
+            identity.resolve().await?;
+        }
+        cluster.fresh(Lists::NODES).await
     };
-    if let Err(error) = looked {
+    if let Err(error) = look.await {
         tracing::warn!(error = %error.chain(), "Flocker cannot be used yet; calls that need it will try again");
     }
 }

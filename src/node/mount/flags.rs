@@ -252,7 +252,10 @@ mod tests {
     fn options_of_the_file_system_are_refused_with_the_reason() {
         for flag in ["discard", "data=journal", "sync", "errors=remount-ro"] {
             let error = parse(&[flag]).unwrap_err();
-            assert_eq!(error, FlagError::FileSystem(flag.split('=').next().unwrap().to_owned()));
+            assert_eq!(
+                error,
+                FlagError::FileSystem(flag.split('=').next().unwrap().to_owned())
+            );
             assert!(error.to_string().contains("mounted by Flocker"), "{error}");
         }
     }

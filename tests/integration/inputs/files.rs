@@ -177,7 +177,7 @@ async fn settings_that_do_not_exist_or_cannot_be_are_named_with_what_is_accepted
             &["--control-service", "http", "https"],
         ),
         ("--node-id=one", &["--node-id", "one", "UUID"]),
-        ("--state-dir=relative", &["--state-dir", "relative", "absolute"]),
+        ("--takeover-grace=soon", &["--takeover-grace", "soon"]),
         ("--log-format=yaml", &["--log-format", "yaml", "json"]),
     ];
     for (flag, parts) in rows {

@@ -1,5 +1,6 @@
 //! What is refused because of what is there, and what a refusal leaves.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
@@ -68,7 +69,7 @@ fn a_volume_that_is_not_this_nodes_is_not_staged_and_nothing_of_it_is_left() {
 
         csi.detach(dataset, first).await;
         csi.attach(dataset, second).await;
-        for context in [&usage.publish_context, &Default::default()] {
+        for context in [&usage.publish_context, &HashMap::default()] {
             let usage = stand.machine.usage("data", dataset, context);
             assert_refused(
                 csi.stage(&usage).await,
@@ -81,7 +82,7 @@ fn a_volume_that_is_not_this_nodes_is_not_staged_and_nothing_of_it_is_left() {
 
         csi.detach(dataset, second).await;
         csi.delete(dataset).await.unwrap();
-        for context in [&usage.publish_context, &Default::default()] {
+        for context in [&usage.publish_context, &HashMap::default()] {
             let usage = stand.machine.usage("data", dataset, context);
             assert_refused(csi.stage(&usage).await, Code::NotFound, &[&usage.volume_id]);
             assert_nothing_left(&stand, &usage);
