@@ -1,21 +1,23 @@
 //! Processes that are killed.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::support::csi::{Csi, Usage, capability};
-use crate::support::eventually;
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 use crate::support::process::Process;
 use crate::support::scratch::{Scratch, loop_devices_on};
+use crate::support::{PATIENCE, eventually};
 
 /// Writes a file to a volume and returns its checksum.
 fn write_data(target: &Path) -> [u8; 32] {
@@ -244,5 +246,125 @@ fn a_file_whose_loop_device_waits_for_its_last_mount_is_not_attached_again() {
         only_mount_at(&usage.target);
         assert_eq!(standalone.attached_files(), files, "the file is attached once");
         assert_eq!(checksum(&usage.target), written);
+    });
+}
+
+#[test]
+fn a_staging_that_was_killed_while_it_waited_is_undone_by_unstaging() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(2).await;
+        let machine = Machine::new(&flocker, 1);
+        let plugin = machine.process(&[]).await;
+        let (volume, second) = (plugin.csi.create("data").await, flocker.node(2));
+        plugin.csi.attach(volume, second).await;
+        flocker.reports(2, volume).await;
+        plugin.csi.detach(volume, second).await;
+        let holder = fs::File::open(flocker.mount_of(2, volume)).unwrap();
+        let usage = machine.usage("data", volume, &HashMap::new());
+        let (csi, staged) = (plugin.csi.clone(), usage.clone());
+        let staging = tokio::spawn(async move { csi.stage(&staged).await });
+        eventually("the node has the lease", async || {
+            (flocker.leaseholder(volume).await == Some(machine.node())).then_some(())
+        })
+        .await;
+        plugin.kill().await;
+        staging.await.unwrap().unwrap_err();
+
+        let plugin = machine.process(&[]).await;
+        assert_eq!(flocker.leaseholder(volume).await, Some(machine.node()));
+        plugin.csi.unstage(&usage).await.unwrap();
+        assert_eq!(flocker.leaseholder(volume).await, None);
+        assert!(machine.records().is_empty());
+        drop(holder);
+        plugin.csi.stage(&usage).await.unwrap();
+        only_mount_at(&usage.alias());
+        plugin.kill().await;
+    });
+}
+
+/// What is on the machine at some moment between nothing and a published volume.
+#[derive(Clone, Copy, Debug)]
+enum Trace {
+    Record,
+    Device,
+    Alias,
+    Directory,
+    Target,
+}
+
+impl Trace {
+    fn is_there(self, machine: &Machine, usage: &Usage) -> bool {
+        match self {
+            Self::Record => !machine.records().is_empty(),
+            Self::Device => !machine.devices().is_empty(),
+            Self::Alias => !Mounts::read().at(&usage.alias()).is_empty(),
+            Self::Directory => usage.target.exists(),
+            Self::Target => !Mounts::read().at(&usage.target).is_empty(),
+        }
+    }
+}
+
+/// Waits for a moment that may pass at once, so without a pause.
+async fn at_once(what: &str, is_there: impl Fn() -> bool) {
+    let give_up = Instant::now() + PATIENCE;
+    while !is_there() {
+        assert!(Instant::now() < give_up, "{what} never came");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn a_plugin_that_is_killed_at_any_step_is_finished_by_the_next_one() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let machine = Machine::new(&flocker, 1);
+        let mut plugin = machine.process(&[]).await;
+        let volume = plugin.csi.create("data").await;
+        let usage = machine.usage("data", volume, &HashMap::new());
+        for trace in [
+            Trace::Record,
+            Trace::Device,
+            Trace::Alias,
+            Trace::Directory,
+            Trace::Target,
+        ] {
+            let (csi, forth) = (plugin.csi.clone(), usage.clone());
+            let way = tokio::spawn(async move {
+                csi.stage(&forth).await?;
+                csi.publish(&forth).await
+            });
+            at_once(&format!("{trace:?}"), || trace.is_there(&machine, &usage)).await;
+            plugin.kill().await;
+            way.abort();
+            plugin = machine.process(&[]).await;
+            plugin.csi.stage(&usage).await.unwrap();
+            plugin.csi.publish(&usage).await.unwrap();
+            only_mount_at(&usage.alias());
+            only_mount_at(&usage.target);
+            fs::write(usage.target.join("file"), "writable").unwrap();
+
+            let (csi, back) = (plugin.csi.clone(), usage.clone());
+            let way = tokio::spawn(async move {
+                csi.unpublish(&back).await?;
+                csi.unstage(&back).await
+            });
+            at_once(&format!("the end of {trace:?}"), || {
+                !trace.is_there(&machine, &usage)
+            })
+            .await;
+            plugin.kill().await;
+            way.abort();
+            plugin = machine.process(&[]).await;
+            plugin.csi.unpublish(&usage).await.unwrap();
+            plugin.csi.unstage(&usage).await.unwrap();
+            assert_eq!(Mounts::read().below(&machine.path("")), []);
+            assert!(!usage.target.exists() && machine.devices().is_empty());
+            eventually("the lease and the record are gone", async || {
+                let leased = flocker.leaseholder(volume).await.is_some();
+                (!leased && machine.records().is_empty()).then_some(())
+            })
+            .await;
+        }
+        plugin.kill().await;
     });
 }

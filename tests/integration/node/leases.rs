@@ -276,3 +276,27 @@ fn a_plugin_that_starts_without_flocker_pins_what_is_staged() {
         plugin.kill().await;
     });
 }
+
+#[test]
+fn a_release_that_is_due_leaves_the_lease_of_a_staging_elsewhere_alone() {
+    in_own_namespace(|| async {
+        let gated = Gated::start().await;
+        let plugin = gated.machine.plugin().await;
+        let csi = &plugin.csi;
+        let first = gated.usage("first", csi.create("data").await);
+        csi.stage(&first).await.unwrap();
+        gated.gate.close();
+        csi.unstage(&first).await.unwrap();
+        gated.gate.open();
+        let second = gated.usage("second", first.dataset());
+        csi.stage(&second).await.unwrap();
+        eventually("the release finds that it is not due any more", async || {
+            (gated.machine.records().len() == 1).then_some(())
+        })
+        .await;
+        assert!(gated.is_leased(&second).await);
+        csi.unstage(&second).await.unwrap();
+        assert!(!gated.is_leased(&second).await);
+        plugin.stop().await;
+    });
+}

@@ -252,3 +252,32 @@ fn a_volume_staged_at_two_paths_stays_until_both_are_gone() {
         wait_until_agent_unmounts(&flockers).await;
     });
 }
+
+#[test]
+fn a_staging_path_that_is_seen_at_two_places_is_staged_once() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (staging, copy) = (stand.machine.path("staging"), stand.machine.path("copy"));
+        fs::create_dir(&copy).unwrap();
+        rustix::mount::mount_bind(&staging, &copy).unwrap();
+        let volume = stand.csi().create("data").await;
+        let context = stand.csi().attach(volume, stand.machine.node()).await;
+        let usage = stand
+            .machine
+            .usage("data", volume, &context)
+            .with_mode(Mode::SingleNodeSingleWriter);
+        for _ in 0..2 {
+            stand.csi().stage(&usage).await.unwrap();
+            let copied = copy.join("data").join(volume.to_string());
+            only_mount_at(&copied);
+            stand.csi().publish(&usage).await.unwrap();
+            stand.csi().unpublish(&usage).await.unwrap();
+            stand.csi().unstage(&usage).await.unwrap();
+            assert!(
+                Mounts::read().at(&copied).is_empty(),
+                "the copy went with what it copies"
+            );
+        }
+        assert!(stand.machine.devices().is_empty() && stand.machine.records().is_empty());
+    });
+}
