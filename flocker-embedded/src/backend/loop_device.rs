@@ -81,7 +81,19 @@ pub(super) fn attach(file: &File) -> io::Result<PathBuf> {
         let path = PathBuf::from(format!("/dev/loop{number}"));
         let device = OpenOptions::new().read(true).write(true).open(&path)?;
         match ioctl(&device, LOOP_SET_FD, file.as_raw_fd()) {
-            Ok(_) => return Ok(path),
+            Ok(_) => {
+                // A file must never be attached twice, and this list alone tells which ones are. Where something
+                // hides it, nothing may stay attached.
+                if backing_file(&path)?.is_some() {
+                    return Ok(path);
+                }
+                ioctl(&device, LOOP_CLR_FD, 0)?;
+                return Err(io::Error::other(format!(
+                    "{BLOCK_DEVICES} does not show what {} is attached to, although it has just been attached; make \
+                     sysfs visible to this process",
+                    path.display()
+                )));
+            }
             // Somebody else took it in between.
             Err(error) if is(&error, Errno::BUSY) => {}
             Err(error) => return Err(error),
