@@ -1,7 +1,7 @@
 //! A mount namespace for each test.
 
 use std::future::Future;
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread;
 use std::time::Duration;
 
@@ -9,6 +9,8 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use tokio::runtime::Builder;
 use tokio::time::timeout;
+
+use super::scratch::clean_up_after_runtime;
 
 /// No test takes this long, unless something waits for what never comes.
 const LONGEST: Duration = Duration::from_secs(180);
@@ -24,7 +26,15 @@ pub(crate) fn in_own_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F 
             .enable_all()
             .build()
             .unwrap();
-        runtime.block_on(async { timeout(LONGEST, test()).await.expect("the test ends in time") });
+        let run =
+            || runtime.block_on(async { timeout(LONGEST, test()).await.expect("the test ends in time") });
+        let outcome = catch_unwind(AssertUnwindSafe(run));
+        // Waits for steps that block: what they make is taken away after that.
+        drop(runtime);
+        clean_up_after_runtime();
+        if let Err(panic) = outcome {
+            resume_unwind(panic);
+        }
     };
     let name = thread::current().name().unwrap_or("test").to_owned();
     if let Err(panic) = thread::Builder::new().name(name).spawn(run).unwrap().join() {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::mount::{UnmountFlags, unmount};
 use tempfile::TempDir;
@@ -34,13 +35,33 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // The last one first: mounts may lie upon each other.
-        for mount in Mounts::read().below(&self.path).iter().rev() {
-            unmount(&mount.point, UnmountFlags::DETACH).ok();
-        }
-        for device in loop_devices_on(&self.path) {
-            Command::new("losetup").arg("--detach").arg(device).status().ok();
-        }
+        clean_up(&self.path);
+        USED.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(self.path.clone());
+    }
+}
+
+/// The directories that tests have left.
+static USED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Takes away what blocking steps made that were still under way when a test left its directory.
+///
+/// To be called when the test's runtime has ended, and with it those steps, in the test's namespace.
+pub(crate) fn clean_up_after_runtime() {
+    let used = USED.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    for directory in used {
+        clean_up(&directory);
+    }
+}
+
+fn clean_up(directory: &Path) {
+    // The last one first: mounts may lie upon each other.
+    for mount in Mounts::read().below(directory).iter().rev() {
+        unmount(&mount.point, UnmountFlags::DETACH).ok();
+    }
+    for device in loop_devices_on(directory) {
+        Command::new("losetup").arg("--detach").arg(device).status().ok();
     }
 }
 
