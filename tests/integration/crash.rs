@@ -103,8 +103,9 @@ fn a_plugin_that_lost_its_records_still_knows_its_mounts() {
 
 /// A plugin with a Flocker of its own.
 struct Standalone {
-    scratch: Scratch,
+    /// Declared first, so that it ends before its directory goes.
     process: Process,
+    scratch: Scratch,
 }
 
 impl Standalone {
@@ -120,7 +121,7 @@ impl Standalone {
             &scratch.path().join("standalone.log"),
         )
         .await;
-        Self { scratch, process }
+        Self { process, scratch }
     }
 
     async fn restart(self) -> Self {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use flocker_client::{Client, Credentials, Settings};
 use flocker_csi::cluster::{self, Cluster};
 use flocker_embedded::{Embedded, Options};
+use tokio::runtime::Handle;
+use tokio::task::block_in_place;
 use uuid::Uuid;
 
 use super::eventually;
@@ -116,6 +118,15 @@ impl Flocker {
     pub(crate) async fn stop(&mut self) {
         if let Some(embedded) = self.embedded.take() {
             embedded.stop().await.unwrap();
+        }
+    }
+}
+
+impl Drop for Flocker {
+    fn drop(&mut self) {
+        // Whatever its agents are doing has to end before the directory goes with its mounts and loop devices.
+        if let Some(embedded) = self.embedded.take() {
+            block_in_place(|| Handle::current().block_on(embedded.stop())).ok();
         }
     }
 }

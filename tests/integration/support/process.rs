@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -93,4 +94,16 @@ fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).env_clear().kill_on_drop(true);
     command
+}
+
+impl Drop for Process {
+    /// Waits for its end: whatever it does must not go on while its files go.
+    fn drop(&mut self) {
+        self.child.start_kill().ok();
+        let id = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        if let Some(id) = id {
+            // The runtime takes the exit status.
+            waitid(WaitId::Pid(id), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).ok();
+        }
+    }
 }
