@@ -36,7 +36,9 @@ const KEY_BITS: u32 = 2048;
 const SERIAL_BITS: i32 = 128;
 const SECONDS_A_DAY: i64 = 86_400;
 /// Days, counted from now, that a certificate is valid unless told otherwise.
-const TWENTY_YEARS: Range<i64> = 0..20 * 365;
+///
+/// They begin a day ago: the clock a certificate is checked with may lag behind the one it was made with.
+const TWENTY_YEARS: Range<i64> = -1..20 * 365;
 
 /// Whom a certificate is for.
 #[derive(Clone, Debug)]
