@@ -7,6 +7,7 @@ use csi_proto::v1::{DeleteVolumeRequest, GetCapacityRequest};
 use flocker_client::NewDataset;
 use flocker_csi::config::{Pool, ProvisionWait};
 use flocker_csi::controller::Settings;
+use flocker_csi::server::Endpoint;
 use flocker_csi::volume::{Namespace, Parameters, VolumeName, metadata};
 use flocker_embedded::Options;
 use futures::future::join_all;
@@ -18,6 +19,7 @@ use super::{
     DRIVER, MIB, controller, controller_on, create, delete, only, publish, settings, wanted, within,
 };
 use crate::support::flocker::Flocker;
+use crate::support::machine::Machine;
 use crate::support::namespace::in_own_namespace;
 
 const DATASETS: &str = "/v1/configuration/datasets";
@@ -347,5 +349,25 @@ fn the_capacity_is_what_the_pool_has_left_and_nothing_for_what_cannot_be_made() 
             "the last value known"
         );
         assert_eq!(capacity("profile", "gold").await.available_capacity, 1000 * MIB);
+    });
+}
+
+#[test]
+fn two_plugin_processes_asked_for_one_name_at_once_make_one_volume() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let mut machine = Machine::new(&flocker, 1);
+        let one = machine.process(&["--mode=controller"]).await;
+        machine.config.plugin.endpoint = Endpoint::Unix(machine.path("second.sock"));
+        let two = machine.process(&["--mode=controller"]).await;
+        let calls = (0..32).flat_map(|_| [one.csi.create("data"), two.csi.create("data")]);
+        let volumes = join_all(calls).await;
+        assert_eq!(volumes.len(), 64);
+        assert!(volumes.iter().all(|volume| *volume == volumes[0]), "{volumes:?}");
+        let counters = flocker.embedded().counters();
+        assert_eq!(counters.answered("POST", DATASETS, 201), 1);
+        assert_eq!(flocker.backing_files().len(), 1);
+        one.kill().await;
+        two.kill().await;
     });
 }
