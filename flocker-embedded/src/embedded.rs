@@ -7,11 +7,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use axum::response::Response;
 use axum_server::Handle;
+use hyper::body::Incoming;
 use tokio::sync::Mutex;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Duration, Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tower::{ServiceExt, make};
 use uuid::Uuid;
 
 use crate::agent::{self, Agent, Board, Shared};
@@ -20,6 +23,7 @@ use crate::backend::Backend;
 use crate::cluster::Cluster;
 use crate::counters::{Counters, Counting};
 use crate::data_dir::DataDir;
+use crate::faults::{Faults, Lost};
 use crate::pki::{Authority, Pki};
 use crate::store::Store;
 use crate::tls::Acceptor;
@@ -48,6 +52,7 @@ pub struct Embedded {
     certificates: PathBuf,
     authority: Authority,
     counting: Arc<Counting>,
+    faults: Faults,
     shared: Arc<Shared>,
     stop: CancellationToken,
     server: Handle<SocketAddr>,
@@ -86,7 +91,19 @@ impl Embedded {
             eras: eras(&options.eras, &nodes),
             writing: Mutex::new(()),
         };
-        let router = api::router(api, Arc::clone(&counting));
+        let faults = Faults::new(options.faults.clone());
+        let stop = CancellationToken::new();
+        let router = api::router(api, Arc::clone(&counting), faults.clone(), stop.clone());
+        // The server closes the connection of a service that fails.
+        let service = router
+            .into_service::<Incoming>()
+            .map_err(|never| match never {})
+            .map_result(|answer: Result<Response, io::Error>| {
+                answer.and_then(|response| match response.extensions().get::<Lost>() {
+                    None => Ok(response),
+                    Some(Lost) => Err(io::ErrorKind::ConnectionAborted.into()),
+                })
+            });
         let handle = Handle::new();
         let mut server = axum_server::from_tcp(listener)
             .map_err(|source| Error::Listen { address, source })?
@@ -97,7 +114,7 @@ impl Embedded {
         server.http_builder().http1().title_case_headers(true);
         let mut services = JoinSet::new();
         services.spawn(async move {
-            if let Err(error) = server.serve(router.into_make_service()).await {
+            if let Err(error) = server.serve(make::Shared::new(service)).await {
                 tracing::error!(%error, "The REST API has broken down");
             }
         });
@@ -108,8 +125,9 @@ impl Embedded {
             certificates: options.certificates,
             authority,
             counting,
+            faults,
             shared,
-            stop: CancellationToken::new(),
+            stop,
             server: handle,
             agents: JoinSet::new(),
             services,
@@ -208,6 +226,11 @@ impl Embedded {
         self.counting.snapshot()
     }
 
+    /// Returns the switches for what goes wrong on purpose.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
     /// Ends it in good order: what is published stays mounted, everything else is unmounted and detached.
     ///
     /// Published is what is mounted anywhere else too, or in use. Returns when the agents' last steps are
@@ -236,6 +259,7 @@ impl Embedded {
 
 impl Drop for Embedded {
     fn drop(&mut self) {
+        self.stop.cancel();
         // Tasks of the server that are not ours would keep serving their connections.
         self.server.shutdown();
     }

@@ -26,6 +26,7 @@ mod counters;
 mod data_dir;
 mod embedded;
 mod error;
+pub mod faults;
 mod options;
 pub mod pki;
 mod store;

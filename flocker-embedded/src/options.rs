@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use crate::Error;
+use crate::faults::FaultPlan;
 
 /// The most nodes one process can play: node N reports the host address `127.0.0.N`.
 pub const MAX_NODES: usize = 254;
@@ -33,6 +34,8 @@ pub struct Options {
     /// Eras (boot ids) that `by_era` knows, by node number, counted from 1. A single node also has this
     /// machine's boot id.
     pub eras: BTreeMap<usize, Uuid>,
+    /// What goes wrong on purpose from the start. Nothing does by default.
+    pub faults: FaultPlan,
 }
 
 impl Options {
@@ -48,6 +51,7 @@ impl Options {
             certificates: certificates.into(),
             certificate_profile: CertificateProfile::V1,
             eras: BTreeMap::new(),
+            faults: FaultPlan::default(),
         }
     }
 

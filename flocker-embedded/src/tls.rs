@@ -4,6 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum_server::accept::Accept;
 use openssl::error::ErrorStack;
@@ -14,8 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, timeout};
 use tokio_openssl::SslStream;
+use tower::Service;
 
-use crate::counters::Counting;
+use crate::counters::{Counting, Presence};
 use crate::pki::Pki;
 
 /// What every client's common name begins with.
@@ -47,17 +49,38 @@ impl Acceptor {
 
 impl<S: Send + 'static> Accept<TcpStream, S> for Acceptor {
     type Stream = SslStream<TcpStream>;
-    type Service = S;
-    type Future = Pin<Box<dyn Future<Output = io::Result<(Self::Stream, S)>> + Send>>;
+    type Service = Served<S>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<(Self::Stream, Self::Service)>> + Send>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        self.counting.connection();
+        let open = Arc::new(self.counting.connection());
         let ssl = Ssl::new(self.ssl.context());
         Box::pin(async move {
             stream.set_nodelay(true)?;
             let stream = SslStream::new(ssl?, stream)?;
-            Ok((shake_hands(stream).await?, service))
+            Ok((shake_hands(stream).await?, Served { service, _open: open }))
         })
+    }
+}
+
+/// What serves one connection, which counts as open until this is gone.
+#[derive(Clone)]
+pub(crate) struct Served<S> {
+    service: S,
+    _open: Arc<Presence>,
+}
+
+impl<S: Service<R>, R> Service<R> for Served<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, request: R) -> S::Future {
+        self.service.call(request)
     }
 }
 

@@ -19,10 +19,12 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::cluster::Cluster;
 use crate::counters::{Counting, RequestKey};
+use crate::faults::{self, Faults, Lost};
 use crate::options::NodeInfo;
 use crate::store::Store;
 
@@ -40,8 +42,10 @@ pub(crate) struct Api {
     pub(crate) writing: Mutex<()>,
 }
 
-/// Returns the routes, with every request counted.
-pub(crate) fn router(api: Api, counting: Arc<Counting>) -> Router {
+/// Returns the routes, with every request counted and met by the faults that are switched on.
+///
+/// A request that a fault holds is dropped at `end`.
+pub(crate) fn router(api: Api, counting: Arc<Counting>, faults: Faults, end: CancellationToken) -> Router {
     let datasets = get(datasets::list).post(datasets::create);
     let dataset = post(datasets::relocate).delete(datasets::delete);
     let leases = get(leases::list).post(leases::acquire);
@@ -74,6 +78,9 @@ pub(crate) fn router(api: Api, counting: Arc<Counting>) -> Router {
         )
         .fallback(reply::no_route)
         .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn(move |request, next| {
+            faults::inject(faults.clone(), end.clone(), request, next)
+        }))
         .layer(middleware::from_fn(read_body))
         .layer(middleware::from_fn(move |request, next| {
             count(counting.clone(), request, next)
@@ -108,11 +115,13 @@ async fn count(counting: Arc<Counting>, request: Request, next: Next) -> Respons
         .get::<MatchedPath>()
         .map_or("unknown", MatchedPath::as_str)
         .to_owned();
+    let _under_way = counting.request();
     let response = next.run(request).await;
+    let is_lost = response.extensions().get::<Lost>().is_some();
     counting.answer(RequestKey {
         method,
         route,
-        status: response.status().as_u16(),
+        status: if is_lost { 0 } else { response.status().as_u16() },
     });
     response
 }

@@ -4,6 +4,7 @@
 
 mod access;
 mod api;
+mod faults;
 mod life;
 mod restart;
 mod support;

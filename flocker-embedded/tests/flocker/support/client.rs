@@ -7,13 +7,16 @@ use std::path::Path;
 use reqwest::header::HeaderMap;
 use reqwest::{Certificate, Identity, Method, RequestBuilder};
 use serde_json::Value;
+use tokio::task::JoinHandle;
 
+#[derive(Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
     base: String,
 }
 
 /// A whole answer.
+#[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
@@ -65,13 +68,33 @@ impl Client {
         path: &str,
         complete: impl FnOnce(RequestBuilder) -> RequestBuilder,
     ) -> Answer {
+        self.attempt(method, path, complete).await.unwrap()
+    }
+
+    /// Sends a request that may get no answer.
+    pub(crate) async fn attempt(
+        &self,
+        method: Method,
+        path: &str,
+        complete: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> reqwest::Result<Answer> {
         let request = complete(self.http.request(method, format!("{}{path}", self.base)));
-        let response = request.send().await.unwrap();
+        let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Answer {
+        Ok(Answer {
             status,
             headers,
-            text: response.text().await.unwrap(),
-        }
+            text: response.text().await?,
+        })
+    }
+
+    /// Sends a request that is answered later, if ever.
+    pub(crate) fn post_later(&self, path: &str, body: Value) -> JoinHandle<reqwest::Result<Answer>> {
+        let (client, path) = (self.clone(), path.to_owned());
+        tokio::spawn(async move {
+            client
+                .attempt(Method::POST, &path, |request| request.json(&body))
+                .await
+        })
     }
 }
