@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// What one agent sees.
@@ -30,23 +31,95 @@ pub(crate) struct SeenDataset {
     pub(crate) mounted: Option<(Uuid, PathBuf)>,
 }
 
+/// The control service as its agents see it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Control {
+    pub(crate) is_up: bool,
+    /// How often it has started before.
+    pub(crate) run: u64,
+    /// When it started last.
+    pub(crate) since: Instant,
+}
+
+/// The connection of an agent to one run of the control service.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    pub(crate) run: u64,
+    pub(crate) node: Uuid,
+    /// What the node can be found by.
+    pub(crate) eras: Vec<Uuid>,
+}
+
 /// The reports of all nodes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Cluster {
     reports: Mutex<Reports>,
     news: watch::Sender<()>,
+    control: watch::Sender<Control>,
 }
 
+/// What the control service knows of its agents. It keeps that in memory only.
 #[derive(Debug, Default)]
 struct Reports {
+    /// The run of the control service that all this was reported to.
+    run: u64,
     nodes: BTreeMap<Uuid, Report>,
     unmounted: BTreeMap<Uuid, u64>,
+    /// The node of each era. A node that is no longer listed is still found.
+    eras: BTreeMap<Uuid, Uuid>,
 }
 
 impl Cluster {
-    /// Takes a node's report, which is news if that node saw something else before.
-    pub(crate) fn report(&self, node: Uuid, report: Report) {
+    pub(crate) fn new() -> Self {
+        Self {
+            reports: Mutex::default(),
+            news: watch::Sender::new(()),
+            control: watch::Sender::new(Control {
+                is_up: true,
+                run: 0,
+                since: Instant::now(),
+            }),
+        }
+    }
+
+    /// Returns a receiver of what becomes of the control service.
+    pub(crate) fn control(&self) -> watch::Receiver<Control> {
+        self.control.subscribe()
+    }
+
+    /// Takes it that the control service has ended, with all it knew.
+    pub(crate) fn stop_control(&self) {
         let mut reports = self.lock();
+        *reports = Reports {
+            run: reports.run + 1,
+            ..Reports::default()
+        };
+        drop(reports);
+        self.control.send_modify(|control| control.is_up = false);
+    }
+
+    /// Takes it that the control service has started again.
+    pub(crate) fn start_control(&self) {
+        let run = self.lock().run;
+        self.control.send_replace(Control {
+            is_up: true,
+            run,
+            since: Instant::now(),
+        });
+    }
+
+    /// Takes a node's report, which is news if that node saw something else before. What comes in for an earlier run
+    /// of the control service is lost.
+    pub(crate) fn report(&self, connection: &Connection, report: Report) {
+        let node = connection.node;
+        let mut reports = self.lock();
+        if reports.run != connection.run {
+            return;
+        }
+        reports.eras.retain(|_, of| *of != node);
+        reports
+            .eras
+            .extend(connection.eras.iter().map(|era| (*era, node)));
         reports.unmounted.clone_from(&report.unmounted);
         let is_news = reports.nodes.get(&node) != Some(&report);
         reports.nodes.insert(node, report);
@@ -56,8 +129,21 @@ impl Cluster {
         }
     }
 
+    /// Removes a node that has been silent for too long, and the datasets that it had mounted. What it said of others
+    /// stays until another node says something else.
+    pub(crate) fn forget(&self, node: Uuid) {
+        if self.lock().nodes.remove(&node).is_some() {
+            self.news.send_replace(());
+        }
+    }
+
     pub(crate) fn has_reported(&self, node: Uuid) -> bool {
         self.lock().nodes.contains_key(&node)
+    }
+
+    /// Returns the node that said that this is its era.
+    pub(crate) fn node_of_era(&self, era: Uuid) -> Option<Uuid> {
+        self.lock().eras.get(&era).copied()
     }
 
     /// Returns all datasets that have a volume, as far as the last reports know.
@@ -92,15 +178,24 @@ impl Cluster {
 mod tests {
     use super::*;
 
+    fn connection(cluster: &Cluster, eras: &[Uuid]) -> Connection {
+        Connection {
+            run: cluster.control().borrow().run,
+            node: Uuid::new_v4(),
+            eras: eras.to_vec(),
+        }
+    }
+
     #[test]
     fn the_last_report_decides_which_unmounted_datasets_are_seen() {
-        let cluster = Cluster::default();
-        let (one, two, dataset) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
+        let cluster = Cluster::new();
+        let (one, two) = (connection(&cluster, &[]), connection(&cluster, &[]));
+        let dataset = Uuid::new_v4();
         let report = Report {
             unmounted: BTreeMap::from([(dataset, 1)]),
             ..Report::default()
         };
-        cluster.report(one, report.clone());
+        cluster.report(&one, report.clone());
         assert_eq!(
             cluster.datasets(),
             [SeenDataset {
@@ -110,16 +205,53 @@ mod tests {
             }]
         );
 
-        cluster.report(two, Report::default());
+        cluster.report(&two, Report::default());
         assert_eq!(cluster.datasets(), []);
 
         let mut news = cluster.subscribe();
         news.mark_unchanged();
-        cluster.report(one, report);
+        cluster.report(&one, report);
         assert_eq!(cluster.datasets().len(), 1);
         assert!(
             !news.has_changed().unwrap(),
             "node one still sees what it saw before"
+        );
+    }
+
+    #[test]
+    fn a_control_service_that_starts_again_knows_nothing_of_before() {
+        let cluster = Cluster::new();
+        let era = Uuid::new_v4();
+        let before = connection(&cluster, &[era]);
+        cluster.report(&before, Report::default());
+        assert_eq!(cluster.node_of_era(era), Some(before.node));
+
+        cluster.stop_control();
+        cluster.start_control();
+        cluster.report(&before, Report::default());
+        assert!(
+            !cluster.has_reported(before.node),
+            "the connection was to the one before"
+        );
+        assert_eq!(cluster.node_of_era(era), None);
+        let after = connection(&cluster, &[era]);
+        cluster.report(&after, Report::default());
+        assert_eq!(cluster.node_of_era(era), Some(after.node));
+    }
+
+    #[test]
+    fn a_node_that_is_gone_is_found_by_its_last_era_and_by_no_other() {
+        let cluster = Cluster::new();
+        let (old, new) = (Uuid::new_v4(), Uuid::new_v4());
+        let mut node = connection(&cluster, &[old]);
+        cluster.report(&node, Report::default());
+        node.eras = vec![new];
+        cluster.report(&node, Report::default());
+        cluster.forget(node.node);
+        assert!(!cluster.has_reported(node.node));
+        assert_eq!(
+            (cluster.node_of_era(old), cluster.node_of_era(new)),
+            (None, Some(node.node))
         );
     }
 }

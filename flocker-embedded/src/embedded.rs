@@ -2,29 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::response::Response;
-use axum_server::Handle;
-use hyper::body::Incoming;
 use tokio::sync::Mutex;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Duration, Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tower::{ServiceExt, make};
 use uuid::Uuid;
 
-use crate::agent::{self, Agent, Board, Shared};
-use crate::api::{self, Api};
+use crate::agent::{self, Board, Node, Shared};
+use crate::api::Api;
 use crate::backend::Backend;
-use crate::cluster::Cluster;
 use crate::counters::{Counters, Counting};
 use crate::data_dir::DataDir;
-use crate::faults::{Faults, Lost};
+use crate::faults::Faults;
 use crate::pki::{Authority, Pki};
+use crate::server::{self, Port, Server};
 use crate::store::Store;
 use crate::tls::Acceptor;
 use crate::{Error, NodeInfo, Options, Pace};
@@ -47,15 +42,12 @@ const FIRST_REPORTS: Duration = Duration::from_secs(10);
 /// [`Embedded::stop`] to end it in good order. Either way the next start on the same data directory goes on
 /// from there.
 pub struct Embedded {
-    address: SocketAddr,
     nodes: Vec<NodeInfo>,
     certificates: PathBuf,
     authority: Authority,
-    counting: Arc<Counting>,
-    faults: Faults,
     shared: Arc<Shared>,
     stop: CancellationToken,
-    server: Handle<SocketAddr>,
+    server: Arc<Server>,
     agents: JoinSet<()>,
     /// Whatever runs for ever.
     services: JoinSet<()>,
@@ -72,84 +64,50 @@ impl Embedded {
         let parts = spawn_blocking(move || Parts::prepare(data_dir, options)).await??;
         let Parts {
             options,
-            listener,
             nodes,
             authority,
             shared,
-            acceptor,
-            counting,
+            server,
         } = parts;
-        let address = listener.local_addr().map_err(|source| Error::Listen {
-            address: options.listen,
-            source,
-        })?;
-
-        let api = Api {
-            store: Arc::clone(&shared.store),
-            cluster: Arc::clone(&shared.cluster),
-            nodes: nodes.clone(),
-            eras: eras(&options.eras, &nodes),
-            writing: Mutex::new(()),
-        };
-        let faults = Faults::new(options.faults.clone());
-        let stop = CancellationToken::new();
-        let router = api::router(api, Arc::clone(&counting), faults.clone(), stop.clone());
-        // The server closes the connection of a service that fails.
-        let service = router
-            .into_service::<Incoming>()
-            .map_err(|never| match never {})
-            .map_result(|answer: Result<Response, io::Error>| {
-                answer.and_then(|response| match response.extensions().get::<Lost>() {
-                    None => Ok(response),
-                    Some(Lost) => Err(io::ErrorKind::ConnectionAborted.into()),
-                })
-            });
-        let handle = Handle::new();
-        let mut server = axum_server::from_tcp(listener)
-            .map_err(|source| Error::Listen { address, source })?
-            .acceptor(acceptor)
-            .http1_only()
-            .handle(handle.clone());
-        // Names are spelled as the control service spells them, for clients that take the spelling seriously.
-        server.http_builder().http1().title_case_headers(true);
+        server.start()?;
+        let server = Arc::new(server);
         let mut services = JoinSet::new();
-        services.spawn(async move {
-            if let Err(error) = server.serve(make::Shared::new(service)).await {
-                tracing::error!(%error, "The REST API has broken down");
-            }
-        });
+        services.spawn(server::follow_plan(
+            Arc::clone(&server),
+            Arc::clone(&shared.cluster),
+        ));
 
         let mut embedded = Self {
-            address,
             nodes,
             certificates: options.certificates,
             authority,
-            counting,
-            faults,
             shared,
-            stop,
-            server: handle,
+            stop: CancellationToken::new(),
+            server,
             agents: JoinSet::new(),
             services,
         };
-        embedded.start_agents(options.pace);
+        let expiry = options.node_expiry.unwrap_or_else(|| options.pace.node_expiry());
+        embedded.start_agents(options.pace, expiry);
         if options.pace == Pace::Instant && timeout(FIRST_REPORTS, embedded.wait_for_reports()).await.is_err()
         {
             tracing::warn!("Not every node has reported within {FIRST_REPORTS:?}; starting all the same");
         }
         tracing::info!(
-            "Flocker serves {} node(s) at https://{address}",
-            embedded.nodes.len()
+            "Flocker serves {} node(s) at https://{}",
+            embedded.nodes.len(),
+            embedded.address()
         );
         Ok(embedded)
     }
 
-    fn start_agents(&mut self, pace: Pace) {
+    fn start_agents(&mut self, pace: Pace, expiry: Duration) {
         let (store, cluster) = (&self.shared.store, &self.shared.cluster);
         let board = Arc::new(Board::new(store));
         for node in &self.nodes {
-            let agent = Agent::new(node.clone(), pace, Arc::clone(&self.shared), &board);
-            self.agents.spawn(agent.run(self.stop.clone()));
+            let (shared, board) = (Arc::clone(&self.shared), Arc::clone(&board));
+            let node = Node::new(node.clone(), pace, expiry, shared, board);
+            self.agents.spawn(node.run(self.stop.clone()));
         }
         self.services.spawn(agent::sweep_leases(Arc::clone(store)));
         if pace == Pace::Instant {
@@ -163,12 +121,14 @@ impl Embedded {
         ));
     }
 
-    /// Waits until every agent has looked at what is there.
+    /// Waits until every agent that runs has looked at what is there.
     async fn wait_for_reports(&self) {
         let mut news = self.shared.cluster.subscribe();
+        let is_expected = |node: &&NodeInfo| self.faults().read(|plan| plan.node(node.number)).agent_runs();
         while !self
             .nodes
             .iter()
+            .filter(is_expected)
             .all(|node| self.shared.cluster.has_reported(node.uuid))
         {
             if news.changed().await.is_err() {
@@ -179,7 +139,7 @@ impl Embedded {
 
     /// Returns the address the API listens on.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.server.address()
     }
 
     /// Returns the nodes, in the order of their numbers.
@@ -223,12 +183,19 @@ impl Embedded {
 
     /// Returns what has been asked of the API so far.
     pub fn counters(&self) -> Counters {
-        self.counting.snapshot()
+        self.server.counting.snapshot()
     }
 
     /// Returns the switches for what goes wrong on purpose.
     pub fn faults(&self) -> &Faults {
-        &self.faults
+        &self.shared.faults
+    }
+
+    /// Returns the eras (boot ids) that a node can be found by, by its number: those it has been given at the start,
+    /// or the one it has got when its machine started last.
+    pub fn eras(&self, number: usize) -> Vec<Uuid> {
+        let node = self.nodes.iter().find(|node| node.number == number);
+        node.map(|node| self.shared.eras(node.uuid)).unwrap_or_default()
     }
 
     /// Ends it in good order: what is published stays mounted, everything else is unmounted and detached.
@@ -237,7 +204,7 @@ impl Embedded {
     /// done; making a file system can take seconds.
     pub async fn stop(mut self) -> Result<(), Error> {
         self.stop.cancel();
-        self.server.graceful_shutdown(Some(LAST_REQUESTS));
+        self.server.finish(LAST_REQUESTS);
         while let Some(ended) = self.agents.join_next().await {
             ended?;
         }
@@ -259,27 +226,23 @@ impl Embedded {
 
 impl Drop for Embedded {
     fn drop(&mut self) {
-        self.stop.cancel();
-        // Tasks of the server that are not ours would keep serving their connections.
-        self.server.shutdown();
+        self.server.close();
     }
 }
 
 /// What has to be there before anything can run.
 struct Parts {
     options: Options,
-    listener: TcpListener,
     nodes: Vec<NodeInfo>,
     authority: Authority,
     shared: Arc<Shared>,
-    acceptor: Acceptor,
-    counting: Arc<Counting>,
+    server: Server,
 }
 
 impl Parts {
     /// Blocks.
     fn prepare(data_dir: Arc<DataDir>, options: Options) -> Result<Self, Error> {
-        let listener = listen(options.listen)?;
+        let port = Port::reserve(options.listen)?;
         let store = Arc::new(Store::open(Arc::clone(&data_dir), options.nodes)?);
         let nodes: Vec<_> = (1..=options.nodes)
             .zip(store.nodes())
@@ -303,16 +266,30 @@ impl Parts {
             source,
         })?;
         let backend = Arc::new(Backend::open(data_dir, options.capacity)?);
-        let shared = Arc::new(Shared::new(store, backend, Arc::new(Cluster::default())));
+        let faults = Faults::new(options.faults.clone(), options.nodes);
+        let eras = eras(&options.eras, &nodes);
+        let shared = Arc::new(Shared::new(store, backend, faults.clone(), eras));
         shared.adopt(&nodes);
+        let api = Api {
+            store: Arc::clone(&shared.store),
+            cluster: Arc::clone(&shared.cluster),
+            nodes: nodes.clone(),
+            writing: Mutex::new(()),
+        };
+        let server = Server {
+            port,
+            acceptor,
+            api: Arc::new(api),
+            counting,
+            faults,
+            running: std::sync::Mutex::default(),
+        };
         Ok(Self {
             options,
-            listener,
             nodes,
             authority: pki.authority,
             shared,
-            acceptor,
-            counting,
+            server,
         })
     }
 }
@@ -329,23 +306,12 @@ async fn claim(path: &Path) -> Result<Arc<DataDir>, Error> {
     }
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
-    let bound = TcpListener::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    bound.map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => Error::PortInUse { address },
-        _ => Error::Listen { address, source },
-    })
-}
-
-/// Returns the node of each era. The boot id of this machine can stand for one node only.
-fn eras(given: &BTreeMap<usize, Uuid>, nodes: &[NodeInfo]) -> BTreeMap<Uuid, Uuid> {
-    let numbered = nodes
-        .iter()
-        .filter_map(|node| Some((*given.get(&node.number)?, node.uuid)));
-    let mut eras: BTreeMap<_, _> = numbered.collect();
+/// Returns the eras of each node. The boot id of this machine can stand for one node only.
+fn eras(given: &BTreeMap<usize, Uuid>, nodes: &[NodeInfo]) -> BTreeMap<Uuid, Vec<Uuid>> {
+    let mut eras: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for node in nodes {
+        eras.insert(node.uuid, given.get(&node.number).copied().into_iter().collect());
+    }
     if let [node] = nodes {
         let boot_id = fs::read_to_string(BOOT_ID)
             .ok()
@@ -353,7 +319,7 @@ fn eras(given: &BTreeMap<usize, Uuid>, nodes: &[NodeInfo]) -> BTreeMap<Uuid, Uui
         if boot_id.is_none() {
             tracing::warn!("Cannot read {BOOT_ID}; this machine's node is not found by its era");
         }
-        eras.extend(boot_id.map(|boot_id| (boot_id, node.uuid)));
+        eras.entry(node.uuid).or_default().extend(boot_id);
     }
     eras
 }

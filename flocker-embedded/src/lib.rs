@@ -29,6 +29,7 @@ mod error;
 pub mod faults;
 mod options;
 pub mod pki;
+mod server;
 mod store;
 mod tls;
 

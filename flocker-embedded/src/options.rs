@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -34,6 +35,8 @@ pub struct Options {
     /// Eras (boot ids) that `by_era` knows, by node number, counted from 1. A single node also has this
     /// machine's boot id.
     pub eras: BTreeMap<usize, Uuid>,
+    /// How long a node stays listed that is silent. `None`: 120 s as on a real cluster, and less at a shortened pace.
+    pub node_expiry: Option<Duration>,
     /// What goes wrong on purpose from the start. Nothing does by default.
     pub faults: FaultPlan,
 }
@@ -51,6 +54,7 @@ impl Options {
             certificates: certificates.into(),
             certificate_profile: CertificateProfile::V1,
             eras: BTreeMap::new(),
+            node_expiry: None,
             faults: FaultPlan::default(),
         }
     }
@@ -76,6 +80,9 @@ impl Options {
         if eras.len() < self.eras.len() {
             return Err(Error::Options("the same era is given for two nodes".to_owned()));
         }
+        if self.pace == Pace::Shortened(0) {
+            return Err(Error::Options("delays cannot be divided by 0".to_owned()));
+        }
         Ok(())
     }
 }
@@ -85,9 +92,11 @@ impl Options {
 pub enum Pace {
     /// No waiting but for what has to be retried.
     Instant,
-    /// The delays of Flocker's own agents: a create is mounted after about five seconds and reported after
-    /// about fifteen.
+    /// The delays of Flocker's own agents: a create is mounted after about six seconds and reported after about
+    /// sixteen.
     Stock,
+    /// The same delays divided by a number: what takes long on a real cluster, in the same order and proportions.
+    Shortened(u32),
 }
 
 /// The X.509 version of all certificates.

@@ -6,6 +6,7 @@
 
 mod board;
 mod failures;
+mod node;
 mod pace;
 mod plan;
 mod round;
@@ -21,19 +22,22 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub(crate) use board::{Board, publish, sweep_leases, watch_mounts};
+pub(crate) use node::Node;
 pub(crate) use shared::Shared;
 
 use crate::backend::Seen;
+use crate::cluster::Connection;
 use crate::options::{NodeInfo, Pace};
 use crate::store::Snapshot;
 use failures::Failures;
 use plan::Plan;
 
 /// The agent of one node.
-pub(crate) struct Agent {
+struct Agent {
     node: NodeInfo,
     pace: Pace,
     shared: Arc<Shared>,
+    connection: Connection,
     /// The configuration as this agent was last told of it.
     configuration: watch::Receiver<Arc<Snapshot>>,
     mounts: watch::Receiver<()>,
@@ -41,19 +45,20 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    pub(crate) fn new(node: NodeInfo, pace: Pace, shared: Arc<Shared>, board: &Board) -> Self {
+    fn new(node: NodeInfo, pace: Pace, shared: Arc<Shared>, board: &Board, connection: Connection) -> Self {
         Self {
             failures: Failures::new(node.number),
             node,
             pace,
             shared,
+            connection,
             configuration: board.configuration(),
             mounts: board.mounts(),
         }
     }
 
     /// Converges until it is told to stop; then it finishes the steps it has begun.
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
+    async fn run(mut self, stop: CancellationToken) {
         if let Some(delay) = self.pace.batch() {
             // The time a real agent needs to connect.
             select! {
@@ -63,6 +68,12 @@ impl Agent {
         }
         let mut attempt = 0;
         while !stop.is_cancelled() {
+            if let Some(delay) = self.pace.look() {
+                select! {
+                    () = sleep(delay) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
             let configuration = Arc::clone(&self.configuration.borrow_and_update());
             self.mounts.mark_unchanged();
             let rest = match self.look(&configuration).await {
@@ -114,7 +125,7 @@ impl Agent {
     /// Waits until there may be work to do.
     async fn idle(&mut self, seen: &BTreeMap<Uuid, Seen>, waits_for_others: bool) {
         let period = if waits_for_others {
-            Some(pace::ELSEWHERE)
+            Some(self.pace.elsewhere())
         } else {
             self.pace.idle()
         };
@@ -127,7 +138,8 @@ impl Agent {
                 _ = self.configuration.changed() => {
                     let snapshot = Arc::clone(&self.configuration.borrow_and_update());
                     let plan = Plan::new(self.node.uuid, &snapshot.configuration, seen);
-                    if !plan.is_empty() || (fast && plan.waits_for_others) {
+                    let is_new_wait = plan.waits_for_others && !waits_for_others;
+                    if !plan.is_empty() || is_new_wait || (fast && plan.waits_for_others) {
                         return;
                     }
                 }

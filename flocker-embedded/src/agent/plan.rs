@@ -17,6 +17,8 @@ pub(super) enum Step {
     Mount(PathBuf),
     Unmount(PathBuf),
     Detach(PathBuf),
+    /// Detach what is attached to a machine that is off.
+    DetachFromDead,
     Destroy,
 }
 
@@ -92,7 +94,9 @@ enum Next {
 }
 
 fn next(wanted: Wanted, condition: &Condition) -> Next {
-    use Condition::{Attached, AttachedElsewhere, Detached, Mounted, Unformatted, Unregistered};
+    use Condition::{
+        Attached, AttachedElsewhere, AttachedToDead, Detached, Mounted, Unformatted, Unregistered,
+    };
 
     match (wanted, condition) {
         (Wanted::Mounted, Unregistered) => Next::Register,
@@ -100,14 +104,14 @@ fn next(wanted: Wanted, condition: &Condition) -> Next {
         (Wanted::Mounted, Unformatted(device)) => Next::Step(Step::Format(device.clone())),
         (Wanted::Mounted, Attached(device)) => Next::Step(Step::Mount(device.clone())),
         (Wanted::Mounted | Wanted::Deleted, AttachedElsewhere) => Next::Wait,
+        (Wanted::Mounted | Wanted::Deleted, AttachedToDead) => Next::Step(Step::DetachFromDead),
         (Wanted::Elsewhere | Wanted::Deleted, Mounted(device)) => Next::Step(Step::Unmount(device.clone())),
         (Wanted::Elsewhere | Wanted::Deleted, Attached(device) | Unformatted(device)) => {
             Next::Step(Step::Detach(device.clone()))
         }
         (Wanted::Deleted, Detached | Unregistered) => Next::Step(Step::Destroy),
-        (Wanted::Mounted, Mounted(_)) | (Wanted::Elsewhere, Detached | Unregistered | AttachedElsewhere) => {
-            Next::Nothing
-        }
+        (Wanted::Mounted, Mounted(_))
+        | (Wanted::Elsewhere, Detached | Unregistered | AttachedElsewhere | AttachedToDead) => Next::Nothing,
     }
 }
 
@@ -217,6 +221,16 @@ mod tests {
             next_of(&others, &Condition::Mounted(device())),
             Next::Step(Step::Unmount(device()))
         );
+    }
+
+    #[test]
+    fn a_dataset_of_a_machine_that_is_off_is_detached_by_the_node_that_wants_it() {
+        let dead = Condition::AttachedToDead;
+        for deleted in [false, true] {
+            let step = Next::Step(Step::DetachFromDead);
+            assert_eq!(next_of(&configured(HERE, deleted), &dead), step);
+            assert_eq!(next_of(&configured(THERE, deleted), &dead), Next::Nothing);
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub(super) enum Done {
     Mounted,
     Unmounted,
     Detached,
+    DetachedFromDead,
     Destroyed,
 }
 
@@ -42,6 +43,7 @@ impl fmt::Display for Done {
             Self::Mounted => "Mounted",
             Self::Unmounted => "Unmounted",
             Self::Detached => "Detached",
+            Self::DetachedFromDead => "Detached from a machine that is off",
             Self::Destroyed => "Destroyed the volume of",
         })
     }
@@ -56,12 +58,12 @@ impl Agent {
             let attachments = shared.store.attachments();
             shared
                 .backend
-                .discover(&node, &snapshot.configuration, &attachments)
+                .discover(&node, &snapshot.configuration, &attachments, &shared.dead())
         })
         .await?;
         self.shared
             .cluster
-            .report(self.node.uuid, report(&self.node, &seen));
+            .report(&self.connection, report(&self.node, &seen));
         Ok(seen)
     }
 
@@ -161,6 +163,7 @@ async fn carry_out(shared: &Shared, node: NodeInfo, dataset: Uuid, step: Step) -
         Step::Mount(device) => mount(dataset, &device, &node).map(|()| Done::Mounted),
         Step::Unmount(device) => unmount(&device).map(|()| Done::Unmounted),
         Step::Detach(device) => backend.detach(dataset, &device).map(|()| Done::Detached),
+        Step::DetachFromDead => backend.detach_from_dead(dataset).map(|()| Done::DetachedFromDead),
         Step::Destroy => backend.destroy(dataset).map(|()| Done::Destroyed),
     };
     blocking(work).await
@@ -194,7 +197,7 @@ fn report(node: &NodeInfo, seen: &BTreeMap<Uuid, Seen>) -> Report {
             Condition::Detached | Condition::Attached(_) | Condition::Unformatted(_) => {
                 report.unmounted.insert(*dataset, seen.size);
             }
-            Condition::Unregistered | Condition::AttachedElsewhere => {}
+            Condition::Unregistered | Condition::AttachedElsewhere | Condition::AttachedToDead => {}
         }
         if let Some(device) = seen.condition.device() {
             report.devices.insert(*dataset, device.to_owned());

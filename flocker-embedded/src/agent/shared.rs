@@ -1,6 +1,7 @@
 //! What all agents share, and what happens before the first of them begins and after the last has ended.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 
 use tokio::sync::{AcquireError, Mutex, Semaphore, SemaphorePermit};
 use uuid::Uuid;
@@ -9,6 +10,7 @@ use super::failures::chain;
 use super::plan::Step;
 use crate::backend::{Backend, Released, StepError};
 use crate::cluster::Cluster;
+use crate::faults::Faults;
 use crate::options::NodeInfo;
 use crate::store::Store;
 
@@ -22,18 +24,38 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<Store>,
     pub(crate) backend: Arc<Backend>,
     pub(crate) cluster: Arc<Cluster>,
+    pub(crate) faults: Faults,
+    /// The machines that are off, and the eras of the others, by their node.
+    machines: StdMutex<Machines>,
     /// Held from looking to having reported, so that no report is older than the one it replaces.
     pub(super) looking: Mutex<()>,
     formatters: Semaphore,
     workers: Semaphore,
 }
 
+#[derive(Debug, Default)]
+struct Machines {
+    off: BTreeSet<Uuid>,
+    eras: BTreeMap<Uuid, Vec<Uuid>>,
+}
+
 impl Shared {
-    pub(crate) fn new(store: Arc<Store>, backend: Arc<Backend>, cluster: Arc<Cluster>) -> Self {
+    /// `eras` are those that each node has at the start.
+    pub(crate) fn new(
+        store: Arc<Store>,
+        backend: Arc<Backend>,
+        faults: Faults,
+        eras: BTreeMap<Uuid, Vec<Uuid>>,
+    ) -> Self {
         Self {
             store,
             backend,
-            cluster,
+            cluster: Arc::new(Cluster::new()),
+            faults,
+            machines: StdMutex::new(Machines {
+                off: BTreeSet::new(),
+                eras,
+            }),
             looking: Mutex::new(()),
             formatters: Semaphore::new(FORMATTERS),
             workers: Semaphore::new(WORKERS),
@@ -48,6 +70,64 @@ impl Shared {
             &self.workers
         };
         semaphore.acquire().await
+    }
+
+    /// Returns the eras that a node has.
+    pub(crate) fn eras(&self, node: Uuid) -> Vec<Uuid> {
+        self.machines().eras.get(&node).cloned().unwrap_or_default()
+    }
+
+    /// Returns the nodes whose machine is known to be off.
+    pub(super) fn dead(&self) -> BTreeSet<Uuid> {
+        if self.faults.read(|plan| plan.dead_nodes_known) {
+            self.machines().off.clone()
+        } else {
+            BTreeSet::new()
+        }
+    }
+
+    /// Switches the machine of a node off without notice. Blocks.
+    pub(super) fn cut_power(&self, node: &NodeInfo) {
+        let outcomes = self.backend.cut_power(node, &self.store.attachments());
+        for (dataset, outcome) in outcomes {
+            if let Err(error) = outcome {
+                tracing::warn!(
+                    dataset.id = %dataset,
+                    "The machine of node {} is off, but its dataset {dataset} is not free for other nodes: {}",
+                    node.number,
+                    chain(&error)
+                );
+            }
+        }
+        self.machines().off.insert(node.uuid);
+        tracing::info!("The machine of node {} is off", node.number);
+    }
+
+    /// Switches the machine of a node on. Blocks.
+    pub(super) fn boot(&self, node: &NodeInfo, era: Uuid) {
+        let mut machines = self.machines();
+        machines.off.remove(&node.uuid);
+        machines.eras.insert(node.uuid, vec![era]);
+        drop(machines);
+        let outcomes = self.backend.boot(node, &self.store.attachments());
+        for (dataset, outcome) in outcomes {
+            if let Err(error) = outcome {
+                tracing::warn!(
+                    dataset.id = %dataset,
+                    "The machine of node {} has started, but its dataset {dataset} got no new loop device: {}",
+                    node.number,
+                    chain(&error)
+                );
+            }
+        }
+        tracing::info!(
+            "The machine of node {} has started; its era is {era}",
+            node.number
+        );
+    }
+
+    fn machines(&self) -> MutexGuard<'_, Machines> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives loop devices that have a backing file of ours, but no record of their node, to a node. Blocks.
@@ -70,9 +150,12 @@ impl Shared {
     /// Unmounts and detaches what nobody uses on a node, and returns what the kernel is still to free. Blocks.
     pub(crate) fn release(&self, node: &NodeInfo) -> Vec<Uuid> {
         let snapshot = self.store.snapshot();
-        let seen = self
-            .backend
-            .discover(node, &snapshot.configuration, &self.store.attachments());
+        let seen = self.backend.discover(
+            node,
+            &snapshot.configuration,
+            &self.store.attachments(),
+            &self.dead(),
+        );
         let outcomes = match seen.and_then(|seen| self.backend.release(&seen)) {
             Ok(outcomes) => outcomes,
             Err(error) => {

@@ -8,7 +8,6 @@ mod reply;
 mod schema;
 mod state;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -20,7 +19,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::cluster::Cluster;
 use crate::counters::{Counting, RequestKey};
@@ -36,8 +34,6 @@ pub(crate) struct Api {
     pub(crate) store: Arc<Store>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) nodes: Vec<NodeInfo>,
-    /// The node of each era, known from the moment the node first reports.
-    pub(crate) eras: BTreeMap<Uuid, Uuid>,
     /// Held while a change is written, so that those who wait for their turn do not each block a thread.
     pub(crate) writing: Mutex<()>,
 }
@@ -45,7 +41,12 @@ pub(crate) struct Api {
 /// Returns the routes, with every request counted and met by the faults that are switched on.
 ///
 /// A request that a fault holds is dropped at `end`.
-pub(crate) fn router(api: Api, counting: Arc<Counting>, faults: Faults, end: CancellationToken) -> Router {
+pub(crate) fn router(
+    api: Arc<Api>,
+    counting: Arc<Counting>,
+    faults: Faults,
+    end: CancellationToken,
+) -> Router {
     let datasets = get(datasets::list).post(datasets::create);
     let dataset = post(datasets::relocate).delete(datasets::delete);
     let leases = get(leases::list).post(leases::acquire);
@@ -85,7 +86,7 @@ pub(crate) fn router(api: Api, counting: Arc<Counting>, faults: Faults, end: Can
         .layer(middleware::from_fn(move |request, next| {
             count(counting.clone(), request, next)
         }))
-        .with_state(Arc::new(api))
+        .with_state(api)
 }
 
 /// Adds what the control service answers to HEAD on every route that has GET: 400.

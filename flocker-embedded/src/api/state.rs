@@ -76,7 +76,7 @@ pub(super) async fn node_by_era(State(api): State<Arc<Api>>, Path(era): Path<Str
     let Ok(era) = Uuid::parse_str(&era) else {
         return Refusal::Bug.into_response();
     };
-    match api.eras.get(&era).filter(|node| api.cluster.has_reported(**node)) {
+    match api.cluster.node_of_era(era) {
         Some(node) => with_json(StatusCode::OK, &json!({"uuid": node})),
         None => Refusal::NoSuchEra.into_response(),
     }

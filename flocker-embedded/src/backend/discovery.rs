@@ -1,6 +1,6 @@
 //! What an agent sees of each dataset, read from the kernel's own tables every time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
@@ -28,6 +28,8 @@ pub(crate) enum Condition {
     Detached,
     /// Attached to another node, or by somebody unknown.
     AttachedElsewhere,
+    /// Attached to a machine that is known to be off.
+    AttachedToDead,
     /// Attached here; the device has no file system.
     Unformatted(PathBuf),
     /// Attached here, with a file system that is not mounted where it belongs: by the device's name.
@@ -41,25 +43,28 @@ impl Condition {
     pub(crate) fn device(&self) -> Option<&Path> {
         match self {
             Self::Unformatted(device) | Self::Attached(device) | Self::Mounted(device) => Some(device),
-            Self::Unregistered | Self::Detached | Self::AttachedElsewhere => None,
+            Self::Unregistered | Self::Detached | Self::AttachedElsewhere | Self::AttachedToDead => None,
         }
     }
 }
 
 impl Backend {
-    /// Returns what the agent of `node` sees. `attachments` says which node a loop device belongs to.
+    /// Returns what the agent of `node` sees. `attachments` says which node a loop device belongs to, and `dead` which
+    /// nodes are known to be dead.
     pub(crate) fn discover(
         &self,
         node: &NodeInfo,
         configuration: &Configuration,
         attachments: &BTreeMap<Uuid, Uuid>,
+        dead: &BTreeSet<Uuid>,
     ) -> Result<BTreeMap<Uuid, Seen>, StepError> {
         let devices = self.devices().clone();
         let table = MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)))?;
         let mount_points = table.by_device();
         let mut seen = BTreeMap::new();
         for (dataset, size) in self.volumes.sizes() {
-            let belongs_here = attachments.get(&dataset) == Some(&node.uuid);
+            let owner = attachments.get(&dataset);
+            let belongs_here = owner == Some(&node.uuid);
             let device = devices.get(&dataset);
             let mount_point = device.and_then(|device| mount_points.get(device.as_path()));
             let condition = match device {
@@ -70,8 +75,16 @@ impl Backend {
                 Some(device) if mount_point.is_some() || self.is_attached(dataset, device)? => {
                     self.attached_condition(dataset, device, belongs_here)
                 }
+                // What a machine that is off had attached is still its own.
+                _ if self.held().contains_key(&dataset) => Condition::AttachedElsewhere,
                 _ if configuration.registered.contains(&dataset) => Condition::Detached,
                 _ => Condition::Unregistered,
+            };
+            let condition = match condition {
+                Condition::AttachedElsewhere if owner.is_some_and(|owner| dead.contains(owner)) => {
+                    Condition::AttachedToDead
+                }
+                condition => condition,
             };
             seen.insert(dataset, Seen { size, condition });
         }

@@ -17,7 +17,11 @@ pub(super) const BLOCK_DEVICES: &str = "/sys/block";
 const LOOP_SET_FD: libc::Ioctl = 0x4C00;
 const LOOP_CLR_FD: libc::Ioctl = 0x4C01;
 const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
+const LOOP_CTL_ADD: libc::Ioctl = 0x4C80;
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
+
+/// Asks for a device with the next number that has never been used.
+const NEXT_NUMBER: RawFd = -1;
 
 /// How often another free device is asked for when somebody else was quicker to take the last one.
 const FREE_DEVICE_ATTEMPTS: usize = 64;
@@ -77,31 +81,61 @@ pub(super) fn has_file(device: &Path, file: &Path) -> io::Result<bool> {
 pub(super) fn attach(file: &File) -> io::Result<PathBuf> {
     let control = OpenOptions::new().read(true).write(true).open(LOOP_CONTROL)?;
     for _ in 0..FREE_DEVICE_ATTEMPTS {
-        let number = ioctl(&control, LOOP_CTL_GET_FREE, 0)?;
-        let path = PathBuf::from(format!("/dev/loop{number}"));
-        let device = OpenOptions::new().read(true).write(true).open(&path)?;
-        match ioctl(&device, LOOP_SET_FD, file.as_raw_fd()) {
-            Ok(_) => {
-                // A file must never be attached twice, and this list alone tells which ones are. Where something
-                // hides it, nothing may stay attached.
-                if backing_file(&path)?.is_some() {
-                    return Ok(path);
-                }
-                ioctl(&device, LOOP_CLR_FD, 0)?;
-                return Err(io::Error::other(format!(
-                    "{BLOCK_DEVICES} does not show what {} is attached to, although it has just been attached; make \
-                     sysfs visible to this process",
-                    path.display()
-                )));
-            }
-            // Somebody else took it in between.
-            Err(error) if is(&error, Errno::BUSY) => {}
-            Err(error) => return Err(error),
+        let device = device_path(ioctl(&control, LOOP_CTL_GET_FREE, 0)?);
+        if attach_to(&device, file)? {
+            return Ok(device);
         }
     }
     Err(io::Error::other(
         "other processes took every free loop device that was found",
     ))
+}
+
+/// Attaches a file to any free device but one, as a machine does that numbers its devices anew.
+pub(super) fn attach_to_another(file: &File, former: &Path) -> io::Result<PathBuf> {
+    for entry in fs::read_dir(BLOCK_DEVICES)? {
+        let name = entry?.file_name();
+        let device = Path::new("/dev").join(&name);
+        let is_candidate = name.as_bytes().starts_with(b"loop") && device != former && device.exists();
+        if is_candidate && backing_file(&device)?.is_none() && attach_to(&device, file)? {
+            return Ok(device);
+        }
+    }
+    let control = OpenOptions::new().read(true).write(true).open(LOOP_CONTROL)?;
+    let device = device_path(ioctl(&control, LOOP_CTL_ADD, NEXT_NUMBER)?);
+    if attach_to(&device, file)? {
+        Ok(device)
+    } else {
+        Err(io::Error::other(format!(
+            "another process took {}, which had just been made",
+            device.display()
+        )))
+    }
+}
+
+fn device_path(number: libc::c_int) -> PathBuf {
+    PathBuf::from(format!("/dev/loop{number}"))
+}
+
+/// Attaches a file to a device; says no if somebody else has taken the device.
+fn attach_to(path: &Path, file: &File) -> io::Result<bool> {
+    let device = OpenOptions::new().read(true).write(true).open(path)?;
+    match ioctl(&device, LOOP_SET_FD, file.as_raw_fd()) {
+        Ok(_) => {}
+        Err(error) if is(&error, Errno::BUSY) => return Ok(false),
+        Err(error) => return Err(error),
+    }
+    // A file must never be attached twice, and this list alone tells which ones are. Where something hides it,
+    // nothing may stay attached.
+    if backing_file(path)?.is_some() {
+        return Ok(true);
+    }
+    ioctl(&device, LOOP_CLR_FD, 0)?;
+    Err(io::Error::other(format!(
+        "{BLOCK_DEVICES} does not show what {} is attached to, although it has just been attached; make sysfs visible \
+         to this process",
+        path.display()
+    )))
 }
 
 /// Asks the kernel to free a device. It does so at once, or when the last mount and opener are gone.
@@ -206,6 +240,23 @@ mod tests {
             .unwrap();
         let device = attach(&backing).unwrap();
         (file, device)
+    }
+
+    #[test]
+    fn a_file_gets_another_device_than_before() {
+        let (file, former) = attached();
+        clear(&former).unwrap();
+        wait_until_free(&former, file.path());
+        let backing = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(file.path())
+            .unwrap();
+        let device = attach_to_another(&backing, &former).unwrap();
+        assert_ne!(device, former);
+        assert!(has_file(&device, file.path()).unwrap());
+        clear(&device).unwrap();
+        wait_until_free(&device, file.path());
     }
 
     /// Other processes look at all devices too, and while they do a device is not freed.

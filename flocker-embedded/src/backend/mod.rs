@@ -4,6 +4,7 @@ mod discovery;
 mod loop_device;
 mod mount_table;
 mod mounting;
+mod power;
 mod program;
 mod volumes;
 
@@ -21,7 +22,7 @@ pub(crate) use mounting::{mount, unmount};
 
 use crate::Error;
 use crate::data_dir::DataDir;
-use loop_device::{BLOCK_DEVICES, LOOP_CONTROL, Survey, attach, clear, has_file};
+use loop_device::{BLOCK_DEVICES, LOOP_CONTROL, Survey, attach};
 use mount_table::MountTable;
 use mounting::unmount_from;
 use program::Programs;
@@ -101,6 +102,8 @@ pub(crate) struct Backend {
     programs: Programs,
     /// The loop device of every dataset that has one, or had one when it was last looked at.
     devices: Mutex<BTreeMap<Uuid, PathBuf>>,
+    /// What machines that are off had attached, and the loop device it had: no other node gets it.
+    held: Mutex<BTreeMap<Uuid, PathBuf>>,
     /// Held from looking whether a backing file is attached until it is.
     attaching: Mutex<()>,
     /// Datasets that are known to have a file system.
@@ -138,6 +141,7 @@ impl Backend {
             volumes,
             programs,
             devices: Mutex::new(devices),
+            held: Mutex::default(),
             attaching: Mutex::new(()),
             formatted: Mutex::default(),
             _data_dir: data_dir,
@@ -177,12 +181,21 @@ impl Backend {
 
     /// Fails if any loop device at all has the backing file of a dataset.
     fn check_free(&self, dataset: Uuid, survey: &Survey) -> Result<(), StepError> {
+        match self.attached_device(dataset, survey)? {
+            Some(device) => Err(StepError::AttachedByOthers(device)),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the loop device that has the backing file of a dataset, whoever attached it.
+    fn attached_device(&self, dataset: Uuid, survey: &Survey) -> Result<Option<PathBuf>, StepError> {
         let path = self.volumes.path(dataset);
-        let Some(device) = survey.device_of(&path).map_err(StepError::io("examine", &path))? else {
-            return Ok(());
-        };
-        self.devices().insert(dataset, device.to_owned());
-        Err(StepError::AttachedByOthers(device.to_owned()))
+        let device = survey.device_of(&path).map_err(StepError::io("examine", &path))?;
+        let device = device.map(Path::to_owned);
+        if let Some(device) = &device {
+            self.devices().insert(dataset, device.clone());
+        }
+        Ok(device)
     }
 
     fn attach_free(&self, dataset: Uuid) -> Result<(), StepError> {
@@ -199,13 +212,7 @@ impl Backend {
     pub(crate) fn detach(&self, dataset: Uuid, device: &Path) -> Result<(), StepError> {
         // A survey at the same time has every device open for a moment, which would keep this one.
         let _attaching = self.attaching.lock().unwrap_or_else(PoisonError::into_inner);
-        clear(device).map_err(StepError::io("detach", device))?;
-        let path = self.volumes.path(dataset);
-        if has_file(device, &path).map_err(StepError::io("examine", device))? {
-            return Err(StepError::StillAttached(device.to_owned()));
-        }
-        self.devices().remove(&dataset);
-        Ok(())
+        self.clear_device(dataset, device)
     }
 
     /// Makes a file system, unless there is one.

@@ -49,6 +49,14 @@ impl MountTable {
             .map(|line| line.mount_point.as_path())
     }
 
+    /// Returns the number of mounts that lie one over the other at a mount point.
+    pub(super) fn count_at(&self, mount_point: &Path) -> usize {
+        self.0
+            .iter()
+            .filter(|line| line.mount_point == mount_point)
+            .count()
+    }
+
     /// Returns the mount points of the devices that are mounted more than once, under whatever name.
     pub(super) fn of_shared_devices(&self) -> HashSet<&Path> {
         let mut mounts: HashMap<&str, usize> = HashMap::new();
@@ -128,6 +136,8 @@ mod tests {
             Some(&Path::new("/pods/two"))
         );
         assert_eq!(table.mount_point(Path::new("/dev/loop5")), None);
+        assert_eq!(table.count_at(Path::new("/pods/two")), 1);
+        assert_eq!(table.count_at(Path::new("/pods")), 0);
     }
 
     #[test]

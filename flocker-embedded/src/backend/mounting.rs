@@ -45,6 +45,17 @@ pub(super) fn unmount_from(mount_point: &Path) -> Result<(), StepError> {
     }
 }
 
+/// Removes all mounts of a mount point: what somebody uses goes out of sight, and ends with its last user.
+pub(super) fn unmount_all_from(mount_point: &Path) -> Result<(), StepError> {
+    let read = || MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)));
+    for _ in 0..read()?.count_at(mount_point) {
+        let flags = UnmountFlags::NOFOLLOW | UnmountFlags::DETACH;
+        rustix::mount::unmount(mount_point, flags)
+            .map_err(|errno| StepError::io("unmount", mount_point)(errno.into()))?;
+    }
+    Ok(())
+}
+
 /// Does what the agent does to a file system whose root holds nothing but `lost+found`.
 fn open_to_everybody(root: &Path) -> io::Result<()> {
     let names: Vec<_> = fs::read_dir(root)?

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{Effect, FaultPlan, RequestFault};
+use super::{ControlFault, Effect, FaultPlan, NodeFault, RequestFault};
 
 /// Switches what goes wrong, while Flocker runs; clones switch the same Flocker.
 #[derive(Clone, Debug)]
@@ -20,6 +20,10 @@ struct State {
     rules: BTreeMap<String, Rule>,
     /// How many rules there have been.
     known: u64,
+    /// What each node has been made to be.
+    nodes: BTreeMap<usize, NodeFault>,
+    /// What the control service has been made to be.
+    control: ControlFault,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +45,15 @@ pub(super) struct Met {
 }
 
 impl State {
+    fn is_in_force(&self) -> bool {
+        let plan = &self.plan;
+        self.control == plan.control()
+            && self
+                .nodes
+                .iter()
+                .all(|(number, node)| *node == plan.node(*number))
+    }
+
     fn replace(&mut self, plan: FaultPlan) {
         let before = std::mem::take(&mut self.rules);
         for rule in &plan.requests {
@@ -59,8 +72,11 @@ impl State {
 }
 
 impl Faults {
-    pub(crate) fn new(plan: FaultPlan) -> Self {
-        let mut state = State::default();
+    pub(crate) fn new(plan: FaultPlan, nodes: usize) -> Self {
+        let mut state = State {
+            nodes: (1..=nodes).map(|number| (number, NodeFault::default())).collect(),
+            ..State::default()
+        };
         state.replace(plan);
         Self {
             state: Arc::new(watch::Sender::new(state)),
@@ -96,6 +112,12 @@ impl Faults {
         self.change(|plan| plan.requests.retain(|rule| rule.name != name));
     }
 
+    /// Waits until nodes and control service are as the plan has them: what is to be stopped or off is, what is to
+    /// start has started, though no agent need have reported yet.
+    pub async fn until_in_force(&self) {
+        self.state.subscribe().wait_for(State::is_in_force).await.ok();
+    }
+
     /// Makes everything right again.
     pub fn clear(&self) {
         self.set(FaultPlan::default());
@@ -112,6 +134,34 @@ impl Faults {
         let met = |state: &State| state.rules.get(name).is_some_and(|rule| rule.met >= times);
         // The sender is this handle's own, so it cannot be gone.
         self.state.subscribe().wait_for(met).await.ok();
+    }
+
+    /// Waits until the plan is such.
+    pub(crate) async fn until(&self, is_such: impl Fn(&FaultPlan) -> bool) {
+        self.state
+            .subscribe()
+            .wait_for(|state| is_such(&state.plan))
+            .await
+            .ok();
+    }
+
+    /// Reads the plan.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&FaultPlan) -> T) -> T {
+        read(&self.state.borrow().plan)
+    }
+
+    /// Takes note that a node is as the plan had it.
+    pub(crate) fn node_is(&self, number: usize, fault: NodeFault) {
+        self.state.send_if_modified(|state| {
+            let before = state.nodes.insert(number, fault.clone());
+            before != Some(fault)
+        });
+    }
+
+    /// Takes note that the control service is as the plan had it.
+    pub(crate) fn control_is(&self, fault: ControlFault) {
+        self.state
+            .send_if_modified(|state| std::mem::replace(&mut state.control, fault) != fault);
     }
 
     /// Tells whether there are any rules for requests. Most of the time there are none.
@@ -178,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_rule_applies_after_as_many_requests_and_as_often_as_it_says() {
-        let faults = Faults::new(FaultPlan::default());
+        let faults = Faults::new(FaultPlan::default(), 1);
         assert_eq!(effects(&faults, 1), [None]);
         faults.add(RequestFault {
             after: 1,
@@ -190,12 +240,12 @@ mod tests {
 
     #[test]
     fn a_rule_that_stays_keeps_its_counts_and_a_new_one_starts() {
-        let faults = Faults::new(FaultPlan::default());
+        let faults = Faults::new(FaultPlan::default(), 1);
         faults.add(RequestFault::new("lost", Effect::LoseRequest).once());
         assert_eq!(effects(&faults, 2), [Some(Effect::LoseRequest), None]);
         faults.change(|plan| {
             plan.requests
-                .push(RequestFault::new("other", Effect::LoseReply).once())
+                .push(RequestFault::new("other", Effect::LoseReply).once());
         });
         assert_eq!(effects(&faults, 2), [Some(Effect::LoseReply), None]);
         faults.remove("lost");
@@ -206,7 +256,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_rule_has_gone_also_when_another_one_has_got_its_name() {
-        let faults = Faults::new(FaultPlan::default());
+        let faults = Faults::new(FaultPlan::default(), 1);
         faults.add(RequestFault::new("held", Effect::HoldReply));
         let met = faults.meet(|_| true).unwrap();
         faults.remove("held");

@@ -4,13 +4,17 @@
 //! default, and nothing here costs anything then.
 
 mod control;
+mod nodes;
 mod requests;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
 pub use control::Faults;
+pub(crate) use nodes::ControlFault;
+pub use nodes::{AgentState, MachineState, NodeFault};
 pub(crate) use requests::{Lost, inject};
 
 /// What is wrong.
@@ -19,6 +23,19 @@ pub(crate) use requests::{Lost, inject};
 pub struct FaultPlan {
     /// What is wrong with requests. The first rule that applies to a request decides.
     pub requests: Vec<RequestFault>,
+    /// What is wrong with nodes, by their number, counted from 1.
+    pub nodes: BTreeMap<usize, NodeFault>,
+    /// Whether the control service is dead: connections are closed and new ones refused.
+    pub control_stopped: bool,
+    /// Counting it up restarts the control service: connections are closed, and nodes and state are empty until the
+    /// agents report again.
+    pub control_restarts: u32,
+    /// How long the agents take to connect again after the control service has started: up to 30 s on a real cluster.
+    #[serde(deserialize_with = "milliseconds")]
+    pub reconnect_after: Duration,
+    /// Whether the backend knows machines that are off, as those of AWS and `OpenStack` do: then a node that wants a
+    /// dataset detaches it from one. An agent that is dead on a machine that is on keeps its datasets in any case.
+    pub dead_nodes_known: bool,
 }
 
 /// A rule for requests.

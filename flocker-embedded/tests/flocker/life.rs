@@ -1,14 +1,15 @@
 //! The life of datasets: made, mounted, moved, deleted, and what holds them back.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
 
 use flocker_embedded::{Options, Pace};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use serde_json::json;
 
-use crate::support::{Cluster, SIZE, eventually, for_a_while, isolated, loop_devices, mount_points, options};
+use crate::support::{
+    Cluster, SIZE, alias, eventually, for_a_while, isolated, loop_devices, mount_points, options,
+};
 
 #[test]
 fn a_new_dataset_is_an_empty_ext4_that_everybody_may_write_to() {
@@ -294,24 +295,4 @@ fn many_datasets_converge_together() {
             12
         );
     });
-}
-
-/// Mounts the device of a mount once more, under the name of a device node made for it.
-fn alias(mounted: &Path, directory: &Path) -> std::path::PathBuf {
-    use rustix::fs::{FileType, Mode, mknodat};
-    use rustix::mount::{MountFlags, mount};
-
-    let (node, target) = (directory.join("node"), directory.join("alias"));
-    let device = fs::metadata(mounted).unwrap().dev();
-    mknodat(
-        rustix::fs::CWD,
-        &node,
-        FileType::BlockDevice,
-        Mode::RUSR | Mode::WUSR,
-        device,
-    )
-    .unwrap();
-    fs::create_dir(&target).unwrap();
-    mount(&node, &target, "ext4", MountFlags::empty(), None).unwrap();
-    target
 }

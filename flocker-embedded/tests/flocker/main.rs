@@ -6,5 +6,6 @@ mod access;
 mod api;
 mod faults;
 mod life;
+mod nodes;
 mod restart;
 mod support;

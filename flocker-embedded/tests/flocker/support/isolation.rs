@@ -2,12 +2,14 @@
 //! none of them.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use rustix::thread::UnshareFlags;
 
 /// Runs a test with a directory of its own, in a mount namespace of its own whose mounts are shared as on
@@ -89,4 +91,14 @@ pub(crate) fn loop_devices(directory: &Path) -> Vec<(PathBuf, PathBuf)> {
         }
     }
     devices
+}
+
+/// Mounts the device of a mount once more, under the name of a device node made for it.
+pub(crate) fn alias(mounted: &Path, directory: &Path) -> PathBuf {
+    let (node, target) = (directory.join("node"), directory.join("alias"));
+    let device = fs::metadata(mounted).unwrap().dev();
+    mknodat(CWD, &node, FileType::BlockDevice, Mode::RUSR | Mode::WUSR, device).unwrap();
+    fs::create_dir(&target).unwrap();
+    mount(&node, &target, "ext4", MountFlags::empty(), None).unwrap();
+    target
 }

@@ -6,13 +6,14 @@ mod isolation;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use flocker_embedded::faults::NodeFault;
 use flocker_embedded::{Embedded, NodeInfo, Options};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 pub(crate) use client::{Answer, Client};
-pub(crate) use isolation::{isolated, loop_devices, mount_points};
+pub(crate) use isolation::{alias, isolated, loop_devices, mount_points};
 
 /// The least size of a dataset: 64 MiB.
 pub(crate) const SIZE: u64 = 64 << 20;
@@ -81,6 +82,35 @@ impl Cluster {
     pub(crate) async fn delete(&self, dataset: Uuid) {
         let path = format!("/v1/configuration/datasets/{dataset}");
         assert_eq!(self.client.delete(&path).await.status, 200);
+    }
+
+    /// The numbers of the nodes that are listed.
+    pub(crate) async fn listed(&self) -> Vec<usize> {
+        let list = self.client.get("/v1/state/nodes").await.json();
+        let uuids: Vec<_> = list
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|node| node["uuid"].clone())
+            .collect();
+        let nodes = self.flocker.nodes().iter();
+        nodes
+            .filter(|node| uuids.contains(&json!(node.uuid)))
+            .map(|node| node.number)
+            .collect()
+    }
+
+    /// The node that an era leads to.
+    pub(crate) async fn node_of_era(&self, era: Uuid) -> Option<Uuid> {
+        let answer = self.client.get(&format!("/v1/state/nodes/by_era/{era}")).await;
+        (answer.status == 200).then(|| answer.json()["uuid"].as_str().unwrap().parse().unwrap())
+    }
+
+    /// Changes what is wrong with a node, and waits until it is so.
+    pub(crate) async fn change_node(&self, number: usize, change: impl FnOnce(&mut NodeFault)) {
+        let faults = self.flocker.faults();
+        faults.change(|plan| change(plan.nodes.entry(number).or_default()));
+        faults.until_in_force().await;
     }
 
     pub(crate) async fn lease(&self, dataset: Uuid, number: usize) -> Answer {

@@ -1,0 +1,167 @@
+//! One node: a machine that can be switched off and on, and the agent that runs on it as long as it may.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::select;
+use tokio::task::spawn_blocking;
+use tokio::time::{Duration, Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Agent, Board, Shared};
+use crate::cluster::{Connection, Control};
+use crate::faults::{MachineState, NodeFault};
+use crate::options::{NodeInfo, Pace};
+
+/// A node, with all that becomes of it.
+pub(crate) struct Node {
+    info: NodeInfo,
+    pace: Pace,
+    /// How long it stays listed once it is silent.
+    expiry: Duration,
+    shared: Arc<Shared>,
+    board: Arc<Board>,
+    is_on: bool,
+    /// The count of its reboots that it has lived up to.
+    reboots: u32,
+    silent_since: Instant,
+}
+
+impl Node {
+    pub(crate) fn new(
+        info: NodeInfo,
+        pace: Pace,
+        expiry: Duration,
+        shared: Arc<Shared>,
+        board: Arc<Board>,
+    ) -> Self {
+        Self {
+            reboots: shared.faults.read(|plan| plan.node(info.number).reboots),
+            info,
+            pace,
+            expiry,
+            shared,
+            board,
+            is_on: true,
+            silent_since: Instant::now(),
+        }
+    }
+
+    /// Is what the plan of faults wants it to be until it is told to stop. Then its agent finishes the steps it has
+    /// begun.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let shared = Arc::clone(&self.shared);
+        let number = self.info.number;
+        let mut control = shared.cluster.control();
+        while !stop.is_cancelled() {
+            let service = *control.borrow_and_update();
+            let wanted = shared.faults.read(|plan| plan.of_node(number));
+            let (fault, reconnect_after) = &wanted;
+            self.switch(fault).await;
+            shared.faults.node_is(number, fault.clone());
+            let change = async {
+                select! {
+                    () = shared.faults.until(|plan| plan.of_node(number) != wanted) => {}
+                    // The sender is part of what is shared, so it cannot be gone.
+                    _ = control.changed() => {}
+                }
+            };
+            let connects = connection_time(fault, service, *reconnect_after);
+            if connects.is_some_and(|time| time <= Instant::now()) {
+                self.run_agent(service.run, change, &stop).await;
+            } else {
+                select! {
+                    () = stop.cancelled() => {}
+                    () = change => {}
+                    () = sleep_until_some(connects) => {}
+                    () = self.expire() => {}
+                }
+            }
+        }
+    }
+
+    /// Runs the agent until something changes; then it finishes the steps it has begun.
+    async fn run_agent(&mut self, run: u64, change: impl Future<Output = ()>, stop: &CancellationToken) {
+        let connection = Connection {
+            run,
+            node: self.info.uuid,
+            eras: self.shared.eras(self.info.uuid),
+        };
+        let agent = Agent::new(
+            self.info.clone(),
+            self.pace,
+            Arc::clone(&self.shared),
+            &self.board,
+            connection,
+        );
+        let end = stop.child_token();
+        let mut agent = pin!(agent.run(end.clone()));
+        select! {
+            () = &mut agent => {}
+            () = change => {
+                end.cancel();
+                agent.await;
+            }
+        }
+        self.silent_since = Instant::now();
+    }
+
+    /// Makes the machine what it should be.
+    async fn switch(&mut self, fault: &NodeFault) {
+        let reboots = fault.reboots > self.reboots;
+        self.reboots = fault.reboots;
+        let is_wanted = fault.machine == MachineState::On;
+        if self.is_on && (reboots || !is_wanted) {
+            self.is_on = false;
+            self.carry_out(Shared::cut_power).await;
+        }
+        if !self.is_on && is_wanted {
+            self.is_on = true;
+            let era = fault.era.unwrap_or_else(Uuid::new_v4);
+            self.carry_out(move |shared, node| shared.boot(node, era)).await;
+        }
+    }
+
+    /// Does to the machine what may block.
+    async fn carry_out(&self, work: impl FnOnce(&Shared, &NodeInfo) + Send + 'static) {
+        let (shared, node) = (Arc::clone(&self.shared), self.info.clone());
+        if let Err(error) = spawn_blocking(move || work(&shared, &node)).await {
+            tracing::error!(%error, "A step of the machine of node {} broke down", self.info.number);
+        }
+    }
+
+    /// Waits until the node has been silent for so long that it is no longer listed. Never ends if it is not listed.
+    async fn expire(&self) {
+        let cluster = &self.shared.cluster;
+        let listed = cluster.has_reported(self.info.uuid);
+        // A time that no clock reaches never comes.
+        let end = self.silent_since.checked_add(self.expiry).filter(|_| listed);
+        sleep_until_some(end).await;
+        cluster.forget(self.info.uuid);
+        tracing::info!(
+            "Node {} has been silent for {:?}; it is no longer listed",
+            self.info.number,
+            self.expiry
+        );
+    }
+}
+
+/// Returns when an agent connects to the control service, if it does.
+fn connection_time(fault: &NodeFault, service: Control, reconnect_after: Duration) -> Option<Instant> {
+    if !fault.agent_runs() || !service.is_up {
+        return None;
+    }
+    match service.run {
+        0 => Some(service.since),
+        _ => service.since.checked_add(reconnect_after),
+    }
+}
+
+/// Sleeps for ever if there is no time given.
+async fn sleep_until_some(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

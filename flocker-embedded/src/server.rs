@@ -1,0 +1,194 @@
+//! The control service as a process: it listens, and can be stopped and started like one.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::response::Response;
+use axum_server::Handle;
+use hyper::body::Incoming;
+use tokio::net::TcpSocket;
+use tokio::task::JoinSet;
+use tokio::time::{Duration, sleep};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tower::{ServiceExt, make};
+
+use crate::Error;
+use crate::api::{self, Api};
+use crate::cluster::Cluster;
+use crate::counters::Counting;
+use crate::faults::{FaultPlan, Faults, Lost};
+use crate::tls::Acceptor;
+
+/// How often listening is tried again where it was possible before.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// A port that stays ours while nobody listens on it.
+pub(crate) struct Port {
+    address: SocketAddr,
+    _reservation: TcpSocket,
+}
+
+impl Port {
+    /// Reserves a port; 0 takes any free one.
+    pub(crate) fn reserve(address: SocketAddr) -> Result<Self, Error> {
+        let reserved = bind(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
+        match reserved {
+            Ok((address, reservation)) => Ok(Self {
+                address,
+                _reservation: reservation,
+            }),
+            Err(source) => Err(failure(address, source)),
+        }
+    }
+
+    fn listen(&self) -> Result<TcpListener, Error> {
+        TcpListener::bind(self.address)
+            .and_then(|listener| {
+                listener.set_nonblocking(true)?;
+                Ok(listener)
+            })
+            .map_err(|source| failure(self.address, source))
+    }
+}
+
+/// Binds a socket as standard listeners are, so that one can have the same port as long as this one does not listen.
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+fn failure(address: SocketAddr, source: io::Error) -> Error {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => Error::PortInUse { address },
+        _ => Error::Listen { address, source },
+    }
+}
+
+/// What serves the API, and can do so again.
+pub(crate) struct Server {
+    pub(crate) port: Port,
+    pub(crate) acceptor: Acceptor,
+    pub(crate) api: Arc<Api>,
+    pub(crate) counting: Arc<Counting>,
+    pub(crate) faults: Faults,
+    pub(crate) running: Mutex<Option<Running>>,
+}
+
+/// One run of the server.
+pub(crate) struct Running {
+    handle: Handle<SocketAddr>,
+    /// Ends what faults hold.
+    _held: DropGuard,
+    task: JoinSet<()>,
+}
+
+impl Server {
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.port.address
+    }
+
+    /// Begins to listen.
+    pub(crate) fn start(&self) -> Result<(), Error> {
+        let end = CancellationToken::new();
+        let (counting, faults) = (Arc::clone(&self.counting), self.faults.clone());
+        let router = api::router(Arc::clone(&self.api), counting, faults, end.clone());
+        // The server closes the connection of a service that fails.
+        let service = router
+            .into_service::<Incoming>()
+            .map_err(|never| match never {})
+            .map_result(|answer: Result<Response, io::Error>| {
+                answer.and_then(|response| match response.extensions().get::<Lost>() {
+                    None => Ok(response),
+                    Some(Lost) => Err(io::ErrorKind::ConnectionAborted.into()),
+                })
+            });
+        let handle = Handle::new();
+        let mut server = axum_server::from_tcp(self.port.listen()?)
+            .map_err(|source| failure(self.address(), source))?
+            .acceptor(self.acceptor.clone())
+            .http1_only()
+            .handle(handle.clone());
+        // Names are spelled as the control service spells them, for clients that take the spelling seriously.
+        server.http_builder().http1().title_case_headers(true);
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            if let Err(error) = server.serve(make::Shared::new(service)).await {
+                tracing::error!(%error, "The REST API has broken down");
+            }
+        });
+        *self.lock() = Some(Running {
+            handle,
+            _held: end.drop_guard(),
+            task,
+        });
+        Ok(())
+    }
+
+    /// Ends it as if its process were killed, and returns when it no longer listens.
+    pub(crate) async fn kill(&self) {
+        let running = self.lock().take();
+        if let Some(mut running) = running {
+            running.handle.shutdown();
+            while running.task.join_next().await.is_some() {}
+        }
+    }
+
+    /// Ends it as if its process were killed, soon.
+    pub(crate) fn close(&self) {
+        drop(self.lock().take());
+    }
+
+    /// Takes no more connections, and gives requests under way some time to end.
+    pub(crate) fn finish(&self, patience: Duration) {
+        if let Some(running) = &*self.lock() {
+            running.handle.graceful_shutdown(Some(patience));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Tasks of the server that are not ours would keep serving their connections.
+        self.handle.shutdown();
+    }
+}
+
+/// Stops and starts the control service as the plan of faults has it. Runs for ever.
+pub(crate) async fn follow_plan(server: Arc<Server>, cluster: Arc<Cluster>) {
+    let faults = server.faults.clone();
+    let mut restarts = faults.read(|plan| plan.control().restarts);
+    let mut is_up = true;
+    loop {
+        let wanted = faults.read(FaultPlan::control);
+        if is_up && (wanted.stopped || wanted.restarts > restarts) {
+            server.kill().await;
+            cluster.stop_control();
+            is_up = false;
+            tracing::info!("The control service has been stopped on purpose");
+        }
+        restarts = wanted.restarts;
+        if !is_up && !wanted.stopped {
+            if let Err(error) = server.start() {
+                tracing::warn!(%error, "The control service cannot be started again yet");
+                sleep(RETRY).await;
+                continue;
+            }
+            cluster.start_control();
+            is_up = true;
+            tracing::info!("The control service has been started again");
+        }
+        faults.control_is(wanted);
+        faults.until(|plan| plan.control() != wanted).await;
+    }
+}
