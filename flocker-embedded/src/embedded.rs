@@ -274,6 +274,7 @@ impl Parts {
             store: Arc::clone(&shared.store),
             cluster: Arc::clone(&shared.cluster),
             nodes: nodes.clone(),
+            faults,
             writing: Mutex::new(()),
         };
         let server = Server {
@@ -281,7 +282,6 @@ impl Parts {
             acceptor,
             api: Arc::new(api),
             counting,
-            faults,
             running: std::sync::Mutex::default(),
         };
         Ok(Self {

@@ -83,7 +83,7 @@ impl Options {
         if self.pace == Pace::Shortened(0) {
             return Err(Error::Options("delays cannot be divided by 0".to_owned()));
         }
-        Ok(())
+        self.faults.check(self.nodes).map_err(Error::Options)
     }
 }
 

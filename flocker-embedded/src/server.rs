@@ -17,7 +17,7 @@ use crate::Error;
 use crate::api::{self, Api};
 use crate::cluster::Cluster;
 use crate::counters::Counting;
-use crate::faults::{FaultPlan, Faults, Lost};
+use crate::faults::{FaultPlan, Lost};
 use crate::tls::Acceptor;
 
 /// How often listening is tried again where it was possible before.
@@ -77,7 +77,6 @@ pub(crate) struct Server {
     pub(crate) acceptor: Acceptor,
     pub(crate) api: Arc<Api>,
     pub(crate) counting: Arc<Counting>,
-    pub(crate) faults: Faults,
     pub(crate) running: Mutex<Option<Running>>,
 }
 
@@ -97,8 +96,7 @@ impl Server {
     /// Begins to listen.
     pub(crate) fn start(&self) -> Result<(), Error> {
         let end = CancellationToken::new();
-        let (counting, faults) = (Arc::clone(&self.counting), self.faults.clone());
-        let router = api::router(Arc::clone(&self.api), counting, faults, end.clone());
+        let router = api::router(Arc::clone(&self.api), Arc::clone(&self.counting), end.clone());
         // The server closes the connection of a service that fails.
         let service = router
             .into_service::<Incoming>()
@@ -166,7 +164,7 @@ impl Drop for Running {
 
 /// Stops and starts the control service as the plan of faults has it. Runs for ever.
 pub(crate) async fn follow_plan(server: Arc<Server>, cluster: Arc<Cluster>) {
-    let faults = server.faults.clone();
+    let faults = server.api.faults.clone();
     let mut restarts = faults.read(|plan| plan.control().restarts);
     let mut is_up = true;
     loop {

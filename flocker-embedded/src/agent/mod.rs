@@ -11,6 +11,8 @@ mod pace;
 mod plan;
 mod round;
 mod shared;
+#[cfg(test)]
+mod timeline;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub(crate) use board::{Board, publish, sweep_leases, watch_mounts};
+pub(crate) use failures::chain;
 pub(crate) use node::Node;
 pub(crate) use shared::Shared;
 

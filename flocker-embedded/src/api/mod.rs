@@ -29,11 +29,37 @@ use crate::store::Store;
 /// The control service has no limit; this one only keeps a mistake from filling the memory.
 const BODY_LIMIT: usize = 16 << 20;
 
+const VERSION: &str = "/v1/version";
+const DATASETS: &str = "/v1/configuration/datasets";
+const DATASET: &str = "/v1/configuration/datasets/{dataset_id}";
+const LEASES: &str = "/v1/configuration/leases";
+const LEASE: &str = "/v1/configuration/leases/{dataset_id}";
+const CONTAINERS: &str = "/v1/configuration/containers";
+const CONTAINER_STATES: &str = "/v1/state/containers";
+const DATASET_STATES: &str = "/v1/state/datasets";
+const NODES: &str = "/v1/state/nodes";
+const NODE_BY_ERA: &str = "/v1/state/nodes/by_era/{era}";
+
+/// The templates of all routes.
+pub(crate) const ROUTES: [&str; 10] = [
+    VERSION,
+    DATASETS,
+    DATASET,
+    LEASES,
+    LEASE,
+    CONTAINERS,
+    CONTAINER_STATES,
+    DATASET_STATES,
+    NODES,
+    NODE_BY_ERA,
+];
+
 /// What the handlers work on.
 pub(crate) struct Api {
     pub(crate) store: Arc<Store>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) nodes: Vec<NodeInfo>,
+    pub(crate) faults: Faults,
     /// Held while a change is written, so that those who wait for their turn do not each block a thread.
     pub(crate) writing: Mutex<()>,
 }
@@ -41,42 +67,24 @@ pub(crate) struct Api {
 /// Returns the routes, with every request counted and met by the faults that are switched on.
 ///
 /// A request that a fault holds is dropped at `end`.
-pub(crate) fn router(
-    api: Arc<Api>,
-    counting: Arc<Counting>,
-    faults: Faults,
-    end: CancellationToken,
-) -> Router {
+pub(crate) fn router(api: Arc<Api>, counting: Arc<Counting>, end: CancellationToken) -> Router {
+    let faults = api.faults.clone();
     let datasets = get(datasets::list).post(datasets::create);
     let dataset = post(datasets::relocate).delete(datasets::delete);
     let leases = get(leases::list).post(leases::acquire);
     let lease = delete(leases::release);
+    let containers = || get(state::no_containers);
     Router::new()
-        .route("/v1/version", readable(get(state::version), "HEAD, GET"))
-        .route(
-            "/v1/configuration/datasets",
-            readable(datasets, "HEAD, POST, GET"),
-        )
-        .route(
-            "/v1/configuration/datasets/{dataset_id}",
-            limited(dataset, "POST, DELETE"),
-        )
-        .route("/v1/configuration/leases", readable(leases, "HEAD, POST, GET"))
-        .route("/v1/configuration/leases/{dataset_id}", limited(lease, "DELETE"))
-        .route(
-            "/v1/configuration/containers",
-            readable(get(state::no_containers), "HEAD, GET"),
-        )
-        .route(
-            "/v1/state/containers",
-            readable(get(state::no_containers), "HEAD, GET"),
-        )
-        .route("/v1/state/datasets", readable(get(state::datasets), "HEAD, GET"))
-        .route("/v1/state/nodes", readable(get(state::nodes), "HEAD, GET"))
-        .route(
-            "/v1/state/nodes/by_era/{era}",
-            readable(get(state::node_by_era), "HEAD, GET"),
-        )
+        .route(VERSION, readable(get(state::version), "HEAD, GET"))
+        .route(DATASETS, readable(datasets, "HEAD, POST, GET"))
+        .route(DATASET, limited(dataset, "POST, DELETE"))
+        .route(LEASES, readable(leases, "HEAD, POST, GET"))
+        .route(LEASE, limited(lease, "DELETE"))
+        .route(CONTAINERS, readable(containers(), "HEAD, GET"))
+        .route(CONTAINER_STATES, readable(containers(), "HEAD, GET"))
+        .route(DATASET_STATES, readable(get(state::datasets), "HEAD, GET"))
+        .route(NODES, readable(get(state::nodes), "HEAD, GET"))
+        .route(NODE_BY_ERA, readable(get(state::node_by_era), "HEAD, GET"))
         .fallback(reply::no_route)
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn(move |request, next| {

@@ -12,6 +12,9 @@ use uuid::Uuid;
 
 use super::Api;
 use super::reply::{Refusal, with_json};
+use crate::cluster::SeenDataset;
+use crate::faults::Flicker;
+use crate::store::Configuration;
 
 /// The release whose API this is, with a suffix that tells it from a real one.
 const VERSION: &str = concat!("1.15.0+embedded.", env!("CARGO_PKG_VERSION"));
@@ -42,7 +45,15 @@ pub(super) async fn no_containers() -> Response {
 }
 
 pub(super) async fn datasets(State(api): State<Arc<Api>>) -> Response {
-    let seen = api.cluster.datasets();
+    let mut seen = api.cluster.datasets();
+    match api.faults.flicker() {
+        Flicker::Off => {}
+        Flicker::Unsettled => {
+            let configured = api.store.snapshot();
+            seen.retain(|dataset| is_settled(dataset, &configured.configuration));
+        }
+        Flicker::All => seen.clear(),
+    }
     let list: Vec<_> = seen
         .into_iter()
         .map(|dataset| {
@@ -56,6 +67,16 @@ pub(super) async fn datasets(State(api): State<Arc<Api>>) -> Response {
         })
         .collect();
     with_json(StatusCode::OK, &list)
+}
+
+fn is_settled(seen: &SeenDataset, configuration: &Configuration) -> bool {
+    let wanted = configuration
+        .datasets
+        .get(&seen.id)
+        .filter(|dataset| !dataset.deleted)
+        .map(|dataset| dataset.primary);
+    let node = seen.mounted.as_ref().map(|(node, _)| *node);
+    node.is_some() && node == wanted
 }
 
 pub(super) async fn nodes(State(api): State<Arc<Api>>) -> Response {

@@ -18,6 +18,8 @@ use uuid::Uuid;
 
 pub(crate) use discovery::{Condition, Seen};
 pub(crate) use mount_table::MOUNT_TABLE;
+#[cfg(test)]
+pub(crate) use mounting::is_mounted;
 pub(crate) use mounting::{mount, unmount};
 
 use crate::Error;

@@ -36,6 +36,13 @@ pub(crate) fn unmount(device: &Path) -> Result<(), StepError> {
     unmount_from(mount_point)
 }
 
+/// Tells whether anything is mounted at a place.
+#[cfg(test)]
+pub(crate) fn is_mounted(mount_point: &Path) -> Result<bool, StepError> {
+    let table = MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)))?;
+    Ok(table.count_at(mount_point) > 0)
+}
+
 /// Unmounts what was mounted last at a mount point.
 pub(super) fn unmount_from(mount_point: &Path) -> Result<(), StepError> {
     match rustix::mount::unmount(mount_point, UnmountFlags::NOFOLLOW) {

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
-use super::{ControlFault, Effect, FaultPlan, NodeFault, RequestFault};
+use super::{ControlFault, Effect, FaultPlan, Flicker, NodeFault, RequestFault};
 
 /// Switches what goes wrong, while Flocker runs; clones switch the same Flocker.
 #[derive(Clone, Debug)]
 pub struct Faults {
     state: Arc<watch::Sender<State>>,
+    /// Answers that may have left something out.
+    flickers: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +83,7 @@ impl Faults {
         state.replace(plan);
         Self {
             state: Arc::new(watch::Sender::new(state)),
+            flickers: Arc::default(),
         }
     }
 
@@ -98,6 +102,9 @@ impl Faults {
         self.state.send_modify(|state| {
             let mut plan = state.plan.clone();
             change(&mut plan);
+            if let Err(mistake) = plan.check(state.nodes.len()) {
+                tracing::error!("Part of the plan of faults has no effect: {mistake}");
+            }
             state.replace(plan);
         });
     }
@@ -148,6 +155,19 @@ impl Faults {
     /// Reads the plan.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&FaultPlan) -> T) -> T {
         read(&self.state.borrow().plan)
+    }
+
+    pub(super) fn nodes(&self) -> usize {
+        self.state.borrow().nodes.len()
+    }
+
+    /// Returns what the next answer of state leaves out.
+    pub(crate) fn flicker(&self) -> Flicker {
+        match self.read(|plan| plan.flicker) {
+            Flicker::Off => Flicker::Off,
+            _ if self.flickers.fetch_add(1, Ordering::Relaxed) % 2 == 1 => Flicker::Off,
+            flicker => flicker,
+        }
     }
 
     /// Takes note that a node is as the plan had it.
@@ -264,18 +284,5 @@ mod tests {
         faults.until_removed(&met).await;
         faults.count(&met);
         assert_eq!(faults.met("held"), 0, "the effect was that of the rule before");
-    }
-
-    #[test]
-    fn a_plan_can_be_read_and_a_mistake_in_it_is_refused() {
-        let text = r#"{"requests": [{"name": "slow", "method": "GET", "effect": {"delay": 20}},
-            {"name": "lost", "effect": "lose_reply"}]}"#;
-        let plan: FaultPlan = serde_json::from_str(text).unwrap();
-        assert_eq!(
-            plan.requests[0].effect,
-            Effect::Delay(std::time::Duration::from_millis(20))
-        );
-        assert_eq!(plan.requests[1].effect, Effect::LoseReply);
-        assert!(serde_json::from_str::<FaultPlan>(r#"{"request": []}"#).is_err());
     }
 }

@@ -3,7 +3,9 @@
 //! A [`FaultPlan`] says what is wrong at this moment; it can be replaced while Flocker runs. Nothing is wrong by
 //! default, and nothing here costs anything then.
 
+mod check;
 mod control;
+mod file;
 mod nodes;
 mod requests;
 
@@ -13,6 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 pub use control::Faults;
+pub use file::PlanError;
 pub(crate) use nodes::ControlFault;
 pub use nodes::{AgentState, MachineState, NodeFault};
 pub(crate) use requests::{Lost, inject};
@@ -36,6 +39,21 @@ pub struct FaultPlan {
     /// Whether the backend knows machines that are off, as those of AWS and `OpenStack` do: then a node that wants a
     /// dataset detaches it from one. An agent that is dead on a machine that is on keeps its datasets in any case.
     pub dead_nodes_known: bool,
+    /// What vanishes from state for a moment again and again.
+    pub flicker: Flicker,
+}
+
+/// What every second answer to a client that asks for the datasets in state leaves out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Flicker {
+    /// Nothing.
+    #[default]
+    Off,
+    /// Datasets that are not as they are configured: new, moved or deleted ones on their way.
+    Unsettled,
+    /// All datasets.
+    All,
 }
 
 /// A rule for requests.

@@ -1,9 +1,10 @@
 //! What goes wrong on purpose with requests, as a client sees it through real TLS.
 
+use std::fs;
 use std::time::Duration;
 
 use flocker_embedded::Options;
-use flocker_embedded::faults::{Effect, FaultPlan, RequestFault};
+use flocker_embedded::faults::{AgentState, Effect, FaultPlan, Flicker, RequestFault};
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -259,5 +260,66 @@ fn connections_and_requests_are_counted() {
         .await;
         let counters = flocker.counters();
         assert!(counters.most_connections >= 3 && counters.connections >= counters.most_connections);
+    });
+}
+
+#[test]
+fn what_is_on_its_way_or_everything_can_vanish_from_every_second_answer() {
+    isolated(async |directory| {
+        let cluster = Cluster::start(&directory, 2).await;
+        let (stays, moves) = (cluster.create_mounted(1).await, cluster.create_mounted(1).await);
+        assert_eq!(cluster.lease(moves, 1).await.status, 201);
+        cluster.relocate(moves, 2).await;
+        let show = async |flicker, answers: usize| {
+            cluster.flocker.faults().change(|plan| plan.flicker = flicker);
+            let mut shown = Vec::new();
+            for _ in 0..answers {
+                let list = cluster.client.get("/v1/state/datasets").await.json();
+                let ids: Vec<_> = list
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|entry| &entry["dataset_id"])
+                    .collect();
+                shown.push([stays, moves].map(|dataset| ids.contains(&&json!(dataset))));
+            }
+            shown
+        };
+        let (both, settled, none) = ([true, true], [true, false], [false, false]);
+        assert_eq!(show(Flicker::Off, 2).await, [both, both]);
+        assert_eq!(show(Flicker::Unsettled, 4).await, [settled, both, settled, both]);
+        assert_eq!(show(Flicker::All, 4).await, [none, both, none, both]);
+        assert_eq!(show(Flicker::Off, 2).await, [both, both]);
+    });
+}
+
+#[test]
+fn a_plan_in_a_file_is_read_again_when_it_changes_and_a_mistake_leaves_the_last_good_one() {
+    isolated(async |directory| {
+        let cluster = Cluster::start(&directory, 1).await;
+        let (file, new) = (directory.join("plan.json"), directory.join("plan.json.new"));
+        let replace = |text: &str| {
+            fs::write(&new, text).unwrap();
+            fs::rename(&new, &file).unwrap();
+        };
+        let faults = cluster.flocker.faults().clone();
+        replace(r#"{"nodes": {"1": {"agent": "stopped"}}}"#);
+        let following = {
+            let (faults, file) = (faults.clone(), file.clone());
+            tokio::spawn(async move { faults.follow(&file).await })
+        };
+        let agent = || faults.plan().nodes.get(&1).map(|node| node.agent);
+        eventually("it is read", async || agent() == Some(AgentState::Stopped)).await;
+        replace(r#"{"nodes": {"1": {"agent": "gone"}}}"#);
+        for_a_while("the good one stays", async || {
+            agent() == Some(AgentState::Stopped)
+        })
+        .await;
+        replace(r#"{"flicker": "all"}"#);
+        eventually("it is read again", async || {
+            faults.plan().flicker == Flicker::All && agent().is_none()
+        })
+        .await;
+        following.abort();
     });
 }

@@ -9,14 +9,15 @@ use std::process::Command;
 use std::thread;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
-use rustix::thread::UnshareFlags;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use super::namespace::enter_own_namespace;
 
 /// Runs a test with a directory of its own, in a mount namespace of its own whose mounts are shared as on
 /// most hosts. Whatever the test leaves attached is detached, also if it fails.
 pub(crate) fn isolated<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F + Send + 'static) {
     let outcome = thread::spawn(move || {
-        unshare_mounts();
+        enter_own_namespace();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().canonicalize().unwrap();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -34,18 +35,6 @@ pub(crate) fn isolated<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F +
     .join();
     if let Err(panic) = outcome.and_then(|outcome| outcome) {
         resume_unwind(panic);
-    }
-}
-
-#[allow(
-    unsafe_code,
-    reason = "rustix marks all of unshare(2) as unsafe for the sake of other flags"
-)]
-fn unshare_mounts() {
-    // SAFETY: neither flag affects memory or file descriptors.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }.unwrap();
-    for propagation in [MountPropagationFlags::PRIVATE, MountPropagationFlags::SHARED] {
-        mount_change("/", propagation | MountPropagationFlags::REC).unwrap();
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod client;
 mod isolation;
+mod namespace;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
