@@ -115,6 +115,9 @@ pub struct EmbeddedArgs {
     /// The boot id under which node N can be found; may be repeated. A single node has that of this machine too.
     #[arg(long, value_name = "N=UUID", value_parser = era)]
     era: Vec<(usize, Uuid)>,
+    /// A JSON file that says what goes wrong on purpose, for tests; it is read again whenever it changes.
+    #[arg(long, value_name = "FILE", value_parser = absolute_path(), hide = true)]
+    pub faults: Option<PathBuf>,
     /// What is logged, and how.
     #[command(flatten)]
     pub log: LogConfig,
@@ -198,6 +201,16 @@ fn era(text: &str) -> Result<(usize, Uuid), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_for_tests_is_hidden() {
+        let command = Cli::command();
+        let embedded = command.find_subcommand("embedded").unwrap();
+        let faults = embedded
+            .get_arguments()
+            .find(|argument| argument.get_id() == "faults");
+        assert!(faults.unwrap().is_hide_set());
+    }
 
     #[test]
     fn every_setting_is_documented_with_its_default() {

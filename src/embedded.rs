@@ -1,6 +1,8 @@
 //! `flocker-csi embedded`: only the embedded Flocker.
 
+use flocker_embedded::faults::FaultPlan;
 use flocker_embedded::{Embedded, Options};
+use tokio::task::JoinSet;
 
 use crate::cli::{CertificateProfile, EmbeddedArgs, Pace};
 use crate::failure::Failure;
@@ -18,11 +20,27 @@ pub const CERTIFICATES: &str = "certificates";
 /// It cannot be started with these arguments, or not be stopped in good order.
 pub async fn run(args: EmbeddedArgs) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
-    let flocker = Embedded::start(options(args))
+    let plan_file = args.faults.clone();
+    let faults = match &plan_file {
+        Some(path) => FaultPlan::read(path, args.nodes)
+            .map_err(|error| Failure::configuration(crate::error::chain(&error)))?,
+        None => FaultPlan::default(),
+    };
+    let options = Options {
+        faults,
+        ..options(args)
+    };
+    let flocker = Embedded::start(options)
         .await
         .map_err(|error| start_failure(&error))?;
+    let mut followers = JoinSet::new();
+    if let Some(path) = plan_file {
+        let faults = flocker.faults().clone();
+        followers.spawn(async move { faults.follow(&path).await });
+    }
     announce(format_args!("listening on https://{}", flocker.address()));
     let signal = signals.next().await;
+    drop(followers);
     tracing::info!("Stopping, because of {signal}");
     flocker
         .stop()

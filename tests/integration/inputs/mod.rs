@@ -1,5 +1,6 @@
 //! What users and orchestrators get wrong, and what they are told.
 
+mod faults;
 mod files;
 mod hidden;
 mod places;

@@ -78,15 +78,8 @@ impl Flocker {
 
     /// Returns what a client has to know.
     pub(crate) fn settings(&self) -> Settings {
-        let file = |name: &str| self.embedded().certificates().join(name);
-        let credentials = Credentials::load(&file("cluster.crt"), &file("plugin.crt"), &file("plugin.key"));
-        Settings {
-            control_service: format!("https://{}", self.embedded().address()).parse().unwrap(),
-            credentials: credentials.unwrap(),
-            server_name: "control-service".to_owned(),
-            timeout: Duration::from_secs(30),
-            connect_timeout: Duration::from_secs(10),
-        }
+        let address = format!("https://{}", self.embedded().address());
+        settings(&address, self.embedded().certificates())
     }
 
     /// Returns a client of its own.
@@ -119,6 +112,19 @@ impl Flocker {
         if let Some(embedded) = self.embedded.take() {
             embedded.stop().await.unwrap();
         }
+    }
+}
+
+/// Returns what a client has to know of a Flocker that wrote its certificates into a directory.
+pub(crate) fn settings(control_service: &str, certificates: &Path) -> Settings {
+    let file = |name: &str| certificates.join(name);
+    let credentials = Credentials::load(&file("cluster.crt"), &file("plugin.crt"), &file("plugin.key"));
+    Settings {
+        control_service: control_service.parse().unwrap(),
+        credentials: credentials.unwrap(),
+        server_name: "control-service".to_owned(),
+        timeout: Duration::from_secs(30),
+        connect_timeout: Duration::from_secs(10),
     }
 }
 
