@@ -43,7 +43,7 @@ const TWENTY_YEARS: Range<i64> = -1..20 * 365;
 /// Whom a certificate is for.
 #[derive(Clone, Debug)]
 pub enum Role {
-    /// The control service, under its fixed name, `localhost`, and these addresses.
+    /// The control service, under its fixed name and these addresses.
     ControlService(Vec<IpAddr>),
     /// The agent of a node; the REST API refuses it.
     Node(Uuid),
@@ -142,7 +142,7 @@ impl Authority {
         match role {
             Role::ControlService(addresses) => {
                 let mut names = SubjectAlternativeName::new();
-                names.dns(CONTROL_SERVICE).dns("localhost");
+                names.dns(CONTROL_SERVICE);
                 for address in addresses {
                     names.ip(&address.to_string());
                 }
@@ -276,7 +276,7 @@ mod tests {
         let names = control.certificate().subject_alt_names().unwrap();
         let dns: Vec<_> = names.iter().filter_map(|name| name.dnsname()).collect();
         let ips: Vec<_> = names.iter().filter_map(|name| name.ipaddress()).collect();
-        assert_eq!(dns, [CONTROL_SERVICE, "localhost"]);
+        assert_eq!(dns, [CONTROL_SERVICE]);
         assert_eq!(ips, [&[192, 0, 2, 7][..]]);
     }
 
