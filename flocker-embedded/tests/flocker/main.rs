@@ -9,4 +9,5 @@ mod faults;
 mod life;
 mod nodes;
 mod restart;
+mod stories;
 mod support;

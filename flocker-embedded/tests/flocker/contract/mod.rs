@@ -6,3 +6,5 @@ mod recording;
 mod replay;
 mod tls;
 mod wire;
+
+pub(crate) use recording::{Kind, exchanges, handshakes, sights};

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 const EXCHANGES: &str = include_str!("../../data/exchanges.jsonl");
+const STORIES: &str = include_str!("../../data/stories.jsonl");
 const TLS: &str = include_str!("../../data/tls.jsonl");
 
 /// A request and its answer.
@@ -60,6 +61,14 @@ pub(crate) struct Response {
     pub(crate) body: Option<Value>,
 }
 
+/// What one look at state showed of the dataset that a story is about.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Sight {
+    pub(crate) case: String,
+    pub(crate) kind: Kind,
+    pub(crate) sees: String,
+}
+
 /// A client's attempt to be let in.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Handshake {
@@ -87,6 +96,10 @@ pub(crate) struct Outcome {
 
 pub(crate) fn exchanges() -> Vec<Exchange> {
     lines(EXCHANGES)
+}
+
+pub(crate) fn sights() -> Vec<Sight> {
+    lines(STORIES)
 }
 
 pub(crate) fn handshakes() -> Vec<Handshake> {

@@ -1,0 +1,44 @@
+//! Mounts that the agents cannot see, because they are in another mount namespace.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
+use rustix::thread::UnshareFlags;
+
+/// A bind mount in a namespace of its own, to which the mounts of this one go on but from which none come back.
+pub(super) struct Elsewhere {
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Elsewhere {
+    #[allow(
+        unsafe_code,
+        reason = "rustix marks all of unshare(2) as unsafe for the sake of other flags"
+    )]
+    pub(super) fn bind(source: PathBuf, target: &Path) -> Self {
+        let (ready, until_ready) = channel();
+        let (stop, until_stop) = channel::<()>();
+        let target = target.to_owned();
+        let thread = thread::spawn(move || {
+            // SAFETY: neither flag affects memory or file descriptors.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }.unwrap();
+            let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+            mount_change("/", downstream).unwrap();
+            mount_bind(source, &target).unwrap();
+            ready.send(()).unwrap();
+            assert!(until_stop.recv().is_err(), "nothing is ever sent");
+            unmount(&target, UnmountFlags::empty()).unwrap();
+        });
+        until_ready.recv().unwrap();
+        Self { stop, thread }
+    }
+
+    /// Unmounts it and gives the namespace up.
+    pub(super) fn end(self) {
+        drop(self.stop);
+        self.thread.join().unwrap();
+    }
+}
