@@ -16,6 +16,9 @@ use super::snapshot::Snapshot;
 /// The result of a flight, shared by everybody it answers.
 pub(super) type Outcome = Result<Arc<Snapshot>, Arc<flocker_client::Error>>;
 
+/// Is told of every flight that has ended, in their order, whether or not anybody still waits for it.
+pub(super) type Observer = Box<dyn Fn(&Outcome) + Send + Sync>;
+
 /// Polls that are due within this time of each other fly together.
 const COALESCE: Duration = Duration::from_millis(100);
 /// Between two polls lies at least this many times what the last flight took: one Python core serves everybody.
@@ -57,14 +60,16 @@ struct State {
 /// The flights of this process.
 pub(super) struct Flights {
     flocker: Flocker,
+    observer: Observer,
     state: Mutex<State>,
     wake: Notify,
 }
 
 impl Flights {
-    pub(super) fn new(flocker: Flocker) -> Arc<Self> {
+    pub(super) fn new(flocker: Flocker, observer: Observer) -> Arc<Self> {
         Arc::new(Self {
             flocker,
+            observer,
             state: Mutex::default(),
             wake: Notify::new(),
         })
@@ -117,6 +122,7 @@ impl Flights {
                 .map(Arc::new)
                 .map_err(Arc::new);
             self.land(began, &outcome, polled);
+            (self.observer)(&outcome);
             for request in aboard {
                 // Whoever stopped waiting has dropped the other end.
                 request.reply.send(outcome.clone()).ok();

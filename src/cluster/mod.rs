@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 pub use absence::Absence;
 pub use flocker::Flocker;
-pub use leases::{Claim, Release};
+pub use leases::{Claim, LeaseCounts, Release};
 pub use lists::Lists;
 pub use snapshot::Snapshot;
 
@@ -63,6 +63,7 @@ pub struct Cluster {
     flocker: Flocker,
     flights: Arc<Flights>,
     absences: Arc<Mutex<AbsenceWatch>>,
+    lease_counts: Arc<Mutex<LeaseCounts>>,
 }
 
 struct AbsenceWatch {
@@ -73,14 +74,27 @@ struct AbsenceWatch {
 impl Cluster {
     /// Makes the view of the cluster behind `flocker`. A node that has been missing for `takeover_grace` is gone.
     pub fn new(flocker: Flocker, takeover_grace: Duration) -> Self {
-        let absences = AbsenceWatch {
+        let absences = Arc::new(Mutex::new(AbsenceWatch {
             absences: Absences::new(takeover_grace),
             watching: false,
+        }));
+        let watch = Arc::clone(&absences);
+        let observer = move |outcome: &Outcome| {
+            let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
+            match outcome {
+                Ok(snapshot) if snapshot.lists().contains(Lists::NODES) => {
+                    let nodes: Vec<_> = snapshot.nodes().map(|node| node.uuid).collect();
+                    watch.absences.listed(snapshot.began(), &nodes);
+                }
+                Ok(_) => {}
+                Err(_) => watch.absences.broken(),
+            }
         };
         Self {
-            flights: Flights::new(flocker.clone()),
+            flights: Flights::new(flocker.clone(), Box::new(observer)),
             flocker,
-            absences: Arc::new(Mutex::new(absences)),
+            absences,
+            lease_counts: Arc::default(),
         }
     }
 
@@ -114,7 +128,20 @@ impl Cluster {
     /// # Errors
     /// Flocker could not be read ([`crate::error::Situation::FlockerUnavailable`]).
     pub async fn fresh(&self, lists: Lists) -> Result<Arc<Snapshot>> {
-        self.look(lists, Urgency::Now)
+        self.flights
+            .join(lists, Urgency::Now)
+            .await
+            .map_err(|error| Error::flocker("read the state of the cluster from Flocker", error))
+    }
+
+    /// Returns a snapshot of `lists` whose flight began after this call, and about that long after it: for a look that
+    /// nobody waits for, and that is shared with everybody's polls.
+    ///
+    /// # Errors
+    /// As of [`Self::fresh`].
+    pub async fn later(&self, lists: Lists, after: Duration) -> Result<Arc<Snapshot>> {
+        self.flights
+            .join(lists, Urgency::Poll(Instant::now() + after))
             .await
             .map_err(|error| Error::flocker("read the state of the cluster from Flocker", error))
     }
@@ -144,7 +171,9 @@ impl Cluster {
         let mut pace = Pace::default();
         let mut urgency = Urgency::Now;
         loop {
-            let outcome = context.unless_cancelled(self.look(lists, urgency)).await?;
+            let outcome = context
+                .unless_cancelled(self.flights.join(lists, urgency))
+                .await?;
             match &outcome {
                 Ok(snapshot) => match probe(snapshot) {
                     Probe::Ready(found) => return Ok(found),
@@ -253,30 +282,15 @@ impl Cluster {
 
     async fn watch_absences(self) {
         loop {
-            // Its answer is taken in by `look`, as every answer about nodes is; a failure is as well.
-            self.look(Lists::NODES, Urgency::Poll(Instant::now() + absence::WATCH_EVERY))
-                .await
-                .ok();
+            // The observer takes in what comes of it. It does not rest as polls do: a slow Flocker would tear the run.
+            self.flights.join(Lists::NODES, Urgency::Now).await.ok();
+            tokio::time::sleep(absence::WATCH_EVERY).await;
             let mut watch = self.absences.lock().unwrap_or_else(PoisonError::into_inner);
             watch.watching = watch.absences.any(Instant::now());
             if !watch.watching {
                 return;
             }
         }
-    }
-
-    async fn look(&self, lists: Lists, urgency: Urgency) -> Outcome {
-        let outcome = self.flights.join(lists, urgency).await;
-        let mut watch = self.absences.lock().unwrap_or_else(PoisonError::into_inner);
-        match &outcome {
-            Ok(snapshot) if snapshot.lists().contains(Lists::NODES) => {
-                let nodes: Vec<_> = snapshot.nodes().map(|node| node.uuid).collect();
-                watch.absences.listed(snapshot.began(), &nodes);
-            }
-            Ok(_) => {}
-            Err(_) => watch.absences.broken(),
-        }
-        outcome
     }
 
     async fn client(&self) -> Result<&flocker_client::Client> {
