@@ -1,10 +1,12 @@
 //! The one protocol that puts a dataset on a node and lets go of it.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::cluster::{Change, Claim, Cluster, Lists, Probe, Release, Snapshot};
+use crate::cluster::{Absence, Change, Claim, Cluster, Lists, Probe, Release, Snapshot};
+use crate::config::Takeover;
 use crate::error::{Error, Result, Situation};
 use crate::operation::{Context, Locks, Phase};
 use crate::status::is_final;
@@ -12,6 +14,8 @@ use crate::volume::NODE_CONTEXT_KEY;
 
 /// How often an attachment starts over when somebody else changes the dataset meanwhile.
 const RESTARTS: u32 = 5;
+/// How often lease and configuration are read again while the dataset converges, which may take for ever.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Attaches datasets to nodes.
 ///
@@ -21,36 +25,61 @@ const RESTARTS: u32 = 5;
 pub struct Attach {
     cluster: Cluster,
     locks: Locks,
+    takeover: Takeover,
 }
 
-/// What one pass through the protocol ended with.
-enum Pass {
-    Attached,
-    /// Somebody changed lease, primary or configuration meanwhile.
-    StartOver,
-    /// The node was not listed, and is again.
-    NodeReturned,
+/// What is done about a lease of another node that is not to be taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OthersLease {
+    /// Attaching is refused at once: who detaches and attaches keeps the order.
+    Refuse,
+    /// It is waited for as long as callers wait: where only nodes are asked, a task that was restarted elsewhere is
+    /// staged a moment before its predecessor is cleaned up.
+    WaitFor,
 }
 
 impl Attach {
     /// Makes the protocol for `cluster`. `locks` serialises it with whatever else changes a dataset.
     pub fn new(cluster: Cluster, locks: Locks) -> Self {
-        Self { cluster, locks }
+        Self {
+            cluster,
+            locks,
+            takeover: Takeover::default(),
+        }
+    }
+
+    /// Decides when a dataset is taken from a node that has not given it up.
+    #[must_use]
+    pub fn taking_over(self, takeover: Takeover) -> Self {
+        Self { takeover, ..self }
     }
 
     /// Gives `node` the lease on `dataset` and makes it the only node that has it.
     ///
-    /// Repeating it is harmless. When it ends with a final error, a lease that it acquired is released.
+    /// Repeating it is harmless. When it ends with a final error, a lease that it acquired is released; one that the
+    /// node had before stays, because it may protect a volume in use.
     ///
     /// # Errors
     /// [`Situation::UnknownVolume`], [`Situation::HeldElsewhere`] naming the node, [`Situation::Busy`] when others
     /// kept changing the dataset, [`Situation::FlockerUnavailable`], [`Situation::Cancelled`].
-    pub async fn attach(&self, context: &Context, dataset: Uuid, node: Uuid) -> Result<()> {
+    pub async fn attach(
+        &self,
+        context: &Context,
+        dataset: Uuid,
+        node: Uuid,
+        others: OthersLease,
+    ) -> Result<()> {
         context.about(dataset);
-        let mut acquired = false;
-        let ended = self.run(context, dataset, node, &mut acquired).await;
-        match ended {
-            Err(error) if acquired && is_final(error.situation()) => {
+        let mut attachment = Attachment {
+            attach: self,
+            context,
+            dataset,
+            node,
+            others,
+            acquired: false,
+        };
+        match attachment.run().await {
+            Err(error) if attachment.acquired && is_final(error.situation()) => {
                 let _guard = self.locks.lock(context, dataset).await?;
                 match self.cluster.release_lease_of(dataset, Some(node)).await {
                     Ok(Release::Released | Release::NotHeld) => Err(error),
@@ -72,16 +101,47 @@ impl Attach {
         self.cluster.release_lease_of(dataset, node).await
     }
 
-    async fn run(&self, context: &Context, dataset: Uuid, node: Uuid, acquired: &mut bool) -> Result<()> {
+    /// Whether a lease may be taken from the node that holds it.
+    fn may_take_over(&self, snapshot: &Snapshot, holder: Uuid) -> bool {
+        // Asked whatever the setting is: the answer is part of what is told.
+        !snapshot.lists_node(holder)
+            && self.cluster.absence(holder) == Absence::Gone
+            && self.takeover == Takeover::NodeGone
+    }
+}
+
+/// What one pass through the protocol ended with.
+enum Pass {
+    Attached,
+    /// Somebody changed lease, primary or configuration meanwhile.
+    StartOver,
+    /// What stood in the way from the beginning has gone.
+    WayIsFree,
+}
+
+/// One attachment.
+struct Attachment<'a> {
+    attach: &'a Attach,
+    context: &'a Context,
+    dataset: Uuid,
+    node: Uuid,
+    others: OthersLease,
+    /// Whether the lease is the node's because of this attachment.
+    acquired: bool,
+}
+
+impl Attachment<'_> {
+    async fn run(&mut self) -> Result<()> {
         let mut restarts = 0;
         while restarts <= RESTARTS {
-            match self.pass(context, dataset, node, acquired).await? {
+            match self.pass().await? {
                 Pass::Attached => return Ok(()),
                 Pass::StartOver => restarts += 1,
-                Pass::NodeReturned => {}
+                Pass::WayIsFree => {}
             }
-            context.check()?;
+            self.context.check()?;
         }
+        let Self { dataset, node, .. } = self;
         Err(Error::new(
             Situation::Busy,
             format!(
@@ -91,10 +151,11 @@ impl Attach {
         ))
     }
 
-    async fn pass(&self, context: &Context, dataset: Uuid, node: Uuid, acquired: &mut bool) -> Result<Pass> {
-        let guard = self.locks.lock(context, dataset).await?;
-        let before = self
-            .cluster
+    async fn pass(&mut self) -> Result<Pass> {
+        let (context, dataset, node) = (self.context, self.dataset, self.node);
+        let cluster = &self.attach.cluster;
+        let guard = self.attach.locks.lock(context, dataset).await?;
+        let before = cluster
             .fresh_for(context, Lists::CONFIGURATION | Lists::LEASES | Lists::NODES)
             .await?;
         let primary = before
@@ -103,47 +164,123 @@ impl Attach {
             .primary;
         if !before.lists_node(node) {
             drop(guard);
-            self.cluster.wait_for_node(context, node).await?;
-            return Ok(Pass::NodeReturned);
+            cluster.wait_for_node(context, node).await?;
+            return Ok(Pass::WayIsFree);
         }
-        match before.lease(dataset) {
-            Some(lease) if lease.node_uuid != node => {
-                return Err(held_elsewhere(dataset, node, lease.node_uuid));
+        let lease = before.lease(dataset);
+        if let Some(holder) = lease
+            .map(|lease| lease.node_uuid)
+            .filter(|holder| *holder != node)
+        {
+            if !self.attach.may_take_over(&before, holder) {
+                drop(guard);
+                return self.held_by(holder, &before).await;
             }
-            Some(lease) if lease.expires.is_none() => {}
-            Some(_) | None => match self.cluster.claim_lease(dataset, node).await? {
-                Claim::New => *acquired = true,
-                Claim::Renewed => {}
-                Claim::HeldByAnother => return self.lost_race(context, dataset, node).await,
-            },
+            context.check()?;
+            cluster.take_over_lease(dataset, holder).await?;
         }
-        if primary != node && self.cluster.move_dataset(dataset, node).await? == Change::Gone {
+        if lease.is_none_or(|lease| lease.node_uuid != node || lease.expires.is_some()) {
+            match cluster.claim_lease(dataset, node).await? {
+                Claim::New => self.acquired = true,
+                Claim::Renewed => {}
+                // The race for it is lost; the next look tells to whom.
+                Claim::HeldByAnother => return Ok(Pass::StartOver),
+            }
+        }
+        if primary != node && cluster.move_dataset(dataset, node).await? == Change::Gone {
             return Err(unknown(dataset));
         }
         // Others may work on the dataset while it converges: a publish elsewhere is refused, not kept waiting.
         drop(guard);
-        self.cluster
-            .wait_until(Lists::NODES | Lists::STATE, context, |snapshot| {
-                alone(snapshot, dataset, node)
-            })
-            .await?;
-        let after = self
-            .cluster
-            .fresh_for(context, Lists::CONFIGURATION | Lists::LEASES)
-            .await?;
-        let ours = after.lease(dataset).is_some_and(|lease| lease.node_uuid == node)
-            && after
-                .live_dataset(dataset)
-                .is_some_and(|dataset| dataset.primary == node);
-        Ok(if ours { Pass::Attached } else { Pass::StartOver })
+        self.converged().await
     }
 
-    async fn lost_race(&self, context: &Context, dataset: Uuid, node: Uuid) -> Result<Pass> {
-        let snapshot = self.cluster.fresh_for(context, Lists::LEASES).await?;
-        match snapshot.lease(dataset) {
-            Some(lease) if lease.node_uuid != node => Err(held_elsewhere(dataset, node, lease.node_uuid)),
-            Some(_) | None => Ok(Pass::StartOver),
+    /// Waits until no other node has the dataset, and looks whether it is still to be this node's.
+    async fn converged(&self) -> Result<Pass> {
+        let (context, dataset, node) = (self.context, self.dataset, self.node);
+        let cluster = &self.attach.cluster;
+        let lists = Lists::CONFIGURATION | Lists::LEASES;
+        let alone = cluster.wait_until(Lists::NODES | Lists::STATE, context, |snapshot| {
+            alone(snapshot, dataset, node)
+        });
+        let mut alone = std::pin::pin!(alone);
+        loop {
+            tokio::select! {
+                alone = &mut alone => break alone?,
+                // What somebody has moved away or deleted would be waited for in vain. A look that fails says nothing.
+                meanwhile = cluster.later(lists, LOOK_AGAIN) => {
+                    if meanwhile.is_ok_and(|meanwhile| !belongs_to(&meanwhile, dataset, node)) {
+                        return Ok(Pass::StartOver);
+                    }
+                }
+            }
         }
+        let after = cluster.fresh_for(context, lists).await?;
+        Ok(if belongs_to(&after, dataset, node) {
+            Pass::Attached
+        } else {
+            Pass::StartOver
+        })
+    }
+
+    /// Refuses because of another node's lease, or waits until that is no obstacle any more.
+    async fn held_by(&self, holder: Uuid, seen: &Snapshot) -> Result<Pass> {
+        let (context, dataset) = (self.context, self.dataset);
+        let lists = Lists::LEASES | Lists::NODES;
+        if self.others == OthersLease::Refuse {
+            return Err(self.held_elsewhere(holder, seen));
+        }
+        let freed = self.attach.cluster.wait_until(lists, context, |snapshot| {
+            if holder_of(snapshot, dataset) != Some(holder) || self.attach.may_take_over(snapshot, holder) {
+                Probe::Ready(())
+            } else {
+                Probe::Waiting(Phase::LeaseOfNode { node: holder })
+            }
+        });
+        tokio::select! {
+            freed = freed => freed?,
+            () = context.out_of_time() => {
+                let last = self.attach.cluster.fresh_for(context, lists).await?;
+                if let Some(holder) = holder_of(&last, dataset).filter(|holder| *holder != self.node) {
+                    return Err(self.held_elsewhere(holder, &last));
+                }
+            }
+        }
+        Ok(Pass::WayIsFree)
+    }
+
+    fn held_elsewhere(&self, holder: Uuid, seen: &Snapshot) -> Error {
+        let Self { dataset, node, .. } = self;
+        let missing = if seen.lists_node(holder) {
+            None
+        } else {
+            Some(match self.attach.cluster.absence(holder) {
+                Absence::Gone => "is gone".to_owned(),
+                Absence::Missing { since } => {
+                    format!(
+                        "has not been listed by Flocker for {:.0} s",
+                        since.elapsed().as_secs_f64()
+                    )
+                }
+                Absence::Unknown => "is not listed by Flocker".to_owned(),
+            })
+        };
+        let what_to_do = match (missing, self.attach.takeover) {
+            (None, _) => "unpublish it there first".to_owned(),
+            (Some(missing), Takeover::Never) => format!(
+                "that node {missing}; if it is off for certain, unpublish the volume from it (takeover = never)"
+            ),
+            (Some(missing), Takeover::NodeGone) => format!(
+                "that node {missing}; once it has been missing for takeover_grace, the volume is taken from it: try again"
+            ),
+        };
+        Error::new(
+            Situation::HeldElsewhere,
+            format!(
+                "volume {dataset} cannot be attached to node {node}: it is attached to node {holder}, which holds its \
+                 lease; {what_to_do}"
+            ),
+        )
     }
 }
 
@@ -169,20 +306,22 @@ fn alone(snapshot: &Snapshot, dataset: Uuid, node: Uuid) -> Probe<()> {
     }
 }
 
+/// Whether lease and configuration say that the dataset is the node's.
+fn belongs_to(snapshot: &Snapshot, dataset: Uuid, node: Uuid) -> bool {
+    holder_of(snapshot, dataset) == Some(node)
+        && snapshot
+            .live_dataset(dataset)
+            .is_some_and(|dataset| dataset.primary == node)
+}
+
+fn holder_of(snapshot: &Snapshot, dataset: Uuid) -> Option<Uuid> {
+    snapshot.lease(dataset).map(|lease| lease.node_uuid)
+}
+
 /// Makes the error of a dataset that does not exist, or not any more.
 pub fn unknown(dataset: Uuid) -> Error {
     Error::new(
         Situation::UnknownVolume,
         format!("volume {dataset} does not exist: Flocker has no live dataset of that id"),
-    )
-}
-
-fn held_elsewhere(dataset: Uuid, node: Uuid, holder: Uuid) -> Error {
-    Error::new(
-        Situation::HeldElsewhere,
-        format!(
-            "volume {dataset} cannot be attached to node {node}: it is attached to node {holder}, which holds its \
-             lease; unpublish it there first"
-        ),
     )
 }

@@ -7,6 +7,8 @@ use tonic::metadata::MetadataMap;
 
 /// The longest time a caller is kept waiting. Mesos gives up after 60 s whatever it was told.
 const LONGEST: Duration = Duration::from_secs(50);
+/// The longest time set aside for undoing what is given up because nobody waits any longer.
+const UNDOING: Duration = Duration::from_secs(2);
 
 /// The moment at which a caller gets its answer, finished or not, with the time it was given in all.
 ///
@@ -47,6 +49,12 @@ impl Deadline {
     /// Returns the moment at which the answer is due.
     pub fn answer_by(self) -> Instant {
         self.answer_by
+    }
+
+    /// Returns the moment at which work that ends with its caller has to give up, so that the answer can still say
+    /// that nothing is left of it.
+    pub fn give_up_by(self) -> Instant {
+        self.answer_by - UNDOING.min(self.budget / 4)
     }
 
     /// Returns the time the caller gave in all.

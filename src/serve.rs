@@ -238,7 +238,7 @@ fn controller(config: &Config, cluster: &Cluster, this_node: &ThisNode) -> Contr
         state_dir: Some(config.node.state_dir.clone()),
     };
     let locks = Locks::default();
-    let attach = Attach::new(cluster.clone(), locks.clone());
+    let attach = Attach::new(cluster.clone(), locks.clone()).taking_over(config.flocker.takeover);
     ControllerService::new(settings, cluster.clone(), attach, locks)
 }
 
@@ -248,6 +248,7 @@ fn node(config: &Config, cluster: &Cluster, this_node: &ThisNode) -> NodeService
         state_dir: config.node.state_dir.clone(),
         device_dir: config.plugin.device_dir.clone(),
         max_volumes_per_node: i64::from(config.plugin.max_volumes_per_node),
+        takeover: config.flocker.takeover,
     };
     NodeService::new(settings, cluster.clone(), Arc::clone(this_node))
 }

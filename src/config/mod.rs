@@ -167,6 +167,10 @@ pub struct FlockerConfig {
         help_heading = "Flocker"
     )]
     pub server_name: String,
+    /// When a volume is taken from a node that has not given it up. Flocker does not fence: a node that is only out of
+    /// its sight goes on writing.
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Takeover::Never, help_heading = "Flocker")]
+    pub takeover: Takeover,
     /// How long a node has to be missing without a gap before it counts as gone.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "180s", help_heading = "Flocker")]
     pub takeover_grace: Duration,
@@ -245,6 +249,16 @@ pub enum ProvisionWait {
     Backed,
     /// When Flocker's configuration has it.
     Declared,
+}
+
+/// When a volume is taken from a node that has not given it up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Takeover {
+    /// Never.
+    #[default]
+    Never,
+    /// When the node is gone.
+    NodeGone,
 }
 
 /// How log lines look.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::layers::{Environment, Refusal};
-use super::{Config, ListScope, Mode, Pool};
+use super::{Config, ListScope, Mode, Pool, Takeover};
 use crate::cli::{Cli, Command};
 use crate::server::Endpoint;
 use crate::volume::Namespace;
@@ -81,6 +81,7 @@ fn the_defaults_are_the_documented_ones() {
     );
     assert_eq!(config.flocker.user_key, Path::new("/etc/flocker/plugin.key"));
     assert_eq!(config.flocker.server_name, "control-service");
+    assert_eq!(config.flocker.takeover, Takeover::Never);
     assert_eq!(config.flocker.takeover_grace, Duration::from_secs(180));
     assert_eq!(config.node.node_id, None);
     assert_eq!(config.node.mount_root, Path::new("/flocker"));
@@ -106,7 +107,7 @@ fn a_flag_outweighs_the_environment_and_that_the_file() {
 #[test]
 fn every_setting_can_come_from_any_source() {
     let text = "endpoint = \"tcp://127.0.0.1:10000\"\ncontrol_service = \"https://[fd00::1]\"\nlist_scope = \"node\"\n\
-                takeover_grace = \"3m\"\nmax_volumes_per_node = 21\n\
+                takeover = \"node-gone\"\ntakeover_grace = \"3m\"\nmax_volumes_per_node = 21\n\
                 [[pool]]\ncapacity = \"10TiB\"\n[[pool]]\nprofile = \"gold\"\ncapacity = \"1TiB\"\nper_node = true\n";
     let file = file(text);
     let from_file = serve(&["--config", path(&file)], &[]);
@@ -115,6 +116,7 @@ fn every_setting_can_come_from_any_source() {
             "--endpoint=tcp://127.0.0.1:10000",
             "--control-service=https://[fd00::1]",
             "--list-scope=node",
+            "--takeover=node-gone",
             "--takeover-grace=3m",
             "--max-volumes-per-node=21",
             "--pool=capacity=10TiB",
@@ -217,6 +219,12 @@ fn a_value_that_is_none_is_refused_in_every_source_with_what_is_expected() {
         ("default_size", "10GB", "expected a binary unit (GiB)", ""),
         ("default_size", "1MiB", "expected at least 64 MiB", ""),
         ("allocation_unit", "1.5MiB", "expected a size such as 10GiB", ""),
+        (
+            "takeover",
+            "gone",
+            "expected one of never, node-gone",
+            "possible values: never, node-gone",
+        ),
         ("takeover_grace", "180", "expected a time such as 180s or 3m", ""),
         (
             "max_volumes_per_node",
@@ -331,9 +339,9 @@ fn unknown_keys_are_refused_with_their_line_and_a_suggestion() {
         ),
         ("[flocker]\ncontrol_service = \"https://10.0.0.1\"", "flocker", ""),
         (
-            "takeover = \"node-gone\"",
-            "takeover",
-            " (did you mean \"takeover_grace\"?)",
+            "take_over = \"node-gone\"",
+            "take_over",
+            " (did you mean \"takeover\"?)",
         ),
         ("metrics_address = \"127.0.0.1:9090\"", "metrics_address", ""),
         ("config = \"/other.toml\"", "config", ""),

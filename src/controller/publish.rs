@@ -10,7 +10,7 @@ use csi_proto::v1::{
 use uuid::Uuid;
 
 use super::Core;
-use crate::attach::publish_context;
+use crate::attach::{OthersLease, publish_context};
 use crate::capability::{Capability, Side};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Situation};
@@ -96,7 +96,7 @@ pub(super) async fn controller_publish_volume(
         let (core, call) = (Arc::clone(core), call.clone());
         |context: Context| async move {
             core.attach
-                .attach(&context, dataset, node)
+                .attach(&context, dataset, node, OthersLease::Refuse)
                 .await
                 .map_err(|error| error.told_by(&call))
         }

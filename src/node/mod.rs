@@ -26,6 +26,7 @@ pub use service::NodeService;
 
 use crate::attach::Attach;
 use crate::cluster::Cluster;
+use crate::config::Takeover;
 use crate::error::{Error, Result};
 use crate::node_identity::ThisNode;
 use crate::operation::{Locks, Operations};
@@ -44,6 +45,8 @@ pub struct Settings {
     pub device_dir: PathBuf,
     /// How many volumes an orchestrator may put here; 0 leaves it to the orchestrator.
     pub max_volumes_per_node: i64,
+    /// Whether staging a volume that nobody attached takes it from a node that is gone.
+    pub takeover: Takeover,
 }
 
 /// What the operations of this node share.

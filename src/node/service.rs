@@ -54,7 +54,7 @@ impl NodeService {
     /// Makes the service of this node.
     pub fn new(settings: Settings, cluster: Cluster, this_node: ThisNode) -> Self {
         let locks = Locks::default();
-        let attach = Attach::new(cluster.clone(), locks.clone());
+        let attach = Attach::new(cluster.clone(), locks.clone()).taking_over(settings.takeover);
         Self {
             core: Arc::new(Core::new(settings, cluster, attach, locks, this_node)),
         }

@@ -14,7 +14,7 @@ use super::host::{Host, Staged};
 use super::mount::{Mount, Target, TargetError};
 use super::records::Record;
 use super::unstage::Remainder;
-use crate::attach::unknown;
+use crate::attach::{OthersLease, unknown};
 use crate::cluster::{Lists, Snapshot};
 use crate::error::{Error, Result, Situation};
 use crate::operation::Context;
@@ -80,7 +80,7 @@ impl Attempt<'_> {
         if self.stage.takes_lease {
             self.core
                 .attach
-                .attach(self.context, self.stage.dataset, node)
+                .attach(self.context, self.stage.dataset, node, OthersLease::WaitFor)
                 .await?;
         }
         let mut replaced = 0;

@@ -91,6 +91,22 @@ impl Context {
         Ok(())
     }
 
+    /// Waits until every caller there has been is about to be answered.
+    ///
+    /// For work that is better refused than finished after its callers have gone: it ends with a final error, and has
+    /// a moment left to undo what it has done.
+    pub async fn out_of_time(&self) {
+        let mut callers = self.callers.clone();
+        loop {
+            let end = callers.borrow_and_update().give_up_by;
+            match tokio::time::timeout_at(end, callers.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return tokio::time::sleep_until(end).await,
+                Err(_) => return,
+            }
+        }
+    }
+
     /// Whether somebody waits for this operation at this moment and nobody has cancelled it.
     pub fn is_wanted(&self) -> bool {
         !self.cancelled.is_cancelled() && self.callers.borrow().waiting > 0

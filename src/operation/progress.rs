@@ -22,6 +22,11 @@ pub enum Phase {
         /// The node that is not listed.
         node: Uuid,
     },
+    /// Another node gives up its lease on the dataset.
+    LeaseOfNode {
+        /// The node that has it.
+        node: Uuid,
+    },
     /// Flocker's configuration says what was asked for.
     Configured,
     /// The dataset's backing volume exists.
@@ -58,6 +63,12 @@ impl fmt::Display for Phase {
                 write!(
                     f,
                     "waiting for \"node reporting\": Flocker does not list node {node}"
+                )
+            }
+            Self::LeaseOfNode { node } => {
+                write!(
+                    f,
+                    "waiting for \"lease of node {node}\": that node has not given up the volume yet"
                 )
             }
             Self::Configured => write!(
@@ -123,6 +134,7 @@ impl Progress {
             Phase::NodeReporting { .. } => Situation::NodeNotReporting,
             Phase::OtherOperation => Situation::Busy,
             Phase::Starting
+            | Phase::LeaseOfNode { .. }
             | Phase::Configured
             | Phase::BackingVolume { .. }
             | Phase::ReleasedByOtherNode { .. }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
@@ -17,12 +18,14 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result, Situation};
 
 /// Those who wait for an operation.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(super) struct Callers {
     /// How many wait at this moment.
     pub(super) waiting: usize,
     /// The longest time one of them gave, ever.
     longest: Duration,
+    /// When work that ends with its callers gives up: when the last of them, ever, is about to be answered.
+    pub(super) give_up_by: Instant,
 }
 
 /// A handle on a running operation; clones are handles on the same one.
@@ -57,6 +60,7 @@ impl<C: fmt::Display, T: Clone + Send + 'static> Running<C, T> {
         let callers = Arc::new(watch::Sender::new(Callers {
             waiting: 0,
             longest: deadline.budget(),
+            give_up_by: deadline.give_up_by(),
         }));
         let progress = Arc::new(watch::Sender::new(Progress::default()));
         let cancelled = CancellationToken::new();
@@ -116,6 +120,7 @@ impl<C: fmt::Display, T: Clone + Send + 'static> Running<C, T> {
         self.callers.send_modify(|callers| {
             callers.waiting += 1;
             callers.longest = callers.longest.max(deadline.budget());
+            callers.give_up_by = callers.give_up_by.max(deadline.give_up_by());
         });
         CallerGuard {
             callers: Arc::clone(&self.callers),

@@ -238,3 +238,25 @@ async fn a_lock_is_forgotten_when_nobody_holds_it() {
     assert_eq!(result.unwrap(), 3);
     assert!(locks.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn work_that_ends_with_its_callers_ends_just_before_the_last_of_them_is_answered() {
+    let operations = operations();
+    let began = tokio::time::Instant::now();
+    let work = |context: Context| async move {
+        context.out_of_time().await;
+        Err(Error::new(Situation::HeldElsewhere, "somebody else has it"))
+    };
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        operations.run(JOB, seconds(10), |_| async { Ok(8) }).await
+    };
+    let (first, last) = tokio::join!(operations.run(JOB, seconds(10), work), later);
+    assert_eq!(first.unwrap_err().situation(), Situation::StillConverging);
+    assert_eq!(last.unwrap_err().situation(), Situation::HeldElsewhere);
+    assert_eq!(
+        began.elapsed(),
+        Duration::from_secs(13),
+        "two seconds are left for undoing"
+    );
+}

@@ -95,7 +95,7 @@ impl Usage {
 
 /// Checks that a call was refused with that code, and that the message has all these parts.
 #[track_caller]
-fn assert_refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, parts: &[&str]) {
+pub(crate) fn assert_refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, parts: &[&str]) {
     let refused = answer.unwrap_err();
     assert_eq!(refused.code(), code, "{}", refused.message());
     for part in parts {

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tonic::Code;
 
 use super::{Stand, assert_refused, nobody, wait_until_agent_unmounts};
-use crate::support::csi::Usage;
+use crate::support::csi::{Usage, within};
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
@@ -71,8 +72,10 @@ fn a_volume_that_is_not_this_nodes_is_not_staged_and_nothing_of_it_is_left() {
         csi.attach(dataset, second).await;
         for context in [&usage.publish_context, &HashMap::default()] {
             let usage = stand.machine.usage("data", dataset, context);
+            // A node that attaches for itself waits for the lease as long as its caller does.
+            let request = within(Duration::from_secs(8), usage.to_stage());
             assert_refused(
-                csi.stage(&usage).await,
+                csi.node().node_stage_volume(request).await,
                 Code::FailedPrecondition,
                 &[&usage.volume_id, &first.to_string(), &second.to_string()],
             );

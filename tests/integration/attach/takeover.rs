@@ -1,0 +1,252 @@
+//! Volumes of nodes that are gone, or only seem to be.
+
+use std::fs;
+use std::time::Duration;
+
+use flocker_csi::cluster::Release;
+use flocker_csi::config::Takeover;
+use flocker_embedded::faults::{Effect, Faults, RequestFault};
+use tokio::time::{Instant, sleep};
+use tonic::Code;
+use uuid::Uuid;
+
+use super::{LEASE, LONG, NODES, attach, detach};
+use crate::node::assert_refused;
+use crate::support::csi::Csi;
+use crate::support::eventually;
+use crate::support::flocker::Flocker;
+use crate::support::machine::Machine;
+use crate::support::namespace::in_own_namespace;
+
+/// A node is gone sooner than anybody could wait for in earnest.
+const SOON: Duration = Duration::from_secs(1);
+/// Longer than a test needs between two looks, however slow the machine is.
+const LATER: Duration = Duration::from_secs(8);
+/// How often an orchestrator tries again.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// Two nodes, of which the second one's plugin may take what the first one has.
+struct Stand {
+    flocker: Flocker,
+    first: Machine,
+    second: Machine,
+}
+
+impl Stand {
+    async fn start(takeover: Takeover, grace: Duration) -> Self {
+        let flocker = Flocker::start(2).await;
+        let (first, mut second) = (Machine::new(&flocker, 1), Machine::new(&flocker, 2));
+        second.config.flocker.takeover = takeover;
+        second.config.flocker.takeover_grace = grace;
+        Self {
+            flocker,
+            first,
+            second,
+        }
+    }
+
+    fn faults(&self) -> &Faults {
+        self.flocker.embedded().faults()
+    }
+
+    /// Makes Flocker list the second node only, as it does two minutes after it has heard last of the first one.
+    fn hide_the_first(&self) {
+        let text = format!(r#"[{{"host": "127.0.0.2", "uuid": "{}"}}]"#, self.second.node());
+        self.faults().add(listing("hidden", &text));
+    }
+
+    /// Attaches a volume to the first node.
+    async fn volume(&self, csi: &Csi) -> Uuid {
+        let volume = csi.create("data").await;
+        csi.attach(volume, self.first.node()).await;
+        self.flocker.reports(1, volume).await;
+        volume
+    }
+
+    /// Publishes to the second node until that works, and returns how often it was refused.
+    async fn taken_over(&self, csi: &Csi, volume: Uuid) -> u32 {
+        let (first, second) = (self.first.node().to_string(), self.second.node());
+        let mut refusals = 0;
+        eventually("the volume is taken over", async || {
+            let answer = attach(csi, volume, second, LONG).await;
+            if answer.is_ok() {
+                return Some(());
+            }
+            assert_refused(answer, Code::FailedPrecondition, &[&first, "takeover_grace"]);
+            refusals += 1;
+            sleep(AGAIN).await;
+            None
+        })
+        .await;
+        refusals
+    }
+
+    /// Does something to the run of good answers again and again, for longer than the grace, and sees that the volume
+    /// is never taken over; then that it is.
+    async fn run_is_broken_by(&self, fault: impl Fn() -> RequestFault) {
+        let plugin = self.second.plugin().await;
+        let volume = self.volume(&plugin.csi).await;
+        let (first, second) = (self.first.node().to_string(), self.second.node());
+        self.hide_the_first();
+        let began = Instant::now();
+        let mut breaks = 0;
+        while began.elapsed() < LATER * 2 {
+            self.faults().add(fault());
+            eventually("the run is broken", async || {
+                let answer = attach(&plugin.csi, volume, second, LONG).await;
+                assert!(answer.is_err(), "taken over after {breaks} breaks");
+                (self.faults().met("break") == 1).then_some(())
+            })
+            .await;
+            self.faults().remove("break");
+            breaks += 1;
+            assert_refused(
+                attach(&plugin.csi, volume, second, LONG).await,
+                Code::FailedPrecondition,
+                &[&first],
+            );
+            sleep(AGAIN).await;
+        }
+        assert_eq!(self.flocker.leaseholder(volume).await, Some(self.first.node()));
+        self.taken_over(&plugin.csi, volume).await;
+        plugin.stop().await;
+    }
+}
+
+fn listing(name: &str, nodes: &str) -> RequestFault {
+    let answer = Effect::Answer {
+        status: 200,
+        body: nodes.to_owned(),
+    };
+    RequestFault::new(name, answer).on("GET", NODES)
+}
+
+#[test]
+fn a_volume_is_never_taken_from_a_node_unless_that_is_allowed() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(Takeover::Never, SOON).await;
+        let plugin = stand.second.plugin().await;
+        let volume = stand.volume(&plugin.csi).await;
+        let (first, second) = (stand.first.node(), stand.second.node());
+        stand.hide_the_first();
+        eventually("the node is gone", async || {
+            let refused = attach(&plugin.csi, volume, second, LONG).await.unwrap_err();
+            assert_eq!(refused.code(), Code::FailedPrecondition);
+            for part in [&*first.to_string(), "takeover = never"] {
+                assert!(refused.message().contains(part), "{}", refused.message());
+            }
+            refused.message().contains("is gone").then_some(())
+        })
+        .await;
+        assert_eq!(stand.flocker.leaseholder(volume).await, Some(first));
+        // An operator, or an orchestrator that forces it, decides.
+        detach(&plugin.csi, volume, &first.to_string()).await.unwrap();
+        attach(&plugin.csi, volume, second, LONG).await.unwrap();
+    });
+}
+
+#[test]
+fn a_volume_is_taken_from_a_node_that_is_gone_where_that_is_allowed() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(Takeover::NodeGone, SOON).await;
+        let grace = format!("--takeover-grace={}s", SOON.as_secs());
+        let process = stand.second.process(&["--takeover=node-gone", &grace]).await;
+        let volume = stand.volume(&process.csi).await;
+        let (first, second) = (stand.first.node(), stand.second.node());
+        assert_refused(
+            attach(&process.csi, volume, second, LONG).await,
+            Code::FailedPrecondition,
+            &[&first.to_string(), "unpublish it there first"],
+        );
+        stand.hide_the_first();
+        let refusals = stand.taken_over(&process.csi, volume).await;
+        assert!(refusals > 0, "one look is not enough");
+        assert_eq!(stand.flocker.leaseholder(volume).await, Some(second));
+        let log = process.log();
+        let line = format!("The lease on dataset {volume} was taken from node {first}");
+        assert_eq!(log.matches(&line).count(), 1, "{log}");
+
+        let context = attach(&process.csi, volume, second, LONG).await.unwrap();
+        let usage = stand.second.usage("data", volume, &context);
+        process.csi.stage(&usage).await.unwrap();
+        process.csi.publish(&usage).await.unwrap();
+        fs::write(usage.target.join("file"), "").unwrap();
+        process.kill().await;
+    });
+}
+
+#[test]
+fn a_lease_that_was_taken_over_is_counted_once_although_the_answer_is_lost() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(Takeover::NodeGone, SOON).await;
+        let (volume, first) = (Uuid::new_v4(), stand.first.node());
+        let client = stand.flocker.client().await;
+        client.acquire_lease(volume, first, None).await.unwrap();
+        let cluster = stand.flocker.cluster();
+        let lost = RequestFault::new("lost", Effect::LoseReply).on("DELETE", LEASE);
+        stand.faults().add(lost.once());
+        for expected in [Release::Released, Release::NotHeld] {
+            let release = cluster.take_over_lease(volume, first).await.unwrap();
+            assert_eq!(release, expected);
+            let counts = cluster.lease_counts();
+            assert_eq!((counts.taken_over, counts.put_back), (1, 0));
+        }
+    });
+}
+
+#[test]
+fn a_node_that_attaches_for_itself_waits_until_the_other_one_is_gone() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(Takeover::NodeGone, SOON).await;
+        let plugin = stand.second.plugin().await;
+        let volume = stand.volume(&plugin.csi).await;
+        let usage = stand.second.usage("data", volume, &[].into());
+        let (csi, staged) = (plugin.csi.clone(), usage.clone());
+        let staging = tokio::spawn(async move { csi.stage(&staged).await });
+        let words = format!("lease of node {}", stand.first.node());
+        super::wait_until_staging(&plugin.csi, &usage, &words).await;
+        stand.hide_the_first();
+        staging.await.unwrap().unwrap();
+        assert_eq!(stand.flocker.leaseholder(volume).await, Some(stand.second.node()));
+        plugin.csi.unstage(&usage).await.unwrap();
+    });
+}
+
+#[test]
+fn an_empty_list_of_nodes_starts_the_wait_for_a_missing_node_again() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(Takeover::NodeGone, LATER).await;
+        stand.run_is_broken_by(|| listing("break", "[]").once()).await;
+    });
+}
+
+#[test]
+fn an_answer_that_fails_starts_the_wait_for_a_missing_node_again() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(Takeover::NodeGone, LATER).await;
+        let failure = || {
+            let answer = Effect::Answer {
+                status: 500,
+                body: "\"a bug\"".to_owned(),
+            };
+            RequestFault::new("break", answer).on("GET", NODES).once()
+        };
+        stand.run_is_broken_by(failure).await;
+    });
+}
+
+#[test]
+fn a_node_that_is_listed_again_keeps_its_volume() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(Takeover::NodeGone, LATER).await;
+        // The watch sees it every five seconds, and whoever asks in between as well.
+        stand
+            .run_is_broken_by(|| {
+                let nodes = [(1, stand.first.node()), (2, stand.second.node())];
+                let nodes = nodes
+                    .map(|(number, node)| format!(r#"{{"host": "127.0.0.{number}", "uuid": "{node}"}}"#));
+                listing("break", &format!("[{}]", nodes.join(","))).once()
+            })
+            .await;
+    });
+}
