@@ -1,5 +1,6 @@
 //! Attaching and detaching while others do so too, while Flocker fails, and while nodes die.
 
+mod dead;
 mod deleted;
 mod handover;
 mod lost;
