@@ -156,8 +156,8 @@ fn backing_file(device: &Path) -> io::Result<Option<PathBuf>> {
             file.pop_if(|last| *last == b'\n');
             Ok(Some(OsString::from_vec(file).into()))
         }
-        // The attribute is there only as long as there is a backing file.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // The attribute is there only as long as there is a backing file; it may go between open and read.
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is(&error, Errno::NODEV) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -292,6 +292,35 @@ mod tests {
         wait_until_free(&device, &renamed);
         assert_eq!(Survey::new().unwrap().device_of(&renamed).unwrap(), None);
         fs::remove_file(&renamed).unwrap();
+    }
+
+    #[test]
+    fn a_device_that_is_freed_while_it_is_looked_at_has_no_file() {
+        const ROUNDS: usize = 20_000;
+        let (file, device) = attached();
+        let backing = file.reopen().unwrap();
+        let looker = std::thread::spawn({
+            let device = device.clone();
+            move || {
+                let mut without_file = 0;
+                while without_file < ROUNDS {
+                    without_file += usize::from(backing_file(&device).unwrap().is_none());
+                }
+            }
+        });
+        while !looker.is_finished() {
+            // Another process may take the device meanwhile; the look goes on all the same.
+            if has_file(&device, file.path()).unwrap() {
+                clear(&device).unwrap();
+            } else {
+                attach_to(&device, &backing).unwrap();
+            }
+        }
+        if has_file(&device, file.path()).unwrap() {
+            clear(&device).unwrap();
+            wait_until_free(&device, file.path());
+        }
+        looker.join().unwrap();
     }
 
     #[test]
