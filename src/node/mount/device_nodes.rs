@@ -69,7 +69,7 @@ impl DeviceNodes {
     /// One caller at a time may work for the same dataset.
     pub fn make(&self, dataset_id: Uuid, device: Device) -> Result<PathBuf, DeviceNodeError> {
         let node = self.path(dataset_id);
-        let fresh = self.directory.join(format!(".{dataset_id}"));
+        let fresh = self.unfinished(dataset_id);
         remove_file(&fresh)?;
         for attempt in 1.. {
             self.make_directory()?;
@@ -92,9 +92,12 @@ impl DeviceNodes {
         Ok(node)
     }
 
-    /// Removes the node of a dataset, and the directory with the last one.
+    /// Removes the node of a dataset with what a killed process may have left of it, and the directory with the last
+    /// node.
     pub fn remove(&self, dataset_id: Uuid) -> Result<(), DeviceNodeError> {
-        remove_file(&self.path(dataset_id))?;
+        for node in [self.unfinished(dataset_id), self.path(dataset_id)] {
+            remove_file(&node)?;
+        }
         match std::fs::remove_dir(&self.directory) {
             Ok(()) => Ok(()),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
@@ -108,6 +111,10 @@ impl DeviceNodes {
                 error,
             )),
         }
+    }
+
+    fn unfinished(&self, dataset_id: Uuid) -> PathBuf {
+        self.directory.join(format!(".{dataset_id}"))
     }
 
     fn make_directory(&self) -> Result<(), DeviceNodeError> {
@@ -181,11 +188,17 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_left_half_made_is_replaced() {
+    fn what_a_crash_left_half_made_is_replaced_or_removed() {
         in_own_namespace(|scratch| {
             let (nodes, id) = (nodes(scratch), Uuid::new_v4());
-            std::fs::create_dir(scratch.join("devices")).unwrap();
-            std::fs::write(scratch.join(format!("devices/.{id}")), "").unwrap();
+            let crash = || {
+                std::fs::create_dir(scratch.join("devices")).unwrap();
+                std::fs::write(scratch.join(format!("devices/.{id}")), "").unwrap();
+            };
+            crash();
+            nodes.remove(id).unwrap();
+            assert!(!scratch.join("devices").exists());
+            crash();
             assert!(
                 nodes
                     .make(id, FIRST)
