@@ -1,5 +1,7 @@
 //! What a new process does with what an earlier one had staged.
 
+use std::io::ErrorKind;
+
 use super::host::{Host, Staged};
 use super::mount::{Mount, MountTable, alias_path};
 use super::records::{Progress, Record};
@@ -19,15 +21,18 @@ impl Host {
                 pending.push(staged);
             } else if record.boot_id == self.boot_id() {
                 self.pin_again(&record, &table);
-            } else if record.takes_lease {
-                // Nobody unstages after a reboot, so this lease would lock the volume to this node for ever.
-                self.store(&Record {
-                    progress: Progress::ReleasePending,
-                    ..record
-                })?;
-                pending.push(staged);
             } else {
-                self.forget(&staged)?;
+                remove_mount_point(&staged);
+                if record.takes_lease {
+                    // Nobody unstages after a reboot, so this lease would lock the volume to this node for ever.
+                    self.store(&Record {
+                        progress: Progress::ReleasePending,
+                        ..record
+                    })?;
+                    pending.push(staged);
+                } else {
+                    self.forget(&staged)?;
+                }
             }
         }
         Ok(pending)
@@ -60,5 +65,20 @@ impl Host {
                 record.staging_path.display()
             );
         }
+    }
+}
+
+/// Removes the directory of a mount that ended with an earlier boot, unless there is anything in it or on it.
+fn remove_mount_point(staged: &Staged) {
+    let path = alias_path(&staged.staging, staged.dataset);
+    match std::fs::remove_dir(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            tracing::warn!(
+                path = %path.display(),
+                %error,
+                "Cannot remove the directory where a volume was mounted before this machine was started"
+            );
+        }
+        _ => {}
     }
 }
