@@ -184,10 +184,8 @@ impl Host {
         let Some(record) = self.records.get(dataset, staging.path()) else {
             return Ok(false);
         };
-        let Some(origin) = record
-            .origin
-            .filter(|_| record.progress != Progress::ReleasePending)
-        else {
+        // A staging that was interrupted may not have come to its last look at Flocker.
+        let Some(origin) = record.origin.filter(|_| record.progress == Progress::Staged) else {
             return Ok(false);
         };
         let visible = visible(&alias_path(staging.path(), dataset))?;
