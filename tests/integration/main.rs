@@ -8,6 +8,7 @@
 mod attach;
 mod controller;
 mod crash;
+mod crash_points;
 mod inputs;
 mod log;
 mod node;

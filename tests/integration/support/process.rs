@@ -40,7 +40,13 @@ impl Process {
         Self::serving(unshare, log).await
     }
 
-    async fn serving(mut program: Command, log: &Path) -> Self {
+    async fn serving(program: Command, log: &Path) -> Self {
+        let started = Self::attempt(program, log).await;
+        started.unwrap_or_else(|said| panic!("{said}"))
+    }
+
+    /// Starts a program, and returns when it serves, or with what it has said when it has ended instead.
+    pub(crate) async fn attempt(mut program: Command, log: &Path) -> Result<Self, String> {
         let mut child = program
             .stdout(Stdio::piped())
             .stderr(File::create(log).unwrap())
@@ -55,14 +61,16 @@ impl Process {
             }
             None
         };
-        let endpoint = timeout(PATIENCE, serving).await.expect("it starts in time");
-        let endpoint = endpoint.unwrap_or_else(|| panic!("{}", fs::read_to_string(log).unwrap()));
+        let Some(endpoint) = timeout(PATIENCE, serving).await.expect("it starts in time") else {
+            child.wait().await.unwrap();
+            return Err(fs::read_to_string(log).unwrap());
+        };
         let csi = Csi::connect(&endpoint.parse().unwrap()).await;
-        Self {
+        Ok(Self {
             child,
             log: log.to_owned(),
             csi,
-        }
+        })
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -72,6 +80,12 @@ impl Process {
     /// Ends it at once, as a crash would, and returns when it is gone.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
+    }
+
+    /// Returns when somebody else has ended it.
+    pub(crate) async fn ended(mut self) {
+        let ended = timeout(PATIENCE, self.child.wait()).await;
+        ended.expect("it ends in time").unwrap();
     }
 
     /// Returns what it has logged so far.
@@ -90,7 +104,7 @@ pub(crate) async fn run(arguments: &[&str]) -> (ExitStatus, String) {
 }
 
 /// Returns the program with arguments, and with nothing from the environment of the tests.
-fn program(arguments: &[&str]) -> Command {
+pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).env_clear().kill_on_drop(true);
     command

@@ -1,0 +1,235 @@
+//! A plugin that is killed at every change it makes, here and at Flocker.
+//!
+//! What those changes are is not written here: each operation is carried out once under a seccomp filter that lets its
+//! system calls wait, and then again for each of them, which then does not happen any more. Whatever a later version
+//! of the plugin does more, it is killed there too.
+
+mod calls;
+mod seccomp;
+mod site;
+mod tripwire;
+mod walk;
+mod writes;
+
+use site::Lease;
+use walk::{Case, Earlier, Operation, visit_every_point};
+
+use crate::support::namespace::in_own_namespace;
+
+/// An operation on a volume that the controller has attached.
+const ATTACHED: Case = Case {
+    operation: Operation::Stage,
+    lease: Lease::Controller,
+    elsewhere: false,
+    missing: &[],
+    must: &[],
+};
+/// An operation on a volume that staging attaches itself.
+const NODE_DRIVEN: Case = Case {
+    lease: Lease::Staging,
+    ..ATTACHED
+};
+/// What Linux before 5.12 does not have.
+const BEFORE_5_12: &[libc::c_long] = &[libc::SYS_mount_setattr];
+
+#[test]
+fn staging_converges_from_every_point_at_which_it_is_killed() {
+    in_own_namespace(|| {
+        visit_every_point(Case {
+            operation: Operation::Stage,
+            must: &[
+                "rename state/stages/.new-* -> state/stages/RECORD",
+                "sync state/stages",
+                "rename state/stages/.new-* -> state/stages/RECORD",
+                "sync state/stages",
+                "mkdir staging/ID",
+                "mknod devices/.ID",
+                "rename devices/.ID -> devices/ID",
+                "mount devices/ID -> staging/ID",
+                "rename state/stages/.new-* -> state/stages/RECORD",
+                "sync state/stages",
+            ],
+            ..ATTACHED
+        })
+    });
+}
+
+#[test]
+fn staging_that_attaches_converges_from_every_point_at_which_it_is_killed() {
+    in_own_namespace(|| {
+        visit_every_point(Case {
+            operation: Operation::Stage,
+            elsewhere: true,
+            must: &[
+                "sync state/stages/.new-*",
+                "rename state/stages/.new-* -> state/stages/RECORD",
+                "sync state/stages",
+                "POST lease",
+                "reply to POST lease",
+                "POST primary",
+                "reply to POST primary",
+                "mount devices/ID -> staging/ID",
+                "sync state/stages",
+            ],
+            ..NODE_DRIVEN
+        })
+    });
+}
+
+#[test]
+fn staging_that_is_refused_leaves_nothing_from_any_point_at_which_it_is_killed() {
+    in_own_namespace(|| {
+        visit_every_point(Case {
+            operation: Operation::Stage,
+            lease: Lease::Nobody,
+            must: &[
+                "rename state/stages/.new-* -> state/stages/RECORD",
+                "unlink state/stages/RECORD",
+                "sync state/stages",
+            ],
+            ..ATTACHED
+        })
+    });
+}
+
+#[test]
+fn publishing_converges_from_every_point_at_which_it_is_killed() {
+    in_own_namespace(|| {
+        visit_every_point(Case {
+            operation: Operation::Publish,
+            must: &[
+                "mkdir target",
+                "open_tree staging/ID",
+                "mount_setattr -",
+                "move_mount - -> target",
+            ],
+            ..ATTACHED
+        })
+    });
+}
+
+#[test]
+fn publishing_on_an_older_kernel_converges_from_every_point_at_which_it_is_killed() {
+    in_own_namespace(|| {
+        visit_every_point(Case {
+            operation: Operation::Publish,
+            missing: BEFORE_5_12,
+            must: &[
+                "mkdir target",
+                "mount (bind) staging/ID -> state/mounts/.tmp*/unfinished",
+                "mount (flags) - -> state/mounts/.tmp*/unfinished",
+                "mount (move) state/mounts/.tmp*/unfinished -> target",
+                "umount state/mounts/.tmp*",
+                "rmdir state/mounts/.tmp*",
+            ],
+            ..ATTACHED
+        })
+    });
+}
+
+#[test]
+fn unpublishing_converges_from_every_point_at_which_it_is_killed() {
+    in_own_namespace(|| {
+        visit_every_point(Case {
+            operation: Operation::Unpublish,
+            must: &["umount target", "rmdir target"],
+            ..ATTACHED
+        })
+    });
+}
+
+#[test]
+fn unstaging_converges_from_every_point_at_which_it_is_killed() {
+    in_own_namespace(|| {
+        visit_every_point(Case {
+            operation: Operation::Unstage,
+            must: &[
+                "umount staging/ID",
+                "rmdir staging/ID",
+                "unlink devices/ID",
+                "rmdir devices",
+                "unlink state/stages/RECORD",
+                "sync state/stages",
+            ],
+            ..ATTACHED
+        })
+    });
+}
+
+#[test]
+fn unstaging_that_detaches_converges_from_every_point_at_which_it_is_killed() {
+    in_own_namespace(|| {
+        visit_every_point(Case {
+            operation: Operation::Unstage,
+            must: &[
+                "umount staging/ID",
+                "unlink devices/ID",
+                "rename state/stages/.new-* -> state/stages/RECORD",
+                "sync state/stages",
+                "DELETE lease",
+                "reply to DELETE lease",
+                "unlink state/stages/RECORD",
+            ],
+            ..NODE_DRIVEN
+        })
+    });
+}
+
+#[test]
+fn a_start_after_an_interrupted_staging_converges_from_every_point_at_which_it_is_killed() {
+    in_own_namespace(|| {
+        visit_every_point(Case {
+            operation: Operation::Start(Earlier::Staging),
+            must: &["write state/lock", "unlink state/stages/.new-*"],
+            ..ATTACHED
+        })
+    });
+}
+
+#[test]
+fn a_start_after_an_interrupted_publication_converges_from_every_point_at_which_it_is_killed() {
+    in_own_namespace(|| {
+        visit_every_point(Case {
+            operation: Operation::Start(Earlier::Publishing),
+            missing: BEFORE_5_12,
+            must: &[
+                "umount state/mounts/.tmp*/unfinished",
+                "umount state/mounts/.tmp*",
+                "rmdir state/mounts/.tmp*/unfinished",
+                "rmdir state/mounts/.tmp*",
+            ],
+            ..ATTACHED
+        })
+    });
+}
+
+#[test]
+fn a_start_with_a_lease_to_release_converges_from_every_point_at_which_it_is_killed() {
+    in_own_namespace(|| {
+        visit_every_point(Case {
+            operation: Operation::Start(Earlier::Releasing),
+            must: &[
+                "DELETE lease",
+                "reply to DELETE lease",
+                "unlink state/stages/RECORD",
+            ],
+            ..NODE_DRIVEN
+        })
+    });
+}
+
+#[test]
+fn a_start_after_a_reboot_converges_from_every_point_at_which_it_is_killed() {
+    in_own_namespace(|| {
+        visit_every_point(Case {
+            operation: Operation::Start(Earlier::Reboot),
+            must: &[
+                "rename state/stages/.new-* -> state/stages/RECORD",
+                "sync state/stages",
+                "DELETE lease",
+                "unlink state/stages/RECORD",
+            ],
+            ..NODE_DRIVEN
+        })
+    });
+}

@@ -1,0 +1,91 @@
+//! A program that is killed right before a chosen system call.
+
+use std::sync::Arc;
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::Command;
+use tokio::sync::watch;
+
+use super::calls::{Sight, rules};
+use super::seccomp::{Filter, Listener, confine};
+
+/// Tells from the calls so far, the one that waits included, whether that one is not to happen any more.
+pub(super) type Trap = Box<dyn Fn(&[String]) -> bool + Send + Sync>;
+
+/// Watches the changes that a program makes.
+#[derive(Clone, Default)]
+pub(super) struct Tripwire(Arc<watch::Sender<State>>);
+
+#[derive(Default)]
+struct State {
+    /// Absent as long as nothing is noted.
+    trap: Option<Trap>,
+    calls: Vec<String>,
+    sprung: bool,
+}
+
+impl Tripwire {
+    /// Watches a program that is yet to be started. To it, the kernel does not have the calls in `missing`.
+    pub(super) fn watch(&self, program: &mut Command, sight: Sight, missing: &[libc::c_long]) {
+        let from = confine(program, Filter::new(&rules(), missing));
+        let wire = self.clone();
+        thread::spawn(move || {
+            if let Some((listener, pid)) = Listener::receive(&from) {
+                wire.serve(&listener, pid, &sight);
+            }
+        });
+    }
+
+    /// Notes calls from here on, and kills the program as the trap decides.
+    pub(super) fn arm(&self, trap: Trap) {
+        self.0.send_modify(|state| {
+            state.trap = Some(trap);
+            state.calls.clear();
+        });
+    }
+
+    /// Returns the calls that were noted. Where the trap has sprung, the last one has not happened.
+    pub(super) fn calls(&self) -> Vec<String> {
+        self.0.borrow().calls.clone()
+    }
+
+    /// Notes nothing more, and returns the calls that were noted.
+    pub(super) fn disarm(&self) -> Vec<String> {
+        self.0.send_modify(|state| state.trap = None);
+        self.calls()
+    }
+
+    /// Whether the program was killed.
+    pub(super) fn has_sprung(&self) -> bool {
+        self.0.borrow().sprung
+    }
+
+    fn serve(&self, listener: &Listener, pid: Pid, sight: &Sight) {
+        while let Some(waiting) = listener.next() {
+            let goes_on = sight.describe(&waiting).is_none_or(|call| self.goes_on(call));
+            if goes_on {
+                listener.let_go_on(&waiting);
+            } else {
+                // It is there: one of its threads waits, and whatever it does waits with it from here on.
+                kill_process(pid, Signal::KILL).ok();
+            }
+        }
+    }
+
+    fn goes_on(&self, call: String) -> bool {
+        let mut goes_on = true;
+        self.0.send_modify(|state| {
+            if let Some(trap) = state.trap.as_ref().filter(|_| !state.sprung) {
+                // Whoever looks at open files makes a mount busy for a moment, and then it is tried again.
+                let again = call.starts_with("umount") && state.calls.last() == Some(&call);
+                if !again {
+                    state.calls.push(call);
+                    state.sprung = trap(&state.calls);
+                }
+            }
+            goes_on = !state.sprung;
+        });
+        goes_on
+    }
+}
