@@ -51,6 +51,8 @@ fn a_volume_is_published_to_one_node_at_a_time() {
                 .into_inner();
             assert_eq!(again, published, "ten times in a row");
         }
+        // State flickers while a dataset moves, and a volume that no node reports is abnormal.
+        flocker.reports(2, volume.parse().unwrap()).await;
         let told = status(&controller, &volume).await;
         assert_eq!(told.published_node_ids, [second.to_string()]);
         assert!(!told.volume_condition.unwrap().abnormal);
