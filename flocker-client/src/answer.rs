@@ -1,7 +1,10 @@
 //! Reads an answer of the control service: a value, or one of the several forms a refusal takes.
 
 use reqwest::{Response, StatusCode, header};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize,
+    de::{self, DeserializeOwned},
+};
 use serde_json::Value;
 
 use crate::{
@@ -16,6 +19,9 @@ pub(crate) const BODY_LIMIT: usize = 64 << 20;
 const REFUSAL_LIMIT: usize = 64 << 10;
 const DESCRIPTION_LIMIT: usize = 500;
 const FINDINGS_LIMIT: usize = 8;
+
+/// The most that is told of why an answer does not decode.
+const REASON_LIMIT: usize = 200;
 
 /// The header in which the configuration's tag comes.
 const TAG: &str = "X-Configuration-Tag";
@@ -42,26 +48,36 @@ impl Answer {
         };
         let tag = header(TAG);
         let html = header(header::CONTENT_TYPE.as_str()).is_some_and(|kind| kind.starts_with("text/html"));
-        if status.is_success() {
-            let body = match body(target, &call, response, BODY_LIMIT).await? {
-                Body::Whole(body) => body,
-                Body::Cut(_) => {
-                    let source = DecodeError::TooLong { limit: BODY_LIMIT };
-                    return Err(Error::Decode {
-                        call: Box::new(call),
-                        source,
-                    });
-                }
-            };
-            return Ok(Self {
+        let limit = if status.is_success() {
+            BODY_LIMIT
+        } else {
+            REFUSAL_LIMIT
+        };
+        let body = body(target, &call, response, limit).await?;
+        Self::of(call, status, tag, html, body)
+    }
+
+    /// Makes an answer of what has arrived.
+    pub(crate) fn of(
+        call: Call,
+        status: StatusCode,
+        tag: Option<String>,
+        html: bool,
+        body: Body,
+    ) -> Result<Self, Error> {
+        match body {
+            Body::Whole(body) if status.is_success() => Ok(Self {
                 call,
                 status,
                 tag,
                 body,
-            });
+            }),
+            Body::Cut(_) if status.is_success() => Err(Error::Decode {
+                call: Box::new(call),
+                source: DecodeError::TooLong { limit: BODY_LIMIT },
+            }),
+            Body::Whole(body) | Body::Cut(body) => Err(refusal(call, status, html, &body)),
         }
-        let (Body::Whole(body) | Body::Cut(body)) = body(target, &call, response, REFUSAL_LIMIT).await?;
-        Err(refusal(call, status, html, &body))
     }
 
     pub(crate) fn status(&self) -> StatusCode {
@@ -81,8 +97,11 @@ impl Answer {
     }
 }
 
-enum Body {
+/// What has been read of a body.
+pub(crate) enum Body {
+    /// All of it.
     Whole(Vec<u8>),
+    /// As much as may be read.
     Cut(Vec<u8>),
 }
 
@@ -115,9 +134,18 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
         DecodeError::Field {
             field,
             excerpt: excerpt(body, source.line(), source.column()),
-            source,
+            source: fit(source),
         }
     })
+}
+
+/// Makes a reason fit for a message that repeats the value it is about, which may be all of the answer.
+fn fit(error: serde_json::Error) -> serde_json::Error {
+    let reason = error.to_string();
+    if reason.len() <= REASON_LIMIT && !reason.contains(char::is_control) {
+        return error;
+    }
+    de::Error::custom(one_line(&reason, REASON_LIMIT))
 }
 
 /// The forms of a refusal.

@@ -10,9 +10,13 @@ use openssl::{
 };
 
 use super::{CredentialsFile, CredentialsProblem};
+use crate::error::one_line;
 
 /// How the common name of a user's certificate starts.
 pub(super) const USER: &str = "user-";
+
+/// The most that is shown of a name, which is as much as X.509 allows.
+const NAME_LIMIT: usize = 64;
 
 /// OpenSSL's numbers for a certificate that is not valid yet, or no longer.
 const NOT_YET_VALID: i32 = 9;
@@ -27,7 +31,9 @@ pub(super) fn user(chain: &[X509]) -> Result<String, CredentialsProblem> {
     if common_name.len() > USER.len() && common_name.starts_with(USER) {
         Ok(common_name)
     } else {
-        Err(CredentialsProblem::NotUser { common_name })
+        Err(CredentialsProblem::NotUser {
+            common_name: shown(&common_name),
+        })
     }
 }
 
@@ -66,7 +72,7 @@ pub(super) fn chain(
             CredentialsProblem::OtherAuthority {
                 authority: authorities
                     .first()
-                    .map(|authority| common_name(authority))
+                    .map(|authority| shown(&common_name(authority)))
                     .unwrap_or_default(),
                 verdict: verdict.text,
             },
@@ -144,4 +150,9 @@ fn common_name(certificate: &X509Ref) -> String {
     let name = certificate.subject_name().entries_by_nid(Nid::COMMONNAME).next();
     name.and_then(|name| name.data().to_string().ok())
         .unwrap_or_default()
+}
+
+/// Returns a name, which may hold anything, as a message takes it.
+fn shown(common_name: &str) -> String {
+    one_line(common_name, NAME_LIMIT)
 }

@@ -419,6 +419,18 @@ async fn an_answer_that_does_not_fit_names_the_field_and_shows_the_place() {
 }
 
 #[tokio::test]
+async fn an_answer_that_does_not_fit_is_not_repeated() {
+    let text = "x".repeat(1 << 20);
+    let body = format!(r#"[{{"dataset_id": "{MOVED}", "maximum_size": "{text}"}}]"#);
+    let (_server, client) = answering(move || Reply::ok(body.clone()));
+    let text = shown(&client.list_dataset_states().await.unwrap_err());
+    assert!(
+        text.contains("invalid type: string") && text.len() < 1000,
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn an_unreadable_answer_to_a_write_leaves_it_unclear() {
     for body in ["", "{}", "[", "<html>", "\u{0}\u{ff}"] {
         let (_server, client) = answering(move || Reply::json(201, body));

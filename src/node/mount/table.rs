@@ -143,14 +143,22 @@ impl MountTable {
     }
 
     /// Follows a path from the root the way the kernel does, through every mount it crosses.
+    ///
+    /// Ids are given to other mounts after an unmount, so a table that was read while it changed may tell of mounts that
+    /// lie on each other, or above what they lie on. The way leads down, and ends where it comes to one for the second
+    /// time.
     fn on_the_way_to(&self, path: &Path) -> Vec<&Mount> {
-        let mut crossed = Vec::new();
+        let mut crossed: Vec<&Mount> = Vec::new();
         let mut next = self.first_below(path, |mount| {
             mount.parent == mount.id || self.by_id(mount.parent).is_none()
         });
-        while let Some(mount) = next {
+        while let Some(mount) = next
+            && !crossed.iter().any(|earlier| std::ptr::eq(*earlier, mount))
+        {
             crossed.push(mount);
-            next = self.first_below(path, |child| child.parent == mount.id && child.id != mount.id);
+            next = self.first_below(path, |child| {
+                child.parent == mount.id && child.id != mount.id && child.point.starts_with(&mount.point)
+            });
         }
         crossed
     }
@@ -263,6 +271,18 @@ mod tests {
             let table = MountTable::read().unwrap();
             assert_eq!(points(&table.layers_at(&point)), ["so urce#"]);
         });
+    }
+
+    #[test]
+    fn mounts_that_lie_on_each_other_end_the_way() {
+        let text =
+            b"1 0 8:0 / / rw - ext4 root rw\n2 1 0:40 / /a rw - tmpfs a rw\n1 2 0:41 / /a rw - tmpfs b rw\n";
+        let table = MountTable::parse(text).unwrap();
+        assert_eq!(points(&table.layers_at(Path::new("/a"))), ["a", "b"]);
+
+        let text = b"1 0 8:0 / /a rw - ext4 root rw\n2 1 0:40 / / rw - tmpfs above rw\n";
+        let table = MountTable::parse(text).unwrap();
+        assert_eq!(table.holding(Path::new("/a/file")).unwrap().source, "root");
     }
 
     #[test]
