@@ -9,6 +9,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 # Pinned: another version of csi-sanity has other specs, and tests/tools/csi-sanity.sh counts them.
 CSI_SANITY_VERSION := v5.6.0
 GRPCURL_VERSION := v1.9.4
+CARGO_FUZZ_VERSION := 0.13.1
 # The version of grpcio is in tests/tools/requirements.txt.
 
 # Under target/, so that git ignores it and the cache of a CI keeps it together with the build.
@@ -42,6 +43,13 @@ bench: setup-build ## Measures what docs/benchmarks.md reports; ARGS="publish st
 	@echo "bench: cargo bench --locked --bench budgets -- $(ARGS)"
 	@cargo bench --locked --bench budgets -- $(ARGS)
 
+.PHONY: fuzz
+fuzz: setup-fuzz $(STAMPS)/cargo-fuzz-$(CARGO_FUZZ_VERSION) ## Fuzzes what reads foreign bytes, a minute each; SECONDS=600 is longer, ONLY="answer ..." only these
+	@echo "fuzz: tests/tools/fuzz.sh $(SECONDS) $(ONLY)"
+	@tests/tools/fuzz.sh $(SECONDS) $(ONLY)
+
+SECONDS := 60
+
 .PHONY: build
 build: ## Builds the program that the demo and the tests run
 	@echo "build: cargo build --locked"
@@ -50,6 +58,10 @@ build: ## Builds the program that the demo and the tests run
 .PHONY: setup-build
 setup-build:
 	@tests/tools/setup.sh build
+
+.PHONY: setup-fuzz
+setup-fuzz:
+	@tests/tools/setup.sh fuzz
 
 .PHONY: setup
 setup: ## Installs the system packages that are missing
@@ -72,6 +84,12 @@ $(STAMPS)/csi-sanity-$(CSI_SANITY_VERSION):
 
 $(STAMPS)/grpcurl-$(GRPCURL_VERSION):
 	$(call go_tool,grpcurl,$(GRPCURL_VERSION),github.com/fullstorydev/grpcurl/cmd/grpcurl)
+
+$(STAMPS)/cargo-fuzz-$(CARGO_FUZZ_VERSION):
+	@echo "tools: installing cargo-fuzz $(CARGO_FUZZ_VERSION)"
+	@mkdir -p $(STAMPS) && rm -f $(STAMPS)/cargo-fuzz-*
+	@cargo install --quiet --locked --root $(TOOLS) --version $(CARGO_FUZZ_VERSION) cargo-fuzz
+	@touch $@
 
 $(STAMPS)/grpcio: tests/tools/requirements.txt
 	@echo "tools: installing $$(grep '^grpcio' $<)"

@@ -17,6 +17,8 @@ pub mod embedded;
 pub mod error;
 pub mod failure;
 pub mod fields;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod identity;
 pub mod node;
 pub mod node_identity;

@@ -3,12 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use reqwest::{StatusCode, dns::Resolve};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
     Acquired, AcquiredKind, ControlService, Credentials, Dataset, DatasetState, Datasets, Error, Lease,
-    NewDataset, Node, resolver::ServiceResolver, transport::Transport,
+    NewDataset, Node,
+    model::{NodeOfEra, Version},
+    resolver::ServiceResolver,
+    transport::Transport,
 };
 
 const VERSION: &str = "/v1/version";
@@ -85,10 +88,6 @@ impl Client {
 
     /// Returns the version of the control service.
     pub async fn version(&self) -> Result<String, Error> {
-        #[derive(Deserialize)]
-        struct Version {
-            flocker: String,
-        }
         let version: Version = self.transport.get(VERSION).await?.decode()?;
         Ok(version.flocker)
     }
@@ -158,12 +157,8 @@ impl Client {
     ///
     /// Flocker goes on answering for nodes that are long gone.
     pub async fn node_by_era(&self, era: Uuid) -> Result<Option<Uuid>, Error> {
-        #[derive(Deserialize)]
-        struct ByEra {
-            uuid: Uuid,
-        }
         match self.transport.get(&item(NODES_BY_ERA, era)).await {
-            Ok(answer) => answer.decode().map(|node: ByEra| Some(node.uuid)),
+            Ok(answer) => answer.decode().map(|node: NodeOfEra| Some(node.uuid)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }

@@ -46,6 +46,8 @@ mod client;
 mod control_service;
 mod credentials;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod model;
 mod resolver;
 #[cfg(test)]

@@ -84,6 +84,18 @@ pub struct Node {
     pub host: String,
 }
 
+/// The answer to the question which node runs in an era.
+#[derive(Debug, Deserialize)]
+pub(crate) struct NodeOfEra {
+    pub(crate) uuid: Uuid,
+}
+
+/// The answer to the question which version runs.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Version {
+    pub(crate) flocker: String,
+}
+
 /// A lease: while it lasts, its node does not let go of the dataset once it has mounted it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Lease {

@@ -5,6 +5,8 @@
 //! file and environment into flags, so that all three are parsed and checked by the same code.
 
 mod file;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod layers;
 mod pool;
 mod size;

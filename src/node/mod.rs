@@ -22,6 +22,8 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+#[cfg(any(test, fuzzing))]
+pub use records::fuzz::record;
 pub use service::NodeService;
 
 use crate::attach::Attach;

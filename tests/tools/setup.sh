@@ -2,7 +2,7 @@
 # Installs the Debian packages that building, running and testing need. It looks for what is used out of each, not for
 # the packages, so that it does nothing where all is there, whoever put it there.
 #
-# usage: setup.sh build|test
+# usage: setup.sh build|fuzz|test
 set -euo pipefail
 
 say() { printf '%s\n' "$@"; }
@@ -41,6 +41,12 @@ for_build() {
     command_for cargo >/dev/null || die "Rust is missing; see https://rustup.rs"
 }
 
+# The engine is written in C++.
+for_fuzz() {
+    for_build
+    wants g++ command_for c++
+}
+
 for_test() {
     for_build
     wants util-linux command_for unshare
@@ -71,8 +77,9 @@ install() {
 
 case ${1:-} in
 build) for_build ;;
+fuzz) for_fuzz ;;
 test) for_test ;;
-*) die "usage: $(basename -- "$0") build|test" ;;
+*) die "usage: $(basename -- "$0") build|fuzz|test" ;;
 esac
 if ((${#missing[@]} == 0)); then
     say "setup: all system packages are there"

@@ -2,6 +2,8 @@
 
 mod check;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod read;
 
 pub use self::error::{CredentialsError, CredentialsFile, CredentialsProblem};

@@ -9,6 +9,8 @@ mod device_nodes;
 mod entry;
 mod events;
 mod flags;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod holders;
 mod kernel;
 mod lookup;

@@ -55,7 +55,8 @@ fn parse_line(line: &[u8]) -> Result<Mount, &'static str> {
     let parent = number(next("parent id")?).ok_or("parent id")?;
     let device = device(next("device number")?).ok_or("device number")?;
     let root = unescape(next("root")?);
-    let point = unescape(next("mount point")?);
+    let point = Some(next("mount point")?).filter(|field| field.starts_with(b"/"));
+    let point = unescape(point.ok_or("mount point")?);
     let attributes = attributes(next("options")?);
     let mut propagation = Propagation::default();
     loop {
@@ -155,65 +156,67 @@ pub(super) fn unescape(field: &[u8]) -> OsString {
     OsString::from_vec(plain)
 }
 
+/// Writes a mount the way the kernel does (`show_mountinfo`).
+#[cfg(any(test, fuzzing))]
+pub(super) fn render(mount: &Mount) -> Vec<u8> {
+    let escape = |text: &OsStr| {
+        let mut escaped = Vec::new();
+        for &byte in text.as_bytes() {
+            match byte {
+                b' ' | b'\t' | b'\n' | b'\\' | b'#' => escaped.extend(format!("\\{byte:03o}").bytes()),
+                _ => escaped.push(byte),
+            }
+        }
+        escaped
+    };
+    let mut options = vec![if mount.read_only() { "ro" } else { "rw" }];
+    options.extend(
+        OPTIONS
+            .iter()
+            .filter(|(_, flag)| mount.attributes.contains(*flag))
+            .map(|(name, _)| *name),
+    );
+    if !mount.attributes.intersects(MountAttrFlags::MOUNT_ATTR__ATIME) {
+        options.push("relatime");
+    }
+    let mut line = format!("{} {} {} ", mount.id, mount.parent, mount.device).into_bytes();
+    line.extend(escape(mount.root.as_os_str()));
+    line.push(b' ');
+    line.extend(escape(mount.point.as_os_str()));
+    line.extend(format!(" {}", options.join(",")).bytes());
+    let tags = &mount.propagation;
+    for (name, group) in [
+        ("shared", tags.peer_group),
+        ("master", tags.master),
+        ("propagate_from", tags.propagate_from),
+    ] {
+        line.extend(
+            group
+                .map(|group| format!(" {name}:{group}"))
+                .unwrap_or_default()
+                .bytes(),
+        );
+    }
+    line.extend(if tags.unbindable {
+        b" unbindable".iter()
+    } else {
+        b"".iter()
+    });
+    line.extend(b" - ");
+    line.extend(escape(OsStr::new(&mount.fs_type)));
+    line.push(b' ');
+    line.extend(escape(&mount.source));
+    line.push(b' ');
+    line.extend(mount.super_options.as_bytes());
+    line.push(b'\n');
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    /// Writes a mount the way the kernel does (`show_mountinfo`).
-    fn render(mount: &Mount) -> Vec<u8> {
-        let escape = |text: &OsStr| {
-            let mut escaped = Vec::new();
-            for &byte in text.as_bytes() {
-                match byte {
-                    b' ' | b'\t' | b'\n' | b'\\' | b'#' => escaped.extend(format!("\\{byte:03o}").bytes()),
-                    _ => escaped.push(byte),
-                }
-            }
-            escaped
-        };
-        let mut options = vec![if mount.read_only() { "ro" } else { "rw" }];
-        options.extend(
-            OPTIONS
-                .iter()
-                .filter(|(_, flag)| mount.attributes.contains(*flag))
-                .map(|(name, _)| *name),
-        );
-        if !mount.attributes.intersects(MountAttrFlags::MOUNT_ATTR__ATIME) {
-            options.push("relatime");
-        }
-        let mut line = format!("{} {} {} ", mount.id, mount.parent, mount.device).into_bytes();
-        line.extend(escape(mount.root.as_os_str()));
-        line.push(b' ');
-        line.extend(escape(mount.point.as_os_str()));
-        line.extend(format!(" {}", options.join(",")).bytes());
-        let tags = &mount.propagation;
-        for (name, group) in [
-            ("shared", tags.peer_group),
-            ("master", tags.master),
-            ("propagate_from", tags.propagate_from),
-        ] {
-            line.extend(
-                group
-                    .map(|group| format!(" {name}:{group}"))
-                    .unwrap_or_default()
-                    .bytes(),
-            );
-        }
-        line.extend(if tags.unbindable {
-            b" unbindable".iter()
-        } else {
-            b"".iter()
-        });
-        line.extend(b" - ");
-        line.extend(escape(OsStr::new(&mount.fs_type)));
-        line.push(b' ');
-        line.extend(escape(&mount.source));
-        line.push(b' ');
-        line.extend(mount.super_options.as_bytes());
-        line.push(b'\n');
-        line
-    }
+    use std::path::Path;
 
     fn any_path() -> impl Strategy<Value = PathBuf> {
         prop::collection::vec(1..=255_u8, 0..40).prop_map(|bytes| PathBuf::from(OsString::from_vec(bytes)))
@@ -223,7 +226,7 @@ mod tests {
         fn any_mount()(
             numbers in any::<(u64, u64, u32, u32)>(),
             root in any_path(),
-            point in any_path(),
+            point in any_path().prop_map(|path| PathBuf::from_iter([Path::new("/"), &path])),
             source in any_path(),
             flags in prop::sample::subsequence(&[0x1_u32, 0x2, 0x4, 0x8, 0x80, 0x20_0000][..], 0..=6),
             atime in prop::sample::select(&[0_u32, 0x10, 0x20][..]),
@@ -309,5 +312,7 @@ mod tests {
         let error =
             parse(b"40 27 0:35 / /mnt rw - tmpfs t rw\n41 27 zero / /x rw - tmpfs t rw\n").unwrap_err();
         assert_eq!((error.line, error.field), (2, "device number"));
+        let error = parse(b"40 27 0:35 /  rw - tmpfs t rw\n").unwrap_err();
+        assert_eq!((error.line, error.field), (1, "mount point"));
     }
 }

@@ -184,11 +184,7 @@ impl Records {
     pub(super) fn write(&self, record: &Record) -> Result<(), RecordError> {
         let key = record.key();
         let path = self.file(&key);
-        let text = serde_json::to_vec_pretty(&Document {
-            version: VERSION,
-            record,
-        });
-        let text = text.map_err(|source| RecordError::Damaged {
+        let text = render(record).map_err(|source| RecordError::Damaged {
             path: path.clone(),
             source,
         })?;
@@ -238,22 +234,7 @@ fn file_name(dataset_id: Uuid, staging_path: &Path) -> String {
 
 fn read(path: &Path) -> Result<Record, RecordError> {
     let text = fs::read(path).map_err(failed("read", path))?;
-    let damaged = |source| RecordError::Damaged {
-        path: path.to_owned(),
-        source,
-    };
-    // The version first: what else is in a document of another one is not for this release to judge.
-    let document: serde_json::Value = serde_json::from_slice(&text).map_err(damaged)?;
-    match document.get("version").and_then(serde_json::Value::as_u64) {
-        Some(version) if version != u64::from(VERSION) => {
-            return Err(RecordError::Version {
-                path: path.to_owned(),
-                version,
-            });
-        }
-        _ => {}
-    }
-    let Document { record, .. }: Document<Record> = serde_json::from_value(document).map_err(damaged)?;
+    let record = parse(&text, path)?;
     let name = file_name(record.dataset_id, &record.staging_path);
     if path.file_name().is_some_and(|found| found == name.as_str()) {
         Ok(record)
@@ -264,5 +245,36 @@ fn read(path: &Path) -> Result<Record, RecordError> {
     }
 }
 
+/// Understands the text of the file `path`.
+fn parse(text: &[u8], path: &Path) -> Result<Record, RecordError> {
+    let damaged = |source| RecordError::Damaged {
+        path: path.to_owned(),
+        source,
+    };
+    // The version first: what else is in a document of another one is not for this release to judge.
+    let document: serde_json::Value = serde_json::from_slice(text).map_err(damaged)?;
+    match document.get("version").and_then(serde_json::Value::as_u64) {
+        Some(version) if version != u64::from(VERSION) => {
+            return Err(RecordError::Version {
+                path: path.to_owned(),
+                version,
+            });
+        }
+        _ => {}
+    }
+    let Document { record, .. }: Document<Record> = serde_json::from_value(document).map_err(damaged)?;
+    Ok(record)
+}
+
+/// Writes a record as the text of its file.
+fn render(record: &Record) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec_pretty(&Document {
+        version: VERSION,
+        record,
+    })
+}
+
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -66,7 +66,7 @@ impl Rewriter {
     }
 
     /// Returns how many bytes are held back.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn held(&self) -> usize {
         self.held.len()
     }

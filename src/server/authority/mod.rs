@@ -7,6 +7,8 @@
 //! their way in. Nothing else is changed, and on a CSI socket nothing depends on the value.
 
 mod frames;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod hpack;
 mod huffman;
 

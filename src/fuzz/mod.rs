@@ -1,0 +1,76 @@
+//! What reads foreign bytes, as functions that take any and panic only when a promise is broken.
+//!
+//! `make fuzz` lets an engine look for bytes that make one panic (`fuzz/` has the programs), and `make test` gives each
+//! its corpus: examples of what it reads, and everything that has ever made it panic.
+
+mod request;
+
+pub use self::request::request;
+pub use crate::config::fuzz::{configuration, setting};
+pub use crate::node::mount::fuzz::mountinfo;
+pub use crate::node::record;
+pub use crate::server::authority::fuzz::authority;
+
+#[cfg(test)]
+#[path = "../../fuzz/corpus.rs"]
+mod corpus;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::corpus::read_corpus;
+    use super::*;
+
+    #[test]
+    fn the_corpus_of_mount_tables_keeps_every_promise() {
+        read_corpus("mountinfo", mountinfo);
+    }
+
+    #[test]
+    fn the_corpus_of_client_streams_keeps_every_promise() {
+        read_corpus("authority", authority);
+    }
+
+    #[test]
+    fn the_corpus_of_settings_keeps_every_promise() {
+        read_corpus("setting", setting);
+    }
+
+    #[test]
+    fn the_corpus_of_configuration_files_keeps_every_promise() {
+        read_corpus("configuration", configuration);
+    }
+
+    #[test]
+    fn the_corpus_of_requests_keeps_every_promise() {
+        read_corpus("request", request);
+    }
+
+    #[test]
+    fn the_corpus_of_staging_records_keeps_every_promise() {
+        read_corpus("record", record);
+    }
+
+    #[test]
+    fn every_fuzzed_function_has_a_corpus_and_a_test_that_reads_it() {
+        let names = |directory: &str| -> BTreeSet<String> {
+            let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
+            let entries = directory.read_dir().unwrap().map(|entry| entry.unwrap().path());
+            entries
+                .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+                .collect()
+        };
+        let targets = names("fuzz/fuzz_targets");
+        assert_eq!(targets, names("fuzz/corpus"));
+        let tests = [
+            include_str!("mod.rs"),
+            include_str!("../../flocker-client/src/fuzz.rs"),
+        ];
+        for target in targets {
+            let read = format!("read_corpus(\"{target}\", ");
+            assert!(tests.iter().any(|tests| tests.contains(&read)), "{target}");
+        }
+    }
+}

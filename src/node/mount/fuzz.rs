@@ -1,0 +1,34 @@
+//! The mount table, whoever wrote it.
+
+use super::mountinfo::render;
+use super::table::MountTable;
+
+/// Reads any bytes as a mount table and asks it all that the plugin asks.
+///
+/// # Panics
+/// If the table is not the same when it is written as the kernel writes it and read again, or if two answers about the
+/// same path contradict each other.
+pub fn mountinfo(bytes: &[u8]) {
+    let Ok(table) = MountTable::parse(bytes) else {
+        return;
+    };
+    let written: Vec<u8> = table.mounts().iter().flat_map(render).collect();
+    assert_eq!(MountTable::parse(&written).as_ref(), Ok(&table));
+    for mount in table.mounts() {
+        let layers = table.layers_at(&mount.point);
+        assert!(layers.iter().all(|layer| layer.point == mount.point));
+        if let Some(visible) = layers.last() {
+            assert_eq!(table.holding(&mount.point), Some(*visible));
+        }
+        assert!(table.agent_mount_point(&mount.source).is_some());
+        assert!(table.by_device(mount.device).any(|other| other == mount));
+        if let Some((device, place)) = table.place(mount) {
+            assert!(
+                table
+                    .by_device(device)
+                    .any(|parent| place.starts_with(&parent.root))
+            );
+        }
+        assert!(!mount.to_string().is_empty());
+    }
+}
