@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Reads every file of the repository for what no compiler looks at: files that have grown past one idea, what was left
-# over from work in progress, keys, and things that are true on one machine only; and lints the scripts and the Go code.
+# over from work in progress, keys, things that are true on one machine only, and failure modes that no test proves; and
+# lints the scripts and the Go code.
 #
 # usage: check-tree.sh
 . "$(dirname -- "$0")/lib.sh"
@@ -52,6 +53,34 @@ not_executable() {
     done
 }
 
+# The tests of the tree, by the name of their function.
+tests() {
+    files '*.rs' | xargs -d '\n' cat | awk '
+        /#\[(tokio::)?test/ { test = 1 }
+        test && match($0, /fn [a-z0-9_]+/) { print substr($0, RSTART + 3, RLENGTH - 3); test = 0 }' | sort -u
+}
+
+# Rows of docs/failure-modes.md whose last cell does not name tests that exist. Its first table explains codes.
+unproved() {
+    awk -F '|' '
+        FILENAME == "-" { known[$0] = 1; next }
+        /^## / { section = $0 }
+        section == "" || !/^\|/ || /^\|(---| situation )/ { next }
+        {
+            rows += 1
+            proved = 0
+            cell = $(NF - 1)
+            while (match(cell, /`[^`]+`/)) {
+                name = substr(cell, RSTART + 1, RLENGTH - 2)
+                cell = substr(cell, RSTART + RLENGTH)
+                proved += 1
+                if (!(name in known)) print "line " FNR ": there is no test " name
+            }
+            if (!proved) print "line " FNR ": no test is named"
+        }
+        END { if (!rows) print "there is no row" }' - docs/failure-modes.md < <(tests)
+}
+
 go_code() {
     gofmt -l tests/tools/go
     local module
@@ -68,6 +97,7 @@ verdict "nothing is left over" "$(found '\b(todo|unimplemented|dbg)!|\b(FIX[M]E|
     '*.rs' '*.sh' '*.py' '*.go' '*.proto' '*.toml' Makefile)"
 verdict "no private key" "$(found 'BEGIN ([A-Z]+ )?PRIVATE KE[Y]-----$')"
 verdict "nothing is true on one machine only" "$(found '/wor[k]/|/roo[t]/|\.\./share[d]|GOPROX[Y]=|--index-ur[l]')"
+verdict "every row of docs/failure-modes.md names a test that exists" "$(unproved)"
 verdict "scripts can be executed" "$(not_executable)"
 verdict "shellcheck" "$(xargs -d '\n' shellcheck --format gcc <<<"$scripts" || true)"
 verdict "gofmt and go vet" "$(go_code)"
