@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::cluster::{Absence, Change, Claim, Cluster, Lists, Probe, Release, Snapshot};
 use crate::config::Takeover;
 use crate::error::{Error, Result, Situation};
-use crate::operation::{Context, Locks, Phase};
+use crate::operation::{Context, Locks, Phase, Wanted};
 use crate::status::is_final;
 use crate::volume::NODE_CONTEXT_KEY;
 
@@ -180,6 +180,10 @@ impl Attachment<'_> {
             cluster.take_over_lease(dataset, holder).await?;
         }
         if lease.is_none_or(|lease| lease.node_uuid != node || lease.expires.is_some()) {
+            context.enter(Phase::Configured {
+                what: Wanted::Lease,
+                node,
+            });
             match cluster.claim_lease(dataset, node).await? {
                 Claim::New => self.acquired = true,
                 Claim::Renewed => {}
@@ -187,8 +191,14 @@ impl Attachment<'_> {
                 Claim::HeldByAnother => return Ok(Pass::StartOver),
             }
         }
-        if primary != node && cluster.move_dataset(dataset, node).await? == Change::Gone {
-            return Err(unknown(dataset));
+        if primary != node {
+            context.enter(Phase::Configured {
+                what: Wanted::Move,
+                node,
+            });
+            if cluster.move_dataset(dataset, node).await? == Change::Gone {
+                return Err(unknown(dataset));
+            }
         }
         // Others may work on the dataset while it converges: a publish elsewhere is refused, not kept waiting.
         drop(guard);

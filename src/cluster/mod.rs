@@ -101,10 +101,7 @@ impl Cluster {
     /// Tells for people when Flocker last answered and what went wrong last.
     pub fn health(&self) -> String {
         let health = self.flights.health();
-        let ago = |then: Instant| format!("{:.1} s ago", then.elapsed().as_secs_f64());
-        let good = health.good.map_or("has not answered yet".to_owned(), |good| {
-            format!("last answered {}", ago(good))
-        });
+        let good = last_answer(health.good);
         match health.bad {
             Some((when, error)) => {
                 let text = Error::flocker("read from Flocker", error).chain();
@@ -128,10 +125,7 @@ impl Cluster {
     /// # Errors
     /// Flocker could not be read ([`crate::error::Situation::FlockerUnavailable`]).
     pub async fn fresh(&self, lists: Lists) -> Result<Arc<Snapshot>> {
-        self.flights
-            .join(lists, Urgency::Now)
-            .await
-            .map_err(|error| Error::flocker("read the state of the cluster from Flocker", error))
+        self.read(lists, Urgency::Now).await
     }
 
     /// Returns a snapshot of `lists` whose flight began after this call, and about that long after it: for a look that
@@ -140,10 +134,17 @@ impl Cluster {
     /// # Errors
     /// As of [`Self::fresh`].
     pub async fn later(&self, lists: Lists, after: Duration) -> Result<Arc<Snapshot>> {
-        self.flights
-            .join(lists, Urgency::Poll(Instant::now() + after))
-            .await
-            .map_err(|error| Error::flocker("read the state of the cluster from Flocker", error))
+        self.read(lists, Urgency::Poll(Instant::now() + after)).await
+    }
+
+    async fn read(&self, lists: Lists, urgency: Urgency) -> Result<Arc<Snapshot>> {
+        self.flights.join(lists, urgency).await.map_err(|error| {
+            let good = last_answer(self.flights.health().good);
+            Error::flocker(
+                format!("read the state of the cluster from Flocker, which {good}"),
+                error,
+            )
+        })
     }
 
     /// As [`Self::fresh`], as a step of an operation, which can be cancelled meanwhile.
@@ -170,6 +171,7 @@ impl Cluster {
     ) -> Result<T> {
         let mut pace = Pace::default();
         let mut urgency = Urgency::Now;
+        context.enter(Phase::FlockerAnswering);
         loop {
             let outcome = context
                 .unless_cancelled(self.flights.join(lists, urgency))
@@ -297,4 +299,14 @@ impl Cluster {
         let client = self.flocker.client().await;
         client.map_err(|error| Error::flocker("prepare the connection to Flocker", error))
     }
+}
+
+fn last_answer(good: Option<Instant>) -> String {
+    good.map_or("has not answered yet".to_owned(), |good| {
+        format!("last answered {}", ago(good))
+    })
+}
+
+fn ago(then: Instant) -> String {
+    format!("{:.1} s ago", then.elapsed().as_secs_f64())
 }

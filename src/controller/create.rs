@@ -15,7 +15,7 @@ use crate::cluster::{Creation, Lists, Snapshot};
 use crate::config::{Pool, ProvisionWait};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Situation};
-use crate::operation::{Call, Context, Phase};
+use crate::operation::{Call, Context, Phase, Wanted};
 use crate::status::is_final;
 use crate::volume::{Generation, MINIMUM_SIZE, Parameters, SizeRange, VolumeName, metadata, size_text};
 
@@ -150,6 +150,10 @@ async fn create(core: &Core, context: &Context, call: &CreateCall) -> Result<Vol
         };
         context.check()?;
         attempts += 1;
+        context.enter(Phase::Configured {
+            what: Wanted::Dataset,
+            node: claimed.primary,
+        });
         let declared = declare(core, call, &claimed, generation).await;
         drop(claimed);
         match declared {
@@ -262,7 +266,6 @@ async fn finish(core: &Core, context: &Context, call: &CreateCall, volume: Volum
     match core.settings.provision_wait {
         ProvisionWait::Declared => Ok(volume),
         ProvisionWait::Backed => {
-            context.enter(Phase::Configured);
             let backed = provision::wait_until_backed(core, context, volume.dataset).await;
             backed
                 .map_err(|error| in_progress(error).told_by(call))

@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,7 +10,7 @@ use uuid::Uuid;
 use super::Core;
 use super::mount::{Mount, MountTable};
 use crate::cluster::Lists;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Situation};
 use crate::operation::{Context, Phase};
 
 /// How often Flocker is asked again where it has mounted the dataset; the mount itself wakes the waiter.
@@ -32,28 +31,30 @@ impl Core {
         let usual = self.settings.mount_root.join(dataset.to_string());
         let mut changes = self.mounts.subscribe().map_err(internal)?;
         let mut table = changes.next().await.map_err(internal)?;
+        let mut reported = self.reported_path(context, dataset, node).await?;
         loop {
-            let reported = self.reported_path(context, dataset, node).await?;
             let ask_again = Instant::now() + ASK_AGAIN;
             loop {
-                let found = reported
-                    .iter()
-                    .chain([&usual])
-                    .find_map(|path| flockers_mount(&table, path));
-                if let Some(mount) = found {
-                    let mount = mount.clone();
+                let found = reported.iter().chain([&usual]);
+                if let Some(mount) = first_of(found.map(|path| flockers_mount(&table, path, dataset)))? {
+                    let (mount, path) = (mount.clone(), mount.point.clone());
+                    context.enter(Phase::FinishedHere { node, path });
                     context.unless_cancelled(settled(mount.point.clone())).await?;
                     return Ok(mount);
                 }
-                context.enter(Phase::MountedHere {
-                    path: reported.as_ref().unwrap_or(&usual).clone(),
-                });
+                let path = reported.as_ref().unwrap_or(&usual).clone();
+                context.enter(Phase::MountedHere { node, path });
                 let next = tokio::time::timeout_at(ask_again, changes.next());
                 match context.unless_cancelled(next).await? {
                     Ok(seen) => table = seen.map_err(internal)?,
                     Err(_) => break,
                 }
             }
+            reported = match self.reported_path(context, dataset, node).await {
+                // The mount is what is waited for, and it may come while Flocker does not answer.
+                Err(error) if error.situation() == Situation::FlockerUnavailable => reported,
+                asked => asked?,
+            };
         }
     }
 
@@ -72,9 +73,28 @@ impl Core {
     }
 }
 
-/// Returns the visible mount at a path where Flocker mounts.
-fn flockers_mount<'a>(table: &'a Arc<MountTable>, path: &Path) -> Option<&'a Mount> {
-    table.layers_at(path).pop()
+/// Returns the mount at a path where Flocker mounts.
+///
+/// The agent mounts one device there, and nothing else. Where something else is mounted as well, nobody can tell which of
+/// them is the volume.
+fn flockers_mount<'a>(table: &'a MountTable, path: &Path, dataset: Uuid) -> Result<Option<&'a Mount>> {
+    let layers = table.layers_at(path);
+    let Some(top) = layers.last().copied() else {
+        return Ok(None);
+    };
+    match layers.iter().find(|layer| layer.device != top.device) {
+        None => Ok(Some(top)),
+        Some(below) => Err(Error::new(
+            Situation::ForeignMount,
+            format!(
+                "{top} lies on {below}, where only Flocker should mount dataset {dataset}; unmount what is not Flocker's"
+            ),
+        )),
+    }
+}
+
+fn first_of<T>(mut found: impl Iterator<Item = Result<Option<T>>>) -> Result<Option<T>> {
+    found.find_map(Result::transpose).transpose()
 }
 
 /// Waits, within bounds, until the agent has finished with a fresh file system.

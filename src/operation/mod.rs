@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use context::Context;
 pub use locks::{Locks, VolumeGuard};
-pub use progress::{Phase, Progress};
+pub use progress::{Phase, Progress, Wanted};
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Situation};

@@ -28,7 +28,12 @@ pub enum Phase {
         node: Uuid,
     },
     /// Flocker's configuration says what was asked for.
-    Configured,
+    Configured {
+        /// What Flocker is to store.
+        what: Wanted,
+        /// The node it is for.
+        node: Uuid,
+    },
     /// The dataset's backing volume exists.
     BackingVolume {
         /// The node that makes it.
@@ -41,7 +46,16 @@ pub enum Phase {
     },
     /// Flocker's agent has mounted the dataset on this node.
     MountedHere {
+        /// This node.
+        node: Uuid,
         /// Where the mount is expected.
+        path: PathBuf,
+    },
+    /// Flocker's agent has finished a new file system that it has mounted.
+    FinishedHere {
+        /// This node.
+        node: Uuid,
+        /// Where it is mounted.
         path: PathBuf,
     },
     /// Flocker has destroyed the dataset.
@@ -51,6 +65,34 @@ pub enum Phase {
     },
     /// Somebody asks for the result, without whom nothing is mounted.
     Caller,
+}
+
+/// What Flocker is asked to store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A new dataset.
+    Dataset,
+    /// The lease on it.
+    Lease,
+    /// Its move.
+    Move,
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dataset => "the new dataset on",
+            Self::Lease => "the lease for",
+            Self::Move => "the move to",
+        })
+    }
+}
+
+impl Phase {
+    /// Whether this comes between two looks at what is really waited for, which goes on meanwhile.
+    fn interrupts(&self) -> bool {
+        matches!(self, Self::OtherOperation | Self::FlockerAnswering)
+    }
 }
 
 impl fmt::Display for Phase {
@@ -71,10 +113,12 @@ impl fmt::Display for Phase {
                     "waiting for \"lease of node {node}\": that node has not given up the volume yet"
                 )
             }
-            Self::Configured => write!(
-                f,
-                "waiting for \"configured\": Flocker has not stored the request yet"
-            ),
+            Self::Configured { what, node } => {
+                write!(
+                    f,
+                    "waiting for \"configured\": Flocker has not stored {what} node {node} yet"
+                )
+            }
             Self::BackingVolume { node } => {
                 write!(
                     f,
@@ -87,10 +131,18 @@ impl fmt::Display for Phase {
                     "waiting for \"released by the other node\": node {node} still has the dataset"
                 )
             }
-            Self::MountedHere { path } => {
+            Self::MountedHere { node, path } => {
                 write!(
                     f,
-                    "waiting for \"mounted here\": nothing is mounted at {} yet",
+                    "waiting for \"mounted here\": nothing is mounted at {} on node {node} yet",
+                    path.display()
+                )
+            }
+            Self::FinishedHere { node, path } => {
+                write!(
+                    f,
+                    "waiting for \"mounted here\": on node {node} Flocker's agent has not finished the new file system at \
+                     {} yet, or its device does not answer",
                     path.display()
                 )
             }
@@ -114,17 +166,33 @@ pub struct Progress {
     pub since: Instant,
     /// The dataset it works on, once known.
     pub dataset: Option<Uuid>,
+    /// What it waited for, and since when, before it came to wait for an answer or a lock.
+    interrupted: Option<(Phase, Instant)>,
 }
 
 impl Progress {
     /// Enters `phase`; returns whether that is another one than before.
+    ///
+    /// A phase that was only interrupted keeps its start: a mount that is waited for while Flocker is asked from time to
+    /// time has been waited for since the beginning.
     pub(super) fn enter(&mut self, phase: Phase) -> bool {
-        let another = self.phase != phase;
-        if another {
-            self.phase = phase;
-            self.since = Instant::now();
+        if self.phase == phase {
+            return false;
         }
-        another
+        let since = match &self.interrupted {
+            Some((interrupted, since)) if *interrupted == phase => *since,
+            Some(_) | None => Instant::now(),
+        };
+        let left = (
+            std::mem::replace(&mut self.phase, phase),
+            std::mem::replace(&mut self.since, since),
+        );
+        if !self.phase.interrupts() {
+            self.interrupted = None;
+        } else if !left.0.interrupts() {
+            self.interrupted = Some(left);
+        }
+        true
     }
 
     /// Returns what an operation that has not ended in time is an example of.
@@ -135,10 +203,11 @@ impl Progress {
             Phase::OtherOperation => Situation::Busy,
             Phase::Starting
             | Phase::LeaseOfNode { .. }
-            | Phase::Configured
+            | Phase::Configured { .. }
             | Phase::BackingVolume { .. }
             | Phase::ReleasedByOtherNode { .. }
             | Phase::MountedHere { .. }
+            | Phase::FinishedHere { .. }
             | Phase::Destroyed { .. }
             | Phase::Caller => Situation::StillConverging,
         }
@@ -151,21 +220,76 @@ impl Default for Progress {
             phase: Phase::Starting,
             since: Instant::now(),
             dataset: None,
+            interrupted: None,
         }
     }
 }
 
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} for {:.1} s",
-            self.phase,
-            self.since.elapsed().as_secs_f64()
-        )?;
+        let seconds = |since: &Instant| since.elapsed().as_secs_f64();
+        write!(f, "{} for {:.1} s", self.phase, seconds(&self.since))?;
+        match &self.interrupted {
+            Some((phase, since)) if *phase != Phase::Starting => {
+                write!(
+                    f,
+                    ", and before that {phase}, which began {:.1} s ago",
+                    seconds(since)
+                )?;
+            }
+            Some(_) | None => {}
+        }
         match self.dataset {
             Some(dataset) => write!(f, " (dataset {dataset})"),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::advance;
+
+    use super::*;
+
+    fn mounted() -> Phase {
+        Phase::MountedHere {
+            node: Uuid::nil(),
+            path: "/flocker/1".into(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_phase_that_was_only_interrupted_is_told_with_its_own_start() {
+        let mut progress = Progress::default();
+        progress.enter(mounted());
+        advance(Duration::from_secs(20)).await;
+        progress.enter(Phase::FlockerAnswering);
+        advance(Duration::from_secs(2)).await;
+        progress.enter(Phase::OtherOperation);
+        advance(Duration::from_secs(3)).await;
+        let text = progress.to_string();
+        assert!(
+            text.contains("another operation on the volume to end for 3.0 s")
+                && text.contains("nothing is mounted at /flocker/1")
+                && text.contains("began 25.0 s ago"),
+            "{text}"
+        );
+        assert_eq!(progress.situation_at_deadline(), Situation::Busy);
+        progress.enter(mounted());
+        assert!(progress.to_string().ends_with("yet for 25.0 s"), "{progress}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_phase_that_was_left_for_another_one_begins_anew() {
+        let mut progress = Progress::default();
+        progress.enter(mounted());
+        advance(Duration::from_secs(20)).await;
+        progress.enter(Phase::NodeReporting { node: Uuid::nil() });
+        progress.enter(Phase::FlockerAnswering);
+        progress.enter(mounted());
+        assert!(progress.to_string().ends_with("yet for 0.0 s"), "{progress}");
     }
 }

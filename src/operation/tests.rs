@@ -63,7 +63,10 @@ async fn equal_calls_are_one_operation() {
 async fn work_goes_on_after_the_deadline_and_the_retry_joins_it() {
     let operations = operations();
     let work = |context: Context| async move {
-        context.enter(Phase::Configured);
+        context.enter(Phase::Configured {
+            what: Wanted::Lease,
+            node: uuid::Uuid::nil(),
+        });
         tokio::time::sleep(Duration::from_secs(15)).await;
         Ok(7)
     };

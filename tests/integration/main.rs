@@ -9,6 +9,7 @@ mod attach;
 mod controller;
 mod crash;
 mod crash_points;
+mod deadlines;
 mod inputs;
 mod log;
 mod node;

@@ -24,19 +24,19 @@ use crate::support::flocker::Flocker;
 use crate::support::machine::{Machine, Running};
 
 /// A Flocker of several nodes and a plugin on the first of them.
-struct Stand {
-    flocker: Flocker,
-    machine: Machine,
-    plugin: Running,
+pub(crate) struct Stand {
+    pub(crate) flocker: Flocker,
+    pub(crate) machine: Machine,
+    pub(crate) plugin: Running,
 }
 
 impl Stand {
-    async fn start(nodes: usize) -> Self {
+    pub(crate) async fn start(nodes: usize) -> Self {
         let flocker = Flocker::start(nodes).await;
         Self::on(Machine::new(&flocker, 1), flocker).await
     }
 
-    async fn on(machine: Machine, flocker: Flocker) -> Self {
+    pub(crate) async fn on(machine: Machine, flocker: Flocker) -> Self {
         let plugin = machine.plugin().await;
         Self {
             flocker,
@@ -45,24 +45,24 @@ impl Stand {
         }
     }
 
-    fn csi(&self) -> &Csi {
+    pub(crate) fn csi(&self) -> &Csi {
         &self.plugin.csi
     }
 
     /// Creates a volume and attaches it to the first node.
-    async fn attached(&self, name: &str) -> Usage {
+    pub(crate) async fn attached(&self, name: &str) -> Usage {
         let volume = self.csi().create(name).await;
         let context = self.csi().attach(volume, self.machine.node()).await;
         self.machine.usage(name, volume, &context)
     }
 
-    async fn staged(&self, name: &str) -> Usage {
+    pub(crate) async fn staged(&self, name: &str) -> Usage {
         let usage = self.attached(name).await;
         self.csi().stage(&usage).await.unwrap();
         usage
     }
 
-    async fn published(&self, name: &str) -> Usage {
+    pub(crate) async fn published(&self, name: &str) -> Usage {
         let usage = self.staged(name).await;
         self.csi().publish(&usage).await.unwrap();
         usage
@@ -71,21 +71,21 @@ impl Stand {
 
 impl Usage {
     /// The same volume at another target.
-    fn at_target(&self, name: &str) -> Self {
+    pub(crate) fn at_target(&self, name: &str) -> Self {
         Self {
             target: self.target.with_file_name(name),
             ..self.clone()
         }
     }
 
-    fn with_mode(&self, mode: Mode) -> Self {
+    pub(crate) fn with_mode(&self, mode: Mode) -> Self {
         Self {
             capability: crate::support::csi::capability(mode),
             ..self.clone()
         }
     }
 
-    fn read_only(&self) -> Self {
+    pub(crate) fn read_only(&self) -> Self {
         Self {
             readonly: true,
             ..self.clone()
@@ -108,12 +108,12 @@ pub(crate) fn assert_refused<T: std::fmt::Debug>(answer: Result<T, Status>, code
 }
 
 /// Unmounts Flocker's own mount, as its agent would.
-fn agent_unmounts(path: &Path) -> Result<(), Errno> {
+pub(crate) fn agent_unmounts(path: &Path) -> Result<(), Errno> {
     unmount(path, UnmountFlags::empty())
 }
 
 /// Waits until Flocker's agent can unmount its mount: whoever looks at open files keeps it busy for a moment.
-async fn wait_until_agent_unmounts(path: &Path) {
+pub(crate) async fn wait_until_agent_unmounts(path: &Path) {
     eventually("the agent may have the volume", async || {
         agent_unmounts(path).ok()
     })
@@ -121,6 +121,6 @@ async fn wait_until_agent_unmounts(path: &Path) {
 }
 
 /// Returns the id of no volume.
-fn nobody() -> Uuid {
+pub(crate) fn nobody() -> Uuid {
     Uuid::new_v4()
 }

@@ -15,7 +15,7 @@ use csi_proto::v1::{
 };
 use flocker_csi::server::Endpoint;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{IntoRequest, Request, Status};
 use uuid::Uuid;
 
 const SMALLEST: i64 = 64 << 20;
@@ -44,18 +44,15 @@ impl Csi {
 
     /// Creates a volume of the smallest size and returns its id.
     pub(crate) async fn create(&self, name: &str) -> Uuid {
-        let exactly = CapacityRange {
-            required_bytes: SMALLEST,
-            limit_bytes: SMALLEST,
-        };
-        let request = CreateVolumeRequest {
-            name: name.to_owned(),
-            capacity_range: Some(exactly),
-            volume_capabilities: vec![capability(Mode::SingleNodeWriter)],
-            ..Default::default()
-        };
-        let created = self.controller().create_volume(request).await.unwrap();
-        created.into_inner().volume.unwrap().volume_id.parse().unwrap()
+        self.try_create(to_create(name)).await.unwrap()
+    }
+
+    pub(crate) async fn try_create(
+        &self,
+        request: impl IntoRequest<CreateVolumeRequest>,
+    ) -> Result<Uuid, Status> {
+        let created = self.controller().create_volume(request).await?;
+        Ok(created.into_inner().volume.unwrap().volume_id.parse().unwrap())
     }
 
     pub(crate) async fn delete(&self, volume: Uuid) -> Result<(), Status> {
@@ -68,24 +65,29 @@ impl Csi {
 
     /// Attaches a volume to a node and returns what that has to be told.
     pub(crate) async fn attach(&self, volume: Uuid, node: Uuid) -> HashMap<String, String> {
-        let request = ControllerPublishVolumeRequest {
-            volume_id: volume.to_string(),
-            node_id: node.to_string(),
-            volume_capability: Some(capability(Mode::SingleNodeWriter)),
-            ..Default::default()
-        };
-        let attached = self.controller().controller_publish_volume(request).await;
-        attached.unwrap().into_inner().publish_context
+        self.try_attach(to_attach(volume, node)).await.unwrap()
+    }
+
+    pub(crate) async fn try_attach(
+        &self,
+        request: impl IntoRequest<ControllerPublishVolumeRequest>,
+    ) -> Result<HashMap<String, String>, Status> {
+        let attached = self.controller().controller_publish_volume(request).await?;
+        Ok(attached.into_inner().publish_context)
     }
 
     pub(crate) async fn detach(&self, volume: Uuid, node: Uuid) {
-        let request = ControllerUnpublishVolumeRequest {
-            volume_id: volume.to_string(),
-            node_id: node.to_string(),
-            ..Default::default()
-        };
-        let detached = self.controller().controller_unpublish_volume(request).await;
-        detached.unwrap();
+        self.try_detach(to_detach(volume, node)).await.unwrap();
+    }
+
+    pub(crate) async fn try_detach(
+        &self,
+        request: impl IntoRequest<ControllerUnpublishVolumeRequest>,
+    ) -> Result<(), Status> {
+        self.controller()
+            .controller_unpublish_volume(request)
+            .await
+            .map(drop)
     }
 
     pub(crate) async fn stage(&self, usage: &Usage) -> Result<(), Status> {
@@ -121,6 +123,37 @@ impl Csi {
         };
         let stats = self.node().node_get_volume_stats(request).await?;
         Ok(stats.into_inner())
+    }
+}
+
+/// Asks for a volume of the smallest size.
+pub(crate) fn to_create(name: &str) -> CreateVolumeRequest {
+    let exactly = CapacityRange {
+        required_bytes: SMALLEST,
+        limit_bytes: SMALLEST,
+    };
+    CreateVolumeRequest {
+        name: name.to_owned(),
+        capacity_range: Some(exactly),
+        volume_capabilities: vec![capability(Mode::SingleNodeWriter)],
+        ..Default::default()
+    }
+}
+
+pub(crate) fn to_attach(volume: Uuid, node: Uuid) -> ControllerPublishVolumeRequest {
+    ControllerPublishVolumeRequest {
+        volume_id: volume.to_string(),
+        node_id: node.to_string(),
+        volume_capability: Some(capability(Mode::SingleNodeWriter)),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn to_detach(volume: Uuid, node: Uuid) -> ControllerUnpublishVolumeRequest {
+    ControllerUnpublishVolumeRequest {
+        volume_id: volume.to_string(),
+        node_id: node.to_string(),
+        ..Default::default()
     }
 }
 

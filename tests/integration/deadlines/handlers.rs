@@ -1,0 +1,178 @@
+//! Handlers dropped at every await of theirs, and calls that end at any moment while the node works.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use csi_proto::v1::node_server::Node;
+use flocker_csi::config::{Mode, Takeover};
+use flocker_csi::node::{NodeService, Settings};
+use tokio::time::timeout;
+use tonic::{Request, Status};
+
+use super::dropped::assert_nothing_of_ours;
+use crate::node::Stand;
+use crate::support::csi::Usage;
+use crate::support::flocker::Flocker;
+use crate::support::machine::Machine;
+use crate::support::mounts::{Mounts, only_mount_at};
+use crate::support::namespace::in_own_namespace;
+
+/// Polls a future that often and drops it then; answers what it returned if it had ended by that time.
+async fn polled<F: Future>(future: F, times: usize) -> Option<F::Output> {
+    let (mut future, mut polls) = (pin!(future), 0);
+    poll_fn(|context| {
+        if polls == times {
+            return Poll::Ready(None);
+        }
+        polls += 1;
+        future.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
+/// Runs something that drops a call after that many polls, more of them each time, until the call is not dropped.
+async fn at_every_await(mut one: impl AsyncFnMut(usize) -> Option<()>) {
+    let mut times = 0;
+    while one(times).await.is_none() {
+        times += 1;
+    }
+    assert!(times > 1, "it was dropped before it began, and while it waited");
+}
+
+fn succeeded<T>(answer: Option<Result<T, Status>>) -> Option<()> {
+    answer.map(|answer| answer.map(drop).unwrap())
+}
+
+#[test]
+fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
+    in_own_namespace(|| async {
+        // This plugin serves the controller; the node's handlers are called without a socket.
+        let flocker = Flocker::start(1).await;
+        let mut machine = Machine::new(&flocker, 1);
+        machine.config.mode = Mode::Controller;
+        let stand = Stand::on(machine, flocker).await;
+        let usage = stand.attached("data").await;
+        stand.flocker.reports(1, usage.dataset()).await;
+        let (node, place) = (stand.machine.node(), &stand.machine.config);
+        let settings = Settings {
+            mount_root: place.node.mount_root.clone(),
+            state_dir: place.node.state_dir.clone(),
+            device_dir: place.plugin.device_dir.clone(),
+            max_volumes_per_node: 0,
+            takeover: Takeover::Never,
+        };
+        let this_node: flocker_csi::node_identity::ThisNode =
+            Arc::new(move || Box::pin(async move { Ok(node) }));
+        let service = NodeService::new(settings, stand.flocker.cluster(), this_node);
+        let stage = || service.node_stage_volume(Request::new(usage.to_stage()));
+        let publish = || service.node_publish_volume(Request::new(usage.to_publish()));
+        let unpublish = || service.node_unpublish_volume(Request::new(usage.to_unpublish()));
+        let unstage = || service.node_unstage_volume(Request::new(usage.to_unstage()));
+
+        at_every_await(async |times| {
+            let dropped = polled(stage(), times).await;
+            unstage().await.unwrap();
+            assert_nothing_of_ours(&stand, &usage);
+            succeeded(dropped)
+        })
+        .await;
+        stage().await.unwrap();
+        at_every_await(async |times| {
+            let dropped = polled(publish(), times).await;
+            unpublish().await.unwrap();
+            assert!(!usage.target.exists());
+            succeeded(dropped)
+        })
+        .await;
+        at_every_await(async |times| {
+            publish().await.unwrap();
+            let dropped = polled(unpublish(), times).await;
+            publish().await.unwrap();
+            only_mount_at(&usage.target);
+            succeeded(dropped)
+        })
+        .await;
+        unpublish().await.unwrap();
+        at_every_await(async |times| {
+            stage().await.unwrap();
+            let dropped = polled(unstage(), times).await;
+            stage().await.unwrap();
+            only_mount_at(&usage.alias());
+            succeeded(dropped)
+        })
+        .await;
+        unstage().await.unwrap();
+        assert_nothing_of_ours(&stand, &usage);
+    });
+}
+
+/// Runs something that ends a call after that time, later and later, until the call has ended by itself.
+async fn at_many_moments(mut one: impl AsyncFnMut(Duration) -> bool) {
+    let mut moment = Duration::from_micros(300);
+    while !one(moment).await {
+        moment = moment.mul_f64(1.4);
+    }
+}
+
+async fn ended_within(moment: Duration, call: impl Future<Output = Result<(), Status>>) -> bool {
+    let ended = timeout(moment, call).await;
+    ended.is_ok_and(|answer| {
+        answer.unwrap();
+        true
+    })
+}
+
+async fn assert_staged_once(stand: &Stand, usage: &Usage) {
+    stand.csi().stage(usage).await.unwrap();
+    only_mount_at(&usage.alias());
+    assert_eq!(
+        (stand.machine.records().len(), stand.machine.devices().len()),
+        (1, 1)
+    );
+}
+
+#[test]
+fn a_caller_that_goes_at_any_moment_leaves_a_node_on_which_the_opposite_call_undoes_all() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (csi, usage) = (stand.csi(), stand.attached("data").await);
+        stand.flocker.reports(1, usage.dataset()).await;
+        at_many_moments(async |moment| {
+            let ended = ended_within(moment, csi.stage(&usage)).await;
+            csi.unstage(&usage).await.unwrap();
+            assert_nothing_of_ours(&stand, &usage);
+            ended
+        })
+        .await;
+        assert_staged_once(&stand, &usage).await;
+        at_many_moments(async |moment| {
+            let ended = ended_within(moment, csi.publish(&usage)).await;
+            csi.unpublish(&usage).await.unwrap();
+            assert!(!usage.target.exists());
+            assert_eq!(Mounts::read().at(&usage.target), []);
+            ended
+        })
+        .await;
+        at_many_moments(async |moment| {
+            csi.publish(&usage).await.unwrap();
+            let ended = ended_within(moment, csi.unpublish(&usage)).await;
+            csi.publish(&usage).await.unwrap();
+            only_mount_at(&usage.target);
+            csi.unpublish(&usage).await.unwrap();
+            ended
+        })
+        .await;
+        at_many_moments(async |moment| {
+            assert_staged_once(&stand, &usage).await;
+            let ended = ended_within(moment, csi.unstage(&usage)).await;
+            assert_staged_once(&stand, &usage).await;
+            ended
+        })
+        .await;
+        csi.unstage(&usage).await.unwrap();
+        assert_nothing_of_ours(&stand, &usage);
+    });
+}

@@ -1,0 +1,264 @@
+//! What a caller is told whose deadline has come: which step is missing, where, since when, and how Flocker is.
+
+use std::fs::File;
+use std::time::Duration;
+
+use csi_proto::v1::ListVolumesRequest;
+use flocker_embedded::Options;
+use flocker_embedded::faults::{Effect, RequestFault};
+use tonic::{Code, Status};
+
+use super::{DATASET, LEASES};
+use crate::node::{Stand, assert_refused, nobody};
+use crate::support::csi::{to_attach, to_create, within};
+use crate::support::flocker::Flocker;
+use crate::support::gate::Gate;
+use crate::support::machine::Machine;
+use crate::support::namespace::in_own_namespace;
+
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A plugin whose way to Flocker can be closed.
+async fn gated() -> (Stand, Gate) {
+    let flocker = Flocker::start(1).await;
+    let gate = Gate::to(flocker.embedded().address()).await;
+    let stand = Stand::on(Machine::through(gate.address(), &flocker, 1), flocker).await;
+    (stand, gate)
+}
+
+/// Checks a message about unfinished work: its code, its parts, since when, and how Flocker is.
+#[track_caller]
+pub(super) fn assert_unfinished<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, parts: &[&str]) {
+    let refused = answer.unwrap_err();
+    let text = refused.message().to_owned();
+    assert_refused(Err::<(), _>(refused), code, parts);
+    let since = text.split(" for ").skip(1).any(|rest| {
+        let number = rest.split(' ').next().unwrap_or_default();
+        number.parse::<f64>().is_ok() && rest[number.len()..].starts_with(" s")
+    });
+    assert!(since, "since when: {text}");
+    assert!(
+        text.contains("try again (Flocker last answered") || text.contains("Flocker has not answered yet"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_flocker_that_cannot_be_reached_is_told_with_the_age_of_its_last_answer() {
+    in_own_namespace(|| async {
+        let (stand, gate) = gated().await;
+        let usage = stand.attached("data").await;
+        gate.close();
+        let down = [
+            "cannot read the state of the cluster from Flocker, which last answered",
+            "s ago",
+        ];
+        let told = |doing: String| [&down[..], &[doing.leak()]].concat();
+        assert_refused(
+            stand.csi().try_create(to_create("other")).await,
+            Code::Unavailable,
+            &told("creating volume \"other\"".to_owned()),
+        );
+        let node = stand.machine.node();
+        assert_refused(
+            stand.csi().try_attach(to_attach(usage.dataset(), node)).await,
+            Code::Unavailable,
+            &told(format!("attaching volume {} to node {node}", usage.volume_id)),
+        );
+        assert_refused(
+            stand.csi().stage(&usage).await,
+            Code::Unavailable,
+            &told(format!(
+                "staging volume {} at {}",
+                usage.volume_id,
+                usage.staging.display()
+            )),
+        );
+        gate.open();
+        stand.csi().stage(&usage).await.unwrap();
+    });
+}
+
+#[test]
+fn a_flocker_that_does_not_answer_is_what_is_waited_for() {
+    in_own_namespace(|| async {
+        let (stand, gate) = gated().await;
+        let usage = stand.attached("data").await;
+        gate.fall_silent();
+        let staged = stand
+            .csi()
+            .node()
+            .node_stage_volume(within(PATIENCE, usage.to_stage()))
+            .await;
+        assert_unfinished(
+            staged,
+            Code::Unavailable,
+            &[&usage.volume_id, "waiting for an answer of Flocker"],
+        );
+        let created = stand.csi().try_create(within(PATIENCE, to_create("other"))).await;
+        assert_unfinished(created, Code::Unavailable, &["waiting for an answer of Flocker"]);
+        let listed = within(PATIENCE, ListVolumesRequest::default());
+        assert_refused(
+            stand.csi().controller().list_volumes(listed).await,
+            Code::Unavailable,
+            &["Flocker has not answered in time", "Flocker last answered"],
+        );
+    });
+}
+
+#[test]
+fn the_last_error_of_flocker_is_told_with_its_age() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let volume = stand.csi().create("data").await;
+        let broken = Effect::Answer {
+            status: 500,
+            body: "\"Traceback\"".to_owned(),
+        };
+        // The first looks succeed; what is waited for afterwards does not come.
+        stand
+            .faults()
+            .add(RequestFault::new("broken", broken).on("GET", "/v1/state/datasets"));
+        let attached = stand
+            .csi()
+            .try_attach(within(PATIENCE, to_attach(volume, stand.machine.node())));
+        assert_unfinished(
+            attached.await,
+            Code::Unavailable,
+            &[
+                &volume.to_string(),
+                "waiting for an answer of Flocker",
+                "its last error was",
+                "500",
+            ],
+        );
+        stand.faults().clear();
+        stand.csi().attach(volume, stand.machine.node()).await;
+    });
+}
+
+#[test]
+fn a_node_that_does_not_report_is_named() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (volume, absent) = (stand.csi().create("data").await, nobody());
+        let attached = stand
+            .csi()
+            .try_attach(within(PATIENCE, to_attach(volume, absent)));
+        assert_unfinished(
+            attached.await,
+            Code::Unavailable,
+            &[
+                &format!("attaching volume {volume} to node {absent}"),
+                &format!("waiting for \"node reporting\": Flocker does not list node {absent} for"),
+                &format!("(dataset {volume})"),
+            ],
+        );
+    });
+}
+
+#[test]
+fn a_request_that_flocker_has_not_stored_is_told_with_what_it_asks_for() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(2).await;
+        let volume = stand.csi().create("data").await;
+        let node = stand.other_node_than_of(volume).await;
+        let steps = [
+            ("lease", LEASES, "the lease for"),
+            ("move", DATASET, "the move to"),
+        ];
+        for (name, route, _) in steps {
+            let held = RequestFault::new(name, Effect::HoldRequest).on("POST", route);
+            stand.faults().add(held);
+        }
+        for (name, _, what) in steps {
+            let attached = stand
+                .csi()
+                .try_attach(within(PATIENCE, to_attach(volume, node)))
+                .await;
+            assert_unfinished(
+                attached,
+                Code::DeadlineExceeded,
+                &[&format!(
+                    "waiting for \"configured\": Flocker has not stored {what} node {node} yet for"
+                )],
+            );
+            stand.faults().remove(name);
+        }
+        stand.csi().attach(volume, node).await;
+    });
+}
+
+#[test]
+fn a_backing_volume_that_is_missing_is_told_with_the_node_that_has_to_make_it() {
+    in_own_namespace(|| async {
+        // Flocker takes every request; a volume above the capacity is never backed.
+        let flocker = Flocker::with(|options| Options {
+            capacity: Some(32 << 20),
+            ..options
+        })
+        .await;
+        let stand = Stand::on(Machine::new(&flocker, 1), flocker).await;
+        let created = stand.csi().try_create(within(PATIENCE, to_create("data"))).await;
+        assert_unfinished(
+            created,
+            Code::DeadlineExceeded,
+            &[
+                "creating volume \"data\"",
+                &format!(
+                    "waiting for \"backing volume\": node {} has not made it yet for",
+                    stand.machine.node()
+                ),
+                "(dataset ",
+            ],
+        );
+    });
+}
+
+#[test]
+fn a_node_that_does_not_let_go_is_named() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(2).await;
+        let (first, second) = (stand.flocker.node(1), stand.flocker.node(2));
+        let volume = stand.csi().create("data").await;
+        stand.csi().attach(volume, second).await;
+        stand.flocker.reports(2, volume).await;
+        let open = File::open(stand.flocker.mount_of(2, volume)).unwrap();
+        stand.csi().detach(volume, second).await;
+        let attached = stand
+            .csi()
+            .try_attach(within(PATIENCE, to_attach(volume, first)))
+            .await;
+        assert_unfinished(
+            attached,
+            Code::DeadlineExceeded,
+            &[
+                &format!("attaching volume {volume} to node {first}"),
+                &format!(
+                    "waiting for \"released by the other node\": node {second} still has the dataset for"
+                ),
+            ],
+        );
+        drop(open);
+        stand.csi().attach(volume, first).await;
+    });
+}
+
+#[test]
+fn a_node_that_holds_the_lease_is_named() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(2).await;
+        let (first, second) = (stand.flocker.node(1), stand.flocker.node(2));
+        let volume = stand.csi().create("data").await;
+        stand.csi().attach(volume, second).await;
+        assert_refused(
+            stand.csi().try_attach(to_attach(volume, first)).await,
+            Code::FailedPrecondition,
+            &[
+                &format!("volume {volume} cannot be attached to node {first}"),
+                &format!("node {second}"),
+                "holds its lease",
+            ],
+        );
+    });
+}
