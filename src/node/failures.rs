@@ -35,7 +35,7 @@ impl From<AliasError> for Error {
     fn from(error: AliasError) -> Self {
         let situation = match error {
             AliasError::ReadOnly(_) => Situation::NotStaged,
-            AliasError::Occupied { .. } => Situation::ForeignMount,
+            AliasError::Occupied { .. } | AliasError::Stale { .. } => Situation::ForeignMount,
             AliasError::Partial(_)
             | AliasError::DeviceNode { .. }
             | AliasError::Directory { .. }

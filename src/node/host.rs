@@ -3,6 +3,7 @@
 //! Everything here blocks and is called through [`Host::blocking`]. What changes one dataset is called by one
 //! operation at a time, which holds the dataset's lock.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use super::mount::{
 };
 use super::pins::Pins;
 use super::records::{Progress, Record, Records};
+use super::soundness::mount_table;
 use super::state_dir::{StateDir, StateDirError, boot_id};
 use crate::error::{Error, Result, Situation};
 
@@ -33,6 +35,15 @@ pub(super) struct Left {
     pub(super) staged_elsewhere: bool,
     /// Whether staging took a lease that has to be released.
     pub(super) takes_lease: bool,
+}
+
+/// What becomes of somebody else's mount at the place where a volume is staged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InTheWay {
+    /// It is an error.
+    Refused,
+    /// It stays: the volume was never mounted there.
+    LeftAlone,
 }
 
 /// The machine, as far as it is this process's to change.
@@ -141,7 +152,7 @@ impl Host {
 
     /// Lets go of Flocker's mount unless a mount of ours still needs it held.
     pub(super) fn unpin_unless_mounted(&self, dataset: Uuid) -> Result<()> {
-        let table = MountTable::read().map_err(|error| Error::internal("read the mount table", error))?;
+        let table = mount_table()?;
         let origins = self.origins_of(dataset);
         if !table
             .mounts()
@@ -151,6 +162,16 @@ impl Host {
             self.unpin(dataset);
         }
         Ok(())
+    }
+
+    /// Returns Flocker's mount as it was when it was pinned.
+    pub(super) fn pinned(&self, dataset: Uuid) -> Option<Mount> {
+        self.pins.get(dataset)
+    }
+
+    /// Returns another descriptor on the root of the mount that is pinned.
+    pub(super) fn pinned_root(&self, dataset: Uuid) -> Option<OwnedFd> {
+        self.pins.root(dataset)
     }
 
     /// Whether Flocker's mount is held and still in its place.
@@ -179,24 +200,11 @@ impl Host {
         Ok(false)
     }
 
-    /// Whether the dataset is staged at this path, and pinned, as a successful call leaves it.
-    pub(super) fn is_sound(&self, dataset: Uuid, staging: &Target) -> Result<bool> {
-        let Some(record) = self.records.get(dataset, staging.path()) else {
-            return Ok(false);
-        };
-        // A staging that was interrupted may not have come to its last look at Flocker.
-        let Some(origin) = record.origin.filter(|_| record.progress == Progress::Staged) else {
-            return Ok(false);
-        };
-        let visible = visible(&alias_path(staging.path(), dataset))?;
-        Ok(visible.is_some_and(|mount| origin.owns(&mount)) && self.is_pinned(dataset))
-    }
-
     /// Unmounts the dataset from a staging path, and removes its device node with the last one.
-    pub(super) fn unmount_staged(&self, staged: &Staged) -> Result<Left> {
+    pub(super) fn unmount_staged(&self, staged: &Staged, in_the_way: InTheWay) -> Result<Left> {
         let Staged { dataset, staging } = staged;
         let alias = alias_path(staging, *dataset);
-        let table = MountTable::read().map_err(|error| Error::internal("read the mount table", error))?;
+        let table = mount_table()?;
         let origins = self.origins_of(*dataset);
         let ours = |mount: &Mount| origins.iter().any(|origin| origin.owns(mount));
         let going = table.layers_at(&alias).pop().and_then(|mount| table.place(mount));
@@ -218,11 +226,14 @@ impl Host {
             );
             return Err(Error::new(Situation::MountBusy, text));
         }
+        self.refuse_hidden(&table, *dataset, &alias)?;
         let origin = visible(&alias)?
             .and_then(|mount| origins.iter().find(|origin| origin.owns(&mount)).cloned())
             .unwrap_or_else(|| self.usual_origin(*dataset));
-        self.aliases
-            .unmount(*dataset, &origin, staging, Patience::default())?;
+        if in_the_way == InTheWay::Refused || !self.is_foreign(staged)? {
+            self.aliases
+                .unmount(*dataset, &origin, staging, Patience::default())?;
+        }
         if others.is_empty() {
             self.aliases
                 .forget_device(*dataset)
@@ -317,30 +328,6 @@ impl Host {
                     .pop()
                     .and_then(|alias| table.place(alias))
                     .is_some_and(|place| table.place(mount) == Some(place))
-        })
-    }
-
-    /// Tells what is wrong with a mounted volume, if anything is.
-    pub(super) fn ailment(&self, dataset: Uuid, mount: &Mount) -> Option<String> {
-        let Some(held) = self.pins.get(dataset) else {
-            return Some(format!(
-                "nothing holds Flocker's mount of dataset {dataset} in place: stage the volume again"
-            ));
-        };
-        if held.device != mount.device {
-            return Some(format!(
-                "the volume is on device {}, but Flocker's mount is on {}",
-                mount.device, held.device
-            ));
-        }
-        if !self.is_pinned(dataset) {
-            return Some(format!(
-                "Flocker's mount at {} has gone or is hidden",
-                held.point.display()
-            ));
-        }
-        mount.file_system_read_only().then(|| {
-            "the file system has become read-only, usually after an I/O error; it needs a repair".to_owned()
         })
     }
 

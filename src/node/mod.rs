@@ -11,6 +11,7 @@ mod records;
 mod release;
 mod restore;
 mod service;
+mod soundness;
 mod stage;
 mod state_dir;
 mod stats;
@@ -29,7 +30,8 @@ pub use service::NodeService;
 use crate::attach::Attach;
 use crate::cluster::Cluster;
 use crate::config::Takeover;
-use crate::error::{Error, Result};
+use crate::deadline::Deadline;
+use crate::error::{Error, Result, Situation};
 use crate::node_identity::ThisNode;
 use crate::operation::{Locks, Operations};
 use calls::NodeCall;
@@ -82,9 +84,33 @@ impl Core {
 
     /// Returns the host this process may work on, which is one process at a time.
     ///
+    /// It is opened in a task of its own, so that a caller who leaves does not give it up half-way.
+    async fn host(self: &Arc<Self>) -> Result<Arc<Host>> {
+        if let Ok(slot) = self.host.try_lock()
+            && let Some(host) = &*slot
+        {
+            return Ok(Arc::clone(host));
+        }
+        let core = Arc::clone(self);
+        let opened = tokio::spawn(async move { core.open_host().await }).await;
+        opened.map_err(|panicked| Error::internal("read the state directory", panicked))?
+    }
+
+    /// As [`Self::host`], for a caller that has to be answered at `deadline`.
+    async fn host_by(self: &Arc<Self>, deadline: Deadline) -> Result<Arc<Host>> {
+        let host = tokio::time::timeout_at(deadline.answer_by(), self.host()).await;
+        host.unwrap_or_else(|_elapsed| {
+            let text = format!(
+                "the records in {} are still being read; try again",
+                self.settings.state_dir.display()
+            );
+            Err(Error::new(Situation::Busy, text))
+        })
+    }
+
     /// The lock is held until the state directory is owned and everything staged is pinned: no call may be served
     /// before.
-    async fn host(self: &Arc<Self>) -> Result<Arc<Host>> {
+    async fn open_host(self: &Arc<Self>) -> Result<Arc<Host>> {
         let mut slot = self.host.lock().await;
         if let Some(host) = &*slot {
             return Ok(Arc::clone(host));

@@ -15,7 +15,7 @@ use super::mount::{Mount, OpenError, TableError, layers_at, open_mount};
 #[derive(Debug)]
 struct Pin {
     mount: Mount,
-    _root: OwnedFd,
+    root: OwnedFd,
 }
 
 /// The mounts of Flocker's that this process holds, one for each dataset in use.
@@ -34,7 +34,7 @@ impl Pins {
             dataset_id,
             Pin {
                 mount: mount.clone(),
-                _root: root,
+                root,
             },
         );
         // Dropped only here, after the new one is in place.
@@ -50,6 +50,11 @@ impl Pins {
     /// Returns the mount that is held for a dataset, as it was when it was pinned.
     pub(super) fn get(&self, dataset_id: Uuid) -> Option<Mount> {
         self.lock().get(&dataset_id).map(|pin| pin.mount.clone())
+    }
+
+    /// Returns another descriptor on the root of the mount that is held for a dataset, for asking its file system.
+    pub(super) fn root(&self, dataset_id: Uuid) -> Option<OwnedFd> {
+        self.lock().get(&dataset_id)?.root.try_clone().ok()
     }
 
     /// Tells whether the mount held for a dataset is still the visible one at its place.

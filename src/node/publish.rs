@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::Core;
 use super::calls::Publish;
 use super::host::{Host, visible};
-use super::mount::{Mount, MountTable, Origin, Target, alias_path};
+use super::mount::{Mount, Origin, Target, alias_path, device_has_gone, file_system_ailment};
+use super::soundness::mount_table;
 use crate::error::{Error, Result, Situation};
 use crate::operation::Context;
 
@@ -53,8 +54,9 @@ impl Publication<'_> {
     fn run(&self) -> Result<()> {
         let (alias, origin) = self.staged()?;
         if let Some(found) = visible(self.target.path())? {
-            return self.compare(&found, &origin);
+            return self.compare(&found, &alias, &origin);
         }
+        self.refuse_broken(&alias)?;
         if self.publish.single_target {
             self.refuse_second_target(&origin)?;
         }
@@ -93,21 +95,42 @@ impl Publication<'_> {
         else {
             return Err(not_staged(&format!("{alias} is there instead")));
         };
-        if !self.host.is_pinned(dataset) {
-            return Err(not_staged(
-                "Flocker's own mount of it has gone, so nothing keeps it on this node",
-            ));
+        if let Some(weakness) = self.host.weakness(dataset, &alias) {
+            return Err(not_staged(&weakness));
         }
         Ok((alias, origin))
     }
 
+    /// Refuses a volume that nobody could use; one that can still be read may be published for that.
+    fn refuse_broken(&self, alias: &Mount) -> Result<()> {
+        let writable = !alias.file_system_read_only() || self.publish.flags.read_only();
+        if writable && !device_has_gone(alias) {
+            return Ok(());
+        }
+        let text = format!(
+            "volume {} cannot be published{}: {}",
+            self.publish.volume_id,
+            if writable { "" } else { " for writing" },
+            file_system_ailment(alias).unwrap_or_default()
+        );
+        Err(Error::new(Situation::NotStaged, text))
+    }
+
     /// Answers a publication at a target where something is mounted already.
-    fn compare(&self, found: &Mount, origin: &Origin) -> Result<()> {
+    fn compare(&self, found: &Mount, alias: &Mount, origin: &Origin) -> Result<()> {
         let (volume, target) = (&self.publish.volume_id, self.target.path().display());
         if !origin.owns(found) {
             let text = format!(
                 "volume {volume} cannot be published at {target}: {found} is mounted there and is not ours; unmount it \
                  or use another target_path"
+            );
+            return Err(Error::new(Situation::ForeignMount, text));
+        }
+        if found.device != alias.device {
+            let text = format!(
+                "volume {volume} is published at {target} already, but from device {}, and it is on device {} now; \
+                 unpublish it first",
+                found.device, alias.device
             );
             return Err(Error::new(Situation::ForeignMount, text));
         }
@@ -128,7 +151,7 @@ impl Publication<'_> {
     }
 
     fn refuse_second_target(&self, origin: &Origin) -> Result<()> {
-        let table = MountTable::read().map_err(|error| Error::internal("read the mount table", error))?;
+        let table = mount_table()?;
         let other = table.mounts().iter().find(|mount| {
             origin.owns(mount) && !self.host.is_alias(&table, mount) && mount.point != self.target.path()
         });

@@ -47,10 +47,14 @@ impl Host {
             return;
         };
         let ours = |mount: &Mount| origin.owns(mount);
-        let usual = self.mount_root.join(dataset.to_string());
+        let name = dataset.to_string();
+        let usual = self.mount_root.join(&name);
+        // Flocker names every mount point after its dataset. Another name means that the device is another volume's by
+        // now, and then neither it nor our mount may be taken for this one.
+        let named = |mount: &Mount| mount.point.file_name().is_some_and(|last| last == name.as_str());
         let candidates: Vec<_> = table
             .by_device(alias.device)
-            .filter(|mount| !ours(mount) && mount.root == alias.root)
+            .filter(|mount| !ours(mount) && mount.root == alias.root && named(mount))
             .collect();
         let flocker = candidates
             .iter()

@@ -115,7 +115,7 @@ impl NodeService {
         Capability::parse_for_mount(request.volume_capability.as_ref(), false)?;
         let dataset = existing_dataset(&volume_id)?;
         let takes_lease = !request.publish_context.contains_key(NODE_CONTEXT_KEY);
-        let (core, host) = (Arc::clone(&self.core), self.core.host().await?);
+        let (core, host) = (Arc::clone(&self.core), self.core.host_by(deadline).await?);
         let work = Stage {
             volume_id,
             dataset,
@@ -135,7 +135,7 @@ impl NodeService {
     ) -> Result<NodeUnstageVolumeResponse> {
         let volume_id = required("volume_id", &request.volume_id)?.to_owned();
         let staging = path("staging_target_path", &request.staging_target_path)?;
-        let (core, host) = (Arc::clone(&self.core), self.core.host().await?);
+        let (core, host) = (Arc::clone(&self.core), self.core.host_by(deadline).await?);
         let work = Unstage { volume_id, staging };
         let call = NodeCall::Unstage(work.clone());
         self.run(call, deadline, |context| unstage(core, host, context, work))
@@ -160,7 +160,7 @@ impl NodeService {
         }
         let staging = path("staging_target_path", &request.staging_target_path)?;
         let dataset = existing_dataset(&volume_id)?;
-        let (core, host) = (Arc::clone(&self.core), self.core.host().await?);
+        let (core, host) = (Arc::clone(&self.core), self.core.host_by(deadline).await?);
         let work = Publish {
             volume_id,
             dataset,
@@ -182,7 +182,7 @@ impl NodeService {
     ) -> Result<NodeUnpublishVolumeResponse> {
         let volume_id = required("volume_id", &request.volume_id)?.to_owned();
         let target = path("target_path", &request.target_path)?;
-        let (core, host) = (Arc::clone(&self.core), self.core.host().await?);
+        let (core, host) = (Arc::clone(&self.core), self.core.host_by(deadline).await?);
         let work = Unpublish { volume_id, target };
         let call = NodeCall::Unpublish(work.clone());
         self.run(call, deadline, |context| unpublish(core, host, context, work))
@@ -190,10 +190,14 @@ impl NodeService {
         Ok(NodeUnpublishVolumeResponse {})
     }
 
-    async fn stats(&self, request: NodeGetVolumeStatsRequest) -> Result<NodeGetVolumeStatsResponse> {
+    async fn stats(
+        &self,
+        deadline: Deadline,
+        request: NodeGetVolumeStatsRequest,
+    ) -> Result<NodeGetVolumeStatsResponse> {
         let volume_id = required("volume_id", &request.volume_id)?.to_owned();
         let volume_path = required("volume_path", &request.volume_path)?.to_owned();
-        let host = self.core.host().await?;
+        let host = self.core.host_by(deadline).await?;
         stats(
             &self.core,
             &host,
@@ -261,7 +265,8 @@ impl Node for NodeService {
         &self,
         request: Request<NodeGetVolumeStatsRequest>,
     ) -> Result<Response<NodeGetVolumeStatsResponse>, Status> {
-        Ok(Response::new(self.stats(request.into_inner()).await?))
+        let deadline = Deadline::from_metadata(request.metadata());
+        Ok(Response::new(self.stats(deadline, request.into_inner()).await?))
     }
 
     async fn node_expand_volume(

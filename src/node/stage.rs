@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::Core;
 use super::calls::Stage;
-use super::host::{Host, Staged};
+use super::host::{Host, InTheWay, Staged};
 use super::mount::{Mount, Target, TargetError};
 use super::records::Record;
 use super::unstage::Remainder;
@@ -75,6 +75,10 @@ impl Attempt<'_> {
         if self.already_staged().await? {
             return Ok(());
         }
+        let staged = self.staged();
+        self.host
+            .blocking(move |host| host.refuse_foreign(&staged))
+            .await?;
         let node = self.context.unless_cancelled((self.core.this_node)()).await??;
         self.write_record().await?;
         if self.stage.takes_lease {
@@ -160,12 +164,19 @@ impl Attempt<'_> {
         Ok(if mounted { Pass::Mounted } else { Pass::Replaced })
     }
 
-    async fn undo(&self) -> Result<()> {
-        let staged = Staged {
+    fn staged(&self) -> Staged {
+        Staged {
             dataset: self.stage.dataset,
             staging: self.staging.path().to_owned(),
-        };
-        match self.core.clear(self.context, self.host, &staged).await? {
+        }
+    }
+
+    async fn undo(&self) -> Result<()> {
+        let staged = self.staged();
+        let cleared = self
+            .core
+            .clear(self.context, self.host, &staged, InTheWay::LeftAlone);
+        match cleared.await? {
             Remainder::Nothing => Ok(()),
             Remainder::Lease => Err(Error::new(
                 Situation::FlockerUnavailable,

@@ -1,20 +1,32 @@
 //! `NodeGetVolumeStats`: how full a volume is, and whether it is well.
 
+use std::borrow::Borrow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use csi_proto::v1::volume_usage::Unit;
 use csi_proto::v1::{NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse, VolumeCondition, VolumeUsage};
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::Core;
-use super::host::{Host, visible};
-use super::mount::{Mount, TargetPath, Usage, UsageError, alias_path};
+use super::host::Host;
+use super::mount::{Mount, TargetPath, Through, Usage, UsageError, alias_path, layers_at};
+use super::soundness::mount_table;
 use crate::error::{Error, Result, Situation};
 
 /// How long a file system may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A volume that was found mounted at the path that was asked about.
+struct Found {
+    dataset: Uuid,
+    mount: Mount,
+    ailment: Option<String>,
+    /// How to ask for its usage, unless that would ask another file system.
+    through: Option<Through>,
+}
 
 /// Answers within about a second, whatever the device does.
 pub(super) async fn stats(
@@ -27,44 +39,90 @@ pub(super) async fn stats(
         volume_path,
         ..
     } = request;
-    let not_there = || {
-        let text = format!("volume {volume_id} is not mounted at volume_path {volume_path:?}");
-        Error::new(Situation::NotMountedThere, text)
+    let answer_by = Instant::now() + PATIENCE;
+    let (volume, path) = (volume_id.clone(), volume_path.clone());
+    let finding = timeout_at(answer_by, host.blocking(move |host| find(host, &volume, &path)));
+    let found = finding.await.unwrap_or_else(|_elapsed| {
+        let text = format!(
+            "volume {volume_id}: what is mounted at volume_path {volume_path:?} could not be seen within {} s; a file \
+             system on the way there may hang",
+            PATIENCE.as_secs()
+        );
+        Err(Error::new(Situation::Busy, text))
+    })?;
+    let Found {
+        dataset,
+        mount,
+        ailment,
+        through,
+    } = found;
+    let within = answer_by.saturating_duration_since(Instant::now());
+    let used = match through {
+        Some(through) => core
+            .usage
+            .usage(dataset, &mount.point, through, within)
+            .await
+            .map(usages),
+        None => Ok(Vec::new()),
     };
-    let path = TargetPath::parse(&volume_path).map_err(|_| not_there())?;
-    let lookup = volume_id.clone();
-    let found = host.blocking(move |host| Ok(find(host, &lookup, &path))).await?;
-    let (dataset, mount) = found.ok_or_else(not_there)?;
-    let used = core.usage.usage(dataset, &mount.point, PATIENCE).await;
-    let well = {
-        let mount = mount.clone();
-        host.blocking(move |host| Ok(host.ailment(dataset, &mount)))
-            .await?
-    };
-    let (usage, condition) = match used {
-        Ok(usage) => (usages(usage), condition(well)),
-        Err(error @ UsageError::Hung { .. }) => (Vec::new(), condition(Some(error.to_string()))),
-        Err(error) => (Vec::new(), condition(Some(crate::error::chain(&error)))),
+    let (usage, ailment) = match used {
+        Ok(usage) => (usage, ailment),
+        Err(error @ UsageError::Hung { .. }) => (Vec::new(), Some(error.to_string())),
+        Err(error) => (Vec::new(), ailment.or_else(|| Some(crate::error::chain(&error)))),
     };
     Ok(NodeGetVolumeStatsResponse {
         usage,
-        volume_condition: Some(condition),
+        volume_condition: Some(condition(ailment)),
     })
 }
 
 /// Finds the volume's mount at a path: published there, or staged there.
-fn find(host: &Host, volume_id: &str, path: &TargetPath) -> Option<(Uuid, Mount)> {
+fn find(host: &Host, volume_id: &str, volume_path: &str) -> Result<Found> {
+    let not_there = |instead: Option<&Mount>| {
+        let instead = instead.map_or_else(String::new, |mount| {
+            format!(": {mount} is there instead, which is not ours")
+        });
+        let text = format!("volume {volume_id} is not mounted at volume_path {volume_path:?}{instead}");
+        Error::new(Situation::NotMountedThere, text)
+    };
+    let resolved = TargetPath::parse(volume_path).and_then(|path| path.resolve());
+    let resolved = resolved.map_err(|_| not_there(None))?;
     let dataset = host
         .dataset_of_volume(volume_id)
-        .or_else(|| crate::volume::dataset_of(volume_id))?;
-    let resolved = path.resolve().ok()?;
-    let origins = host.origins_of(dataset);
-    let mounted = |path: &Path| {
-        let top = visible(path).ok().flatten();
-        top.filter(|mount| origins.iter().any(|origin| origin.owns(mount)))
+        .or_else(|| crate::volume::dataset_of(volume_id));
+    let layers = |path: &Path| layers_at(path).unwrap_or_default();
+    let (at_path, dataset) = match (layers(resolved.path()), dataset) {
+        (at_path, Some(dataset)) => (at_path, dataset),
+        (at_path, None) => return Err(not_there(at_path.last())),
     };
-    let found = mounted(resolved.path()).or_else(|| mounted(&alias_path(resolved.path(), dataset)));
-    found.map(|mount| (dataset, mount))
+    let alias = alias_path(resolved.path(), dataset);
+    let published = find_in(host, dataset, &at_path);
+    let found = match published {
+        None if at_path.is_empty() => find_in(host, dataset, &layers(&alias)),
+        // What is mounted at the path may hang, and then so would whoever looks into it.
+        None => find_in(host, dataset, &mount_table()?.layers_at(&alias)),
+        found => found,
+    };
+    let (mount, over) = found.ok_or_else(|| not_there(at_path.last()))?;
+    let through = host.way_to(dataset, &mount);
+    let leads_there = over.is_none() || matches!(through, Through::Root(_));
+    let hidden = over.map(|over| {
+        format!("the volume at {volume_path:?} is hidden under {over}, which is not ours; unmount that")
+    });
+    Ok(Found {
+        dataset,
+        ailment: hidden.or_else(|| host.ailment(dataset, &mount)),
+        through: leads_there.then_some(through),
+        mount,
+    })
+}
+
+/// Finds the volume's mount among those at one path, and somebody else's that hides it.
+fn find_in(host: &Host, dataset: Uuid, layers: &[impl Borrow<Mount>]) -> Option<(Mount, Option<Mount>)> {
+    let mut layers = layers.iter().map(Borrow::borrow);
+    let top = layers.clone().next_back();
+    let ours = layers.rfind(|mount| host.owns(dataset, mount))?;
+    Some((ours.clone(), top.filter(|top| top.id != ours.id).cloned()))
 }
 
 fn usages(usage: Usage) -> Vec<VolumeUsage> {

@@ -1,11 +1,15 @@
 //! `NodeUnpublishVolume`: our mount at a target goes, and the empty directory with it.
 
+use std::path::Path;
 use std::sync::Arc;
+
+use uuid::Uuid;
 
 use super::Core;
 use super::calls::Unpublish;
 use super::host::{Host, visible};
-use super::mount::{Mount, Origin, Patience, Target, TargetError, unmount_owned};
+use super::mount::{Mount, Patience, Target, TargetError, unmount_owned};
+use super::soundness::mount_table;
 use crate::error::{Error, Result, Situation};
 use crate::operation::Context;
 use crate::volume::dataset_of;
@@ -17,11 +21,9 @@ pub(super) async fn unpublish(
     context: Context,
     unpublish: Unpublish,
 ) -> Result<()> {
-    let target = match core.resolve_existing("target_path", unpublish.target).await? {
-        Some(target) if target.exists() => target,
-        Some(_) | None => return Ok(()),
-    };
-    let volume_id = unpublish.volume_id;
+    let Unpublish { volume_id, target } = unpublish;
+    let spelled = target.as_path().to_owned();
+    let target = core.resolve_existing("target_path", target).await?;
     let dataset = host
         .dataset_of_volume(&volume_id)
         .or_else(|| dataset_of(&volume_id));
@@ -32,24 +34,27 @@ pub(super) async fn unpublish(
         }
         None => None,
     };
-    host.blocking(move |host| {
-        let origins = dataset
-            .map(|dataset| host.origins_of(dataset))
-            .unwrap_or_default();
-        clear_target(&target, &volume_id, &origins)
+    host.blocking(move |host| match target {
+        Some(target) if target.exists() => clear_target(host, &target, &volume_id, dataset),
+        Some(_) | None => refuse_hidden(host, &spelled, dataset),
     })
     .await
 }
 
-fn clear_target(target: &Target, volume_id: &str, origins: &[Origin]) -> Result<()> {
+fn clear_target(host: &Host, target: &Target, volume_id: &str, dataset: Option<Uuid>) -> Result<()> {
     let path = target.path();
     let top = visible(path)?;
     if let Some(top) = &top {
+        let origins = dataset
+            .map(|dataset| host.origins_of(dataset))
+            .unwrap_or_default();
         let Some(origin) = origins.iter().find(|origin| origin.owns(top)) else {
             return Err(foreign(target, volume_id, top));
         };
         unmount_owned(path, origin, Patience::default())
             .map_err(|error| Error::from(error).while_doing(format!("volume {volume_id}")))?;
+    } else {
+        refuse_hidden(host, path, dataset)?;
     }
     match target.remove_directory() {
         // Without a mount of ours there, what is in the directory was never in the volume.
@@ -62,6 +67,14 @@ fn clear_target(target: &Target, volume_id: &str, origins: &[Origin]) -> Result<
             Err(Error::new(Situation::ForeignMount, text))
         }
         removed => Ok(removed?),
+    }
+}
+
+/// Checks, where nothing of the volume is to be seen, that it is not hidden there either.
+fn refuse_hidden(host: &Host, path: &Path, dataset: Option<Uuid>) -> Result<()> {
+    match dataset {
+        Some(dataset) => host.refuse_hidden(&mount_table()?, dataset, path),
+        None => Ok(()),
     }
 }
 

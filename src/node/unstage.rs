@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Core;
 use super::calls::Unstage;
-use super::host::{Host, Staged};
+use super::host::{Host, InTheWay, Staged};
 use super::release::release;
 use crate::error::Result;
 use crate::operation::Context;
@@ -35,7 +35,7 @@ pub(super) async fn unstage(
     // All but the lease has gone then, and that is taken care of: whoever does so may hold the dataset's lock for
     // as long as Flocker does not answer.
     if !host.is_release_pending(&staged) {
-        core.clear(&context, &host, &staged).await?;
+        core.clear(&context, &host, &staged, InTheWay::Refused).await?;
     }
     Ok(())
 }
@@ -56,10 +56,13 @@ impl Core {
         context: &Context,
         host: &Arc<Host>,
         staged: &Staged,
+        in_the_way: InTheWay,
     ) -> Result<Remainder> {
         let guard = self.locks.lock(context, staged.dataset).await?;
         let unmount = staged.clone();
-        let left = host.blocking(move |host| host.unmount_staged(&unmount)).await?;
+        let left = host
+            .blocking(move |host| host.unmount_staged(&unmount, in_the_way))
+            .await?;
         let noted = staged.clone();
         if left.staged_elsewhere {
             host.blocking(move |host| host.forget(&noted)).await?;

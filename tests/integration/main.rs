@@ -10,6 +10,7 @@ mod controller;
 mod crash;
 mod crash_points;
 mod deadlines;
+mod devices;
 mod inputs;
 mod log;
 mod node;

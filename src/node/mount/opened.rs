@@ -62,7 +62,8 @@ fn identify(root: impl AsFd) -> io::Result<(u64, Device)> {
     let status = statx(
         root,
         "",
-        AtFlags::EMPTY_PATH,
+        // Neither number is for a server to tell, which may hang.
+        AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC,
         StatxFlags::BASIC_STATS | StatxFlags::MNT_ID,
     )?;
     let device = Device {

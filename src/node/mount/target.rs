@@ -1,9 +1,11 @@
 //! Paths an orchestrator names: where it wants a volume to appear.
 
-use std::fs::{DirBuilder, Metadata};
+use std::fs::DirBuilder;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 
 /// The longest path a system call takes, without the final NUL (`PATH_MAX`).
 const MAX_PATH: usize = 4095;
@@ -120,8 +122,8 @@ impl TargetPath {
             },
         })?;
         let path = parent.join(name);
-        match path.symlink_metadata() {
-            Ok(found) => check_directory(&path, &found).map(|()| Target { path, exists: true }),
+        match file_type(&path) {
+            Ok(found) => check_directory(&path, found).map(|()| Target { path, exists: true }),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Target { path, exists: false }),
             Err(error) if error.kind() == ErrorKind::NotADirectory => {
                 Err(TargetError::ParentNotDirectory(parent))
@@ -135,13 +137,18 @@ impl TargetPath {
     }
 }
 
-fn check_directory(path: &Path, found: &Metadata) -> Result<(), TargetError> {
-    if found.is_symlink() {
-        Err(TargetError::SymbolicLink(path.to_owned()))
-    } else if found.is_dir() {
-        Ok(())
-    } else {
-        Err(TargetError::NotDirectory(path.to_owned()))
+/// Tells what is at a path, without asking the server of a file system that is mounted there: it may be dead.
+fn file_type(path: &Path) -> io::Result<FileType> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    let found = statx(CWD, path, flags, StatxFlags::TYPE)?;
+    Ok(FileType::from_raw_mode(found.stx_mode.into()))
+}
+
+fn check_directory(path: &Path, found: FileType) -> Result<(), TargetError> {
+    match found {
+        FileType::Directory => Ok(()),
+        FileType::Symlink => Err(TargetError::SymbolicLink(path.to_owned())),
+        _ => Err(TargetError::NotDirectory(path.to_owned())),
     }
 }
 
@@ -170,9 +177,8 @@ impl Target {
         match DirBuilder::new().mode(0o750).create(&self.path) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                let found = self.path.symlink_metadata();
-                let found = found.map_err(|source| self.failed("look at", source))?;
-                check_directory(&self.path, &found).map(|()| false)
+                let found = file_type(&self.path).map_err(|source| self.failed("look at", source))?;
+                check_directory(&self.path, found).map(|()| false)
             }
             Err(source) => Err(self.failed("make the directory", source)),
         }

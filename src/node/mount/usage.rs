@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -64,8 +65,19 @@ pub enum UsageError {
     },
 }
 
+/// Through what a file system is asked.
+///
+/// Whoever waits for an answer keeps the mount busy, so it is best to ask through one that is not to be unmounted.
+#[derive(Debug)]
+pub enum Through {
+    /// A descriptor on some mount of it.
+    Root(OwnedFd),
+    /// The path itself.
+    Path,
+}
+
 type Answer = Result<Usage, Arc<io::Error>>;
-type Ask = dyn Fn(&Path) -> io::Result<Usage> + Send + Sync;
+type Ask = dyn Fn(&Path, &Through) -> io::Result<Usage> + Send + Sync;
 
 /// Asks file systems for their usage, with at most one question under way for each dataset.
 #[derive(Clone)]
@@ -89,12 +101,18 @@ impl std::fmt::Debug for UsageProbe {
 
 impl Default for UsageProbe {
     fn default() -> Self {
-        UsageProbe::asking(|path| Ok(rustix::fs::statvfs(path)?.into()))
+        UsageProbe::asking(|path, through| {
+            Ok(match through {
+                Through::Root(root) => rustix::fs::fstatvfs(root)?,
+                Through::Path => rustix::fs::statvfs(path)?,
+            }
+            .into())
+        })
     }
 }
 
 impl UsageProbe {
-    fn asking(ask: impl Fn(&Path) -> io::Result<Usage> + Send + Sync + 'static) -> UsageProbe {
+    fn asking(ask: impl Fn(&Path, &Through) -> io::Result<Usage> + Send + Sync + 'static) -> UsageProbe {
         UsageProbe {
             ask: Arc::new(ask),
             questions: Arc::default(),
@@ -105,9 +123,15 @@ impl UsageProbe {
     ///
     /// While a question hangs, later ones for the same dataset wait for its answer instead of hanging too: all paths
     /// of a dataset show the same file system.
-    pub async fn usage(&self, dataset_id: Uuid, path: &Path, within: Duration) -> Result<Usage, UsageError> {
+    pub async fn usage(
+        &self,
+        dataset_id: Uuid,
+        path: &Path,
+        through: Through,
+        within: Duration,
+    ) -> Result<Usage, UsageError> {
         let mut question = self
-            .question(dataset_id, path)
+            .question(dataset_id, path, through)
             .map_err(|source| failed(path, Arc::new(source)))?;
         let answered = tokio::time::timeout(within, question.answer.wait_for(Option::is_some)).await;
         match answered {
@@ -128,7 +152,7 @@ impl UsageProbe {
     }
 
     /// Joins the question under way for a dataset, or asks a new one.
-    fn question(&self, dataset_id: Uuid, path: &Path) -> io::Result<Question> {
+    fn question(&self, dataset_id: Uuid, path: &Path, through: Through) -> io::Result<Question> {
         let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
         // A question without anybody left to answer it has failed.
         if let Some(question) = questions
@@ -148,7 +172,8 @@ impl UsageProbe {
             .name("usage".to_owned())
             .stack_size(128 * 1024)
             .spawn(move || {
-                let usage = ask(&path).map_err(Arc::new);
+                let usage = ask(&path, &through).map_err(Arc::new);
+                drop(through);
                 asked
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -183,7 +208,7 @@ mod tests {
     #[tokio::test]
     async fn the_usage_of_a_real_file_system_adds_up() {
         let usage = UsageProbe::default()
-            .usage(Uuid::new_v4(), Path::new("/"), LONG)
+            .usage(Uuid::new_v4(), Path::new("/"), Through::Path, LONG)
             .await
             .unwrap();
         assert!(
@@ -196,7 +221,7 @@ mod tests {
     #[tokio::test]
     async fn a_missing_path_is_an_error_with_its_cause() {
         let error = UsageProbe::default()
-            .usage(Uuid::new_v4(), Path::new("/missing"), LONG)
+            .usage(Uuid::new_v4(), Path::new("/missing"), Through::Path, LONG)
             .await
             .unwrap_err();
         let UsageError::Failed { source, .. } = error else {
@@ -210,39 +235,38 @@ mod tests {
         let (release, hang) = mpsc::channel::<()>();
         let (hang, asked) = (Mutex::new(hang), Arc::new(AtomicUsize::new(0)));
         let counted = Arc::clone(&asked);
-        let probe = UsageProbe::asking(move |path| {
+        let probe = UsageProbe::asking(move |path, _| {
             counted.fetch_add(1, Ordering::SeqCst);
             hang.lock().unwrap().recv().unwrap();
             Ok(rustix::fs::statvfs(path)?.into())
         });
         let dataset_id = Uuid::new_v4();
         for _ in 0..3 {
-            let error = probe.usage(dataset_id, Path::new("/"), WITHIN).await.unwrap_err();
+            let asked = probe.usage(dataset_id, Path::new("/"), Through::Path, WITHIN);
+            let error = asked.await.unwrap_err();
             assert!(matches!(error, UsageError::Hung { .. }), "{error}");
         }
         assert_eq!(asked.load(Ordering::SeqCst), 1);
 
         release.send(()).unwrap();
         release.send(()).unwrap();
-        probe.usage(dataset_id, Path::new("/"), LONG).await.unwrap();
+        let asked = probe.usage(dataset_id, Path::new("/"), Through::Path, LONG);
+        asked.await.unwrap();
     }
 
     #[tokio::test]
     async fn one_hanging_device_does_not_delay_another() {
         let (_never, hang) = mpsc::channel::<()>();
         let hang = Mutex::new(hang);
-        let probe = UsageProbe::asking(move |path| {
+        let probe = UsageProbe::asking(move |path, _| {
             if path == Path::new("/proc") {
                 let _ended = hang.lock().unwrap().recv();
             }
             Ok(rustix::fs::statvfs(path)?.into())
         });
-        assert!(
-            probe
-                .usage(Uuid::new_v4(), Path::new("/proc"), WITHIN)
-                .await
-                .is_err()
-        );
-        probe.usage(Uuid::new_v4(), Path::new("/"), LONG).await.unwrap();
+        let hanging = probe.usage(Uuid::new_v4(), Path::new("/proc"), Through::Path, WITHIN);
+        assert!(hanging.await.is_err());
+        let other = probe.usage(Uuid::new_v4(), Path::new("/"), Through::Path, LONG);
+        other.await.unwrap();
     }
 }

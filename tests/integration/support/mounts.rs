@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Mount {
     id: u64,
     /// The device's numbers, as `7:3`.
-    device: String,
+    pub(crate) device: String,
     /// The directory of the file system that is mounted.
     root: PathBuf,
     pub(crate) point: PathBuf,

@@ -54,6 +54,14 @@ pub enum AliasError {
         /// What is there.
         found: Box<Mount>,
     },
+    /// A mount of ours is there that is not the volume as Flocker has it now.
+    #[error("{found} has our name, but Flocker has the volume on device {expected}, for reading and writing")]
+    Stale {
+        /// What is there.
+        found: Box<Mount>,
+        /// The device of Flocker's mount.
+        expected: Device,
+    },
     /// The kernel refused the mount.
     #[error("cannot mount {} ({fs_type} on device {device}) at {}", .node.display(), .path.display())]
     Mount {
@@ -138,13 +146,18 @@ impl Aliases {
         let origin = self.origin(dataset_id, flocker);
         let path = alias_path(staging, dataset_id);
         if let Some(found) = visible(&path)? {
-            return if origin.owns(&found) && found.device == flocker.device && !found.read_only() {
-                Ok(found)
-            } else {
+            return if !origin.owns(&found) {
                 Err(AliasError::Occupied {
                     path,
                     found: Box::new(found),
                 })
+            } else if found.device != flocker.device || found.read_only() {
+                Err(AliasError::Stale {
+                    found: Box::new(found),
+                    expected: flocker.device,
+                })
+            } else {
+                Ok(found)
             };
         }
         let made = make_directory(&path)?;

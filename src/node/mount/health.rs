@@ -1,0 +1,107 @@
+//! What the kernel knows to be wrong with a file system and its device.
+
+use std::fs;
+use std::path::Path;
+
+use super::entry::Mount;
+
+/// Where the kernel lists block devices by their numbers.
+const DEVICES: &str = "/sys/dev/block";
+/// Where ext4 tells about its file systems, by the names of their devices.
+const EXT4: &str = "/sys/fs/ext4";
+
+/// Tells what is wrong with the file system of a mount, if anything is known to be.
+///
+/// Only memory is read, so a device that hangs hinders nobody.
+pub fn file_system_ailment(mount: &Mount) -> Option<String> {
+    ailment_by(mount, Path::new(DEVICES), Path::new(EXT4))
+}
+
+/// Tells whether the kernel does not know the device of a mount any more.
+pub fn device_has_gone(mount: &Mount) -> bool {
+    has_gone_from(mount, Path::new(DEVICES))
+}
+
+fn has_gone_from(mount: &Mount, devices: &Path) -> bool {
+    // In a container without sysfs nothing is known.
+    mount.device.is_block() && !devices.join(mount.device.to_string()).exists() && devices.exists()
+}
+
+fn ailment_by(mount: &Mount, devices: &Path, ext4: &Path) -> Option<String> {
+    if has_gone_from(mount, devices) {
+        return Some(format!(
+            "device {} has gone; attach it again, and check the file system",
+            mount.device
+        ));
+    }
+    if mount.file_system_read_only() {
+        return Some(
+            "the file system has become read-only, usually after an I/O error; it needs a repair".to_owned(),
+        );
+    }
+    let device = fs::canonicalize(devices.join(mount.device.to_string())).ok()?;
+    let about = ext4.join(device.file_name()?);
+    let told = |name: &str| Some(fs::read_to_string(about.join(name)).ok()?.trim().to_owned());
+    let errors: u64 = told("errors_count")?.parse().ok()?;
+    (errors > 0).then(|| {
+        let place = told("last_error_func").unwrap_or_default();
+        format!(
+            "the file system on device {} has met {errors} errors since its last check, the last one in {place}; it needs \
+             a repair",
+            mount.device
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::super::origin::tests::mounted;
+    use super::*;
+
+    /// Makes up what the kernel tells of device 7:5.
+    fn system(errors: &str) -> tempfile::TempDir {
+        let system = tempfile::tempdir().unwrap();
+        let path = |name: &str| system.path().join(name);
+        for directory in ["devices", "block/loop5", "ext4/loop5"] {
+            fs::create_dir_all(path(directory)).unwrap();
+        }
+        symlink("../block/loop5", path("devices/7:5")).unwrap();
+        fs::write(path("ext4/loop5/errors_count"), errors).unwrap();
+        fs::write(path("ext4/loop5/last_error_func"), "ext4_lookup\n").unwrap();
+        system
+    }
+
+    fn told(system: &Path, device: &str) -> Option<String> {
+        let mount = mounted("/dev/flocker-csi/1", device, "/target");
+        ailment_by(&mount, &system.join("devices"), &system.join("ext4"))
+    }
+
+    #[test]
+    fn errors_that_ext4_counts_are_told_with_their_place() {
+        let system = system("2\n");
+        let text = told(system.path(), "7:5").unwrap();
+        assert!(
+            text.contains("7:5") && text.contains("2 errors") && text.contains("ext4_lookup"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_sound_file_system_has_no_ailment() {
+        assert_eq!(told(system("0\n").path(), "7:5"), None);
+    }
+
+    #[test]
+    fn a_device_that_the_kernel_does_not_list_has_gone() {
+        let system = system("0\n");
+        assert!(
+            told(system.path(), "7:6")
+                .unwrap()
+                .contains("device 7:6 has gone")
+        );
+        assert_eq!(told(system.path(), "0:6"), None, "it never was one");
+        assert_eq!(told(Path::new("/missing"), "7:6"), None, "nothing is known");
+    }
+}

@@ -1,0 +1,152 @@
+//! A file system that answers nothing, or nothing any more: what a device that hangs looks like from above.
+//!
+//! ext4 answers statfs(2) from memory, so it takes a server to make that hang.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+// What the kernel asks for, and the sizes of its messages: linux/fuse.h.
+const GETATTR: u32 = 3;
+const STATFS: u32 = 17;
+const INIT: u32 = 26;
+const UNANSWERED: [u32; 3] = [2, 36, 42];
+const ENOSYS: i32 = 38;
+
+/// What a server answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answers {
+    Everything,
+    /// Everything but how full it is.
+    AllButUsage,
+    Nothing,
+}
+
+/// A file system with an empty root, mounted at a path.
+pub(super) struct Server {
+    point: PathBuf,
+    state: Arc<State>,
+}
+
+struct State {
+    device: File,
+    told: Mutex<Told>,
+}
+
+struct Told {
+    answers: Answers,
+    pending: Vec<(u64, u32)>,
+}
+
+impl Server {
+    pub(super) fn mount(at: &Path, answers: Answers) -> Self {
+        let device = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/fuse")
+            .unwrap();
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0\0", device.as_raw_fd());
+        let options = std::ffi::CStr::from_bytes_with_nul(options.as_bytes()).unwrap();
+        mount("served", at, "fuse", MountFlags::empty(), Some(options)).unwrap();
+        let told = Mutex::new(Told {
+            answers,
+            pending: Vec::new(),
+        });
+        let state = Arc::new(State { device, told });
+        let serving = Arc::clone(&state);
+        thread::spawn(move || serving.serve());
+        Self {
+            point: at.to_owned(),
+            state,
+        }
+    }
+
+    /// Changes what is answered, and answers what has been waiting for that.
+    pub(super) fn answers(&self, answers: Answers) {
+        let mut told = self.state.told.lock().unwrap();
+        told.answers = answers;
+        for (id, what) in std::mem::take(&mut told.pending) {
+            self.state.answer(&mut told, id, what);
+        }
+    }
+
+    /// Ends the server; what it served stays mounted and answers errors.
+    pub(super) fn die(&self) {
+        // An open directory keeps the mount, and the force goes to the connection.
+        let _busy = open(&self.point, OFlags::PATH, Mode::empty()).unwrap();
+        unmount(&self.point, UnmountFlags::FORCE).unwrap_err();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.answers(Answers::Everything);
+        unmount(&self.point, UnmountFlags::DETACH).ok();
+    }
+}
+
+impl State {
+    /// Ends when nothing is mounted any more.
+    fn serve(&self) {
+        let mut message = vec![0; 1 << 17];
+        while let Ok(length) = (&self.device).read(&mut message) {
+            if length < 16 {
+                return;
+            }
+            let what = u32::from_ne_bytes(message[4..8].try_into().unwrap());
+            let id = u64::from_ne_bytes(message[8..16].try_into().unwrap());
+            let mut told = self.told.lock().unwrap();
+            self.answer(&mut told, id, what);
+        }
+    }
+
+    fn answer(&self, told: &mut Told, id: u64, what: u32) {
+        let hangs = match told.answers {
+            Answers::Everything => false,
+            Answers::AllButUsage => what == STATFS,
+            Answers::Nothing => what != INIT,
+        };
+        if UNANSWERED.contains(&what) {
+            return;
+        }
+        if hangs {
+            told.pending.push((id, what));
+            return;
+        }
+        let words = |words: &[u32]| {
+            words
+                .iter()
+                .flat_map(|word| word.to_ne_bytes())
+                .collect::<Vec<_>>()
+        };
+        let answer = match what {
+            // Version 7.31, with room for one page in a message.
+            INIT => Some([words(&[7, 31, 0, 0, 0, 4096, 1]), vec![0; 36]].concat()),
+            GETATTR => {
+                let times = [0; 3];
+                let directory = [times.as_slice(), &[0o40_755, 2, 0, 0, 0, 4096, 0]].concat();
+                Some([words(&[3600, 0, 0, 0, 1, 0]), vec![0; 40], words(&directory)].concat())
+            }
+            // 1000 blocks of 4 KiB and 100 files, half of them free.
+            STATFS => Some(
+                [
+                    words(&[1000, 0, 500, 0, 500, 0, 100, 0, 50, 0, 4096, 255, 4096, 0]),
+                    vec![0; 24],
+                ]
+                .concat(),
+            ),
+            _ => None,
+        };
+        let (error, answer) = answer.map_or((-ENOSYS, Vec::new()), |answer| (0, answer));
+        let length = u32::try_from(16 + answer.len()).unwrap().to_ne_bytes();
+        let message = [&length[..], &error.to_ne_bytes(), &id.to_ne_bytes(), &answer].concat();
+        // The kernel may have given up the question.
+        (&self.device).write_all(&message).ok();
+    }
+}

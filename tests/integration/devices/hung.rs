@@ -1,0 +1,174 @@
+//! File systems that do not answer.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use flocker_embedded::faults::{Effect, RequestFault};
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
+use tonic::Code;
+
+use super::fuse::{Answers, Server};
+use crate::node::{Stand, agent_unmounts, assert_refused, wait_until_agent_unmounts};
+use crate::support::csi::{Usage, within};
+use crate::support::flocker::Flocker;
+use crate::support::machine::Machine;
+use crate::support::mounts::{Mounts, only_mount_at};
+use crate::support::namespace::in_own_namespace;
+
+/// A published volume whose file system lies on no block device, as with ZFS, but on a server.
+struct Served {
+    stand: Stand,
+    usage: Usage,
+    server: Server,
+    flockers: PathBuf,
+}
+
+impl Served {
+    async fn start() -> Self {
+        let served = Self::attached().await;
+        served.stand.csi().stage(&served.usage).await.unwrap();
+        served.stand.csi().publish(&served.usage).await.unwrap();
+        served
+    }
+
+    /// As [`Self::start`], but not staged yet.
+    async fn attached() -> Self {
+        let flocker = Flocker::start(1).await;
+        let mut machine = Machine::new(&flocker, 1);
+        machine.config.node.mount_root = machine.path("flocker");
+        let stand = Stand::on(machine, flocker).await;
+        let usage = stand.attached("data").await;
+        // Flocker does not say where it has mounted the volume, so it is looked for where it is expected.
+        let unknown = Effect::Answer {
+            status: 200,
+            body: "[]".to_owned(),
+        };
+        let rule = RequestFault::new("unknown", unknown).on("GET", "/v1/state/datasets");
+        stand.flocker.embedded().faults().add(rule);
+        let flockers = stand.machine.path("flocker").join(&usage.volume_id);
+        fs::create_dir_all(&flockers).unwrap();
+        let server = Server::mount(&flockers, Answers::Everything);
+        Self {
+            stand,
+            usage,
+            server,
+            flockers,
+        }
+    }
+}
+
+#[test]
+fn a_file_system_that_does_not_tell_its_usage_is_abnormal_and_can_be_put_away() {
+    in_own_namespace(|| async {
+        let served = Served::start().await;
+        let (stand, usage) = (&served.stand, &served.usage);
+        let stats = stand.csi().stats(usage).await.unwrap();
+        assert_eq!(stats.usage[0].total, 1000 * 4096);
+        assert!(!stats.volume_condition.unwrap().abnormal);
+
+        served.server.answers(Answers::AllButUsage);
+        for _ in 0..2 {
+            let stats = stand.csi().stats(usage).await.unwrap();
+            assert!(stats.usage.is_empty());
+            stand
+                .assert_abnormal(
+                    usage,
+                    &[usage.target.to_str().unwrap(), "has not answered for", "may hang"],
+                )
+                .await;
+        }
+        let again = usage.at_target("again");
+        stand.csi().publish(&again).await.unwrap();
+        stand.csi().unpublish(&again).await.unwrap();
+        // Who still waits for an answer waits on Flocker's mount, which is not the plugin's to unmount.
+        stand.put_away(usage).await;
+        assert_eq!(Mounts::read().below(&stand.machine.path("targets")), []);
+        assert_eq!(agent_unmounts(&served.flockers), Err(Errno::BUSY));
+        served.server.answers(Answers::Everything);
+        wait_until_agent_unmounts(&served.flockers).await;
+    });
+}
+
+#[test]
+fn a_file_system_that_answers_nothing_any_more_can_be_published_and_put_away() {
+    in_own_namespace(|| async {
+        let served = Served::start().await;
+        let (stand, usage) = (&served.stand, &served.usage);
+        served.server.answers(Answers::Nothing);
+        stand
+            .assert_abnormal(usage, &["has not answered for", "may hang"])
+            .await;
+        let again = usage.at_target("again");
+        stand.csi().publish(&again).await.unwrap();
+        stand.csi().unpublish(&again).await.unwrap();
+        stand.put_away(usage).await;
+    });
+}
+
+#[test]
+fn a_file_system_whose_server_died_is_abnormal_and_can_be_put_away() {
+    in_own_namespace(|| async {
+        let served = Served::start().await;
+        let (stand, usage) = (&served.stand, &served.usage);
+        served.server.die();
+        stand
+            .assert_abnormal(
+                usage,
+                &["cannot get the usage of", usage.target.to_str().unwrap()],
+            )
+            .await;
+        stand.put_away(usage).await;
+    });
+}
+
+#[test]
+fn staging_a_file_system_that_does_not_answer_ends_with_its_caller_and_leaves_nothing() {
+    in_own_namespace(|| async {
+        let served = Served::attached().await;
+        let (stand, usage) = (&served.stand, &served.usage);
+        served.server.answers(Answers::Nothing);
+        let request = within(Duration::from_secs(2), usage.to_stage());
+        assert_refused(
+            stand.csi().node().node_stage_volume(request).await,
+            Code::DeadlineExceeded,
+            &[
+                &usage.volume_id,
+                "\"mounted here\"",
+                served.flockers.to_str().unwrap(),
+                "or its device does not answer",
+            ],
+        );
+        stand.csi().unstage(usage).await.unwrap();
+        assert_eq!(fs::read_dir(&usage.staging).unwrap().count(), 0);
+        assert!(stand.machine.records().is_empty());
+        served.server.answers(Answers::Everything);
+        stand.csi().stage(usage).await.unwrap();
+        only_mount_at(&usage.alias());
+    });
+}
+
+#[test]
+fn a_foreign_file_system_that_hangs_or_died_is_named_like_any_other() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (csi, usage) = (stand.csi(), stand.staged("data").await);
+        fs::create_dir(&usage.target).unwrap();
+        let server = Server::mount(&usage.target, Answers::Nothing);
+        for dead in [false, true] {
+            if dead {
+                server.die();
+            }
+            let named: &[&str] = &[&usage.volume_id, usage.target.to_str().unwrap(), "fuse of served"];
+            for answer in [csi.publish(&usage).await, csi.unpublish(&usage).await] {
+                assert_refused(answer, Code::FailedPrecondition, named);
+            }
+            assert_refused(csi.stats(&usage).await, Code::NotFound, named);
+            assert_eq!(only_mount_at(&usage.target).source, "served");
+        }
+        unmount(&usage.target, UnmountFlags::DETACH).unwrap();
+        csi.publish(&usage).await.unwrap();
+        csi.unpublish(&usage).await.unwrap();
+    });
+}

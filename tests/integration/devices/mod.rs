@@ -1,0 +1,57 @@
+//! Devices and mounts that are not as they should be, on a node with a plugin.
+
+mod foreign;
+mod fuse;
+mod hung;
+mod other_device;
+mod read_only;
+mod vanished;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use csi_proto::v1::VolumeCondition;
+use rustix::mount::{MountFlags, mount};
+
+use crate::node::Stand;
+use crate::support::csi::Usage;
+
+impl Stand {
+    /// Returns the condition of a volume, as asked for at its target.
+    async fn condition(&self, usage: &Usage) -> VolumeCondition {
+        self.csi().stats(usage).await.unwrap().volume_condition.unwrap()
+    }
+
+    /// Checks that a volume is reported as abnormal, in these words among others.
+    async fn assert_abnormal(&self, usage: &Usage, parts: &[&str]) {
+        let condition = self.condition(usage).await;
+        assert!(condition.abnormal, "{}", condition.message);
+        for part in parts {
+            assert!(
+                condition.message.contains(part),
+                "{part:?} in {:?}",
+                condition.message
+            );
+        }
+    }
+
+    /// Unpublishes and unstages a volume, and checks that nothing of it is left on the node.
+    async fn put_away(&self, usage: &Usage) {
+        self.csi().unpublish(usage).await.unwrap();
+        assert!(!usage.target.exists());
+        self.csi().unstage(usage).await.unwrap();
+        assert_eq!(fs::read_dir(&usage.staging).unwrap().count(), 0);
+        assert!(self.machine.records().is_empty() && self.machine.devices().is_empty());
+    }
+}
+
+/// Mounts something that is nobody's volume.
+fn mount_foreign(at: &Path) {
+    mount("foreign", at, "tmpfs", MountFlags::empty(), None).unwrap();
+}
+
+/// Returns the directory in which ext4 tells about the file system on a loop device, given by its numbers.
+fn ext4_of(device: &str) -> PathBuf {
+    let device = fs::canonicalize(Path::new("/sys/dev/block").join(device)).unwrap();
+    Path::new("/sys/fs/ext4").join(device.file_name().unwrap())
+}

@@ -1,0 +1,151 @@
+//! A file system that turned read-only after an error.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::process::Command;
+
+use rustix::mount::{UnmountFlags, unmount};
+use tonic::Code;
+
+use super::ext4_of;
+use crate::node::{Stand, assert_refused};
+use crate::support::csi::Usage;
+use crate::support::eventually;
+use crate::support::mounts::only_mount_at;
+use crate::support::namespace::in_own_namespace;
+
+/// Makes ext4 meet an error, as if it had found its own structures damaged.
+fn break_file_system(stand: &Stand, usage: &Usage) {
+    let flockers = only_mount_at(&stand.flocker.mount_of(1, usage.dataset()));
+    fs::write(
+        ext4_of(&flockers.device).join("trigger_fs_error"),
+        "damaged on purpose",
+    )
+    .unwrap();
+}
+
+/// Makes errors turn the volume read-only, as a superblock may ask for; ext4 goes on by default.
+fn stop_on_errors(stand: &Stand, usage: &Usage) {
+    let flockers = stand.flocker.mount_of(1, usage.dataset());
+    let remounted = Command::new("mount")
+        .args(["-o", "remount,errors=remount-ro"])
+        .arg(flockers)
+        .status();
+    assert!(remounted.unwrap().success());
+}
+
+#[test]
+fn a_file_system_that_turned_read_only_is_abnormal_and_published_for_reading_only() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (csi, usage) = (stand.csi(), stand.published("data").await);
+        fs::write(usage.target.join("file"), "precious").unwrap();
+        assert!(
+            Command::new("sync")
+                .arg("-f")
+                .arg(&usage.target)
+                .status()
+                .unwrap()
+                .success()
+        );
+        stop_on_errors(&stand, &usage);
+        break_file_system(&stand, &usage);
+        let refused = fs::write(usage.target.join("more"), "").unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ReadOnlyFilesystem);
+
+        stand
+            .assert_abnormal(&usage, &["has become read-only", "repair"])
+            .await;
+        assert_eq!(csi.stats(&usage).await.unwrap().usage.len(), 2);
+        // What is there stays; what is new is for rescuing the data.
+        csi.stage(&usage).await.unwrap();
+        csi.publish(&usage).await.unwrap();
+        let again = usage.at_target("again");
+        assert_refused(
+            csi.publish(&again).await,
+            Code::FailedPrecondition,
+            &[
+                &usage.volume_id,
+                "cannot be published",
+                "has become read-only",
+                "repair",
+            ],
+        );
+        assert!(!again.target.exists());
+        let reading = again.read_only();
+        csi.publish(&reading).await.unwrap();
+        assert_eq!(
+            fs::read_to_string(reading.target.join("file")).unwrap(),
+            "precious"
+        );
+        csi.unpublish(&reading).await.unwrap();
+        stand.put_away(&usage).await;
+
+        assert_refused(
+            csi.stage(&usage).await,
+            Code::FailedPrecondition,
+            &[
+                &usage.volume_id,
+                stand.flocker.mount_of(1, usage.dataset()).to_str().unwrap(),
+                "has become read-only",
+                "repair the file system first",
+            ],
+        );
+        assert_eq!(fs::read_dir(&usage.staging).unwrap().count(), 0);
+        assert!(stand.machine.records().is_empty() && stand.machine.devices().is_empty());
+    });
+}
+
+#[test]
+fn a_file_system_that_was_repaired_is_staged_again() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (csi, usage) = (stand.csi(), stand.published("data").await);
+        fs::write(usage.target.join("file"), "precious").unwrap();
+        assert!(
+            Command::new("sync")
+                .arg("-f")
+                .arg(&usage.target)
+                .status()
+                .unwrap()
+                .success()
+        );
+        stop_on_errors(&stand, &usage);
+        break_file_system(&stand, &usage);
+        stand.put_away(&usage).await;
+
+        // The operator takes the volume off the node, so that Flocker unmounts it, and repairs what is not mounted.
+        let flockers = stand.flocker.mount_of(1, usage.dataset());
+        let device = only_mount_at(&flockers).source;
+        eventually("the volume is repaired while nobody has it mounted", async || {
+            unmount(&flockers, UnmountFlags::empty()).ok();
+            let repaired = Command::new("e2fsck").args(["-fy", &device]).output().unwrap();
+            (repaired.status.code() <= Some(1)).then_some(())
+        })
+        .await;
+        csi.stage(&usage).await.unwrap();
+        csi.publish(&usage).await.unwrap();
+        assert_eq!(fs::read_to_string(usage.target.join("file")).unwrap(), "precious");
+        fs::write(usage.target.join("more"), "writable").unwrap();
+        let condition = stand.condition(&usage).await;
+        assert!(!condition.abnormal, "{}", condition.message);
+    });
+}
+
+#[test]
+fn errors_that_a_file_system_survived_are_told() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (csi, usage) = (stand.csi(), stand.published("data").await);
+        assert!(!stand.condition(&usage).await.abnormal);
+        break_file_system(&stand, &usage);
+        fs::write(usage.target.join("file"), "still writable").unwrap();
+        let device = only_mount_at(&usage.target).device;
+        stand
+            .assert_abnormal(&usage, &[&device, "1 errors since its last check", "repair"])
+            .await;
+        csi.publish(&usage.at_target("again")).await.unwrap();
+        csi.unpublish(&usage.at_target("again")).await.unwrap();
+        stand.put_away(&usage).await;
+    });
+}

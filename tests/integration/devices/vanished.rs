@@ -1,0 +1,93 @@
+//! A device whose storage has gone from under the file system.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Read;
+use std::path::Path;
+use std::process::Command;
+
+use rustix::fs::{Advice, fadvise};
+use tonic::Code;
+
+use crate::node::{Stand, assert_refused};
+use crate::support::eventually;
+use crate::support::mounts::only_mount_at;
+use crate::support::namespace::in_own_namespace;
+
+const SIZE: usize = 8 << 20;
+
+/// Reads a file from its device, not from memory.
+fn read_from_device(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    file.sync_all()?;
+    fadvise(&file, 0, None, Advice::DontNeed)?;
+    let mut content = Vec::new();
+    file.read_to_end(&mut content).map(|_| content)
+}
+
+#[test]
+fn a_volume_whose_device_lost_its_storage_is_abnormal_and_can_be_put_away() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (csi, usage) = (stand.csi(), stand.published("data").await);
+        let file = usage.target.join("file");
+        fs::write(&file, vec![7; SIZE]).unwrap();
+        assert_eq!(read_from_device(&file).unwrap().len(), SIZE);
+
+        // Every block but the first is an I/O error from here on.
+        let storage = &stand.flocker.backing_files()[0];
+        OpenOptions::new()
+            .write(true)
+            .open(storage)
+            .unwrap()
+            .set_len(4096)
+            .unwrap();
+        let device = only_mount_at(&stand.flocker.mount_of(1, usage.dataset())).source;
+        let shrunk = Command::new("losetup").args(["--set-capacity", &device]).status();
+        assert!(shrunk.unwrap().success());
+        assert_eq!(
+            read_from_device(&file).unwrap_err().raw_os_error(),
+            Some(libc::EIO)
+        );
+
+        // ext4 notices as soon as it has to write itself.
+        eventually("ext4 meets the error", async || {
+            fs::write(usage.target.join("more"), "lost").ok();
+            Command::new("sync")
+                .arg("-f")
+                .arg(&usage.target)
+                .output()
+                .unwrap();
+            stand.condition(&usage).await.abnormal.then_some(())
+        })
+        .await;
+        stand.assert_abnormal(&usage, &["needs a repair"]).await;
+        eventually("ext4 gives up", async || {
+            Command::new("sync")
+                .arg("-f")
+                .arg(&usage.target)
+                .output()
+                .unwrap();
+            fs::create_dir(usage.target.join("directory")).err()
+        })
+        .await;
+        let again = usage.at_target("again");
+        assert_refused(
+            csi.publish(&again).await,
+            Code::FailedPrecondition,
+            &[
+                &usage.volume_id,
+                "cannot be published",
+                "has become read-only",
+                "repair",
+            ],
+        );
+        assert!(!again.target.exists());
+        stand.put_away(&usage).await;
+        assert_refused(
+            csi.stage(&usage).await,
+            Code::FailedPrecondition,
+            &[&usage.volume_id, "has become read-only"],
+        );
+        assert!(stand.machine.records().is_empty() && stand.machine.devices().is_empty());
+    });
+}
