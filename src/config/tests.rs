@@ -251,7 +251,7 @@ fn a_value_that_is_none_is_refused_in_every_source_with_what_is_expected() {
             "expected one of text, json",
             "possible values: text, json",
         ),
-        ("log", "flocker_csi=loud", "expected a level", ""),
+        ("log", "loud", "expected a level", ""),
     ];
     for (key, value, expected, expected_of_a_flag) in cases {
         let file = file(&format!("# one line before\n{key} = {value:?}\n"));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use uuid::Uuid;
 
 use super::size;
@@ -97,12 +98,16 @@ pub(super) fn count(text: &str) -> Result<u32, String> {
 }
 
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
-    match EnvFilter::builder().parse(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err(
-            "expected a level (error, warn, info, debug, trace) or module=level, separated by commas"
+    // A word that is no level would be taken for the name of a module, and nothing else would be logged.
+    let is_word = |directive: &&str| !directive.is_empty() && !directive.contains(['=', '[']);
+    let mut words = text.split(',').filter(is_word);
+    if words.all(|word| word.parse::<LevelFilter>().is_ok()) && EnvFilter::builder().parse(text).is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err(
+            "expected a level (off, error, warn, info, debug, trace) or module=level, separated by commas"
                 .to_owned(),
-        ),
+        )
     }
 }
 
@@ -160,7 +165,18 @@ mod tests {
 
     #[test]
     fn a_log_filter_that_would_be_ignored_is_refused() {
-        assert!(log_filter("info,flocker_csi::node=debug").is_ok());
-        assert!(log_filter("flocker_csi=loud").is_err());
+        for text in ["debug", "WARN", "off", "info,flocker_csi::node=debug"] {
+            assert_eq!(log_filter(text).as_deref(), Ok(text));
+        }
+        for text in [
+            "loud",
+            "info,loud",
+            "flocker_csi",
+            "verbose,flocker_csi=debug",
+            "flocker_csi=loud",
+        ] {
+            let refused = log_filter(text).unwrap_err();
+            assert!(refused.contains("expected a level"), "{text}: {refused}");
+        }
     }
 }
