@@ -63,7 +63,7 @@ impl Client {
     ///
     /// Blocks for some 20 ms, because OpenSSL reads the system's certificates before they are discarded, so
     /// call it from a thread that may block. A client keeps its certificates: make a new one when the files
-    /// change.
+    /// change, and drop the old one, whose connections close with it.
     ///
     /// # Errors
     ///

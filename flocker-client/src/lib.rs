@@ -34,6 +34,12 @@
 //! not. The certificate of the control service is verified against a fixed name, by default
 //! `control-service`, which all of them carry, whatever host the service runs on.
 //!
+//! # Connections
+//!
+//! A new connection costs the control service more than most requests do. So all requests of a client share a few
+//! connections, and wait for their turn: one for anything that takes long must not keep the rest waiting, so reads
+//! and writes wait apart. Connections are kept for good. The host is looked up for each new one.
+//!
 //! # Retries
 //!
 //! A read is sent once more if the connection was closed under it, which happens to connections that were
@@ -49,6 +55,7 @@ mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod model;
+mod places;
 mod resolver;
 #[cfg(test)]
 mod tests;

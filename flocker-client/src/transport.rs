@@ -10,20 +10,21 @@ use crate::{
     Error, Settings,
     answer::Answer,
     error::{Call, Cause, Target, failed_request, may_be_sent_again},
+    places::{self, Places},
 };
 
-/// How long an unused connection is kept. The control service itself would keep it for hours, what stands in
-/// between might not; each new connection costs both sides a signature with a 4096-bit key.
-const IDLE: Duration = Duration::from_secs(20);
-
-/// How many unused connections are kept: one for each list that is read at once.
-const IDLE_CONNECTIONS: usize = 4;
+/// How long a connection may be silent before the peer is asked whether it is still there, and how often it is asked.
+/// The control service keeps a silent connection for hours; what stands in between might not, and tells nobody.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const KEEP_ALIVE_PROBE: Duration = Duration::from_secs(5);
+const KEEP_ALIVE_PROBES: u32 = 3;
 
 /// Requests over mutual TLS to one control service.
 #[derive(Debug)]
 pub(crate) struct Transport {
     http: reqwest::Client,
     base: Url,
+    places: Places,
     target: Target,
 }
 
@@ -45,8 +46,12 @@ impl Transport {
             .user_agent(concat!("flocker-client/", env!("CARGO_PKG_VERSION")))
             .dns_resolver(resolver)
             .connect_timeout(settings.connect_timeout)
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS);
+            .tcp_keepalive(KEEP_ALIVE)
+            .tcp_keepalive_interval(KEEP_ALIVE_PROBE)
+            .tcp_keepalive_retries(KEEP_ALIVE_PROBES)
+            // Kept for good: a new connection costs both sides more than all that is asked over it in an hour.
+            .pool_idle_timeout(None)
+            .pool_max_idle_per_host(places::ALL);
         if let Some(identity) = identity {
             builder = builder.identity(identity);
         }
@@ -63,6 +68,7 @@ impl Transport {
         Ok(Self {
             http,
             base: base(&target)?,
+            places: Places::new(),
             target,
         })
     }
@@ -95,6 +101,8 @@ impl Transport {
             .await
     }
 
+    /// Sends a request, once it is its turn, and reads the answer. Waiting for the turn does not count as its time:
+    /// whoever has a place gives it back within the time-out, so everybody's turn comes.
     async fn send(
         &self,
         method: Method,
@@ -109,6 +117,7 @@ impl Transport {
         if let Some(body) = body {
             request = request.json(body);
         }
+        let _place = self.places.take(call.is_write()).await;
         match request.send().await {
             Ok(response) => Answer::read(&self.target, call, response).await,
             Err(error) => Err(failed_request(&self.target, call, error)),

@@ -10,7 +10,7 @@ pub use self::error::{CredentialsError, CredentialsFile, CredentialsProblem};
 
 use std::{
     fmt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -21,6 +21,7 @@ use openssl::{
     pkey::{PKey, Private},
     x509::X509,
 };
+
 use reqwest::{Certificate, Identity};
 
 use crate::{Error, error::Cause};
@@ -41,6 +42,8 @@ struct Contents {
     key: PKey<Private>,
     common_name: String,
     key_readable_by_others: bool,
+    /// The three files in the order of [`Credentials::load`], unless the contents came as texts.
+    origins: Option<[(PathBuf, read::Stamp); 3]>,
 }
 
 impl Credentials {
@@ -56,6 +59,32 @@ impl Credentials {
         let user = read::file(CredentialsFile::UserCertificate, user_cert)?;
         let key = read::file(CredentialsFile::UserKey, user_key)?;
         Self::checked(&cluster, &user, &key)
+    }
+
+    /// Tells whether any of the files they were loaded from has been replaced or written to since.
+    ///
+    /// Blocks while it looks. Never so for those that came as texts.
+    pub fn changed_on_disk(&self) -> bool {
+        let mut origins = self.contents.origins.iter().flatten();
+        origins.any(|(path, seen)| read::Stamp::at(path).as_ref() != Some(seen))
+    }
+
+    /// Loads the same files again; those that came as texts stay what they are.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`], also while somebody is in the middle of replacing the files one by one.
+    pub fn load_again(&self) -> Result<Self, CredentialsError> {
+        match &self.contents.origins {
+            Some([(cluster, _), (user, _), (key, _)]) => Self::load(cluster, user, key),
+            None => Ok(self.clone()),
+        }
+    }
+
+    /// Tells whether the certificates are the same, whatever files they came from. The key then is, too.
+    pub fn same_as(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.contents, &other.contents);
+        ours.chain == theirs.chain && ours.authorities == theirs.authorities
     }
 
     /// Checks the same three things given as PEM texts.
@@ -97,6 +126,10 @@ impl Credentials {
                 key,
                 common_name,
                 key_readable_by_others: key_source.readable_by_others(),
+                origins: match (cluster.origin(), user.origin(), key_source.origin()) {
+                    (Some(cluster), Some(user), Some(key)) => Some([cluster, user, key]),
+                    _ => None,
+                },
             }),
         })
     }
@@ -117,6 +150,16 @@ impl Credentials {
             .filter_map(|certificate| moment(certificate.not_after()).ok())
             .min()
             .unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// Returns how many whole days are left of that from `now` on; less than 0 once they are no good.
+    pub fn days_left(&self, now: SystemTime) -> i64 {
+        const DAY: u64 = 86_400;
+        let days = |time: Duration| i64::try_from(time.as_secs() / DAY).unwrap_or(i64::MAX);
+        match self.not_after().duration_since(now) {
+            Ok(left) => days(left),
+            Err(over) => -1 - days(over.duration()),
+        }
     }
 
     /// Tells whether the key's file gave its group or everybody leave to read it when it was loaded.

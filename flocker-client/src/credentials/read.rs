@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     io::Read,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -25,7 +25,34 @@ pub(super) struct Source {
     file: CredentialsFile,
     path: Option<PathBuf>,
     text: Vec<u8>,
+    seen: Option<Stamp>,
+}
+
+/// What tells a file from one that has taken its place, and from itself once it has been written to again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stamp {
+    place: (u64, u64),
+    size: u64,
+    written: (i64, i64),
+    changed: (i64, i64),
     mode: u32,
+}
+
+impl Stamp {
+    fn of(file: &fs::Metadata) -> Self {
+        Self {
+            place: (file.dev(), file.ino()),
+            size: file.size(),
+            written: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+            mode: file.mode(),
+        }
+    }
+
+    /// Returns that of the file that is at a path now, if one is.
+    pub(super) fn at(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().as_ref().map(Self::of)
+    }
 }
 
 impl Source {
@@ -34,12 +61,19 @@ impl Source {
             file,
             path: None,
             text: text.to_owned(),
-            mode: 0,
+            seen: None,
         }
     }
 
     pub(super) fn readable_by_others(&self) -> bool {
-        self.mode & READABLE_BY_OTHERS != 0
+        self.seen
+            .as_ref()
+            .is_some_and(|seen| seen.mode & READABLE_BY_OTHERS != 0)
+    }
+
+    /// Returns where the text was read, and what the file was like before that.
+    pub(super) fn origin(&self) -> Option<(PathBuf, Stamp)> {
+        self.path.clone().zip(self.seen.clone())
     }
 
     pub(super) fn error(&self, problem: CredentialsProblem) -> CredentialsError {
@@ -66,18 +100,19 @@ pub(super) fn file(file: CredentialsFile, path: &Path) -> Result<Source, Credent
         file,
         path: Some(path.to_owned()),
         text: Vec::new(),
-        mode: 0,
+        seen: None,
     };
-    let read = || -> io::Result<(u32, Vec<u8>)> {
+    let read = || -> io::Result<(Stamp, Vec<u8>)> {
         let opened = fs::File::open(path)?;
-        let mode = opened.metadata()?.permissions().mode();
+        // Before the text, so that whoever writes meanwhile is noticed later.
+        let seen = Stamp::of(&opened.metadata()?);
         let mut text = Vec::new();
         opened.take(FILE_LIMIT).read_to_end(&mut text)?;
-        Ok((mode, text))
+        Ok((seen, text))
     };
     match read() {
-        Ok((mode, text)) => {
-            source.mode = mode;
+        Ok((seen, text)) => {
+            source.seen = Some(seen);
             source.text = text;
             Ok(source)
         }

@@ -66,7 +66,11 @@ impl TlsKind {
         let at = format!("the Flocker control service at {}", call.service());
         match self {
             Self::WrongName { expected } => {
-                format!("the certificate of {at} is not made out to the expected name `{expected}`")
+                format!(
+                    "the certificate of {at} is not made out to the expected name `{expected}`: \
+                     set server_name to the name it carries, which is `control-service` unless the \
+                     cluster was set up otherwise"
+                )
             }
             Self::UnknownAuthority => {
                 format!(

@@ -292,3 +292,45 @@ fn a_key_too_short_for_openssl_is_refused_before_it_is_used() {
         matches!(problem, CredentialsProblem::Unusable(_))
     });
 }
+
+#[test]
+fn files_that_are_replaced_or_written_to_are_noticed_and_loaded_again() {
+    let files = Files::good();
+    let first = files.load().unwrap();
+    assert!(!first.changed_on_disk());
+
+    // In its place, and by another file that takes its place.
+    let changes: [fn(&PathBuf); 3] = [
+        |file| fs::write(file, fs::read(file).unwrap()).unwrap(),
+        |file| {
+            let next = file.with_extension("next");
+            fs::copy(file, &next).unwrap();
+            fs::rename(next, file).unwrap();
+        },
+        |file| fs::remove_file(file).unwrap(),
+    ];
+    for file in [&files.cluster, &files.user, &files.key] {
+        let text = fs::read(file).unwrap();
+        for change in changes {
+            // Times are only as fine as the kernel's ticks, within which a test does a lot.
+            let long_ago = SystemTime::now() - Duration::from_secs(3600);
+            let opened = fs::File::options().write(true).open(file).unwrap();
+            opened.set_modified(long_ago).unwrap();
+            let before = files.load().unwrap();
+            change(file);
+            assert!(before.changed_on_disk(), "{}", file.display());
+            fs::write(file, &text).unwrap();
+            let again = before.load_again().unwrap();
+            assert!(again.same_as(&first) && !again.changed_on_disk());
+        }
+    }
+    files.set_user(&V1.user());
+    assert!(!first.load_again().unwrap().same_as(&first));
+}
+
+#[test]
+fn credentials_that_came_as_texts_never_change() {
+    let credentials = V1.credentials();
+    assert!(!credentials.changed_on_disk());
+    assert!(credentials.load_again().unwrap().same_as(&credentials));
+}

@@ -6,6 +6,7 @@ mod credentials;
 mod pki;
 mod refusals;
 mod server;
+mod sharing;
 mod trust;
 
 use std::{error::Error as StdError, net::SocketAddr, time::Duration};
