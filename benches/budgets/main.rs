@@ -2,6 +2,7 @@
 //!
 //! `make bench` runs it; `docs/benchmarks.md` says what is measured, and how, and holds the last published result.
 
+mod attach;
 mod create;
 mod csi;
 mod flocker;
@@ -14,6 +15,7 @@ mod report;
 mod samples;
 mod start;
 mod thousand;
+mod usable;
 mod waiting;
 mod workplace;
 
@@ -36,7 +38,7 @@ type Measurement = fn(&Bench) -> LocalBoxFuture<'_, Result<Section>>;
 const USAGE: &str = "\
 usage: make bench ARGS=\"[--quick] [--docs FILE] [PART...]\"
 
-  PART         publish, create, start, thousand, listing, program; all of them unless any is named
+  PART         publish, create, attach, usable, start, thousand, listing, program; all of them unless any is named
   --quick      a twentieth of everything: shows that it runs, its numbers mean little
   --docs FILE  writes the result into this file too, between its two marks";
 
@@ -62,9 +64,11 @@ struct Arguments {
 }
 
 /// The measurements, in the order in which they are made.
-const PARTS: [(&str, Measurement); 6] = [
+const PARTS: [(&str, Measurement); 8] = [
     ("publish", |bench| publish::measure(bench).boxed_local()),
     ("create", |bench| create::measure(bench).boxed_local()),
+    ("attach", |bench| attach::measure(bench).boxed_local()),
+    ("usable", |bench| usable::measure(bench).boxed_local()),
     ("start", |bench| start::measure(bench).boxed_local()),
     ("thousand", |bench| thousand::measure(bench).boxed_local()),
     ("listing", |bench| listing::measure(bench).boxed_local()),

@@ -21,6 +21,7 @@ const LONGEST_CALL: Duration = Duration::from_secs(2 * 60);
 /// A running plugin; dropping it kills it.
 pub(crate) struct Plugin {
     process: Process,
+    endpoint: Endpoint,
     csi: Csi,
     started_in: Duration,
 }
@@ -91,9 +92,15 @@ impl Plugin {
         csi.probe().await?;
         Ok(Self {
             process,
+            endpoint,
             csi,
             started_in: begun.elapsed(),
         })
+    }
+
+    /// Returns a client with a connection of its own.
+    pub(crate) async fn connect(&self) -> Result<Csi> {
+        Ok(Csi::over(self.endpoint.connect().await?))
     }
 
     /// Returns a client; clones share one connection.
