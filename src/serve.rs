@@ -130,6 +130,11 @@ impl Plugin {
                 .clone()
                 .run_until_cancelled_owned(pass_health_on(cluster.clone(), health.clone())),
         );
+        tokio::spawn(
+            shutdown
+                .clone()
+                .run_until_cancelled_owned(cluster.certificate_keeper().run()),
+        );
         let serving = tokio::spawn(server::run(listener, services, health, shutdown.clone(), DRAIN));
         let first_look = first_look(
             cluster,

@@ -6,11 +6,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::flocker::Flocker;
 use super::lists::Lists;
+use super::pace::BackOff;
 use super::snapshot::Snapshot;
 
 /// The result of a flight, shared by everybody it answers.
@@ -19,17 +20,25 @@ pub(super) type Outcome = Result<Arc<Snapshot>, Arc<flocker_client::Error>>;
 /// Is told of every flight that has ended, in their order, whether or not anybody still waits for it.
 pub(super) type Observer = Box<dyn Fn(&Outcome) + Send + Sync>;
 
+/// Reads lists from Flocker.
+type Fetch = dyn Fn(Lists) -> BoxFuture<'static, Result<Snapshot, flocker_client::Error>> + Send + Sync;
+
 /// Polls that are due within this time of each other fly together.
 const COALESCE: Duration = Duration::from_millis(100);
 /// Between two polls lies at least this many times what the last flight took: one Python core serves everybody.
 const REST: u32 = 10;
+/// After a flight with several who need an answer at once, the next of them wait as long as it took for each but one,
+/// up to this many times: a crowd gathers, and leaves Flocker most of its time; one caller alone is never kept waiting.
+const GATHER: u32 = 3;
+/// Whoever needs an answer at once waits at most this long, for others or after a flight that failed.
+const LONGEST_HURRY: Duration = Duration::from_secs(1);
 
 /// When a request has to fly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Urgency {
-    /// At once.
+    /// At once; a little later in a crowd, and when the control service is down.
     Now,
-    /// At that moment, or with an earlier flight; later when the control service is slow.
+    /// At that moment, or with an earlier flight; later when the control service is slow or down.
     Poll(Instant),
 }
 
@@ -52,23 +61,36 @@ pub(super) struct Health {
 struct State {
     requests: Vec<Request>,
     flying: bool,
-    /// Polls rest until then.
-    rest_until: Option<Instant>,
+    rests: Rests,
+    back_off: BackOff,
     health: Health,
+}
+
+/// Until when nobody flies, after the last flight.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rests {
+    polls: Option<Instant>,
+    hurry: Option<Instant>,
 }
 
 /// The flights of this process.
 pub(super) struct Flights {
-    flocker: Flocker,
+    fetch: Box<Fetch>,
     observer: Observer,
     state: Mutex<State>,
     wake: Notify,
 }
 
 impl Flights {
-    pub(super) fn new(flocker: Flocker, observer: Observer) -> Arc<Self> {
+    pub(super) fn new(
+        fetch: impl Fn(Lists) -> BoxFuture<'static, Result<Snapshot, flocker_client::Error>>
+        + Send
+        + Sync
+        + 'static,
+        observer: Observer,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            flocker,
+            fetch: Box::new(fetch),
             observer,
             state: Mutex::default(),
             wake: Notify::new(),
@@ -114,14 +136,13 @@ impl Flights {
             let Some(lists) = self.passengers() else { continue };
             let began = Instant::now();
             let aboard = self.board(lists);
-            let polled = aboard
+            let in_a_hurry = aboard
                 .iter()
-                .any(|request| matches!(request.urgency, Urgency::Poll(_)));
-            let outcome = Snapshot::fetch(&self.flocker, lists)
-                .await
-                .map(Arc::new)
-                .map_err(Arc::new);
-            self.land(began, &outcome, polled);
+                .filter(|request| request.urgency == Urgency::Now)
+                .count();
+            let polled = in_a_hurry < aboard.len();
+            let outcome = (self.fetch)(lists).await.map(Arc::new).map_err(Arc::new);
+            self.land(began, &outcome, polled, in_a_hurry);
             (self.observer)(&outcome);
             for request in aboard {
                 // Whoever stopped waiting has dropped the other end.
@@ -134,11 +155,11 @@ impl Flights {
     fn next_departure(&self) -> Option<Instant> {
         let mut state = self.lock();
         state.requests.retain(|request| !request.reply.is_closed());
-        let rest_until = state.rest_until;
+        let rests = state.rests;
         let due = state
             .requests
             .iter()
-            .map(|request| departure(request.urgency, rest_until))
+            .map(|request| rests.departure(request.urgency))
             .min();
         state.flying = due.is_some();
         due
@@ -146,12 +167,14 @@ impl Flights {
 
     /// Returns what the requests that are due need, or nothing when none is.
     fn passengers(&self) -> Option<Lists> {
-        let state = self.lock();
+        let mut state = self.lock();
+        // Whoever gave up while the pilot slept needs nothing any more.
+        state.requests.retain(|request| !request.reply.is_closed());
         let horizon = Instant::now() + COALESCE;
         state
             .requests
             .iter()
-            .filter(|request| departure(request.urgency, state.rest_until) <= horizon)
+            .filter(|request| state.rests.departure(request.urgency) <= horizon)
             .map(|request| request.lists)
             .reduce(|all, lists| all | lists)
     }
@@ -165,17 +188,32 @@ impl Flights {
             .collect()
     }
 
-    fn land(&self, began: Instant, outcome: &Outcome, polled: bool) {
+    fn land(&self, began: Instant, outcome: &Outcome, polled: bool, in_a_hurry: usize) {
         let now = Instant::now();
         let mut state = self.lock();
-        // A flight that failed says nothing of what an answer costs, and one that nobody polled with must not keep
-        // those who do waiting.
-        if polled && outcome.is_ok() {
-            state.rest_until = Some(now + (now - began) * REST);
-        }
         match outcome {
-            Ok(_) => state.health.good = Some(now),
-            Err(error) => state.health.bad = Some((now, Arc::clone(error))),
+            Ok(_) => {
+                if state.back_off.succeeded() {
+                    state.rests.polls = None;
+                }
+                let length = now - began;
+                // A flight that nobody polled with must not keep those who do waiting.
+                if polled {
+                    state.rests.polls = Some(now + length * REST);
+                }
+                let others = u32::try_from(in_a_hurry.saturating_sub(1)).unwrap_or(GATHER);
+                let gather = length * others.min(GATHER);
+                state.rests.hurry = Some(now + gather.min(LONGEST_HURRY));
+                state.health.good = Some(now);
+            }
+            Err(error) => {
+                let pause = state.back_off.failed();
+                state.rests = Rests {
+                    polls: Some(now + pause),
+                    hurry: Some(now + pause.min(LONGEST_HURRY)),
+                };
+                state.health.bad = Some((now, Arc::clone(error)));
+            }
         }
     }
 
@@ -197,9 +235,16 @@ impl Drop for Seat<'_> {
     }
 }
 
-fn departure(urgency: Urgency, rest_until: Option<Instant>) -> Instant {
-    match urgency {
-        Urgency::Now => Instant::now(),
-        Urgency::Poll(due) => rest_until.map_or(due, |rest| rest.max(due)),
+impl Rests {
+    /// Returns when a request flies.
+    fn departure(self, urgency: Urgency) -> Instant {
+        let now = Instant::now();
+        match urgency {
+            Urgency::Now => self.hurry.map_or(now, |rest| rest.max(now)),
+            Urgency::Poll(due) => self.polls.map_or(due, |rest| rest.max(due)),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! nobody waits.
 
 mod absence;
+mod certificates;
 mod flights;
 mod flocker;
 mod leases;
@@ -15,11 +16,13 @@ mod snapshot;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use flocker_client::{AcquiredKind, Dataset, NewDataset};
+use flocker_client::{AcquiredKind, Credentials, Dataset, NewDataset};
+use futures::FutureExt;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 pub use absence::Absence;
+pub use certificates::{CertificateKeeper, Look};
 pub use flocker::Flocker;
 pub use leases::{Claim, LeaseCounts, Release};
 pub use lists::Lists;
@@ -90,8 +93,12 @@ impl Cluster {
                 Err(_) => watch.absences.broken(),
             }
         };
+        let source = flocker.clone();
         Self {
-            flights: Flights::new(flocker.clone(), Box::new(observer)),
+            flights: Flights::new(
+                move |lists| Snapshot::fetch(source.clone(), lists).boxed(),
+                Box::new(observer),
+            ),
             flocker,
             absences,
             lease_counts: Arc::default(),
@@ -118,6 +125,16 @@ impl Cluster {
             (None, None) => None,
             (good, bad) => Some(good >= bad.map(|(when, _)| when)),
         }
+    }
+
+    /// Returns the certificates in use, which tell until when they are valid.
+    pub fn credentials(&self) -> Credentials {
+        self.flocker.credentials()
+    }
+
+    /// Returns what looks after the certificates.
+    pub fn certificate_keeper(&self) -> CertificateKeeper {
+        CertificateKeeper::new(self.flocker.clone())
     }
 
     /// Returns a snapshot of `lists` whose flight began after this call.
@@ -183,7 +200,9 @@ impl Cluster {
                 },
                 Err(_) => context.enter(Phase::FlockerAnswering),
             }
-            urgency = Urgency::Poll(Instant::now() + pace.next(outcome.is_ok()));
+            // While Flocker is down, the flights of all that wait have one pause together.
+            let wait = outcome.map_or(Duration::ZERO, |_| pace.next());
+            urgency = Urgency::Poll(Instant::now() + wait);
         }
     }
 
@@ -295,7 +314,7 @@ impl Cluster {
         }
     }
 
-    async fn client(&self) -> Result<&flocker_client::Client> {
+    async fn client(&self) -> Result<flocker_client::Client> {
         let client = self.flocker.client().await;
         client.map_err(|error| Error::flocker("prepare the connection to Flocker", error))
     }

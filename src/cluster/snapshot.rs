@@ -25,7 +25,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Fetches `lists`. One failure fails the whole flight.
-    pub(super) async fn fetch(flocker: &Flocker, lists: Lists) -> Result<Self, flocker_client::Error> {
+    pub(super) async fn fetch(flocker: Flocker, lists: Lists) -> Result<Self, flocker_client::Error> {
         let began = Instant::now();
         let client = flocker.client().await?;
         let mut snapshot = Self::empty(began, lists);
@@ -60,7 +60,7 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    fn empty(began: Instant, lists: Lists) -> Self {
+    pub(super) fn empty(began: Instant, lists: Lists) -> Self {
         Self {
             began,
             lists,

@@ -11,6 +11,7 @@ mod crash;
 mod crash_points;
 mod deadlines;
 mod devices;
+mod flocker_link;
 mod inputs;
 mod log;
 mod node;

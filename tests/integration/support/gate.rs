@@ -27,7 +27,12 @@ pub(crate) struct Gate {
 
 impl Gate {
     pub(crate) async fn to(behind: SocketAddr) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        Self::at((Ipv4Addr::LOCALHOST, 0).into(), behind).await
+    }
+
+    /// As [`Self::to`], at a certain address.
+    pub(crate) async fn at(address: SocketAddr, behind: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let way = watch::Sender::new(Way::Open);
         let mut connections = JoinSet::new();

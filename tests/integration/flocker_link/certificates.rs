@@ -1,0 +1,300 @@
+//! Certificates that change while the plugin runs.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use flocker_client::{Credentials, Settings};
+use flocker_csi::cluster::{self, CertificateKeeper, Cluster, Lists, Look};
+use flocker_embedded::CertificateProfile;
+use flocker_embedded::pki::{Authority, Role};
+use uuid::Uuid;
+
+use crate::log::Log;
+use crate::support::eventually;
+use crate::support::flocker::Flocker;
+use crate::support::machine::Machine;
+use crate::support::namespace::in_own_namespace;
+
+/// The three files of a plugin, in a directory of their own.
+struct Files {
+    cluster: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+/// What the two files of a user hold.
+struct User {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl Files {
+    /// Copies those that `flocker` made.
+    fn of(flocker: &Flocker) -> Self {
+        let directory = flocker.path().join("plugin");
+        fs::create_dir(&directory).unwrap();
+        let copy = |name: &str| {
+            let file = directory.join(name);
+            fs::copy(flocker.embedded().certificates().join(name), &file).unwrap();
+            file
+        };
+        Self {
+            cluster: copy("cluster.crt"),
+            certificate: copy("plugin.crt"),
+            key: copy("plugin.key"),
+        }
+    }
+
+    fn write(&self, user: &User) {
+        fs::write(&self.certificate, &user.certificate).unwrap();
+        fs::write(&self.key, &user.key).unwrap();
+    }
+
+    fn load(&self) -> Credentials {
+        Credentials::load(&self.cluster, &self.certificate, &self.key).unwrap()
+    }
+
+    fn cluster(&self, flocker: &Flocker) -> Cluster {
+        let settings = Settings {
+            credentials: self.load(),
+            ..flocker.settings()
+        };
+        Cluster::new(cluster::Flocker::new(settings), Duration::from_secs(180))
+    }
+}
+
+fn user_of(authority: &Authority, name: &str) -> User {
+    let issued = authority.issue(&Role::User(name.to_owned())).unwrap();
+    User {
+        certificate: issued.certificate_pem().unwrap(),
+        key: issued.key_pem().unwrap(),
+    }
+}
+
+/// Returns a new user of the cluster of `flocker`.
+fn new_user(flocker: &Flocker, name: &str) -> User {
+    user_of(flocker.embedded().authority(), name)
+}
+
+async fn assert_works(cluster: &Cluster) {
+    cluster.fresh(Lists::NODES).await.unwrap();
+}
+
+async fn looks_like(keeper: &mut CertificateKeeper, times: usize, expected: Look) {
+    for _ in 0..times {
+        assert_eq!(keeper.look().await, expected);
+    }
+}
+
+#[test]
+fn replaced_certificates_are_in_use_from_the_next_connection_on() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let files = Files::of(&flocker);
+        let cluster = files.cluster(&flocker);
+        let mut keeper = cluster.certificate_keeper();
+        assert_works(&cluster).await;
+        looks_like(&mut keeper, 3, Look::Unchanged).await;
+        let before = flocker.embedded().counters();
+
+        files.write(&new_user(&flocker, "successor"));
+        looks_like(&mut keeper, 1, Look::Replaced).await;
+        looks_like(&mut keeper, 3, Look::Unchanged).await;
+        assert_eq!(cluster.credentials().user(), "successor");
+        assert_works(&cluster).await;
+        let after = flocker.embedded().counters();
+        assert_eq!(after.connections - before.connections, 1, "and it is used again");
+    });
+}
+
+#[test]
+fn files_that_only_look_new_cost_no_connection() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let files = Files::of(&flocker);
+        let cluster = files.cluster(&flocker);
+        let mut keeper = cluster.certificate_keeper();
+        assert_works(&cluster).await;
+        let before = flocker.embedded().counters();
+        let same = fs::read(&files.certificate).unwrap();
+        fs::remove_file(&files.certificate).unwrap();
+        fs::write(&files.certificate, same).unwrap();
+        looks_like(&mut keeper, 2, Look::Unchanged).await;
+        assert_works(&cluster).await;
+        assert_eq!(flocker.embedded().counters().connections, before.connections);
+    });
+}
+
+#[test]
+fn a_certificate_without_its_key_is_waited_out_and_told_of_once() {
+    in_own_namespace(|| async {
+        let (log, _logging) = Log::begin();
+        let flocker = Flocker::start(1).await;
+        let files = Files::of(&flocker);
+        let cluster = files.cluster(&flocker);
+        let mut keeper = cluster.certificate_keeper();
+        let new = new_user(&flocker, "successor");
+
+        fs::write(&files.certificate, &new.certificate).unwrap();
+        looks_like(&mut keeper, 3, Look::Kept).await;
+        assert_works(&cluster).await;
+        fs::write(&files.key, &new.key[..new.key.len() / 2]).unwrap();
+        looks_like(&mut keeper, 3, Look::Kept).await;
+        assert_works(&cluster).await;
+        assert_eq!(cluster.credentials().user(), "plugin");
+        let told = log.lines_with("stay in use");
+        assert_eq!(told.len(), 2, "once for each problem: {told:?}");
+        assert!(
+            told[0].contains("does not belong to the user certificate"),
+            "{told:?}"
+        );
+        assert!(
+            told.iter().all(|line| line.contains(files.key.to_str().unwrap())),
+            "{told:?}"
+        );
+
+        fs::write(&files.key, &new.key).unwrap();
+        looks_like(&mut keeper, 1, Look::Replaced).await;
+        assert_eq!(cluster.credentials().user(), "successor");
+        assert_works(&cluster).await;
+    });
+}
+
+#[test]
+fn certificates_that_vanish_or_are_damaged_leave_the_last_good_ones_in_use() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let files = Files::of(&flocker);
+        let cluster = files.cluster(&flocker);
+        let mut keeper = cluster.certificate_keeper();
+        fs::remove_file(&files.certificate).unwrap();
+        looks_like(&mut keeper, 2, Look::Kept).await;
+        fs::write(&files.certificate, "no certificate").unwrap();
+        looks_like(&mut keeper, 2, Look::Kept).await;
+        assert_works(&cluster).await;
+        files.write(&new_user(&flocker, "successor"));
+        looks_like(&mut keeper, 1, Look::Replaced).await;
+    });
+}
+
+/// They belong together, so only the control service can tell that they are wrong.
+#[test]
+fn certificates_of_another_cluster_are_shown_once_and_not_taken_up() {
+    in_own_namespace(|| async {
+        let (log, _logging) = Log::begin();
+        let flocker = Flocker::start(1).await;
+        let files = Files::of(&flocker);
+        let cluster = files.cluster(&flocker);
+        let mut keeper = cluster.certificate_keeper();
+        assert_works(&cluster).await;
+        let ours = fs::read(&files.cluster).unwrap();
+
+        let stranger = Authority::new(Uuid::new_v4(), CertificateProfile::V1).unwrap();
+        fs::write(&files.cluster, stranger.certificate().to_pem().unwrap()).unwrap();
+        files.write(&user_of(&stranger, "plugin"));
+        let before = flocker.embedded().counters();
+        looks_like(&mut keeper, 5, Look::Kept).await;
+        assert_works(&cluster).await;
+        let after = flocker.embedded().counters();
+        assert_eq!(
+            after.connections - before.connections,
+            1,
+            "they are tried once a minute at most"
+        );
+        let told = log.lines_with("stay in use");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("different clusters"), "{told:?}");
+
+        fs::write(&files.cluster, ours).unwrap();
+        files.write(&new_user(&flocker, "successor"));
+        looks_like(&mut keeper, 1, Look::Replaced).await;
+        assert_works(&cluster).await;
+    });
+}
+
+#[test]
+fn new_certificates_wait_for_a_flocker_that_is_down() {
+    in_own_namespace(|| async {
+        let mut flocker = Flocker::start(1).await;
+        let files = Files::of(&flocker);
+        let cluster = files.cluster(&flocker);
+        let mut keeper = cluster.certificate_keeper();
+        files.write(&new_user(&flocker, "successor"));
+        flocker.stop().await;
+        looks_like(&mut keeper, 2, Look::Kept).await;
+        assert_eq!(cluster.credentials().user(), "plugin");
+    });
+}
+
+#[test]
+fn the_days_until_certificates_expire_are_known() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let credentials = Files::of(&flocker).cluster(&flocker).credentials();
+        let day = Duration::from_secs(86_400);
+        let end = credentials.not_after();
+        for (now, left) in [
+            (end - day * 30, 30),
+            (end - day * 30 + Duration::from_secs(1), 29),
+            (end, 0),
+            (end + Duration::from_secs(1), -1),
+            (end + day * 2, -3),
+        ] {
+            assert_eq!(credentials.days_left(now), left, "{now:?}");
+        }
+        assert!(credentials.days_left(SystemTime::now()) > 365);
+    });
+}
+
+#[test]
+fn certificates_that_expire_soon_are_warned_of_once_a_day() {
+    in_own_namespace(|| async {
+        let (log, _logging) = Log::begin();
+        let flocker = Flocker::start(1).await;
+        let files = Files::of(&flocker);
+        let cluster = files.cluster(&flocker);
+        let mut keeper = cluster.certificate_keeper();
+        looks_like(&mut keeper, 2, Look::Unchanged).await;
+        assert_eq!(log.lines_with("expire in").len(), 0);
+
+        let authority = flocker.embedded().authority();
+        let brief = authority
+            .issue_for(&Role::User("brief".to_owned()), &(-1..12))
+            .unwrap();
+        files.write(&User {
+            certificate: brief.certificate_pem().unwrap(),
+            key: brief.key_pem().unwrap(),
+        });
+        looks_like(&mut keeper, 1, Look::Replaced).await;
+        looks_like(&mut keeper, 3, Look::Unchanged).await;
+        let told = log.lines_with("expire in");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0].contains("in 11 days") && told[0].contains("WARN"),
+            "{told:?}"
+        );
+    });
+}
+
+#[test]
+fn a_running_plugin_takes_up_new_certificates_without_a_restart() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let files = Files::of(&flocker);
+        let mut machine = Machine::new(&flocker, 1);
+        machine.config.flocker.cluster_cert = files.cluster.clone();
+        machine.config.flocker.user_cert = files.certificate.clone();
+        machine.config.flocker.user_key = files.key.clone();
+        let plugin = machine.process(&[]).await;
+        files.write(&new_user(&flocker, "successor"));
+        eventually("the new certificates are in use", async || {
+            plugin
+                .log()
+                .contains("of user successor are in use")
+                .then_some(())
+        })
+        .await;
+        plugin.csi.create("after").await;
+    });
+}
