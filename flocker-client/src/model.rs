@@ -10,22 +10,51 @@ use uuid::Uuid;
 
 /// A dataset as it is configured: what Flocker has been asked for, not what it has done yet.
 ///
-/// A deleted dataset stays in the configuration for ever, with [`deleted`](Self::deleted) set.
+/// A deleted dataset stays in the configuration for ever, with [`deleted`](Self::deleted) set. They are many after a
+/// while, and only their ids matter any more, so their metadata is not kept.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "Told")]
 pub struct Dataset {
     /// Id of the dataset.
     pub dataset_id: Uuid,
     /// Node on which the dataset is meant to be mounted; Flocker does not check that such a node exists.
     pub primary: Uuid,
     /// Whether the dataset has been deleted; its id is never free again.
-    #[serde(default)]
     pub deleted: bool,
     /// Size in bytes that was asked for; without one Flocker makes 75 GiB.
-    #[serde(default)]
     pub maximum_size: Option<u64>,
-    /// Free texts given at creation; they cannot be changed afterwards.
-    #[serde(default)]
+    /// Free texts given at creation; they cannot be changed afterwards. Empty once the dataset is deleted.
     pub metadata: BTreeMap<String, String>,
+}
+
+/// A dataset as it is told.
+#[derive(Deserialize)]
+struct Told {
+    dataset_id: Uuid,
+    primary: Uuid,
+    #[serde(default)]
+    deleted: bool,
+    #[serde(default)]
+    maximum_size: Option<u64>,
+    #[serde(default)]
+    metadata: BTreeMap<String, String>,
+}
+
+impl From<Told> for Dataset {
+    fn from(told: Told) -> Self {
+        let metadata = if told.deleted {
+            BTreeMap::new()
+        } else {
+            told.metadata
+        };
+        Self {
+            dataset_id: told.dataset_id,
+            primary: told.primary,
+            deleted: told.deleted,
+            maximum_size: told.maximum_size,
+            metadata,
+        }
+    }
 }
 
 /// The whole configuration of datasets at one moment.

@@ -471,3 +471,18 @@ async fn an_answer_without_end_is_given_up() {
         "{error:?}"
     );
 }
+
+#[test]
+fn of_a_deleted_dataset_the_metadata_is_not_kept() {
+    let told = |deleted: bool| {
+        serde_json::json!({
+            "dataset_id": "e5861c65-3166-46d9-a9d4-38f4fb17ce62",
+            "primary": NODE,
+            "deleted": deleted,
+            "metadata": {"name": "pvc-1"},
+        })
+    };
+    let read = |told| serde_json::from_value::<crate::Dataset>(told).unwrap();
+    assert!(read(told(true)).deleted && read(told(true)).metadata.is_empty());
+    assert_eq!(read(told(false)).metadata["name"], "pvc-1");
+}
