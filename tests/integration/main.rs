@@ -14,6 +14,7 @@ mod devices;
 mod flocker_link;
 mod inputs;
 mod log;
+mod model;
 mod node;
 mod recorder;
 mod serving;

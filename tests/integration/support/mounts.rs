@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// One line of the mount table of this thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
-    id: u64,
+    pub(crate) id: u64,
     /// The device's numbers, as `7:3`.
     pub(crate) device: String,
     /// The directory of the file system that is mounted.

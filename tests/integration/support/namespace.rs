@@ -19,6 +19,14 @@ const LONGEST: Duration = Duration::from_secs(180);
 ///
 /// Within, `/` is a shared mount, as it is on a host. The mounts end with the namespace, and that with the test.
 pub(crate) fn in_own_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    in_own_namespace_for(LONGEST, test);
+}
+
+/// As [`in_own_namespace`], for a test that may take that long.
+pub(crate) fn in_own_namespace_for<F: Future<Output = ()>>(
+    longest: Duration,
+    test: impl FnOnce() -> F + Send + 'static,
+) {
     let run = move || {
         enter_own_namespace();
         let runtime = Builder::new_multi_thread()
@@ -27,7 +35,7 @@ pub(crate) fn in_own_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F 
             .build()
             .unwrap();
         let run =
-            || runtime.block_on(async { timeout(LONGEST, test()).await.expect("the test ends in time") });
+            || runtime.block_on(async { timeout(longest, test()).await.expect("the test ends in time") });
         let outcome = catch_unwind(AssertUnwindSafe(run));
         // Waits for steps that block: what they make is taken away after that.
         drop(runtime);

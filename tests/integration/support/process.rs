@@ -1,5 +1,6 @@
 //! The program itself.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -12,7 +13,13 @@ use tokio::time::timeout;
 use super::PATIENCE;
 use super::csi::Csi;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_flocker-csi");
+/// Names another program than the one that was built with the tests, to see that they fail with that.
+const ANOTHER_PROGRAM: &str = "PROGRAM_UNDER_TEST";
+
+fn program_under_test() -> OsString {
+    let another = std::env::var_os(ANOTHER_PROGRAM);
+    another.unwrap_or_else(|| env!("CARGO_BIN_EXE_flocker-csi").into())
+}
 
 /// A running plugin, which is killed at the end of its test if not before.
 pub(crate) struct Process {
@@ -33,7 +40,8 @@ impl Process {
         let mut unshare = Command::new("unshare");
         unshare
             .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
-            .args(["--mount", "--propagation=slave", PROGRAM])
+            .args(["--mount", "--propagation=slave"])
+            .arg(program_under_test())
             .args(arguments)
             .env_clear()
             .kill_on_drop(true);
@@ -105,7 +113,7 @@ pub(crate) async fn run(arguments: &[&str]) -> (ExitStatus, String) {
 
 /// Returns the program with arguments, and with nothing from the environment of the tests.
 pub(crate) fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(program_under_test());
     command.args(arguments).env_clear().kill_on_drop(true);
     command
 }

@@ -1,0 +1,229 @@
+//! What is done to the system, and how such sequences are made up.
+
+use std::fmt;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// How many nodes there are, each with a plugin.
+pub(super) const NODES: usize = 2;
+/// How many volumes a sequence is about.
+pub(super) const VOLUMES: usize = 2;
+/// How many targets a volume may have on a node.
+pub(super) const TARGETS: usize = 2;
+
+/// What a volume is asked to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Small,
+    Large,
+    /// As small as [`Self::Small`], with a profile.
+    Gold,
+}
+
+/// Who gives a volume to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Flow {
+    /// The controller, before it is staged.
+    Controller,
+    /// The node, when it is staged.
+    Node,
+}
+
+/// How a volume is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Access {
+    ReadWrite,
+    ReadOnly,
+}
+
+/// One RPC about a volume. Nodes, and the plugins on them, are counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Create {
+        kind: Kind,
+        plugin: usize,
+    },
+    Delete {
+        plugin: usize,
+    },
+    Attach {
+        node: usize,
+    },
+    Detach {
+        node: Option<usize>,
+    },
+    Stage {
+        node: usize,
+        flow: Flow,
+    },
+    Unstage {
+        node: usize,
+    },
+    Publish {
+        node: usize,
+        target: usize,
+        access: Access,
+    },
+    Unpublish {
+        node: usize,
+        target: usize,
+    },
+}
+
+/// An RPC about one of the volumes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Call {
+    pub(super) volume: usize,
+    pub(super) action: Action,
+}
+
+impl Call {
+    /// Returns the plugin that serves it. Attachments of a volume are one controller's, as orchestrators have it.
+    pub(super) fn plugin(self) -> usize {
+        match self.action {
+            Action::Create { plugin, .. } | Action::Delete { plugin } => plugin,
+            Action::Attach { .. } | Action::Detach { .. } => self.volume % NODES,
+            Action::Stage { node, .. }
+            | Action::Unstage { node }
+            | Action::Publish { node, .. }
+            | Action::Unpublish { node, .. } => node,
+        }
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "volume {}: {:?}", self.volume, self.action)
+    }
+}
+
+/// What becomes of a request to Flocker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    Request,
+    Reply,
+}
+
+/// A request to Flocker that a call makes: of this method, and the how many-th of them from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Nth {
+    pub(super) method: &'static str,
+    pub(super) after: u64,
+}
+
+/// When a plugin is killed while it serves a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// When Flocker has got a request and has not carried it out yet.
+    Asked(Nth),
+    /// When Flocker has carried out a request and has not answered yet.
+    Done(Nth),
+    /// That many milliseconds after the call has begun.
+    Milliseconds(u64),
+}
+
+/// One step of a sequence.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    Call(Call),
+    /// All calls from nothing to a published volume.
+    Up {
+        volume: usize,
+        node: usize,
+        flow: Flow,
+    },
+    /// All calls back, but for the deletion.
+    Down {
+        volume: usize,
+        node: usize,
+    },
+    /// Two calls at the same time.
+    Pair(Call, Call),
+    /// A call during which a request to Flocker, or its reply, gets lost.
+    Losing(Call, Nth, Loss),
+    /// A call during which its plugin is killed; another one is started then.
+    Killing(Call, Moment),
+    /// A plugin is killed, and another one started in its place.
+    Restart(usize),
+    /// A plugin is killed. Calls to it cannot be made until it is started again.
+    Kill(usize),
+    /// A node's machine loses its power, and the plugin on it with that. `known`: the backend knows so, as those of
+    /// AWS and `OpenStack` do.
+    PowerCut {
+        node: usize,
+        known: bool,
+    },
+    /// A node's agent dies; mounts and the plugin stay.
+    AgentDies(usize),
+    /// Whatever has ended on a node is started again.
+    Start(usize),
+    List(usize),
+}
+
+/// Makes up sequences.
+pub(super) fn sequences() -> impl Strategy<Value = Vec<Step>> {
+    vec(step(), 1..16)
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let node = || 0..NODES;
+    prop_oneof![
+        20 => call().prop_map(Step::Call),
+        10 => (volume(), node(), flow()).prop_map(|(volume, node, flow)| Step::Up { volume, node, flow }),
+        4 => (volume(), node()).prop_map(|(volume, node)| Step::Down { volume, node }),
+        8 => (call(), call()).prop_map(|(one, other)| Step::Pair(one, other)),
+        8 => (call(), nth(), prop_oneof![Just(Loss::Request), Just(Loss::Reply)])
+            .prop_map(|(call, nth, loss)| Step::Losing(call, nth, loss)),
+        8 => (call(), moment()).prop_map(|(call, moment)| Step::Killing(call, moment)),
+        2 => node().prop_map(Step::Restart),
+        2 => node().prop_map(Step::Kill),
+        2 => (node(), any::<bool>()).prop_map(|(node, known)| Step::PowerCut { node, known }),
+        1 => node().prop_map(Step::AgentDies),
+        3 => node().prop_map(Step::Start),
+        2 => node().prop_map(Step::List),
+    ]
+}
+
+fn call() -> impl Strategy<Value = Call> {
+    (volume(), action()).prop_map(|(volume, action)| Call { volume, action })
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let (node, target) = (|| 0..NODES, || 0..TARGETS);
+    let kind = prop_oneof![3 => Just(Kind::Small), 1 => Just(Kind::Large), 1 => Just(Kind::Gold)];
+    let access = prop_oneof![2 => Just(Access::ReadWrite), 1 => Just(Access::ReadOnly)];
+    prop_oneof![
+        4 => (kind, node()).prop_map(|(kind, plugin)| Action::Create { kind, plugin }),
+        2 => node().prop_map(|plugin| Action::Delete { plugin }),
+        5 => node().prop_map(|node| Action::Attach { node }),
+        3 => proptest::option::weighted(0.8, node()).prop_map(|node| Action::Detach { node }),
+        6 => (node(), flow()).prop_map(|(node, flow)| Action::Stage { node, flow }),
+        4 => node().prop_map(|node| Action::Unstage { node }),
+        6 => (node(), target(), access)
+            .prop_map(|(node, target, access)| Action::Publish { node, target, access }),
+        4 => (node(), target()).prop_map(|(node, target)| Action::Unpublish { node, target }),
+    ]
+}
+
+/// Most steps are about one volume, or none would get far.
+fn volume() -> impl Strategy<Value = usize> {
+    prop_oneof![3 => Just(0), 1 => 1..VOLUMES]
+}
+
+fn flow() -> impl Strategy<Value = Flow> {
+    prop_oneof![Just(Flow::Controller), Just(Flow::Node)]
+}
+
+fn nth() -> impl Strategy<Value = Nth> {
+    let method = prop_oneof![2 => Just("POST"), 1 => Just("DELETE"), 1 => Just("GET")];
+    (method, 0..3_u64).prop_map(|(method, after)| Nth { method, after })
+}
+
+fn moment() -> impl Strategy<Value = Moment> {
+    prop_oneof![
+        nth().prop_map(Moment::Asked),
+        nth().prop_map(Moment::Done),
+        (0..60_u64).prop_map(Moment::Milliseconds),
+    ]
+}

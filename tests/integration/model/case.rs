@@ -1,0 +1,562 @@
+//! One sequence of steps, with what may be true after each.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use flocker_embedded::faults::{Effect, RequestFault};
+use tokio::time::{Instant, sleep};
+use tonic::Code;
+
+use super::calls::{Access, Action, Call, Flow, Kind, Loss, Moment, NODES, Nth, Step, TARGETS, VOLUMES};
+use super::invariants::{check, check_origins};
+use super::stand::{Request, Stand, list};
+use super::tally::Tally;
+use super::worlds::{Answer, Dataset, World};
+use crate::support::PATIENCE;
+
+/// How long a caller waits where there is nothing that could keep a call waiting.
+const PATIENT: Duration = Duration::from_secs(30);
+/// How long one waits for what will hardly come.
+const BRIEF: Duration = Duration::from_millis(1200);
+/// How long two callers wait who may be in each other's way.
+const TOGETHER: Duration = Duration::from_secs(4);
+/// How long a thing may take that comes right by itself.
+const GRACE: Duration = Duration::from_secs(15);
+const POLL: Duration = Duration::from_millis(20);
+const FAULT: &str = "of the sequence";
+
+/// What does not hold, in words.
+pub(super) type Verdict = Result<(), String>;
+
+/// A volume, with everything that may be true of it.
+pub(super) struct Volume {
+    pub(super) name: String,
+    worlds: BTreeSet<World>,
+}
+
+impl Volume {
+    /// Returns how many generations there may be.
+    pub(super) fn generations(&self) -> usize {
+        let lengths = self.worlds.iter().map(|world| world.generations.len());
+        lengths.max().unwrap_or_default()
+    }
+
+    fn latest(&self) -> usize {
+        self.generations().saturating_sub(1)
+    }
+
+    pub(super) fn possible(&self, generation: usize) -> BTreeSet<Dataset> {
+        self.worlds
+            .iter()
+            .map(|world| world.dataset(generation))
+            .collect()
+    }
+
+    fn may_wait(&self, generation: usize, action: Action) -> bool {
+        self.possible(generation)
+            .iter()
+            .any(|dataset| dataset.may_wait(action))
+    }
+
+    /// Rules out what does not go with the answers to calls that were made at the same time.
+    fn learn(&mut self, told: &[Told], unheld: [bool; NODES]) -> Verdict {
+        let mut after = BTreeSet::new();
+        for order in orders(told) {
+            let mut worlds = self.worlds.clone();
+            for Told {
+                call,
+                generation,
+                answer,
+                ..
+            } in order
+            {
+                let outcomes = worlds
+                    .iter()
+                    .flat_map(|world| world.outcomes(*generation, call.action, told.len() > 1));
+                worlds = outcomes
+                    .filter(|(possible, _)| possible == answer)
+                    .map(|(_, world)| world)
+                    .collect();
+                World::drift(&mut worlds, unheld);
+            }
+            after.append(&mut worlds);
+        }
+        if after.is_empty() {
+            return Err(self.unexpected(told));
+        }
+        self.worlds = after;
+        Ok(())
+    }
+
+    fn unexpected(&self, told: &[Told]) -> String {
+        let possible: Vec<_> = told
+            .iter()
+            .map(|told| {
+                let worlds = self.worlds.iter();
+                let outcomes =
+                    worlds.flat_map(|world| world.outcomes(told.generation, told.call.action, false));
+                let answers: BTreeSet<_> = outcomes.map(|(answer, _)| format!("{answer:?}")).collect();
+                format!(
+                    "{:?} was answered {:?} ({}), possible is {answers:?}",
+                    told.call, told.answer, told.said
+                )
+            })
+            .collect();
+        let what = if told
+            .iter()
+            .any(|told| matches!(told.call.action, Action::Create { .. }))
+        {
+            super::invariants::ONE_DATASET
+        } else {
+            "answers say what is true"
+        };
+        format!(
+            "broken: {what}: {}; before, {:?}",
+            possible.join("; "),
+            self.worlds
+        )
+    }
+}
+
+/// A call and its answer.
+#[derive(Clone)]
+struct Told {
+    call: Call,
+    generation: usize,
+    answer: Answer,
+    said: String,
+}
+
+/// Returns the orders in which calls made at the same time may have happened.
+fn orders(told: &[Told]) -> Vec<Vec<&Told>> {
+    let forth: Vec<_> = told.iter().collect();
+    let back: Vec<_> = told.iter().rev().collect();
+    if told.len() > 1 {
+        vec![forth, back]
+    } else {
+        vec![forth]
+    }
+}
+
+/// A sequence that is carried out.
+pub(super) struct Case<'a> {
+    stand: &'a Stand,
+    tally: &'a Tally,
+    volumes: [Volume; VOLUMES],
+}
+
+impl<'a> Case<'a> {
+    /// Makes one about volumes of its own.
+    pub(super) fn new(stand: &'a Stand, tally: &'a Tally, number: usize) -> Self {
+        let volumes = std::array::from_fn(|volume| Volume {
+            name: format!("case-{number}-{volume}"),
+            worlds: BTreeSet::from([World::default()]),
+        });
+        Self {
+            stand,
+            tally,
+            volumes,
+        }
+    }
+
+    /// Carries everything out, undoes it, and checks that nothing is left.
+    pub(super) async fn run(mut self, steps: &[Step]) -> Verdict {
+        for (number, step) in steps.iter().enumerate() {
+            let carried_out = self.step(step).await;
+            carried_out.map_err(|broken| format!("{broken}\nafter step {number}, {step:?}"))?;
+        }
+        let undone = self.undo().await;
+        undone.map_err(|broken| format!("{broken}\nwhile everything was undone at the end"))
+    }
+
+    async fn step(&mut self, step: &Step) -> Verdict {
+        match *step {
+            Step::Call(call) => self.call(call).await,
+            Step::Up { volume, node, flow } => self.up(volume, node, flow).await,
+            Step::Down { volume, node } => self.down(volume, node).await,
+            Step::Pair(one, other) => self.pair(one, other).await,
+            Step::Losing(call, nth, loss) => self.losing(call, nth, loss).await,
+            Step::Killing(call, moment) => self.killing(call, moment).await,
+            Step::Restart(plugin) => {
+                self.kill(plugin).await;
+                self.start(plugin).await;
+                self.check().await
+            }
+            Step::Kill(plugin) => {
+                self.kill(plugin).await;
+                self.check().await
+            }
+            Step::PowerCut { node, known } => {
+                self.cut_power(node, known).await;
+                self.check().await
+            }
+            Step::AgentDies(node) => {
+                self.stand.kill_agent(node);
+                self.check().await
+            }
+            Step::Start(node) => {
+                self.start(node).await;
+                self.check().await
+            }
+            Step::List(plugin) => self.list(plugin).await,
+        }
+    }
+
+    async fn up(&mut self, volume: usize, node: usize, flow: Flow) -> Verdict {
+        let create = Action::Create {
+            kind: Kind::Small,
+            plugin: node,
+        };
+        self.call(Call {
+            volume,
+            action: create,
+        })
+        .await?;
+        if flow == Flow::Controller {
+            self.call(Call {
+                volume,
+                action: Action::Attach { node },
+            })
+            .await?;
+        }
+        let publish = Action::Publish {
+            node,
+            target: 0,
+            access: Access::ReadWrite,
+        };
+        for action in [Action::Stage { node, flow }, publish] {
+            self.call(Call { volume, action }).await?;
+        }
+        Ok(())
+    }
+
+    async fn down(&mut self, volume: usize, node: usize) -> Verdict {
+        let unpublish = (0..TARGETS).map(|target| Action::Unpublish { node, target });
+        let rest = [Action::Unstage { node }, Action::Detach { node: Some(node) }];
+        for action in unpublish.chain(rest) {
+            self.call(Call { volume, action }).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a call, again and again while its answer is open and nothing could be in its way.
+    async fn call(&mut self, call: Call) -> Verdict {
+        let generation = self.volumes[call.volume].latest();
+        self.call_about(call, generation).await
+    }
+
+    async fn call_about(&mut self, call: Call, generation: usize) -> Verdict {
+        let Some(request) = self.request(call, generation) else {
+            return Ok(());
+        };
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let waits = self.may_wait(call, generation);
+            let (answer, said) = request.send(if waits { BRIEF } else { PATIENT }).await;
+            let told = Told {
+                call,
+                generation,
+                answer,
+                said,
+            };
+            let late = format!(
+                "broken: what nothing is in the way of is done: {call:?} is answered {}",
+                told.said
+            );
+            self.learn(&[told])?;
+            if answer != Answer::Open || (waits && !must_be_settled(call)) {
+                return self.check().await;
+            }
+            for node in 0..NODES {
+                // Whatever it waits for has to come back for that.
+                if self.stand.is_crippled() {
+                    self.start(node).await;
+                }
+            }
+            if Instant::now() > give_up {
+                return Err(late);
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    async fn pair(&mut self, one: Call, other: Call) -> Verdict {
+        let (one, other) = (by_its_controller(one), by_its_controller(other));
+        if unordered(one, other) {
+            self.call(one).await?;
+            return self.call(other).await;
+        }
+        let generation = |case: &Self, call: Call| case.volumes[call.volume].latest();
+        let (first, second) = (generation(self, one), generation(self, other));
+        let (Some(request), Some(rival)) = (self.request(one, first), self.request(other, second)) else {
+            return Ok(());
+        };
+        let (answer, answer_of_other) = tokio::join!(request.send(TOGETHER), rival.send(TOGETHER));
+        let told = [(one, first, answer), (other, second, answer_of_other)];
+        let told = told.map(|(call, generation, (answer, said))| Told {
+            call,
+            generation,
+            answer,
+            said,
+        });
+        if one.volume == other.volume {
+            self.learn(&told)?;
+        } else {
+            for told in told.clone() {
+                self.learn(&[told])?;
+            }
+        }
+        self.check().await?;
+        for told in told {
+            self.settle(&told).await?;
+        }
+        Ok(())
+    }
+
+    async fn losing(&mut self, call: Call, nth: Nth, loss: Loss) -> Verdict {
+        let effect = match loss {
+            Loss::Request => Effect::LoseRequest,
+            Loss::Reply => Effect::LoseReply,
+        };
+        let generation = self.volumes[call.volume].latest();
+        let Some(request) = self.request(call, generation) else {
+            return Ok(());
+        };
+        let timeout = if self.may_wait(call, generation) {
+            BRIEF
+        } else {
+            PATIENT
+        };
+        self.plan(effect, nth);
+        let (answer, said) = request.send(timeout).await;
+        self.stand.flocker.embedded().faults().remove(FAULT);
+        let told = Told {
+            call,
+            generation,
+            answer,
+            said,
+        };
+        self.learn(std::slice::from_ref(&told))?;
+        self.check().await?;
+        self.settle(&told).await
+    }
+
+    async fn killing(&mut self, call: Call, moment: Moment) -> Verdict {
+        let generation = self.volumes[call.volume].latest();
+        let Some(request) = self.request(call, generation) else {
+            return Ok(());
+        };
+        let faults = self.stand.flocker.embedded().faults().clone();
+        match moment {
+            Moment::Asked(nth) => self.plan(Effect::HoldRequest, nth),
+            Moment::Done(nth) => self.plan(Effect::HoldReply, nth),
+            Moment::Milliseconds(_) => {}
+        }
+        let mut answered = tokio::spawn(async move { request.send(TOGETHER).await });
+        let come = async {
+            match moment {
+                Moment::Milliseconds(time) => sleep(Duration::from_millis(time)).await,
+                Moment::Asked(_) | Moment::Done(_) => faults.until_met(FAULT, 1).await,
+            }
+        };
+        let early = tokio::select! {
+            answer = &mut answered => Some(answer.unwrap()),
+            () = come => None,
+        };
+        self.stand.kill_plugin(call.plugin()).await;
+        faults.remove(FAULT);
+        let (answer, said) = match early {
+            Some(answer) => answer,
+            None => answered.await.unwrap(),
+        };
+        // What becomes of an answer when its connection breaks is up to tonic.
+        let answer = match answer {
+            Answer::Refused(Code::Internal) => Answer::Open,
+            answer => answer,
+        };
+        let told = Told {
+            call,
+            generation,
+            answer,
+            said,
+        };
+        self.learn(std::slice::from_ref(&told))?;
+        self.note_end_of(call.plugin());
+        self.check().await?;
+        self.start(call.plugin()).await;
+        self.settle(&told).await
+    }
+
+    /// Repeats what no orchestrator leaves open.
+    async fn settle(&mut self, told: &Told) -> Verdict {
+        if told.answer == Answer::Open && must_be_settled(told.call) {
+            self.call_about(told.call, told.generation).await?;
+        }
+        Ok(())
+    }
+
+    async fn list(&mut self, plugin: usize) -> Verdict {
+        let Some(csi) = self.stand.csi(plugin) else {
+            return Ok(());
+        };
+        let listed = list(&csi, PATIENT).await;
+        let listed = listed.map_err(|status| format!("broken: volumes are listed: {status:?}"))?;
+        for volume in &self.volumes {
+            for generation in 0..=volume.generations() {
+                let id = super::stand::dataset_id(&volume.name, generation);
+                let entries: Vec<_> = listed.iter().filter(|(listed, _)| *listed == id).collect();
+                let as_listed = |dataset: &Dataset| match entries[..] {
+                    [] => !dataset.is_live(),
+                    [(_, nodes)] => {
+                        let lease = dataset
+                            .lease
+                            .map(|node| self.stand.machines[node].node().to_string());
+                        dataset.is_live() && nodes.iter().eq(lease.iter())
+                    }
+                    _ => false,
+                };
+                let possible = volume.possible(generation);
+                if !possible.iter().any(as_listed) {
+                    let name = &volume.name;
+                    return Err(format!(
+                        "broken: lists say what is there: {name} ({id}) is {entries:?}; possible is {possible:?}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Undoes what may have been done, as an orchestrator would that remembers every id.
+    async fn undo(&mut self) -> Verdict {
+        for node in 0..NODES {
+            self.start(node).await;
+        }
+        for volume in 0..VOLUMES {
+            for generation in 0..self.volumes[volume].generations() {
+                let node_calls = (0..NODES).flat_map(|node| {
+                    let unpublish = (0..TARGETS).map(move |target| Action::Unpublish { node, target });
+                    unpublish.chain([Action::Unstage { node }])
+                });
+                let plugin = volume % NODES;
+                let rest = [Action::Detach { node: None }, Action::Delete { plugin }];
+                for action in node_calls.chain(rest) {
+                    self.call_about(Call { volume, action }, generation).await?;
+                }
+            }
+        }
+        self.stand.nothing_is_left().await
+    }
+
+    async fn kill(&mut self, plugin: usize) {
+        self.stand.kill_plugin(plugin).await;
+        self.note_end_of(plugin);
+    }
+
+    async fn cut_power(&mut self, node: usize, known: bool) {
+        self.stand.cut_power(node, known).await;
+        self.note_end_of(node);
+        for volume in &mut self.volumes {
+            let worlds = volume.worlds.iter();
+            volume.worlds = worlds.map(|world| world.without_mounts_of(node)).collect();
+        }
+    }
+
+    /// Starts whatever has ended on a node; what no plugin held may have gone until then.
+    async fn start(&mut self, node: usize) {
+        let unheld = self.stand.without_plugin();
+        for volume in &mut self.volumes {
+            World::drift(&mut volume.worlds, unheld);
+        }
+        self.stand.start_node(node).await;
+        for volume in &mut self.volumes {
+            World::drift(&mut volume.worlds, self.stand.without_plugin());
+        }
+    }
+
+    fn may_wait(&self, call: Call, generation: usize) -> bool {
+        self.stand.is_crippled() || self.volumes[call.volume].may_wait(generation, call.action)
+    }
+
+    fn note_end_of(&mut self, plugin: usize) {
+        let unheld = self.stand.without_plugin();
+        for (number, volume) in self.volumes.iter_mut().enumerate() {
+            let is_controller = number % NODES == plugin;
+            let worlds = volume.worlds.iter();
+            let mut worlds = worlds
+                .map(|world| world.without_plugin(plugin, is_controller))
+                .collect();
+            World::drift(&mut worlds, unheld);
+            volume.worlds = worlds;
+        }
+    }
+
+    fn request(&self, call: Call, generation: usize) -> Option<Request> {
+        let name = &self.volumes[call.volume].name;
+        let csi = self.stand.csi(call.plugin())?;
+        Some(self.stand.request(csi, call.action, name, generation))
+    }
+
+    fn plan(&self, effect: Effect, nth: Nth) {
+        let rule = RequestFault {
+            method: Some(nth.method.to_owned()),
+            after: nth.after,
+            ..RequestFault::new(FAULT, effect).once()
+        };
+        self.stand.flocker.embedded().faults().add(rule);
+    }
+
+    fn learn(&mut self, told: &[Told]) -> Verdict {
+        let unheld = self.stand.without_plugin();
+        let volume = told[0].call.volume;
+        for told in told {
+            self.tally.count(told.call.action, told.answer);
+        }
+        self.volumes[volume].learn(told, unheld)
+    }
+
+    /// Compares all that can be seen with all that may be true.
+    async fn check(&self) -> Verdict {
+        let give_up = Instant::now() + GRACE;
+        loop {
+            let seen = self.stand.look().await;
+            let volumes = self.volumes.iter();
+            let mut broken: Vec<_> = volumes
+                .flat_map(|volume| check(self.stand, &seen, volume))
+                .collect();
+            broken.extend(check_origins(&seen));
+            let lasting = broken
+                .iter()
+                .find(|broken| !broken.may_pass || Instant::now() > give_up);
+            match lasting {
+                Some(broken) => return Err(broken.text.clone()),
+                None if broken.is_empty() => return Ok(()),
+                None => sleep(POLL).await,
+            }
+        }
+    }
+}
+
+/// Whether an orchestrator repeats the call before it does anything else with the volume.
+fn must_be_settled(call: Call) -> bool {
+    matches!(call.action, Action::Create { .. } | Action::Delete { .. })
+}
+
+/// Lets the volume's own controller delete it, because only within one process deletions and attachments exclude
+/// each other: Flocker has nothing to do that with.
+fn by_its_controller(call: Call) -> Call {
+    let plugin = call.volume % NODES;
+    let action = match call.action {
+        Action::Delete { .. } => Action::Delete { plugin },
+        action => action,
+    };
+    Call { action, ..call }
+}
+
+/// Whether two calls may not be made at the same time, for the same reason.
+fn unordered(one: Call, other: Call) -> bool {
+    let is_deletion = |call: Call| matches!(call.action, Action::Delete { .. });
+    let takes_lease = |call: Call| matches!(call.action, Action::Stage { flow: Flow::Node, .. });
+    let either = |one: Call, other: Call| is_deletion(one) && takes_lease(other);
+    one.volume == other.volume && (either(one, other) || either(other, one))
+}

@@ -1,0 +1,217 @@
+//! What must hold at any time, whatever was called.
+
+use std::collections::BTreeSet;
+
+use super::calls::{Access, NODES, TARGETS};
+use super::case::Volume;
+use super::seen::{OurMount, Seen};
+use super::stand::{Stand, dataset_id};
+use super::worlds::{Dataset, Life};
+
+/// What does not hold.
+#[derive(Clone, Debug)]
+pub(super) struct Broken {
+    /// Which of the rules it is, and what was seen.
+    pub(super) text: String,
+    /// Whether it may still come right by itself: a lease is released after the answer where Flocker was slow.
+    pub(super) may_pass: bool,
+}
+
+impl Broken {
+    fn rule(rule: &str, seen: impl AsRef<str>) -> Self {
+        Self {
+            text: format!("broken: {rule}: {}", seen.as_ref()),
+            may_pass: false,
+        }
+    }
+}
+
+pub(super) const ONE_DATASET: &str = "one dataset per name, as it was asked for";
+const ONE_NODE: &str = "at most one node has a mount of a volume";
+const LEASE: &str = "no attachment and no mount without a lease";
+const NO_LEASE: &str = "no lease without a publish";
+const PIN: &str = "no mount without a pin";
+const AGENT: &str = "Flocker's agent sees its mount, so that the lease protects it";
+const MOUNTS: &str = "what is mounted is what was asked for";
+
+/// Checks everything that is seen of a volume.
+pub(super) fn check(stand: &Stand, seen: &Seen, volume: &Volume) -> Vec<Broken> {
+    let mut broken = Vec::new();
+    broken.extend(check_name(seen, volume));
+    broken.extend(check_agent(seen, volume));
+    for generation in 0..=volume.generations() {
+        let view = View {
+            stand,
+            seen,
+            volume,
+            generation,
+            possible: volume.possible(generation),
+        };
+        broken.extend(view.check_life());
+        broken.extend(view.check_lease());
+        broken.extend(view.check_nodes());
+        broken.extend(view.check_pins());
+        broken.extend((0..NODES).filter_map(|node| view.check_mounts(node)));
+    }
+    broken
+}
+
+fn check_name(seen: &Seen, volume: &Volume) -> Option<Broken> {
+    let live = seen.configured.iter();
+    let live: Vec<_> = live
+        .filter(|dataset| dataset.name.as_ref() == Some(&volume.name) && !dataset.deleted)
+        .collect();
+    (live.len() > 1).then(|| Broken::rule(ONE_DATASET, format!("{} has {live:?}", volume.name)))
+}
+
+/// What is seen of a dataset, beside what may be true of it.
+struct View<'a> {
+    stand: &'a Stand,
+    seen: &'a Seen,
+    volume: &'a Volume,
+    generation: usize,
+    possible: BTreeSet<Dataset>,
+}
+
+impl View<'_> {
+    fn id(&self) -> uuid::Uuid {
+        dataset_id(&self.volume.name, self.generation)
+    }
+
+    fn told(&self, seen: &str) -> String {
+        let possible: Vec<_> = self.possible.iter().collect();
+        format!(
+            "{} ({}): {seen}; possible is {possible:?}",
+            self.volume.name,
+            self.id()
+        )
+    }
+
+    fn check_life(&self) -> Option<Broken> {
+        let found = self
+            .seen
+            .configured
+            .iter()
+            .find(|dataset| dataset.id == self.id());
+        let as_seen = |life: Life| match (life, found) {
+            (Life::Unmade, None) => true,
+            (Life::Deleted, Some(found)) => found.deleted,
+            (Life::Live(kind), Some(found)) => {
+                !found.deleted && found.size == kind.size() && found.profile.as_deref() == kind.profile()
+            }
+            _ => false,
+        };
+        let possible = self.possible.iter().any(|dataset| as_seen(dataset.life));
+        (!possible).then(|| Broken::rule(ONE_DATASET, self.told(&format!("Flocker has {found:?}"))))
+    }
+
+    fn check_lease(&self) -> Option<Broken> {
+        let held = self.seen.leases.get(&self.id());
+        if self
+            .possible
+            .iter()
+            .any(|dataset| dataset.lease.map(Some) == held.copied())
+        {
+            return None;
+        }
+        Some(match held {
+            None => Broken::rule(LEASE, self.told("nobody has the lease")),
+            Some(node) => Broken {
+                may_pass: true,
+                ..Broken::rule(NO_LEASE, self.told(&format!("node {node:?} has the lease")))
+            },
+        })
+    }
+
+    fn ours(&self) -> impl Iterator<Item = &OurMount> {
+        let id = self.id();
+        self.seen.ours.iter().filter(move |ours| ours.dataset == Some(id))
+    }
+
+    fn check_nodes(&self) -> Option<Broken> {
+        let nodes: BTreeSet<_> = self.ours().map(|ours| ours.node).collect();
+        let told = || self.told(&format!("mounted on {:?}", self.ours().collect::<Vec<_>>()));
+        (nodes.len() > 1).then(|| Broken::rule(ONE_NODE, told()))
+    }
+
+    fn check_pins(&self) -> Option<Broken> {
+        let unheld = self.ours().find(|ours| {
+            let loose = self.possible.iter().any(|dataset| dataset.nodes[ours.node].loose);
+            self.seen.is_pinned(ours.node, self.id()) == Some(false) && !loose
+        });
+        unheld.map(|ours| Broken {
+            // The mount may have gone, and the pin after it, between two looks at different things.
+            may_pass: true,
+            ..Broken::rule(
+                PIN,
+                self.told(&format!("the plugin does not hold what is under {ours:?}")),
+            )
+        })
+    }
+
+    fn check_mounts(&self, node: usize) -> Option<Broken> {
+        let usage = |target| self.stand.usage(node, self.id(), target);
+        let at = |point: &std::path::Path| -> Vec<Access> {
+            let here = self
+                .ours()
+                .filter(|ours| ours.node == node && ours.mount.point == point);
+            here.map(OurMount::access).collect()
+        };
+        let alias = at(&usage(0).alias());
+        let targets: [_; TARGETS] = std::array::from_fn(|target| at(&usage(target).target));
+        let as_seen = |dataset: &Dataset| {
+            let here = &dataset.nodes[node];
+            let staged = if here.staged {
+                &[Access::ReadWrite][..]
+            } else {
+                &[]
+            };
+            let published = targets.iter().zip(&here.targets);
+            alias == staged
+                && published
+                    .into_iter()
+                    .all(|(seen, asked)| seen == asked.as_slice())
+        };
+        let elsewhere = {
+            let known = alias.len() + targets.iter().map(Vec::len).sum::<usize>();
+            self.ours().filter(|ours| ours.node == node).count() > known
+        };
+        if !elsewhere && self.possible.iter().any(as_seen) {
+            return None;
+        }
+        let mounts: Vec<_> = self.ours().filter(|ours| ours.node == node).collect();
+        Some(Broken::rule(
+            MOUNTS,
+            self.told(&format!("on node {node} there is {mounts:?}")),
+        ))
+    }
+}
+
+/// The agent takes the last mount of a device's name for the only one.
+fn check_agent(seen: &Seen, volume: &Volume) -> Option<Broken> {
+    let ids: Vec<_> = (0..=volume.generations())
+        .map(|generation| dataset_id(&volume.name, generation))
+        .collect();
+    let hidden = seen
+        .flockers
+        .iter()
+        .find(|flockers| ids.contains(&flockers.dataset) && flockers.believed != flockers.mount.point);
+    hidden.map(|hidden| {
+        let text = format!(
+            "the agent of node {} looks for its mount elsewhere: {hidden:?}",
+            hidden.node
+        );
+        Broken::rule(AGENT, text)
+    })
+}
+
+/// Mounts below our directories that come from no device node of ours.
+pub(super) fn check_origins(seen: &Seen) -> Option<Broken> {
+    let strange = seen.ours.iter().find(|ours| ours.dataset.is_none());
+    strange.map(|strange| {
+        Broken::rule(
+            AGENT,
+            format!("a mount does not come from a device node of ours: {strange:?}"),
+        )
+    })
+}

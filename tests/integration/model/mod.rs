@@ -1,0 +1,103 @@
+//! Random sequences of calls and failures against a small model of what must hold.
+//!
+//! `MODEL_CASES` and `MODEL_SEED` in the environment choose how many sequences there are, and which. A sequence that
+//! breaks something is shortened, at most `MODEL_SHRINKS` times, as long as what is left still breaks something.
+
+mod calls;
+mod case;
+mod invariants;
+mod leftovers;
+mod seen;
+mod stand;
+mod tally;
+mod worlds;
+
+use std::cell::RefCell;
+use std::fmt::Display;
+use std::str::FromStr;
+use std::time::Duration;
+
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use tokio::runtime::Handle;
+use tokio::task::block_in_place;
+
+use crate::support::namespace::in_own_namespace_for;
+use calls::sequences;
+use case::Case;
+use stand::Stand;
+use tally::Tally;
+
+/// As many sequences as `make test` has time for.
+const CASES: u32 = 40;
+const SEED: u64 = 4523;
+/// How often a sequence that fails is shortened, and for how long.
+const SHRINKS: u32 = 200;
+const SHRINKING: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_secs(6 * 60 * 60);
+
+#[test]
+fn no_sequence_of_calls_and_failures_breaks_what_must_hold() {
+    in_own_namespace_for(LONGEST, || async { block_in_place(run) });
+}
+
+fn run() {
+    let seed = setting("MODEL_SEED", SEED);
+    let cases = setting("MODEL_CASES", CASES);
+    println!("model: {cases} sequences with MODEL_SEED={seed}");
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: setting("MODEL_SHRINKS", SHRINKS),
+        max_shrink_time: u32::try_from(SHRINKING.as_millis()).unwrap(),
+        ..Config::default()
+    };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+    let stand = RefCell::new(None);
+    let number = RefCell::new(0);
+    let tally = Tally::default();
+    let ended = runner.run(&sequences(), |steps| {
+        // What a failure has left would be in the way of the next sequence, so that gets a system of its own.
+        let used = stand
+            .borrow_mut()
+            .take()
+            .unwrap_or_else(|| Handle::current().block_on(Stand::start()));
+        *number.borrow_mut() += 1;
+        let case = Case::new(&used, &tally, *number.borrow());
+        let verdict = Handle::current().block_on(case.run(&steps));
+        match verdict {
+            Ok(()) => {
+                *stand.borrow_mut() = Some(used);
+                Ok(())
+            }
+            Err(broken) => {
+                println!("{broken}\nin {steps:#?}");
+                Err(TestCaseError::fail(broken))
+            }
+        }
+    });
+    match ended {
+        Ok(()) => {
+            println!("model: {cases} sequences kept all rules; what was answered:\n{tally}");
+            assert!(
+                cases < CASES || tally.is_varied(),
+                "this seed leaves calls or answers out: take another"
+            );
+        }
+        Err(TestError::Fail(broken, steps)) => {
+            panic!("{broken}\nin the sequence {steps:#?}\nfound with MODEL_SEED={seed} MODEL_CASES={cases}")
+        }
+        Err(TestError::Abort(reason)) => panic!("no sequences could be made up: {reason}"),
+    }
+}
+
+/// Returns a number from the environment.
+fn setting<T: FromStr<Err: Display>>(name: &str, default: T) -> T {
+    match std::env::var(name) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|error| panic!("{name}={text}: {error}")),
+        Err(_) => default,
+    }
+}

@@ -1,0 +1,71 @@
+//! How often each call was answered in each way: random sequences prove nothing where they do not get.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::calls::Action;
+use super::worlds::Answer;
+
+#[derive(Default)]
+pub(super) struct Tally(RefCell<BTreeMap<(&'static str, String), u32>>);
+
+impl Tally {
+    pub(super) fn count(&self, action: Action, answer: Answer) {
+        let answer = match answer {
+            Answer::Done | Answer::Made(_) => "done".to_owned(),
+            Answer::Refused(code) => format!("{code:?}"),
+            Answer::Open => "open".to_owned(),
+        };
+        *self.0.borrow_mut().entry((name(action), answer)).or_default() += 1;
+    }
+
+    /// Whether every call was carried out and, where that is to be expected, refused and left open.
+    pub(super) fn is_varied(&self) -> bool {
+        let met = |name: &str, test: &dyn Fn(&str) -> bool| {
+            self.0
+                .borrow()
+                .keys()
+                .any(|(action, answer)| *action == name && test(answer))
+        };
+        let refused = |answer: &str| answer != "done" && answer != "open";
+        NAMES.iter().all(|name| met(name, &|answer| answer == "done"))
+            && REFUSED.iter().all(|name| met(name, &refused))
+            && OPEN.iter().all(|name| met(name, &|answer| answer == "open"))
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for ((action, answer), count) in &*self.0.borrow() {
+            writeln!(f, "{action:<10} {answer:<20} {count:>6}")?;
+        }
+        Ok(())
+    }
+}
+
+const NAMES: [&str; 8] = [
+    "create",
+    "delete",
+    "attach",
+    "detach",
+    "stage",
+    "unstage",
+    "publish",
+    "unpublish",
+];
+const REFUSED: [&str; 6] = ["create", "delete", "attach", "stage", "unstage", "publish"];
+const OPEN: [&str; 4] = ["create", "attach", "stage", "publish"];
+
+fn name(action: Action) -> &'static str {
+    match action {
+        Action::Create { .. } => "create",
+        Action::Delete { .. } => "delete",
+        Action::Attach { .. } => "attach",
+        Action::Detach { .. } => "detach",
+        Action::Stage { .. } => "stage",
+        Action::Unstage { .. } => "unstage",
+        Action::Publish { .. } => "publish",
+        Action::Unpublish { .. } => "unpublish",
+    }
+}

@@ -1,0 +1,399 @@
+//! What may be true of one volume after the calls so far and their answers.
+//!
+//! An answer that leaves open what was done leaves several worlds possible; a later answer rules some of them out.
+//! What is possible follows from what CSI and `docs/` promise, not from how the plugin goes about it.
+
+use std::collections::BTreeSet;
+
+use tonic::Code;
+
+use super::calls::{Access, Action, Flow, Kind, NODES, TARGETS};
+
+/// What a caller was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Done,
+    /// The volume exists, in this generation.
+    Made(usize),
+    Refused(Code),
+    /// Nothing is said about what was done: the caller has to come back.
+    Open,
+}
+
+/// One volume: a dataset for each generation of its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct World {
+    pub(super) generations: Vec<Dataset>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Life {
+    #[default]
+    Unmade,
+    Live(Kind),
+    Deleted,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Dataset {
+    pub(super) life: Life,
+    pub(super) lease: Option<usize>,
+    /// The node that Flocker was told to have it, if an attachment said so.
+    home: Option<usize>,
+    pub(super) nodes: [OnNode; NODES],
+}
+
+/// A volume on one node.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "they are independent: each combination is a world of its own"
+)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct OnNode {
+    /// An attachment whose caller was told to come back may still be going on.
+    attaching: bool,
+    /// The same, of a staging that takes the lease.
+    driving: bool,
+    /// The staging that was begun here and has not been undone.
+    begun: Option<Flow>,
+    /// The machine lost its power after a staging took the lease: nobody will undo that, so the plugin does.
+    returning: bool,
+    pub(super) staged: bool,
+    /// Flocker's own mount may have gone while no plugin held it.
+    pub(super) loose: bool,
+    pub(super) targets: [Option<Access>; TARGETS],
+}
+
+/// What a call may lead to: an answer, and what is true then.
+type Outcomes<T> = Vec<(Answer, T)>;
+
+impl World {
+    /// Returns a dataset, made or not.
+    pub(super) fn dataset(&self, generation: usize) -> Dataset {
+        self.generations.get(generation).cloned().unwrap_or_default()
+    }
+
+    fn with(&self, generation: usize, dataset: Dataset) -> Self {
+        let mut generations = self.generations.clone();
+        if generations.len() <= generation {
+            if dataset == Dataset::default() {
+                return self.clone();
+            }
+            generations.resize_with(generation + 1, Dataset::default);
+        }
+        generations[generation] = dataset;
+        Self { generations }
+    }
+
+    /// Returns the generation that a creation is about: the first that was not deleted.
+    fn wanted(&self) -> usize {
+        let gone = |dataset: &Dataset| dataset.life == Life::Deleted;
+        self.generations
+            .iter()
+            .take_while(|dataset| gone(dataset))
+            .count()
+    }
+
+    /// Returns what a call about a generation may lead to. Another call about the volume may be `contending` with it.
+    pub(super) fn outcomes(&self, generation: usize, action: Action, contending: bool) -> Outcomes<Self> {
+        if let Action::Create { kind, .. } = action {
+            return self.create(kind);
+        }
+        let outcomes = self.dataset(generation).outcomes(action, contending);
+        let outcomes = outcomes.into_iter();
+        outcomes
+            .map(|(answer, dataset)| (answer, self.with(generation, dataset)))
+            .collect()
+    }
+
+    fn create(&self, kind: Kind) -> Outcomes<Self> {
+        let generation = self.wanted();
+        let dataset = self.dataset(generation);
+        match dataset.life {
+            Life::Live(there) if there == kind => {
+                vec![
+                    (Answer::Made(generation), self.clone()),
+                    (Answer::Open, self.clone()),
+                ]
+            }
+            Life::Live(_) => vec![
+                (Answer::Refused(Code::AlreadyExists), self.clone()),
+                (Answer::Open, self.clone()),
+            ],
+            Life::Unmade | Life::Deleted => {
+                let made = dataset.with(|dataset| dataset.life = Life::Live(kind));
+                let made = self.with(generation, made);
+                vec![
+                    (Answer::Made(generation), made.clone()),
+                    (Answer::Open, made),
+                    (Answer::Open, self.clone()),
+                ]
+            }
+        }
+    }
+
+    /// Adds what may have become true by itself, with `unheld` nodes on which no plugin held Flocker's mounts.
+    pub(super) fn drift(worlds: &mut BTreeSet<Self>, unheld: [bool; NODES]) {
+        let mut new: Vec<_> = worlds.iter().cloned().collect();
+        while let Some(world) = new.pop() {
+            for (generation, dataset) in world.generations.iter().enumerate() {
+                for drifted in dataset.drifts(unheld) {
+                    let drifted = world.with(generation, drifted);
+                    if worlds.insert(drifted.clone()) {
+                        new.push(drifted);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes note that a machine has lost its power, and all its mounts.
+    pub(super) fn without_mounts_of(&self, node: usize) -> Self {
+        let mut world = self.clone();
+        for dataset in &mut world.generations {
+            let here = &mut dataset.nodes[node];
+            let returning = here.returning || here.begun == Some(Flow::Node);
+            *here = OnNode {
+                attaching: here.attaching,
+                returning,
+                ..OnNode::default()
+            };
+        }
+        world
+    }
+
+    /// Takes note that a plugin has ended: whatever it was still doing has ended too.
+    pub(super) fn without_plugin(&self, plugin: usize, is_controller: bool) -> Self {
+        let mut world = self.clone();
+        for dataset in &mut world.generations {
+            dataset.nodes[plugin].driving = false;
+            if is_controller {
+                for node in &mut dataset.nodes {
+                    node.attaching = false;
+                }
+            }
+        }
+        world
+    }
+}
+
+impl Dataset {
+    fn with(&self, change: impl FnOnce(&mut Self)) -> Self {
+        let mut changed = self.clone();
+        change(&mut changed);
+        changed
+    }
+
+    fn here(&self, node: usize, change: impl FnOnce(&mut OnNode)) -> Self {
+        self.with(|dataset| change(&mut dataset.nodes[node]))
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self.life, Life::Live(_))
+    }
+
+    /// Returns the other nodes where a mount of ours keeps it.
+    fn kept_elsewhere(&self, node: usize) -> impl Iterator<Item = &OnNode> {
+        let others = self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(move |(other, _)| *other != node);
+        others.map(|(_, other)| other).filter(|other| other.staged)
+    }
+
+    /// Whether a call may have to wait for what will not come by itself.
+    pub(super) fn may_wait(&self, action: Action) -> bool {
+        match action {
+            Action::Attach { node } => self.kept_elsewhere(node).next().is_some(),
+            Action::Stage { node, .. } => {
+                self.nodes[node].loose
+                    || self.kept_elsewhere(node).next().is_some()
+                    || self.lease.is_some_and(|holder| holder != node)
+            }
+            // It is answered all the same, but only at the deadline.
+            Action::Delete { .. } => self.nodes.iter().any(|node| node.staged),
+            _ => false,
+        }
+    }
+
+    fn outcomes(&self, action: Action, contending: bool) -> Outcomes<Self> {
+        let mut outcomes = match action {
+            Action::Create { .. } => unreachable!("that is about a name"),
+            Action::Delete { .. } => self.delete(),
+            Action::Attach { node } => self.attach(node),
+            Action::Detach { node } => self.detach(node),
+            Action::Stage { node, flow } => self.stage(node, flow, contending),
+            Action::Unstage { node } => self.unstage(node),
+            Action::Publish { node, target, access } => self.publish(node, target, access),
+            Action::Unpublish { node, target } => {
+                let gone = self.here(node, |here| here.targets[target] = None);
+                vec![(Answer::Done, gone.clone()), (Answer::Open, gone)]
+            }
+        };
+        outcomes.push((Answer::Open, self.clone()));
+        outcomes
+    }
+
+    fn delete(&self) -> Outcomes<Self> {
+        if !self.is_live() {
+            return vec![(Answer::Done, self.clone())];
+        }
+        if self.lease.is_some() {
+            return vec![(Answer::Refused(Code::FailedPrecondition), self.clone())];
+        }
+        let deleted = self.with(|dataset| dataset.life = Life::Deleted);
+        vec![(Answer::Done, deleted.clone()), (Answer::Open, deleted)]
+    }
+
+    fn attach(&self, node: usize) -> Outcomes<Self> {
+        let ended = self.here(node, |here| here.attaching = false);
+        if !self.is_live() {
+            return vec![(Answer::Refused(Code::NotFound), ended)];
+        }
+        if self.lease.is_some_and(|holder| holder != node) {
+            return vec![(Answer::Refused(Code::FailedPrecondition), ended)];
+        }
+        let going_on = self.here(node, |here| here.attaching = true);
+        let leased = going_on.with(|dataset| dataset.lease = Some(node));
+        let moved = leased.with(|dataset| dataset.home = Some(node));
+        let mut outcomes = Vec::new();
+        // What only a mount without Flocker's own keeps there is not reported from there any more.
+        if self.kept_elsewhere(node).all(|other| other.loose) {
+            outcomes.push((Answer::Done, moved.here(node, |here| here.attaching = false)));
+        }
+        outcomes.extend([going_on, leased, moved].map(|dataset| (Answer::Open, dataset)));
+        outcomes
+    }
+
+    fn detach(&self, node: Option<usize>) -> Outcomes<Self> {
+        let detached = self.with(|dataset| {
+            if node.is_none() || dataset.lease == node {
+                dataset.lease = None;
+            }
+            for (other, here) in dataset.nodes.iter_mut().enumerate() {
+                here.attaching &= node.is_some_and(|node| node != other);
+            }
+        });
+        vec![(Answer::Done, detached.clone()), (Answer::Open, detached)]
+    }
+
+    fn stage(&self, node: usize, flow: Flow, contending: bool) -> Outcomes<Self> {
+        let here = &self.nodes[node];
+        if here.staged && !here.loose {
+            return vec![(Answer::Done, self.here(node, |here| here.driving = false))];
+        }
+        let begun = self.here(node, |here| {
+            here.begun = Some(flow);
+            here.returning = false;
+            here.driving = flow == Flow::Node;
+        });
+        let mut outcomes = vec![(Answer::Open, begun.clone())];
+        let refused = |code| (Answer::Refused(code), begun.cleared(node));
+        if !self.is_live() {
+            outcomes.push(refused(Code::NotFound));
+            return outcomes;
+        }
+        let held_elsewhere = self.lease.is_some_and(|holder| holder != node);
+        let may_be_refused = match flow {
+            Flow::Controller => self.lease != Some(node) || self.home != Some(node),
+            Flow::Node => held_elsewhere,
+        };
+        if may_be_refused || contending || here.loose {
+            outcomes.push(refused(Code::FailedPrecondition));
+        }
+        if held_elsewhere || (flow == Flow::Controller && self.lease != Some(node)) {
+            return outcomes;
+        }
+        let leased = begun.with(|dataset| dataset.lease = Some(node));
+        let moved = leased.with(|dataset| dataset.home = Some(node));
+        if flow == Flow::Node {
+            outcomes.extend([leased, moved.clone()].map(|dataset| (Answer::Open, dataset)));
+        }
+        let home_may_be_here = flow == Flow::Node || self.home.is_none_or(|home| home == node);
+        if home_may_be_here && self.kept_elsewhere(node).next().is_none() {
+            let mounted = moved.here(node, |here| {
+                here.staged = true;
+                here.loose = false;
+            });
+            outcomes.push((Answer::Done, mounted.here(node, |here| here.driving = false)));
+            outcomes.push((Answer::Open, mounted));
+        }
+        outcomes
+    }
+
+    /// Returns what a final refusal of a staging, and an unstaging, leave: nothing.
+    fn cleared(&self, node: usize) -> Self {
+        self.with(|dataset| {
+            let here = &mut dataset.nodes[node];
+            here.staged = false;
+            here.loose = false;
+            here.driving = false;
+            if here.begun.take() == Some(Flow::Node) && dataset.lease == Some(node) {
+                dataset.lease = None;
+            }
+        })
+    }
+
+    fn unstage(&self, node: usize) -> Outcomes<Self> {
+        if self.nodes[node].targets.iter().any(Option::is_some) {
+            let stopped = self.here(node, |here| here.driving = false);
+            return vec![(Answer::Refused(Code::FailedPrecondition), stopped)];
+        }
+        let cleared = self.cleared(node);
+        let unmounted = cleared.with(|dataset| {
+            dataset.lease = self.lease;
+            dataset.nodes[node].begun = self.nodes[node].begun;
+        });
+        vec![
+            (Answer::Done, cleared.clone()),
+            (Answer::Open, cleared),
+            (Answer::Open, unmounted),
+        ]
+    }
+
+    fn publish(&self, node: usize, target: usize, access: Access) -> Outcomes<Self> {
+        let here = &self.nodes[node];
+        let mut outcomes = Vec::new();
+        if !here.staged || here.loose {
+            outcomes.push((Answer::Refused(Code::FailedPrecondition), self.clone()));
+        }
+        if here.staged {
+            let published = self.here(node, |here| here.targets[target] = Some(access));
+            match here.targets[target] {
+                Some(other) if other != access => {
+                    outcomes.push((Answer::Refused(Code::AlreadyExists), self.clone()));
+                }
+                _ => {
+                    outcomes.push((Answer::Done, published.clone()));
+                    outcomes.push((Answer::Open, published));
+                }
+            }
+        }
+        outcomes
+    }
+
+    fn drifts(&self, unheld: [bool; NODES]) -> Vec<Self> {
+        let mut drifted = Vec::new();
+        for (node, here) in self.nodes.iter().enumerate() {
+            let at_work = (here.attaching || here.driving) && self.is_live();
+            if at_work && self.lease.is_none() {
+                drifted.push(self.with(|dataset| dataset.lease = Some(node)));
+            }
+            if at_work && self.lease == Some(node) && self.home != Some(node) {
+                drifted.push(self.with(|dataset| dataset.home = Some(node)));
+            }
+            let protected = self.lease == Some(node) || (self.is_live() && self.home == Some(node));
+            if here.returning && !unheld[node] {
+                drifted.push(self.with(|dataset| {
+                    dataset.nodes[node].returning = false;
+                    dataset.lease = dataset.lease.filter(|holder| *holder != node);
+                }));
+            }
+            if unheld[node] && here.staged && !here.loose && !protected {
+                drifted.push(self.here(node, |here| here.loose = true));
+            }
+        }
+        drifted
+    }
+}
