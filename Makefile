@@ -38,6 +38,11 @@ test: setup tools ## Runs every test; PARTS="format clippy ..." runs only these,
 	@echo "test: tests/tools/test.sh $(PARTS)"
 	@CSC="$(CSC)" tests/tools/test.sh $(PARTS)
 
+.PHONY: soak
+soak: setup-build build ## Runs 2,000 lives of volumes while plugins are killed; CYCLES=500 SEED=7 chooses others
+	@echo "soak: SOAK_CYCLES=$(or $(CYCLES),2000) cargo test --locked --test integration -- model::soak"
+	@SOAK_CYCLES=$(or $(CYCLES),2000) $(if $(SEED),SOAK_SEED=$(SEED)) cargo test --workspace --locked --test integration -- model::soak --nocapture
+
 .PHONY: bench
 bench: setup-build ## Measures what docs/benchmarks.md reports; ARGS="publish start" measures only these
 	@echo "bench: cargo bench --locked --bench budgets -- $(ARGS)"

@@ -8,6 +8,7 @@ mod case;
 mod invariants;
 mod leftovers;
 mod seen;
+mod soak;
 mod stand;
 mod tally;
 mod worlds;

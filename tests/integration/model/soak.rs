@@ -1,0 +1,252 @@
+//! Many lives of volumes, several at a time, on two nodes, while plugins are killed.
+//!
+//! The plugin of the second node is killed again and again. That of the first one is not, and does as much besides:
+//! its memory and its descriptors are those of a process that has seen all of it. `SOAK_CYCLES` and `SOAK_SEED` in the
+//! environment choose how many lives there are, and which; `make soak` has enough of them to see memory grow.
+
+use std::fs;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt};
+use rand::rngs::StdRng;
+use rand::{Rng, RngCore, SeedableRng};
+use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+use tonic::Code;
+
+use super::calls::{Access, Action, Flow, Kind, NODES, TARGETS};
+use super::stand::{Stand, dataset_id};
+use super::worlds::Answer;
+use super::{LONGEST, setting};
+use crate::support::csi::Csi;
+use crate::support::namespace::in_own_namespace_for;
+use crate::support::{PATIENCE, eventually};
+
+/// As many lives as `make test` has time for.
+const CYCLES: u32 = 60;
+const SEED: u64 = 4523;
+/// After as many, everything is looked at.
+const ROUND: u32 = 50;
+/// How many volumes live at a time.
+const TOGETHER: usize = 4;
+/// How many lives warm a process up.
+const WARM_UP: u32 = 200;
+/// How much memory it may need more after that, in KiB.
+const GROWTH: u64 = 2 << 10;
+/// The plugin that is not killed, and the one that is.
+const STEADY: usize = 0;
+const MORTAL: usize = 1;
+
+#[test]
+fn lives_of_volumes_leave_nothing_behind_and_cost_no_memory_while_plugins_are_killed() {
+    in_own_namespace_for(LONGEST, soak);
+}
+
+async fn soak() {
+    let seed = setting("SOAK_SEED", SEED);
+    let cycles = setting("SOAK_CYCLES", CYCLES);
+    println!("soak: {cycles} lives, {TOGETHER} at a time, with SOAK_SEED={seed}");
+    let stand = Stand::start().await;
+    let soak = Soak {
+        csi: std::array::from_fn(|node| stand.csi(node).unwrap()),
+        stand: &stand,
+        seed,
+        calls: AtomicU32::new(0),
+        due: AtomicU32::new(10),
+        kill: Notify::new(),
+        kills: AtomicU32::new(0),
+    };
+    tokio::select! {
+        never = soak.reaper() => never,
+        () = soak.rounds(cycles) => {}
+    }
+    println!(
+        "soak: {} kills, {} calls",
+        soak.kills.load(Ordering::Relaxed),
+        soak.calls.load(Ordering::Relaxed)
+    );
+    assert!(
+        soak.kills.load(Ordering::Relaxed) > cycles / 20,
+        "plugins were killed"
+    );
+}
+
+struct Soak<'a> {
+    stand: &'a Stand,
+    /// They connect again by themselves.
+    csi: [Csi; NODES],
+    seed: u64,
+    /// How many calls have been made, and at which the next kill is due.
+    calls: AtomicU32,
+    due: AtomicU32,
+    kill: Notify,
+    kills: AtomicU32,
+}
+
+/// What a process has at one moment.
+#[derive(Clone, Copy, Debug)]
+struct Footprint {
+    /// In KiB.
+    resident: u64,
+    anonymous: u64,
+    descriptors: usize,
+}
+
+impl Soak<'_> {
+    /// Kills the mortal plugin whenever that is due, a moment after some call has begun, and starts another one.
+    async fn reaper(&self) -> ! {
+        let mut random = StdRng::seed_from_u64(self.seed);
+        loop {
+            self.kill.notified().await;
+            sleep(Duration::from_millis(random.random_range(0..40))).await;
+            self.stand.kill_plugin(MORTAL).await;
+            self.kills.fetch_add(1, Ordering::Relaxed);
+            self.stand.start_plugin(MORTAL).await;
+            let next = self.calls.load(Ordering::Relaxed) + random.random_range(10..60);
+            self.due.store(next, Ordering::Relaxed);
+        }
+    }
+
+    async fn rounds(&self, cycles: u32) {
+        let began = Instant::now();
+        let (mut done, mut descriptors, mut warm) = (0, None, None);
+        while done < cycles {
+            let numbers = done..cycles.min(done + ROUND);
+            done = numbers.end;
+            let lives = stream::iter(numbers).map(|number| self.life(number));
+            lives.buffer_unordered(TOGETHER).collect::<()>().await;
+            self.stand.nothing_is_left().await.unwrap();
+
+            let allowed = *descriptors.get_or_insert_with(|| self.footprint().descriptors);
+            eventually(
+                "no more descriptors are open than after the first round",
+                async || (self.footprint().descriptors <= allowed).then_some(()),
+            )
+            .await;
+            let footprint = self.footprint();
+            println!(
+                "soak: {done} lives in {:.0} s, {} kills, RSS {} KiB (anonymous {} KiB), {} descriptors",
+                began.elapsed().as_secs_f64(),
+                self.kills.load(Ordering::Relaxed),
+                footprint.resident,
+                footprint.anonymous,
+                footprint.descriptors
+            );
+            if done >= WARM_UP {
+                let warm = *warm.get_or_insert(footprint.resident);
+                assert!(
+                    footprint.resident <= warm + GROWTH,
+                    "RSS grew from {warm} KiB after {WARM_UP} lives to {} KiB",
+                    footprint.resident
+                );
+            }
+        }
+    }
+
+    /// One life of a volume: all calls on one node, sometimes on the other one as well, and its end.
+    async fn life(&self, number: u32) {
+        let mut random = StdRng::seed_from_u64(self.seed ^ (u64::from(number) << 32));
+        let flow = if random.random() {
+            Flow::Controller
+        } else {
+            Flow::Node
+        };
+        let (node, plugin) = (random.random_range(0..NODES), random.random_range(0..NODES));
+        let mut data = vec![0; 256 << 10];
+        random.fill_bytes(&mut data);
+        let checksum = Sha256::digest(&data);
+        let call = async |plugin: usize, action: Action| self.call(number, plugin, action).await;
+        let kind = Kind::Small;
+        call(plugin, Action::Create { kind, plugin }).await;
+
+        self.up(number, plugin, node, flow).await;
+        let file = |node| {
+            let id = dataset_id(&name(number), 0);
+            self.stand.usage(node, id, 0).target.join("file")
+        };
+        fs::write(file(node), &data).unwrap();
+        assert_eq!(Sha256::digest(fs::read(file(node)).unwrap()), checksum);
+        self.down(number, plugin, node, flow).await;
+        if random.random_ratio(1, 6) {
+            let other = (node + 1) % NODES;
+            self.up(number, plugin, other, flow).await;
+            assert_eq!(
+                Sha256::digest(fs::read(file(other)).unwrap()),
+                checksum,
+                "it moved with its data"
+            );
+            self.down(number, plugin, other, flow).await;
+        }
+        call(plugin, Action::Delete { plugin }).await;
+    }
+
+    async fn up(&self, number: u32, plugin: usize, node: usize, flow: Flow) {
+        if flow == Flow::Controller {
+            self.call(number, plugin, Action::Attach { node }).await;
+        }
+        self.call(number, node, Action::Stage { node, flow }).await;
+        let (target, access) = (0, Access::ReadWrite);
+        self.call(number, node, Action::Publish { node, target, access })
+            .await;
+    }
+
+    async fn down(&self, number: u32, plugin: usize, node: usize, flow: Flow) {
+        for target in 0..TARGETS {
+            self.call(number, node, Action::Unpublish { node, target }).await;
+        }
+        self.call(number, node, Action::Unstage { node }).await;
+        if flow == Flow::Controller {
+            self.call(number, plugin, Action::Detach { node: Some(node) })
+                .await;
+        }
+    }
+
+    /// Makes a call until it is done.
+    async fn call(&self, number: u32, plugin: usize, action: Action) {
+        let request = self
+            .stand
+            .request(self.csi[plugin].clone(), action, &name(number), 0);
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let made = self.calls.fetch_add(1, Ordering::Relaxed);
+            if made == self.due.load(Ordering::Relaxed) {
+                self.kill.notify_one();
+            }
+            let (answer, said) = request.send(Duration::from_secs(30)).await;
+            match answer {
+                Answer::Done | Answer::Made(0) => return,
+                // The lease of a staging whose undoing was interrupted is released a little later.
+                Answer::Open | Answer::Refused(Code::FailedPrecondition) => {}
+                Answer::Made(_) | Answer::Refused(_) => {
+                    panic!("volume {number}: {action:?}: {answer:?}: {said}")
+                }
+            }
+            assert!(Instant::now() < give_up, "volume {number}: {action:?}: {said}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn footprint(&self) -> Footprint {
+        let process = self.stand.process(STEADY).expect("it is not killed");
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let kib = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+            line.trim_start_matches(':')
+                .trim()
+                .trim_end_matches(" kB")
+                .parse()
+                .unwrap()
+        };
+        Footprint {
+            resident: kib("VmRSS"),
+            anonymous: kib("RssAnon"),
+            descriptors: fs::read_dir(format!("/proc/{process}/fd")).unwrap().count(),
+        }
+    }
+}
+
+fn name(number: u32) -> String {
+    format!("soak-{number}")
+}
