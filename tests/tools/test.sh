@@ -7,7 +7,7 @@
 . "$(dirname -- "$0")/lib.sh"
 
 readonly PARTS=(
-    format tree dependencies preflight clippy docs build cargo-test go-clients-build
+    format tree dependencies preflight clippy docs build cargo-test mutants go-clients-build
     grpcurl grpcio csi-sanity csi-sanity-split clients csc demo leftovers
 )
 # What a part answers that had nothing to run with; only csc may, which no registry has.
@@ -41,6 +41,7 @@ clippy() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
 docs() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked; }
 build() { cargo build --locked && built=yes; }
 cargo_test() { timeout --foreground --kill-after=10s "$CARGO_TEST_TIMEOUT" cargo test --workspace --locked; }
+mutants() { tests/tools/mutants.sh; }
 go_clients_build() { make --no-print-directory clients; }
 grpcurl() { as_root tests/tools/grpcurl.sh; }
 grpcio() { as_root tests/tools/grpcio.sh; }

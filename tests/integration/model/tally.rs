@@ -55,7 +55,7 @@ const NAMES: [&str; 8] = [
     "unpublish",
 ];
 const REFUSED: [&str; 6] = ["create", "delete", "attach", "stage", "unstage", "publish"];
-const OPEN: [&str; 4] = ["create", "attach", "stage", "publish"];
+const OPEN: [&str; 2] = ["create", "stage"];
 
 fn name(action: Action) -> &'static str {
     match action {
