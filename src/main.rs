@@ -14,7 +14,12 @@ use tokio::runtime::{Builder, Runtime};
 /// How long threads that still block may keep the process from ending.
 const LAST_CALLS: Duration = Duration::from_secs(1);
 
+/// What is as big as this, in bytes, is never a part of the heap.
+#[cfg(target_env = "gnu")]
+const BIG: i32 = 128 << 10;
+
 fn main() -> ExitCode {
+    share_one_heap();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let (cli, warnings) = match Cli::read(&arguments, &std::env::vars_os().collect()) {
         Ok(read) => read,
@@ -60,6 +65,20 @@ fn runtime() -> Result<Runtime, Failure> {
     // Nearly all time is spent waiting for Flocker and the kernel.
     let built = Builder::new_multi_thread().worker_threads(2).enable_all().build();
     built.map_err(|error| Failure::while_doing("start the runtime", &error))
+}
+
+/// Makes all threads share one heap, which gives back at once what a long mount table or list took of it.
+///
+/// By default the C library gives each of them its own, and learns to keep what is big: nine heaps of up to 5 MiB were
+/// measured with a thousand volumes.
+#[allow(unsafe_code, reason = "no crate wraps these calls")]
+fn share_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the calls only change settings of the allocator, which is allowed at any time.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, BIG);
+    }
 }
 
 fn tell(failure: &Failure) -> ExitCode {
