@@ -43,13 +43,8 @@ fn whole_lives_of_volumes_share_a_few_connections_which_are_kept() {
             whole_life(&machine, &plugin.csi, name).await;
         }
         let alone = counters();
-        // The HTTP library may begin a second one while the first is on its way back to it.
-        assert!(
-            alone.connections <= 2,
-            "{} for {} requests",
-            alone.connections,
-            requests(&alone)
-        );
+        // One at a time would do, but the HTTP library begins another one when the last is not yet back with it.
+        assert!(alone.connections <= AT_MOST, "{alone:?}");
 
         let names: Vec<_> = (0..8).map(|number| format!("crowd-{number}")).collect();
         join_all(names.iter().map(|name| whole_life(&machine, &plugin.csi, name))).await;
