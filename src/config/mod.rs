@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use flocker_client::ControlService;
 use uuid::Uuid;
 
@@ -122,6 +122,19 @@ pub struct PluginConfig {
         help_heading = "Volumes"
     )]
     pub allocation_unit: u64,
+    /// Whether a node that stages a volume by a name nobody has used makes the dataset, when the volume's context says
+    /// `flocker.create=true`. A name that is only mistyped makes one too.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        help_heading = "Volumes"
+    )]
+    pub create_on_first_use: bool,
     /// The most volumes a node takes; 0 leaves it to the orchestrator.
     #[arg(long, value_name = "NUMBER", value_parser = count, default_value = "0", help_heading = "Volumes")]
     pub max_volumes_per_node: u32,

@@ -74,6 +74,7 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(config.plugin.list_scope, ListScope::Cluster);
     assert_eq!(config.plugin.default_size, 10 << 30);
     assert_eq!(config.plugin.allocation_unit, 1 << 20);
+    assert!(!config.plugin.create_on_first_use);
     assert_eq!(config.plugin.max_volumes_per_node, 0);
     assert_eq!(
         config.flocker.control_service.to_string(),
@@ -108,6 +109,7 @@ fn a_flag_outweighs_the_environment_and_that_the_file() {
 fn every_setting_can_come_from_any_source() {
     let text = "endpoint = \"tcp://127.0.0.1:10000\"\ncontrol_service = \"https://[fd00::1]\"\nlist_scope = \"node\"\n\
                 takeover = \"node-gone\"\ntakeover_grace = \"3m\"\nmax_volumes_per_node = 21\n\
+                create_on_first_use = true\n\
                 [[pool]]\ncapacity = \"10TiB\"\n[[pool]]\nprofile = \"gold\"\ncapacity = \"1TiB\"\nper_node = true\n";
     let file = file(text);
     let from_file = serve(&["--config", path(&file)], &[]);
@@ -119,6 +121,7 @@ fn every_setting_can_come_from_any_source() {
             "--takeover=node-gone",
             "--takeover-grace=3m",
             "--max-volumes-per-node=21",
+            "--create-on-first-use",
             "--pool=capacity=10TiB",
             "--pool=profile=gold,capacity=1TiB,per_node=true",
         ],
@@ -231,6 +234,12 @@ fn a_value_that_is_none_is_refused_in_every_source_with_what_is_expected() {
             "-1",
             "expected a whole number, 0 or more",
             "",
+        ),
+        (
+            "create_on_first_use",
+            "yes",
+            "expected one of true, false",
+            "possible values: true, false",
         ),
         (
             "list_scope",
