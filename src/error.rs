@@ -19,6 +19,8 @@ pub enum Situation {
     UnsupportedByNode,
     /// No live volume has this id.
     UnknownVolume,
+    /// Several live datasets carry the name that the volume id is.
+    AmbiguousName,
     /// No node of the cluster has this id.
     UnknownNode,
     /// The volume is not mounted at the path that was asked about.

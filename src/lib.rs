@@ -23,6 +23,7 @@ pub mod identity;
 pub mod node;
 pub mod node_identity;
 pub mod operation;
+pub mod provisioning;
 pub mod serve;
 pub mod server;
 pub mod signals;

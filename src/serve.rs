@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::attach::Attach;
 use crate::cluster::{Cluster, Flocker, Lists};
 use crate::config::{Config, ListScope};
-use crate::controller::{self, ControllerService, Scope};
+use crate::controller::ControllerService;
 use crate::error;
 use crate::failure::Failure;
 use crate::identity::IdentityService;
@@ -19,6 +19,7 @@ use crate::node::mount::{Mount, MountTable, Vantage};
 use crate::node::{self, NodeService};
 use crate::node_identity::{self, NodeIdentity, Sources, ThisNode};
 use crate::operation::Locks;
+use crate::provisioning::{self, Provisioner, Scope};
 use crate::server::{self, Endpoint, Health, Listener, Part, ServeError, Services};
 use crate::signals::StopSignals;
 use crate::stdout::announce;
@@ -104,14 +105,16 @@ impl Plugin {
         let cluster = Cluster::new(Flocker::new(flocker), config.flocker.takeover_grace);
         let identity = NodeIdentity::new(sources(&config), cluster.clone());
         let this_node = this_node(&identity);
-        let controller = config
-            .mode
-            .serves_controller()
-            .then(|| controller(&config, &cluster, &this_node));
+        let locks = Locks::default();
+        let provisioner = provisioner(&config, &cluster, &this_node, &locks);
         let node = config
             .mode
             .serves_node()
-            .then(|| node(&config, &cluster, &this_node));
+            .then(|| node(&config, &cluster, &this_node, &provisioner));
+        let controller = config
+            .mode
+            .serves_controller()
+            .then(|| controller(&config, &cluster, locks, provisioner));
         if let Some(node) = &node {
             warn_if_hidden().await;
             // Whatever is staged is pinned again before anybody can ask for anything.
@@ -228,8 +231,8 @@ fn of_one_node(config: &Config) -> bool {
     config.plugin.list_scope == ListScope::Node
 }
 
-fn controller(config: &Config, cluster: &Cluster, this_node: &ThisNode) -> ControllerService {
-    let settings = controller::Settings {
+fn provisioner(config: &Config, cluster: &Cluster, this_node: &ThisNode, locks: &Locks) -> Provisioner {
+    let settings = provisioning::Settings {
         driver_name: config.plugin.driver_name.clone(),
         namespace: config.plugin.namespace(),
         scope: if of_one_node(config) {
@@ -240,14 +243,22 @@ fn controller(config: &Config, cluster: &Cluster, this_node: &ThisNode) -> Contr
         provision_wait: config.plugin.provision_wait,
         sizes: config.plugin.sizes(),
         pools: config.pools.clone(),
-        state_dir: Some(config.node.state_dir.clone()),
     };
-    let locks = Locks::default();
-    let attach = Attach::new(cluster.clone(), locks.clone()).taking_over(config.flocker.takeover);
-    ControllerService::new(settings, cluster.clone(), attach, locks)
+    Provisioner::new(settings, cluster.clone(), locks.clone())
 }
 
-fn node(config: &Config, cluster: &Cluster, this_node: &ThisNode) -> NodeService {
+fn controller(
+    config: &Config,
+    cluster: &Cluster,
+    locks: Locks,
+    provisioner: Provisioner,
+) -> ControllerService {
+    let attach = Attach::new(cluster.clone(), locks.clone()).taking_over(config.flocker.takeover);
+    let state_dir = Some(config.node.state_dir.as_path());
+    ControllerService::new(provisioner, cluster.clone(), attach, locks, state_dir)
+}
+
+fn node(config: &Config, cluster: &Cluster, this_node: &ThisNode, provisioner: &Provisioner) -> NodeService {
     let settings = node::Settings {
         mount_root: config.node.mount_root.clone(),
         state_dir: config.node.state_dir.clone(),
@@ -255,7 +266,8 @@ fn node(config: &Config, cluster: &Cluster, this_node: &ThisNode) -> NodeService
         max_volumes_per_node: i64::from(config.plugin.max_volumes_per_node),
         takeover: config.flocker.takeover,
     };
-    NodeService::new(settings, cluster.clone(), Arc::clone(this_node))
+    let first_use = (config.plugin.create_on_first_use).then(|| provisioner.on(Arc::clone(this_node)));
+    NodeService::new(settings, cluster.clone(), Arc::clone(this_node), first_use)
 }
 
 /// Warns when nothing that is mounted here can be seen by anybody else, as every target would then be refused.

@@ -15,6 +15,7 @@ pub fn code(situation: Situation) -> Code {
         Situation::UnknownVolume | Situation::UnknownNode | Situation::NotMountedThere => Code::NotFound,
         Situation::Incompatible => Code::AlreadyExists,
         Situation::UnsupportedByNode
+        | Situation::AmbiguousName
         | Situation::HeldElsewhere
         | Situation::InUse
         | Situation::NotStaged

@@ -6,13 +6,13 @@ use csi_proto::v1::{GetCapacityRequest, GetCapacityResponse};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::usage::Usage;
 use super::{Core, bytes};
 use crate::capability::{Capability, Side};
 use crate::cluster::Lists;
 use crate::config::Pool;
 use crate::deadline::Deadline;
 use crate::error::Result;
+use crate::provisioning::Usage;
 use crate::volume::{MINIMUM_SIZE, Parameters};
 
 /// What a pool has left, in bytes.
@@ -39,7 +39,8 @@ pub(super) async fn get_capacity(
     let supported = |capability| Capability::parse(Some(capability), Side::Controller).is_ok();
     let pool = match Parameters::parse(&request.parameters) {
         Ok(parameters) if request.volume_capabilities.iter().all(supported) => core
-            .settings
+            .provisioner
+            .settings()
             .pools
             .iter()
             .find(|pool| pool.profile == parameters.profile),
@@ -69,7 +70,7 @@ pub(super) async fn get_capacity(
                 .unwrap_or_default()
         }
     };
-    Ok(answer(room, core.settings.sizes.allocation_unit))
+    Ok(answer(room, core.provisioner.settings().sizes.allocation_unit))
 }
 
 async fn current(core: &Core, deadline: Deadline, pool: &Pool) -> Result<Room> {
@@ -81,11 +82,7 @@ async fn current(core: &Core, deadline: Deadline, pool: &Pool) -> Result<Room> {
         || snapshot.nodes().map(|node| node.uuid).collect(),
         |node| vec![node],
     );
-    Ok(room(
-        pool,
-        &core.ledger.usage(&snapshot, &core.settings.pools),
-        &nodes,
-    ))
+    Ok(room(pool, &core.provisioner.usage(&snapshot), &nodes))
 }
 
 fn room(pool: &Pool, usage: &Usage, nodes: &[Uuid]) -> Room {
@@ -120,7 +117,6 @@ fn answer(room: Room, allocation_unit: u64) -> GetCapacityResponse {
 mod tests {
     use flocker_client::Dataset;
 
-    use super::super::usage::Ledger;
     use super::*;
     use crate::cluster::Snapshot;
 
@@ -144,11 +140,7 @@ mod tests {
         };
         let snapshot = Snapshot::of(vec![dataset], vec![], &[A, B], vec![]);
         let room_of = |pool: Pool, nodes: &[Uuid]| {
-            room(
-                &pool,
-                &Ledger::default().usage(&snapshot, std::slice::from_ref(&pool)),
-                nodes,
-            )
+            room(&pool, &Usage::of(&snapshot, std::slice::from_ref(&pool)), nodes)
         };
         assert_eq!(
             room_of(pool(true), &[A, B]),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use csi_proto::v1::{DeleteVolumeRequest, DeleteVolumeResponse};
 use uuid::Uuid;
 
-use super::{Core, provision};
+use super::Core;
 use crate::cluster::{Absence, Change, Lists, Probe};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Situation};
@@ -86,7 +86,7 @@ async fn delete(core: &Core, context: &Context, dataset: Uuid) -> Result<Deletio
         // Only the primary destroys, and after the DELETE no other node can be made the primary.
         if !snapshot.lists_node(primary) {
             if node_is_gone(core, context, primary).await? {
-                provision::move_off(core, context, dataset, primary).await?;
+                core.provisioner.move_off(context, dataset, primary).await?;
             }
             continue;
         }

@@ -123,7 +123,7 @@ async fn current(core: &Core, deadline: Deadline) -> Result<Listing> {
             .map(|snapshot| Listing::of(&snapshot, *node)),
         Err(error) => Err(error.clone()),
     };
-    if core.settings.scope.is_cluster() {
+    if core.provisioner.settings().scope.is_cluster() {
         return read;
     }
     match read {

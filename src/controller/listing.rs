@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::bytes;
-use super::usage::size_in;
 use crate::cluster::Snapshot;
+use crate::provisioning::size_in;
 
 /// Live volumes, ordered by id, each once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

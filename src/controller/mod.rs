@@ -7,17 +7,14 @@ mod capabilities;
 mod capacity;
 mod create;
 mod delete;
-mod existing;
 mod kept;
 mod list;
 mod listing;
-mod provision;
 mod publish;
-mod settings;
-mod usage;
 mod validate;
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 
 use csi_proto::v1::controller_server::Controller;
@@ -35,21 +32,18 @@ use csi_proto::v1::{
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-pub use settings::{Scope, Settings};
-
 use crate::attach::Attach;
 use crate::cluster::{Cluster, Lists, Snapshot};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Situation};
 use crate::operation::{Describe, Locks, Operations};
+use crate::provisioning::{NewVolume, Provisioner, Volume};
 use capacity::Rooms;
-use create::{CreateCall, Volume};
 use delete::{DeleteCall, Deletion};
 use kept::Kept;
 use list::Paging;
 use listing::Listing;
 use publish::AttachCall;
-use usage::Ledger;
 
 /// The Controller service; clones are the same one.
 #[derive(Clone)]
@@ -59,37 +53,41 @@ pub struct ControllerService {
 
 /// What the RPCs share.
 struct Core {
-    settings: Settings,
+    provisioner: Provisioner,
     cluster: Cluster,
     attach: Attach,
     locks: Locks,
-    creates: Operations<CreateCall, Volume>,
+    creates: Operations<NewVolume, Volume>,
     deletes: Operations<DeleteCall, Deletion>,
     /// Waits for the end of what is deleted already.
     destructions: Operations<DeleteCall, ()>,
     attachments: Operations<AttachCall, ()>,
-    ledger: Ledger,
     paging: Paging,
     last_listing: Kept<Listing>,
     last_rooms: Kept<Rooms>,
 }
 
 impl ControllerService {
-    /// Makes the service. `attach` has to use the same `locks`, which serialise what changes one dataset.
-    pub fn new(settings: Settings, cluster: Cluster, attach: Attach, locks: Locks) -> Self {
+    /// Makes the service. `provisioner` and `attach` have to use the same `locks`, which serialise what changes one
+    /// dataset. In `state_dir` the last list and the last capacity are kept for the time that Flocker is down.
+    pub fn new(
+        provisioner: Provisioner,
+        cluster: Cluster,
+        attach: Attach,
+        locks: Locks,
+        state_dir: Option<&Path>,
+    ) -> Self {
         let health = cluster.clone();
         let describe: Describe = Arc::new(move || health.health());
-        let state_dir = settings.state_dir.as_deref();
         let core = Core {
             creates: Operations::new(Arc::clone(&describe)),
             deletes: Operations::new(Arc::clone(&describe)),
             destructions: Operations::new(Arc::clone(&describe)),
             attachments: Operations::new(describe),
-            ledger: Ledger::default(),
             paging: Paging::default(),
             last_listing: Kept::new(state_dir, "volumes.json"),
             last_rooms: Kept::new(state_dir, "capacity.json"),
-            settings,
+            provisioner,
             cluster,
             attach,
             locks,
@@ -123,7 +121,8 @@ impl Core {
 
     /// Returns the one node whose volumes are served, or nothing when it is the cluster's.
     async fn node_of_scope(&self, deadline: Deadline) -> Result<Option<Uuid>> {
-        self.in_time(deadline, self.settings.scope.node()).await
+        self.in_time(deadline, self.provisioner.settings().scope.node())
+            .await
     }
 
     async fn in_time<T>(&self, deadline: Deadline, read: impl Future<Output = Result<T>>) -> Result<T> {

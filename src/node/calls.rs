@@ -3,10 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use uuid::Uuid;
-
 use super::mount::{MountFlags, TargetPath};
 use crate::operation::Call;
+use crate::volume::VolumeReference;
 
 /// What is done to a path.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +24,7 @@ pub(super) enum NodeCall {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Stage {
     pub(super) volume_id: String,
-    pub(super) dataset: Uuid,
+    pub(super) volume: VolumeReference,
     pub(super) staging: TargetPath,
     /// Whether nobody has attached the volume to this node, so that staging does it and unstaging undoes it.
     pub(super) takes_lease: bool,
@@ -42,7 +41,6 @@ pub(super) struct Unstage {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Publish {
     pub(super) volume_id: String,
-    pub(super) dataset: Uuid,
     pub(super) staging: TargetPath,
     pub(super) target: TargetPath,
     pub(super) flags: MountFlags,

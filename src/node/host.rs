@@ -288,24 +288,39 @@ impl Host {
         let heir = |record: &Record| {
             record.dataset_id == staged.dataset
                 && record.staging_path != staged.staging
-                && record.boot_id == self.boot_id
-                && record.progress != Progress::ReleasePending
+                && self.is_live(record)
         };
         !self.records.select(heir).is_empty()
     }
 
-    /// Returns the dataset that was staged at a path under this volume id.
+    /// Returns the dataset that is, or was, staged at a path under this volume id.
     pub(super) fn recorded_dataset(&self, staging: &Path, volume_id: &str) -> Option<Uuid> {
-        let at = |record: &Record| record.staging_path == staging && record.volume_id == volume_id;
-        self.records.select(at).first().map(|record| record.dataset_id)
+        self.recorded(|record| record.staging_path == staging && record.volume_id == volume_id)
+            .map(|record| record.dataset_id)
     }
 
-    /// Returns the dataset that was staged under this volume id, wherever.
-    pub(super) fn dataset_of_volume(&self, volume_id: &str) -> Option<Uuid> {
-        self.records
-            .select(|record| record.volume_id == volume_id)
-            .first()
+    /// Returns the dataset that is staged, or being staged, at a path under this volume id.
+    pub(super) fn staged_dataset(&self, staging: &Path, volume_id: &str) -> Option<Uuid> {
+        self.recorded(|record| record.staging_path == staging && record.volume_id == volume_id)
+            .filter(|record| self.is_live(record))
             .map(|record| record.dataset_id)
+    }
+
+    /// Returns the dataset that is, or was, staged under this volume id, wherever.
+    pub(super) fn dataset_of_volume(&self, volume_id: &str) -> Option<Uuid> {
+        self.recorded(|record| record.volume_id == volume_id)
+            .map(|record| record.dataset_id)
+    }
+
+    /// Returns a record that passes a test. What is staged comes before what was: a name may have got a new dataset.
+    fn recorded(&self, test: impl Fn(&Record) -> bool) -> Option<Record> {
+        let found = self.records.select(test);
+        found.into_iter().max_by_key(|record| self.is_live(record))
+    }
+
+    /// Whether something of the staging may be mounted.
+    fn is_live(&self, record: &Record) -> bool {
+        record.boot_id == self.boot_id && record.progress != Progress::ReleasePending
     }
 
     /// Returns everything that tells our mounts of a dataset from others.

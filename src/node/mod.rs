@@ -8,6 +8,7 @@ mod pins;
 mod publish;
 mod ready;
 mod records;
+mod reference;
 mod release;
 mod restore;
 mod service;
@@ -34,6 +35,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result, Situation};
 use crate::node_identity::ThisNode;
 use crate::operation::{Locks, Operations};
+use crate::provisioning::Provisioner;
 use calls::NodeCall;
 use host::Host;
 use mount::{MountWatch, Target, TargetPath, UsageProbe};
@@ -63,11 +65,20 @@ struct Core {
     operations: Operations<NodeCall, ()>,
     mounts: MountWatch,
     usage: UsageProbe,
+    /// What makes a dataset for a name that is used for the first time; `None`: nothing does.
+    first_use: Option<Provisioner>,
     host: Mutex<Option<Arc<Host>>>,
 }
 
 impl Core {
-    fn new(settings: Settings, cluster: Cluster, attach: Attach, locks: Locks, this_node: ThisNode) -> Self {
+    fn new(
+        settings: Settings,
+        cluster: Cluster,
+        attach: Attach,
+        locks: Locks,
+        this_node: ThisNode,
+        first_use: Option<Provisioner>,
+    ) -> Self {
         let health = cluster.clone();
         Self {
             settings,
@@ -78,6 +89,7 @@ impl Core {
             operations: Operations::new(Arc::new(move || health.health())),
             mounts: MountWatch::default(),
             usage: UsageProbe::default(),
+            first_use,
             host: Mutex::new(None),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::Core;
 use super::calls::Publish;
 use super::host::{Host, visible};
@@ -9,6 +11,7 @@ use super::mount::{Mount, Origin, Target, alias_path, device_has_gone, file_syst
 use super::soundness::mount_table;
 use crate::error::{Error, Result, Situation};
 use crate::operation::Context;
+use crate::volume::dataset_of;
 
 /// Publishes a volume. The same call again changes nothing.
 pub(super) async fn publish(
@@ -17,14 +20,15 @@ pub(super) async fn publish(
     context: Context,
     publish: Publish,
 ) -> Result<()> {
-    context.about(publish.dataset);
     let staging = core
         .resolve("staging_target_path", publish.staging.clone())
         .await?;
+    let dataset = dataset_staged(&host, &publish, &staging)?;
+    context.about(dataset);
     let target = core.resolve("target_path", publish.target.clone()).await?;
     let _guard = loop {
         context.caller_waiting().await?;
-        let guard = core.locks.lock(&context, publish.dataset).await?;
+        let guard = core.locks.lock(&context, dataset).await?;
         // The caller may have left while another operation had the lock; nothing is mounted for nobody.
         if context.is_wanted() {
             break guard;
@@ -34,6 +38,7 @@ pub(super) async fn publish(
         Publication {
             host,
             publish: &publish,
+            dataset,
             staging: &staging,
             target: &target,
         }
@@ -42,10 +47,24 @@ pub(super) async fn publish(
     .await
 }
 
+/// Returns the dataset that a volume id stands for. A name means what it meant when the volume was staged.
+fn dataset_staged(host: &Host, publish: &Publish, staging: &Target) -> Result<Uuid> {
+    let Publish { volume_id, .. } = publish;
+    let dataset = dataset_of(volume_id).or_else(|| host.recorded_dataset(staging.path(), volume_id));
+    dataset.ok_or_else(|| {
+        let text = format!(
+            "volume {volume_id:?} is not staged at {}: call NodeStageVolume first",
+            staging.path().display()
+        );
+        Error::new(Situation::NotStaged, text)
+    })
+}
+
 /// One publication, made of blocking steps.
 struct Publication<'a> {
     host: &'a Host,
     publish: &'a Publish,
+    dataset: Uuid,
     staging: &'a Target,
     target: &'a Target,
 }
@@ -76,7 +95,7 @@ impl Publication<'_> {
 
     /// Returns our mount at the staging path, which must be there, sound, and protected by a pin.
     fn staged(&self) -> Result<(Mount, Origin)> {
-        let dataset = self.publish.dataset;
+        let dataset = self.dataset;
         let path = alias_path(self.staging.path(), dataset);
         let not_staged = |what: &str| {
             let text = format!(

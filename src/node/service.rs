@@ -28,10 +28,11 @@ use crate::capability::{AccessMode, Capability};
 use crate::cluster::Cluster;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Situation};
-use crate::fields::{existing_dataset, required};
+use crate::fields::required;
 use crate::node_identity::ThisNode;
 use crate::operation::{Context, Locks};
-use crate::volume::NODE_CONTEXT_KEY;
+use crate::provisioning::Provisioner;
+use crate::volume::{NODE_CONTEXT_KEY, VolumeReference};
 
 /// How often a state directory that another process owns is tried again.
 const RETRY_HOST: Duration = Duration::from_secs(1);
@@ -51,12 +52,18 @@ pub struct NodeService {
 }
 
 impl NodeService {
-    /// Makes the service of this node.
-    pub fn new(settings: Settings, cluster: Cluster, this_node: ThisNode) -> Self {
+    /// Makes the service of this node. `first_use` makes the datasets of names that are used for the first time, where
+    /// that is wanted.
+    pub fn new(
+        settings: Settings,
+        cluster: Cluster,
+        this_node: ThisNode,
+        first_use: Option<Provisioner>,
+    ) -> Self {
         let locks = Locks::default();
         let attach = Attach::new(cluster.clone(), locks.clone()).taking_over(settings.takeover);
         Self {
-            core: Arc::new(Core::new(settings, cluster, attach, locks, this_node)),
+            core: Arc::new(Core::new(settings, cluster, attach, locks, this_node, first_use)),
         }
     }
 
@@ -113,12 +120,12 @@ impl NodeService {
         let volume_id = required("volume_id", &request.volume_id)?.to_owned();
         let staging = path("staging_target_path", &request.staging_target_path)?;
         Capability::parse_for_mount(request.volume_capability.as_ref(), false)?;
-        let dataset = existing_dataset(&volume_id)?;
+        let volume = VolumeReference::parse(&volume_id, &request.volume_context)?;
         let takes_lease = !request.publish_context.contains_key(NODE_CONTEXT_KEY);
         let (core, host) = (Arc::clone(&self.core), self.core.host_by(deadline).await?);
         let work = Stage {
             volume_id,
-            dataset,
+            volume,
             staging,
             takes_lease,
         };
@@ -159,11 +166,9 @@ impl NodeService {
             return Err(Error::new(Situation::NotStaged, text));
         }
         let staging = path("staging_target_path", &request.staging_target_path)?;
-        let dataset = existing_dataset(&volume_id)?;
         let (core, host) = (Arc::clone(&self.core), self.core.host_by(deadline).await?);
         let work = Publish {
             volume_id,
-            dataset,
             staging,
             target,
             flags: capability.mount_flags,

@@ -25,17 +25,19 @@ const RESTARTS: u32 = 5;
 
 /// Stages a volume. A final error leaves nothing of it behind.
 pub(super) async fn stage(core: Arc<Core>, host: Arc<Host>, context: Context, stage: Stage) -> Result<()> {
-    context.about(stage.dataset);
     let staging = core.resolve("staging_target_path", stage.staging.clone()).await?;
     if !staging.exists() {
         let missing = TargetError::NoParent(staging.path().to_owned());
         return Err(Error::from(missing).while_doing("staging_target_path"));
     }
+    let dataset = core.dataset_to_stage(&host, &context, &stage, &staging).await?;
+    context.about(dataset);
     let attempt = Attempt {
         core: &core,
         host: &host,
         context: &context,
         stage: &stage,
+        dataset,
         staging: &staging,
     };
     let ended = attempt.run().await;
@@ -67,6 +69,7 @@ struct Attempt<'a> {
     host: &'a Arc<Host>,
     context: &'a Context,
     stage: &'a Stage,
+    dataset: Uuid,
     staging: &'a Target,
 }
 
@@ -84,15 +87,12 @@ impl Attempt<'_> {
         if self.stage.takes_lease {
             self.core
                 .attach
-                .attach(self.context, self.stage.dataset, node, OthersLease::WaitFor)
+                .attach(self.context, self.dataset, node, OthersLease::WaitFor)
                 .await?;
         }
         let mut replaced = 0;
         while replaced <= RESTARTS {
-            let flocker = self
-                .core
-                .mounted_here(self.context, self.stage.dataset, node)
-                .await?;
+            let flocker = self.core.mounted_here(self.context, self.dataset, node).await?;
             self.context.caller_waiting().await?;
             match self.mount(&flocker, node).await? {
                 Pass::Mounted => return Ok(()),
@@ -111,7 +111,7 @@ impl Attempt<'_> {
 
     /// Whether everything is as a successful call would leave it; that needs no Flocker.
     async fn already_staged(&self) -> Result<bool> {
-        let (dataset, staging) = (self.stage.dataset, self.staging.clone());
+        let (dataset, staging) = (self.dataset, self.staging.clone());
         let _guard = self.core.locks.lock(self.context, dataset).await?;
         self.host
             .blocking(move |host| host.is_sound(dataset, &staging))
@@ -119,11 +119,11 @@ impl Attempt<'_> {
     }
 
     async fn write_record(&self) -> Result<()> {
-        let _guard = self.core.locks.lock(self.context, self.stage.dataset).await?;
+        let _guard = self.core.locks.lock(self.context, self.dataset).await?;
         let record = Record::staging(
             self.staging.path(),
             &self.stage.volume_id,
-            self.stage.dataset,
+            self.dataset,
             self.host.boot_id(),
             self.stage.takes_lease,
         );
@@ -133,7 +133,7 @@ impl Attempt<'_> {
     /// Pins Flocker's mount, checks the right to it, and mounts the alias. Unless it is mounted, nothing stays pinned:
     /// a pin that nobody needs would keep the dataset on this node for ever.
     async fn mount(&self, flocker: &Mount, node: Uuid) -> Result<Pass> {
-        let dataset = self.stage.dataset;
+        let dataset = self.dataset;
         let _guard = self.core.locks.lock(self.context, dataset).await?;
         let pinned = flocker.clone();
         if !self.host.blocking(move |host| host.pin(dataset, &pinned)).await? {
@@ -149,7 +149,7 @@ impl Attempt<'_> {
     }
 
     async fn mount_pinned(&self, flocker: &Mount, node: Uuid) -> Result<Pass> {
-        let dataset = self.stage.dataset;
+        let dataset = self.dataset;
         let lists = Lists::CONFIGURATION | Lists::LEASES;
         let snapshot = self.core.cluster.fresh_for(self.context, lists).await?;
         may_use(&snapshot, dataset, node)?;
@@ -166,7 +166,7 @@ impl Attempt<'_> {
 
     fn staged(&self) -> Staged {
         Staged {
-            dataset: self.stage.dataset,
+            dataset: self.dataset,
             staging: self.staging.path().to_owned(),
         }
     }

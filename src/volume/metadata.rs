@@ -9,6 +9,8 @@ use crate::error::{Error, Result, Situation};
 
 /// The key of the volume's name, which Flocker's Docker plugin and Kubernetes' old plugin use as well.
 pub const NAME_KEY: &str = "name";
+/// The key under which mesos-module-flocker keeps the name that a task gives to its dataset.
+pub const FLOCKER_ID_KEY: &str = "FLOCKER_ID";
 /// The key of the name of the driver that made the volume.
 pub const DRIVER_KEY: &str = "csi.driver";
 /// The key of the volume's generation.

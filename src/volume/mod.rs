@@ -4,12 +4,14 @@ mod id;
 mod metadata;
 mod name;
 mod parameters;
+mod reference;
 mod size;
 
 pub use id::{Generation, Namespace, dataset_of};
-pub use metadata::{DRIVER_KEY, GENERATION_KEY, NAME_KEY, PROFILE_KEY, metadata, profile_of};
+pub use metadata::{DRIVER_KEY, FLOCKER_ID_KEY, GENERATION_KEY, NAME_KEY, PROFILE_KEY, metadata, profile_of};
 pub use name::VolumeName;
 pub use parameters::Parameters;
+pub use reference::{FirstUse, VolumeReference};
 pub use size::{MINIMUM_SIZE, SizePolicy, SizeRange, size_text};
 
 /// The size Flocker gives a dataset that was configured without one: 75 GiB.

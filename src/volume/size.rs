@@ -46,6 +46,28 @@ impl SizeRange {
         }
     }
 
+    /// Makes the range of every size from `required` bytes up.
+    ///
+    /// # Errors
+    /// [`Situation::ImpossibleSize`] for more bytes than CSI can say.
+    pub fn from(required: u64) -> Result<Self> {
+        let required = i64::try_from(required).map_err(|_| {
+            let text = format!("a size of {required} bytes is more than any volume can have");
+            Error::new(Situation::ImpossibleSize, text)
+        })?;
+        Self::parse(required, 0)
+    }
+
+    /// Returns the smallest size that was asked for; 0 for none.
+    pub fn required_bytes(self) -> u64 {
+        self.required.unwrap_or(0)
+    }
+
+    /// Returns the largest size that was asked for; 0 for none.
+    pub fn limit_bytes(self) -> u64 {
+        self.limit.unwrap_or(0)
+    }
+
     /// Whether a volume of `size` bytes satisfies the caller.
     pub fn contains(self, size: u64) -> bool {
         self.required.is_none_or(|required| size >= required) && self.limit.is_none_or(|limit| size <= limit)
@@ -95,7 +117,7 @@ impl SizePolicy {
         };
         size.filter(|size| *size >= MINIMUM_SIZE && i64::try_from(*size).is_ok() && range.contains(*size)).ok_or_else(
             || {
-                let (required, limit) = (range.required.unwrap_or(0), range.limit.unwrap_or(0));
+                let (required, limit) = (range.required_bytes(), range.limit_bytes());
                 let text = format!(
                     "no size between {required} and {limit} bytes (0: open) is a multiple of the allocation unit, {unit} bytes"
                 );

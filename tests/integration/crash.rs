@@ -141,6 +141,7 @@ impl Standalone {
         let usage = Usage {
             volume_id: volume.to_string(),
             publish_context: [].into(),
+            volume_context: [].into(),
             staging: place.join("staging"),
             target: place.join("target"),
             capability: capability(csi_proto::v1::volume_capability::access_mode::Mode::SingleNodeWriter),

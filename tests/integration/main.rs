@@ -15,6 +15,7 @@ mod flocker_link;
 mod inputs;
 mod log;
 mod model;
+mod names;
 mod node;
 mod recorder;
 mod serving;

@@ -6,7 +6,7 @@ use csi_proto::v1::controller_server::Controller;
 use csi_proto::v1::{DeleteVolumeRequest, GetCapacityRequest};
 use flocker_client::NewDataset;
 use flocker_csi::config::{Pool, ProvisionWait};
-use flocker_csi::controller::Settings;
+use flocker_csi::provisioning::Settings;
 use flocker_csi::server::Endpoint;
 use flocker_csi::volume::{Namespace, Parameters, VolumeName, metadata};
 use flocker_embedded::Options;
@@ -16,7 +16,8 @@ use tonic::{Code, Request};
 use uuid::Uuid;
 
 use super::{
-    DRIVER, MIB, controller, controller_on, create, delete, only, publish, settings, wanted, within,
+    DRIVER, MIB, controller, controller_keeping, controller_on, create, delete, only, publish, settings,
+    wanted, within,
 };
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
@@ -306,12 +307,8 @@ fn the_capacity_is_what_the_pool_has_left_and_nothing_for_what_cannot_be_made() 
                 ..pool(Some("gold"), 500)
             },
         ];
-        let with_pools = Settings {
-            pools,
-            state_dir: Some(state_dir.path().to_owned()),
-            ..settings()
-        };
-        let controller = controller(&flocker, with_pools);
+        let with_pools = Settings { pools, ..settings() };
+        let controller = controller_keeping(flocker.cluster(), with_pools, Some(state_dir.path()));
         let capacity = async |key: &str, value: &str| {
             let parameters = [(key.to_owned(), value.to_owned())].into();
             let request = GetCapacityRequest {

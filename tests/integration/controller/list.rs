@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use csi_proto::v1::ListVolumesResponse;
 use flocker_client::NewDataset;
-use flocker_csi::controller::Settings;
+use flocker_csi::provisioning::Settings;
 use futures::future::join_all;
 use tonic::Code;
 use uuid::Uuid;
 
-use super::{controller, create, delete, list, only, publish, settings, wanted};
+use super::{controller, controller_keeping, create, delete, list, only, publish, settings, wanted};
 use crate::support::flocker::Flocker;
 use crate::support::namespace::in_own_namespace;
 
@@ -125,10 +125,13 @@ fn while_flocker_is_down_the_last_list_is_told_for_one_node_and_none_for_the_clu
         let state_dir = tempfile::tempdir().unwrap();
         let of_node = |number: usize| Settings {
             scope: only(flocker.node(number)),
-            state_dir: Some(state_dir.path().join(number.to_string())),
             ..settings()
         };
-        let (first, second) = (controller(&flocker, of_node(1)), controller(&flocker, of_node(2)));
+        let keeping = |number: usize| {
+            let directory = state_dir.path().join(number.to_string());
+            controller_keeping(flocker.cluster(), of_node(number), Some(&directory))
+        };
+        let (first, second) = (keeping(1), keeping(2));
         let volume = create(&first, wanted("data", 64)).await.unwrap();
         assert_eq!(ids(&list(&first, 0, "").await.unwrap()), [&*volume.volume_id]);
         assert!(
@@ -136,15 +139,9 @@ fn while_flocker_is_down_the_last_list_is_told_for_one_node_and_none_for_the_clu
             "it is another node's"
         );
 
-        let restarted = controller(&flocker, of_node(1));
+        let restarted = keeping(1);
         let of_cluster = controller(&flocker, settings());
-        let never_listed = controller(
-            &flocker,
-            Settings {
-                state_dir: None,
-                ..of_node(1)
-            },
-        );
+        let never_listed = controller(&flocker, of_node(1));
         flocker.stop().await;
         for controller in [&first, &restarted] {
             let page = list(controller, 0, "").await.unwrap();

@@ -6,6 +6,7 @@ mod list;
 mod publish;
 mod requests;
 
+use std::path::Path;
 use std::time::Duration;
 
 use csi_proto::v1::controller_server::Controller;
@@ -18,8 +19,9 @@ use csi_proto::v1::{
 use flocker_csi::attach::Attach;
 use flocker_csi::cluster::Cluster;
 use flocker_csi::config::ProvisionWait;
-use flocker_csi::controller::{ControllerService, Scope, Settings};
+use flocker_csi::controller::ControllerService;
 use flocker_csi::operation::Locks;
+use flocker_csi::provisioning::{Provisioner, Scope, Settings};
 use flocker_csi::volume::{Namespace, SizePolicy};
 use tonic::{Request, Status};
 use uuid::Uuid;
@@ -41,7 +43,6 @@ fn settings() -> Settings {
             allocation_unit: 1 << 20,
         },
         pools: Vec::new(),
-        state_dir: None,
     }
 }
 
@@ -51,9 +52,15 @@ fn controller(flocker: &Flocker, settings: Settings) -> ControllerService {
 }
 
 fn controller_on(cluster: Cluster, settings: Settings) -> ControllerService {
+    controller_keeping(cluster, settings, None)
+}
+
+/// As [`controller`], with what it remembers from one process to the next in a directory.
+fn controller_keeping(cluster: Cluster, settings: Settings, state_dir: Option<&Path>) -> ControllerService {
     let locks = Locks::default();
     let attach = Attach::new(cluster.clone(), locks.clone());
-    ControllerService::new(settings, cluster, attach, locks)
+    let provisioner = Provisioner::new(settings, cluster.clone(), locks.clone());
+    ControllerService::new(provisioner, cluster, attach, locks, state_dir)
 }
 
 /// Returns the scope of a plugin that serves one node.

@@ -66,7 +66,7 @@ fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
         };
         let this_node: flocker_csi::node_identity::ThisNode =
             Arc::new(move || Box::pin(async move { Ok(node) }));
-        let service = NodeService::new(settings, stand.flocker.cluster(), this_node);
+        let service = NodeService::new(settings, stand.flocker.cluster(), this_node, None);
         let stage = || service.node_stage_volume(Request::new(usage.to_stage()));
         let publish = || service.node_publish_volume(Request::new(usage.to_publish()));
         let unpublish = || service.node_unpublish_volume(Request::new(usage.to_unpublish()));

@@ -185,6 +185,8 @@ pub(crate) struct Usage {
     pub(crate) volume_id: String,
     /// What attaching it returned; empty where nobody has attached it.
     pub(crate) publish_context: HashMap<String, String>,
+    /// What whoever wrote the volume id says about the volume.
+    pub(crate) volume_context: HashMap<String, String>,
     pub(crate) staging: PathBuf,
     pub(crate) target: PathBuf,
     pub(crate) capability: VolumeCapability,
@@ -207,6 +209,7 @@ impl Usage {
             publish_context: self.publish_context.clone(),
             staging_target_path: text(&self.staging),
             volume_capability: Some(self.capability.clone()),
+            volume_context: self.volume_context.clone(),
             ..Default::default()
         }
     }
@@ -226,6 +229,7 @@ impl Usage {
             target_path: text(&self.target),
             volume_capability: Some(self.capability.clone()),
             readonly: self.readonly,
+            volume_context: self.volume_context.clone(),
             ..Default::default()
         }
     }

@@ -82,6 +82,7 @@ impl Machine {
         Usage {
             volume_id: volume.to_string(),
             publish_context: publish_context.clone(),
+            volume_context: HashMap::new(),
             staging,
             target: self.path("targets").join(name),
             capability: capability(Mode::SingleNodeWriter),

@@ -24,7 +24,7 @@ pub(super) fn pool_of<'a>(pools: &'a [Pool], profile: Option<&str>) -> Option<&'
 
 /// The bytes that datasets take.
 #[derive(Debug, Default)]
-pub(super) struct Usage {
+pub struct Usage {
     /// Live data by configured primary.
     data: HashMap<Uuid, u64>,
     /// Everything that takes room, also what is deleted and not destroyed yet, by the pool's profile and node.
@@ -33,7 +33,7 @@ pub(super) struct Usage {
 
 impl Usage {
     /// Counts the datasets of `snapshot`, which needs configuration and state.
-    fn of(snapshot: &Snapshot, pools: &[Pool]) -> Self {
+    pub fn of(snapshot: &Snapshot, pools: &[Pool]) -> Self {
         let mut usage = Self::default();
         for dataset in snapshot.datasets() {
             let exists = !snapshot.states(dataset.dataset_id).is_empty();
@@ -66,7 +66,7 @@ impl Usage {
     }
 
     /// Returns how many bytes `pool` has left for a volume on `node`.
-    pub(super) fn room(&self, pool: &Pool, node: Uuid) -> u64 {
+    pub fn room(&self, pool: &Pool, node: Uuid) -> u64 {
         let of_pool = self
             .taken
             .iter()
@@ -79,7 +79,7 @@ impl Usage {
 }
 
 /// Returns the size of a dataset as Flocker's configuration has it, else as a node reports it.
-pub(super) fn size_in(snapshot: &Snapshot, dataset: &Dataset) -> u64 {
+pub fn size_in(snapshot: &Snapshot, dataset: &Dataset) -> u64 {
     let reported = snapshot
         .states(dataset.dataset_id)
         .iter()

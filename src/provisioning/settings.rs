@@ -1,6 +1,4 @@
-//! What the controller has to be told.
-
-use std::path::PathBuf;
+//! What has to be known to make volumes.
 
 use uuid::Uuid;
 
@@ -9,7 +7,7 @@ use crate::error::Result;
 use crate::node_identity::ThisNode;
 use crate::volume::{Namespace, SizePolicy};
 
-/// Whose volumes the controller lists and makes.
+/// Whose volumes are listed and made.
 #[derive(Clone)]
 pub enum Scope {
     /// Those of the whole cluster; new ones are made where the least data is.
@@ -21,12 +19,15 @@ pub enum Scope {
 
 impl Scope {
     /// Whether every node belongs to it.
-    pub(super) fn is_cluster(&self) -> bool {
+    pub fn is_cluster(&self) -> bool {
         matches!(self, Self::Cluster)
     }
 
     /// Returns the one node of this scope, or nothing when every node belongs to it.
-    pub(super) async fn node(&self) -> Result<Option<Uuid>> {
+    ///
+    /// # Errors
+    /// Those of finding out which node this is.
+    pub async fn node(&self) -> Result<Option<Uuid>> {
         match self {
             Self::Cluster => Ok(None),
             Self::Node(this_node) => this_node().await.map(Some),
@@ -34,7 +35,7 @@ impl Scope {
     }
 }
 
-/// The settings of the controller.
+/// How volumes are made.
 #[derive(Clone)]
 pub struct Settings {
     /// The name that datasets of ours carry in their metadata.
@@ -49,6 +50,4 @@ pub struct Settings {
     pub sizes: SizePolicy,
     /// What storage there is. Flocker reports none, so it is declared.
     pub pools: Vec<Pool>,
-    /// Where the last list and the last capacity are kept for the time that Flocker is down; `None`: nowhere.
-    pub state_dir: Option<PathBuf>,
 }

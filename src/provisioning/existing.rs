@@ -1,10 +1,9 @@
 //! What Flocker already has under a volume's name.
 
-use csi_proto::v1::CapacityRange;
 use flocker_client::Dataset;
 use uuid::Uuid;
 
-use super::create::{CreateCall, Volume};
+use super::request::{NewVolume, Volume};
 use crate::cluster::Snapshot;
 use crate::error::{Error, Result, Situation};
 use crate::volume::{DRIVER_KEY, Generation, NAME_KEY, Namespace, profile_of, size_of, size_text};
@@ -34,7 +33,7 @@ pub(super) fn find(
     snapshot: &Snapshot,
     driver: &str,
     namespace: &Namespace,
-    call: &CreateCall,
+    call: &NewVolume,
 ) -> Result<Existing> {
     let mut generation: Generation = 0;
     loop {
@@ -50,7 +49,7 @@ pub(super) fn find(
     }
 }
 
-fn compare(found: &Dataset, driver: &str, call: &CreateCall) -> Result<Volume> {
+fn compare(found: &Dataset, driver: &str, call: &NewVolume) -> Result<Volume> {
     let dataset = found.dataset_id;
     let size = size_of(found.maximum_size, None);
     let profile = profile_of(&found.metadata);
@@ -61,10 +60,7 @@ fn compare(found: &Dataset, driver: &str, call: &CreateCall) -> Result<Volume> {
     {
         format!("it was made by {}, not by {driver:?}", origin(found))
     } else if !call.range.contains(size) {
-        let CapacityRange {
-            required_bytes,
-            limit_bytes,
-        } = call.capacity_range;
+        let (required_bytes, limit_bytes) = (call.range.required_bytes(), call.range.limit_bytes());
         format!(
             "it has {size} bytes ({}), asked for were required_bytes {required_bytes} and limit_bytes {limit_bytes} \
              (0: open)",
@@ -90,7 +86,7 @@ fn compare(found: &Dataset, driver: &str, call: &CreateCall) -> Result<Volume> {
 
 /// Refuses a name that a live dataset of other origin carries: Flocker's Docker plugin, which knows datasets by
 /// name, would mount either.
-fn refuse_namesake(snapshot: &Snapshot, driver: &str, call: &CreateCall) -> Result<()> {
+fn refuse_namesake(snapshot: &Snapshot, driver: &str, call: &NewVolume) -> Result<()> {
     let namesake = snapshot.datasets().find(|dataset| {
         !dataset.deleted
             && dataset
@@ -129,7 +125,7 @@ mod tests {
     const DRIVER: &str = "flocker.csi.clusterhq.com";
     const MIB: u64 = 1 << 20;
 
-    fn call(required: i64, limit: i64, profile: Option<&str>) -> CreateCall {
+    fn call(required: i64, limit: i64, profile: Option<&str>) -> NewVolume {
         let range = SizeRange::parse(required, limit).unwrap();
         let policy = SizePolicy {
             default_size: 10 << 30,
@@ -139,19 +135,15 @@ mod tests {
             .map(|profile| ("profile".to_owned(), profile.to_owned()))
             .into_iter()
             .collect();
-        CreateCall {
+        NewVolume {
             name: VolumeName::parse("pvc-1").unwrap(),
-            capacity_range: CapacityRange {
-                required_bytes: required,
-                limit_bytes: limit,
-            },
             range,
             size: policy.choose(range).unwrap(),
             parameters: Parameters::parse(&pairs).unwrap(),
         }
     }
 
-    fn made(generation: Generation, by: &CreateCall, deleted: bool) -> Dataset {
+    fn made(generation: Generation, by: &NewVolume, deleted: bool) -> Dataset {
         Dataset {
             dataset_id: Namespace::new(DRIVER).dataset_id(&by.name, generation),
             primary: Uuid::from_u128(1),
@@ -161,7 +153,7 @@ mod tests {
         }
     }
 
-    fn look(datasets: Vec<Dataset>, call: &CreateCall) -> Result<Existing> {
+    fn look(datasets: Vec<Dataset>, call: &NewVolume) -> Result<Existing> {
         find(
             &Snapshot::of(datasets, vec![], &[], vec![]),
             DRIVER,

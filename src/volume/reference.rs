@@ -1,0 +1,186 @@
+//! What a volume id refers to: a dataset by its id, or one by a name that was given to it.
+//!
+//! Where nobody but nodes is asked (Mesos' `volume/csi`, Marathon), people write volume ids themselves. There a name
+//! may stand for a dataset, and the volume's context may say what to make when no dataset has that name.
+
+use std::collections::{BTreeMap, HashMap};
+
+use uuid::Uuid;
+
+use super::id::dataset_of;
+use crate::config::parse_size;
+use crate::error::{Error, Result, Situation};
+use crate::suggest::did_you_mean;
+
+/// Whether a dataset is to be made when none has the name.
+const CREATE: &str = "flocker.create";
+/// How large it is to be.
+const SIZE: &str = "flocker.size";
+/// Which storage profile it is to have.
+const PROFILE: &str = "flocker.profile";
+const KEYS: [&str; 3] = [CREATE, SIZE, PROFILE];
+
+/// What a volume id refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VolumeReference {
+    /// The dataset of that id.
+    Dataset(Uuid),
+    /// The live dataset that carries the volume id as its name.
+    Name {
+        /// What is to be made when there is none; `None`: nothing.
+        first_use: Option<FirstUse>,
+    },
+}
+
+/// The dataset that is made when a name is used for the first time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FirstUse {
+    /// Its size in bytes; the default size unless given.
+    pub size: Option<u64>,
+    /// Its storage profile.
+    pub profile: Option<String>,
+}
+
+impl VolumeReference {
+    /// Understands a volume id together with the volume's context.
+    ///
+    /// # Errors
+    /// [`Situation::InvalidArgument`] naming the key of the context that has a bad value, or that resembles one of
+    /// ours and is none. Other keys are the orchestrator's own.
+    pub fn parse(volume_id: &str, volume_context: &HashMap<String, String>) -> Result<Self> {
+        let first_use = FirstUse::parse(volume_context)?;
+        Ok(dataset_of(volume_id).map_or(Self::Name { first_use }, Self::Dataset))
+    }
+}
+
+impl FirstUse {
+    /// Returns what the context says is to be made; nothing unless it says that anything is.
+    fn parse(volume_context: &HashMap<String, String>) -> Result<Option<Self>> {
+        let (mut create, mut first_use) = (false, Self::default());
+        let sorted: BTreeMap<_, _> = volume_context.iter().collect();
+        for (key, value) in sorted {
+            match key.as_str() {
+                CREATE => {
+                    create = value
+                        .parse()
+                        .map_err(|_| bad(key, value, "expected true or false"))?;
+                }
+                SIZE => first_use.size = Some(parse_size(value).map_err(|error| bad(key, value, error))?),
+                PROFILE if value.is_empty() => {
+                    return Err(bad(key, value, "expected the name of a profile"));
+                }
+                PROFILE => first_use.profile = Some(value.clone()),
+                _ if is_meant_for_us(key) => {
+                    let text = format!(
+                        "volume_context: unknown key {key:?}{}; supported are {}, and the name of the dataset is the \
+                         volume id",
+                        did_you_mean(key, KEYS),
+                        KEYS.map(|key| format!("{key:?}")).join(", ")
+                    );
+                    return Err(Error::new(Situation::InvalidArgument, text));
+                }
+                _ => {}
+            }
+        }
+        Ok(create.then_some(first_use))
+    }
+}
+
+/// Whether a key that is none of ours was probably meant to be. Keys with a prefix before a slash are others'.
+fn is_meant_for_us(key: &str) -> bool {
+    !key.contains('/') && (key.to_lowercase().starts_with("flocker") || !did_you_mean(key, KEYS).is_empty())
+}
+
+fn bad(key: &str, value: &str, problem: impl std::fmt::Display) -> Error {
+    let text = format!("volume_context: {key} is {value:?}: {problem}");
+    Error::new(Situation::InvalidArgument, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(volume_id: &str, pairs: &[(&str, &str)]) -> Result<VolumeReference> {
+        let pairs = pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        VolumeReference::parse(volume_id, &pairs.collect())
+    }
+
+    #[test]
+    fn a_dataset_id_is_one_and_everything_else_is_a_name() {
+        let id = "0fbbd6e1-f558-4ea3-b2fe-b0268d12322a";
+        let dataset = VolumeReference::Dataset(id.parse().unwrap());
+        assert_eq!(parse(id, &[("flocker.create", "true")]).unwrap(), dataset);
+        for name in ["web", "0FBBD6E1-F558-4EA3-B2FE-B0268D12322A", "a/b c"] {
+            assert_eq!(
+                parse(name, &[]).unwrap(),
+                VolumeReference::Name { first_use: None }
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_context_that_says_so_makes_anything() {
+        let first_use = |pairs: &[(&str, &str)]| match parse("web", pairs).unwrap() {
+            VolumeReference::Name { first_use } => first_use,
+            VolumeReference::Dataset(dataset) => panic!("{dataset}"),
+        };
+        let wish = [("flocker.size", "1GiB"), ("flocker.profile", "gold")];
+        assert_eq!(first_use(&wish), None);
+        assert_eq!(first_use(&[wish[0], ("flocker.create", "false")]), None);
+        let made = first_use(&[wish[0], wish[1], ("flocker.create", "true")]).unwrap();
+        assert_eq!(
+            (made.size, made.profile.as_deref()),
+            (Some(1 << 30), Some("gold"))
+        );
+        assert_eq!(
+            first_use(&[("flocker.create", "true")]),
+            Some(FirstUse::default())
+        );
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_with_its_key_also_where_nothing_is_made() {
+        for (key, value, part) in [
+            ("flocker.create", "yes", "expected true or false"),
+            ("flocker.size", "10GB", "expected a binary unit (GiB)"),
+            ("flocker.size", "", "expected a size"),
+            ("flocker.profile", "", "expected the name of a profile"),
+        ] {
+            let error = parse("web", &[(key, value)]).unwrap_err();
+            assert_eq!(error.situation(), Situation::InvalidArgument);
+            let text = error.chain();
+            assert!(
+                text.contains(&format!("{key} is {value:?}")) && text.contains(part),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_that_looks_like_ours_is_refused_and_those_of_others_are_not() {
+        for (key, suggested) in [
+            ("flocker.crate", "flocker.create"),
+            ("floker.create", "flocker.create"),
+            ("Flocker.Size", "flocker.size"),
+            ("flocker_size", "flocker.size"),
+            ("flocker.profil", "flocker.profile"),
+        ] {
+            let text = parse("web", &[(key, "x")]).unwrap_err().chain();
+            assert!(text.contains(&format!("did you mean \"{suggested}\"?")), "{text}");
+        }
+        let text = parse("web", &[("FLOCKER_ID", "web")]).unwrap_err().chain();
+        assert!(
+            text.contains("the name of the dataset is the volume id"),
+            "{text}"
+        );
+        for key in [
+            "storage.kubernetes.io/csiProvisionerIdentity",
+            "flocker.example.com/tier",
+            "team",
+        ] {
+            parse("web", &[(key, "x")]).unwrap();
+        }
+    }
+}
