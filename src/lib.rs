@@ -32,4 +32,5 @@ pub mod status;
 pub mod stdout;
 pub mod suggest;
 pub mod telemetry;
+pub mod v0;
 pub mod volume;

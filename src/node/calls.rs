@@ -37,12 +37,23 @@ pub(super) struct Unstage {
     pub(super) staging: TargetPath,
 }
 
+/// Whose the directory is at which a volume is published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TargetDirectory {
+    /// Ours: publishing makes it, and unpublishing removes it.
+    #[default]
+    Ours,
+    /// The orchestrator's, as in `csi.v0`: it is there before the volume is published, and stays.
+    Orchestrators,
+}
+
 /// A `NodePublishVolume` whose fields have been checked.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Publish {
     pub(super) volume_id: String,
     pub(super) staging: TargetPath,
     pub(super) target: TargetPath,
+    pub(super) directory: TargetDirectory,
     pub(super) flags: MountFlags,
     /// Whether the volume may have no second target.
     pub(super) single_target: bool,
@@ -53,6 +64,7 @@ pub(super) struct Publish {
 pub(super) struct Unpublish {
     pub(super) volume_id: String,
     pub(super) target: TargetPath,
+    pub(super) directory: TargetDirectory,
 }
 
 /// The path an operation works on.
@@ -108,7 +120,9 @@ impl fmt::Display for NodeCall {
                     target.as_path().display()
                 )
             }
-            Self::Unpublish(Unpublish { volume_id, target }) => {
+            Self::Unpublish(Unpublish {
+                volume_id, target, ..
+            }) => {
                 write!(
                     f,
                     "unpublishing volume {volume_id} from {}",

@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+pub use calls::TargetDirectory;
 #[cfg(any(test, fuzzing))]
 pub use records::fuzz::record;
 pub use service::NodeService;

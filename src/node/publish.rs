@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::Core;
-use super::calls::Publish;
+use super::calls::{Publish, TargetDirectory};
 use super::host::{Host, visible};
 use super::mount::{Mount, Origin, Target, alias_path, device_has_gone, file_system_ailment};
 use super::soundness::mount_table;
@@ -80,7 +80,17 @@ impl Publication<'_> {
             self.refuse_second_target(&origin)?;
         }
         self.host.vantage().check(self.target.path())?;
-        let made = self.target.make_directory()?;
+        let made = match self.publish.directory {
+            TargetDirectory::Ours => self.target.make_directory()?,
+            TargetDirectory::Orchestrators if self.target.exists() => false,
+            TargetDirectory::Orchestrators => {
+                let text = format!(
+                    "target_path {} does not exist: in csi.v0 the orchestrator makes that directory first",
+                    self.target.path().display()
+                );
+                return Err(Error::new(Situation::InvalidArgument, text));
+            }
+        };
         let bound = self
             .host
             .binder()

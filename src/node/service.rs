@@ -15,7 +15,7 @@ use csi_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::calls::{NodeCall, Publish, Stage, Unpublish, Unstage};
+use super::calls::{NodeCall, Publish, Stage, TargetDirectory, Unpublish, Unstage};
 use super::mount::TargetPath;
 use super::publish::publish;
 use super::stage::stage;
@@ -153,6 +153,7 @@ impl NodeService {
     async fn publish(
         &self,
         deadline: Deadline,
+        directory: TargetDirectory,
         request: NodePublishVolumeRequest,
     ) -> Result<NodePublishVolumeResponse> {
         let volume_id = required("volume_id", &request.volume_id)?.to_owned();
@@ -171,6 +172,7 @@ impl NodeService {
             volume_id,
             staging,
             target,
+            directory,
             flags: capability.mount_flags,
             single_target: capability.access_mode == AccessMode::SingleTarget,
         };
@@ -183,12 +185,17 @@ impl NodeService {
     async fn unpublish(
         &self,
         deadline: Deadline,
+        directory: TargetDirectory,
         request: NodeUnpublishVolumeRequest,
     ) -> Result<NodeUnpublishVolumeResponse> {
         let volume_id = required("volume_id", &request.volume_id)?.to_owned();
         let target = path("target_path", &request.target_path)?;
         let (core, host) = (Arc::clone(&self.core), self.core.host_by(deadline).await?);
-        let work = Unpublish { volume_id, target };
+        let work = Unpublish {
+            volume_id,
+            target,
+            directory,
+        };
         let call = NodeCall::Unpublish(work.clone());
         self.run(call, deadline, |context| unpublish(core, host, context, work))
             .await?;
@@ -253,7 +260,9 @@ impl Node for NodeService {
         request: Request<NodePublishVolumeRequest>,
     ) -> Result<Response<NodePublishVolumeResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
-        Ok(Response::new(self.publish(deadline, request.into_inner()).await?))
+        let directory = target_directory(&request);
+        let published = self.publish(deadline, directory, request.into_inner()).await?;
+        Ok(Response::new(published))
     }
 
     async fn node_unpublish_volume(
@@ -261,9 +270,9 @@ impl Node for NodeService {
         request: Request<NodeUnpublishVolumeRequest>,
     ) -> Result<Response<NodeUnpublishVolumeResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
-        Ok(Response::new(
-            self.unpublish(deadline, request.into_inner()).await?,
-        ))
+        let directory = target_directory(&request);
+        let unpublished = self.unpublish(deadline, directory, request.into_inner()).await?;
+        Ok(Response::new(unpublished))
     }
 
     async fn node_get_volume_stats(
@@ -303,6 +312,11 @@ impl Node for NodeService {
         let deadline = Deadline::from_metadata(request.metadata());
         Ok(Response::new(self.info(deadline).await?))
     }
+}
+
+/// Returns whose the target directory is, which the facade of `csi.v0` tells beside the message.
+fn target_directory<T>(request: &Request<T>) -> TargetDirectory {
+    request.extensions().get().copied().unwrap_or_default()
 }
 
 fn path(field: &str, value: &str) -> Result<TargetPath> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::Core;
-use super::calls::Unpublish;
+use super::calls::{TargetDirectory, Unpublish};
 use super::host::{Host, visible};
 use super::mount::{Mount, Patience, Target, TargetError, unmount_owned};
 use super::soundness::mount_table;
@@ -21,7 +21,11 @@ pub(super) async fn unpublish(
     context: Context,
     unpublish: Unpublish,
 ) -> Result<()> {
-    let Unpublish { volume_id, target } = unpublish;
+    let Unpublish {
+        volume_id,
+        target,
+        directory,
+    } = unpublish;
     let spelled = target.as_path().to_owned();
     let target = core.resolve_existing("target_path", target).await?;
     let dataset = host
@@ -35,34 +39,45 @@ pub(super) async fn unpublish(
         None => None,
     };
     host.blocking(move |host| match target {
-        Some(target) if target.exists() => clear_target(host, &target, &volume_id, dataset),
+        Some(target) if target.exists() => {
+            let unmounted = unmount(host, &target, &volume_id, dataset)?;
+            match directory {
+                TargetDirectory::Ours => remove(&target, &volume_id, unmounted),
+                TargetDirectory::Orchestrators => Ok(()),
+            }
+        }
         Some(_) | None => refuse_hidden(host, &spelled, dataset),
     })
     .await
 }
 
-fn clear_target(host: &Host, target: &Target, volume_id: &str, dataset: Option<Uuid>) -> Result<()> {
+/// Takes our mount away; answers whether there was one.
+fn unmount(host: &Host, target: &Target, volume_id: &str, dataset: Option<Uuid>) -> Result<bool> {
     let path = target.path();
-    let top = visible(path)?;
-    if let Some(top) = &top {
-        let origins = dataset
-            .map(|dataset| host.origins_of(dataset))
-            .unwrap_or_default();
-        let Some(origin) = origins.iter().find(|origin| origin.owns(top)) else {
-            return Err(foreign(target, volume_id, top));
-        };
-        unmount_owned(path, origin, Patience::default())
-            .map_err(|error| Error::from(error).while_doing(format!("volume {volume_id}")))?;
-    } else {
+    let Some(top) = visible(path)? else {
         refuse_hidden(host, path, dataset)?;
-    }
+        return Ok(false);
+    };
+    let origins = dataset
+        .map(|dataset| host.origins_of(dataset))
+        .unwrap_or_default();
+    let Some(origin) = origins.iter().find(|origin| origin.owns(&top)) else {
+        return Err(foreign(target, volume_id, &top));
+    };
+    unmount_owned(path, origin, Patience::default())
+        .map_err(|error| Error::from(error).while_doing(format!("volume {volume_id}")))?;
+    Ok(true)
+}
+
+/// Removes the empty directory; `unmounted` tells whether a mount of ours was there.
+fn remove(target: &Target, volume_id: &str, unmounted: bool) -> Result<()> {
     match target.remove_directory() {
         // Without a mount of ours there, what is in the directory was never in the volume.
-        Err(TargetError::NotEmpty(_)) if top.is_none() => {
+        Err(TargetError::NotEmpty(_)) if !unmounted => {
             let text = format!(
                 "volume {volume_id} is not mounted at {}, and the directory there is not empty, so it is left alone; \
                  look at what is in it",
-                path.display()
+                target.path().display()
             );
             Err(Error::new(Situation::ForeignMount, text))
         }

@@ -187,9 +187,11 @@ fn level(method: &str, code: Code) -> Level {
 /// Returns whether a method is called again and again without anything being wanted.
 fn is_routine(method: &str) -> bool {
     method.starts_with("/csi.v1.Identity/")
+        || method.starts_with("/csi.v0.Identity/")
         || method.starts_with("/grpc.")
         || method.ends_with("GetCapabilities")
         || method.ends_with("GetInfo")
+        || method.ends_with("GetId")
 }
 
 #[cfg(test)]
@@ -205,7 +207,10 @@ mod tests {
             (create, Code::Unavailable, Level::WARN),
             (create, Code::Internal, Level::ERROR),
             (create, Code::Cancelled, Level::DEBUG),
-            ("/csi.v0.Identity/Probe", Code::Unimplemented, Level::DEBUG),
+            ("/csi.v2.Identity/Probe", Code::Unimplemented, Level::DEBUG),
+            ("/csi.v0.Identity/Probe", Code::Ok, Level::DEBUG),
+            ("/csi.v0.Node/NodeGetId", Code::Ok, Level::DEBUG),
+            ("/csi.v0.Node/NodePublishVolume", Code::Ok, Level::INFO),
             ("/csi.v1.Identity/Probe", Code::Ok, Level::DEBUG),
             ("/csi.v1.Identity/Probe", Code::FailedPrecondition, Level::WARN),
             ("/csi.v1.Node/NodeGetCapabilities", Code::Ok, Level::DEBUG),

@@ -9,24 +9,24 @@ use tonic_health::server::{HealthReporter, HealthService};
 pub enum Part {
     /// The plugin as a whole, which the health protocol calls by the empty name.
     Plugin,
-    /// `csi.v1.Identity`.
+    /// Identity, in both versions of CSI.
     Identity,
-    /// `csi.v1.Controller`.
+    /// Controller, in both versions.
     Controller,
-    /// `csi.v1.Node`.
+    /// Node, in both versions.
     Node,
 }
 
 impl Part {
     const ALL: [Self; 4] = [Self::Plugin, Self::Identity, Self::Controller, Self::Node];
 
-    /// Returns the name by which clients ask for it.
-    pub fn name(self) -> &'static str {
+    /// Returns the names by which clients ask for it, those of newer services first.
+    pub fn names(self) -> &'static [&'static str] {
         match self {
-            Self::Plugin => "",
-            Self::Identity => "csi.v1.Identity",
-            Self::Controller => "csi.v1.Controller",
-            Self::Node => "csi.v1.Node",
+            Self::Plugin => &[""],
+            Self::Identity => &["csi.v1.Identity", "csi.v0.Identity"],
+            Self::Controller => &["csi.v1.Controller", "csi.v0.Controller"],
+            Self::Node => &["csi.v1.Node", "csi.v0.Node"],
         }
     }
 }
@@ -65,17 +65,19 @@ impl Health {
             } else {
                 ServingStatus::NotServing
             };
-            self.reporter.set_service_status(part.name(), status).await;
+            for name in part.names() {
+                self.reporter.set_service_status(*name, status).await;
+            }
         }
     }
 
     /// Tells those who watch that nothing serves any more, and ends their calls.
     pub(super) async fn close(mut self) {
-        for part in self.services {
+        for name in self.services.into_iter().flat_map(Part::names) {
             self.reporter
-                .set_service_status(part.name(), ServingStatus::NotServing)
+                .set_service_status(*name, ServingStatus::NotServing)
                 .await;
-            self.reporter.clear_service_status(part.name()).await;
+            self.reporter.clear_service_status(name).await;
         }
     }
 

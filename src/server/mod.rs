@@ -1,4 +1,4 @@
-//! The gRPC server: one endpoint, the services of CSI on it, health and reflection.
+//! The gRPC server: one endpoint, the services of CSI on it in both versions, health and reflection.
 
 pub mod authority;
 mod calls;
@@ -10,6 +10,7 @@ mod reflection;
 mod socket;
 
 use std::future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use csi_proto::v1::controller_server::{Controller, ControllerServer};
@@ -25,8 +26,16 @@ pub use health::{Health, Part};
 pub use listener::{BindError, Listener};
 pub use socket::SocketError;
 
+use crate::v0::Facade;
 use calls::CallLayer;
 use connection::Signals;
+
+/// The servers of the older version.
+mod v0 {
+    pub(super) use csi_proto::v0::controller_server::ControllerServer;
+    pub(super) use csi_proto::v0::identity_server::IdentityServer;
+    pub(super) use csi_proto::v0::node_server::NodeServer;
+}
 
 /// How long a call that was aborted may take to notice.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
@@ -77,11 +86,17 @@ pub async fn run<I: Identity, C: Controller, N: Node>(
     // However this ends, also by being dropped, no connection outlives it.
     let abort = signals.abort.clone().drop_guard();
     tracing::info!(endpoint = %listener.endpoint(), "Serving on {}", listener.endpoint());
+    let identity = Arc::new(services.identity);
+    let controller = services.controller.map(Arc::new);
+    let node = services.node.map(Arc::new);
     let serving = Server::builder()
         .layer(CallLayer)
-        .add_service(IdentityServer::new(services.identity))
-        .add_optional_service(services.controller.map(ControllerServer::new))
-        .add_optional_service(services.node.map(NodeServer::new))
+        .add_service(v0::IdentityServer::new(Facade::new(Arc::clone(&identity))))
+        .add_optional_service(controller.clone().map(Facade::new).map(v0::ControllerServer::new))
+        .add_optional_service(node.clone().map(Facade::new).map(v0::NodeServer::new))
+        .add_service(IdentityServer::from_arc(identity))
+        .add_optional_service(controller.map(ControllerServer::from_arc))
+        .add_optional_service(node.map(NodeServer::from_arc))
         .add_service(health.server())
         .add_service(reflection.v1)
         .add_service(reflection.v1alpha)
@@ -105,8 +120,13 @@ pub async fn run<I: Identity, C: Controller, N: Node>(
 
 /// Returns the names of the services that are offered.
 fn names<I, C, N>(services: &Services<I, C, N>) -> Vec<&'static str> {
-    let mut names = vec![Part::Identity.name()];
-    names.extend(services.controller.is_some().then_some(Part::Controller.name()));
-    names.extend(services.node.is_some().then_some(Part::Node.name()));
-    names
+    let controller = services.controller.is_some().then_some(Part::Controller);
+    let node = services.node.is_some().then_some(Part::Node);
+    let parts = [Some(Part::Identity), controller, node];
+    parts
+        .into_iter()
+        .flatten()
+        .flat_map(Part::names)
+        .copied()
+        .collect()
 }

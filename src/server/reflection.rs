@@ -1,13 +1,6 @@
 //! The reflection services, by which `grpcurl` and its like learn what is served.
 
-use std::sync::LazyLock;
-
-use prost::{DecodeError, Message};
-use prost_types::FileDescriptorProto;
 use tonic_reflection::server::{Builder, Error, v1, v1alpha};
-
-/// The package of CSI that is served.
-const SERVED: &str = "csi.v1";
 
 /// The services that are there whatever the plugin's mode.
 const ALWAYS_SERVED: [&str; 3] = [
@@ -16,31 +9,20 @@ const ALWAYS_SERVED: [&str; 3] = [
     "grpc.reflection.v1alpha.ServerReflection",
 ];
 
-/// A `FileDescriptorSet` whose files stay encoded, so that they keep their custom options.
-#[derive(Clone, PartialEq, Message)]
-struct EncodedFiles {
-    #[prost(bytes = "vec", repeated, tag = "1")]
-    files: Vec<Vec<u8>>,
-}
-
 /// Both versions of the reflection service, as old clients know only the older.
 pub(super) struct Reflection<V1: v1::ServerReflection, V1Alpha: v1alpha::ServerReflection> {
     pub(super) v1: v1::ServerReflectionServer<V1>,
     pub(super) v1alpha: v1alpha::ServerReflectionServer<V1Alpha>,
 }
 
-/// The descriptors of CSI without those of its versions that are not served.
-static CSI_FILES: LazyLock<Result<Vec<u8>, DecodeError>> = LazyLock::new(csi_files);
-
 /// Describes the named services of CSI, and health and reflection themselves.
 pub(super) fn describe(
     services: &[&str],
 ) -> Result<Reflection<impl v1::ServerReflection, impl v1alpha::ServerReflection>, Error> {
-    let csi = CSI_FILES.as_ref().map_err(Clone::clone)?;
     let builder = || {
         let builder = Builder::configure()
             .include_reflection_service(false)
-            .register_encoded_file_descriptor_set(csi)
+            .register_encoded_file_descriptor_set(csi_proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET);
@@ -53,15 +35,4 @@ pub(super) fn describe(
         v1: builder().build_v1()?,
         v1alpha: builder().build_v1alpha()?,
     })
-}
-
-fn csi_files() -> Result<Vec<u8>, DecodeError> {
-    let mut served = EncodedFiles::default();
-    for file in EncodedFiles::decode(csi_proto::FILE_DESCRIPTOR_SET)?.files {
-        let descriptor = FileDescriptorProto::decode(file.as_slice())?;
-        if descriptor.package() == SERVED || !descriptor.package().starts_with("csi.") {
-            served.files.push(file);
-        }
-    }
-    Ok(served.encode_to_vec())
 }

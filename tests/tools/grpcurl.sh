@@ -5,7 +5,7 @@
 # usage: grpcurl.sh
 . "$(dirname -- "$0")/lib.sh"
 
-readonly SERVICES=(csi.v1.Identity csi.v1.Controller csi.v1.Node grpc.health.v1.Health)
+readonly SERVICES=(csi.v1.Identity csi.v1.Controller csi.v1.Node csi.v0.Identity csi.v0.Controller csi.v0.Node grpc.health.v1.Health)
 
 passed=0
 grpcurl() { "$TOOLS/bin/grpcurl" -plaintext -max-time 10 -unix "$@"; }
