@@ -10,6 +10,7 @@ mod controller;
 mod crash;
 mod crash_points;
 mod deadlines;
+mod deploy;
 mod devices;
 mod flocker_link;
 mod inputs;

@@ -1,0 +1,183 @@
+//! Files that break a rule, and what is said of them.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::systemd::HIDING;
+use super::tree::{Tree, repository};
+
+/// The table of changes that break a rule each.
+const TABLE: &str = "tests/data/broken-deployments.jsonl";
+
+const PROVIDER: &str = "deploy/mesos/resource-providers/flocker.json";
+const MANAGED: &str = "deploy/mesos/csi-plugins-managed/flocker.json";
+const UNMANAGED: &str = "deploy/mesos/csi-plugins-unmanaged/flocker.json";
+const ISOLATOR: &str = "deploy/mesos/plugin/mesos-isolator.toml";
+const UNIT: &str = "deploy/mesos/systemd/flocker-csi-mesos.service";
+
+/// One change of a file, and what is said of it.
+#[derive(Deserialize)]
+struct Row {
+    file: String,
+    /// The file that is told of, if that is another.
+    told_of: Option<String>,
+    #[serde(flatten)]
+    change: Change,
+    /// The field that is named.
+    field: String,
+    /// Part of the reason.
+    says: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Change {
+    /// A value in JSON; null takes it away.
+    Json { at: String, value: Value },
+    /// A piece of text, once.
+    Text { replace: String, by: String },
+}
+
+impl Change {
+    fn make(&self, text: &str) -> String {
+        match self {
+            Self::Json { at, value } => {
+                let mut json: Value = serde_json::from_str(text).unwrap();
+                set(&mut json, at, value.clone());
+                json.to_string()
+            }
+            Self::Text { replace, by } => {
+                assert!(text.contains(replace), "{replace:?} is there to be replaced");
+                text.replacen(replace, by, 1)
+            }
+        }
+    }
+}
+
+fn set(json: &mut Value, pointer: &str, value: Value) {
+    let Some((parent, key)) = pointer.rsplit_once('/') else {
+        *json = value;
+        return;
+    };
+    let parent = json.pointer_mut(parent);
+    match (parent.unwrap_or_else(|| panic!("{pointer} has a parent")), value) {
+        (Value::Object(object), Value::Null) => {
+            object.remove(key).unwrap_or_else(|| panic!("{pointer} is there"));
+        }
+        (Value::Object(object), value) => {
+            object.insert(key.to_owned(), value);
+        }
+        (Value::Array(array), value) => match array.get_mut(key.parse::<usize>().unwrap()) {
+            Some(element) => *element = value,
+            None => array.push(value),
+        },
+        (other, _) => panic!("{other} has no members"),
+    }
+}
+
+/// Returns what is wrong when files are changed, added, or, without a text, taken away.
+fn problems(changes: &[(&str, Option<String>)]) -> Vec<String> {
+    let mut tree = Tree::shipped();
+    for (file, text) in changes {
+        match text {
+            Some(text) => tree.0.insert((*file).to_owned(), text.clone()),
+            None => tree.0.remove(*file),
+        };
+    }
+    tree.parse().1
+}
+
+/// Checks that a problem is told with its file, its field and the reason.
+fn assert_told(problems: &[String], file: &str, field: &str, says: &str) {
+    let told = |problem: &String| {
+        let rest = problem
+            .strip_prefix(file)
+            .and_then(|rest| rest.strip_prefix(": "));
+        rest.is_some_and(|rest| rest.contains(field) && rest.contains(says))
+    };
+    assert!(
+        problems.iter().any(told),
+        "expected {file}: {field}: …{says}…, found\n{}",
+        problems.join("\n")
+    );
+}
+
+fn shipped(file: &str) -> String {
+    Tree::shipped().0[file].clone()
+}
+
+#[test]
+fn a_file_that_breaks_any_rule_is_refused_with_the_field_and_the_reason() {
+    let table = std::fs::read_to_string(repository().join(TABLE)).unwrap();
+    let mut changed = std::collections::BTreeSet::new();
+    for (number, line) in table.lines().enumerate() {
+        let row: Row = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert!(!row.field.is_empty() && !row.says.is_empty(), "{line}");
+        let text = row.change.make(&shipped(&row.file));
+        let problems = problems(&[(&row.file, Some(text))]);
+        let told_of = row.told_of.as_deref().unwrap_or(&row.file);
+        println!("{TABLE}, line {}: {line}", number + 1);
+        assert_told(&problems, told_of, &row.field, &row.says);
+        changed.insert(row.file);
+    }
+    let untouched: Vec<_> = Tree::shipped()
+        .0
+        .into_keys()
+        .filter(|file| !changed.contains(file))
+        .collect();
+    assert_eq!(untouched, ["deploy/marathon/README.md"]);
+}
+
+#[test]
+fn a_unit_that_hides_its_mounts_is_refused_whatever_directive_does_it() {
+    for directive in HIDING {
+        let added = format!("[Service]\n{directive}=yes\n");
+        let unit = shipped(UNIT).replace("[Service]\n", &added);
+        assert_told(
+            &problems(&[(UNIT, Some(unit))]),
+            UNIT,
+            directive,
+            "lose what they write",
+        );
+    }
+}
+
+#[test]
+fn directories_that_agents_read_whole_hold_plugins_of_different_types_and_nothing_else() {
+    let directory = "deploy/mesos/csi-plugins-managed";
+    let second = "deploy/mesos/csi-plugins-managed/second.json";
+    let found = problems(&[(second, Some(shipped(MANAGED)))]);
+    assert_told(&found, directory, "type", "one of each");
+    let found = problems(&[(second, Some(shipped(UNMANAGED)))]);
+    assert_told(&found, second, "containers", "nothing in the other");
+    assert_told(&problems(&[(MANAGED, None)]), directory, "files", "exits");
+    for (file, text) in [
+        ("deploy/mesos/csi-plugins-managed/README", "A plugin."),
+        ("deploy/mesos/csi-plugins-unmanaged/flocker.json.bak", ""),
+        ("deploy/mesos/resource-providers/.flocker.json.swp", ""),
+    ] {
+        assert_told(
+            &problems(&[(file, Some(text.to_owned()))]),
+            file,
+            "line 1",
+            "value",
+        );
+    }
+    let second = "deploy/mesos/resource-providers/second.json";
+    let found = problems(&[(second, Some(shipped(PROVIDER)))]);
+    assert_told(
+        &found,
+        "deploy/mesos/resource-providers",
+        "name",
+        "another provider",
+    );
+}
+
+#[test]
+fn a_file_that_nobody_reads_is_refused() {
+    let file = "deploy/mesos/notes.txt";
+    assert_told(&problems(&[(file, Some(String::new()))]), file, "name", "no rule");
+    let file = "deploy/mesos/plugin/other.toml";
+    let found = problems(&[(file, Some(shipped(ISOLATOR)))]);
+    assert_told(&found, file, "settings", "exactly one");
+}
