@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Reads every file of the repository for what no compiler looks at: files that have grown past one idea, what was left
-# over from work in progress, keys, things that are true on one machine only, and failure modes that no test proves; and
+# over from work in progress, keys, things that are true on one machine only, and promises of the pages that no test proves; and
 # lints the scripts and the Go code.
 #
 # usage: check-tree.sh
@@ -60,12 +60,13 @@ tests() {
         test && match($0, /fn [a-z0-9_]+/) { print substr($0, RSTART + 3, RLENGTH - 3); test = 0 }' | sort -u
 }
 
-# Rows of docs/failure-modes.md whose last cell does not name tests that exist. Its first table explains codes.
+# unproved PAGE: rows of a page of docs/ whose last cell does not name tests that exist. What comes before its first
+# section explains.
 unproved() {
     awk -F '|' '
         FILENAME == "-" { known[$0] = 1; next }
         /^## / { section = $0 }
-        section == "" || !/^\|/ || /^\|(---| situation )/ { next }
+        section == "" || !/^\|/ || /^\|---/ || / test \|$/ { next }
         {
             rows += 1
             proved = 0
@@ -78,7 +79,7 @@ unproved() {
             }
             if (!proved) print "line " FNR ": no test is named"
         }
-        END { if (!rows) print "there is no row" }' - docs/failure-modes.md < <(tests)
+        END { if (!rows) print "there is no row" }' - "$1" < <(tests)
 }
 
 go_code() {
@@ -97,7 +98,9 @@ verdict "nothing is left over" "$(found '\b(todo|unimplemented|dbg)!|\b(FIX[M]E|
     '*.rs' '*.sh' '*.py' '*.go' '*.proto' '*.toml' Makefile)"
 verdict "no private key" "$(found 'BEGIN ([A-Z]+ )?PRIVATE KE[Y]-----$')"
 verdict "nothing is true on one machine only" "$(found '/wor[k]/|/roo[t]/|\.\./share[d]|GOPROX[Y]=|--index-ur[l]')"
-verdict "every row of docs/failure-modes.md names a test that exists" "$(unproved)"
+for page in docs/failure-modes.md docs/from-mesos-module-flocker.md; do
+    verdict "every row of $page names a test that exists" "$(unproved "$page")"
+done
 verdict "scripts can be executed" "$(not_executable)"
 verdict "shellcheck" "$(xargs -d '\n' shellcheck --format gcc <<<"$scripts" || true)"
 verdict "gofmt and go vet" "$(go_code)"
