@@ -6,10 +6,10 @@ use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 
 use crate::deadline::Deadline;
 use crate::node::mount::{MountFlags, TargetPath};
-use crate::volume::{Namespace, Parameters, VolumeName, dataset_of, metadata};
+use crate::volume::{Namespace, Parameters, VolumeName, VolumeReference, dataset_of, metadata};
 
 /// Reads any text as every field of a request that has a form: the whole as a path, an id, a name and a deadline, its
-/// lines as mount flags and as parameters.
+/// lines as mount flags, as parameters and as a volume's context.
 ///
 /// # Panics
 /// If what is accepted is not the same when it is shown and read again, or lies outside of what the field promises.
@@ -44,6 +44,15 @@ pub fn request(bytes: &[u8]) {
         .filter_map(|line| line.split_once('='))
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect();
+    match VolumeReference::parse(text, &pairs) {
+        Ok(VolumeReference::Dataset(dataset)) => assert_eq!(Some(dataset), dataset_of(text)),
+        Ok(VolumeReference::Name { first_use }) => {
+            assert_eq!(dataset_of(text), None);
+            let asked = pairs.get("flocker.create").is_some_and(|create| create == "true");
+            assert_eq!(first_use.is_some(), asked);
+        }
+        Err(refused) => assert!(refused.chain().contains("volume_context")),
+    }
     let name = VolumeName::parse(text);
     if let Ok(name) = &name {
         assert_eq!(name.as_str(), text);

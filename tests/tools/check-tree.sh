@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Reads every file of the repository for what no compiler looks at: files that have grown past one idea, what was left
-# over from work in progress, keys, things that are true on one machine only, and promises of the pages that no test proves; and
-# lints the scripts and the Go code.
+# over from work in progress, keys, things that are true on one machine only, and promises of pages that no test
+# proves; and lints the scripts and the Go code.
 #
 # usage: check-tree.sh
 . "$(dirname -- "$0")/lib.sh"
