@@ -22,3 +22,4 @@ mod recorder;
 mod serving;
 mod streams;
 mod support;
+mod v0;

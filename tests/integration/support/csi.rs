@@ -30,6 +30,11 @@ impl Csi {
         Self(endpoint.connect().await.unwrap())
     }
 
+    /// Returns the connection itself, for clients of another version.
+    pub(crate) fn channel(&self) -> Channel {
+        self.0.clone()
+    }
+
     pub(crate) fn identity(&self) -> IdentityClient<Channel> {
         IdentityClient::new(self.0.clone())
     }

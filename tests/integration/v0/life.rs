@@ -1,0 +1,225 @@
+//! The life of a volume, and the directory of its target, which is the orchestrator's.
+
+use std::fs;
+use std::io::ErrorKind;
+
+use csi_proto::v0::volume_capability::access_mode::Mode;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use tonic::Code;
+
+use super::{Old, SMALLEST, assert_empty, capability, to_create, to_publish};
+use crate::node::{Stand, assert_refused};
+use crate::support::csi::Usage;
+use crate::support::mounts::{Mounts, only_mount_at};
+use crate::support::namespace::in_own_namespace;
+use crate::support::{eventually, flocker::Flocker, machine::Machine};
+
+/// A stand with a volume that is staged, and a target that the orchestrator has made.
+async fn staged() -> (Stand, Old, Usage) {
+    let stand = Stand::start(1).await;
+    let old = Old::beside(stand.csi());
+    let usage = stand.attached("data").await;
+    old.stage(&usage).await.unwrap();
+    fs::create_dir(&usage.target).unwrap();
+    (stand, old, usage)
+}
+
+#[test]
+fn a_volume_lives_its_life_over_v0_and_the_directories_stay_the_orchestrators() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (old, node) = (Old::beside(stand.csi()), stand.machine.node());
+        let volume = old.create(to_create("data")).await.unwrap();
+        assert_eq!(volume.capacity_bytes, SMALLEST);
+        assert!(volume.attributes.is_empty() && volume.accessible_topology.is_empty());
+        assert_eq!(old.create(to_create("data")).await.unwrap(), volume);
+        let info = old.attach(&volume.id, node).await.unwrap();
+        assert!(!info.is_empty());
+        let usage = stand.machine.usage("data", volume.id.parse().unwrap(), &info);
+        old.stage(&usage).await.unwrap();
+
+        fs::create_dir(&usage.target).unwrap();
+        for _ in 0..2 {
+            old.publish(&usage).await.unwrap();
+            only_mount_at(&usage.target);
+        }
+        fs::write(usage.target.join("file"), "precious").unwrap();
+        for _ in 0..2 {
+            old.unpublish(&usage).await.unwrap();
+            assert_empty(&usage.target);
+            assert_eq!(Mounts::read().at(&usage.target), []);
+        }
+
+        // Read-only in the same directory: the data is there, and nothing can be added.
+        let reader = usage.read_only();
+        old.publish(&reader).await.unwrap();
+        assert_eq!(fs::read_to_string(usage.target.join("file")).unwrap(), "precious");
+        let refused = fs::write(usage.target.join("more"), "").unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ReadOnlyFilesystem);
+        old.unpublish(&reader).await.unwrap();
+
+        for _ in 0..2 {
+            old.unstage(&usage).await.unwrap();
+            assert_empty(&usage.staging);
+        }
+        assert_empty(&usage.target);
+        for _ in 0..2 {
+            old.detach(&volume.id, node).await.unwrap();
+        }
+        assert_eq!(stand.flocker.leaseholder(usage.dataset()).await, None);
+        for _ in 0..2 {
+            old.delete(&volume.id).await.unwrap();
+        }
+        eventually("the volume is destroyed", async || {
+            stand.flocker.backing_files().is_empty().then_some(())
+        })
+        .await;
+        assert!(stand.machine.records().is_empty() && stand.machine.devices().is_empty());
+    });
+}
+
+#[test]
+fn a_target_that_a_v0_orchestrator_has_not_made_is_refused_and_not_made_for_it() {
+    in_own_namespace(|| async {
+        let (_stand, old, usage) = staged().await;
+        fs::remove_dir(&usage.target).unwrap();
+        assert_refused(
+            old.publish(&usage).await,
+            Code::InvalidArgument,
+            &[
+                &usage.volume_id,
+                "target_path",
+                usage.target.to_str().unwrap(),
+                "does not exist; the orchestrator must make it",
+            ],
+        );
+        assert!(!usage.target.exists());
+        // What is not there is not published.
+        old.unpublish(&usage).await.unwrap();
+        assert!(!usage.target.exists());
+        fs::create_dir(&usage.target).unwrap();
+        old.publish(&usage).await.unwrap();
+        only_mount_at(&usage.target);
+    });
+}
+
+#[test]
+fn a_v0_publish_that_fails_leaves_the_orchestrators_directory() {
+    in_own_namespace(|| async {
+        let (stand, old, usage) = staged().await;
+        let mut with_flags = to_publish(&usage);
+        with_flags.volume_capability = Some(capability(Mode::SingleNodeWriter, &["discard"]));
+        assert_refused(
+            old.node().node_publish_volume(with_flags).await,
+            Code::FailedPrecondition,
+            &["discard"],
+        );
+        assert_empty(&usage.target);
+
+        mount("foreign", &usage.target, "tmpfs", MountFlags::empty(), None).unwrap();
+        for answer in [old.publish(&usage).await, old.unpublish(&usage).await] {
+            assert_refused(answer, Code::FailedPrecondition, &["foreign"]);
+        }
+        unmount(&usage.target, UnmountFlags::empty()).unwrap();
+        assert_empty(&usage.target);
+
+        old.unstage(&usage).await.unwrap();
+        assert_refused(
+            old.publish(&usage).await,
+            Code::FailedPrecondition,
+            &["NodeStageVolume"],
+        );
+        assert_empty(&usage.target);
+        assert_eq!(Mounts::read().below(&stand.machine.path("")), []);
+    });
+}
+
+#[test]
+fn data_that_a_v0_orchestrator_would_remove_with_the_target_is_reported_before() {
+    in_own_namespace(|| async {
+        let (_stand, old, usage) = staged().await;
+        let file = usage.target.join("file");
+        fs::write(&file, "precious").unwrap();
+        assert_refused(
+            old.unpublish(&usage).await,
+            Code::FailedPrecondition,
+            &[&usage.volume_id, usage.target.to_str().unwrap(), "not empty"],
+        );
+        // What lies below the volume comes to light when that has gone.
+        old.publish(&usage).await.unwrap();
+        assert!(!file.exists());
+        assert_refused(
+            old.unpublish(&usage).await,
+            Code::FailedPrecondition,
+            &[usage.target.to_str().unwrap(), "not empty"],
+        );
+        assert_eq!(Mounts::read().at(&usage.target), []);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+        fs::remove_file(&file).unwrap();
+        old.unpublish(&usage).await.unwrap();
+        assert_empty(&usage.target);
+    });
+}
+
+#[test]
+fn no_secret_of_a_v0_life_is_in_the_most_talkative_log() {
+    const CANARY: &str = "canary-in-a-coal-mine";
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let machine = Machine::new(&flocker, 1);
+        let plugin = machine.process(&["--log=trace"]).await;
+        let old = Old::beside(&plugin.csi);
+        let secrets = || [("password".to_owned(), CANARY.to_owned())].into();
+
+        let mut create = to_create("data");
+        create.controller_create_secrets = secrets();
+        let volume = old.create(create).await.unwrap().id;
+        let mut attach = super::to_attach(&volume, machine.node());
+        attach.controller_publish_secrets = secrets();
+        let attached = old.controller().controller_publish_volume(attach).await.unwrap();
+        let info = attached.into_inner().publish_info;
+        let usage = machine.usage("data", volume.parse().unwrap(), &info);
+        let mut stage = super::to_stage(&usage);
+        stage.node_stage_secrets = secrets();
+        old.node().node_stage_volume(stage).await.unwrap();
+        fs::create_dir(&usage.target).unwrap();
+        let mut publish = to_publish(&usage);
+        publish.node_publish_secrets = secrets();
+        old.node().node_publish_volume(publish.clone()).await.unwrap();
+        let flag = format!("password={CANARY}");
+        publish.volume_capability = Some(capability(Mode::SingleNodeWriter, &[&flag]));
+        assert_refused(
+            old.node().node_publish_volume(publish).await,
+            Code::FailedPrecondition,
+            &["mount_flags", "password"],
+        );
+        old.unpublish(&usage).await.unwrap();
+        old.unstage(&usage).await.unwrap();
+        let detach = csi_proto::v0::ControllerUnpublishVolumeRequest {
+            volume_id: volume.clone(),
+            node_id: machine.node().to_string(),
+            controller_unpublish_secrets: secrets(),
+        };
+        old.controller()
+            .controller_unpublish_volume(detach)
+            .await
+            .unwrap();
+        let delete = csi_proto::v0::DeleteVolumeRequest {
+            volume_id: volume,
+            controller_delete_secrets: secrets(),
+        };
+        old.controller().delete_volume(delete).await.unwrap();
+
+        let log = plugin.log();
+        for method in [
+            "/csi.v0.Controller/CreateVolume",
+            "/csi.v0.Node/NodePublishVolume",
+        ] {
+            assert!(log.contains(method), "{method} is logged");
+        }
+        assert!(log.contains("TRACE"), "everything is logged");
+        let telling: Vec<_> = log.lines().filter(|line| line.contains(CANARY)).collect();
+        assert_eq!(telling, [""; 0]);
+        plugin.kill().await;
+    });
+}
