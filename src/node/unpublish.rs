@@ -1,4 +1,4 @@
-//! `NodeUnpublishVolume`: our mount at a target goes, and the empty directory with it.
+//! `NodeUnpublishVolume`: our mount at a target goes, and the empty directory with it where that is ours.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -41,10 +41,7 @@ pub(super) async fn unpublish(
     host.blocking(move |host| match target {
         Some(target) if target.exists() => {
             let unmounted = unmount(host, &target, &volume_id, dataset)?;
-            match directory {
-                TargetDirectory::Ours => remove(&target, &volume_id, unmounted),
-                TargetDirectory::Orchestrators => Ok(()),
-            }
+            leave(&target, directory, &volume_id, unmounted)
         }
         Some(_) | None => refuse_hidden(host, &spelled, dataset),
     })
@@ -69,9 +66,14 @@ fn unmount(host: &Host, target: &Target, volume_id: &str, dataset: Option<Uuid>)
     Ok(true)
 }
 
-/// Removes the empty directory; `unmounted` tells whether a mount of ours was there.
-fn remove(target: &Target, volume_id: &str, unmounted: bool) -> Result<()> {
-    match target.remove_directory() {
+/// Leaves nothing of ours, and nothing for the orchestrator to lose; `unmounted` tells whether a mount of ours was there.
+fn leave(target: &Target, directory: TargetDirectory, volume_id: &str, unmounted: bool) -> Result<()> {
+    let left = match directory {
+        TargetDirectory::Ours => target.remove_directory(),
+        // Mesos removes its directory afterwards with all that is in it.
+        TargetDirectory::Orchestrators => target.check_empty(),
+    };
+    match left {
         // Without a mount of ours there, what is in the directory was never in the volume.
         Err(TargetError::NotEmpty(_)) if !unmounted => {
             let text = format!(
@@ -81,7 +83,7 @@ fn remove(target: &Target, volume_id: &str, unmounted: bool) -> Result<()> {
             );
             Err(Error::new(Situation::ForeignMount, text))
         }
-        removed => Ok(removed?),
+        left => Ok(left?),
     }
 }
 

@@ -184,6 +184,16 @@ impl Target {
         }
     }
 
+    /// Checks that there is nothing in the directory, where it is not ours to remove; it may have gone.
+    pub fn check_empty(&self) -> Result<(), TargetError> {
+        match std::fs::read_dir(&self.path).map(|mut entries| entries.next().transpose()) {
+            Ok(Ok(None)) => Ok(()),
+            Ok(Ok(Some(_))) => Err(TargetError::NotEmpty(self.path.clone())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Ok(Err(source)) | Err(source) => Err(self.failed("look into", source)),
+        }
+    }
+
     /// Removes the directory if it is there, never anything in it.
     pub fn remove_directory(&self) -> Result<(), TargetError> {
         match std::fs::remove_dir(&self.path) {
@@ -293,6 +303,18 @@ mod tests {
         target.remove_directory().unwrap();
         target.remove_directory().unwrap();
         assert!(!target.path().exists());
+    }
+
+    #[test]
+    fn a_directory_that_is_not_ours_to_remove_is_only_looked_into() {
+        let root = tempfile::tempdir().unwrap();
+        let target = target(&root.path().join("target")).unwrap();
+        target.check_empty().unwrap();
+        std::fs::create_dir(target.path()).unwrap();
+        target.check_empty().unwrap();
+        std::fs::write(target.join("data"), "precious").unwrap();
+        assert!(matches!(target.check_empty(), Err(TargetError::NotEmpty(_))));
+        assert!(target.join("data").exists());
     }
 
     proptest! {

@@ -90,7 +90,7 @@ fn a_target_that_a_v0_orchestrator_has_not_made_is_refused_and_not_made_for_it()
                 &usage.volume_id,
                 "target_path",
                 usage.target.to_str().unwrap(),
-                "does not exist; the orchestrator must make it",
+                "does not exist: in csi.v0 the orchestrator makes that directory first",
             ],
         );
         assert!(!usage.target.exists());
