@@ -27,14 +27,12 @@ fn assert_alike<Old: Debug, New: Debug>(old: Result<Old, Status>, new: Result<Ne
 }
 
 #[test]
-fn a_controller_refuses_alike_in_both_versions() {
+fn a_controller_refuses_to_create_alike_in_both_versions() {
     in_own_namespace(|| async {
-        let stand = Stand::start(2).await;
+        let stand = Stand::start(1).await;
         let old = Old::beside(stand.csi());
         let (mut one, mut other) = (old.controller(), stand.csi().controller());
-        let (here, there) = (stand.flocker.node(1), stand.flocker.node(2));
-        let volume = old.create(to_create("data")).await.unwrap().id;
-        old.attach(&volume, here).await.unwrap();
+        old.create(to_create("data")).await.unwrap();
 
         let shared = vec![capability(Mode::MultiNodeMultiWriter, &[])];
         let larger = v0::CapacityRange {
@@ -97,6 +95,18 @@ fn a_controller_refuses_alike_in_both_versions() {
                 code,
             );
         }
+    });
+}
+
+#[test]
+fn a_controller_refuses_to_attach_to_delete_and_to_list_alike_in_both_versions() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(2).await;
+        let old = Old::beside(stand.csi());
+        let (mut one, mut other) = (old.controller(), stand.csi().controller());
+        let (here, there) = (stand.flocker.node(1), stand.flocker.node(2));
+        let volume = old.create(to_create("data")).await.unwrap().id;
+        old.attach(&volume, here).await.unwrap();
         for (request, code) in [
             (to_attach(&volume, there), Code::FailedPrecondition),
             (

@@ -154,7 +154,7 @@ fn volumes_and_room_are_told_in_v0() {
         let mut machine = Machine::new(&flocker, 1);
         machine.config.pools = vec![Pool {
             profile: None,
-            capacity: 10 * 64 << 20,
+            capacity: 640 << 20,
             per_node: false,
         }];
         let stand = Stand::on(machine, flocker).await;
