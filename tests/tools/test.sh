@@ -10,8 +10,6 @@ readonly PARTS=(
     format tree dependencies preflight clippy docs build cargo-test mutants go-clients-build
     grpcurl grpcio csi-sanity csi-sanity-split clients csc demo leftovers
 )
-# What a part answers that had nothing to run with; only csc may, which no registry has.
-readonly SKIPPED=77
 # A test that hangs must not take the time of the whole run with it.
 readonly CARGO_TEST_TIMEOUT=45m
 
@@ -54,9 +52,10 @@ csc() {
     local csc=${CSC:-}
     [[ $csc != "" ]] || csc=$(type -P csc) || true
     if [[ $csc == "" ]]; then
-        NOTE="no csc on PATH and none named by CSC=; the recorded streams and the Go clients stand in for it"
-        say "not run: $NOTE"
-        return "$SKIPPED"
+        NOTE="no csc on PATH and none named by CSC=; tests/tools/csc stands in for it"
+        say "$NOTE"
+        cargo build --locked --example csc && as_root tests/tools/walkthrough.sh
+        return
     fi
     NOTE="run with $csc"
     as_root tests/tools/walkthrough.sh "$csc"
@@ -89,7 +88,6 @@ part() {
     fi
     case $code in
     0) result=ok passed=$((passed + 1)) ;;
-    "$SKIPPED") result=skipped skipped=$((skipped + 1)) ;;
     *)
         result=FAILED failed=$((failed + 1))
         say "==> $name failed with exit code $code"
@@ -110,7 +108,6 @@ tests/tools/snapshot.sh >"$RUN/before"
 built=no
 passed=0
 failed=0
-skipped=0
 for name in "${PARTS[@]}"; do
     if [[ " $* " == *" $name "* ]]; then
         part "$name"
@@ -120,5 +117,5 @@ for name in "${PARTS[@]}"; do
 done
 say "" "==> what ran, in $(duration "$SECONDS")"
 cat "$RUN/table"
-say "$passed passed, $failed failed, $skipped skipped"
+say "$passed passed, $failed failed"
 ((failed == 0))

@@ -1,126 +1,114 @@
 #!/usr/bin/env bash
-# Walks through the life of a volume with a real csc, rexray's or dell's, in each form in which that build can write an
-# endpoint. Both have the same syntax; dell's cannot resolve every form, and says so before it has dialed.
+# Runs the commands of docs/csc.md as they are written there, in each form in which an endpoint can be written, and
+# compares what they print with what the page shows. With a real csc, rexray's or dell's; without one, with the stand-in
+# of tests/tools/csc as both. Dell's cannot resolve every form of an endpoint, and says so before it has dialed.
 #
-# usage: walkthrough.sh CSC
+# usage: walkthrough.sh [CSC]
 . "$(dirname -- "$0")/lib.sh"
 
-readonly SIZE=67108864
-readonly CAPABILITY=SINGLE_NODE_WRITER,mount,ext4
-readonly ALREADY_EXISTS=6 # csc exits with the gRPC status code
+readonly PAGE=$ROOT/docs/csc.md
+readonly STAND_IN=${FLOCKER_CSI%/*}/examples/csc
+# Where the page has the plugin and the volume.
+readonly SOCKETS=/run/flocker-csi PLACE=/mnt
 
 passed=0
 
-# csc ARGUMENT...: in the directory of the socket, for the sake of relative paths.
-csc() { env -C "$WORK" "$CSC" --endpoint "$endpoint" "$@"; }
+# commands BUILD: the command lines of the page, each with its line number before it and what it is to print after it,
+# which is separated by \x1f and ended by \x1e.
+commands() {
+    awk -v build="$1" '
+        function end() { if (command != "") printf "%s\x1f%s\x1f%s\x1e", line, command, shown; command = shown = "" }
+        /^```/ { end(); inside = !inside && ($0 == "```console" || $0 == "```console " build); next }
+        inside && /^\$ / { end(); command = substr($0, 3); line = NR; next }
+        inside { shown = shown $0 "\n" }
+    ' "$PAGE"
+}
 
-# step NAME COMMAND...: one line for it; its output is kept in $output.
-step() {
-    local name=$1 code=0
-    shift
-    output=$("$@" 2>"$WORK/stderr") || code=$?
-    if [[ $code != 0 ]]; then
-        say "  FAILED  $name: exit code $code: $(head -n 1 "$WORK/stderr")"
-        say "$passed passed, 1 failed"
-        exit 1
+# matches SHOWN ACTUAL: whether they are the same but for blanks, with variables for their values and … for anything.
+matches() {
+    local pattern=$1 actual=$2 name
+    for name in NODE ID OTHER CONTEXT; do
+        pattern=${pattern//\$$name/${!name-}}
+    done
+    pattern=${pattern//[[:blank:]]/} actual=${actual//[[:blank:]]/}
+    pattern=$(sed 's/[][\\*?]/\\&/g; s/…/*/g' <<<"$pattern")
+    # shellcheck disable=SC2053 # it is a pattern
+    [[ $actual == $pattern ]]
+}
+
+# What is compared with nothing proves nothing.
+check_matches() {
+    local ID=a-b wrong
+    export ID
+    matches "\"\$ID\""$'\t1…*' '"a-b"   1 and more*' || die "what is the same does not match"
+    for wrong in "\$ID=a-c" "a=ab" "a…=b" "a?=ab" "=a"; do
+        ! matches "${wrong%%=*}" "${wrong#*=}" || die "what differs matches: $wrong"
+    done
+}
+
+# walk BUILD ENDPOINT: in the directory of the socket, for the sake of relative paths.
+walk() (
+    local line command shown code
+    cd "$WORK"
+    export CSC_BUILD=$1 CSI_ENDPOINT=$2 LC_ALL=C.UTF-8 PATH=$WORK/bin:$PATH
+    while IFS=$'\x1f' read -r -d $'\x1e' line command shown; do
+        # The page tells one form of an endpoint, and this is about all of them.
+        [[ $command != "export CSI_ENDPOINT="* ]] || continue
+        code=0
+        eval "$command" >"$WORK/printed" 2>&1 </dev/null || code=$?
+        printed=$(<"$WORK/printed")
+        if [[ $code != 0 ]]; then
+            die "docs/csc.md:$line: exit code $code of: $command"$'\n'"$printed"
+        fi
+        matches "${shown%$'\n'}" "$printed" ||
+            die "docs/csc.md:$line: $command"$'\n'"the page shows:"$'\n'"$shown""but it printed:"$'\n'"$printed"
+        say "  ok      $command"
+    done < <(commands "$1")
+)
+
+# at BUILD ENDPOINT ADDRESS
+at() {
+    say "csc of $1 at $2"
+    if ! env -C "$WORK" CSC_BUILD="$1" "$WORK/bin/csc" --endpoint "$2" identity plugin-info >/dev/null 2>"$WORK/stderr" &&
+        grep -qE 'name resolver error|invalid target address' "$WORK/stderr"; then
+        [[ $2 != unix://* ]] || die "csc could not even resolve $2: $(head -n 1 "$WORK/stderr")"
+        say "  not a form of this build of csc: $(head -n 1 "$WORK/stderr")"
+        return
     fi
-    say "  ok      $name  ${output//$'\n'/, }"
-    passed=$((passed + 1))
+    walk "$1" "$2" | tee -a "$WORK/walked"
 }
 
-# expect PATTERN: what the step before printed matches it.
-expect() {
-    [[ $output =~ $1 ]] || die "want output matching $1, got: $output"
-}
-
-# refused CODE COMMAND...: COMMAND exits with CODE.
-refused() {
-    local want=$1 code=0
-    shift
-    "$@" || code=$?
-    [[ $code == "$want" ]] || {
-        say "want exit code $want, got $code" >&2
-        return 1
-    }
-}
-
-write_and_read_back() {
-    mountpoint --quiet "$WORK/target" || {
-        say "$WORK/target is not a mount: what is written there is lost" >&2
-        return 1
-    }
-    printf 'written through the published volume\n' >"$WORK/target/file"
-    grep -x 'written through the published volume' "$WORK/target/file"
-}
-
-gone() { [[ ! -e $1 ]]; }
-
-walk() {
-    local node context id name
-    name=walk-through-$(date +%s%N)
-    step plugin-info csc identity plugin-info
-    step plugin-capabilities csc identity plugin-capabilities
-    expect CONTROLLER_SERVICE
-    step probe csc identity probe
-    expect true
-    step "controller capabilities" csc controller get-capabilities
-    expect CREATE_DELETE_VOLUME
-    step "node capabilities" csc node get-capabilities
-    expect STAGE_UNSTAGE_VOLUME
-    step "node info" csc node get-info
-    node=$(awk '{ gsub(/"/, "", $1); print $1; exit }' <<<"$output")
-    step capacity csc controller get-capacity
-    expect '^[0-9]+'
-    local create=(csc controller create-volume "$name" --cap "$CAPABILITY")
-    step create "${create[@]}" --req-bytes "$SIZE" --lim-bytes "$SIZE"
-    expect "^\"[0-9a-f-]{36}\"[[:space:]]$SIZE"
-    id=$(cut -d '"' -f 2 <<<"$output")
-    step "create again" "${create[@]}" --req-bytes "$SIZE" --lim-bytes "$SIZE"
-    expect "$id"
-    step "create with another size" refused "$ALREADY_EXISTS" "${create[@]}" --req-bytes "$((2 * SIZE))"
-    step list csc controller list-volumes
-    expect "$id"
-    step "list in pages" csc controller list-volumes --max-entries 1 --paging
-    expect "$id"
-    step validate csc controller validate-volume-capabilities "$id" --cap "$CAPABILITY"
-    expect volume_capabilities
-    step "controller publish" csc controller publish "$id" --node-id "$node" --cap "$CAPABILITY"
-    # "key"="value", which --pub-context takes without the quotes.
-    context=$(cut -f 2 <<<"$output" | tr -d '"')
-    mkdir "$WORK/staging"
-    step stage csc node stage "$id" --staging-target-path "$WORK/staging" --cap "$CAPABILITY" --pub-context "$context"
-    step publish csc node publish "$id" --staging-target-path "$WORK/staging" --target-path "$WORK/target" \
-        --cap "$CAPABILITY" --pub-context "$context"
-    step "write and read back" write_and_read_back
-    step stats csc node stats "$id:$WORK/target:$WORK/staging"
-    expect BYTES
-    step unpublish csc node unpublish "$id" --target-path "$WORK/target"
-    step "the target path is gone" gone "$WORK/target"
-    step unstage csc node unstage "$id" --staging-target-path "$WORK/staging"
-    step "the staging path is empty" rmdir "$WORK/staging"
-    step "controller unpublish" csc controller unpublish "$id" --node-id "$node"
-    step delete csc controller delete-volume "$id"
-    step "delete again" csc controller delete-volume "$id"
-}
-
-CSC=$(command -v -- "${1:?usage: walkthrough.sh CSC}") || die "$1 is not a program"
-CSC=$(realpath -- "$CSC")
+check_matches
 in_own_namespace "$@"
 need_program
 need_tool grpcurl
+if [[ $# == 0 ]]; then
+    need "$STAND_IN" "build it with: cargo build --locked --example csc"
+    csc=$STAND_IN builds=(rexray dell)
+else
+    csc=$(command -v -- "$1") || die "$1 is not a program"
+    csc=$(realpath -- "$csc")
+    builds=(rexray)
+    # A Go program names its modules.
+    if grep -qF github.com/dell/gocsi "$csc"; then builds=(dell); fi
+fi
+mkdir "$WORK/bin"
+ln -s "$csc" "$WORK/bin/csc"
+# What the page does to the machine stays in this namespace.
+mount -t tmpfs flocker-csi-test /run
+mount -t tmpfs flocker-csi-test "$PLACE"
+mkdir "$SOCKETS"
+grep -qxF "\$ export CSI_ENDPOINT=unix://$SOCKETS/csi.sock" "$PAGE" || die "the page has another endpoint"
 tcp=tcp://127.0.0.1:$(free_port)
-for endpoint in "unix://$WORK/csi.sock" "$WORK/csi.sock" csi.sock "$tcp"; do
-    address=unix://$WORK/csi.sock
+for endpoint in "unix://$SOCKETS/csi.sock" "$SOCKETS/csi.sock" csi.sock "$tcp"; do
+    address=unix://$SOCKETS/csi.sock
+    [[ $endpoint != csi.sock ]] || address=unix://$WORK/csi.sock
     [[ $endpoint != tcp://* ]] || address=$endpoint
     start_standalone "$endpoint" "$address"
-    say "csc at $endpoint"
-    if ! csc identity plugin-info >/dev/null 2>"$WORK/stderr" &&
-        grep -qE 'name resolver error|invalid target address' "$WORK/stderr"; then
-        [[ $endpoint != unix://* ]] || die "csc could not even resolve $endpoint: $(head -n 1 "$WORK/stderr")"
-        say "  not a form of this build of csc: $(head -n 1 "$WORK/stderr")"
-    else
-        walk
-    fi
+    for build in "${builds[@]}"; do
+        at "$build" "$endpoint"
+    done
     stop standalone
 done
+passed=$(grep -c '^  ok ' "$WORK/walked")
 say "$passed passed, 0 failed"

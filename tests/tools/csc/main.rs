@@ -1,0 +1,61 @@
+//! A stand-in for `csc`, for machines that have none: no registry carries it any more.
+//!
+//! It takes the command lines that csc takes and refuses those that csc refuses, sends what csc sends, and prints what
+//! csc prints, as either of its builds (`CSC_BUILD=rexray` or `dell`). The walk-through of `docs/csc.md` runs the
+//! commands of that page with it, or with a real csc.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a command line")]
+
+mod answers;
+mod client;
+mod commands;
+#[cfg(test)]
+mod page;
+mod requests;
+mod syntax;
+
+use std::env;
+use std::process::ExitCode;
+
+use syntax::{Build, Invocation};
+
+/// Why a command failed, as csc tells it.
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    /// What the command line or the client itself refuses.
+    fn usage(message: impl Into<String>) -> Self {
+        Self {
+            code: 1,
+            message: message.into(),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { code, message }) => {
+            eprintln!("{message}\n\nPlease use -h,--help for more information");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let build = match env::var("CSC_BUILD").as_deref() {
+        Ok("rexray") => Build::Rexray,
+        Ok("dell") => Build::Dell,
+        _ => return Err(Failure::usage("CSC_BUILD is neither rexray nor dell")),
+    };
+    let words: Vec<_> = env::args().skip(1).collect();
+    let call = Invocation::parse(build, &words).map_err(Failure::usage)?;
+    let endpoint = call.text("endpoint").map(str::to_owned);
+    let endpoint = endpoint
+        .or_else(|| env::var("CSI_ENDPOINT").ok())
+        .unwrap_or_default();
+    client::run(&call, &endpoint)
+}
