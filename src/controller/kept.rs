@@ -46,6 +46,16 @@ where
         self.set(|newest| change(newest.get_or_insert_default()));
     }
 
+    /// Changes a part of the last value, if there is one; the file follows in the background, if that changes.
+    pub(super) async fn amend(&self, change: impl FnOnce(&mut T)) {
+        self.last().await;
+        self.set(|newest| {
+            if let Some(newest) = newest {
+                change(newest);
+            }
+        });
+    }
+
     /// Returns the newest value of this process, else the one that an earlier process left.
     pub(super) async fn last(&self) -> Option<T> {
         let newest = lock(&self.newest).clone();
@@ -164,6 +174,17 @@ mod tests {
         let kept = Kept::<Vec<u32>>::new(Some(directory.path()), "list.json");
         kept.update(|list| list.push(3)).await;
         in_file(directory.path(), &[1, 2, 3]).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_not_amended() {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = Kept::<Vec<u32>>::new(Some(directory.path()), "list.json");
+        kept.amend(|list| list.push(1)).await;
+        assert_eq!(kept.last().await, None);
+        kept.put(vec![1]);
+        kept.amend(|list| list.push(2)).await;
+        in_file(directory.path(), &[1, 2]).await;
     }
 
     #[tokio::test]

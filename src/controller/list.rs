@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use csi_proto::v1::{
-    ControllerGetVolumeRequest, ControllerGetVolumeResponse, ListVolumesRequest, ListVolumesResponse,
+    ControllerGetVolumeRequest, ControllerGetVolumeResponse, ListVolumesRequest, ListVolumesResponse, Volume,
     controller_get_volume_response, list_volumes_response,
 };
 use list_volumes_response::{Entry, VolumeStatus};
@@ -142,6 +142,30 @@ async fn current(core: &Core, deadline: Deadline) -> Result<Listing> {
             );
             Ok(last.unwrap_or_default())
         }
+    }
+}
+
+/// Takes up in the last list what was made since: Mesos asks after each operation, and Flocker may be down by then.
+pub(super) async fn made(core: &Core, volume: &Volume) {
+    let size = u64::try_from(volume.capacity_bytes);
+    if let (false, Some(dataset), Ok(size)) = (
+        core.provisioner.settings().scope.is_cluster(),
+        dataset_of(&volume.volume_id),
+        size,
+    ) {
+        core.last_listing
+            .amend(|listing| listing.add(dataset, size))
+            .await;
+    }
+}
+
+/// Leaves out of the last list what was deleted since, as [`made`] takes up.
+pub(super) async fn deleted(core: &Core, volume_id: &str) {
+    if let (false, Some(dataset)) = (
+        core.provisioner.settings().scope.is_cluster(),
+        dataset_of(volume_id),
+    ) {
+        core.last_listing.amend(|listing| listing.remove(dataset)).await;
     }
 }
 

@@ -77,6 +77,31 @@ impl Listing {
         kept
     }
 
+    /// Takes up a volume that was made or found since.
+    pub(super) fn add(&mut self, dataset: Uuid, size: u64) {
+        if let Err(place) = self.place(dataset) {
+            let volume = Listed {
+                dataset,
+                size,
+                published: None,
+                condition: Condition::Unknown,
+            };
+            self.volumes.insert(place, volume);
+        }
+    }
+
+    /// Leaves out a volume that was deleted since.
+    pub(super) fn remove(&mut self, dataset: Uuid) {
+        if let Ok(place) = self.place(dataset) {
+            self.volumes.remove(place);
+        }
+    }
+
+    fn place(&self, dataset: Uuid) -> Result<usize, usize> {
+        self.volumes
+            .binary_search_by_key(&dataset, |volume| volume.dataset)
+    }
+
     /// Returns the volumes that come after the one of id `last`, which itself need not be there any more.
     pub(super) fn after(&self, last: Option<Uuid>) -> &[Listed] {
         let start = last.map_or(0, |last| {
@@ -318,6 +343,23 @@ mod tests {
     fn a_flocker_that_has_just_started_makes_no_volume_abnormal() {
         let snapshot = Snapshot::of(vec![dataset(1, A, None, false)], vec![], &[], vec![]);
         assert!(!Listing::of(&snapshot, None).volumes[0].condition().abnormal);
+    }
+
+    #[test]
+    fn what_is_made_and_deleted_later_is_taken_up_in_order() {
+        let datasets = [1, 5].map(|id| dataset(id, A, Some(1 << 30), false)).to_vec();
+        let mut listing = Listing::of(&Snapshot::of(datasets, vec![], &[A], vec![]), Some(A));
+        for id in [3, 3, 7, 5] {
+            listing.add(Uuid::from_u128(id), 2 << 30);
+        }
+        for id in [1, 1, 9] {
+            listing.remove(Uuid::from_u128(id));
+        }
+        let told = listing.volumes.iter();
+        let told: Vec<_> = told
+            .map(|volume| (volume.dataset.as_u128(), volume.size))
+            .collect();
+        assert_eq!(told, [(3, 2 << 30), (5, 1 << 30), (7, 2 << 30)]);
     }
 
     #[test]

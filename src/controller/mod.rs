@@ -162,7 +162,11 @@ impl Controller for ControllerService {
         request: Request<CreateVolumeRequest>,
     ) -> Result<Response<CreateVolumeResponse>, Status> {
         let (deadline, request) = split(request);
-        answer(create::create_volume(&self.core, deadline, request).await)
+        let created = create::create_volume(&self.core, deadline, request).await;
+        if let Ok(CreateVolumeResponse { volume: Some(volume) }) = &created {
+            list::made(&self.core, volume).await;
+        }
+        answer(created)
     }
 
     async fn delete_volume(
@@ -170,7 +174,12 @@ impl Controller for ControllerService {
         request: Request<DeleteVolumeRequest>,
     ) -> Result<Response<DeleteVolumeResponse>, Status> {
         let (deadline, request) = split(request);
-        answer(delete::delete_volume(&self.core, deadline, request).await)
+        let volume_id = request.volume_id.clone();
+        let deleted = delete::delete_volume(&self.core, deadline, request).await;
+        if deleted.is_ok() {
+            list::deleted(&self.core, &volume_id).await;
+        }
+        answer(deleted)
     }
 
     async fn controller_publish_volume(
