@@ -15,6 +15,7 @@ mod devices;
 mod flocker_link;
 mod inputs;
 mod log;
+mod mesos;
 mod model;
 mod names;
 mod node;

@@ -53,9 +53,18 @@ not_executable() {
     done
 }
 
-# The tests of the tree, by the name of their function.
+# The tests of the tree, by the name of their function; those of both versions of CSI are listed in both!(…).
 tests() {
     files '*.rs' | xargs -d '\n' cat | awk '
+        sub(/^both!\(/, "") { both = 1 }
+        both {
+            line = $0
+            while (match(line, /[a-z0-9_]+/)) {
+                print substr(line, RSTART, RLENGTH)
+                line = substr(line, RSTART + RLENGTH)
+            }
+            if (/\);/) both = 0
+        }
         /#\[(tokio::)?test/ { test = 1 }
         test && match($0, /fn [a-z0-9_]+/) { print substr($0, RSTART + 3, RLENGTH - 3); test = 0 }' | sort -u
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tonic::Code;
 use uuid::Uuid;
 
-use super::handover::{SHORT, age_records, read_back};
+use super::handover::{SHORT, read_back};
 use super::{DATASET, LONG, Pair, attach, delete, detach, stage, wait_until_staging};
 use crate::node::assert_refused;
 use crate::support::eventually;
@@ -184,7 +184,7 @@ fn a_volume_of_a_machine_that_is_off_is_used_elsewhere_and_stays_there_when_that
         one.kill().await;
         unmount(here.alias(), UnmountFlags::empty()).unwrap();
         fs::remove_dir_all(&first.config.plugin.device_dir).unwrap();
-        age_records(&first);
+        first.age_records();
         flocker.embedded().faults().change(|plan| {
             plan.dead_nodes_known = true;
             plan.nodes.entry(1).or_default().machine = MachineState::Off;

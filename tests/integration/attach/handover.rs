@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use rustix::mount::{UnmountFlags, unmount};
 use tonic::Code;
-use uuid::Uuid;
 
 use super::{LONG, Pair, attach, detach, stage, wait_until_staging};
 use crate::node::assert_refused;
@@ -163,16 +162,6 @@ fn the_controllers_lease_outlives_unstaging_and_serves_the_next_staging() {
     });
 }
 
-/// Makes the records of a node those of an earlier boot.
-pub(super) fn age_records(machine: &Machine) {
-    for record in machine.records() {
-        let text = fs::read_to_string(&record).unwrap();
-        let mut document: serde_json::Value = serde_json::from_str(&text).unwrap();
-        document["record"]["boot_id"] = Uuid::new_v4().to_string().into();
-        fs::write(&record, document.to_string()).unwrap();
-    }
-}
-
 #[test]
 fn a_task_of_a_node_that_reboots_gets_its_volume_elsewhere_once_that_node_is_back() {
     in_own_namespace(|| async {
@@ -190,7 +179,7 @@ fn a_task_of_a_node_that_reboots_gets_its_volume_elsewhere_once_that_node_is_bac
             unmount(mounted, UnmountFlags::empty()).unwrap();
         }
         fs::remove_dir_all(&first.config.plugin.device_dir).unwrap();
-        age_records(&first);
+        first.age_records();
         flocker
             .embedded()
             .faults()

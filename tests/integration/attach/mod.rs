@@ -8,6 +8,7 @@ mod races;
 mod takeover;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::Duration;
 
 use csi_proto::v1::volume_capability::access_mode::Mode;
@@ -150,12 +151,22 @@ fn hold(name: &str, method: &str, route: &str) -> RequestFault {
 }
 
 /// Waits until staging says that it waits for these words.
+async fn wait_until_staging(csi: &Csi, usage: &Usage, words: &str) {
+    wait_until_staging_at(csi, &usage.staging, words).await;
+}
+
+/// As [`wait_until_staging`], for whatever is being staged at a path.
 ///
 /// Another volume cannot be staged at the same path meanwhile, and whoever tries is told why.
-async fn wait_until_staging(csi: &Csi, usage: &Usage, words: &str) {
+pub(crate) async fn wait_until_staging_at(csi: &Csi, staging: &Path, words: &str) {
     let other = Usage {
         volume_id: Uuid::new_v4().to_string(),
-        ..usage.clone()
+        publish_context: HashMap::new(),
+        volume_context: HashMap::new(),
+        staging: staging.to_owned(),
+        target: staging.with_file_name("target"),
+        capability: capability(Mode::SingleNodeWriter),
+        readonly: false,
     };
     eventually(&format!("staging waits for {words:?}"), async || {
         let refused = stage(csi, &other, Duration::from_millis(200)).await.unwrap_err();

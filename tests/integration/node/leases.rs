@@ -236,12 +236,7 @@ fn what_was_staged_before_a_reboot_is_not_staged_and_its_lease_is_released() {
         for usage in [&driven, &attached] {
             unmount(usage.alias(), UnmountFlags::empty()).unwrap();
         }
-        for record in gated.machine.records() {
-            let text = fs::read_to_string(&record).unwrap();
-            let mut document: serde_json::Value = serde_json::from_str(&text).unwrap();
-            document["record"]["boot_id"] = Uuid::new_v4().to_string().into();
-            fs::write(&record, document.to_string()).unwrap();
-        }
+        gated.machine.age_records();
         fs::remove_dir_all(&gated.machine.config.plugin.device_dir).unwrap();
 
         let plugin = gated.machine.process(&[]).await;

@@ -17,6 +17,8 @@ use super::process::Process;
 
 /// A node, with everything that a plugin keeps on it from one run to the next.
 pub(crate) struct Machine {
+    /// The number of the node, counted from 1.
+    pub(crate) number: usize,
     directory: PathBuf,
     pub(crate) config: Config,
 }
@@ -53,7 +55,11 @@ impl Machine {
             pools: Vec::new(),
             log: LogConfig::default(),
         };
-        Self { directory, config }
+        Self {
+            number,
+            directory,
+            config,
+        }
     }
 
     pub(crate) fn node(&self) -> Uuid {
@@ -73,6 +79,16 @@ impl Machine {
     /// Returns the records of what is staged.
     pub(crate) fn records(&self) -> Vec<PathBuf> {
         files_in(&self.config.node.state_dir.join("stages"))
+    }
+
+    /// Makes the records those of an earlier boot.
+    pub(crate) fn age_records(&self) {
+        for record in self.records() {
+            let text = fs::read_to_string(&record).unwrap();
+            let mut document: serde_json::Value = serde_json::from_str(&text).unwrap();
+            document["record"]["boot_id"] = Uuid::new_v4().to_string().into();
+            fs::write(&record, document.to_string()).unwrap();
+        }
     }
 
     /// Plans to use a volume under a name of the orchestrator's, with a staging path that exists.

@@ -1,0 +1,170 @@
+//! A machine with a Mesos agent and a plugin.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use flocker_csi::config::{ListScope, Pool};
+use flocker_csi::server::Endpoint;
+use rustix::mount::{UnmountFlags, unmount};
+use uuid::Uuid;
+
+use super::failure::Failure;
+use super::isolator::Isolator;
+use super::provider::{Profile, Provider};
+use super::rpc::Calls;
+use super::service_manager::Release;
+use super::types::{Api, Capability};
+use super::volume_manager::Plan;
+use crate::support::flocker::Flocker;
+use crate::support::machine::Machine;
+use crate::support::mounts::Mounts;
+use crate::support::process::Process;
+
+pub(crate) const MIB: i64 = 1 << 20;
+/// The capacity of each pool.
+pub(crate) const CAPACITY: i64 = 512 * MIB;
+
+/// What an agent keeps on its machine, and how it finds its plugin.
+pub(crate) struct Agent {
+    pub(crate) machine: Machine,
+    release: Release,
+    /// The plugin's address, unless something is put before it.
+    pub(crate) endpoint: Endpoint,
+    pub(crate) work_dir: PathBuf,
+    boot_id: Uuid,
+    id: Uuid,
+    /// For each call, where it is not a minute.
+    pub(crate) deadline: Option<Duration>,
+    /// The same for calls that are repeated when they fail.
+    pub(crate) deadline_of_repeated: Option<Duration>,
+}
+
+impl Agent {
+    /// Prepares a node of `flocker` for a release of Mesos that speaks `api`.
+    pub(crate) fn new(flocker: &Flocker, number: usize, api: Api) -> Self {
+        Self::on(Machine::new(flocker, number), api)
+    }
+
+    pub(crate) fn on(mut machine: Machine, api: Api) -> Self {
+        let work_dir = machine.path("work_dir");
+        fs::create_dir_all(&work_dir).unwrap();
+        machine.config.plugin.list_scope = ListScope::Node;
+        machine.config.pools = pools();
+        Self {
+            release: match api {
+                Api::V0 => Release::Old,
+                Api::V1 => Release::New,
+            },
+            endpoint: machine.config.plugin.endpoint.clone(),
+            work_dir,
+            boot_id: Uuid::new_v4(),
+            id: Uuid::new_v4(),
+            deadline: None,
+            deadline_of_repeated: None,
+            machine,
+        }
+    }
+
+    /// Starts a resource provider with the profiles of [`profiles`].
+    pub(crate) async fn provider(&self) -> Result<Provider, Failure> {
+        self.provider_with(profiles(&["bronze"])).await
+    }
+
+    pub(crate) async fn provider_with(
+        &self,
+        profiles: BTreeMap<String, Profile>,
+    ) -> Result<Provider, Failure> {
+        let file = self.work_dir.join(format!("meta/slaves/{}/provider", self.id));
+        Provider::start(self.plan("slrp", true), file, profiles).await
+    }
+
+    /// Starts the isolator, with the containers that still run.
+    pub(crate) async fn isolator(&self, running: &[&str]) -> Result<Isolator, Failure> {
+        Isolator::start(self.plan("isolator", false), &self.work_dir, running).await
+    }
+
+    /// Returns what the agent knows of the plugin under one of its names.
+    pub(crate) fn plan(&self, name: &str, controller: bool) -> Plan {
+        let root = self.work_dir.join("csi/com.clusterhq.flocker.csi").join(name);
+        let mut calls = Calls::to(self.endpoint.clone());
+        calls.deadline = self.deadline.unwrap_or(calls.deadline);
+        calls.deadline_of_repeated = self.deadline_of_repeated.unwrap_or(calls.deadline);
+        // Nothing is proved by waiting.
+        calls.back_off = Duration::from_millis(20);
+        Plan {
+            release: self.release,
+            calls,
+            controller,
+            mount_root: root.join("mounts"),
+            root,
+            boot_id: self.boot_id.to_string(),
+        }
+    }
+
+    /// Makes the agent another one in the eyes of the master: what it knew under its old id is of no use any more.
+    pub(crate) fn register_anew(&mut self) {
+        self.id = Uuid::new_v4();
+    }
+
+    /// Makes the agents that are started from here on believe that the machine has been rebooted.
+    pub(crate) fn boot_again(&mut self) {
+        self.boot_id = Uuid::new_v4();
+    }
+
+    /// Reboots the machine, whose plugin has been killed: what was mounted is gone, for Flocker as well.
+    pub(crate) fn reboot(&mut self, flocker: &Flocker) {
+        for mount in Mounts::read().below(&self.work_dir).iter().rev() {
+            unmount(&mount.point, UnmountFlags::empty()).unwrap();
+        }
+        fs::remove_dir_all(&self.machine.config.plugin.device_dir).ok();
+        self.machine.age_records();
+        let faults = flocker.embedded().faults();
+        faults.change(|plan| plan.nodes.entry(self.machine.number).or_default().reboots += 1);
+        self.boot_again();
+    }
+
+    /// Returns the settings of a plugin in a process of its own that [`Machine::flags`] has not.
+    fn settings() -> Vec<String> {
+        let pools = pools().into_iter().map(|pool| {
+            let Pool {
+                profile,
+                capacity,
+                per_node,
+            } = pool;
+            let profile = profile.expect("each has one");
+            format!("--pool=profile={profile},capacity={capacity},per_node={per_node}")
+        });
+        pools.chain(["--list-scope=node".to_owned()]).collect()
+    }
+
+    /// Starts the plugin in a process of its own.
+    pub(crate) async fn process(&self) -> Process {
+        let settings = Self::settings();
+        let settings: Vec<_> = settings.iter().map(String::as_str).collect();
+        self.machine.process(&settings).await
+    }
+}
+
+/// Returns a pool on each node for each profile.
+fn pools() -> Vec<Pool> {
+    let pools = ["bronze", "gold"].map(|profile| Pool {
+        profile: Some(profile.to_owned()),
+        capacity: CAPACITY.cast_unsigned(),
+        per_node: true,
+    });
+    pools.into()
+}
+
+/// Returns disk profiles that ask for the profile of the same name.
+pub(crate) fn profiles(names: &[&str]) -> BTreeMap<String, Profile> {
+    let profiles = names.iter().map(|name| {
+        let profile = Profile {
+            capability: Capability::writer(),
+            parameters: [("profile".to_owned(), (*name).to_owned())].into(),
+        };
+        ((*name).to_owned(), profile)
+    });
+    profiles.collect()
+}

@@ -1,0 +1,266 @@
+//! What Mesos needs of a plugin so as not to give up on it: answers while Flocker is down above all.
+
+use std::collections::HashMap;
+use std::fs;
+use std::time::Duration;
+
+use csi_proto::v1::ListVolumesRequest;
+use csi_proto::v1::volume_capability::access_mode::Mode;
+use flocker_embedded::faults::{Effect, RequestFault};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::agent::{Agent, CAPACITY, MIB, profiles};
+use super::provider::{Changes, Profile};
+use super::types::{Api, Capability, VolumeInfo};
+use super::{LOOK, START, Stand, assert_failed, both, calls};
+use crate::support::flocker::Flocker;
+use crate::support::gate::Gate;
+use crate::support::machine::Machine;
+use crate::support::mounts::only_mount_at;
+use crate::support::namespace::in_own_namespace;
+
+const DATASETS: &str = "/v1/configuration/datasets";
+
+both!(
+    what_no_volume_can_be_made_of_has_no_room,
+    what_is_confirmed_is_what_was_asked_for,
+    a_provider_starts_as_it_was_while_flocker_is_down,
+    a_provider_starts_while_flocker_does_not_answer,
+    a_plugin_knows_its_node_without_flocker,
+    disks_that_are_made_and_destroyed_just_before_flocker_is_down_are_told_so,
+);
+
+/// A Flocker behind a gate, and an agent whose plugin reaches it through that.
+struct Gated {
+    flocker: Flocker,
+    gate: Gate,
+    agent: Agent,
+}
+
+impl Gated {
+    async fn start(api: Api) -> Self {
+        let flocker = Flocker::start(1).await;
+        let gate = Gate::to(flocker.embedded().address()).await;
+        let agent = Agent::on(Machine::through(gate.address(), &flocker, 1), api);
+        Self { flocker, gate, agent }
+    }
+}
+
+/// Mesos asks for the capacity of each profile it knows, whether the plugin knows it or not.
+async fn what_no_volume_can_be_made_of_has_no_room(api: Api) {
+    let stand = Stand::start(api).await;
+    let mut profiles = profiles(&["bronze", "iron"]);
+    let bronze = profiles["bronze"].clone();
+    let many = Capability::with_mode(Mode::MultiNodeMultiWriter);
+    let other = Capability {
+        fs_type: "xfs".to_owned(),
+        ..Capability::writer()
+    };
+    for (name, capability) in [("many", many), ("xfs", other)] {
+        let profile = Profile {
+            capability,
+            ..bronze.clone()
+        };
+        profiles.insert(name.to_owned(), profile);
+    }
+    let mistyped = Profile {
+        parameters: [("profil".to_owned(), "bronze".to_owned())].into(),
+        ..bronze
+    };
+    profiles.insert("mistyped".to_owned(), mistyped);
+    let provider = stand.agent.provider_with(profiles).await.unwrap();
+    assert_eq!(provider.pool("bronze"), CAPACITY);
+    for name in ["iron", "many", "xfs", "mistyped"] {
+        assert_eq!(provider.pool(name), 0, "{name}");
+    }
+    assert_eq!(provider.offers().len(), 1);
+    stand.plugin.stop().await;
+}
+
+/// Mesos compares the confirmation with its request, field by field.
+async fn what_is_confirmed_is_what_was_asked_for(api: Api) {
+    let stand = Stand::start(api).await;
+    let mut provider = stand.agent.provider().await.unwrap();
+    let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
+    // The state of the provider is lost, so that it has to ask.
+    fs::remove_dir_all(stand.agent.plan("slrp", true).root).unwrap();
+    let parameters = |pairs: &[(&str, &str)]| -> HashMap<String, String> {
+        let pairs = pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        pairs.collect()
+    };
+    let flags = Capability {
+        mount_flags: vec!["noatime".to_owned(), "nodev".to_owned()],
+        ..Capability::with_mode(Mode::SingleNodeReaderOnly)
+    };
+    let context = parameters(&[("storage", "fast"), ("", "empty")]);
+    let wanted = parameters(&[("profile", "bronze"), ("metadata.team", "db")]);
+    for (capability, context, parameters, refusal) in [
+        (Capability::writer(), &[].into(), &wanted, None),
+        (flags, &context, &[].into(), None),
+        (
+            Capability::with_mode(Mode::MultiNodeSingleWriter),
+            &[].into(),
+            &[].into(),
+            Some("MULTI_NODE_SINGLE_WRITER"),
+        ),
+    ] {
+        let mut provider = stand.agent.provider().await.unwrap();
+        provider.calls();
+        let volume = VolumeInfo {
+            id: id.clone(),
+            bytes: 64 * MIB,
+            context: context.clone(),
+        };
+        let validated = provider.manager.validate(&volume, &capability, parameters).await;
+        match refusal {
+            None => validated.unwrap(),
+            Some(words) => assert_failed(validated, &["Validation failed for volume", &id, words]),
+        }
+        assert_eq!(provider.calls(), ["ValidateVolumeCapabilities"]);
+        fs::remove_dir_all(stand.agent.plan("slrp", true).root).ok();
+    }
+    stand.plugin.stop().await;
+}
+
+/// Whatever fails when a provider starts is the end of it, until somebody starts the agent again.
+async fn a_provider_starts_as_it_was_while_flocker_is_down(api: Api) {
+    let gated = Gated::start(api).await;
+    let plugin = gated.agent.machine.plugin().await;
+    let mut provider = gated.agent.provider().await.unwrap();
+    let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
+    let target = provider.launch(&id).await.unwrap();
+    fs::write(target.join("file"), "precious").unwrap();
+    provider.reconcile().await.unwrap();
+    let offers = provider.offers().to_owned();
+    plugin.stop().await;
+    gated.gate.close();
+
+    let plugin = gated.agent.machine.plugin().await;
+    let mut provider = gated.agent.provider().await.unwrap();
+    assert_eq!(provider.calls(), calls(&[&START, &LOOK]));
+    assert_eq!(provider.offers(), offers);
+    assert_eq!(provider.launch(&id).await.unwrap(), target);
+    assert_eq!(fs::read_to_string(target.join("file")).unwrap(), "precious");
+    assert_eq!(provider.reconcile().await.unwrap(), Changes::default());
+    only_mount_at(&target);
+
+    gated.gate.open();
+    assert_eq!(provider.reconcile().await.unwrap(), Changes::default());
+    provider.destroy_disk(&id).await.unwrap();
+    assert_eq!(provider.pool("bronze"), CAPACITY);
+    plugin.stop().await;
+}
+
+/// The same where nothing was ever known, and where nobody refuses the connection.
+async fn a_provider_starts_while_flocker_does_not_answer(api: Api) {
+    let mut gated = Gated::start(api).await;
+    // An answer comes before the caller's deadline, which for Mesos is a minute.
+    gated.agent.deadline = Some(Duration::from_secs(3));
+    gated.gate.fall_silent();
+    let plugin = gated.agent.machine.plugin().await;
+    let mut provider = gated.agent.provider().await.unwrap();
+    assert_eq!(provider.offers(), [], "nothing is known, and that is no error");
+    gated.gate.open();
+    provider.reconcile().await.unwrap();
+    assert_eq!(provider.pool("bronze"), CAPACITY);
+    plugin.stop().await;
+}
+
+/// A node that nobody has named is found out once and remembered.
+async fn a_plugin_knows_its_node_without_flocker(api: Api) {
+    let mut gated = Gated::start(api).await;
+    let node = gated.agent.machine.node();
+    gated.agent.machine.config.node.node_id = None;
+    let plugin = gated.agent.machine.plugin().await;
+    let mut provider = gated.agent.provider().await.unwrap();
+    let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
+    let offers = provider.offers().to_owned();
+    plugin.stop().await;
+    gated.gate.close();
+    let plugin = gated.agent.machine.plugin().await;
+    let mut provider = gated.agent.provider().await.unwrap();
+    assert_eq!(provider.offers(), offers);
+    gated.gate.open();
+    provider.launch(&id).await.unwrap();
+    assert_eq!(gated.flocker.leaseholder(id.parse().unwrap()).await, Some(node));
+    plugin.stop().await;
+}
+
+/// Mesos looks after each operation, and Flocker may be down by then.
+async fn disks_that_are_made_and_destroyed_just_before_flocker_is_down_are_told_so(api: Api) {
+    let gated = Gated::start(api).await;
+    let plugin = gated.agent.machine.plugin().await;
+    let mut provider = gated.agent.provider().await.unwrap();
+    let destroyed = provider.create_disk("bronze", 64 * MIB).await.unwrap();
+    let client = plugin.csi.clone();
+    let mut request = crate::support::csi::to_create("made");
+    request
+        .parameters
+        .insert("profile".to_owned(), "bronze".to_owned());
+    let made = client.try_create(request).await.unwrap().to_string();
+    client.delete(destroyed.parse().unwrap()).await.unwrap();
+    gated.gate.close();
+    let ids = |listed: Vec<VolumeInfo>| {
+        listed
+            .into_iter()
+            .map(|volume| (volume.id, volume.bytes))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        ids(provider.manager.list().await.unwrap()),
+        [(made.clone(), 64 * MIB)]
+    );
+    plugin.stop().await;
+    let plugin = gated.agent.machine.plugin().await;
+    assert_eq!(ids(provider.manager.list().await.unwrap()), [(made, 64 * MIB)]);
+    plugin.stop().await;
+}
+
+#[test]
+fn a_list_that_does_not_fit_into_one_reply_is_cut_and_that_is_logged() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let agent = Agent::new(&flocker, 1, Api::V1);
+        let datasets = (0..40_000_u128).map(|id| {
+            json!({
+                "dataset_id": Uuid::from_u128(id), "primary": agent.machine.node(), "deleted": false,
+                "maximum_size": 64 * MIB, "metadata": {},
+            })
+        });
+        let answer = Effect::Answer {
+            status: 200,
+            body: datasets.collect::<serde_json::Value>().to_string(),
+        };
+        let faults = flocker.embedded().faults();
+        faults.add(RequestFault::new("many", answer).on("GET", DATASETS));
+        let plugin = agent.process().await;
+        let page = |token: String| ListVolumesRequest {
+            max_entries: 0,
+            starting_token: token,
+        };
+        let mut controller = plugin.csi.controller();
+        let first = controller
+            .list_volumes(page(String::new()))
+            .await
+            .unwrap()
+            .into_inner();
+        assert!(first.entries.len() > 20_000, "{}", first.entries.len());
+        assert!(!first.next_token.is_empty());
+        assert!(
+            plugin.log().contains("does not fit into one reply"),
+            "{}",
+            plugin.log()
+        );
+        let rest = controller
+            .list_volumes(page(first.next_token))
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(first.entries.len() + rest.entries.len(), 40_000);
+        assert_eq!(rest.next_token, "");
+        plugin.kill().await;
+    });
+}

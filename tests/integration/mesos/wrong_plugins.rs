@@ -1,0 +1,215 @@
+//! The client notices what it has to notice: for each thing that a plugin has to be right in, a plugin that is wrong.
+
+use std::fs;
+
+use rustix::mount::{UnmountFlags, unmount};
+
+use super::agent::MIB;
+use super::isolator::{Container, Isolator};
+use super::provider::Provider;
+use super::proxy::{Proxy, Wrong};
+use super::types::Api;
+use super::{Stand, assert_failed, both};
+use crate::support::mounts::Mounts;
+use crate::support::namespace::in_own_namespace;
+
+both!(
+    a_staging_directory_that_is_gone_is_noticed,
+    a_mount_that_is_left_is_noticed_before_its_data_is_deleted,
+    mesos_itself_would_delete_the_data_below_a_mount_that_is_left,
+    a_size_that_is_a_byte_off_is_noticed,
+    a_volume_that_is_listed_twice_is_noticed,
+    a_plugin_that_unmounts_when_it_stops_is_noticed,
+    a_plugin_that_is_right_is_not_made_wrong_by_what_is_between,
+);
+
+/// A plugin that is wrong, and an agent that uses it.
+struct Mistake {
+    stand: Stand,
+    proxy: Proxy,
+}
+
+impl Mistake {
+    async fn start(api: Api, wrong: Wrong) -> Self {
+        let mut stand = Stand::start(api).await;
+        let proxy = Proxy::start(&stand.agent.machine, api, wrong);
+        stand.agent.endpoint = proxy.endpoint.clone();
+        Self { stand, proxy }
+    }
+
+    async fn provider(&self) -> Provider {
+        self.stand.agent.provider().await.unwrap()
+    }
+
+    /// Starts the isolator, and a task on a volume; returns the task's container.
+    async fn task(&self) -> (Isolator, Container) {
+        let volume = self.stand.plugin.csi.create("data").await.to_string();
+        let mut isolator = self.stand.agent.isolator(&[]).await.unwrap();
+        let container = Container::new("task", &volume);
+        let (task, _) = isolator.launch(&container, "echo precious > file").await.unwrap();
+        task.end().await;
+        (isolator, container)
+    }
+
+    async fn stop(self) {
+        self.proxy.stop().await;
+        self.stand.plugin.stop().await;
+    }
+}
+
+#[test]
+fn a_target_that_is_not_made_is_noticed() {
+    in_own_namespace(|| async {
+        let mistake = Mistake::start(Api::V1, Wrong::MakesNoTarget).await;
+        let mut provider = mistake.provider().await;
+        let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
+        let target = provider.manager.target(&id);
+        let words = format!("Target path '{}' not created", target.display());
+        assert_failed(provider.launch(&id).await, &[&words]);
+        mistake.stop().await;
+    });
+}
+
+#[test]
+fn a_target_that_is_removed_although_mesos_made_it_is_noticed() {
+    in_own_namespace(|| async {
+        let mistake = Mistake::start(Api::V0, Wrong::RemovesTheTarget).await;
+        let (mut isolator, container) = mistake.task().await;
+        let target = isolator.volumes().target(&container.volume_id);
+        let words = format!("Check failed: os::exists('{}')", target.display());
+        assert_failed(isolator.clean_up(&container.id).await, &[&words]);
+        mistake.stop().await;
+    });
+}
+
+#[test]
+fn a_target_that_is_left_is_noticed() {
+    in_own_namespace(|| async {
+        let mistake = Mistake::start(Api::V1, Wrong::LeavesTheTarget).await;
+        let (mut isolator, container) = mistake.task().await;
+        let target = isolator.volumes().target(&container.volume_id);
+        let words = format!("Target path '{}' not removed", target.display());
+        assert_failed(isolator.clean_up(&container.id).await, &[&words]);
+        mistake.stop().await;
+    });
+}
+
+async fn a_staging_directory_that_is_gone_is_noticed(api: Api) {
+    let mistake = Mistake::start(api, Wrong::RemovesTheStagingDirectory).await;
+    let (mut isolator, container) = mistake.task().await;
+    let staging = isolator.volumes().staging(&container.volume_id);
+    let words = format!("Check failed: os::exists('{}')", staging.display());
+    assert_failed(isolator.clean_up(&container.id).await, &[&words]);
+    mistake.stop().await;
+}
+
+async fn a_mount_that_is_left_is_noticed_before_its_data_is_deleted(api: Api) {
+    let mistake = Mistake::start(api, Wrong::LeavesAMount).await;
+    let (mut isolator, container) = mistake.task().await;
+    let staged = isolator
+        .volumes()
+        .staging(&container.volume_id)
+        .join(&container.volume_id);
+    let words = format!("Device or resource busy: '{}' is still mounted", staged.display());
+    let cleaned = isolator.clean_up(&container.id).await;
+    assert_failed(cleaned, &["Failed to remove directory", &words]);
+    assert_eq!(fs::read_to_string(staged.join("file")).unwrap(), "precious\n");
+
+    // Neither does the next agent, for which it is a directory of nothing that it knows.
+    assert_failed(
+        mistake.stand.agent.isolator(&[]).await,
+        &["Failed to remove directory", &words],
+    );
+    assert_eq!(
+        mistake.stand.read_back(&container.volume_id, "file"),
+        "precious\n"
+    );
+    unmount(&staged, UnmountFlags::empty()).unwrap();
+    mistake.stop().await;
+}
+
+async fn mesos_itself_would_delete_the_data_below_a_mount_that_is_left(api: Api) {
+    let mistake = Mistake::start(api, Wrong::LeavesAMount).await;
+    let (mut isolator, container) = mistake.task().await;
+    let staging = isolator.volumes().staging(&container.volume_id);
+    assert!(isolator.clean_up(&container.id).await.is_err());
+    // Without the look at the mount table, the mount is what stops it, when everything in it is gone.
+    let deleted = super::files::delete_recursively(&staging, super::files::Root::Removed);
+    assert_eq!(deleted.unwrap_err().kind(), std::io::ErrorKind::ResourceBusy);
+    let staged = staging.join(&container.volume_id);
+    assert_eq!(fs::read_dir(&staged).unwrap().count(), 0);
+    unmount(&staged, UnmountFlags::empty()).unwrap();
+    mistake.stop().await;
+}
+
+async fn a_size_that_is_a_byte_off_is_noticed(api: Api) {
+    let mistake = Mistake::start(api, Wrong::TellsOtherSizes).await;
+    let mut provider = mistake.provider().await;
+    let words = [
+        "Missing converted resource",
+        "might cause further operations to fail",
+    ];
+    assert_failed(provider.create_disk("bronze", 64 * MIB).await, &words);
+    mistake.stop().await;
+}
+
+#[test]
+fn a_confirmation_of_something_else_is_noticed() {
+    for (wrong, words) in [
+        (Wrong::ConfirmsAnotherContext, "Mismatched volume context"),
+        (Wrong::ConfirmsAnotherCapability, "Unsupported volume capability"),
+        (Wrong::ConfirmsOtherParameters, "Mismatched parameters"),
+    ] {
+        in_own_namespace(move || async move {
+            let mistake = Mistake::start(Api::V1, wrong).await;
+            let mut request = crate::support::csi::to_create("by somebody else");
+            request
+                .parameters
+                .insert("profile".to_owned(), "bronze".to_owned());
+            let id = mistake
+                .stand
+                .plugin
+                .csi
+                .try_create(request)
+                .await
+                .unwrap()
+                .to_string();
+            let mut provider = mistake.provider().await;
+            let words = format!("Validation failed for volume '{id}': {words}");
+            assert_failed(provider.adopt_disk(&id, "bronze").await, &[&words]);
+            mistake.stop().await;
+        });
+    }
+}
+
+async fn a_volume_that_is_listed_twice_is_noticed(api: Api) {
+    let mistake = Mistake::start(api, Wrong::ListsTwice).await;
+    let id = mistake.stand.plugin.csi.create("data").await;
+    let words = format!("Dropping duplicated volume '{id}' from the discovered resources");
+    assert_failed(mistake.stand.agent.provider().await, &[&words]);
+    mistake.stop().await;
+}
+
+async fn a_plugin_that_unmounts_when_it_stops_is_noticed(api: Api) {
+    let mistake = Mistake::start(api, Wrong::UnmountsAtExit).await;
+    let mut provider = mistake.provider().await;
+    let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
+    let target = provider.launch(&id).await.unwrap();
+    let Mistake { stand, proxy } = mistake;
+    proxy.stop().await;
+    let words = format!("Target path '{}' not mounted any more", target.display());
+    assert_failed(provider.launch(&id).await, &[&words]);
+    stand.plugin.stop().await;
+}
+
+async fn a_plugin_that_is_right_is_not_made_wrong_by_what_is_between(api: Api) {
+    let mistake = Mistake::start(api, Wrong::Nothing).await;
+    let (mut isolator, container) = mistake.task().await;
+    isolator.clean_up(&container.id).await.unwrap();
+    assert_eq!(Mounts::read().below(&mistake.stand.agent.work_dir), []);
+    assert_eq!(
+        mistake.stand.read_back(&container.volume_id, "file"),
+        "precious\n"
+    );
+    mistake.stop().await;
+}
