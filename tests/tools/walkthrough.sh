@@ -104,7 +104,7 @@ for endpoint in "unix://$SOCKETS/csi.sock" "$SOCKETS/csi.sock" csi.sock "$tcp"; 
     address=unix://$SOCKETS/csi.sock
     [[ $endpoint != csi.sock ]] || address=unix://$WORK/csi.sock
     [[ $endpoint != tcp://* ]] || address=$endpoint
-    start_standalone "$endpoint" "$address"
+    start_standalone "$endpoint" "$address" --create-on-first-use
     for build in "${builds[@]}"; do
         at "$build" "$endpoint"
     done

@@ -35,17 +35,20 @@ pub(crate) fn run(call: &Invocation, endpoint: &str) -> Result<(), Failure> {
         })
 }
 
-/// Understands an endpoint as the build does: dell's cannot resolve a bare path.
+/// Understands an endpoint as the build does: dell's gives it to grpc-go's resolvers, which know only `unix://` of it.
 fn address(build: Build, endpoint: &str) -> Result<Endpoint, Failure> {
-    let uri = if let Some(address) = endpoint.strip_prefix("tcp://") {
-        format!("http://{address}")
-    } else if let Some(path) = endpoint.strip_prefix("unix://") {
+    let unresolved = |message: String| Err(Failure { code: 14, message });
+    let uri = if let Some(path) = endpoint.strip_prefix("unix://") {
         format!("unix://{path}")
+    } else if let Some(address) = endpoint.strip_prefix("tcp://") {
+        if build == Build::Dell {
+            return unresolved(format!(
+                "invalid target address {endpoint}: too many colons in address"
+            ));
+        }
+        format!("http://{address}")
     } else if build == Build::Dell {
-        return Err(Failure {
-            code: 14,
-            message: "name resolver error: produced zero addresses".to_owned(),
-        });
+        return unresolved("name resolver error: produced zero addresses".to_owned());
     } else {
         let path = std::path::absolute(Path::new(endpoint));
         format!(
