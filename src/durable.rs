@@ -1,12 +1,16 @@
 //! Files that survive a crash of the process and of the machine, whole or not at all.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
-/// The start of the name of a file that is being written.
+use rustix::fs::{FlockOperation, OFlags, flock};
+use tempfile::NamedTempFile;
+
+/// The start of the name of a file that is being written, and how many letters and digits follow.
 const UNFINISHED: &str = ".new-";
+const RANDOM: usize = 6;
 
 /// Makes a directory for root alone with everything above it, so that a crash of the machine does not undo it.
 ///
@@ -33,9 +37,7 @@ pub fn make_directory(path: &Path) -> io::Result<()> {
 /// The file system refused; then the file is as it was.
 pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let directory = path.parent().ok_or(ErrorKind::InvalidInput)?;
-    let mut file = tempfile::Builder::new()
-        .prefix(UNFINISHED)
-        .tempfile_in(directory)?;
+    let mut file = unfinished_in(directory)?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
@@ -54,9 +56,80 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Tells whether a file is one that a killed process did not finish writing.
+/// Tells whether a file is one that a process is writing, or did not finish writing because it was killed.
 pub fn is_unfinished(name: &str) -> bool {
-    name.starts_with(UNFINISHED)
+    let random = name.strip_prefix(UNFINISHED);
+    random.is_some_and(|random| random.len() == RANDOM && random.bytes().all(|c| c.is_ascii_alphanumeric()))
+}
+
+/// Removes the files in a directory that processes were writing when they were killed.
+///
+/// Several processes may use the directory: whoever writes a file holds its lock, and then it stays. A directory that
+/// does not exist holds none.
+///
+/// # Errors
+/// The file system refused.
+pub fn remove_unfinished(directory: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if is_unfinished(&entry.file_name().to_string_lossy()) && entry.file_type()?.is_file() {
+            match remove_abandoned(&entry.path()) {
+                // Its writer has finished it, or somebody else has removed it.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                removed => removed?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// As [`remove_unfinished`], where it is enough that a failure is told in the log: nothing needs these files.
+pub async fn tidy(directory: PathBuf) {
+    let tidy = move || {
+        if let Err(error) = remove_unfinished(&directory) {
+            tracing::warn!(
+                %error,
+                "Cannot remove from {} what an earlier process did not finish writing",
+                directory.display()
+            );
+        }
+    };
+    // It panics only if there is a bug in it, and then that is in the log.
+    tokio::task::spawn_blocking(tidy).await.ok();
+}
+
+/// Removes a file unless somebody writes it.
+fn remove_abandoned(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = options
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(()) => fs::remove_file(path),
+    }
+}
+
+/// Makes a file in a directory that stays as long as this process writes it.
+fn unfinished_in(directory: &Path) -> io::Result<NamedTempFile> {
+    loop {
+        let file = tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .rand_bytes(RANDOM)
+            .tempfile_in(directory)?;
+        flock(file.as_file(), FlockOperation::LockExclusive)?;
+        // Before it was locked, another process may have taken it for one that nobody writes.
+        if file.as_file().metadata()?.nlink() > 0 {
+            return Ok(file);
+        }
+    }
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
@@ -78,5 +151,63 @@ mod tests {
         remove_file(&path).unwrap();
         remove_file(&path).unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_killed_processes_did_not_finish_is_removed_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let file = |name: &str| root.path().join(name);
+        let others = [
+            "node.json",
+            ".new-abcde",
+            ".new-abcdefg",
+            ".new-abc.ef",
+            "new-abcdef",
+        ];
+        for name in others.iter().chain(&[".new-abcdef", ".new-0aZ9xy"]) {
+            fs::write(file(name), "").unwrap();
+        }
+        fs::create_dir(file(".new-folder")).unwrap();
+        std::os::unix::fs::symlink(file("node.json"), file(".new-linked")).unwrap();
+        remove_unfinished(root.path()).unwrap();
+        let mut left: Vec<_> = fs::read_dir(root.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        let mut expected = [&others[..], &[".new-folder", ".new-linked"]].concat();
+        expected.sort_unstable();
+        assert_eq!(left, expected);
+        remove_unfinished(&file("missing")).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_somebody_writes_is_not_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let mut writing = unfinished_in(root.path()).unwrap();
+        remove_unfinished(root.path()).unwrap();
+        writing.write_all(b"content").unwrap();
+        writing.persist(root.path().join("file")).unwrap();
+        assert_eq!(fs::read(root.path().join("file")).unwrap(), b"content");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn files_are_replaced_while_what_is_unfinished_is_removed_all_the_time() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("file");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    remove_unfinished(root.path()).unwrap();
+                }
+            });
+            let written = (0..200).map(|round| replace_file(&path, &[round; 9]));
+            let written: io::Result<Vec<()>> = written.collect();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            written.unwrap();
+        });
+        assert_eq!(fs::read(&path).unwrap(), [199; 9]);
     }
 }

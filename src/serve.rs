@@ -12,7 +12,6 @@ use crate::attach::Attach;
 use crate::cluster::{Cluster, Flocker, Lists};
 use crate::config::{Config, ListScope};
 use crate::controller::ControllerService;
-use crate::error;
 use crate::failure::Failure;
 use crate::identity::IdentityService;
 use crate::node::mount::{Mount, MountTable, Vantage};
@@ -23,6 +22,7 @@ use crate::provisioning::{self, Provisioner, Scope};
 use crate::server::{self, Endpoint, Health, Listener, Part, ServeError, Services};
 use crate::signals::StopSignals;
 use crate::stdout::announce;
+use crate::{durable, error};
 
 /// How long calls that have begun may take to end when the plugin stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -102,6 +102,7 @@ impl Plugin {
             server_name: config.flocker.server_name.clone(),
             ..flocker_client::Settings::new(config.flocker.control_service.clone(), credentials)
         };
+        durable::tidy(config.node.state_dir.clone()).await;
         let cluster = Cluster::new(Flocker::new(flocker), config.flocker.takeover_grace);
         let identity = NodeIdentity::new(sources(&config), cluster.clone());
         let this_node = this_node(&identity);

@@ -128,7 +128,7 @@ fn a_copied_record_is_not_believed() {
 fn what_a_killed_process_did_not_finish_is_removed() {
     let root = tempfile::tempdir().unwrap();
     open(&root);
-    fs::write(root.path().join("stages/.new-abc"), "{\"vers").unwrap();
+    fs::write(root.path().join("stages/.new-abcdef"), "{\"vers").unwrap();
     let (records, damaged) = open(&root);
     assert!(damaged.is_empty() && records.select(|_| true).is_empty());
     assert_eq!(fs::read_dir(root.path().join("stages")).unwrap().count(), 0);

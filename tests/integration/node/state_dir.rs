@@ -1,5 +1,7 @@
 //! One process at a time serves the volumes of a node.
 
+use std::fs;
+
 use csi_proto::v1::{GetPluginInfoRequest, NodeGetCapabilitiesRequest, NodeGetInfoRequest, ProbeRequest};
 use flocker_csi::server::Endpoint;
 use tonic::Code;
@@ -78,5 +80,39 @@ fn a_controller_beside_a_node_plugin_needs_no_state_of_its_own() {
         controller.csi.detach(volume, machine.node()).await;
         controller.csi.delete(volume).await.unwrap();
         controller.stop().await;
+    });
+}
+
+#[test]
+fn what_a_killed_plugin_did_not_finish_writing_is_removed_by_the_next_one() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let machine = Machine::new(&flocker, 1);
+        let first = machine.process(&[]).await;
+        let volume = first.csi.create("data").await;
+        let context = first.csi.attach(volume, machine.node()).await;
+        let usage = machine.usage("data", volume, &context);
+        first.csi.stage(&usage).await.unwrap();
+        first.kill().await;
+        let state_dir = &machine.config.node.state_dir;
+        let record = fs::read(&machine.records()[0]).unwrap();
+        let half = &record[..record.len() / 2];
+        let unfinished = [
+            state_dir.join(".new-Ab3dEf"),
+            state_dir.join("stages/.new-0bcde9"),
+        ];
+        for file in &unfinished {
+            fs::write(file, half).unwrap();
+        }
+        let other = state_dir.join(".new-certificates");
+        fs::write(&other, "of somebody else").unwrap();
+
+        let plugin = machine.process(&[]).await;
+        for file in &unfinished {
+            assert!(!file.exists(), "{}", file.display());
+        }
+        assert!(other.exists(), "what only looks alike is not ours");
+        plugin.csi.unstage(&usage).await.unwrap();
+        plugin.kill().await;
     });
 }
