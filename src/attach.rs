@@ -1,8 +1,10 @@
 //! The one protocol that puts a dataset on a node and lets go of it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::cluster::{Absence, Change, Claim, Cluster, Lists, Probe, Release, Snapshot};
@@ -26,6 +28,14 @@ pub struct Attach {
     cluster: Cluster,
     locks: Locks,
     takeover: Takeover,
+    releases: Option<Arc<dyn PendingReleases>>,
+}
+
+/// The leases that the node of this process still has to release, from stagings that have been undone.
+pub trait PendingReleases: Send + Sync {
+    /// Gives up whatever release is due of the lease of `node` on `dataset`, and tells whether there was one: the lease
+    /// is the caller's from here on, who holds the dataset's lock.
+    fn take_over(&self, dataset: Uuid, node: Uuid) -> BoxFuture<'_, Result<bool>>;
 }
 
 /// What is done about a lease of another node that is not to be taken over.
@@ -45,6 +55,17 @@ impl Attach {
             cluster,
             locks,
             takeover: Takeover::default(),
+            releases: None,
+        }
+    }
+
+    /// Makes an attachment take over the lease that a node of this process is about to release, which it would lose
+    /// otherwise a moment later. `locks` have to be those under which that releases.
+    #[must_use]
+    pub fn taking_from(self, releases: Arc<dyn PendingReleases>) -> Self {
+        Self {
+            releases: Some(releases),
+            ..self
         }
     }
 
@@ -126,7 +147,7 @@ struct Attachment<'a> {
     dataset: Uuid,
     node: Uuid,
     others: OthersLease,
-    /// Whether the lease is the node's because of this attachment.
+    /// Whether the lease is the node's because of this attachment, so that nobody else would release it.
     acquired: bool,
 }
 
@@ -178,6 +199,9 @@ impl Attachment<'_> {
             }
             context.check()?;
             cluster.take_over_lease(dataset, holder).await?;
+        }
+        if let Some(releases) = &self.attach.releases {
+            self.acquired |= releases.take_over(dataset, node).await?;
         }
         if lease.is_none_or(|lease| lease.node_uuid != node || lease.expires.is_some()) {
             context.enter(Phase::Configured {

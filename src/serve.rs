@@ -106,16 +106,17 @@ impl Plugin {
         let cluster = Cluster::new(Flocker::new(flocker), config.flocker.takeover_grace);
         let identity = NodeIdentity::new(sources(&config), cluster.clone());
         let this_node = this_node(&identity);
+        // One set for both: what the controller attaches, the node may be about to release.
         let locks = Locks::default();
         let provisioner = provisioner(&config, &cluster, &this_node, &locks);
         let node = config
             .mode
             .serves_node()
-            .then(|| node(&config, &cluster, &this_node, &provisioner));
+            .then(|| node(&config, &cluster, &this_node, &locks, &provisioner));
         let controller = config
             .mode
             .serves_controller()
-            .then(|| controller(&config, &cluster, locks, provisioner));
+            .then(|| controller(&config, &cluster, locks, provisioner, node.as_ref()));
         if let Some(node) = &node {
             warn_if_hidden().await;
             // Whatever is staged is pinned again before anybody can ask for anything.
@@ -253,13 +254,24 @@ fn controller(
     cluster: &Cluster,
     locks: Locks,
     provisioner: Provisioner,
+    node: Option<&NodeService>,
 ) -> ControllerService {
     let attach = Attach::new(cluster.clone(), locks.clone()).taking_over(config.flocker.takeover);
+    let attach = match node {
+        Some(node) => attach.taking_from(node.pending_releases()),
+        None => attach,
+    };
     let state_dir = Some(config.node.state_dir.as_path());
     ControllerService::new(provisioner, cluster.clone(), attach, locks, state_dir)
 }
 
-fn node(config: &Config, cluster: &Cluster, this_node: &ThisNode, provisioner: &Provisioner) -> NodeService {
+fn node(
+    config: &Config,
+    cluster: &Cluster,
+    this_node: &ThisNode,
+    locks: &Locks,
+    provisioner: &Provisioner,
+) -> NodeService {
     let settings = node::Settings {
         mount_root: config.node.mount_root.clone(),
         state_dir: config.node.state_dir.clone(),
@@ -268,7 +280,13 @@ fn node(config: &Config, cluster: &Cluster, this_node: &ThisNode, provisioner: &
         takeover: config.flocker.takeover,
     };
     let first_use = (config.plugin.create_on_first_use).then(|| provisioner.on(Arc::clone(this_node)));
-    NodeService::new(settings, cluster.clone(), Arc::clone(this_node), first_use)
+    NodeService::new(
+        settings,
+        cluster.clone(),
+        Arc::clone(this_node),
+        locks.clone(),
+        first_use,
+    )
 }
 
 /// Warns when nothing that is mounted here can be seen by anybody else, as every target would then be refused.

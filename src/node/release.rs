@@ -4,15 +4,68 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
-use super::Core;
 use super::host::{Host, Staged};
+use super::records::{Progress, Record};
+use super::{Core, NodeService};
+use crate::attach::PendingReleases;
 use crate::error::Result;
 use crate::operation::VolumeGuard;
 
 /// How long unstaging waits for Flocker; what has to be released is written down.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+impl NodeService {
+    /// Returns the leases that this node is still to release, for a controller in the same process that uses the same
+    /// locks.
+    pub fn pending_releases(&self) -> Arc<dyn PendingReleases> {
+        Arc::clone(&self.core) as _
+    }
+}
+
+impl PendingReleases for Core {
+    fn take_over(&self, dataset: Uuid, node: Uuid) -> BoxFuture<'_, Result<bool>> {
+        async move {
+            // Without the state directory there are no releases of this process.
+            let Some(host) = self.host.lock().await.clone() else {
+                return Ok(false);
+            };
+            if !host.has_releases(dataset) || (self.this_node)().await? != node {
+                return Ok(false);
+            }
+            host.blocking(move |host| host.give_up_releases(dataset)).await?;
+            Ok(true)
+        }
+        .boxed()
+    }
+}
+
+impl Host {
+    /// Whether the lease on a dataset is to be released as soon as that can be done.
+    fn has_releases(&self, dataset: Uuid) -> bool {
+        !self.releases(dataset).is_empty()
+    }
+
+    /// Forgets that the lease on a dataset was to be released.
+    fn give_up_releases(&self, dataset: Uuid) -> Result<()> {
+        let mut releases = self.releases(dataset).into_iter();
+        releases.try_for_each(|record| {
+            self.forget(&Staged {
+                dataset,
+                staging: record.staging_path,
+            })
+        })
+    }
+
+    fn releases(&self, dataset: Uuid) -> Vec<Record> {
+        self.records
+            .select(|record| record.dataset_id == dataset && record.progress == Progress::ReleasePending)
+    }
+}
 
 impl Core {
     /// Releases this node's lease on the dataset and forgets the record that asked for it.
@@ -60,10 +113,14 @@ pub(super) async fn release(core: Arc<Core>, host: Arc<Host>, staged: Staged, gu
 
 /// Releases a lease in the background that an earlier process has left.
 pub(super) fn release_later(core: Arc<Core>, host: Arc<Host>, staged: Staged) {
-    tokio::spawn(async move { retry(&core, &host, &staged).await });
+    tokio::spawn(async move {
+        if !is_settled(&core, &host, &staged).await {
+            retry(&core, &host, &staged).await;
+        }
+    });
 }
 
-/// Tries again, less and less often, until the lease is released or a new staging has taken the record over.
+/// Tries again, less and less often, until the lease is released or somebody has taken the record over.
 async fn retry(core: &Core, host: &Arc<Host>, staged: &Staged) {
     let mut waits = ExponentialBuilder::default()
         .with_min_delay(Duration::from_secs(1))
@@ -73,24 +130,32 @@ async fn retry(core: &Core, host: &Arc<Host>, staged: &Staged) {
         .build();
     loop {
         tokio::time::sleep(waits.next().unwrap_or(Duration::from_secs(60))).await;
-        let _guard = core.locks.lock_in_background(staged.dataset).await;
-        let due = staged.clone();
-        match host.blocking(move |host| host.is_release_due(&due)).await {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => {
-                tracing::warn!(error = %error.chain(), "Cannot look after a lease that is to be released");
-                continue;
-            }
+        if is_settled(core, host, staged).await {
+            return;
         }
-        match core.release(host, staged).await {
-            Ok(()) => {
-                tracing::info!(dataset.id = %staged.dataset, "Released the lease on dataset {}", staged.dataset);
-                return;
-            }
-            Err(error) => {
-                tracing::debug!(dataset.id = %staged.dataset, error = %error.chain(), "Flocker still does not answer");
-            }
+    }
+}
+
+/// Releases a lease if that is still due, and tells whether nothing is left to be done.
+async fn is_settled(core: &Core, host: &Arc<Host>, staged: &Staged) -> bool {
+    let _guard = core.locks.lock_in_background(staged.dataset).await;
+    let due = staged.clone();
+    match host.blocking(move |host| host.is_release_due(&due)).await {
+        Ok(true) => {}
+        Ok(false) => return true,
+        Err(error) => {
+            tracing::warn!(error = %error.chain(), "Cannot look after a lease that is to be released");
+            return false;
+        }
+    }
+    match core.release(host, staged).await {
+        Ok(()) => {
+            tracing::info!(dataset.id = %staged.dataset, "Released the lease on dataset {}", staged.dataset);
+            true
+        }
+        Err(error) => {
+            tracing::debug!(dataset.id = %staged.dataset, error = %error.chain(), "Flocker still does not answer");
+            false
         }
     }
 }

@@ -48,19 +48,19 @@ const CAPABILITIES: [Type; 4] = [
 /// The CSI Node service.
 #[derive(Clone)]
 pub struct NodeService {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
 }
 
 impl NodeService {
-    /// Makes the service of this node. `first_use` makes the datasets of names that are used for the first time, where
-    /// that is wanted.
+    /// Makes the service of this node. `locks` serialises it with whatever else of this process changes a dataset;
+    /// `first_use` makes the datasets of names that are used for the first time, where that is wanted.
     pub fn new(
         settings: Settings,
         cluster: Cluster,
         this_node: ThisNode,
+        locks: Locks,
         first_use: Option<Provisioner>,
     ) -> Self {
-        let locks = Locks::default();
         let attach = Attach::new(cluster.clone(), locks.clone()).taking_over(settings.takeover);
         Self {
             core: Arc::new(Core::new(settings, cluster, attach, locks, this_node, first_use)),

@@ -5,6 +5,7 @@ mod deleted;
 mod handover;
 mod lost;
 mod races;
+mod releases;
 mod takeover;
 
 use std::collections::HashMap;

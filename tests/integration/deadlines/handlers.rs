@@ -9,6 +9,7 @@ use std::time::Duration;
 use csi_proto::v1::node_server::Node;
 use flocker_csi::config::{Mode, Takeover};
 use flocker_csi::node::{NodeService, Settings};
+use flocker_csi::operation::Locks;
 use tokio::time::timeout;
 use tonic::{Request, Status};
 
@@ -66,7 +67,13 @@ fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
         };
         let this_node: flocker_csi::node_identity::ThisNode =
             Arc::new(move || Box::pin(async move { Ok(node) }));
-        let service = NodeService::new(settings, stand.flocker.cluster(), this_node, None);
+        let service = NodeService::new(
+            settings,
+            stand.flocker.cluster(),
+            this_node,
+            Locks::default(),
+            None,
+        );
         let stage = || service.node_stage_volume(Request::new(usage.to_stage()));
         let publish = || service.node_publish_volume(Request::new(usage.to_publish()));
         let unpublish = || service.node_unpublish_volume(Request::new(usage.to_unpublish()));
