@@ -3,6 +3,7 @@
 mod dead;
 mod deleted;
 mod handover;
+mod late;
 mod lost;
 mod races;
 mod releases;

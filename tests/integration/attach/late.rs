@@ -1,0 +1,192 @@
+//! What Flocker carries out after everybody has stopped counting on it: it has no conditions that would prevent that.
+
+use std::collections::HashMap;
+use std::fs;
+use std::time::Duration;
+
+use tonic::Code;
+use uuid::Uuid;
+
+use super::{DATASET, LEASES, LONG, Pair, attach, delete, detach, hold, stage};
+use crate::node::{assert_refused, nobody};
+use crate::support::csi::{Csi, Usage};
+use crate::support::eventually;
+use crate::support::flocker::Flocker;
+use crate::support::machine::Machine;
+use crate::support::namespace::in_own_namespace;
+use crate::support::process::Process;
+
+/// A node whose plugin is killed, and another node with a plugin.
+struct Mortal {
+    flocker: Flocker,
+    machine: Machine,
+    other: Machine,
+    csi: Csi,
+    /// Dropped with everything else, it serves on until then.
+    _other: crate::support::machine::Running,
+}
+
+impl Mortal {
+    async fn start() -> Self {
+        let flocker = Flocker::start(2).await;
+        let (machine, other) = (Machine::new(&flocker, 1), Machine::new(&flocker, 2));
+        let running = other.plugin().await;
+        Self {
+            flocker,
+            machine,
+            other,
+            csi: running.csi.clone(),
+            _other: running,
+        }
+    }
+
+    /// Kills a plugin when Flocker has got the claim for a lease that `call` makes and not carried it out yet, and starts
+    /// another one.
+    async fn killed_with_its_claim_under_way<F>(&self, plugin: Process, call: F) -> Process
+    where
+        F: Future<Output = bool> + Send + 'static,
+    {
+        let faults = self.flocker.embedded().faults();
+        faults.add(hold("claim", "POST", LEASES));
+        let called = tokio::spawn(call);
+        faults.until_met("claim", 1).await;
+        plugin.kill().await;
+        assert!(!called.await.unwrap(), "its caller got no answer");
+        self.machine.process(&[]).await
+    }
+
+    /// Lets Flocker carry out the claim of the process that has died.
+    async fn claim_arrives(&self, volume: Uuid) {
+        assert_eq!(self.flocker.leaseholder(volume).await, None);
+        self.flocker.embedded().faults().remove("claim");
+        eventually("the claim is carried out", async || {
+            self.flocker.leaseholder(volume).await
+        })
+        .await;
+    }
+
+    /// Checks that nobody else gets the volume, and that everybody is told who is in the way.
+    async fn assert_in_the_way(&self, volume: Uuid) {
+        let named = format!("attached to node {}", self.machine.node());
+        assert_refused(
+            attach(&self.csi, volume, self.other.node(), LONG).await,
+            Code::FailedPrecondition,
+            &[&named, "unpublish it there first"],
+        );
+        assert_refused(
+            delete(&self.csi, volume, LONG).await,
+            Code::FailedPrecondition,
+            &[&named],
+        );
+    }
+
+    async fn assert_free(&self, volume: Uuid) {
+        assert_eq!(self.flocker.leaseholder(volume).await, None);
+        attach(&self.csi, volume, self.other.node(), LONG).await.unwrap();
+        detach(&self.csi, volume, &self.other.node().to_string())
+            .await
+            .unwrap();
+        delete(&self.csi, volume, LONG).await.unwrap();
+    }
+}
+
+#[test]
+fn a_lease_that_a_dead_controller_asked_for_and_gets_late_is_released_by_detaching_once_more() {
+    in_own_namespace(|| async {
+        let stand = Mortal::start().await;
+        let node = stand.machine.node();
+        let plugin = stand.machine.process(&[]).await;
+        let volume = plugin.csi.create("data").await;
+        let csi = plugin.csi.clone();
+        let call = async move { attach(&csi, volume, node, LONG).await.is_ok() };
+        let plugin = stand.killed_with_its_claim_under_way(plugin, call).await;
+        detach(&plugin.csi, volume, &node.to_string()).await.unwrap();
+        stand.claim_arrives(volume).await;
+        stand.assert_in_the_way(volume).await;
+
+        // To whom it seems to be attached it can be attached, and from there it is detached like any other.
+        attach(&plugin.csi, volume, node, LONG).await.unwrap();
+        detach(&plugin.csi, volume, &node.to_string()).await.unwrap();
+        stand.assert_free(volume).await;
+    });
+}
+
+#[test]
+fn a_lease_that_a_dead_node_plugin_asked_for_and_gets_late_goes_with_the_next_use_there_or_by_detaching() {
+    in_own_namespace(|| async {
+        let stand = Mortal::start().await;
+        for by_use in [true, false] {
+            let plugin = stand.machine.process(&[]).await;
+            let name = format!("by use: {by_use}");
+            let volume = plugin.csi.create(&name).await;
+            let usage = stand.machine.usage(&name, volume, &HashMap::new());
+            let (csi, asked) = (plugin.csi.clone(), usage.clone());
+            let call = async move { stage(&csi, &asked, LONG).await.is_ok() };
+            let plugin = stand.killed_with_its_claim_under_way(plugin, call).await;
+            plugin.csi.unstage(&usage).await.unwrap();
+            assert!(stand.machine.records().is_empty());
+            stand.claim_arrives(volume).await;
+            stand.assert_in_the_way(volume).await;
+
+            if by_use {
+                stage(&plugin.csi, &usage, LONG).await.unwrap();
+                plugin.csi.unstage(&usage).await.unwrap();
+            } else {
+                detach(&stand.csi, volume, &stand.machine.node().to_string())
+                    .await
+                    .unwrap();
+            }
+            stand.assert_free(volume).await;
+            plugin.kill().await;
+        }
+    });
+}
+
+#[test]
+fn a_deletion_that_overtakes_another_controllers_attachment_takes_the_volume_when_it_is_detached() {
+    in_own_namespace(|| async {
+        let pair = Pair::start().await;
+        let second = pair.second.node();
+        let volume = pair.volume("data").await;
+        pair.faults().add(hold("deletion", "DELETE", DATASET));
+        let csi = pair.one.csi.clone();
+        let deleted = tokio::spawn(async move { delete(&csi, volume, Duration::from_secs(4)).await });
+        pair.faults().until_met("deletion", 1).await;
+        let context = attach(&pair.two.csi, volume, second, LONG).await.unwrap();
+        let usage = pair.second.usage("data", volume, &context);
+        stage(&pair.two.csi, &usage, LONG).await.unwrap();
+        pair.two.csi.publish(&usage).await.unwrap();
+        fs::write(usage.target.join("file"), "precious").unwrap();
+        pair.faults().remove("deletion");
+        // It is stored, though nothing can be destroyed yet; whoever did not wait for that long asks once more.
+        deleted.await.unwrap().ok();
+        assert!(pair.configured(volume).await.deleted);
+
+        // Who uses the volume keeps it, and nobody else gets it.
+        assert_eq!(fs::read_to_string(usage.target.join("file")).unwrap(), "precious");
+        assert_eq!(pair.flocker.backing_files().len(), 1);
+        for node in [second, pair.first.node()] {
+            assert_refused(
+                attach(&pair.two.csi, volume, node, LONG).await,
+                Code::NotFound,
+                &[&volume.to_string()],
+            );
+        }
+        let again = Usage {
+            staging: pair.second.usage("again", nobody(), &context).staging,
+            ..usage.clone()
+        };
+        assert_refused(
+            stage(&pair.two.csi, &again, LONG).await,
+            Code::NotFound,
+            &[&volume.to_string()],
+        );
+        assert_eq!(pair.flocker.leaseholder(volume).await, Some(second));
+        pair.two.csi.unpublish(&usage).await.unwrap();
+        pair.two.csi.unstage(&usage).await.unwrap();
+        detach(&pair.two.csi, volume, &second.to_string()).await.unwrap();
+        delete(&pair.one.csi, volume, LONG).await.unwrap();
+        pair.file_goes().await;
+        assert_eq!(pair.flocker.leaseholder(volume).await, None);
+    });
+}
