@@ -38,6 +38,13 @@ impl Core {
                 let found = reported.iter().chain([&usual]);
                 if let Some(mount) = first_of(found.map(|path| flockers_mount(&table, path, dataset)))? {
                     let (mount, path) = (mount.clone(), mount.point.clone());
+                    if !is_of_flockers_kind(&mount) && reported.as_ref() != Some(&path) {
+                        // It may have come after Flocker was asked.
+                        reported = self.reported_path(context, dataset, node).await?;
+                        if reported.as_ref() != Some(&path) {
+                            return Err(not_flockers(&mount, dataset));
+                        }
+                    }
                     context.enter(Phase::FinishedHere { node, path });
                     context.unless_cancelled(settled(mount.point.clone())).await?;
                     return Ok(mount);
@@ -91,6 +98,23 @@ fn flockers_mount<'a>(table: &'a MountTable, path: &Path, dataset: Uuid) -> Resu
             ),
         )),
     }
+}
+
+/// Whether a mount is what Flocker's agents make: the root of a file system on a block device, or a file system of ZFS.
+fn is_of_flockers_kind(mount: &Mount) -> bool {
+    let kind = mount.device.is_block() || mount.fs_type == "zfs";
+    kind && mount.root == Path::new("/")
+}
+
+/// Refuses what neither looks like Flocker's nor is said by Flocker to be the volume.
+fn not_flockers(mount: &Mount, dataset: Uuid) -> Error {
+    Error::new(
+        Situation::ForeignMount,
+        format!(
+            "{mount} is where Flocker should mount dataset {dataset}, but it is no file system on a block device of its \
+             own, and Flocker does not say that it has mounted the dataset there; unmount what is not Flocker's"
+        ),
+    )
 }
 
 fn first_of<T>(mut found: impl Iterator<Item = Result<Option<T>>>) -> Result<Option<T>> {

@@ -2,12 +2,15 @@
 
 use std::fs;
 
-use rustix::mount::{UnmountFlags, unmount};
+use flocker_embedded::faults::{Effect, RequestFault};
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use tonic::Code;
 
 use super::mount_foreign;
 use crate::node::{Stand, assert_refused};
 use crate::support::csi::Usage;
+use crate::support::flocker::Flocker;
+use crate::support::machine::Machine;
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
@@ -291,6 +294,48 @@ fn a_foreign_mount_on_flockers_own_is_not_taken_for_the_volume() {
         take_away(&flockers);
         csi.publish(&again).await.unwrap();
         csi.unpublish(&again).await.unwrap();
+        stand.put_away(&usage).await;
+    });
+}
+
+#[test]
+fn a_foreign_mount_alone_where_flocker_mounts_is_not_taken_for_the_volume() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let mut machine = Machine::new(&flocker, 1);
+        // It is expected in a place where Flocker has not mounted it, and Flocker does not say where it has.
+        machine.config.node.mount_root = machine.path("flocker");
+        let stand = Stand::on(machine, flocker).await;
+        let (csi, usage) = (stand.csi(), stand.attached("data").await);
+        let unknown = Effect::Answer {
+            status: 200,
+            body: "[]".to_owned(),
+        };
+        let rule = RequestFault::new("unknown", unknown).on("GET", "/v1/state/datasets");
+        stand.flocker.embedded().faults().add(rule);
+        let expected = stand.machine.path("flocker").join(&usage.volume_id);
+        fs::create_dir_all(&expected).unwrap();
+        let directory = stand.machine.path("directory");
+        fs::create_dir(&directory).unwrap();
+        for foreign in [FOREIGN, "the directory of a disk"] {
+            if foreign == FOREIGN {
+                mount_foreign(&expected);
+            } else {
+                mount_bind(&directory, &expected).unwrap();
+            }
+            let named: &[&str] = &[
+                &usage.volume_id,
+                expected.to_str().unwrap(),
+                "Flocker does not say",
+            ];
+            assert_refused(csi.stage(&usage).await, Code::FailedPrecondition, named);
+            assert!(stand.machine.records().is_empty() && stand.machine.devices().is_empty());
+            assert_eq!(Mounts::read().at(&expected).len(), 1, "it stays");
+            unmount(&expected, UnmountFlags::empty()).unwrap();
+        }
+        stand.flocker.embedded().faults().clear();
+        csi.stage(&usage).await.unwrap();
+        only_mount_at(&usage.alias());
         stand.put_away(&usage).await;
     });
 }

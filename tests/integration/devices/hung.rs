@@ -40,15 +40,20 @@ impl Served {
         machine.config.node.mount_root = machine.path("flocker");
         let stand = Stand::on(machine, flocker).await;
         let usage = stand.attached("data").await;
-        // Flocker does not say where it has mounted the volume, so it is looked for where it is expected.
-        let unknown = Effect::Answer {
-            status: 200,
-            body: "[]".to_owned(),
-        };
-        let rule = RequestFault::new("unknown", unknown).on("GET", "/v1/state/datasets");
-        stand.flocker.embedded().faults().add(rule);
         let flockers = stand.machine.path("flocker").join(&usage.volume_id);
         fs::create_dir_all(&flockers).unwrap();
+        // Flocker says where it has mounted the volume, or nobody would take that for Flocker's.
+        let mounted = Effect::Answer {
+            status: 200,
+            body: format!(
+                r#"[{{"dataset_id":"{}","maximum_size":67108864,"primary":"{}","path":"{}"}}]"#,
+                usage.volume_id,
+                stand.machine.node(),
+                flockers.display()
+            ),
+        };
+        let rule = RequestFault::new("mounted", mounted).on("GET", "/v1/state/datasets");
+        stand.flocker.embedded().faults().add(rule);
         let server = Server::mount(&flockers, Answers::Everything);
         Self {
             stand,
