@@ -1,6 +1,7 @@
 //! Devices and mounts that are not as they should be, on a node with a plugin.
 
 mod foreign;
+mod frozen;
 mod fuse;
 mod hung;
 mod other_device;

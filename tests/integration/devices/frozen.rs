@@ -1,0 +1,114 @@
+//! File systems that somebody has frozen, as a backup of the storage below them does.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use crate::node::Stand;
+use crate::support::eventually;
+use crate::support::mounts::only_mount_at;
+use crate::support::namespace::in_own_namespace;
+
+// linux/fs.h; no crate at hand has them.
+const FIFREEZE: libc::Ioctl = 0xC004_5877_u32 as libc::Ioctl;
+const FITHAW: libc::Ioctl = 0xC004_5878_u32 as libc::Ioctl;
+
+/// A file system that is frozen until this is dropped.
+struct Frozen(File);
+
+impl Frozen {
+    fn freeze(path: &Path) -> Self {
+        let root = File::open(path).unwrap();
+        change(&root, FIFREEZE).unwrap();
+        Self(root)
+    }
+}
+
+impl Drop for Frozen {
+    /// What stays frozen could never be unmounted.
+    fn drop(&mut self) {
+        change(&self.0, FITHAW).ok();
+    }
+}
+
+#[allow(unsafe_code, reason = "no crate at hand wraps these requests")]
+fn change(root: &File, request: libc::Ioctl) -> io::Result<()> {
+    // SAFETY: the descriptor is open as long as `root` is borrowed, and these requests take nothing.
+    let result = unsafe { libc::ioctl(root.as_raw_fd(), request, 0) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Begins to write a file, and returns when that waits.
+async fn begin_to_write(file: PathBuf) -> thread::JoinHandle<()> {
+    let (tell, told) = std::sync::mpsc::channel();
+    let writer = thread::spawn(move || {
+        // The thread's number, by which the kernel tells what it does.
+        tell.send(rustix::thread::gettid().as_raw_nonzero()).unwrap();
+        fs::write(file, "late").unwrap();
+    });
+    let id = told.recv().unwrap();
+    eventually("the writer waits", async || {
+        let stat = fs::read_to_string(format!("/proc/self/task/{id}/stat")).unwrap();
+        // Uninterruptible, as nothing but a file system makes a thread wait.
+        stat.rsplit_once(") ").unwrap().1.starts_with('D').then_some(())
+    })
+    .await;
+    writer
+}
+
+#[test]
+fn a_frozen_file_system_keeps_no_call_waiting_and_goes_on_when_it_is_thawed() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (csi, usage) = (stand.csi(), stand.published("data").await);
+        fs::write(usage.target.join("file"), "precious").unwrap();
+        let frozen = Frozen::freeze(&stand.flocker.mount_of(1, usage.dataset()));
+        let writer = begin_to_write(usage.target.join("late")).await;
+
+        let stats = csi.stats(&usage).await.unwrap();
+        assert_eq!(stats.usage.len(), 2, "its usage is known");
+        assert!(!stats.volume_condition.unwrap().abnormal);
+        for call in [
+            &usage,
+            &usage.at_target("again"),
+            &usage.at_target("reading").read_only(),
+        ] {
+            csi.publish(call).await.unwrap();
+            assert_eq!(fs::read_to_string(call.target.join("file")).unwrap(), "precious");
+        }
+        csi.unpublish(&usage.at_target("again")).await.unwrap();
+        csi.unpublish(&usage.at_target("reading")).await.unwrap();
+        csi.stage(&usage).await.unwrap();
+        drop(frozen);
+        writer.join().unwrap();
+        assert_eq!(fs::read_to_string(usage.target.join("late")).unwrap(), "late");
+        stand.put_away(&usage).await;
+    });
+}
+
+#[test]
+fn a_frozen_file_system_can_be_staged_and_put_away() {
+    in_own_namespace(|| async {
+        let stand = Stand::start(1).await;
+        let (csi, usage) = (stand.csi(), stand.published("data").await);
+        fs::write(usage.target.join("file"), "precious").unwrap();
+        let frozen = Frozen::freeze(&stand.flocker.mount_of(1, usage.dataset()));
+        stand.put_away(&usage).await;
+        csi.stage(&usage).await.unwrap();
+        only_mount_at(&usage.alias());
+        csi.publish(&usage).await.unwrap();
+        assert_eq!(fs::read_to_string(usage.target.join("file")).unwrap(), "precious");
+        stand.put_away(&usage).await;
+        drop(frozen);
+        csi.stage(&usage).await.unwrap();
+        csi.publish(&usage).await.unwrap();
+        fs::write(usage.target.join("file"), "thawed").unwrap();
+        stand.put_away(&usage).await;
+    });
+}
