@@ -2,6 +2,7 @@
 
 mod dead;
 mod deleted;
+mod flicker;
 mod handover;
 mod late;
 mod lost;
