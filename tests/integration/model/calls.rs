@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use flocker_embedded::faults::Flicker;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 /// How many nodes there are, each with a plugin.
-pub(super) const NODES: usize = 2;
+pub(super) const NODES: usize = 3;
 /// How many volumes a sequence is about.
 pub(super) const VOLUMES: usize = 2;
 /// How many targets a volume may have on a node.
@@ -123,15 +124,26 @@ pub(super) enum Moment {
     Milliseconds(u64),
 }
 
+/// How a node dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Death {
+    /// Its machine loses its power, and the plugin on it with that. `known`: the backend knows so, as those of AWS and
+    /// `OpenStack` do.
+    PowerCut { known: bool },
+    /// Its agent ends; mounts and the plugin stay.
+    Agent,
+}
+
 /// One step of a sequence.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Call(Call),
-    /// All calls from nothing to a published volume.
+    /// All calls from nothing to a published volume. The plugin may be killed while it stages it; then that is repeated.
     Up {
         volume: usize,
         node: usize,
         flow: Flow,
+        crash: Option<Moment>,
     },
     /// All calls back, but for the deletion.
     Down {
@@ -144,18 +156,23 @@ pub(super) enum Step {
     Losing(Call, Nth, Loss),
     /// A call during which its plugin is killed; another one is started then.
     Killing(Call, Moment),
+    /// A call, that many milliseconds after whose beginning the control service is restarted.
+    Restarting(Call, u64),
+    /// State leaves something out again and again from here on.
+    Flicker(Flicker),
+    /// A volume is attached to a node, that node dies with its machine or its agent alone, and when Flocker does not list
+    /// it any more, the volume is attached to another one.
+    TakeOver {
+        volume: usize,
+        from: usize,
+        to: usize,
+        death: Death,
+    },
     /// A plugin is killed, and another one started in its place.
     Restart(usize),
     /// A plugin is killed. Calls to it cannot be made until it is started again.
     Kill(usize),
-    /// A node's machine loses its power, and the plugin on it with that. `known`: the backend knows so, as those of
-    /// AWS and `OpenStack` do.
-    PowerCut {
-        node: usize,
-        known: bool,
-    },
-    /// A node's agent dies; mounts and the plugin stay.
-    AgentDies(usize),
+    Die(usize, Death),
     /// Whatever has ended on a node is started again.
     Start(usize),
     List(usize),
@@ -170,7 +187,8 @@ fn step() -> impl Strategy<Value = Step> {
     let node = || 0..NODES;
     prop_oneof![
         20 => call().prop_map(Step::Call),
-        10 => (volume(), node(), flow()).prop_map(|(volume, node, flow)| Step::Up { volume, node, flow }),
+        12 => (volume(), node(), flow(), proptest::option::weighted(0.4, moment()))
+            .prop_map(|(volume, node, flow, crash)| Step::Up { volume, node, flow, crash }),
         4 => (volume(), node()).prop_map(|(volume, node)| Step::Down { volume, node }),
         8 => (call(), call()).prop_map(|(one, other)| Step::Pair(one, other)),
         8 => (call(), nth(), prop_oneof![Just(Loss::Request), Just(Loss::Reply)])
@@ -178,8 +196,13 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (call(), moment()).prop_map(|(call, moment)| Step::Killing(call, moment)),
         2 => node().prop_map(Step::Restart),
         2 => node().prop_map(Step::Kill),
-        2 => (node(), any::<bool>()).prop_map(|(node, known)| Step::PowerCut { node, known }),
-        1 => node().prop_map(Step::AgentDies),
+        3 => (node(), death()).prop_map(|(node, death)| Step::Die(node, death)),
+        3 => (call(), 0..60_u64).prop_map(|(call, after)| Step::Restarting(call, after)),
+        2 => prop_oneof![Just(Flicker::Off), Just(Flicker::Unsettled), Just(Flicker::All)].prop_map(Step::Flicker),
+        2 => (volume(), node(), 1..NODES, death()).prop_map(|(volume, from, further, death)| {
+            let to = (from + further) % NODES;
+            Step::TakeOver { volume, from, to, death }
+        }),
         3 => node().prop_map(Step::Start),
         2 => node().prop_map(Step::List),
     ]
@@ -199,7 +222,7 @@ fn action() -> impl Strategy<Value = Action> {
         5 => node().prop_map(|node| Action::Attach { node }),
         3 => proptest::option::weighted(0.8, node()).prop_map(|node| Action::Detach { node }),
         6 => (node(), flow()).prop_map(|(node, flow)| Action::Stage { node, flow }),
-        4 => node().prop_map(|node| Action::Unstage { node }),
+        5 => node().prop_map(|node| Action::Unstage { node }),
         6 => (node(), target(), access)
             .prop_map(|(node, target, access)| Action::Publish { node, target, access }),
         4 => (node(), target()).prop_map(|(node, target)| Action::Unpublish { node, target }),
@@ -213,6 +236,13 @@ fn volume() -> impl Strategy<Value = usize> {
 
 fn flow() -> impl Strategy<Value = Flow> {
     prop_oneof![Just(Flow::Controller), Just(Flow::Node)]
+}
+
+fn death() -> impl Strategy<Value = Death> {
+    prop_oneof![
+        2 => any::<bool>().prop_map(|known| Death::PowerCut { known }),
+        1 => Just(Death::Agent),
+    ]
 }
 
 fn nth() -> impl Strategy<Value = Nth> {

@@ -3,15 +3,17 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use flocker_embedded::faults::{Effect, RequestFault};
+use flocker_embedded::faults::{Effect, Flicker, RequestFault};
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 
-use super::calls::{Access, Action, Call, Flow, Kind, Loss, Moment, NODES, Nth, Step, TARGETS, VOLUMES};
+use super::calls::{
+    Access, Action, Call, Death, Flow, Kind, Loss, Moment, NODES, Nth, Step, TARGETS, VOLUMES,
+};
 use super::invariants::{check, check_origins};
 use super::stand::{Request, Stand, list};
-use super::tally::Tally;
-use super::worlds::{Answer, Dataset, World};
+use super::tally::{RESTARTED, TAKEN_OVER, Tally};
+use super::worlds::{Answer, Around, Dataset, World};
 use crate::support::PATIENCE;
 
 /// How long a caller waits where there is nothing that could keep a call waiting.
@@ -23,6 +25,8 @@ const TOGETHER: Duration = Duration::from_secs(4);
 /// How long a thing may take that comes right by itself.
 const GRACE: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(20);
+/// After what time an orchestrator tries again what was refused.
+const RETRY: Duration = Duration::from_millis(200);
 const FAULT: &str = "of the sequence";
 
 /// What does not hold, in words.
@@ -59,7 +63,7 @@ impl Volume {
     }
 
     /// Rules out what does not go with the answers to calls that were made at the same time.
-    fn learn(&mut self, told: &[Told], unheld: [bool; NODES]) -> Verdict {
+    fn learn(&mut self, told: &[Told], around: Around) -> Verdict {
         let mut after = BTreeSet::new();
         for order in orders(told) {
             let mut worlds = self.worlds.clone();
@@ -72,29 +76,29 @@ impl Volume {
             {
                 let outcomes = worlds
                     .iter()
-                    .flat_map(|world| world.outcomes(*generation, call.action, told.len() > 1));
+                    .flat_map(|world| world.outcomes(*generation, call.action, around));
                 worlds = outcomes
                     .filter(|(possible, _)| possible == answer)
                     .map(|(_, world)| world)
                     .collect();
-                World::drift(&mut worlds, unheld);
+                World::drift(&mut worlds, around);
             }
             after.append(&mut worlds);
         }
         if after.is_empty() {
-            return Err(self.unexpected(told));
+            return Err(self.unexpected(told, around));
         }
         self.worlds = after;
         Ok(())
     }
 
-    fn unexpected(&self, told: &[Told]) -> String {
+    fn unexpected(&self, told: &[Told], around: Around) -> String {
         let possible: Vec<_> = told
             .iter()
             .map(|told| {
                 let worlds = self.worlds.iter();
                 let outcomes =
-                    worlds.flat_map(|world| world.outcomes(told.generation, told.call.action, false));
+                    worlds.flat_map(|world| world.outcomes(told.generation, told.call.action, around));
                 let answers: BTreeSet<_> = outcomes.map(|(answer, _)| format!("{answer:?}")).collect();
                 format!(
                     "{:?} was answered {:?} ({}), possible is {answers:?}",
@@ -143,6 +147,8 @@ pub(super) struct Case<'a> {
     stand: &'a Stand,
     tally: &'a Tally,
     volumes: [Volume; VOLUMES],
+    /// Whether state has left something out: what goes on from there may have seen that.
+    hazy: bool,
 }
 
 impl<'a> Case<'a> {
@@ -156,6 +162,7 @@ impl<'a> Case<'a> {
             stand,
             tally,
             volumes,
+            hazy: false,
         }
     }
 
@@ -172,7 +179,12 @@ impl<'a> Case<'a> {
     async fn step(&mut self, step: &Step) -> Verdict {
         match *step {
             Step::Call(call) => self.call(call).await,
-            Step::Up { volume, node, flow } => self.up(volume, node, flow).await,
+            Step::Up {
+                volume,
+                node,
+                flow,
+                crash,
+            } => self.up(volume, (node, flow), crash).await,
             Step::Down { volume, node } => self.down(volume, node).await,
             Step::Pair(one, other) => self.pair(one, other).await,
             Step::Losing(call, nth, loss) => self.losing(call, nth, loss).await,
@@ -186,12 +198,20 @@ impl<'a> Case<'a> {
                 self.kill(plugin).await;
                 self.check().await
             }
-            Step::PowerCut { node, known } => {
-                self.cut_power(node, known).await;
+            Step::Die(node, death) => {
+                self.die(node, death).await;
                 self.check().await
             }
-            Step::AgentDies(node) => {
-                self.stand.kill_agent(node);
+            Step::TakeOver {
+                volume,
+                from,
+                to,
+                death,
+            } => self.take_over(volume, (from, to), death).await,
+            Step::Restarting(call, after) => self.restarting(call, after).await,
+            Step::Flicker(flicker) => {
+                self.hazy |= flicker != Flicker::Off;
+                self.stand.flicker(flicker);
                 self.check().await
             }
             Step::Start(node) => {
@@ -202,7 +222,7 @@ impl<'a> Case<'a> {
         }
     }
 
-    async fn up(&mut self, volume: usize, node: usize, flow: Flow) -> Verdict {
+    async fn up(&mut self, volume: usize, (node, flow): (usize, Flow), crash: Option<Moment>) -> Verdict {
         let create = Action::Create {
             kind: Kind::Small,
             plugin: node,
@@ -219,12 +239,20 @@ impl<'a> Case<'a> {
             })
             .await?;
         }
+        let stage = Action::Stage { node, flow };
+        if let Some(moment) = crash {
+            let call = Call {
+                volume,
+                action: stage,
+            };
+            self.killing(call, moment).await?;
+        }
         let publish = Action::Publish {
             node,
             target: 0,
             access: Access::ReadWrite,
         };
-        for action in [Action::Stage { node, flow }, publish] {
+        for action in [stage, publish] {
             self.call(Call { volume, action }).await?;
         }
         Ok(())
@@ -387,6 +415,87 @@ impl<'a> Case<'a> {
         self.settle(&told).await
     }
 
+    async fn restarting(&mut self, call: Call, after: u64) -> Verdict {
+        let generation = self.volumes[call.volume].latest();
+        let Some(request) = self.request(call, generation) else {
+            return Ok(());
+        };
+        let timeout = if self.may_wait(call, generation) {
+            BRIEF
+        } else {
+            PATIENT
+        };
+        self.hazy = true;
+        let restart = async {
+            sleep(Duration::from_millis(after)).await;
+            self.stand.restart_control().await;
+        };
+        let ((answer, said), ()) = tokio::join!(request.send(timeout), restart);
+        self.tally.note(RESTARTED);
+        let told = Told {
+            call,
+            generation,
+            answer,
+            said,
+        };
+        self.learn(std::slice::from_ref(&told))?;
+        self.check().await?;
+        self.settle(&told).await
+    }
+
+    /// Gives a volume to a node that dies then, and asks for it on another node until that gets it.
+    async fn take_over(&mut self, volume: usize, (from, to): (usize, usize), death: Death) -> Verdict {
+        let controller = volume % NODES;
+        let create = Action::Create {
+            kind: Kind::Small,
+            plugin: controller,
+        };
+        for action in [create, Action::Attach { node: from }] {
+            self.call(Call { volume, action }).await?;
+        }
+        let generation = self.volumes[volume].latest();
+        let possible = self.volumes[volume].possible(generation);
+        let is_taken = |dataset: &Dataset| dataset.is_live() && dataset.lease == Some(from);
+        if !possible.iter().all(is_taken) || self.stand.silent()[to] {
+            return Ok(());
+        }
+        // Whose controller goes with its machine, nobody attaches to another node.
+        let death = if from == controller { Death::Agent } else { death };
+        self.die(from, death).await;
+        self.check().await?;
+        let call = Call {
+            volume,
+            action: Action::Attach { node: to },
+        };
+        let Some(request) = self.request(call, generation) else {
+            return Ok(());
+        };
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let (answer, said) = request.send(BRIEF).await;
+            let told = Told {
+                call,
+                generation,
+                answer,
+                said,
+            };
+            let late = format!(
+                "broken: a volume is taken from a node that is gone: {call:?} is answered {}",
+                told.said
+            );
+            self.learn(&[told])?;
+            self.check().await?;
+            if answer == Answer::Done {
+                self.tally.note(TAKEN_OVER);
+                return Ok(());
+            }
+            if Instant::now() > give_up {
+                return Err(late);
+            }
+            sleep(RETRY).await;
+        }
+    }
+
     /// Repeats what no orchestrator leaves open.
     async fn settle(&mut self, told: &Told) -> Verdict {
         if told.answer == Answer::Open && must_be_settled(told.call) {
@@ -429,6 +538,7 @@ impl<'a> Case<'a> {
 
     /// Undoes what may have been done, as an orchestrator would that remembers every id.
     async fn undo(&mut self) -> Verdict {
+        self.stand.flicker(Flicker::Off);
         for node in 0..NODES {
             self.start(node).await;
         }
@@ -453,24 +563,41 @@ impl<'a> Case<'a> {
         self.note_end_of(plugin);
     }
 
-    async fn cut_power(&mut self, node: usize, known: bool) {
-        self.stand.cut_power(node, known).await;
-        self.note_end_of(node);
-        for volume in &mut self.volumes {
-            let worlds = volume.worlds.iter();
-            volume.worlds = worlds.map(|world| world.without_mounts_of(node)).collect();
+    async fn die(&mut self, node: usize, death: Death) {
+        match death {
+            Death::Agent => self.stand.kill_agent(node),
+            Death::PowerCut { known } => {
+                self.stand.cut_power(node, known).await;
+                self.note_end_of(node);
+                for volume in &mut self.volumes {
+                    let worlds = volume.worlds.iter();
+                    volume.worlds = worlds.map(|world| world.without_mounts_of(node)).collect();
+                }
+            }
         }
     }
 
-    /// Starts whatever has ended on a node; what no plugin held may have gone until then.
+    /// Starts whatever has ended on a node; what no plugin held, and what was taken for gone, may have changed until
+    /// then.
     async fn start(&mut self, node: usize) {
-        let unheld = self.stand.without_plugin();
-        for volume in &mut self.volumes {
-            World::drift(&mut volume.worlds, unheld);
-        }
+        self.drift();
         self.stand.start_node(node).await;
+        self.drift();
+    }
+
+    fn drift(&mut self) {
+        let around = self.around();
         for volume in &mut self.volumes {
-            World::drift(&mut volume.worlds, self.stand.without_plugin());
+            World::drift(&mut volume.worlds, around);
+        }
+    }
+
+    fn around(&self) -> Around {
+        Around {
+            unheld: self.stand.without_plugin(),
+            silent: self.stand.silent(),
+            hazy: self.hazy,
+            contending: false,
         }
     }
 
@@ -479,14 +606,14 @@ impl<'a> Case<'a> {
     }
 
     fn note_end_of(&mut self, plugin: usize) {
-        let unheld = self.stand.without_plugin();
+        let around = self.around();
         for (number, volume) in self.volumes.iter_mut().enumerate() {
             let is_controller = number % NODES == plugin;
             let worlds = volume.worlds.iter();
             let mut worlds = worlds
                 .map(|world| world.without_plugin(plugin, is_controller))
                 .collect();
-            World::drift(&mut worlds, unheld);
+            World::drift(&mut worlds, around);
             volume.worlds = worlds;
         }
     }
@@ -507,12 +634,15 @@ impl<'a> Case<'a> {
     }
 
     fn learn(&mut self, told: &[Told]) -> Verdict {
-        let unheld = self.stand.without_plugin();
+        let around = Around {
+            contending: told.len() > 1,
+            ..self.around()
+        };
         let volume = told[0].call.volume;
         for told in told {
             self.tally.count(told.call.action, told.answer);
         }
-        self.volumes[volume].learn(told, unheld)
+        self.volumes[volume].learn(told, around)
     }
 
     /// Compares all that can be seen with all that may be true.

@@ -30,7 +30,7 @@ use tally::Tally;
 
 /// As many sequences as `make test` has time for.
 const CASES: u32 = 40;
-const SEED: u64 = 4523;
+const SEED: u64 = 11;
 /// How often a sequence that fails is shortened, and for how long.
 const SHRINKS: u32 = 200;
 const SHRINKING: Duration = Duration::from_secs(120);

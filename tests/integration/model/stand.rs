@@ -12,7 +12,8 @@ use csi_proto::v1::{
 };
 use flocker_client::Client;
 use flocker_csi::volume::{NODE_CONTEXT_KEY, Namespace, VolumeName};
-use flocker_embedded::faults::{AgentState, MachineState};
+use flocker_embedded::Options;
+use flocker_embedded::faults::{AgentState, Flicker, MachineState};
 use rustix::mount::{UnmountFlags, unmount};
 use tonic::{Code, Status};
 use uuid::Uuid;
@@ -20,10 +21,16 @@ use uuid::Uuid;
 use super::calls::{Access, Action, Flow, Kind, NODES};
 use super::worlds::Answer;
 use crate::support::csi::{Csi, Usage, capability, within};
+use crate::support::eventually;
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::mounts::Mounts;
 use crate::support::process::Process;
+
+/// How long a node that is silent is listed.
+const EXPIRY: Duration = Duration::from_millis(500);
+/// A node is gone soon after that. It is long enough for a node that Flocker hears of again after a restart.
+const TAKING_OVER: [&str; 2] = ["--takeover=node-gone", "--takeover-grace=2s"];
 
 /// The driver's name, as far as nobody configures another.
 const NAMESPACE: &str = "flocker.csi.clusterhq.com";
@@ -58,7 +65,12 @@ pub(super) fn dataset_id(name: &str, generation: usize) -> Uuid {
 
 impl Stand {
     pub(super) async fn start() -> Self {
-        let flocker = Flocker::start(NODES).await;
+        let flocker = Flocker::with(|options| Options {
+            nodes: NODES,
+            node_expiry: Some(EXPIRY),
+            ..options
+        })
+        .await;
         let machines = std::array::from_fn(|node| Machine::new(&flocker, node + 1));
         let client = flocker.client().await;
         let stand = Self {
@@ -76,7 +88,7 @@ impl Stand {
     /// Starts the plugin of a node unless it runs.
     pub(super) async fn start_plugin(&self, node: usize) {
         if self.plugin(node).is_none() {
-            let started = self.machines[node].process(&[]).await;
+            let started = self.machines[node].process(&TAKING_OVER).await;
             *self.plugin(node) = Some(started);
         }
     }
@@ -126,9 +138,46 @@ impl Stand {
         self.start_plugin(node).await;
     }
 
+    /// Restarts the control service, and returns when it knows again every node whose agent runs.
+    pub(super) async fn restart_control(&self) {
+        let faults = self.flocker.embedded().faults();
+        faults.change(|plan| plan.control_restarts += 1);
+        faults.until_in_force().await;
+        let silent = self.silent();
+        let expected: Vec<_> = self
+            .machines
+            .iter()
+            .zip(silent)
+            .filter(|(_, silent)| !silent)
+            .collect();
+        eventually("the agents report again", async || {
+            let listed = self.client.list_nodes().await.ok()?;
+            let is_listed = |node: Uuid| listed.iter().any(|listed| listed.uuid == node);
+            expected
+                .iter()
+                .all(|(machine, _)| is_listed(machine.node()))
+                .then_some(())
+        })
+        .await;
+    }
+
+    /// Makes state leave something out, or nothing any more.
+    pub(super) fn flicker(&self, flicker: Flicker) {
+        self.flocker
+            .embedded()
+            .faults()
+            .change(|plan| plan.flicker = flicker);
+    }
+
+    /// Returns which nodes have no agent that runs.
+    pub(super) fn silent(&self) -> [bool; NODES] {
+        let plan = self.flocker.embedded().faults().plan();
+        std::array::from_fn(|node| plan.nodes.contains_key(&(node + 1)))
+    }
+
     /// Whether something does not run that calls may wait for.
     pub(super) fn is_crippled(&self) -> bool {
-        !self.flocker.embedded().faults().plan().nodes.is_empty()
+        self.silent().contains(&true)
     }
 
     /// Returns the connection to a plugin, if it runs.

@@ -10,7 +10,16 @@ use super::worlds::Answer;
 #[derive(Default)]
 pub(super) struct Tally(RefCell<BTreeMap<(&'static str, String), u32>>);
 
+/// What a sequence may get to beside answers.
+pub(super) const TAKEN_OVER: &str = "taken over";
+pub(super) const RESTARTED: &str = "restarted";
+
 impl Tally {
+    /// Counts that a sequence got somewhere.
+    pub(super) fn note(&self, what: &'static str) {
+        *self.0.borrow_mut().entry((what, String::new())).or_default() += 1;
+    }
+
     pub(super) fn count(&self, action: Action, answer: Answer) {
         let answer = match answer {
             Answer::Done | Answer::Made(_) => "done".to_owned(),
@@ -32,6 +41,7 @@ impl Tally {
         NAMES.iter().all(|name| met(name, &|answer| answer == "done"))
             && REFUSED.iter().all(|name| met(name, &refused))
             && OPEN.iter().all(|name| met(name, &|answer| answer == "open"))
+            && [TAKEN_OVER, RESTARTED].iter().all(|what| met(what, &|_| true))
     }
 }
 

@@ -20,6 +20,19 @@ pub(super) enum Answer {
     Open,
 }
 
+/// What there is beside a volume while something becomes of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Around {
+    /// The nodes on which no plugin holds Flocker's mounts.
+    pub(super) unheld: [bool; NODES],
+    /// The nodes of which Flocker may hear nothing, so that they may be taken for gone.
+    pub(super) silent: [bool; NODES],
+    /// Whether Flocker may leave out of state what there is.
+    pub(super) hazy: bool,
+    /// Whether another call about the volume may contend with this one.
+    pub(super) contending: bool,
+}
+
 /// One volume: a dataset for each generation of its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct World {
@@ -94,27 +107,32 @@ impl World {
             .count()
     }
 
-    /// Returns what a call about a generation may lead to. Another call about the volume may be `contending` with it.
-    pub(super) fn outcomes(&self, generation: usize, action: Action, contending: bool) -> Outcomes<Self> {
+    /// Returns what a call about a generation may lead to.
+    pub(super) fn outcomes(&self, generation: usize, action: Action, around: Around) -> Outcomes<Self> {
         if let Action::Create { kind, .. } = action {
-            return self.create(kind);
+            return self.create(kind, around);
         }
-        let outcomes = self.dataset(generation).outcomes(action, contending);
+        let outcomes = self.dataset(generation).outcomes(action, around);
         let outcomes = outcomes.into_iter();
         outcomes
             .map(|(answer, dataset)| (answer, self.with(generation, dataset)))
             .collect()
     }
 
-    fn create(&self, kind: Kind) -> Outcomes<Self> {
+    fn create(&self, kind: Kind, around: Around) -> Outcomes<Self> {
         let generation = self.wanted();
         let dataset = self.dataset(generation);
         match dataset.life {
             Life::Live(there) if there == kind => {
-                vec![
-                    (Answer::Made(generation), self.clone()),
-                    (Answer::Open, self.clone()),
-                ]
+                let mut possible = vec![self.clone()];
+                if dataset.home.is_some_and(|home| around.silent[home]) {
+                    // What that node never made is given to one that can.
+                    let given = dataset.with(|dataset| dataset.home = None);
+                    possible.push(self.with(generation, given));
+                }
+                let answers = [Answer::Made(generation), Answer::Open];
+                let each = |world: Self| answers.map(|answer| (answer, world.clone()));
+                possible.into_iter().flat_map(each).collect()
             }
             Life::Live(_) => vec![
                 (Answer::Refused(Code::AlreadyExists), self.clone()),
@@ -132,12 +150,12 @@ impl World {
         }
     }
 
-    /// Adds what may have become true by itself, with `unheld` nodes on which no plugin held Flocker's mounts.
-    pub(super) fn drift(worlds: &mut BTreeSet<Self>, unheld: [bool; NODES]) {
+    /// Adds what may have become true by itself.
+    pub(super) fn drift(worlds: &mut BTreeSet<Self>, around: Around) {
         let mut new: Vec<_> = worlds.iter().cloned().collect();
         while let Some(world) = new.pop() {
             for (generation, dataset) in world.generations.iter().enumerate() {
-                for drifted in dataset.drifts(unheld) {
+                for drifted in dataset.drifts(around) {
                     let drifted = world.with(generation, drifted);
                     if worlds.insert(drifted.clone()) {
                         new.push(drifted);
@@ -193,13 +211,8 @@ impl Dataset {
     }
 
     /// Returns the other nodes where a mount of ours keeps it.
-    fn kept_elsewhere(&self, node: usize) -> impl Iterator<Item = &OnNode> {
-        let others = self
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(move |(other, _)| *other != node);
-        others.map(|(_, other)| other).filter(|other| other.staged)
+    fn kept_elsewhere(&self, node: usize) -> impl Iterator<Item = usize> {
+        (0..NODES).filter(move |other| *other != node && self.nodes[*other].staged)
     }
 
     /// Whether a call may have to wait for what will not come by itself.
@@ -217,13 +230,13 @@ impl Dataset {
         }
     }
 
-    fn outcomes(&self, action: Action, contending: bool) -> Outcomes<Self> {
+    fn outcomes(&self, action: Action, around: Around) -> Outcomes<Self> {
         let mut outcomes = match action {
             Action::Create { .. } => unreachable!("that is about a name"),
-            Action::Delete { .. } => self.delete(),
-            Action::Attach { node } => self.attach(node),
+            Action::Delete { .. } => self.delete(around),
+            Action::Attach { node } => self.attach(node, around),
             Action::Detach { node } => self.detach(node),
-            Action::Stage { node, flow } => self.stage(node, flow, contending),
+            Action::Stage { node, flow } => self.stage(node, flow, around),
             Action::Unstage { node } => self.unstage(node),
             Action::Publish { node, target, access } => self.publish(node, target, access),
             Action::Unpublish { node, target } => {
@@ -235,7 +248,13 @@ impl Dataset {
         outcomes
     }
 
-    fn delete(&self) -> Outcomes<Self> {
+    /// Returns the node that has the lease, other than `node`, and keeps it: a node that is gone has it taken away.
+    fn held_elsewhere(&self, node: usize, around: Around) -> Option<usize> {
+        let holder = self.lease.filter(|holder| *holder != node);
+        holder.filter(|holder| !around.silent[*holder])
+    }
+
+    fn delete(&self, around: Around) -> Outcomes<Self> {
         if !self.is_live() {
             return vec![(Answer::Done, self.clone())];
         }
@@ -243,26 +262,37 @@ impl Dataset {
             return vec![(Answer::Refused(Code::FailedPrecondition), self.clone())];
         }
         let deleted = self.with(|dataset| dataset.life = Life::Deleted);
-        vec![(Answer::Done, deleted.clone()), (Answer::Open, deleted)]
+        let mut outcomes = vec![(Answer::Done, deleted.clone()), (Answer::Open, deleted)];
+        if self.home.is_some_and(|home| around.silent[home]) {
+            // Only a node that is there can destroy it, so one of those is given it first.
+            outcomes.push((Answer::Open, self.with(|dataset| dataset.home = None)));
+        }
+        outcomes
     }
 
-    fn attach(&self, node: usize) -> Outcomes<Self> {
+    fn attach(&self, node: usize, around: Around) -> Outcomes<Self> {
         let ended = self.here(node, |here| here.attaching = false);
         if !self.is_live() {
             return vec![(Answer::Refused(Code::NotFound), ended)];
         }
+        let mut outcomes = Vec::new();
         if self.lease.is_some_and(|holder| holder != node) {
-            return vec![(Answer::Refused(Code::FailedPrecondition), ended)];
+            outcomes.push((Answer::Refused(Code::FailedPrecondition), ended));
+        }
+        if self.held_elsewhere(node, around).is_some() {
+            return outcomes;
         }
         let going_on = self.here(node, |here| here.attaching = true);
+        let free = going_on.with(|dataset| dataset.lease = dataset.lease.filter(|holder| *holder == node));
         let leased = going_on.with(|dataset| dataset.lease = Some(node));
         let moved = leased.with(|dataset| dataset.home = Some(node));
-        let mut outcomes = Vec::new();
-        // What only a mount without Flocker's own keeps there is not reported from there any more.
-        if self.kept_elsewhere(node).all(|other| other.loose) {
+        // What only a mount without Flocker's own keeps there is not reported from there any more, and nothing is by a
+        // node that is silent.
+        let reported = |other: usize| !self.nodes[other].loose && !around.silent[other];
+        if around.hazy || !self.kept_elsewhere(node).any(reported) {
             outcomes.push((Answer::Done, moved.here(node, |here| here.attaching = false)));
         }
-        outcomes.extend([going_on, leased, moved].map(|dataset| (Answer::Open, dataset)));
+        outcomes.extend([going_on, free, leased, moved].map(|dataset| (Answer::Open, dataset)));
         outcomes
     }
 
@@ -278,7 +308,7 @@ impl Dataset {
         vec![(Answer::Done, detached.clone()), (Answer::Open, detached)]
     }
 
-    fn stage(&self, node: usize, flow: Flow, contending: bool) -> Outcomes<Self> {
+    fn stage(&self, node: usize, flow: Flow, around: Around) -> Outcomes<Self> {
         let here = &self.nodes[node];
         if here.staged && !here.loose {
             return vec![(Answer::Done, self.here(node, |here| here.driving = false))];
@@ -294,21 +324,23 @@ impl Dataset {
             outcomes.push(refused(Code::NotFound));
             return outcomes;
         }
-        let held_elsewhere = self.lease.is_some_and(|holder| holder != node);
         let may_be_refused = match flow {
             Flow::Controller => self.lease != Some(node) || self.home != Some(node),
-            Flow::Node => held_elsewhere,
+            Flow::Node => self.lease.is_some_and(|holder| holder != node),
         };
-        if may_be_refused || contending || here.loose {
+        if may_be_refused || around.contending || here.loose {
             outcomes.push(refused(Code::FailedPrecondition));
         }
-        if held_elsewhere || (flow == Flow::Controller && self.lease != Some(node)) {
+        if self.held_elsewhere(node, around).is_some()
+            || (flow == Flow::Controller && self.lease != Some(node))
+        {
             return outcomes;
         }
         let leased = begun.with(|dataset| dataset.lease = Some(node));
         let moved = leased.with(|dataset| dataset.home = Some(node));
         if flow == Flow::Node {
-            outcomes.extend([leased, moved.clone()].map(|dataset| (Answer::Open, dataset)));
+            let free = begun.with(|dataset| dataset.lease = dataset.lease.filter(|holder| *holder == node));
+            outcomes.extend([free, leased, moved.clone()].map(|dataset| (Answer::Open, dataset)));
         }
         let home_may_be_here = flow == Flow::Node || self.home.is_none_or(|home| home == node);
         if home_may_be_here && self.kept_elsewhere(node).next().is_none() {
@@ -373,24 +405,25 @@ impl Dataset {
         outcomes
     }
 
-    fn drifts(&self, unheld: [bool; NODES]) -> Vec<Self> {
+    fn drifts(&self, around: Around) -> Vec<Self> {
         let mut drifted = Vec::new();
         for (node, here) in self.nodes.iter().enumerate() {
             let at_work = (here.attaching || here.driving) && self.is_live();
-            if at_work && self.lease.is_none() {
+            if at_work && self.held_elsewhere(node, around).is_none() && self.lease != Some(node) {
+                drifted.push(self.with(|dataset| dataset.lease = None));
                 drifted.push(self.with(|dataset| dataset.lease = Some(node)));
             }
             if at_work && self.lease == Some(node) && self.home != Some(node) {
                 drifted.push(self.with(|dataset| dataset.home = Some(node)));
             }
             let protected = self.lease == Some(node) || (self.is_live() && self.home == Some(node));
-            if here.returning && !unheld[node] {
+            if here.returning && !around.unheld[node] {
                 drifted.push(self.with(|dataset| {
                     dataset.nodes[node].returning = false;
                     dataset.lease = dataset.lease.filter(|holder| *holder != node);
                 }));
             }
-            if unheld[node] && here.staged && !here.loose && !protected {
+            if around.unheld[node] && here.staged && !here.loose && !protected {
                 drifted.push(self.here(node, |here| here.loose = true));
             }
         }
