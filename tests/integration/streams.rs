@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 
 use flocker_csi::server::Endpoint;
 use flocker_csi::server::authority::AuthorityStream;
+use futures::stream::{self, StreamExt};
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -185,20 +186,25 @@ async fn every_recorded_stream_reaches_its_calls_one_byte_at_a_time() {
     servers.stop().await;
 }
 
+/// What is played at the same time, each with servers of its own: most of the time is spent on waiting for the server.
+const TOGETHER: usize = 8;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_recorded_stream_reaches_its_calls_cut_at_every_position() {
-    let servers = Servers::start().await;
-    for recording in &recordings() {
+    let played = stream::iter(recordings()).map(|recording| async move {
+        let servers = Servers::start().await;
         let longest = recording.connections().map(|bytes| bytes.len()).max().unwrap();
         for position in 1..longest {
             let cut = |bytes: Vec<u8>| {
                 let (first, second) = bytes.split_at(position.min(bytes.len()));
                 vec![first.to_vec(), second.to_vec()]
             };
-            servers.play(recording, cut).await;
+            servers.play(&recording, cut).await;
         }
-    }
-    servers.stop().await;
+        servers.stop().await;
+    });
+    let played = played.buffer_unordered(TOGETHER).collect::<Vec<()>>().await;
+    assert_eq!(played.len(), 45);
 }
 
 /// A stream of which each piece is read by itself.

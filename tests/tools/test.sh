@@ -13,6 +13,11 @@ readonly PARTS=(
 # A test that hangs must not take the time of the whole run with it.
 readonly CARGO_TEST_TIMEOUT=45m
 
+# Tests wait most of their time: for agents, for deadlines, for the disk. So there are several for each processor, but
+# not so many that whoever waits for one of them could take it for dead.
+processors=$(nproc)
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((processors < 4 ? processors * 4 : 16))}
+
 # Parts that run the program: they bring `build` with them, and fail at once when that failed.
 readonly RUN_PROGRAM=" grpcurl grpcio csi-sanity csi-sanity-split clients csc demo "
 
