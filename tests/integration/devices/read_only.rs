@@ -141,6 +141,14 @@ fn errors_that_a_file_system_survived_are_told() {
         break_file_system(&stand, &usage);
         fs::write(usage.target.join("file"), "still writable").unwrap();
         let device = only_mount_at(&usage.target).device;
+        eventually(
+            "ext4 has counted it, which it does in the background",
+            async || {
+                let count = fs::read_to_string(ext4_of(&device).join("errors_count")).unwrap();
+                (count.trim() == "1").then_some(())
+            },
+        )
+        .await;
         stand
             .assert_abnormal(&usage, &[&device, "1 errors since its last check", "repair"])
             .await;
