@@ -15,7 +15,9 @@ mod worlds;
 
 use std::cell::RefCell;
 use std::fmt::Display;
+use std::panic::resume_unwind;
 use std::str::FromStr;
+use std::thread;
 use std::time::Duration;
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
@@ -30,6 +32,9 @@ use tally::Tally;
 
 /// As many sequences as `make test` has time for.
 const CASES: u32 = 40;
+/// So many parts of them run at the same time, as they wait more than they compute; each has the seed after that of the
+/// part before.
+const PARTS: u32 = 2;
 const SEED: u64 = 11;
 /// How often a sequence that fails is shortened, and for how long.
 const SHRINKS: u32 = 200;
@@ -45,6 +50,31 @@ fn run() {
     let seed = setting("MODEL_SEED", SEED);
     let cases = setting("MODEL_CASES", CASES);
     println!("model: {cases} sequences with MODEL_SEED={seed}");
+    let (tally, runtime) = (Tally::default(), Handle::current());
+    let parts = (0..PARTS).map(|part| (seed.wrapping_add(part.into()), cases.div_ceil(PARTS)));
+    thread::scope(|scope| {
+        let running = parts.map(|(seed, cases)| {
+            scope.spawn({
+                let (tally, runtime) = (&tally, &runtime);
+                move || run_part(seed, cases, tally, runtime)
+            })
+        });
+        for part in running.collect::<Vec<_>>() {
+            if let Err(panic) = part.join() {
+                resume_unwind(panic);
+            }
+        }
+    });
+    println!("model: {cases} sequences kept all rules; what was answered:\n{tally}");
+    assert!(
+        cases < CASES || tally.is_varied(),
+        "this seed leaves calls or answers out: take another"
+    );
+}
+
+/// Runs a part of the sequences on systems of its own.
+fn run_part(seed: u64, cases: u32, tally: &Tally, runtime: &Handle) {
+    let _entered = runtime.enter();
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let config = Config {
@@ -57,16 +87,15 @@ fn run() {
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let stand = RefCell::new(None);
     let number = RefCell::new(0);
-    let tally = Tally::default();
     let ended = runner.run(&sequences(), |steps| {
         // What a failure has left would be in the way of the next sequence, so that gets a system of its own.
         let used = stand
             .borrow_mut()
             .take()
-            .unwrap_or_else(|| Handle::current().block_on(Stand::start()));
+            .unwrap_or_else(|| runtime.block_on(Stand::start()));
         *number.borrow_mut() += 1;
-        let case = Case::new(&used, &tally, *number.borrow());
-        let verdict = Handle::current().block_on(case.run(&steps));
+        let case = Case::new(&used, tally, *number.borrow());
+        let verdict = runtime.block_on(case.run(&steps));
         match verdict {
             Ok(()) => {
                 *stand.borrow_mut() = Some(used);
@@ -79,14 +108,9 @@ fn run() {
         }
     });
     match ended {
-        Ok(()) => {
-            println!("model: {cases} sequences kept all rules; what was answered:\n{tally}");
-            assert!(
-                cases < CASES || tally.is_varied(),
-                "this seed leaves calls or answers out: take another"
-            );
-        }
+        Ok(()) => {}
         Err(TestError::Fail(broken, steps)) => {
+            let cases = cases * PARTS;
             panic!("{broken}\nin the sequence {steps:#?}\nfound with MODEL_SEED={seed} MODEL_CASES={cases}")
         }
         Err(TestError::Abort(reason)) => panic!("no sequences could be made up: {reason}"),

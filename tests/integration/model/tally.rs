@@ -1,14 +1,16 @@
 //! How often each call was answered in each way: random sequences prove nothing where they do not get.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::calls::Action;
 use super::worlds::Answer;
 
 #[derive(Default)]
-pub(super) struct Tally(RefCell<BTreeMap<(&'static str, String), u32>>);
+pub(super) struct Tally(Mutex<Counts>);
+
+type Counts = BTreeMap<(&'static str, String), u32>;
 
 /// What a sequence may get to beside answers.
 pub(super) const TAKEN_OVER: &str = "taken over";
@@ -17,7 +19,7 @@ pub(super) const RESTARTED: &str = "restarted";
 impl Tally {
     /// Counts that a sequence got somewhere.
     pub(super) fn note(&self, what: &'static str) {
-        *self.0.borrow_mut().entry((what, String::new())).or_default() += 1;
+        *self.lock().entry((what, String::new())).or_default() += 1;
     }
 
     pub(super) fn count(&self, action: Action, answer: Answer) {
@@ -26,14 +28,17 @@ impl Tally {
             Answer::Refused(code) => format!("{code:?}"),
             Answer::Open => "open".to_owned(),
         };
-        *self.0.borrow_mut().entry((name(action), answer)).or_default() += 1;
+        *self.lock().entry((name(action), answer)).or_default() += 1;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether every call was carried out and, where that is to be expected, refused and left open.
     pub(super) fn is_varied(&self) -> bool {
         let met = |name: &str, test: &dyn Fn(&str) -> bool| {
-            self.0
-                .borrow()
+            self.lock()
                 .keys()
                 .any(|(action, answer)| *action == name && test(answer))
         };
@@ -47,7 +52,7 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for ((action, answer), count) in &*self.0.borrow() {
+        for ((action, answer), count) in &*self.lock() {
             writeln!(f, "{action:<10} {answer:<20} {count:>6}")?;
         }
         Ok(())
