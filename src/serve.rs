@@ -1,28 +1,27 @@
 //! `flocker-csi serve`: the plugin, put together.
 
-use std::sync::Arc;
+mod parts;
+
 use std::time::Duration;
 
 use flocker_client::Credentials;
-use futures::FutureExt;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::attach::Attach;
 use crate::cluster::{Cluster, Flocker, Lists};
-use crate::config::{Config, ListScope};
+use crate::config::Config;
 use crate::controller::ControllerService;
 use crate::failure::Failure;
 use crate::identity::IdentityService;
+use crate::node::NodeService;
 use crate::node::mount::{Mount, MountTable, Vantage};
-use crate::node::{self, NodeService};
-use crate::node_identity::{self, NodeIdentity, Sources, ThisNode};
+use crate::node_identity::{self, NodeIdentity};
 use crate::operation::Locks;
-use crate::provisioning::{self, Provisioner, Scope};
 use crate::server::{self, Endpoint, Health, Listener, Part, ServeError, Services};
 use crate::signals::StopSignals;
 use crate::stdout::announce;
 use crate::{durable, error};
+use parts::{controller, node, of_one_node, provisioner, sources, this_node};
 
 /// How long calls that have begun may take to end when the plugin stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -211,82 +210,6 @@ impl Drop for Plugin {
         self.shutdown.cancel();
         self.serving.abort();
     }
-}
-
-fn sources(config: &Config) -> Sources {
-    Sources::new(
-        config.node.node_id,
-        config.node.node_id_file.clone(),
-        config.node.state_dir.clone(),
-    )
-}
-
-fn this_node(identity: &NodeIdentity) -> ThisNode {
-    let identity = identity.clone();
-    Arc::new(move || {
-        let identity = identity.clone();
-        async move { identity.resolve().await }.boxed()
-    })
-}
-
-fn of_one_node(config: &Config) -> bool {
-    config.plugin.list_scope == ListScope::Node
-}
-
-fn provisioner(config: &Config, cluster: &Cluster, this_node: &ThisNode, locks: &Locks) -> Provisioner {
-    let settings = provisioning::Settings {
-        driver_name: config.plugin.driver_name.clone(),
-        namespace: config.plugin.namespace(),
-        scope: if of_one_node(config) {
-            Scope::Node(Arc::clone(this_node))
-        } else {
-            Scope::Cluster
-        },
-        provision_wait: config.plugin.provision_wait,
-        sizes: config.plugin.sizes(),
-        pools: config.pools.clone(),
-    };
-    Provisioner::new(settings, cluster.clone(), locks.clone())
-}
-
-fn controller(
-    config: &Config,
-    cluster: &Cluster,
-    locks: Locks,
-    provisioner: Provisioner,
-    node: Option<&NodeService>,
-) -> ControllerService {
-    let attach = Attach::new(cluster.clone(), locks.clone()).taking_over(config.flocker.takeover);
-    let attach = match node {
-        Some(node) => attach.taking_from(node.pending_releases()),
-        None => attach,
-    };
-    let state_dir = Some(config.node.state_dir.as_path());
-    ControllerService::new(provisioner, cluster.clone(), attach, locks, state_dir)
-}
-
-fn node(
-    config: &Config,
-    cluster: &Cluster,
-    this_node: &ThisNode,
-    locks: &Locks,
-    provisioner: &Provisioner,
-) -> NodeService {
-    let settings = node::Settings {
-        mount_root: config.node.mount_root.clone(),
-        state_dir: config.node.state_dir.clone(),
-        device_dir: config.plugin.device_dir.clone(),
-        max_volumes_per_node: i64::from(config.plugin.max_volumes_per_node),
-        takeover: config.flocker.takeover,
-    };
-    let first_use = (config.plugin.create_on_first_use).then(|| provisioner.on(Arc::clone(this_node)));
-    NodeService::new(
-        settings,
-        cluster.clone(),
-        Arc::clone(this_node),
-        locks.clone(),
-        first_use,
-    )
 }
 
 /// Warns when nothing that is mounted here can be seen by anybody else, as every target would then be refused.

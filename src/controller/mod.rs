@@ -148,7 +148,8 @@ fn answer<T>(result: Result<T>) -> Result<Response<T>, Status> {
     result.map(Response::new).map_err(Status::from)
 }
 
-fn unimplemented<T>(what: &str) -> Result<Response<T>, Status> {
+/// Answers an RPC of which Flocker has no counterpart.
+pub(crate) fn unimplemented<T>(what: &str) -> Result<Response<T>, Status> {
     answer(Err(Error::new(
         Situation::Unimplemented,
         format!("{what} is not offered: Flocker has no such thing"),

@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::Facade;
 use super::convert::{capabilities, capability, requirement, source, topology, topology_back};
-use crate::error::{Error, Situation};
+use crate::controller::unimplemented;
 
 #[tonic::async_trait]
 impl<S: v1::controller_server::Controller> Controller for Facade<S> {
@@ -133,11 +133,6 @@ impl<S: v1::controller_server::Controller> Controller for Facade<S> {
     ) -> Result<Response<ListSnapshotsResponse>, Status> {
         unimplemented("ListSnapshots")
     }
-}
-
-fn unimplemented<T>(what: &str) -> Result<Response<T>, Status> {
-    let text = format!("{what} is not offered: Flocker has no such thing");
-    Err(Error::new(Situation::Unimplemented, text).into())
 }
 
 fn to_create(request: CreateVolumeRequest) -> v1::CreateVolumeRequest {
