@@ -35,6 +35,8 @@ const TOGETHER: usize = 4;
 const WARM_UP: u32 = 200;
 /// How much memory it may need more after that, in KiB.
 const GROWTH: u64 = 2 << 10;
+/// How many connections to Flocker a plugin keeps.
+const CONNECTIONS: usize = 5;
 /// The plugin that is not killed, and the one that is.
 const STEADY: usize = 0;
 const MORTAL: usize = 1;
@@ -92,6 +94,9 @@ struct Footprint {
     resident: u64,
     anonymous: u64,
     descriptors: usize,
+    /// Connections of callers, and those to Flocker, of which a process keeps up to five: how many the first round
+    /// needed is chance.
+    sockets: usize,
 }
 
 impl Soak<'_> {
@@ -111,7 +116,7 @@ impl Soak<'_> {
 
     async fn rounds(&self, cycles: u32) {
         let began = Instant::now();
-        let (mut done, mut descriptors, mut warm) = (0, None, None);
+        let (mut done, mut first, mut warm) = (0, None, None);
         while done < cycles {
             let numbers = done..cycles.min(done + ROUND);
             done = numbers.end;
@@ -119,20 +124,27 @@ impl Soak<'_> {
             lives.buffer_unordered(TOGETHER).collect::<()>().await;
             self.stand.nothing_is_left().await.unwrap();
 
-            let allowed = *descriptors.get_or_insert_with(|| self.footprint().descriptors);
+            let first = *first.get_or_insert_with(|| self.footprint());
+            let now = self.footprint();
             eventually(
-                "no more descriptors are open than after the first round",
-                async || (self.footprint().descriptors <= allowed).then_some(()),
+                &format!("no more is open than after the first round: {now:?} now, {first:?} then"),
+                async || {
+                    let now = self.footprint();
+                    let kept = now.descriptors <= first.descriptors;
+                    (kept && now.sockets <= first.sockets + CONNECTIONS).then_some(())
+                },
             )
             .await;
             let footprint = self.footprint();
             println!(
-                "soak: {done} lives in {:.0} s, {} kills, RSS {} KiB (anonymous {} KiB), {} descriptors",
+                "soak: {done} lives in {:.0} s, {} kills, RSS {} KiB (anonymous {} KiB), {} descriptors \
+                 and {} sockets",
                 began.elapsed().as_secs_f64(),
                 self.kills.load(Ordering::Relaxed),
                 footprint.resident,
                 footprint.anonymous,
-                footprint.descriptors
+                footprint.descriptors,
+                footprint.sockets
             );
             if done >= WARM_UP {
                 let warm = *warm.get_or_insert(footprint.resident);
@@ -239,10 +251,16 @@ impl Soak<'_> {
                 .parse()
                 .unwrap()
         };
+        let open = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+        // One that is closed meanwhile is none.
+        let open = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+        let (sockets, descriptors): (Vec<_>, Vec<_>) =
+            open.partition(|to| to.to_string_lossy().starts_with("socket:"));
         Footprint {
             resident: kib("VmRSS"),
             anonymous: kib("RssAnon"),
-            descriptors: fs::read_dir(format!("/proc/{process}/fd")).unwrap().count(),
+            descriptors: descriptors.len(),
+            sockets: sockets.len(),
         }
     }
 }
