@@ -102,7 +102,9 @@ struct Claim {
     primary: Uuid,
     size: u64,
     profile: Option<String>,
-    /// When Flocker had answered: snapshots that began later tell whether the dataset exists.
+    /// How many are about to declare it: one name may be used for the first time in several places at once.
+    declaring: usize,
+    /// When Flocker had answered all of them: snapshots that began later tell whether the dataset exists.
     settled: Option<Instant>,
 }
 
@@ -117,7 +119,7 @@ pub(super) struct Claimed {
 impl Ledger {
     /// Returns what is taken according to `snapshot` and the claims that it cannot contain yet.
     pub(super) fn usage(&self, snapshot: &Snapshot, pools: &[Pool]) -> Usage {
-        usage_with(&self.lock(), snapshot, pools)
+        usage_with(self.lock().iter(), snapshot, pools)
     }
 
     /// Claims `size` bytes for `dataset` on the node that `choose` picks.
@@ -132,14 +134,18 @@ impl Ledger {
         choose: impl FnOnce(&Usage) -> Result<Uuid>,
     ) -> Result<Claimed> {
         let mut claims = self.lock();
-        let primary = choose(&usage_with(&claims, snapshot, pools))?;
+        // Whoever claims the same dataset means the same room.
+        let others = claims.iter().filter(|(claimed, _)| **claimed != dataset);
+        let primary = choose(&usage_with(others, snapshot, pools))?;
         claims.retain(|_, claim| claim.settled.is_none_or(|settled| settled.elapsed() < FORGET));
+        let declaring = claims.get(&dataset).map_or(0, |claim| claim.declaring) + 1;
         claims.insert(
             dataset,
             Claim {
                 primary,
                 size,
                 profile,
+                declaring,
                 settled: None,
             },
         );
@@ -158,12 +164,17 @@ impl Ledger {
 impl Drop for Claimed {
     fn drop(&mut self) {
         if let Some(claim) = self.ledger.lock().get_mut(&self.dataset) {
-            claim.settled = Some(Instant::now());
+            claim.declaring -= 1;
+            claim.settled = (claim.declaring == 0).then(Instant::now);
         }
     }
 }
 
-fn usage_with(claims: &HashMap<Uuid, Claim>, snapshot: &Snapshot, pools: &[Pool]) -> Usage {
+fn usage_with<'a>(
+    claims: impl Iterator<Item = (&'a Uuid, &'a Claim)>,
+    snapshot: &Snapshot,
+    pools: &[Pool],
+) -> Usage {
     let mut usage = Usage::of(snapshot, pools);
     for (dataset, claim) in claims {
         let unseen = claim.settled.is_none_or(|settled| settled >= snapshot.began());
@@ -286,5 +297,29 @@ mod tests {
         assert_eq!(room(&later), 6 * GIB, "a later one knows better");
         let seen = Snapshot::of(vec![dataset(2, B, 4 * GIB, None, false)], vec![], &[A, B], vec![]);
         assert_eq!(room(&seen), 6 * GIB, "nothing is counted twice");
+    }
+
+    #[test]
+    fn one_dataset_that_is_claimed_twice_takes_its_room_once_until_both_are_answered() {
+        let before = Snapshot::of(vec![], vec![], &[A], vec![]);
+        let pools = [pool(None, false)];
+        let ledger = Ledger::default();
+        let room = |snapshot: &Snapshot| ledger.usage(snapshot, &pools).room(&pools[0], A);
+        let claim = || {
+            let wanted = (Uuid::from_u128(1), 6 * GIB, None);
+            ledger
+                .claim(&before, &pools, wanted, |usage| {
+                    assert_eq!(usage.room(&pools[0], A), 10 * GIB);
+                    Ok(A)
+                })
+                .unwrap()
+        };
+        let (first, second) = (claim(), claim());
+        drop(first);
+        let later = Snapshot::of(vec![], vec![], &[A], vec![]);
+        assert_eq!(room(&later), 4 * GIB, "the other one may still make it");
+        drop(second);
+        let last = Snapshot::of(vec![], vec![], &[A], vec![]);
+        assert_eq!(room(&last), 10 * GIB);
     }
 }

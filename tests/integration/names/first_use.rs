@@ -217,7 +217,7 @@ fn a_wish_that_cannot_be_meant_is_refused_and_nothing_is_made() {
     });
 }
 
-fn pool(profile: &str, mib: u64) -> Pool {
+pub(super) fn pool(profile: &str, mib: u64) -> Pool {
     Pool {
         profile: Some(profile.to_owned()),
         capacity: mib * MIB,

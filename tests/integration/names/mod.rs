@@ -1,6 +1,7 @@
 //! Volumes that a task calls by a name: mesos-module-flocker's `FLOCKER_ID`, and names of CSI and Docker volumes.
 
 mod first_use;
+mod interrupted;
 mod lookup;
 
 use std::collections::{BTreeMap, HashMap};
