@@ -19,6 +19,7 @@ use super::records::{Progress, Record, Records};
 use super::soundness::mount_table;
 use super::state_dir::{StateDir, StateDirError, boot_id};
 use crate::error::{Error, Result, Situation};
+use crate::volume::dataset_of;
 
 /// A dataset at a staging path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -293,33 +294,8 @@ impl Host {
         !self.records.select(heir).is_empty()
     }
 
-    /// Returns the dataset that is, or was, staged at a path under this volume id.
-    pub(super) fn recorded_dataset(&self, staging: &Path, volume_id: &str) -> Option<Uuid> {
-        self.recorded(|record| record.staging_path == staging && record.volume_id == volume_id)
-            .map(|record| record.dataset_id)
-    }
-
-    /// Returns the dataset that is staged, or being staged, at a path under this volume id.
-    pub(super) fn staged_dataset(&self, staging: &Path, volume_id: &str) -> Option<Uuid> {
-        self.recorded(|record| record.staging_path == staging && record.volume_id == volume_id)
-            .filter(|record| self.is_live(record))
-            .map(|record| record.dataset_id)
-    }
-
-    /// Returns the dataset that is, or was, staged under this volume id, wherever.
-    pub(super) fn dataset_of_volume(&self, volume_id: &str) -> Option<Uuid> {
-        self.recorded(|record| record.volume_id == volume_id)
-            .map(|record| record.dataset_id)
-    }
-
-    /// Returns a record that passes a test. What is staged comes before what was: a name may have got a new dataset.
-    fn recorded(&self, test: impl Fn(&Record) -> bool) -> Option<Record> {
-        let found = self.records.select(test);
-        found.into_iter().max_by_key(|record| self.is_live(record))
-    }
-
     /// Whether something of the staging may be mounted.
-    fn is_live(&self, record: &Record) -> bool {
+    pub(super) fn is_live(&self, record: &Record) -> bool {
         record.boot_id == self.boot_id && record.progress != Progress::ReleasePending
     }
 
@@ -359,6 +335,13 @@ impl Host {
                 && mount.source != self.aliases.nodes().path(dataset)
                 && mount.point.file_name().is_some_and(|last| last == name.as_str())
         })
+    }
+
+    /// Returns the dataset whose device node a mount of ours was made from, which its name tells.
+    pub(super) fn dataset_of_mount(&self, mount: &Mount) -> Option<Uuid> {
+        let name = Path::new(&mount.source).file_name()?.to_str()?;
+        let dataset = dataset_of(name)?;
+        self.usual_origin(dataset).owns(mount).then_some(dataset)
     }
 
     fn usual_origin(&self, dataset: Uuid) -> Origin {

@@ -3,6 +3,7 @@
 mod calls;
 mod failures;
 mod host;
+mod known;
 pub mod mount;
 mod pins;
 mod publish;

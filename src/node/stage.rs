@@ -112,9 +112,16 @@ impl Attempt<'_> {
     /// Whether everything is as a successful call would leave it; that needs no Flocker.
     async fn already_staged(&self) -> Result<bool> {
         let (dataset, staging) = (self.dataset, self.staging.clone());
+        let volume_id = self.stage.volume_id.clone();
         let _guard = self.core.locks.lock(self.context, dataset).await?;
         self.host
-            .blocking(move |host| host.is_sound(dataset, &staging))
+            .blocking(move |host| {
+                let sound = host.is_sound(dataset, &staging)?;
+                if sound {
+                    host.call(dataset, staging.path(), &volume_id)?;
+                }
+                Ok(sound)
+            })
             .await
     }
 

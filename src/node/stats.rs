@@ -87,9 +87,7 @@ fn find(host: &Host, volume_id: &str, volume_path: &str) -> Result<Found> {
     };
     let resolved = TargetPath::parse(volume_path).and_then(|path| path.resolve());
     let resolved = resolved.map_err(|_| not_there(None))?;
-    let dataset = host
-        .dataset_of_volume(volume_id)
-        .or_else(|| crate::volume::dataset_of(volume_id));
+    let dataset = host.dataset_at(resolved.path(), volume_id)?;
     let layers = |path: &Path| layers_at(path).unwrap_or_default();
     let (at_path, dataset) = match (layers(resolved.path()), dataset) {
         (at_path, Some(dataset)) => (at_path, dataset),

@@ -28,9 +28,13 @@ pub(super) async fn unpublish(
     } = unpublish;
     let spelled = target.as_path().to_owned();
     let target = core.resolve_existing("target_path", target).await?;
-    let dataset = host
-        .dataset_of_volume(&volume_id)
-        .or_else(|| dataset_of(&volume_id));
+    let dataset = if let Some(dataset) = dataset_of(&volume_id) {
+        Some(dataset)
+    } else {
+        let place = target.as_ref().map_or(&*spelled, Target::path).to_owned();
+        let name = volume_id.clone();
+        host.blocking(move |host| host.dataset_at(&place, &name)).await?
+    };
     let _guard = match dataset {
         Some(dataset) => {
             context.about(dataset);

@@ -26,16 +26,24 @@ pub(super) async fn unstage(
             |staging| staging.path().to_owned(),
         );
     let recorded = host.recorded_dataset(&staging, &unstage.volume_id);
-    // Without a record, an id that is a dataset's still tells what its mount would look like.
-    let Some(dataset) = recorded.or_else(|| dataset_of(&unstage.volume_id)) else {
-        return Ok(());
+    // Without a record, an id that is a dataset's still tells what its mount would look like; a name does not.
+    let datasets = if let Some(dataset) = recorded.or_else(|| dataset_of(&unstage.volume_id)) {
+        vec![dataset]
+    } else {
+        let staging = staging.clone();
+        host.blocking(move |host| host.unrecorded_at(&staging)).await?
     };
-    context.about(dataset);
-    let staged = Staged { dataset, staging };
-    // All but the lease has gone then, and that is taken care of: whoever does so may hold the dataset's lock for
-    // as long as Flocker does not answer.
-    if !host.is_release_pending(&staged) {
-        core.clear(&context, &host, &staged, InTheWay::Refused).await?;
+    for dataset in datasets {
+        context.about(dataset);
+        let staged = Staged {
+            dataset,
+            staging: staging.clone(),
+        };
+        // All but the lease has gone then, and that is taken care of: whoever does so may hold the dataset's lock for
+        // as long as Flocker does not answer.
+        if !host.is_release_pending(&staged) {
+            core.clear(&context, &host, &staged, InTheWay::Refused).await?;
+        }
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod first_use;
 mod interrupted;
+mod known;
 mod lookup;
 
 use std::collections::{BTreeMap, HashMap};
