@@ -32,9 +32,9 @@ where
         }
     }
 
-    /// Remembers `value`; the file follows in the background, if it changes.
-    pub(super) fn put(&self, value: T) {
-        self.set(|newest| *newest = Some(value));
+    /// Remembers what `value` returns while nothing else is remembered; the file follows in the background, if it changes.
+    pub(super) fn put(&self, value: impl FnOnce() -> T) {
+        self.set(|newest| *newest = Some(value()));
     }
 
     /// Changes a part of the last value; the file follows in the background, if that changes.
@@ -156,7 +156,7 @@ mod tests {
         let kept = Kept::new(Some(directory.path()), "list.json");
         assert_eq!(kept.last().await, None);
         for value in [vec![1], vec![1, 2], vec![1, 2, 3]] {
-            kept.put(value);
+            kept.put(|| value);
         }
         assert_eq!(kept.last().await, Some(vec![1, 2, 3]));
         in_file(directory.path(), &[1, 2, 3]).await;
@@ -182,7 +182,7 @@ mod tests {
         let kept = Kept::<Vec<u32>>::new(Some(directory.path()), "list.json");
         kept.amend(|list| list.push(1)).await;
         assert_eq!(kept.last().await, None);
-        kept.put(vec![1]);
+        kept.put(|| vec![1]);
         kept.amend(|list| list.push(2)).await;
         in_file(directory.path(), &[1, 2]).await;
     }
@@ -202,7 +202,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_directory_it_lives_as_long_as_the_process() {
         let kept = Kept::new(None, "list.json");
-        kept.put(vec![7]);
+        kept.put(|| vec![7]);
         assert_eq!(kept.last().await, Some(vec![7]));
     }
 }

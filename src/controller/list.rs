@@ -12,6 +12,7 @@ use prost::Message;
 use uuid::Uuid;
 
 use super::Core;
+use super::changes::Change;
 use super::listing::{Listed, Listing};
 use crate::attach;
 use crate::cluster::Lists;
@@ -120,15 +121,19 @@ async fn current(core: &Core, deadline: Deadline) -> Result<Listing> {
         Ok(node) => core
             .read(deadline, lists)
             .await
-            .map(|snapshot| Listing::of(&snapshot, *node)),
+            .map(|snapshot| (snapshot.began(), Listing::of(&snapshot, *node))),
         Err(error) => Err(error.clone()),
     };
     if core.provisioner.settings().scope.is_cluster() {
-        return read;
+        return read.map(|(_, listing)| listing);
     }
     match read {
-        Ok(listing) => {
-            core.last_listing.put(listing.to_keep());
+        Ok((began, listing)) => {
+            core.last_listing.put(|| {
+                let mut kept = listing.to_keep();
+                core.changes.catch_up(&mut kept, began);
+                kept
+            });
             Ok(listing)
         }
         Err(error) => {
@@ -146,16 +151,22 @@ async fn current(core: &Core, deadline: Deadline) -> Result<Listing> {
 }
 
 /// Takes up in the last list what was made since: Mesos asks after each operation, and Flocker may be down by then.
-pub(super) async fn made(core: &Core, volume: &Volume) {
+pub(super) async fn made(core: &Core, deadline: Deadline, volume: &Volume) {
     let size = u64::try_from(volume.capacity_bytes);
-    if let (false, Some(dataset), Ok(size)) = (
-        core.provisioner.settings().scope.is_cluster(),
-        dataset_of(&volume.volume_id),
-        size,
-    ) {
-        core.last_listing
-            .amend(|listing| listing.add(dataset, size))
-            .await;
+    let (Some(dataset), Ok(size)) = (dataset_of(&volume.volume_id), size) else {
+        return;
+    };
+    // Without a list of this node, it is one of what is known to be there.
+    if let Ok(Some(node)) = core.node_of_scope(deadline).await {
+        let change = Change::Made { dataset, size };
+        core.changes.note(change);
+        let take_up = |listing: &mut Listing| {
+            if listing.node != Some(node) {
+                *listing = Listing::empty(node);
+            }
+            listing.apply(change);
+        };
+        core.last_listing.update(take_up).await;
     }
 }
 
@@ -165,7 +176,9 @@ pub(super) async fn deleted(core: &Core, volume_id: &str) {
         core.provisioner.settings().scope.is_cluster(),
         dataset_of(volume_id),
     ) {
-        core.last_listing.amend(|listing| listing.remove(dataset)).await;
+        let change = Change::Deleted(dataset);
+        core.changes.note(change);
+        core.last_listing.amend(|listing| listing.apply(change)).await;
     }
 }
 

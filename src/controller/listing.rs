@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::bytes;
+use super::changes::Change;
 use crate::cluster::Snapshot;
 use crate::provisioning::size_in;
 
@@ -68,6 +69,14 @@ impl Listing {
         Self { node, volumes }
     }
 
+    /// Returns the list of a node of whose volumes nothing is known.
+    pub(super) fn empty(node: Uuid) -> Self {
+        Self {
+            node: Some(node),
+            volumes: Vec::new(),
+        }
+    }
+
     /// Returns what is worth keeping of it; a condition describes a moment.
     pub(super) fn to_keep(&self) -> Self {
         let mut kept = self.clone();
@@ -77,8 +86,15 @@ impl Listing {
         kept
     }
 
-    /// Takes up a volume that was made or found since.
-    pub(super) fn add(&mut self, dataset: Uuid, size: u64) {
+    /// Takes up what was made or found since, and leaves out what was deleted.
+    pub(super) fn apply(&mut self, change: Change) {
+        match change {
+            Change::Made { dataset, size } => self.add(dataset, size),
+            Change::Deleted(dataset) => self.remove(dataset),
+        }
+    }
+
+    fn add(&mut self, dataset: Uuid, size: u64) {
         if let Err(place) = self.place(dataset) {
             let volume = Listed {
                 dataset,
@@ -90,8 +106,7 @@ impl Listing {
         }
     }
 
-    /// Leaves out a volume that was deleted since.
-    pub(super) fn remove(&mut self, dataset: Uuid) {
+    fn remove(&mut self, dataset: Uuid) {
         if let Ok(place) = self.place(dataset) {
             self.volumes.remove(place);
         }

@@ -5,6 +5,7 @@
 
 mod capabilities;
 mod capacity;
+mod changes;
 mod create;
 mod delete;
 mod kept;
@@ -39,6 +40,7 @@ use crate::error::{Error, Result, Situation};
 use crate::operation::{Describe, Locks, Operations};
 use crate::provisioning::{NewVolume, Provisioner, Volume};
 use capacity::Rooms;
+use changes::Changes;
 use delete::{DeleteCall, Deletion};
 use kept::Kept;
 use list::Paging;
@@ -64,6 +66,8 @@ struct Core {
     attachments: Operations<AttachCall, ()>,
     paging: Paging,
     last_listing: Kept<Listing>,
+    /// What may be missing in a list that is being read.
+    changes: Changes,
     last_rooms: Kept<Rooms>,
 }
 
@@ -86,6 +90,7 @@ impl ControllerService {
             attachments: Operations::new(describe),
             paging: Paging::default(),
             last_listing: Kept::new(state_dir, "volumes.json"),
+            changes: Changes::default(),
             last_rooms: Kept::new(state_dir, "capacity.json"),
             provisioner,
             cluster,
@@ -165,7 +170,7 @@ impl Controller for ControllerService {
         let (deadline, request) = split(request);
         let created = create::create_volume(&self.core, deadline, request).await;
         if let Ok(CreateVolumeResponse { volume: Some(volume) }) = &created {
-            list::made(&self.core, volume).await;
+            list::made(&self.core, deadline, volume).await;
         }
         answer(created)
     }
