@@ -7,9 +7,9 @@ use flocker_embedded::faults::{Effect, RequestFault};
 use tonic::Code;
 use uuid::Uuid;
 
-use super::{DATASET, LEASE, LEASES, LONG, Pair, attach, detach, hold, stage};
+use super::{DATASET, LEASE, LEASES, LONG, Pair, attach, delete, detach, hold, stage};
 use crate::node::assert_refused;
-use crate::support::csi::Usage;
+use crate::support::csi::{Usage, to_detach, within};
 use crate::support::eventually;
 use crate::support::mounts::only_mount_at;
 use crate::support::namespace::in_own_namespace;
@@ -98,6 +98,39 @@ fn an_attachment_waits_for_a_release_that_flocker_has_got_and_leases_anew() {
         assert_eq!(pair.asked("POST", LEASES), leased + 1);
         assert!(pair.first.records().is_empty());
         pair.use_and_detach(&usage, context).await;
+    });
+}
+
+#[test]
+fn detaching_and_deleting_are_answered_in_time_while_a_release_is_under_way() {
+    in_own_namespace(|| async {
+        let pair = Pair::start().await;
+        let usage = pair
+            .with_pending_release("data", hold("release", "DELETE", LEASE))
+            .await;
+        let volume = usage.dataset();
+        pair.faults().until_met("release", 1).await;
+        let short = Duration::from_secs(2);
+        let detaching = within(short, to_detach(volume, pair.first.node()));
+        assert_refused(
+            pair.one.csi.try_detach(detaching).await,
+            Code::Unavailable,
+            &[&usage.volume_id, "another operation on the volume"],
+        );
+        assert_refused(
+            delete(&pair.one.csi, volume, short).await,
+            Code::FailedPrecondition,
+            &[&usage.volume_id, "holds its lease"],
+        );
+        pair.faults().remove("release");
+        detach(&pair.one.csi, volume, "").await.unwrap();
+        assert_eq!(pair.leaseholder(volume).await, None);
+        eventually("nothing is left to be released", async || {
+            pair.first.records().is_empty().then_some(())
+        })
+        .await;
+        delete(&pair.one.csi, volume, LONG).await.unwrap();
+        pair.file_goes().await;
     });
 }
 

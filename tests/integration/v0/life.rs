@@ -1,7 +1,8 @@
 //! The life of a volume, and the directory of its target, which is the orchestrator's.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
 
 use csi_proto::v0::volume_capability::access_mode::Mode;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -158,6 +159,40 @@ fn data_that_a_v0_orchestrator_would_remove_with_the_target_is_reported_before()
         fs::remove_file(&file).unwrap();
         old.unpublish(&usage).await.unwrap();
         assert_empty(&usage.target);
+    });
+}
+
+#[test]
+fn a_v0_target_that_is_no_directory_or_is_in_use_stays_as_it_is() {
+    in_own_namespace(|| async {
+        let (stand, old, usage) = staged().await;
+        let file = usage.at_target("file");
+        fs::write(&file.target, "precious").unwrap();
+        let link = usage.at_target("link");
+        symlink(&usage.target, &link.target).unwrap();
+        for usage in [&file, &link] {
+            let target = usage.target.to_str().unwrap();
+            for answer in [old.publish(usage).await, old.unpublish(usage).await] {
+                assert_refused(answer, Code::InvalidArgument, &[target]);
+            }
+        }
+        assert_eq!(fs::read_to_string(&file.target).unwrap(), "precious");
+        assert!(link.target.is_symlink());
+        assert_eq!(Mounts::read().at(&usage.target), []);
+
+        old.publish(&usage).await.unwrap();
+        let user = File::create(usage.target.join("open")).unwrap();
+        let busy = [usage.target.to_str().unwrap(), &std::process::id().to_string()];
+        assert_refused(old.unpublish(&usage).await, Code::FailedPrecondition, &busy);
+        only_mount_at(&usage.target);
+        drop(user);
+        eventually("nobody uses it any more", async || {
+            old.unpublish(&usage).await.ok()
+        })
+        .await;
+        assert_empty(&usage.target);
+        old.unstage(&usage).await.unwrap();
+        assert!(stand.machine.records().is_empty());
     });
 }
 
