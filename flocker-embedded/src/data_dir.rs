@@ -16,7 +16,7 @@ use crate::options::CertificateProfile;
 pub(crate) struct DataDir {
     /// Without symbolic links, because it is compared with what the kernel's tables say.
     root: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl DataDir {
@@ -44,7 +44,7 @@ impl DataDir {
             Err(errno) => return Err(Error::file("lock", &lock_file)(errno.into())),
         }
         record_holder(&mut lock).map_err(Error::file("write", &lock_file))?;
-        let directory = Self { root, _lock: lock };
+        let directory = Self { root, lock };
         create_private(&directory.volumes())?;
         Ok(directory)
     }
@@ -66,6 +66,14 @@ impl DataDir {
     /// Returns the directory of the keys of a certificate profile.
     pub(crate) fn pki(&self, profile: CertificateProfile) -> PathBuf {
         self.root.join("pki").join(profile.name())
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        // A program that is being started at this moment holds a copy of the descriptor until it runs, and with it the
+        // lock; what is unlocked is so for all copies. Where that fails, closing does it.
+        flock(&self.lock, FlockOperation::Unlock).ok();
     }
 }
 

@@ -58,7 +58,7 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateD
 /// The state directory, held against every other process until this value is dropped.
 #[derive(Debug)]
 pub(super) struct StateDir {
-    _lock: File,
+    lock: File,
 }
 
 impl StateDir {
@@ -85,7 +85,15 @@ impl StateDir {
             Err(error) => return Err(failed("lock", &lock)(error.into())),
         }
         write_pid(&mut file).map_err(failed("write", &lock))?;
-        Ok(StateDir { _lock: file })
+        Ok(StateDir { lock: file })
+    }
+}
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        // A program that is being started at this moment holds a copy of the descriptor until it runs, and with it the
+        // lock; what is unlocked is so for all copies. Where that fails, closing does it.
+        flock(&self.lock, FlockOperation::Unlock).ok();
     }
 }
 
