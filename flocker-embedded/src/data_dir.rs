@@ -120,6 +120,8 @@ mod tests {
             "{error}"
         );
 
+        // As a program has one that is being started at this moment.
+        let _copy = first.lock.try_clone().unwrap();
         drop(first);
         assert!(DataDir::claim(directory.path()).is_ok());
     }

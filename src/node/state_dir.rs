@@ -136,6 +136,8 @@ mod tests {
                 .contains(&format!("process {}", std::process::id())),
             "{error}"
         );
+        // As a program has one that is being started at this moment.
+        let _copy = first.lock.try_clone().unwrap();
         drop(first);
         StateDir::claim(&path).unwrap();
     }

@@ -14,14 +14,13 @@ use flocker_csi::server::Endpoint;
 use futures::future::BoxFuture;
 use http::uri::PathAndQuery;
 use prost::Message;
-use prost::bytes::{Buf, BufMut, Bytes};
+use prost::bytes::Bytes;
 use rustix::mount::{UnmountFlags, unmount};
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::NamedService;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
@@ -29,6 +28,7 @@ use tower::service_fn;
 
 use super::types::Api;
 use crate::support::machine::Machine;
+use crate::support::verbatim::Verbatim;
 
 /// What is wrong with a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +129,7 @@ impl Forward {
     async fn serve(self, request: http::Request<Body>) -> http::Response<Body> {
         let path: PathAndQuery = request.uri().path().parse().unwrap();
         let answer = service_fn(move |request| self.clone().answer(path.clone(), request));
-        tonic::server::Grpc::new(Raw).unary(answer, request).await
+        tonic::server::Grpc::new(Verbatim).unary(answer, request).await
     }
 
     async fn answer(self, path: PathAndQuery, request: Request<Bytes>) -> Result<Response<Bytes>, Status> {
@@ -147,7 +147,7 @@ impl Forward {
             .ready()
             .await
             .map_err(|error| Status::unavailable(error.to_string()))?;
-        let answer = plugin.unary(request, path, Raw).await?;
+        let answer = plugin.unary(request, path, Verbatim).await?;
         Ok(answer.map(|answer| self.change(&method, &asked, answer)))
     }
 
@@ -201,44 +201,6 @@ impl Forward {
 
 fn read<M: Message + Default>(bytes: &Bytes) -> M {
     M::decode(bytes.clone()).unwrap()
-}
-
-/// Takes messages as they are.
-#[derive(Clone, Copy)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
 }
 
 /// Makes a service of that name, which passes everything on.

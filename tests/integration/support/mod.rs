@@ -8,6 +8,7 @@ pub(crate) mod mounts;
 pub(crate) mod namespace;
 pub(crate) mod process;
 pub(crate) mod scratch;
+pub(crate) mod verbatim;
 
 use std::time::Duration;
 

@@ -2,16 +2,16 @@
 
 use std::path::Path;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use csi_proto::v1::{ListVolumesRequest, ListVolumesResponse};
 use prost::Message;
 use tonic::client::Grpc;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use crate::commands::Rpc;
 use crate::syntax::{Build, Invocation};
+use crate::verbatim::Verbatim;
 use crate::{Failure, answers, requests};
 
 /// Makes the calls of a command line one after the other, and prints each answer when it comes.
@@ -94,42 +94,4 @@ async fn send(channel: &Channel, call: &Invocation, message: Vec<u8>) -> Result<
 
 fn unreadable(error: impl std::error::Error) -> Failure {
     Failure::usage(error.to_string())
-}
-
-/// Messages that are bytes already.
-#[derive(Default)]
-struct Verbatim;
-
-impl Codec for Verbatim {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Verbatim {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Verbatim {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
 }

@@ -13,6 +13,8 @@ mod commands;
 mod page;
 mod requests;
 mod syntax;
+#[path = "../../integration/support/verbatim.rs"]
+mod verbatim;
 
 use std::env;
 use std::process::ExitCode;
