@@ -77,14 +77,7 @@ impl Pair {
     }
 
     async fn configured(&self, volume: Uuid) -> Dataset {
-        let datasets = self
-            .flocker
-            .client()
-            .await
-            .list_datasets()
-            .await
-            .unwrap()
-            .datasets;
+        let datasets = self.flocker.datasets().await;
         let mut datasets = datasets.into_iter();
         datasets.find(|dataset| dataset.dataset_id == volume).unwrap()
     }

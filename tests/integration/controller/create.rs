@@ -149,7 +149,7 @@ fn volumes_are_spread_over_the_nodes_and_stay_on_the_node_of_a_plugin_of_one() {
         );
         create(&of_node, wanted("here", 64)).await.unwrap();
 
-        let datasets = flocker.client().await.list_datasets().await.unwrap().datasets;
+        let datasets = flocker.datasets().await;
         let on = |number: usize| {
             datasets
                 .iter()
@@ -178,7 +178,7 @@ fn an_unfinished_create_says_what_is_missing_and_a_deletion_ends_it() {
         let phase = format!("\"backing volume\": node {node} has not made it yet");
         assert!(unfinished.message().contains(&phase), "{}", unfinished.message());
 
-        let datasets = flocker.client().await.list_datasets().await.unwrap().datasets;
+        let datasets = flocker.datasets().await;
         let volume_id = datasets[0].dataset_id.to_string();
         let request = DeleteVolumeRequest {
             volume_id,

@@ -116,7 +116,7 @@ fn a_volume_whose_node_is_gone_is_destroyed_by_another_one() {
         delete(&controller, &dataset.dataset_id.to_string())
             .await
             .unwrap();
-        let datasets = flocker.client().await.list_datasets().await.unwrap().datasets;
+        let datasets = flocker.datasets().await;
         assert_eq!(
             (datasets[0].deleted, datasets[0].primary),
             (true, flocker.node(1))

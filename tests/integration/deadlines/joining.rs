@@ -34,14 +34,7 @@ fn a_create_that_takes_longer_than_three_callers_wait_makes_one_dataset() {
             let csi = stand.csi().clone();
             let (fourth, ()) = tokio::join!(csi.create(&name), async { stand.faults().remove(HELD) });
             assert_eq!(stand.asked("POST", DATASETS) - before, 1);
-            let datasets = stand
-                .flocker
-                .client()
-                .await
-                .list_datasets()
-                .await
-                .unwrap()
-                .datasets;
+            let datasets = stand.flocker.datasets().await;
             let made =
                 |dataset: &&flocker_client::Dataset| dataset.metadata.values().any(|value| *value == name);
             let made: Vec<_> = datasets.iter().filter(made).collect();

@@ -29,14 +29,7 @@ impl Stand {
 
     /// Returns a node to which the volume would have to move.
     async fn other_node_than_of(&self, volume: Uuid) -> Uuid {
-        let datasets = self
-            .flocker
-            .client()
-            .await
-            .list_datasets()
-            .await
-            .unwrap()
-            .datasets;
+        let datasets = self.flocker.datasets().await;
         let dataset = datasets
             .iter()
             .find(|dataset| dataset.dataset_id == volume)

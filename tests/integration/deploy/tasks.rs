@@ -74,7 +74,7 @@ async fn run(csi: &Csi, flocker: &Flocker, number: usize, named: Named, line: &s
 }
 
 async fn datasets(flocker: &Flocker) -> Vec<Dataset> {
-    flocker.client().await.list_datasets().await.unwrap().datasets
+    flocker.datasets().await
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use flocker_client::Dataset;
 use flocker_embedded::faults::{Effect, RequestFault};
 use serde_json::json;
 
@@ -29,13 +28,6 @@ both!(
     calls_that_were_interrupted_are_made_again,
     a_disk_is_staged_and_published_again_after_a_reboot,
 );
-
-impl Stand {
-    async fn datasets(&self) -> Vec<Dataset> {
-        let client = self.flocker.client().await;
-        client.list_datasets().await.unwrap().datasets
-    }
-}
 
 /// Covers `StorageLocalResourceProviderTest.CreateDestroyDiskWithRecovery`.
 async fn disks_are_the_same_after_the_agent_has_started_again(api: Api) {
@@ -71,7 +63,7 @@ async fn a_disk_that_was_being_created_when_the_agent_died_is_the_same_one(api: 
         let provider = stand.agent.provider().await.unwrap();
         assert_eq!(provider.offers().len(), before + 1);
         assert_eq!(
-            stand.datasets().await.len(),
+            stand.flocker.datasets().await.len(),
             before,
             "one for each disk, beside the pool"
         );
@@ -102,7 +94,7 @@ async fn a_volume_that_flocker_tells_twice_is_one_disk(api: Api) {
     let stand = Stand::start(api).await;
     let mut provider = stand.agent.provider().await.unwrap();
     let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
-    let dataset = stand.datasets().await.remove(0);
+    let dataset = stand.flocker.datasets().await.remove(0);
     let configured = json!({
         "dataset_id": id, "primary": dataset.primary, "deleted": false, "maximum_size": dataset.maximum_size,
         "metadata": dataset.metadata,

@@ -67,8 +67,8 @@ async fn volumes_are_made_and_deleted_however_often_flocker_fails_first(api: Api
         destroyed.unwrap();
         assert_eq!(provider.pool("bronze"), CAPACITY);
     }
-    let datasets = stand.flocker.client().await.list_datasets().await.unwrap();
-    let live = datasets.datasets.into_iter().filter(|dataset| !dataset.deleted);
+    let datasets = stand.flocker.datasets().await;
+    let live = datasets.into_iter().filter(|dataset| !dataset.deleted);
     assert_eq!(live.count(), 0);
     stand.plugin.stop().await;
 }
@@ -103,14 +103,7 @@ async fn a_volume_that_takes_longer_than_the_callers_have_is_made_once(api: Api)
     faults.remove("slow");
     let (mut provider, created) = creating.await.unwrap();
     let id = created.unwrap();
-    let datasets = stand
-        .flocker
-        .client()
-        .await
-        .list_datasets()
-        .await
-        .unwrap()
-        .datasets;
+    let datasets = stand.flocker.datasets().await;
     assert_eq!(datasets.len(), 1);
     assert_eq!(
         stand.flocker.embedded().counters().asked("POST", DATASETS),

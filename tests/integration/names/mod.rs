@@ -37,12 +37,8 @@ async fn declare(flocker: &Flocker, number: usize, metadata: &[(&str, &str)]) ->
 
 /// Returns the datasets that are not deleted.
 async fn live(flocker: &Flocker) -> Vec<Dataset> {
-    let listed = flocker.client().await.list_datasets().await.unwrap();
-    listed
-        .datasets
-        .into_iter()
-        .filter(|dataset| !dataset.deleted)
-        .collect()
+    let listed = flocker.datasets().await.into_iter();
+    listed.filter(|dataset| !dataset.deleted).collect()
 }
 
 fn context(pairs: &[(&str, &str)]) -> HashMap<String, String> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use flocker_client::{Client, Credentials, Settings};
+use flocker_client::{Client, Credentials, Dataset, Settings};
 use flocker_csi::cluster::{self, Cluster};
 use flocker_embedded::{Embedded, Options};
 use tokio::runtime::Handle;
@@ -67,6 +67,11 @@ impl Flocker {
             (found.primary == Some(node) && found.path.is_some()).then_some(())
         })
         .await;
+    }
+
+    /// Returns everything that is configured, deleted datasets too.
+    pub(crate) async fn datasets(&self) -> Vec<Dataset> {
+        self.client().await.list_datasets().await.unwrap().datasets
     }
 
     /// Returns which node has the lease on a dataset.
