@@ -270,7 +270,13 @@ mod tests {
         in_own_namespace(|scratch| {
             let point = scratch.join("a");
             tmpfs(&point);
-            std::fs::copy("/bin/sleep", point.join("program")).unwrap();
+            // By another process: a file that this one has open for writing would be busy for whatever another test
+            // starts meanwhile, and so for this one.
+            let copy = Command::new("cp")
+                .arg("/bin/sleep")
+                .arg(point.join("program"))
+                .status();
+            assert!(copy.unwrap().success());
             let program = Running(Command::new(point.join("program")).arg("600").spawn().unwrap());
             let holders = holders_of(&point);
             assert!(describes(&holders, program.0.id(), "its program"), "{holders}");

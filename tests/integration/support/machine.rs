@@ -136,6 +136,7 @@ impl Machine {
         vec![
             format!("--endpoint={}", plugin.endpoint),
             format!("--device-dir={}", plugin.device_dir.display()),
+            format!("--default-size={}", plugin.default_size),
             format!("--control-service={}", flocker.control_service),
             format!("--cluster-cert={}", flocker.cluster_cert.display()),
             format!("--user-cert={}", flocker.user_cert.display()),
