@@ -1,7 +1,7 @@
-//! Compiles the two `.proto` files to Rust, without `protoc`.
+//! Compiles the `.proto` files to Rust, without `protoc`.
 //!
-//! Written to `OUT_DIR`, for each package: messages, clients and servers (`csi.v1.rs`), and the list of messages
-//! that hold a secret (`csi.v1.redacted.rs`); for both together the descriptors (`csi_descriptor.bin`).
+//! Written to `OUT_DIR`, for each package: messages, clients and servers (`csi.v1.rs`); for those of CSI also the list
+//! of messages that hold a secret (`csi.v1.redacted.rs`), and for both together the descriptors (`csi_descriptor.bin`).
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -15,6 +15,8 @@ mod secret;
 const PROTO_DIR: &str = "proto";
 const PROTO_FILES: [&str; 2] = ["csi/v1/csi.proto", "csi/v0/csi.proto"];
 const PACKAGES: [&str; 2] = ["csi.v1", "csi.v0"];
+/// What is no part of CSI, and has no secrets.
+const REGISTRATION: &str = "pluginregistration.proto";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={PROTO_DIR}");
@@ -47,6 +49,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     config.skip_debug(secret_holders(&pool).map(|message| format!(".{}", message.full_name())));
     compiler.include_source_info(true);
     tonic_prost_build::configure().compile_fds_with_config(compiler.file_descriptor_set(), config)?;
+
+    let mut compiler = protox::Compiler::new([PROTO_DIR])?;
+    compiler.include_source_info(true).open_file(REGISTRATION)?;
+    tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }
 

@@ -20,6 +20,8 @@ pub mod fields;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod identity;
+pub mod kubelet;
+pub mod monitoring;
 pub mod node;
 pub mod node_identity;
 pub mod operation;

@@ -2,6 +2,7 @@
 
 mod parts;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use flocker_client::Credentials;
@@ -13,6 +14,8 @@ use crate::config::Config;
 use crate::controller::ControllerService;
 use crate::failure::Failure;
 use crate::identity::IdentityService;
+use crate::kubelet::{self, Registrar, RegistrationService};
+use crate::monitoring::{Monitor, Readiness};
 use crate::node::NodeService;
 use crate::node::mount::{Mount, MountTable, Vantage};
 use crate::node_identity::{self, NodeIdentity};
@@ -51,22 +54,22 @@ pub async fn run(config: Config) -> Result<(), Failure> {
 /// [`Failure::Configuration`] with everything that is wrong.
 pub async fn check(config: &Config) -> Result<Credentials, Failure> {
     let (flocker, sources) = (config.flocker.clone(), sources(config));
+    let registration = kubelet::Settings::of(config);
     let check = move || {
         let credentials = Credentials::load(&flocker.cluster_cert, &flocker.user_cert, &flocker.user_key);
         let node = node_identity::check(&sources).map_err(|error| error.chain());
-        match (credentials, node) {
-            (Ok(credentials), Ok(())) => {
+        match (credentials, node, registration) {
+            (Ok(credentials), Ok(()), Ok(_)) => {
                 if credentials.key_readable_by_others() {
                     let key = flocker.user_key.display();
                     tracing::warn!("The key {key} can be read by others: chmod 0600 {key}");
                 }
                 Ok(credentials)
             }
-            (credentials, node) => {
+            (credentials, node, registration) => {
                 let credentials = credentials.err().map(|error| error::chain(&error));
-                Err(Failure::Configuration(
-                    credentials.into_iter().chain(node.err()).collect(),
-                ))
+                let problems = [credentials, node.err(), registration.err()];
+                Err(Failure::Configuration(problems.into_iter().flatten().collect()))
             }
         }
     };
@@ -81,6 +84,8 @@ pub async fn check(config: &Config) -> Result<Credentials, Failure> {
 pub struct Plugin {
     endpoint: Endpoint,
     serving: JoinHandle<Result<(), ServeError>>,
+    registering: Option<JoinHandle<()>>,
+    monitoring: Option<(SocketAddr, JoinHandle<()>)>,
     shutdown: CancellationToken,
     controller: Option<ControllerService>,
     node: Option<NodeService>,
@@ -90,10 +95,16 @@ impl Plugin {
     /// Starts the plugin; it serves when this returns.
     ///
     /// # Errors
-    /// [`Failure::Configuration`] when a file is not what it should be, [`Failure::Failed`] when the endpoint cannot
-    /// be listened on.
+    /// [`Failure::Configuration`] when a file is not what it should be or the address for probes is taken,
+    /// [`Failure::Failed`] when the endpoint, or the socket for the kubelet, cannot be listened on.
     pub async fn start(config: Config) -> Result<Self, Failure> {
         let credentials = check(&config).await?;
+        let registration = kubelet::Settings::of(&config).map_err(Failure::configuration)?;
+        let registration = registration.map(RegistrationService::new);
+        let monitor = match config.plugin.metrics_address {
+            Some(address) => Some(Monitor::bind(address).await?),
+            None => None,
+        };
         let listener = Listener::bind(&config.plugin.endpoint)
             .await
             .map_err(|error| Failure::of(&error))?;
@@ -103,6 +114,11 @@ impl Plugin {
         };
         durable::tidy(config.node.state_dir.clone()).await;
         let cluster = Cluster::new(Flocker::new(flocker), config.flocker.takeover_grace);
+        let shutdown = CancellationToken::new();
+        let readiness = Readiness::new(shutdown.clone(), registration.clone(), cluster.clone());
+        // From now on, as taking up what is staged may take a while, and is no reason to start anew.
+        let monitoring =
+            monitor.map(|monitor| (monitor.address(), tokio::spawn(monitor.run(readiness.clone()))));
         let identity = NodeIdentity::new(sources(&config), cluster.clone());
         let this_node = this_node(&identity);
         // One set for both: what the controller attaches, the node may be about to release.
@@ -127,7 +143,6 @@ impl Plugin {
             controller: controller.clone(),
             node: node.clone(),
         };
-        let shutdown = CancellationToken::new();
         let endpoint = listener.endpoint().clone();
         tokio::spawn(
             shutdown
@@ -140,23 +155,39 @@ impl Plugin {
                 .run_until_cancelled_owned(cluster.certificate_keeper().run()),
         );
         let serving = tokio::spawn(server::run(listener, services, health, shutdown.clone(), DRAIN));
+        readiness.serves();
         let first_look = first_look(
             cluster,
             (node.is_some() || of_one_node(&config)).then_some(identity),
         );
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(first_look));
-        Ok(Self {
+        let mut plugin = Self {
             endpoint,
             serving,
+            registering: None,
+            monitoring,
             shutdown,
             controller,
             node,
-        })
+        };
+        if let Some(registration) = registration {
+            // The kubelet may call at once, and then it calls the plugin.
+            let registrar = Registrar::bind(registration)
+                .await
+                .map_err(|error| Failure::while_doing("show the plugin to the kubelet", &error))?;
+            plugin.registering = Some(tokio::spawn(registrar.run(plugin.shutdown.clone())));
+        }
+        Ok(plugin)
     }
 
     /// Returns where the plugin serves.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Returns where probes are answered.
+    pub fn monitor_address(&self) -> Option<SocketAddr> {
+        self.monitoring.as_ref().map(|(address, _)| *address)
     }
 
     /// Waits until the server fails, which it need never do.
@@ -189,7 +220,12 @@ impl Plugin {
                     node.stop().await;
                 }
             };
-            tokio::join!(controller, node);
+            let registering = async {
+                if let Some(registering) = &mut self.registering {
+                    registering.await.ok();
+                }
+            };
+            tokio::join!(controller, node, registering);
             match served {
                 Ok(served) => served.map_err(|error| Failure::of(&error)),
                 Err(error) => Err(Failure::while_doing("stop serving", &error)),
@@ -209,6 +245,13 @@ impl Drop for Plugin {
     fn drop(&mut self) {
         self.shutdown.cancel();
         self.serving.abort();
+        for task in self
+            .registering
+            .iter()
+            .chain(self.monitoring.iter().map(|(_, task)| task))
+        {
+            task.abort();
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use flocker_embedded::{Embedded, Options};
 
 use crate::cli::StandaloneArgs;
-use crate::config::{Config, FlockerConfig, Mode, NodeConfig, Pool};
+use crate::config::{Config, FlockerConfig, KubeletConfig, Mode, NodeConfig, Pool};
 use crate::embedded::{CERTIFICATES, start_failure};
 use crate::failure::Failure;
 use crate::serve::Plugin;
@@ -93,6 +93,7 @@ fn config(args: StandaloneArgs, flocker: &Embedded) -> Result<Config, Failure> {
         plugin: args.plugin,
         flocker: FlockerConfig::embedded(flocker.address(), flocker.certificates()),
         node: NodeConfig::of(node.uuid, node.mount_root.clone(), state_dir),
+        kubelet: KubeletConfig::default(),
         pools: vec![Pool {
             profile: None,
             capacity: flocker.capacity(),

@@ -1,4 +1,4 @@
-//! The messages, clients and servers of the Container Storage Interface.
+//! The messages, clients and servers of the Container Storage Interface, and of the registration with a kubelet.
 //!
 //! Two versions of the protocol live side by side: [`v1`] is the package `csi.v1` as of specification 1.12.0, and
 //! [`v0`] is the package `csi.v0` as of specification 0.3.0. Both are generated from the `.proto` files of this
@@ -29,4 +29,10 @@ pub mod v1 {
 pub mod v0 {
     tonic::include_proto!("csi.v0");
     include!(concat!(env!("OUT_DIR"), "/csi.v0.redacted.rs"));
+}
+
+/// The package `pluginregistration`, version 1: how a kubelet learns of plugins.
+#[allow(clippy::pedantic, reason = "the style is that of the generator")]
+pub mod registration {
+    tonic::include_proto!("pluginregistration");
 }

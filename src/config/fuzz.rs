@@ -54,6 +54,8 @@ pub fn setting(bytes: &[u8]) {
         values::duration(text).err(),
         values::count(text).err(),
         values::log_filter(text).err(),
+        values::http_address(text).err(),
+        values::socket_path(text).err(),
     ] {
         assert!(refusal.is_none_or(|refusal| refusal.starts_with("expected ")));
     }

@@ -26,7 +26,8 @@ pub use pool::Pool;
 pub use size::parse as parse_size;
 pub use values::absolute_path;
 use values::{
-    allocation_unit, count, default_size, driver_name, duration, log_filter, namespace, node_id, server_name,
+    allocation_unit, count, default_size, driver_name, duration, http_address, log_filter, namespace,
+    node_id, server_name, socket_path,
 };
 
 use crate::server::Endpoint;
@@ -50,6 +51,9 @@ pub struct Config {
     /// Which node this is, and where it keeps things.
     #[command(flatten)]
     pub node: NodeConfig,
+    /// How the kubelet of this node learns of the plugin.
+    #[command(flatten)]
+    pub kubelet: KubeletConfig,
     /// The storage there is, as Flocker cannot tell: one pool per flag, or per `[[pool]]` table of the file. Without a
     /// profile, for all volumes that have no pool of their own; with `per_node`, that much on every node.
     #[arg(
@@ -76,6 +80,9 @@ pub struct PluginConfig {
         help_heading = "Plugin"
     )]
     pub endpoint: Endpoint,
+    /// Where probes are answered over HTTP, `/healthz` and `/readyz`: `ADDRESS:PORT`, an IPv6 address in brackets.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = http_address, help_heading = "Plugin")]
+    pub metrics_address: Option<SocketAddr>,
     /// The name under which orchestrators know the plugin.
     #[arg(
         long,
@@ -224,6 +231,18 @@ pub struct NodeConfig {
         help_heading = "Node"
     )]
     pub state_dir: PathBuf,
+}
+
+/// How the kubelet of this node learns of the plugin.
+#[derive(Args, Clone, Debug, Default)]
+pub struct KubeletConfig {
+    /// The directory in which the kubelet looks for plugins; the plugin registers itself there.
+    #[arg(long, value_name = "DIR", value_parser = absolute_path(), help_heading = "Kubernetes")]
+    pub kubelet_registration_dir: Option<PathBuf>,
+    /// Where the kubelet reaches the plugin: the path of the endpoint's socket as the host sees it; the same unless
+    /// given.
+    #[arg(long, value_name = "PATH", value_parser = socket_path, help_heading = "Kubernetes")]
+    pub kubelet_endpoint: Option<PathBuf>,
 }
 
 /// What is logged to stderr, and how.

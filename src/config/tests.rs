@@ -110,6 +110,8 @@ fn every_setting_can_come_from_any_source() {
     let text = "endpoint = \"tcp://127.0.0.1:10000\"\ncontrol_service = \"https://[fd00::1]\"\nlist_scope = \"node\"\n\
                 takeover = \"node-gone\"\ntakeover_grace = \"3m\"\nmax_volumes_per_node = 21\n\
                 create_on_first_use = true\n\
+                metrics_address = \"[10.0.0.7]:9808\"\n\
+                kubelet_registration_dir = \"/k/plugins_registry\"\nkubelet_endpoint = \"/k/csi.sock\"\n\
                 [[pool]]\ncapacity = \"10TiB\"\n[[pool]]\nprofile = \"gold\"\ncapacity = \"1TiB\"\nper_node = true\n";
     let file = file(text);
     let from_file = serve(&["--config", path(&file)], &[]);
@@ -122,6 +124,9 @@ fn every_setting_can_come_from_any_source() {
             "--takeover-grace=3m",
             "--max-volumes-per-node=21",
             "--create-on-first-use",
+            "--metrics-address=10.0.0.7:9808",
+            "--kubelet-registration-dir=/k/plugins_registry",
+            "--kubelet-endpoint=unix:///k/csi.sock",
             "--pool=capacity=10TiB",
             "--pool=profile=gold,capacity=1TiB,per_node=true",
         ],
@@ -352,7 +357,11 @@ fn unknown_keys_are_refused_with_their_line_and_a_suggestion() {
             "take_over",
             " (did you mean \"takeover\"?)",
         ),
-        ("metrics_address = \"127.0.0.1:9090\"", "metrics_address", ""),
+        (
+            "metrics_addres = \"127.0.0.1:9090\"",
+            "metrics_addres",
+            " (did you mean \"metrics_address\"?)",
+        ),
         ("config = \"/other.toml\"", "config", ""),
         ("check_config = true", "check_config", ""),
     ] {

@@ -1,5 +1,6 @@
 //! How the value of each setting is read: every refusal says what is expected.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{self, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tracing_subscriber::filter::LevelFilter;
 use uuid::Uuid;
 
 use super::size;
+use crate::server::Endpoint;
 use crate::volume::{MINIMUM_SIZE, size_text};
 
 /// The longest name of a driver, as CSI defines it.
@@ -22,6 +24,29 @@ const GRANULE: u64 = 1024;
 pub fn absolute_path() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new()
         .try_map(|path| path::absolute(path).map_err(|error| format!("expected a path: {error}")))
+}
+
+/// Reads where a Unix socket is, as a path or an endpoint; a relative path is taken from the working directory.
+pub(super) fn socket_path(text: &str) -> Result<PathBuf, String> {
+    match text.parse() {
+        Ok(Endpoint::Unix(path)) => path::absolute(path).map_err(|error| format!("expected a path: {error}")),
+        Ok(Endpoint::Tcp(_)) => Err("expected the path of a Unix socket".to_owned()),
+        Err(error) => Err(format!("expected the path of a Unix socket: {error}")),
+    }
+}
+
+/// Reads an address with a port. An IPv4 address may be in brackets, so that one text fits both families where the
+/// address is put in by others.
+pub(super) fn http_address(text: &str) -> Result<SocketAddr, String> {
+    let bracketed = text.strip_prefix('[').and_then(|text| text.split_once("]:"));
+    let bracketed = bracketed.and_then(|(address, port)| {
+        let address: Ipv4Addr = address.parse().ok()?;
+        Some(SocketAddr::from((address, port.parse().ok()?)))
+    });
+    bracketed.or_else(|| text.parse().ok()).ok_or_else(|| {
+        "expected an IP address and a port, such as 127.0.0.1:9808 or [::1]:9808; 0.0.0.0 and [::] are every address"
+            .to_owned()
+    })
 }
 
 /// Reads a driver's name, by CSI's rule and the stricter one that its conformance tests have.
@@ -138,6 +163,52 @@ mod tests {
             &"a".repeat(64),
         ] {
             assert!(driver_name(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_address_for_probes_may_be_in_brackets_whatever_its_family() {
+        for (text, address) in [
+            ("127.0.0.1:9808", "127.0.0.1:9808"),
+            ("[127.0.0.1]:9808", "127.0.0.1:9808"),
+            ("[10.0.0.7]:0", "10.0.0.7:0"),
+            ("[::1]:9808", "[::1]:9808"),
+            ("[::]:9808", "[::]:9808"),
+        ] {
+            assert_eq!(http_address(text), Ok(address.parse().unwrap()), "{text}");
+        }
+        for text in [
+            "",
+            ":9808",
+            "9808",
+            "[]:9808",
+            "::1:9808",
+            "[127.0.0.1:9808",
+            "[127.0.0.1]:",
+            "[127.0.0.1]:65536",
+            "[[127.0.0.1]]:1",
+            "localhost:9808",
+            "http://127.0.0.1:9808",
+        ] {
+            let refused = http_address(text).unwrap_err();
+            assert!(
+                refused.starts_with("expected an IP address and a port"),
+                "{text}: {refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_socket_a_kubelet_is_told_is_a_path() {
+        for text in ["/k/csi.sock", "unix:///k/csi.sock"] {
+            assert_eq!(socket_path(text), Ok(PathBuf::from("/k/csi.sock")));
+        }
+        for text in ["", "tcp://127.0.0.1:1", "/k/", &"/k".repeat(60)] {
+            let refused = socket_path(text).unwrap_err();
+            assert!(
+                refused.starts_with("expected the path of a Unix socket"),
+                "{text}: {refused}"
+            );
         }
     }
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::orchestrator::Orchestrator;
 use super::screen::{Screen, Shown};
 use super::workplace::{Workplace, blocking};
-use crate::config::{Config, FlockerConfig, LogConfig, Mode, NodeConfig, PluginConfig};
+use crate::config::{Config, FlockerConfig, KubeletConfig, LogConfig, Mode, NodeConfig, PluginConfig};
 use crate::error;
 use crate::failure::Failure;
 use crate::serve::Plugin;
@@ -93,6 +93,7 @@ impl Site {
                 },
                 flocker: FlockerConfig::embedded(self.flocker.address(), self.flocker.certificates()),
                 node: NodeConfig::of(node.uuid, node.mount_root, directory.join("state")),
+                kubelet: KubeletConfig::default(),
                 pools: Vec::new(),
                 log: LogConfig::default(),
             })

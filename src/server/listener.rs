@@ -13,7 +13,7 @@ use tokio_util::either::Either;
 
 use super::connection::{Connection, Signals};
 use super::endpoint::Endpoint;
-use super::socket::{self, SocketError, SocketFile};
+use super::socket::{self, SocketError, SocketFile, SocketName};
 
 /// How long to wait for others that look for old sockets in the same directory, and how often to look.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -69,7 +69,7 @@ pub struct Listener {
 enum Kind {
     Unix {
         // The name goes before the listener is closed, as it is declared before.
-        _file: SocketFile,
+        file: SocketFile,
         listener: UnixListener,
     },
     Tcp(TcpListener),
@@ -95,10 +95,7 @@ impl Listener {
                 })?;
                 Ok(Self {
                     endpoint: endpoint.clone(),
-                    kind: Kind::Unix {
-                        _file: file,
-                        listener,
-                    },
+                    kind: Kind::Unix { file, listener },
                 })
             }
             Endpoint::Tcp(address) => {
@@ -122,6 +119,14 @@ impl Listener {
     /// Returns where it listens, with the port that was found if any free one was asked for.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Returns the name of its Unix socket.
+    pub fn socket_name(&self) -> Option<&SocketName> {
+        match &self.kind {
+            Kind::Unix { file, .. } => Some(file.name()),
+            Kind::Tcp(_) => None,
+        }
     }
 
     async fn accept(&self) -> io::Result<Either<UnixStream, TcpStream>> {

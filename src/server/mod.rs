@@ -1,4 +1,4 @@
-//! The gRPC server: one endpoint, the services of CSI on it in both versions, health and reflection.
+//! The gRPC servers: CSI in both versions, with health and reflection, on one endpoint; registration on another.
 
 pub mod authority;
 mod calls;
@@ -13,18 +13,21 @@ use std::future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use csi_proto::registration::registration_server::{Registration, RegistrationServer};
 use csi_proto::v1::controller_server::{Controller, ControllerServer};
-use csi_proto::v1::identity_server::{Identity, IdentityServer};
+use csi_proto::v1::identity_server::{self, IdentityServer};
 use csi_proto::v1::node_server::{Node, NodeServer};
 use thiserror::Error;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tonic::transport::server::Router;
+use tower::layer::util::{Identity, Stack};
 
 pub use endpoint::{Endpoint, ParseEndpointError};
 pub use health::{Health, Part};
 pub use listener::{BindError, Listener};
-pub use socket::SocketError;
+pub use socket::{SocketError, SocketName};
 
 use crate::v0::Facade;
 use calls::CallLayer;
@@ -71,7 +74,7 @@ pub enum ServeError {
 /// # Errors
 ///
 /// Fails when the services cannot be described, and when the server cannot go on.
-pub async fn run<I: Identity, C: Controller, N: Node>(
+pub async fn run<I: identity_server::Identity, C: Controller, N: Node>(
     listener: Listener,
     services: Services<I, C, N>,
     health: Health,
@@ -79,17 +82,10 @@ pub async fn run<I: Identity, C: Controller, N: Node>(
     grace: Duration,
 ) -> Result<(), ServeError> {
     let reflection = reflection::describe(&names(&services)).map_err(ServeError::Reflection)?;
-    let signals = Signals {
-        drain: shutdown.clone(),
-        abort: CancellationToken::new(),
-    };
-    // However this ends, also by being dropped, no connection outlives it.
-    let abort = signals.abort.clone().drop_guard();
-    tracing::info!(endpoint = %listener.endpoint(), "Serving on {}", listener.endpoint());
     let identity = Arc::new(services.identity);
     let controller = services.controller.map(Arc::new);
     let node = services.node.map(Arc::new);
-    let serving = Server::builder()
+    let router = Server::builder()
         .layer(CallLayer)
         .add_service(v0::IdentityServer::new(Facade::new(Arc::clone(&identity))))
         .add_optional_service(controller.clone().map(Facade::new).map(v0::ControllerServer::new))
@@ -99,13 +95,48 @@ pub async fn run<I: Identity, C: Controller, N: Node>(
         .add_optional_service(node.map(NodeServer::from_arc))
         .add_service(health.server())
         .add_service(reflection.v1)
-        .add_service(reflection.v1alpha)
-        // The connections end with the signal, and the server drains for having been given one.
-        .serve_with_incoming_shutdown(listener.connections(signals), future::pending());
+        .add_service(reflection.v1alpha);
+    serve(listener, router, health.close(), shutdown, grace).await
+}
+
+/// Serves the registration with a kubelet as [`run`] serves CSI.
+///
+/// # Errors
+///
+/// Fails when the server cannot go on.
+pub async fn run_registration<R: Registration>(
+    listener: Listener,
+    registration: R,
+    shutdown: CancellationToken,
+    grace: Duration,
+) -> Result<(), ServeError> {
+    let router = Server::builder()
+        .layer(CallLayer)
+        .add_service(RegistrationServer::new(registration));
+    serve(listener, router, future::ready(()), shutdown, grace).await
+}
+
+/// Serves on `listener` until `shutdown`; then `close` is to end the calls that do not end by themselves.
+async fn serve(
+    listener: Listener,
+    router: Router<Stack<CallLayer, Identity>>,
+    close: impl Future<Output = ()>,
+    shutdown: CancellationToken,
+    grace: Duration,
+) -> Result<(), ServeError> {
+    let signals = Signals {
+        drain: shutdown.clone(),
+        abort: CancellationToken::new(),
+    };
+    // However this ends, also by being dropped, no connection outlives it.
+    let abort = signals.abort.clone().drop_guard();
+    tracing::info!(endpoint = %listener.endpoint(), "Serving on {}", listener.endpoint());
+    // The connections end with the signal, and the server drains for having been given one.
+    let serving = router.serve_with_incoming_shutdown(listener.connections(signals), future::pending());
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         ended = &mut serving => return ended.map_err(ServeError::Server),
-        () = shutdown.cancelled() => health.close().await,
+        () = shutdown.cancelled() => close.await,
     }
     if let Ok(ended) = timeout(grace, &mut serving).await {
         return ended.map_err(ServeError::Server);

@@ -84,22 +84,40 @@ pub enum SocketError {
     },
 }
 
-/// The name of a socket we listen on; dropping it removes the name, unless it has become somebody else's.
-///
-/// It is dropped before the listener is closed: as long as a process answers, no other takes its name.
-#[derive(Debug)]
-pub(super) struct SocketFile {
+/// The name of a socket we listen on.
+#[derive(Clone, Debug)]
+pub struct SocketName {
     path: PathBuf,
     device: u64,
     inode: u64,
 }
 
+impl SocketName {
+    /// Whether the name still leads to the socket, which somebody may have removed or replaced.
+    pub fn is_in_place(&self) -> bool {
+        fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode))
+    }
+}
+
+/// The name of a socket we listen on; dropping it removes the name, unless it has become somebody else's.
+///
+/// It is dropped before the listener is closed: as long as a process answers, no other takes its name.
+#[derive(Debug)]
+pub(super) struct SocketFile(SocketName);
+
+impl SocketFile {
+    pub(super) fn name(&self) -> &SocketName {
+        &self.0
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
-        if ours && let Err(error) = fs::remove_file(&self.path) {
-            let path = self.path.display();
+        if self.0.is_in_place()
+            && let Err(error) = fs::remove_file(&self.0.path)
+        {
+            let path = self.0.path.display();
             tracing::warn!(socket.path = %path, %error, "Could not remove the socket {path}");
         }
     }
@@ -201,11 +219,11 @@ fn listen(path: &Path) -> io::Result<(SocketFile, UnixListener)> {
     rustix::fs::fchmod(&socket, SOCKET_MODE)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
     let bound = fs::symlink_metadata(path)?;
-    let file = SocketFile {
+    let file = SocketFile(SocketName {
         path: path.to_owned(),
         device: bound.dev(),
         inode: bound.ino(),
-    };
+    });
     rustix::net::listen(&socket, BACKLOG)?;
     Ok((file, UnixListener::from(socket)))
 }

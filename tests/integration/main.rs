@@ -14,6 +14,7 @@ mod deploy;
 mod devices;
 mod flocker_link;
 mod inputs;
+mod kubelet;
 mod log;
 mod mesos;
 mod model;

@@ -10,7 +10,7 @@ mod trust;
 use crate::support::process::run;
 
 /// Checks that the program ends with that exit code, and says all these parts of what is wrong.
-async fn assert_ends(arguments: &[&str], exit_code: i32, parts: &[&str]) {
+pub(crate) async fn assert_ends(arguments: &[&str], exit_code: i32, parts: &[&str]) {
     let (status, said) = run(arguments).await;
     assert_eq!(status.code(), Some(exit_code), "{arguments:?} said {said:?}");
     for part in parts {
@@ -19,7 +19,7 @@ async fn assert_ends(arguments: &[&str], exit_code: i32, parts: &[&str]) {
 }
 
 /// Returns the settings of `serve` with some replaced, in the form `--name=value`.
-fn with<'a>(flags: &'a [String], replaced: &'a [&str]) -> Vec<&'a str> {
+pub(crate) fn with<'a>(flags: &'a [String], replaced: &'a [&str]) -> Vec<&'a str> {
     let name = |flag: &'a str| flag.split('=').next();
     let kept = flags
         .iter()

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use csi_proto::v1::volume_capability::access_mode::Mode;
-use flocker_csi::config::{self, Config, FlockerConfig, LogConfig, NodeConfig, PluginConfig};
+use flocker_csi::config::{self, Config, FlockerConfig, KubeletConfig, LogConfig, NodeConfig, PluginConfig};
 use flocker_csi::serve::Plugin;
 use flocker_csi::server::Endpoint;
 use uuid::Uuid;
@@ -52,6 +52,7 @@ impl Machine {
             },
             flocker: FlockerConfig::embedded(address, flocker.embedded().certificates()),
             node: NodeConfig::of(node.uuid, node.mount_root.clone(), directory.join("state")),
+            kubelet: KubeletConfig::default(),
             pools: Vec::new(),
             log: LogConfig::default(),
         };

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -88,6 +88,15 @@ impl Process {
     /// Ends it at once, as a crash would, and returns when it is gone.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
+    }
+
+    /// Asks it to stop, and returns when it has, in good order.
+    pub(crate) async fn terminate(mut self) {
+        let id = Pid::from_raw(self.id().cast_signed()).unwrap();
+        kill_process(id, Signal::TERM).unwrap();
+        let ended = timeout(PATIENCE, self.child.wait()).await;
+        let status = ended.expect("it ends in time").unwrap();
+        assert!(status.success(), "{status}: {}", self.log());
     }
 
     /// Returns when somebody else has ended it.

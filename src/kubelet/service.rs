@@ -1,0 +1,134 @@
+//! What the kubelet asks, and what it says of the answer.
+
+use std::sync::Arc;
+
+use csi_proto::registration::registration_server::Registration;
+use csi_proto::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use super::Settings;
+
+/// The kind of plugin we are to a kubelet.
+const KIND: &str = "CSIPlugin";
+/// The versions of CSI for it; it takes any 1.x, and no longer `csi.v0`.
+const VERSIONS: [&str; 1] = ["1.0.0"];
+
+/// What the kubelet last said of the plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing since the socket was made.
+    Awaited,
+    /// It uses the plugin.
+    Registered,
+    /// It does not, for this reason; it tries again by itself.
+    Refused(String),
+}
+
+/// Tells the kubelet what the plugin is, and remembers what it says; clones share that.
+#[derive(Clone, Debug)]
+pub struct RegistrationService {
+    settings: Arc<Settings>,
+    verdict: watch::Sender<Verdict>,
+}
+
+impl RegistrationService {
+    /// Makes the service.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings: Arc::new(settings),
+            verdict: watch::Sender::new(Verdict::Awaited),
+        }
+    }
+
+    /// Returns what it tells, and where.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Returns what the kubelet last said.
+    pub fn verdict(&self) -> Verdict {
+        self.verdict.borrow().clone()
+    }
+
+    /// Says that the kubelet has to ask again.
+    pub(super) fn await_again(&self) {
+        self.verdict.send_replace(Verdict::Awaited);
+    }
+
+    /// Says in one line, for people, why the plugin cannot be used by the kubelet.
+    pub fn obstacle(&self) -> Option<String> {
+        match &*self.verdict.borrow() {
+            Verdict::Registered => None,
+            Verdict::Awaited => Some(format!(
+                "the kubelet has not registered the plugin: it has to look into the directory of {}",
+                self.settings.socket
+            )),
+            Verdict::Refused(reason) => Some(format!(
+                "the kubelet has refused to register the plugin: {reason}"
+            )),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Registration for RegistrationService {
+    async fn get_info(&self, _request: Request<InfoRequest>) -> Result<Response<PluginInfo>, Status> {
+        Ok(Response::new(PluginInfo {
+            r#type: KIND.to_owned(),
+            name: self.settings.driver_name.clone(),
+            endpoint: self.settings.endpoint.clone(),
+            supported_versions: VERSIONS.map(str::to_owned).to_vec(),
+        }))
+    }
+
+    async fn notify_registration_status(
+        &self,
+        request: Request<RegistrationStatus>,
+    ) -> Result<Response<RegistrationStatusResponse>, Status> {
+        let RegistrationStatus {
+            plugin_registered,
+            error,
+        } = request.into_inner();
+        let Settings {
+            driver_name,
+            endpoint,
+            ..
+        } = &*self.settings;
+        if plugin_registered {
+            tracing::info!("The kubelet has registered {driver_name}, which it reaches at {endpoint}");
+            self.verdict.send_replace(Verdict::Registered);
+        } else {
+            let reason = one_line(&error);
+            tracing::error!(
+                "The kubelet has refused to register {driver_name}, so no pod on this node gets its volumes: \
+                 {reason}. It has to reach the plugin at {endpoint} (kubelet_endpoint: the socket's path as the host \
+                 sees it), no other plugin may have that driver_name on this node, and NodeGetInfo has to succeed, \
+                 for which Flocker has to know this node. The kubelet tries again by itself"
+            );
+            self.verdict.send_replace(Verdict::Refused(reason));
+        }
+        Ok(Response::new(RegistrationStatusResponse {}))
+    }
+}
+
+/// Returns a text of somebody else's as one line.
+fn one_line(text: &str) -> String {
+    let words: Vec<_> = text.split_whitespace().collect();
+    if words.is_empty() {
+        "it gives no reason".to_owned()
+    } else {
+        words.join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_told_in_one_line() {
+        assert_eq!(one_line("no\n  such\r\n\tsocket "), "no such socket");
+        assert_eq!(one_line(" \n"), "it gives no reason");
+    }
+}

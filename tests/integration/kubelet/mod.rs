@@ -1,0 +1,83 @@
+//! The plugin under a kubelet: how that learns of it, and what its probes see.
+
+mod caller;
+mod probes;
+mod registration;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use csi_proto::registration::{InfoRequest, PluginInfo, RegistrationStatus};
+use csi_proto::v1::NodeGetInfoRequest;
+
+use crate::support::csi::Csi;
+use crate::support::eventually;
+use crate::support::flocker::Flocker;
+use crate::support::machine::Machine;
+
+/// A kubelet as far as plugins see it, with its directory on a machine.
+struct Kubelet {
+    registry: PathBuf,
+}
+
+impl Kubelet {
+    /// Makes the directory, as a kubelet does when it starts.
+    fn on(machine: &Machine) -> Self {
+        let registry = machine.path("kubelet/plugins_registry");
+        fs::create_dir_all(&registry).unwrap();
+        Self { registry }
+    }
+
+    /// Returns the setting that shows the plugin to it.
+    fn flag(&self) -> String {
+        format!("--kubelet-registration-dir={}", self.registry.display())
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.registry.join("flocker.csi.clusterhq.com-reg.sock")
+    }
+
+    /// Waits until a socket is there on which somebody answers.
+    async fn finds_plugin(&self) {
+        let socket = self.socket();
+        eventually("the plugin shows itself", async || {
+            tokio::net::UnixStream::connect(&socket).await.ok().map(drop)
+        })
+        .await;
+    }
+
+    async fn asks(&self) -> PluginInfo {
+        caller::call(&self.socket(), "GetInfo", InfoRequest {}).await
+    }
+
+    async fn says(&self, plugin_registered: bool, error: &str) {
+        let status = RegistrationStatus {
+            plugin_registered,
+            error: error.to_owned(),
+        };
+        let (): () = caller::call(&self.socket(), "NotifyRegistrationStatus", status).await;
+    }
+
+    /// Does what a kubelet does with a socket it finds, and returns the id of the node that it learns.
+    async fn registers(&self) -> String {
+        self.finds_plugin().await;
+        let info = self.asks().await;
+        let csi = Csi::connect(&info.endpoint.parse().unwrap()).await;
+        let node = csi.node().node_get_info(NodeGetInfoRequest {}).await.unwrap();
+        self.says(true, "").await;
+        node.into_inner().node_id
+    }
+}
+
+/// One node of a Flocker of one, and its kubelet.
+async fn scene() -> (Flocker, Machine, Kubelet) {
+    let flocker = Flocker::start(1).await;
+    let machine = Machine::new(&flocker, 1);
+    let kubelet = Kubelet::on(&machine);
+    (flocker, machine, kubelet)
+}
+
+fn is_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+}
