@@ -162,7 +162,8 @@ impl Credentials {
         }
     }
 
-    /// Tells whether the key's file gave its group or everybody leave to read it when it was loaded.
+    /// Tells whether the key's file let others read it when it was loaded: everybody or, if the file is this process's
+    /// own, its group.
     pub fn key_readable_by_others(&self) -> bool {
         self.contents.key_readable_by_others
     }

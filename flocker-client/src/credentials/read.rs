@@ -17,8 +17,9 @@ use super::{CredentialsError, CredentialsFile, CredentialsProblem};
 /// The most that is read of a file; a certificate has some 2 KiB.
 const FILE_LIMIT: u64 = 1 << 20;
 
-/// Leave to read for group and others.
-const READABLE_BY_OTHERS: u32 = 0o044;
+/// Leave to read for a file's group, and for everybody.
+const READABLE_BY_GROUP: u32 = 0o040;
+const READABLE_BY_EVERYBODY: u32 = 0o004;
 
 /// The text of one of the files.
 pub(super) struct Source {
@@ -36,6 +37,7 @@ pub(super) struct Stamp {
     written: (i64, i64),
     changed: (i64, i64),
     mode: u32,
+    owner: u32,
 }
 
 impl Stamp {
@@ -46,7 +48,15 @@ impl Stamp {
             written: (file.mtime(), file.mtime_nsec()),
             changed: (file.ctime(), file.ctime_nsec()),
             mode: file.mode(),
+            owner: file.uid(),
         }
+    }
+
+    /// Tells whether the file's mode lets others read it than a user who has to.
+    ///
+    /// The group of somebody else's file may be how that user gets to read it at all, as with a secret of Kubernetes.
+    fn is_exposed_by(&self, user: u32) -> bool {
+        self.mode & READABLE_BY_EVERYBODY != 0 || (self.owner == user && self.mode & READABLE_BY_GROUP != 0)
     }
 
     /// Returns that of the file that is at a path now, if one is.
@@ -66,9 +76,8 @@ impl Source {
     }
 
     pub(super) fn readable_by_others(&self) -> bool {
-        self.seen
-            .as_ref()
-            .is_some_and(|seen| seen.mode & READABLE_BY_OTHERS != 0)
+        let user = rustix::process::geteuid().as_raw();
+        self.seen.as_ref().is_some_and(|seen| seen.is_exposed_by(user))
     }
 
     /// Returns where the text was read, and what the file was like before that.
@@ -148,5 +157,32 @@ pub(super) fn key(source: &Source) -> Result<PKey<Private>, CredentialsError> {
         Ok(key) => Ok(key),
         Err(_) if !source.holds("PRIVATE KEY-----") => Err(source.error(CredentialsProblem::NoKey)),
         Err(error) => Err(source.error(CredentialsProblem::Malformed(error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_that_lets_us_read_somebody_elses_file_exposes_nothing() {
+        const US: u32 = 65_532;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let stamp = Stamp::at(file.path()).unwrap();
+        for (owner, mode, exposed) in [
+            (US, 0o400, false),
+            (US, 0o640, true),
+            (US, 0o604, true),
+            (0, 0o440, false),
+            (0, 0o640, false),
+            (0, 0o444, true),
+        ] {
+            let stamp = Stamp {
+                owner,
+                mode,
+                ..stamp.clone()
+            };
+            assert_eq!(stamp.is_exposed_by(US), exposed, "{owner} {mode:o}");
+        }
     }
 }
