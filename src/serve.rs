@@ -1,29 +1,31 @@
 //! `flocker-csi serve`: the plugin, put together.
 
+mod checks;
 mod parts;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use flocker_client::Credentials;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, Flocker, Lists};
 use crate::config::Config;
 use crate::controller::ControllerService;
+use crate::durable;
 use crate::failure::Failure;
 use crate::identity::IdentityService;
 use crate::kubelet::{self, Registrar, RegistrationService};
 use crate::monitoring::{Monitor, Readiness};
 use crate::node::NodeService;
 use crate::node::mount::{Mount, MountTable, Vantage};
-use crate::node_identity::{self, NodeIdentity};
+use crate::node_identity::NodeIdentity;
 use crate::operation::Locks;
 use crate::server::{self, Endpoint, Health, Listener, Part, ServeError, Services};
 use crate::signals::StopSignals;
 use crate::stdout::announce;
-use crate::{durable, error};
+pub use checks::check;
+use checks::check_all;
 use parts::{controller, node, of_one_node, provisioner, sources, this_node};
 
 /// How long calls that have begun may take to end when the plugin stops.
@@ -48,36 +50,6 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     plugin.stop().await
 }
 
-/// Checks what can be checked without serving: that the files which the settings name are what they should be.
-///
-/// # Errors
-/// [`Failure::Configuration`] with everything that is wrong.
-pub async fn check(config: &Config) -> Result<Credentials, Failure> {
-    let (flocker, sources) = (config.flocker.clone(), sources(config));
-    let registration = kubelet::Settings::of(config);
-    let check = move || {
-        let credentials = Credentials::load(&flocker.cluster_cert, &flocker.user_cert, &flocker.user_key);
-        let node = node_identity::check(&sources).map_err(|error| error.chain());
-        match (credentials, node, registration) {
-            (Ok(credentials), Ok(()), Ok(_)) => {
-                if credentials.key_readable_by_others() {
-                    let key = flocker.user_key.display();
-                    tracing::warn!("The key {key} can be read by others: chmod 0600 {key}");
-                }
-                Ok(credentials)
-            }
-            (credentials, node, registration) => {
-                let credentials = credentials.err().map(|error| error::chain(&error));
-                let problems = [credentials, node.err(), registration.err()];
-                Err(Failure::Configuration(problems.into_iter().flatten().collect()))
-            }
-        }
-    };
-    tokio::task::spawn_blocking(check)
-        .await
-        .map_err(|error| Failure::while_doing("check the configuration", &error))?
-}
-
 /// A running plugin.
 ///
 /// Dropping it ends it as a crash would; [`Self::stop`] ends it in good order. Either way nothing is unmounted.
@@ -98,7 +70,7 @@ impl Plugin {
     /// [`Failure::Configuration`] when a file is not what it should be or the address for probes is taken,
     /// [`Failure::Failed`] when the endpoint, or the socket for the kubelet, cannot be listened on.
     pub async fn start(config: Config) -> Result<Self, Failure> {
-        let credentials = check(&config).await?;
+        let credentials = check_all(&config).await?;
         let registration = kubelet::Settings::of(&config).map_err(Failure::configuration)?;
         let registration = registration.map(RegistrationService::new);
         let monitor = match config.plugin.metrics_address {

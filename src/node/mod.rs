@@ -6,6 +6,7 @@ mod host;
 mod known;
 pub mod mount;
 mod pins;
+pub mod preconditions;
 mod publish;
 mod ready;
 mod records;

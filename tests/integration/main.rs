@@ -20,6 +20,7 @@ mod mesos;
 mod model;
 mod names;
 mod node;
+mod privileges;
 mod recorder;
 mod serving;
 mod streams;

@@ -45,6 +45,6 @@ pub use table::{MountTable, TableError};
 pub use target::{Target, TargetError, TargetPath};
 pub use unmount::{Patience, UnmountError, unmount_owned};
 pub use usage::{Through, Usage, UsageError, UsageProbe};
-pub use visibility::{Vantage, VisibilityError};
+pub use visibility::{Vantage, VisibilityError, on_root_of_host};
 pub use watch::{MountChanges, MountWatch, WatchError};
 pub use workbench::WorkbenchError;

@@ -56,17 +56,9 @@ impl Vantage {
     /// `/proc/1/ns/mnt` may be unreadable; instead the root must be the same mount for process 1 and for us, because
     /// every namespace has mounts of its own.
     pub fn of_this_process() -> Vantage {
-        let initial =
-            std::fs::metadata("/proc/self/ns/pid").is_ok_and(|found| found.ino() == INITIAL_PID_NAMESPACE);
-        let root = |process| {
-            let table = MountTable::read_of(process).ok()?;
-            Some(table.holding(Path::new("/"))?.id)
-        };
-        let (first, own) = (root("1"), root("thread-self"));
-        if initial && first.is_some() && first == own {
-            Vantage::Host
-        } else {
-            Vantage::Apart
+        match roots() {
+            Some((first, own)) if first.id == own.id => Vantage::Host,
+            _ => Vantage::Apart,
         }
     }
 
@@ -91,6 +83,23 @@ impl Vantage {
             None => Err(VisibilityError::NoHolder(path.to_owned())),
         }
     }
+}
+
+/// Tells whether `/` is the host's root file system, in whichever mount namespace: in a container it is not.
+pub fn on_root_of_host() -> bool {
+    roots().is_some_and(|(first, own)| first.device == own.device && first.root == own.root)
+}
+
+/// Returns what is mounted at `/` for the first process of the host and for this thread, if that can be told.
+fn roots() -> Option<(Mount, Mount)> {
+    let initial = std::fs::metadata("/proc/self/ns/pid").ok()?.ino() == INITIAL_PID_NAMESPACE;
+    let root = |process| {
+        MountTable::read_of(process)
+            .ok()?
+            .holding(Path::new("/"))
+            .cloned()
+    };
+    initial.then_some((root("1")?, root("thread-self")?))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The plugin under a kubelet: how that learns of it, and what its probes see.
 
 mod caller;
+mod places;
 mod probes;
 mod registration;
 
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use csi_proto::registration::{InfoRequest, PluginInfo, RegistrationStatus};
 use csi_proto::v1::NodeGetInfoRequest;
+use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 
 use crate::support::csi::Csi;
 use crate::support::eventually;
@@ -69,10 +71,15 @@ impl Kubelet {
     }
 }
 
-/// One node of a Flocker of one, and its kubelet.
+/// One node of a Flocker of one, and its kubelet, all on a shared mount of their own, as a pod gets them.
 async fn scene() -> (Flocker, Machine, Kubelet) {
     let flocker = Flocker::start(1).await;
+    mount_bind(flocker.path(), flocker.path()).unwrap();
+    for propagation in [MountPropagationFlags::PRIVATE, MountPropagationFlags::SHARED] {
+        mount_change(flocker.path(), propagation).unwrap();
+    }
     let machine = Machine::new(&flocker, 1);
+    fs::create_dir_all(&machine.config.node.mount_root).unwrap();
     let kubelet = Kubelet::on(&machine);
     (flocker, machine, kubelet)
 }

@@ -16,6 +16,17 @@ use super::csi::Csi;
 /// Names another program than the one that was built with the tests, to see that they fail with that.
 const ANOTHER_PROGRAM: &str = "PROGRAM_UNDER_TEST";
 
+/// Runs a program in a PID namespace of its own, and a mount namespace that gets others' mounts and passes none on.
+pub(crate) const CONTAINED: [&str; 7] = [
+    "unshare",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+    "--mount",
+    "--propagation=slave",
+];
+
 fn program_under_test() -> OsString {
     let another = std::env::var_os(ANOTHER_PROGRAM);
     another.unwrap_or_else(|| env!("CARGO_BIN_EXE_flocker-csi").into())
@@ -37,15 +48,7 @@ impl Process {
     /// As [`Self::start`], in a PID namespace of its own, and a mount namespace that gets others' mounts and passes
     /// none on.
     pub(crate) async fn start_contained(arguments: Vec<&str>, log: &Path) -> Self {
-        let mut unshare = Command::new("unshare");
-        unshare
-            .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
-            .args(["--mount", "--propagation=slave"])
-            .arg(program_under_test())
-            .args(arguments)
-            .env_clear()
-            .kill_on_drop(true);
-        Self::serving(unshare, log).await
+        Self::serving(program_under(&CONTAINED, &arguments), log).await
     }
 
     async fn serving(program: Command, log: &Path) -> Self {
@@ -113,11 +116,7 @@ impl Process {
 
 /// Runs the program to its end, and returns that with what it said.
 pub(crate) async fn run(arguments: &[&str]) -> (ExitStatus, String) {
-    let ended = timeout(PATIENCE, program(arguments).stdin(Stdio::null()).output()).await;
-    let ended = ended
-        .unwrap_or_else(|_| panic!("it goes on with {arguments:?}"))
-        .unwrap();
-    (ended.status, String::from_utf8(ended.stderr).unwrap())
+    finish(program(arguments), arguments).await
 }
 
 /// Returns the program with arguments, and with nothing from the environment of the tests.
@@ -125,6 +124,32 @@ pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(program_under_test());
     command.args(arguments).env_clear().kill_on_drop(true);
     command
+}
+
+/// Returns a command that runs the program with arguments, and with nothing from the environment of the tests.
+pub(crate) fn program_under(command: &[&str], arguments: &[&str]) -> Command {
+    let (first, rest) = command.split_first().expect("a command has a name");
+    let mut command = Command::new(first);
+    command
+        .args(rest)
+        .arg(program_under_test())
+        .args(arguments)
+        .env_clear()
+        .kill_on_drop(true);
+    command
+}
+
+/// As [`run`], by another command that runs the program.
+pub(crate) async fn run_under(command: &[&str], arguments: &[&str]) -> (ExitStatus, String) {
+    finish(program_under(command, arguments), arguments).await
+}
+
+async fn finish(mut program: Command, arguments: &[&str]) -> (ExitStatus, String) {
+    let ended = timeout(PATIENCE, program.stdin(Stdio::null()).output()).await;
+    let ended = ended
+        .unwrap_or_else(|_| panic!("it goes on with {arguments:?}"))
+        .unwrap();
+    (ended.status, String::from_utf8(ended.stderr).unwrap())
 }
 
 impl Drop for Process {
