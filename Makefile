@@ -55,6 +55,18 @@ fuzz: setup-fuzz $(STAMPS)/cargo-fuzz-$(CARGO_FUZZ_VERSION) ## Fuzzes what reads
 
 SECONDS := 60
 
+IMAGE := localhost/flocker-csi
+TAG := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+.PHONY: image
+image: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
+image: setup-image ## Builds the container image; IMAGE=registry.example.com/flocker-csi TAG=1 names it
+	@echo "image: deploy/docker/program.sh, files.sh and image.sh, for $(IMAGE):$(TAG)"
+	@deploy/docker/program.sh target/image
+	@rm -rf target/image/files
+	@deploy/docker/files.sh target/image/release/flocker-csi target/image/files
+	@deploy/docker/image.sh target/image/files $(IMAGE):$(TAG) target/image/flocker-csi.oci.tar
+
 .PHONY: build
 build: ## Builds the program that the demo and the tests run
 	@echo "build: cargo build --locked"
@@ -63,6 +75,10 @@ build: ## Builds the program that the demo and the tests run
 .PHONY: setup-build
 setup-build:
 	@tests/tools/setup.sh build
+
+.PHONY: setup-image
+setup-image:
+	@tests/tools/setup.sh image
 
 .PHONY: setup-fuzz
 setup-fuzz:

@@ -2,7 +2,7 @@
 # Installs the Debian packages that building, running and testing need. It looks for what is used out of each, not for
 # the packages, so that it does nothing where all is there, whoever put it there.
 #
-# usage: setup.sh build|fuzz|test
+# usage: setup.sh build|fuzz|image|test
 set -euo pipefail
 
 say() { printf '%s\n' "$@"; }
@@ -47,8 +47,15 @@ for_fuzz() {
     wants g++ command_for c++
 }
 
+for_image() {
+    for_build
+    wants git command_for git
+    wants buildah command_for buildah
+}
+
 for_test() {
     for_build
+    wants iproute2 command_for ip
     wants util-linux command_for unshare
     wants procps command_for ps
     wants diffutils command_for diff
@@ -78,8 +85,9 @@ install() {
 case ${1:-} in
 build) for_build ;;
 fuzz) for_fuzz ;;
+image) for_image ;;
 test) for_test ;;
-*) die "usage: $(basename -- "$0") build|fuzz|test" ;;
+*) die "usage: $(basename -- "$0") build|fuzz|image|test" ;;
 esac
 if ((${#missing[@]} == 0)); then
     say "setup: all system packages are there"
