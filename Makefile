@@ -9,8 +9,10 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 # Pinned: another version of csi-sanity has other specs, and tests/tools/csi-sanity.sh counts them.
 CSI_SANITY_VERSION := v5.6.0
 GRPCURL_VERSION := v1.9.4
+HELM_VERSION := v3.22.0
+HELM_DOCS_VERSION := v1.14.2
 CARGO_FUZZ_VERSION := 0.13.1
-# The version of grpcio is in tests/tools/requirements.txt.
+# The versions of Python packages are in tests/tools/requirements.txt.
 
 # Under target/, so that git ignores it and the cache of a CI keeps it together with the build.
 export TOOLS := $(CURDIR)/target/tools
@@ -89,13 +91,16 @@ setup: ## Installs the system packages that are missing
 	@tests/tools/setup.sh test
 
 .PHONY: tools
-tools: $(STAMPS)/csi-sanity-$(CSI_SANITY_VERSION) $(STAMPS)/grpcurl-$(GRPCURL_VERSION) $(STAMPS)/grpcio ## Installs the test tools at their pinned versions
-	@echo "tools: csi-sanity $(CSI_SANITY_VERSION), grpcurl $(GRPCURL_VERSION) and grpcio are in $(TOOLS)"
+tools: $(STAMPS)/csi-sanity-$(CSI_SANITY_VERSION) $(STAMPS)/grpcurl-$(GRPCURL_VERSION) tools-chart ## Installs the test tools at their pinned versions
+	@echo "tools: csi-sanity $(CSI_SANITY_VERSION), grpcurl $(GRPCURL_VERSION), helm $(HELM_VERSION) and what the chart's tests need are in $(TOOLS)"
+
+.PHONY: tools-chart
+tools-chart: $(STAMPS)/helm-$(HELM_VERSION) $(STAMPS)/helm-docs-$(HELM_DOCS_VERSION) $(STAMPS)/python $(TOOLS)/bin/podsecurity
 
 # A stamp bears the version it stands for, so that a new version is installed and an old one is not.
 define go_tool
 	@echo "tools: installing $(1) $(2)"
-	@mkdir -p $(STAMPS) && rm -f $(STAMPS)/$(1)-*
+	@mkdir -p $(STAMPS) && rm -f $(STAMPS)/$(1)-v*
 	@GOBIN=$(TOOLS)/bin go install $(3)@$(2)
 	@touch $@
 endef
@@ -106,14 +111,24 @@ $(STAMPS)/csi-sanity-$(CSI_SANITY_VERSION):
 $(STAMPS)/grpcurl-$(GRPCURL_VERSION):
 	$(call go_tool,grpcurl,$(GRPCURL_VERSION),github.com/fullstorydev/grpcurl/cmd/grpcurl)
 
+$(STAMPS)/helm-$(HELM_VERSION):
+	$(call go_tool,helm,$(HELM_VERSION),helm.sh/helm/v3/cmd/helm)
+
+$(STAMPS)/helm-docs-$(HELM_DOCS_VERSION):
+	$(call go_tool,helm-docs,$(HELM_DOCS_VERSION),github.com/norwoodj/helm-docs/cmd/helm-docs)
+
+$(TOOLS)/bin/podsecurity: $(wildcard tests/tools/go/podsecurity/*)
+	@echo "tools: go build tests/tools/go/podsecurity"
+	@go build -C tests/tools/go/podsecurity -buildvcs=false -o $@ .
+
 $(STAMPS)/cargo-fuzz-$(CARGO_FUZZ_VERSION):
 	@echo "tools: installing cargo-fuzz $(CARGO_FUZZ_VERSION)"
 	@mkdir -p $(STAMPS) && rm -f $(STAMPS)/cargo-fuzz-*
 	@cargo install --quiet --locked --root $(TOOLS) --version $(CARGO_FUZZ_VERSION) cargo-fuzz
 	@touch $@
 
-$(STAMPS)/grpcio: tests/tools/requirements.txt
-	@echo "tools: installing $$(grep '^grpcio' $<)"
+$(STAMPS)/python: tests/tools/requirements.txt
+	@echo "tools: installing $$(grep -E '^(grpcio|kubernetes-validate)' $< | paste --serial --delimiters ' ')"
 	@mkdir -p $(STAMPS) && rm -rf $(TOOLS)/venv
 	@python3 -m venv $(TOOLS)/venv
 	@$(TOOLS)/venv/bin/pip install --quiet --disable-pip-version-check --only-binary :all: --requirement $<
@@ -125,6 +140,11 @@ clients: ## Builds the Go clients that dial as the builds of csc do
 		echo "clients: go build tests/tools/go/$$client"; \
 		go build -C tests/tools/go/$$client -buildvcs=false -o $(TOOLS)/bin/walkthrough-$$client .; \
 	done
+
+.PHONY: chart
+chart: setup tools-chart ## Renders what is made from the chart: its README, deploy/kubernetes and tests/chart/golden
+	@echo "chart: tests/chart/charts.py"
+	@$(TOOLS)/venv/bin/python -B tests/chart/charts.py
 
 .PHONY: clean
 clean: ## Removes everything that was built or installed here

@@ -20,14 +20,12 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
 {{/*
-The labels of an object, (list . "controller").
+The labels of an object, (list . "controller"). Helm adds its own.
 */}}
 {{- define "flocker-csi.labels" -}}
 {{- $root := index . 0 -}}
 {{ include "flocker-csi.selector" . }}
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{/*
