@@ -65,7 +65,7 @@ for_test() {
     wants shellcheck command_for shellcheck
     wants_rust clippy cargo clippy --version
     wants_rust rustfmt cargo fmt --version
-    command_for go >/dev/null || die "Go is missing (1.25 or newer); see https://go.dev/doc/install"
+    command_for go >/dev/null || die "Go is missing (1.26 or newer); see https://go.dev/doc/install"
 }
 
 install() {
