@@ -1,6 +1,5 @@
 """What the chart renders: kept, valid, and the same wherever it is shipped."""
 
-import copy
 import functools
 import unittest
 
@@ -52,17 +51,13 @@ class Renders(unittest.TestCase):
 
     def test_a_field_that_no_release_knows_is_refused_wherever_it_is(self):
         for document in charts.documents(charts.rendered("everything")):
-            broken = copy.deepcopy(document)
-            places = [broken]
-            for place in places:
-                children = place.values() if isinstance(place, dict) else place
-                places.extend(child for child in children if isinstance(child, (dict, list)))
-            # Maps of names that people choose take any key; in those of containers none is free.
-            for place in broken, *(p for p in places if isinstance(p, dict) and "image" in p):
+            pod = document.get("spec", {}).get("template", {}).get("spec", {})
+            for place in [document, *([pod] if pod else []), *pod.get("containers", []), *pod.get("volumes", [])]:
                 place["mispelt"] = "x"
                 with self.subTest(kind=document["kind"]), self.assertRaisesRegex(utils.ValidationError, "mispelt"):
-                    utils.validate(broken, RELEASES[-1], strict=True)
+                    validate(document)
                 del place["mispelt"]
+            validate(document)
 
     def test_the_everything_render_has_another_value_than_the_default_for_all_there_is(self):
         def same(default, given, path):
