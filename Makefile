@@ -28,7 +28,7 @@ endif
 
 .PHONY: help
 help: ## Lists the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: setup-build build ## Shows the whole life of a volume on this machine and leaves nothing behind
@@ -69,6 +69,17 @@ image: setup-image ## Builds the container image; IMAGE=registry.example.com/flo
 	@deploy/docker/files.sh target/image/release/flocker-csi target/image/files
 	@deploy/docker/image.sh target/image/files $(IMAGE):$(TAG) target/image/flocker-csi.oci.tar
 
+KUBERNETES := $(CURDIR)/target/kubernetes
+
+.PHONY: e2e-kubernetes
+# No registry has it, so no node looks for it in one.
+e2e-kubernetes: IMAGE := registry.invalid/flocker-csi
+e2e-kubernetes: setup-kubernetes image $(STAMPS)/helm-$(HELM_VERSION) ## Runs the plugin on a real Kubernetes made on this machine; CHAPTERS="volumes power" tells only these
+	@echo "e2e-kubernetes: tests/kubernetes/build.sh $(KUBERNETES)/bin"
+	@tests/kubernetes/build.sh $(KUBERNETES)/bin
+	@echo "e2e-kubernetes: tests/kubernetes/run.sh $(CHAPTERS)"
+	@$(SUDO) tests/kubernetes/run.sh $(CHAPTERS)
+
 .PHONY: build
 build: ## Builds the program that the demo and the tests run
 	@echo "build: cargo build --locked"
@@ -81,6 +92,10 @@ setup-build:
 .PHONY: setup-image
 setup-image:
 	@tests/tools/setup.sh image
+
+.PHONY: setup-kubernetes
+setup-kubernetes:
+	@tests/tools/setup.sh kubernetes
 
 .PHONY: setup-fuzz
 setup-fuzz:

@@ -2,7 +2,7 @@
 # Installs the Debian packages that building, running and testing need. It looks for what is used out of each, not for
 # the packages, so that it does nothing where all is there, whoever put it there.
 #
-# usage: setup.sh build|fuzz|image|test
+# usage: setup.sh build|fuzz|image|kubernetes|test
 set -euo pipefail
 
 say() { printf '%s\n' "$@"; }
@@ -68,6 +68,20 @@ for_test() {
     command_for go >/dev/null || die "Go is missing (1.26 or newer); see https://go.dev/doc/install"
 }
 
+# The run starts containerd and etcd itself. Where systemd runs, Debian starts services of both with their packages.
+for_kubernetes() {
+    for_image
+    wants etcd-server command_for etcd
+    wants containerd command_for containerd
+    wants runc command_for runc
+    wants busybox-static command_for busybox
+    wants openssl command_for openssl
+    wants iproute2 command_for ip
+    wants util-linux command_for nsenter
+    wants python3 command_for python3
+    command_for go >/dev/null || die "Go is missing (1.26); see https://go.dev/doc/install"
+}
+
 install() {
     local as_root=()
     command_for apt-get >/dev/null ||
@@ -86,8 +100,9 @@ case ${1:-} in
 build) for_build ;;
 fuzz) for_fuzz ;;
 image) for_image ;;
+kubernetes) for_kubernetes ;;
 test) for_test ;;
-*) die "usage: $(basename -- "$0") build|fuzz|image|test" ;;
+*) die "usage: $(basename -- "$0") build|fuzz|image|kubernetes|test" ;;
 esac
 if ((${#missing[@]} == 0)); then
     say "setup: all system packages are there"

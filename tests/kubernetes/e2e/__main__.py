@@ -1,0 +1,56 @@
+"""Runs inside of the base's namespaces; run.sh makes them and takes away what is left."""
+
+import argparse
+import signal
+import sys
+import traceback
+
+from . import images
+from .cluster import Cluster
+from .layout import Layout
+from .report import Report
+from .story import CHAPTERS
+from .waiting import Failed
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--work", required=True)
+    parser.add_argument("--binaries", required=True)
+    parser.add_argument("--helm", required=True)
+    parser.add_argument("--program", required=True)
+    parser.add_argument("--image", required=True)
+    parser.add_argument("--cgroup", required=True)
+    parser.add_argument("--only", default="", help="chapters to tell, by name; all unless given")
+    options = parser.parse_args()
+    # As an interrupt: what runs is taken down on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    report = Report()
+    layout = Layout(options.work, options.binaries, options.helm, options.program, options.image)
+    images.make_all(layout)
+    cluster = Cluster(layout, options.cgroup)
+    try:
+        cluster.start(report)
+        chosen = options.only.split()
+        for chapter in CHAPTERS:
+            name = chapter.__name__.rpartition(".")[2]
+            if chosen and name not in chosen and not chapter.ALWAYS:
+                continue
+            report.chapter(chapter.TITLE)
+            try:
+                chapter.tell(cluster, report)
+            except Failed as failed:
+                report.not_shown(f"{name}: {chapter.TITLE}", failed)
+                cluster.keep_pod_logs(name)
+                if chapter.ALWAYS:
+                    break
+    except Failed as failed:
+        report.not_shown("the cluster", failed)
+    except Exception:  # A mistake in here is a failure, too, and its place is told.
+        report.not_shown("the story", traceback.format_exc())
+    finally:
+        cluster.stop()
+    return report.close()
+
+
+sys.exit(main())

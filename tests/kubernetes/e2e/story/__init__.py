@@ -1,0 +1,29 @@
+"""What is to be shown, chapter by chapter, in the order in which it is told."""
+
+from . import (
+    access,
+    ending,
+    installing,
+    many,
+    missing_mounts,
+    moving_over,
+    pace,
+    power,
+    restarts,
+    upgrade,
+    volumes,
+)
+
+CHAPTERS = [
+    installing,
+    missing_mounts,
+    volumes,
+    access,
+    many,
+    restarts,
+    power,
+    upgrade,
+    moving_over,
+    pace,
+    ending,
+]
