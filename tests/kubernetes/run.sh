@@ -61,15 +61,15 @@ restore_sysctls() {
     done <"$SCRATCH/sysctls"
 }
 
-# What a run could leave behind. The loop devices of others come and go as they like.
+# What a run could leave behind; what others do on this machine meanwhile is none of it.
 state() {
-    "$ROOT/tests/tools/snapshot.sh" | grep -v "^loop "
-    attached_loop_devices | awk -v work="$SCRATCH/" 'index($2, work) == 1'
     local name hierarchy
+    { "$ROOT/tests/tools/snapshot.sh" && ps -e -o args=; } | grep --fixed-strings "$SCRATCH" | grep -v grep
     while read -r hierarchy; do
         find "$hierarchy" -maxdepth 1 -type d -printf 'cgroup %p\n'
     done < <(hierarchies) | LC_ALL=C sort
     for name in "${SYSCTLS[@]}"; do printf 'sysctl %s %s\n' "$name" "$(cat "/proc/sys/$name" 2>/dev/null)"; done
+    [[ ! -e $SCRATCH ]] || printf 'directory %s\n' "$SCRATCH"
 }
 
 devices_free() {
@@ -97,7 +97,6 @@ take_down() {
         cp -r "$SCRATCH/log" "$LOGS"
         say "the logs are in $LOGS"
     fi
-    mv "$SCRATCH/before" "$BEFORE"
     rm -rf --one-file-system -- "$SCRATCH"
     state >"$BEFORE.after"
     if diff --unified=0 "$BEFORE" "$BEFORE.after" >"$BEFORE.difference"; then
@@ -121,10 +120,11 @@ need_tool helm
 need "$PROGRAM" "build it with: make image"
 [[ -e $IMAGE ]] || die "$IMAGE is missing; build it with: make image"
 
-SCRATCH=$(mktemp --directory --tmpdir=/var/tmp flocker-csi-kubernetes.XXXXXX)
+SCRATCH=$(mktemp --dry-run --tmpdir=/var/tmp flocker-csi-kubernetes.XXXXXX)
 BEFORE=$(mktemp)
 LOGS=$ROOT/target/kubernetes/log
-state >"$SCRATCH/before"
+state >"$BEFORE"
+mkdir --mode=0755 "$SCRATCH"
 keep_sysctls
 trap take_down EXIT
 trap 'exit 130' INT

@@ -8,15 +8,14 @@ from .volumes import dataset_of, read
 
 TITLE = "a StatefulSet of two, and twenty claims and pods at once"
 ALWAYS = False
-SPACE = "many"
+SPACE, SET = "many", "set"
 NUMBER = 20
 
 
 def tell(cluster, report):
     kubernetes, plugin = cluster.kubernetes, Plugin(cluster)
-    kubernetes.namespace(SPACE)
     _stateful_set(cluster, report)
-
+    kubernetes.namespace(SPACE)
     before = plugin.calls()
     node = cluster.nodes[0]
     names = [f"one-of-many-{number}" for number in range(NUMBER)]
@@ -42,14 +41,15 @@ def tell(cluster, report):
 
 def _stateful_set(cluster, report):
     kubernetes = cluster.kubernetes
-    claim = manifests.claim(SPACE, "data", LATE)
-    spec = manifests.pod_spec("ignored", "echo $HOME >/dev/null; cat /data/written; sleep infinity")
+    kubernetes.namespace(SET)
+    claim = manifests.claim(SET, "data", LATE)
+    spec = manifests.pod_spec("ignored")
     del spec["volumes"]
     kubernetes.apply(
         {
             "apiVersion": "apps/v1",
             "kind": "StatefulSet",
-            "metadata": {"name": "set", "namespace": SPACE},
+            "metadata": {"name": "set", "namespace": SET},
             "spec": {
                 "replicas": 2,
                 "serviceName": "set",
@@ -61,11 +61,12 @@ def _stateful_set(cluster, report):
     )
     pods = ["set-0", "set-1"]
     for pod in pods:
-        kubernetes.until_running(SPACE, pod)
-        kubernetes.execute(SPACE, pod, "sh", "-c", f"echo {pod} >/data/written && sync")
-    kubernetes.kubectl("rollout", "restart", "statefulset/set", f"--namespace={SPACE}")
-    kubernetes.kubectl("rollout", "status", "statefulset/set", f"--namespace={SPACE}", "--timeout=120s", within=130)
+        kubernetes.until_running(SET, pod)
+        kubernetes.execute(SET, pod, "sh", "-c", f"echo {pod} >/data/written && sync")
+    kubernetes.kubectl("rollout", "restart", "statefulset/set", f"--namespace={SET}")
+    kubernetes.kubectl("rollout", "status", "statefulset/set", f"--namespace={SET}", "--timeout=120s", within=130)
     for pod in pods:
-        kubernetes.until_running(SPACE, pod)
-        equal(read(kubernetes, SPACE, pod), pod, f"what {pod} finds after it was rolled")
+        kubernetes.until_running(SET, pod)
+        equal(read(kubernetes, SET, pod), pod, f"what {pod} finds after it was rolled")
+    kubernetes.remove_namespace(SET)
     report.shown("a StatefulSet of two runs, is rolled, and each pod finds its own data")
