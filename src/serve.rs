@@ -80,12 +80,9 @@ impl Plugin {
         let listener = Listener::bind(&config.plugin.endpoint)
             .await
             .map_err(|error| Failure::of(&error))?;
-        let flocker = flocker_client::Settings {
-            server_name: config.flocker.server_name.clone(),
-            ..flocker_client::Settings::new(config.flocker.control_service.clone(), credentials)
-        };
+        let flocker = config.flocker.client(credentials);
         durable::tidy(config.node.state_dir.clone()).await;
-        let cluster = Cluster::new(Flocker::new(flocker), config.flocker.takeover_grace);
+        let cluster = Cluster::new(Flocker::new(flocker), config.node_loss.takeover_grace);
         let shutdown = CancellationToken::new();
         let readiness = Readiness::new(shutdown.clone(), registration.clone(), cluster.clone());
         // From now on, as taking up what is staged may take a while, and is no reason to start anew.

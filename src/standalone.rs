@@ -3,7 +3,7 @@
 use flocker_embedded::{Embedded, Options};
 
 use crate::cli::StandaloneArgs;
-use crate::config::{Config, FlockerConfig, KubeletConfig, Mode, NodeConfig, Pool};
+use crate::config::{Config, FlockerConfig, KubeletConfig, Mode, NodeConfig, NodeLossConfig, Pool};
 use crate::embedded::{CERTIFICATES, start_failure};
 use crate::failure::Failure;
 use crate::serve::Plugin;
@@ -92,6 +92,7 @@ fn config(args: StandaloneArgs, flocker: &Embedded) -> Result<Config, Failure> {
         mode: Mode::All,
         plugin: args.plugin,
         flocker: FlockerConfig::embedded(flocker.address(), flocker.certificates()),
+        node_loss: NodeLossConfig::default(),
         node: NodeConfig::of(node.uuid, node.mount_root.clone(), state_dir),
         kubelet: KubeletConfig::default(),
         pools: vec![Pool {

@@ -19,8 +19,12 @@ use crate::suggest::did_you_mean;
 const PREFIX: &str = "FLOCKER_CSI_";
 /// The flag that names the configuration file.
 const FILE_FLAG: &str = "config";
+/// The flag of those commands that have a configuration file of their own.
+const CHECK_FLAG: &str = "check_config";
 /// The flags that are no settings.
-const NO_SETTINGS: [&str; 4] = [FILE_FLAG, "check_config", "help", "version"];
+const NO_SETTINGS: [&str; 4] = [FILE_FLAG, CHECK_FLAG, "help", "version"];
+/// The command whose configuration file others read too.
+const PLUGIN: &str = "serve";
 
 /// The environment of the process: read once, at the edge.
 pub type Environment = BTreeMap<OsString, OsString>;
@@ -108,9 +112,7 @@ struct Layers<'a> {
 
 impl<'a> Layers<'a> {
     fn settings(&self) -> impl Iterator<Item = &'a Arg> + use<'a> {
-        self.command
-            .get_arguments()
-            .filter(|argument| !NO_SETTINGS.contains(&argument.get_id().as_str()))
+        settings_of(self.command)
     }
 
     /// Takes every setting in the environment; returns warnings about variables that look like one.
@@ -193,6 +195,9 @@ impl<'a> Layers<'a> {
         };
         for file::Entry { key, line, values } in entries {
             let Some(setting) = self.settings().find(|setting| setting.get_id() == key.as_str()) else {
+                if self.is_for_the_plugin(&key) {
+                    continue;
+                }
                 let looks_like = did_you_mean(&key, self.settings().map(|setting| setting.get_id().as_str()));
                 self.problems
                     .push(format!("{}: unknown key \"{key}\"{looks_like}", place(line)));
@@ -214,6 +219,21 @@ impl<'a> Layers<'a> {
                 Err(reason) => self.problems.push(format!("{}: {key}: {reason}", place(line))),
             }
         }
+    }
+
+    /// Whether a key is none of this command's business, because the file is the plugin's and this command only reads
+    /// in it how Flocker is reached.
+    fn is_for_the_plugin(&self, key: &str) -> bool {
+        let has_a_file_of_its_own = self
+            .command
+            .get_arguments()
+            .any(|argument| argument.get_id() == CHECK_FLAG);
+        let mut plugins = self
+            .program
+            .find_subcommand(PLUGIN)
+            .into_iter()
+            .flat_map(settings_of);
+        !has_a_file_of_its_own && plugins.any(|setting| setting.get_id() == key)
     }
 
     /// Takes the values of a setting from one source unless a source that outweighs it has some.
@@ -249,6 +269,13 @@ impl<'a> Layers<'a> {
             self.flags.extend(values.iter().map(|(_, value)| flag(value)));
         }
     }
+}
+
+/// Returns what can be set by environment and file too.
+fn settings_of(command: &Command) -> impl Iterator<Item = &Arg> {
+    command
+        .get_arguments()
+        .filter(|argument| !argument.is_positional() && !NO_SETTINGS.contains(&argument.get_id().as_str()))
 }
 
 fn variable(key: &str) -> String {

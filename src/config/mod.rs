@@ -5,6 +5,7 @@
 //! file and environment into flags, so that all three are parsed and checked by the same code.
 
 mod file;
+mod flocker;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod layers;
@@ -15,19 +16,18 @@ mod tests;
 mod values;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
-use flocker_client::ControlService;
 use uuid::Uuid;
 
+pub use flocker::FlockerConfig;
 pub use pool::Pool;
 pub use size::parse as parse_size;
-pub use values::absolute_path;
+pub use values::{absolute_path, driver_name};
 use values::{
-    allocation_unit, count, default_size, driver_name, duration, http_address, log_filter, namespace,
-    node_id, server_name, socket_path,
+    allocation_unit, count, default_size, duration, http_address, log_filter, namespace, node_id, socket_path,
 };
 
 use crate::server::Endpoint;
@@ -45,9 +45,12 @@ pub struct Config {
     /// What every way to run the plugin has in common.
     #[command(flatten)]
     pub plugin: PluginConfig,
-    /// How Flocker is reached and judged.
+    /// How Flocker is reached.
     #[command(flatten)]
     pub flocker: FlockerConfig,
+    /// What is done about nodes that are lost.
+    #[command(flatten)]
+    pub node_loss: NodeLossConfig,
     /// Which node this is, and where it keeps things.
     #[command(flatten)]
     pub node: NodeConfig,
@@ -147,48 +150,9 @@ pub struct PluginConfig {
     pub max_volumes_per_node: u32,
 }
 
-/// How Flocker is reached and judged.
+/// What is done about nodes that are lost.
 #[derive(Args, Clone, Debug)]
-pub struct FlockerConfig {
-    /// Flocker's control service: `https://HOST[:PORT]`, port 4523 unless given.
-    #[arg(long, value_name = "URL", help_heading = "Flocker")]
-    pub control_service: ControlService,
-    /// The certificate of the cluster.
-    #[arg(
-        long,
-        value_name = "FILE",
-        value_parser = absolute_path(),
-        default_value = "/etc/flocker/cluster.crt",
-        help_heading = "Flocker"
-    )]
-    pub cluster_cert: PathBuf,
-    /// The user certificate that the plugin shows to Flocker.
-    #[arg(
-        long,
-        value_name = "FILE",
-        value_parser = absolute_path(),
-        default_value = "/etc/flocker/plugin.crt",
-        help_heading = "Flocker"
-    )]
-    pub user_cert: PathBuf,
-    /// The key of the user certificate.
-    #[arg(
-        long,
-        value_name = "FILE",
-        value_parser = absolute_path(),
-        default_value = "/etc/flocker/plugin.key",
-        help_heading = "Flocker"
-    )]
-    pub user_key: PathBuf,
-    /// The name in the control service's certificate, whatever host it is reached at.
-    #[arg(
-        long,
-        value_name = "NAME",
-        value_parser = server_name,
-        default_value = "control-service",
-        help_heading = "Flocker"
-    )]
-    pub server_name: String,
+pub struct NodeLossConfig {
     /// When a volume is taken from a node that has not given it up. Flocker does not fence: a node that is only out of
     /// its sight goes on writing.
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Takeover::Never, help_heading = "Flocker")]
@@ -316,19 +280,13 @@ impl Mode {
     }
 }
 
-impl FlockerConfig {
-    /// Returns the settings for an embedded Flocker at `address` that has written its files to `certificates`.
-    pub fn embedded(address: SocketAddr, certificates: &Path) -> Self {
-        Self {
-            cluster_cert: certificates.join("cluster.crt"),
-            user_cert: certificates.join("plugin.crt"),
-            user_key: certificates.join("plugin.key"),
-            ..defaults_with(&[format!("--control-service={}", ControlService::from(address))])
-        }
+impl Default for PluginConfig {
+    fn default() -> Self {
+        defaults_with(&[])
     }
 }
 
-impl Default for PluginConfig {
+impl Default for NodeLossConfig {
     fn default() -> Self {
         defaults_with(&[])
     }

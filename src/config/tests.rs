@@ -82,8 +82,8 @@ fn the_defaults_are_the_documented_ones() {
     );
     assert_eq!(config.flocker.user_key, Path::new("/etc/flocker/plugin.key"));
     assert_eq!(config.flocker.server_name, "control-service");
-    assert_eq!(config.flocker.takeover, Takeover::Never);
-    assert_eq!(config.flocker.takeover_grace, Duration::from_secs(180));
+    assert_eq!(config.node_loss.takeover, Takeover::Never);
+    assert_eq!(config.node_loss.takeover_grace, Duration::from_secs(180));
     assert_eq!(config.node.node_id, None);
     assert_eq!(config.node.mount_root, Path::new("/flocker"));
     assert_eq!(config.node.state_dir, Path::new("/var/lib/flocker-csi"));

@@ -50,7 +50,7 @@ pub(super) fn http_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// Reads a driver's name, by CSI's rule and the stricter one that its conformance tests have.
-pub(super) fn driver_name(text: &str) -> Result<String, String> {
+pub fn driver_name(text: &str) -> Result<String, String> {
     let letter = |character: Option<char>| character.is_some_and(|character| character.is_ascii_alphabetic());
     let inside = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '.');
     let fits = (2..=LONGEST_DRIVER_NAME).contains(&text.len())

@@ -9,7 +9,9 @@ use uuid::Uuid;
 use super::orchestrator::Orchestrator;
 use super::screen::{Screen, Shown};
 use super::workplace::{Workplace, blocking};
-use crate::config::{Config, FlockerConfig, KubeletConfig, LogConfig, Mode, NodeConfig, PluginConfig};
+use crate::config::{
+    Config, FlockerConfig, KubeletConfig, LogConfig, Mode, NodeConfig, NodeLossConfig, PluginConfig,
+};
 use crate::error;
 use crate::failure::Failure;
 use crate::serve::Plugin;
@@ -92,6 +94,7 @@ impl Site {
                     ..PluginConfig::default()
                 },
                 flocker: FlockerConfig::embedded(self.flocker.address(), self.flocker.certificates()),
+                node_loss: NodeLossConfig::default(),
                 node: NodeConfig::of(node.uuid, node.mount_root, directory.join("state")),
                 kubelet: KubeletConfig::default(),
                 pools: Vec::new(),

@@ -16,7 +16,7 @@ pub async fn check(config: &Config) -> Result<Credentials, Failure> {
     let (flocker, sources) = (config.flocker.clone(), sources(config));
     let registration = kubelet::Settings::of(config);
     let check = move || {
-        let credentials = Credentials::load(&flocker.cluster_cert, &flocker.user_cert, &flocker.user_key);
+        let credentials = flocker.credentials();
         let node = node_identity::check(&sources).map_err(|error| error.chain());
         match (credentials, node, registration) {
             (Ok(credentials), Ok(()), Ok(_)) => {

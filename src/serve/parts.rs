@@ -66,7 +66,7 @@ pub(super) fn controller(
     provisioner: Provisioner,
     node: Option<&NodeService>,
 ) -> ControllerService {
-    let attach = Attach::new(cluster.clone(), locks.clone()).taking_over(config.flocker.takeover);
+    let attach = Attach::new(cluster.clone(), locks.clone()).taking_over(config.node_loss.takeover);
     let attach = match node {
         Some(node) => attach.taking_from(node.pending_releases()),
         None => attach,
@@ -88,7 +88,7 @@ pub(super) fn node(
         state_dir: config.node.state_dir.clone(),
         device_dir: config.plugin.device_dir.clone(),
         max_volumes_per_node: i64::from(config.plugin.max_volumes_per_node),
-        takeover: config.flocker.takeover,
+        takeover: config.node_loss.takeover,
     };
     let first_use = (config.plugin.create_on_first_use).then(|| provisioner.on(Arc::clone(this_node)));
     NodeService::new(

@@ -38,8 +38,8 @@ async fn forgetful() -> Flocker {
 /// Starts such a Flocker, whose second node's plugin counts missing nodes as gone soon.
 async fn mortals(takeover: Takeover) -> Pair {
     Pair::on(forgetful().await, |second| {
-        second.config.flocker.takeover = takeover;
-        second.config.flocker.takeover_grace = SOON;
+        second.config.node_loss.takeover = takeover;
+        second.config.node_loss.takeover_grace = SOON;
     })
     .await
 }
@@ -173,8 +173,8 @@ fn a_volume_of_a_machine_that_is_off_is_used_elsewhere_and_stays_there_when_that
     in_own_namespace(|| async {
         let flocker = forgetful().await;
         let (first, mut second) = (Machine::new(&flocker, 1), Machine::new(&flocker, 2));
-        second.config.flocker.takeover = Takeover::NodeGone;
-        second.config.flocker.takeover_grace = SOON;
+        second.config.node_loss.takeover = Takeover::NodeGone;
+        second.config.node_loss.takeover_grace = SOON;
         let (one, two) = (first.process(&[]).await, second.plugin().await);
         let volume = one.csi.create("data").await;
         let here = first.usage("data", volume, &HashMap::new());
@@ -213,8 +213,8 @@ fn a_control_service_that_starts_again_starts_the_wait_for_a_missing_node_again(
     in_own_namespace(|| async {
         let grace = Duration::from_secs(8);
         let pair = Pair::on(forgetful().await, |second| {
-            second.config.flocker.takeover = Takeover::NodeGone;
-            second.config.flocker.takeover_grace = grace;
+            second.config.node_loss.takeover = Takeover::NodeGone;
+            second.config.node_loss.takeover_grace = grace;
         })
         .await;
         let (two, first, second) = (&pair.two.csi, pair.first.node(), pair.second.node());

@@ -36,8 +36,8 @@ impl Stand {
     async fn start(takeover: Takeover, grace: Duration) -> Self {
         let flocker = Flocker::start(2).await;
         let (first, mut second) = (Machine::new(&flocker, 1), Machine::new(&flocker, 2));
-        second.config.flocker.takeover = takeover;
-        second.config.flocker.takeover_grace = grace;
+        second.config.node_loss.takeover = takeover;
+        second.config.node_loss.takeover_grace = grace;
         Self {
             flocker,
             first,

@@ -57,7 +57,7 @@ impl Pair {
         };
         let flocker = Flocker::with(options).await;
         let (first, mut second) = (Agent::new(&flocker, 1, api), Agent::new(&flocker, 2, api));
-        let settings = &mut second.machine.config.flocker;
+        let settings = &mut second.machine.config.node_loss;
         settings.takeover = takeover;
         settings.takeover_grace = SOON;
         let plugin = second.machine.plugin().await;

@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use csi_proto::v1::volume_capability::access_mode::Mode;
-use flocker_csi::config::{self, Config, FlockerConfig, KubeletConfig, LogConfig, NodeConfig, PluginConfig};
+use flocker_csi::config::{
+    self, Config, FlockerConfig, KubeletConfig, LogConfig, NodeConfig, NodeLossConfig, PluginConfig,
+};
 use flocker_csi::serve::Plugin;
 use flocker_csi::server::Endpoint;
 use uuid::Uuid;
@@ -51,6 +53,7 @@ impl Machine {
                 ..PluginConfig::default()
             },
             flocker: FlockerConfig::embedded(address, flocker.embedded().certificates()),
+            node_loss: NodeLossConfig::default(),
             node: NodeConfig::of(node.uuid, node.mount_root.clone(), directory.join("state")),
             kubelet: KubeletConfig::default(),
             pools: Vec::new(),

@@ -1,0 +1,82 @@
+//! How Flocker is reached.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use flocker_client::{ControlService, Credentials, CredentialsError};
+
+use super::values::server_name;
+use super::{absolute_path, defaults_with};
+
+/// How Flocker is reached.
+#[derive(Args, Clone, Debug)]
+pub struct FlockerConfig {
+    /// Flocker's control service: `https://HOST[:PORT]`, port 4523 unless given.
+    #[arg(long, value_name = "URL", help_heading = "Flocker")]
+    pub control_service: ControlService,
+    /// The certificate of the cluster.
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_parser = absolute_path(),
+        default_value = "/etc/flocker/cluster.crt",
+        help_heading = "Flocker"
+    )]
+    pub cluster_cert: PathBuf,
+    /// The user certificate that the plugin shows to Flocker.
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_parser = absolute_path(),
+        default_value = "/etc/flocker/plugin.crt",
+        help_heading = "Flocker"
+    )]
+    pub user_cert: PathBuf,
+    /// The key of the user certificate.
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_parser = absolute_path(),
+        default_value = "/etc/flocker/plugin.key",
+        help_heading = "Flocker"
+    )]
+    pub user_key: PathBuf,
+    /// The name in the control service's certificate, whatever host it is reached at.
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = server_name,
+        default_value = "control-service",
+        help_heading = "Flocker"
+    )]
+    pub server_name: String,
+}
+
+impl FlockerConfig {
+    /// Reads the certificates; that blocks.
+    ///
+    /// # Errors
+    /// A file is missing, or is not what it should be.
+    pub fn credentials(&self) -> Result<Credentials, CredentialsError> {
+        Credentials::load(&self.cluster_cert, &self.user_cert, &self.user_key)
+    }
+
+    /// Returns what a client of Flocker's has to know.
+    pub fn client(&self, credentials: Credentials) -> flocker_client::Settings {
+        flocker_client::Settings {
+            server_name: self.server_name.clone(),
+            ..flocker_client::Settings::new(self.control_service.clone(), credentials)
+        }
+    }
+
+    /// Returns the settings for an embedded Flocker at `address` that has written its files to `certificates`.
+    pub fn embedded(address: SocketAddr, certificates: &Path) -> Self {
+        Self {
+            cluster_cert: certificates.join("cluster.crt"),
+            user_cert: certificates.join("plugin.crt"),
+            user_key: certificates.join("plugin.key"),
+            ..defaults_with(&[format!("--control-service={}", ControlService::from(address))])
+        }
+    }
+}
