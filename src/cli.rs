@@ -10,11 +10,22 @@ use uuid::Uuid;
 
 use crate::config::layers::{self, Environment, Refusal};
 use crate::config::{Config, LogConfig, PluginConfig, absolute_path, parse_size};
+use crate::export::ExportArgs;
 
 const SETTINGS_HELP: &str = "\
 Every option is also an environment variable, FLOCKER_CSI_ and its name in capitals (FLOCKER_CSI_CONTROL_SERVICE),
 and, with underscores, a key of the TOML file that --config names (control_service = \"https://10.0.0.1\").
 The command line outweighs the environment, and that outweighs the file.
+
+Exit status: 0 done, 1 failed, 2 wrong usage or configuration.";
+
+const EXPORT_HELP: &str = "\
+Examples:
+  kubectl get pv NAME... -o yaml | flocker-csi export --from kubernetes-pv - --claims
+  flocker-csi export --from flocker [DATASET...] --claims=NAMESPACE
+
+The objects go to the standard output, all of them or none, and remarks to stderr; nothing is changed anywhere.
+How Flocker is reached can be told by environment and file too, as to serve.
 
 Exit status: 0 done, 1 failed, 2 wrong usage or configuration.";
 
@@ -38,6 +49,9 @@ pub enum Command {
     Standalone(Box<StandaloneArgs>),
     /// Run only the embedded Flocker: the control service's API and the agents of one or more nodes.
     Embedded(EmbeddedArgs),
+    /// Write existing volumes as objects of Kubernetes for this plugin: those of its old flocker plugin, and datasets.
+    #[command(after_help = EXPORT_HELP)]
+    Export(Box<ExportArgs>),
     /// Show the whole life of a volume on this machine, and leave nothing behind. Needs root.
     Demo(DemoArgs),
 }
@@ -170,7 +184,7 @@ impl Command {
         match self {
             Self::Serve(args) => args.reading.check_config,
             Self::Standalone(args) => args.reading.check_config,
-            Self::Embedded(_) | Self::Demo(_) => false,
+            Self::Embedded(_) | Self::Export(_) | Self::Demo(_) => false,
         }
     }
 
@@ -180,6 +194,7 @@ impl Command {
             Self::Serve(args) => &args.config.log,
             Self::Standalone(args) => &args.log,
             Self::Embedded(args) => &args.log,
+            Self::Export(args) => &args.log,
             Self::Demo(args) => &args.log,
         }
     }

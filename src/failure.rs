@@ -10,6 +10,8 @@ use crate::error;
 pub enum Failure {
     /// It was told something that cannot be: one sentence for each mistake. Exit status 2.
     Configuration(Vec<String>),
+    /// What it was to work on cannot be: one sentence for each reason. Exit status 1.
+    Refused(Vec<String>),
     /// It did not succeed. Exit status 1.
     Failed(String),
 }
@@ -33,7 +35,7 @@ impl Failure {
     /// Returns the lines that tell a person what happened.
     pub fn lines(&self) -> &[String] {
         match self {
-            Self::Configuration(lines) => lines,
+            Self::Configuration(lines) | Self::Refused(lines) => lines,
             Self::Failed(line) => std::slice::from_ref(line),
         }
     }
@@ -42,7 +44,7 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Configuration(_) => ExitCode::from(2),
-            Self::Failed(_) => ExitCode::FAILURE,
+            Self::Refused(_) | Self::Failed(_) => ExitCode::FAILURE,
         }
     }
 }

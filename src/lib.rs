@@ -15,6 +15,7 @@ pub mod demo;
 pub mod durable;
 pub mod embedded;
 pub mod error;
+pub mod export;
 pub mod failure;
 pub mod fields;
 #[cfg(any(test, fuzzing))]

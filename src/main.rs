@@ -8,7 +8,7 @@ use flocker_csi::cli::{Cli, Command};
 use flocker_csi::config::layers::Refusal;
 use flocker_csi::failure::Failure;
 use flocker_csi::stdout::announce;
-use flocker_csi::{demo, embedded, serve, standalone, telemetry};
+use flocker_csi::{demo, embedded, export, serve, standalone, telemetry};
 use tokio::runtime::{Builder, Runtime};
 
 /// How long threads that still block may keep the process from ending.
@@ -51,6 +51,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Standalone(_) if only_check => Ok(()),
             Command::Standalone(args) => standalone::run(*args).await,
             Command::Embedded(args) => embedded::run(args).await,
+            Command::Export(args) => export::run(*args).await,
             Command::Demo(_) => demo::run().await,
         }
     });

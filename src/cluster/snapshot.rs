@@ -97,6 +97,14 @@ impl Snapshot {
         self.datasets.values()
     }
 
+    /// Returns the datasets that are not deleted and have `value` under `key` in their metadata, ordered by id.
+    pub fn live_datasets_with(&self, key: &str, value: &str) -> Vec<&Dataset> {
+        let carries = |dataset: &&Dataset| {
+            !dataset.deleted && dataset.metadata.get(key).is_some_and(|stored| stored == value)
+        };
+        self.datasets().filter(carries).collect()
+    }
+
     /// Returns what nodes report about a dataset; two nodes may report one dataset at the same time.
     pub fn states(&self, id: Uuid) -> &[DatasetState] {
         self.expect(Lists::STATE);

@@ -100,12 +100,8 @@ impl Core {
 /// [`Situation::AmbiguousName`] listing the datasets when there are several.
 fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<Option<&'a Dataset>> {
     for key in [FLOCKER_ID_KEY, NAME_KEY] {
-        let carries = |dataset: &&Dataset| {
-            !dataset.deleted && dataset.metadata.get(key).is_some_and(|value| value == name)
-        };
-        let mut found: Vec<_> = snapshot.datasets().filter(carries).collect();
+        let mut found = snapshot.live_datasets_with(key, name);
         if found.len() > 1 {
-            found.sort_by_key(|dataset| dataset.dataset_id);
             let ids: Vec<_> = found
                 .iter()
                 .map(|dataset| dataset.dataset_id.to_string())

@@ -12,6 +12,7 @@ mod crash_points;
 mod deadlines;
 mod deploy;
 mod devices;
+mod export;
 mod flocker_link;
 mod inputs;
 mod kubelet;

@@ -21,7 +21,7 @@ const MIB: u64 = 1 << 20;
 const DATASETS: &str = "/v1/configuration/datasets";
 
 /// Makes a dataset with this metadata on a node, as an older client of Flocker's did.
-async fn declare(flocker: &Flocker, number: usize, metadata: &[(&str, &str)]) -> Uuid {
+pub(crate) async fn declare(flocker: &Flocker, number: usize, metadata: &[(&str, &str)]) -> Uuid {
     let new = NewDataset {
         dataset_id: None,
         primary: flocker.node(number),

@@ -1,0 +1,102 @@
+//! Datasets that become volumes of Kubernetes, whoever made them.
+
+use std::collections::BTreeMap;
+
+use flocker_client::Dataset;
+use uuid::Uuid;
+
+use super::datasets::Datasets;
+use super::report::Report;
+use super::volume::{ONE_NODE, Volume, quantity};
+use crate::volume::{FLOCKER_ID_KEY, NAME_KEY};
+
+/// Where a dataset's name may be, in the order in which the plugin looks: mesos-module-flocker's key, then that of the
+/// Docker plugin, Kubernetes' old plugin and CSI.
+const KEYS: [&str; 2] = [FLOCKER_ID_KEY, NAME_KEY];
+/// The longest name of an object of Kubernetes that is a label of DNS.
+const LONGEST: usize = 63;
+
+/// Returns the volumes that datasets are: those with the given ids or names, or all that have a name.
+pub(super) fn volumes(items: &[String], datasets: &Datasets<'_>, report: &mut Report) -> Vec<Volume> {
+    let chosen: BTreeMap<Uuid, &Dataset> = if items.is_empty() {
+        all(datasets, report)
+    } else {
+        let found = items.iter().filter_map(|item| report.take(find(item, datasets)));
+        found.map(|dataset| (dataset.dataset_id, dataset)).collect()
+    };
+    chosen
+        .into_values()
+        .filter_map(|dataset| volume(dataset, datasets, report))
+        .collect()
+}
+
+fn all<'a>(datasets: &Datasets<'a>, report: &mut Report) -> BTreeMap<Uuid, &'a Dataset> {
+    let live = datasets.snapshot.datasets().filter(|dataset| !dataset.deleted);
+    let (named, nameless): (Vec<_>, Vec<_>) = live.partition(|dataset| name_in(dataset).is_some());
+    for dataset in nameless {
+        let id = dataset.dataset_id;
+        report.remark(format!(
+            "dataset {id} has no name and is left out: give its id to export it"
+        ));
+    }
+    if named.is_empty() {
+        report.refuse("Flocker has no dataset with a name");
+    }
+    named
+        .into_iter()
+        .map(|dataset| (dataset.dataset_id, dataset))
+        .collect()
+}
+
+fn find<'a>(item: &str, datasets: &Datasets<'a>) -> Result<&'a Dataset, String> {
+    match Uuid::try_parse(item) {
+        Ok(id) => datasets.by_id(id),
+        Err(_) => datasets.by_name(&KEYS, item),
+    }
+}
+
+fn volume(dataset: &Dataset, datasets: &Datasets<'_>, report: &mut Report) -> Option<Volume> {
+    let id = dataset.dataset_id;
+    let in_use = report.take(datasets.unused(dataset))?;
+    let (size, unknown) = datasets.size(dataset);
+    let name = name_in(dataset).map(label).filter(|label| !label.is_empty());
+    let name = name.unwrap_or_else(|| format!("flocker-{id}"));
+    let renamed = name_in(dataset).filter(|told| *told != name).map(|told| {
+        format!("dataset {id} is called {told:?}, which no volume can be: the PersistentVolume is {name}")
+    });
+    for remark in [in_use, unknown, renamed].into_iter().flatten() {
+        report.remark(remark);
+    }
+    Some(Volume {
+        name,
+        dataset: id,
+        capacity: quantity(size),
+        access_modes: vec![ONE_NODE.to_owned()],
+        read_only: false,
+        mount_options: Vec::new(),
+        storage_class: String::new(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        node_affinity: None,
+        claim: None,
+    })
+}
+
+/// Returns the name that a dataset goes by.
+fn name_in(dataset: &Dataset) -> Option<&str> {
+    let names = KEYS.iter().filter_map(|key| dataset.metadata.get(*key));
+    names.map(String::as_str).find(|name| !name.is_empty())
+}
+
+/// Makes a name one that objects of Kubernetes can have.
+fn label(name: &str) -> String {
+    let fit = |character: char| match character.to_ascii_lowercase() {
+        character if character.is_ascii_alphanumeric() => character,
+        _ => '-',
+    };
+    let fitted: String = name.chars().map(fit).collect();
+    let fitted = fitted.trim_start_matches('-');
+    fitted[..fitted.len().min(LONGEST)]
+        .trim_end_matches('-')
+        .to_owned()
+}

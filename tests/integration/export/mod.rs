@@ -1,0 +1,172 @@
+//! Volumes that exist, brought to Kubernetes: the program itself, beside a real Flocker.
+
+mod datasets;
+mod old_volumes;
+mod settings;
+
+use std::fs;
+use std::process::Stdio;
+
+use csi_proto::v1::volume_capability::access_mode::Mode;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::node::Stand;
+use crate::support::PATIENCE;
+use crate::support::csi::{Usage, with_flags};
+use crate::support::flocker::Flocker;
+use crate::support::process::program;
+
+/// How the program ended.
+#[derive(Debug)]
+struct Ended {
+    code: Option<i32>,
+    /// What it wrote to the standard output.
+    text: String,
+    /// What it wrote to stderr, by lines.
+    said: Vec<String>,
+}
+
+impl Ended {
+    /// Returns the objects, of which there must be some, and nothing to tell but these remarks, by a part of each.
+    #[track_caller]
+    fn objects(&self, remarks: &[&str]) -> Vec<Value> {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        assert_eq!(self.said.len(), remarks.len(), "{self:?}");
+        for (said, part) in self.said.iter().zip(remarks) {
+            assert!(
+                said.starts_with("flocker-csi: ") && said.contains(part),
+                "{part}: {said}"
+            );
+        }
+        serde_saphyr::from_multiple(&self.text).unwrap()
+    }
+
+    /// Checks that nothing was written, and that each line said has these parts.
+    #[track_caller]
+    fn assert_refused(&self, code: i32, parts: &[&[&str]]) {
+        assert_eq!((self.code, self.text.as_str()), (Some(code), ""), "{self:?}");
+        assert_eq!(self.said.len(), parts.len(), "{self:?}");
+        for (said, parts) in self.said.iter().zip(parts) {
+            for part in *parts {
+                assert!(
+                    said.starts_with("flocker-csi: ") && said.contains(part),
+                    "{part}: {said}"
+                );
+            }
+        }
+    }
+}
+
+/// Runs a program to its end, with something to read.
+async fn run(mut program: Command, input: &str) -> Ended {
+    let mut child = program
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let feed = async {
+        // One that ends without having read all closes the pipe.
+        stdin.write_all(input.as_bytes()).await.ok();
+        drop(stdin);
+    };
+    let ended = async { tokio::join!(feed, child.wait_with_output()).1 };
+    let ended = timeout(PATIENCE, ended).await.expect("it ends in time").unwrap();
+    Ended {
+        code: ended.status.code(),
+        text: String::from_utf8(ended.stdout).unwrap(),
+        said: String::from_utf8(ended.stderr)
+            .unwrap()
+            .lines()
+            .map(str::to_owned)
+            .collect(),
+    }
+}
+
+/// Returns how a Flocker is reached, as the environment has it.
+fn reached(flocker: &Flocker) -> [(&'static str, String); 4] {
+    let file = |name: &str| flocker.embedded().certificates().join(name).display().to_string();
+    [
+        (
+            "FLOCKER_CSI_CONTROL_SERVICE",
+            format!("https://{}", flocker.embedded().address()),
+        ),
+        ("FLOCKER_CSI_CLUSTER_CERT", file("cluster.crt")),
+        ("FLOCKER_CSI_USER_CERT", file("plugin.crt")),
+        ("FLOCKER_CSI_USER_KEY", file("plugin.key")),
+    ]
+}
+
+/// Exports volumes of the old plugin, which are told on the standard input.
+async fn old(flocker: &Flocker, flags: &[&str], input: &str) -> Ended {
+    let mut program = program(&["export", "--from=kubernetes-pv", "-"]);
+    program.args(flags).envs(reached(flocker));
+    run(program, input).await
+}
+
+/// Exports datasets.
+async fn datasets(flocker: &Flocker, arguments: &[&str]) -> Ended {
+    let mut program = program(&["export", "--from=flocker"]);
+    program.args(arguments).envs(reached(flocker));
+    run(program, "").await
+}
+
+/// Returns a volume of the old plugin.
+fn volume(name: &str, source: &Value) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "capacity": {"storage": "64Mi"},
+            "claimRef": {"kind": "PersistentVolumeClaim", "namespace": "apps", "name": format!("{name}-data"),
+                "uid": "0b9c6d52-9f0c-4a4e-8a0b-3f2d6e5c4b3a", "resourceVersion": "1099"},
+            "flocker": source,
+            "mountOptions": ["noatime"],
+            "persistentVolumeReclaimPolicy": "Retain",
+        },
+    })
+}
+
+fn handle(volume: &Value) -> Uuid {
+    volume["spec"]["csi"]["volumeHandle"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+/// Writes a file as whoever had the dataset before did.
+async fn fill(flocker: &Flocker, number: usize, dataset: Uuid, text: &str) {
+    flocker.reports(number, dataset).await;
+    fs::write(flocker.mount_of(number, dataset).join("precious"), text).unwrap();
+}
+
+/// Publishes an exported volume as Kubernetes does, reads the file, and gives the volume back.
+async fn read(stand: &Stand, volume: &Value) -> String {
+    let name = volume["metadata"]["name"].as_str().unwrap();
+    let options = volume["spec"]["mountOptions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let options: Vec<_> = options.iter().map(|option| option.as_str().unwrap()).collect();
+    let (csi, node) = (stand.csi(), stand.machine.node());
+    let context = csi.attach(handle(volume), node).await;
+    let usage = Usage {
+        capability: with_flags(Mode::SingleNodeWriter, &options),
+        ..stand.machine.usage(name, handle(volume), &context)
+    };
+    csi.stage(&usage).await.unwrap();
+    csi.publish(&usage).await.unwrap();
+    let text = fs::read_to_string(usage.target.join("precious")).unwrap();
+    csi.unpublish(&usage).await.unwrap();
+    csi.unstage(&usage).await.unwrap();
+    csi.detach(handle(volume), node).await;
+    text
+}

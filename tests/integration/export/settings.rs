@@ -1,0 +1,89 @@
+//! What the command is told beside the volumes.
+
+use std::fmt::Write;
+use std::fs;
+
+use serde_json::json;
+
+use super::{reached, run, volume};
+use crate::names::declare;
+use crate::support::flocker::Flocker;
+use crate::support::namespace::in_own_namespace;
+use crate::support::process::program;
+
+#[test]
+fn the_plugins_own_configuration_file_tells_how_flocker_is_reached() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let dataset = declare(&flocker, 1, &[("name", "pg")]).await;
+        let file = flocker.path().join("flocker-csi.toml");
+        // With what only the plugin needs, and what it is called; the name space is that of its volumes' names.
+        let mut text =
+            "namespace = \"x\"\nmode = \"node\"\ndriver_name = \"flocker.example.com\"\n".to_owned();
+        for (variable, value) in reached(&flocker) {
+            let key = variable.trim_start_matches("FLOCKER_CSI_").to_lowercase();
+            writeln!(text, "{key} = {value:?}").unwrap();
+        }
+        text += "[[pool]]\ncapacity = \"1TiB\"\n";
+        fs::write(&file, &text).unwrap();
+        let config = format!("--config={}", file.display());
+        let ended = run(program(&["export", "--from=flocker", &config]), "").await;
+        let objects = ended.objects(&[]);
+        let csi = json!({"driver": "flocker.example.com", "volumeHandle": dataset.to_string()});
+        assert_eq!(objects[0]["spec"]["csi"], csi);
+
+        fs::write(&file, text.replace("mode", "mood")).unwrap();
+        let ended = run(program(&["export", "--from=flocker", &config]), "").await;
+        ended.assert_refused(2, &[&["line 2", "unknown key \"mood\""]]);
+    });
+}
+
+#[test]
+fn a_wrong_command_line_and_a_flocker_that_cannot_be_reached_are_told_apart() {
+    in_own_namespace(|| async {
+        let mut flocker = Flocker::start(1).await;
+        let reached = reached(&flocker);
+        let one = flocker.path().join("pv.yaml");
+        fs::write(&one, volume("pg", &json!({"datasetName": "pg"})).to_string()).unwrap();
+        let one = one.display().to_string();
+        let export = |arguments: &[&str]| {
+            let mut program = program(&["export"]);
+            program.args(arguments).envs(reached.clone());
+            run(program, "")
+        };
+        for arguments in [
+            &["--from=kubernetes-pv"][..],
+            &["--from=kubernetes-pv", &one, &one],
+        ] {
+            export(arguments).await.assert_refused(2, &[&["takes one file"]]);
+        }
+        for (arguments, part) in [
+            (
+                &["--from=docker"][..],
+                "[possible values: kubernetes-pv, flocker]",
+            ),
+            (
+                &["--from=flocker", "--driver-name=1"],
+                "expected a name like a domain's",
+            ),
+            (&["--from=flocker", "--claim"], "--claims"),
+        ] {
+            let ended = export(arguments).await;
+            assert_eq!((ended.code, ended.text.as_str()), (Some(2), ""), "{ended:?}");
+            assert!(ended.said.iter().any(|said| said.contains(part)), "{ended:?}");
+        }
+        let missing = flocker.path().join("missing").display().to_string();
+        export(&["--from=kubernetes-pv", &missing])
+            .await
+            .assert_refused(1, &[&["cannot read", &missing]]);
+        export(&["--from=flocker", &format!("--user-cert={missing}")])
+            .await
+            .assert_refused(2, &[&[&missing, "does not exist"]]);
+        flocker.stop().await;
+        for arguments in [&["--from=flocker"][..], &["--from=kubernetes-pv", &one]] {
+            export(arguments)
+                .await
+                .assert_refused(1, &[&["cannot read", "Flocker", "refused"]]);
+        }
+    });
+}
