@@ -5,6 +5,8 @@
 
 mod args;
 mod datasets;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod in_tree;
 mod manifest;
 mod named;

@@ -7,6 +7,7 @@ mod request;
 
 pub use self::request::request;
 pub use crate::config::fuzz::{configuration, setting};
+pub use crate::export::fuzz::objects;
 pub use crate::node::mount::fuzz::mountinfo;
 pub use crate::node::record;
 pub use crate::server::authority::fuzz::authority;
@@ -41,6 +42,11 @@ mod tests {
     #[test]
     fn the_corpus_of_configuration_files_keeps_every_promise() {
         read_corpus("configuration", configuration);
+    }
+
+    #[test]
+    fn the_corpus_of_objects_keeps_every_promise() {
+        read_corpus("objects", objects);
     }
 
     #[test]
