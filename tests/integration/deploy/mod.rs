@@ -10,7 +10,7 @@ mod commands;
 mod containers;
 mod example;
 mod marathon;
-mod pages;
+pub(crate) mod pages;
 mod plugins;
 mod profiles;
 mod report;

@@ -58,7 +58,7 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Returns the fenced blocks of a page in one language.
-pub(super) fn blocks(text: &str, language: &str) -> Vec<String> {
+pub(crate) fn blocks(text: &str, language: &str) -> Vec<String> {
     let open = format!("```{language}");
     let mut blocks = Vec::new();
     let mut lines = text.lines();

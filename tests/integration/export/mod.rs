@@ -1,6 +1,7 @@
 //! Volumes that exist, brought to Kubernetes: the program itself, beside a real Flocker.
 
 mod datasets;
+mod guides;
 mod old_volumes;
 mod settings;
 
