@@ -17,7 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// How long a kubelet that has refused the plugin is given to come back before it is shown a new socket.
 ///
-/// It comes back by itself, after two minutes at the latest, but older ones never did where NodeGetInfo had failed.
+/// It comes back by itself, after two minutes at the latest, but older ones never did where `NodeGetInfo` had failed.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// How long calls that have begun may take to end when the plugin stops: the kubelet's are answered at once.

@@ -178,8 +178,8 @@ mod tests {
             (0, 0o444, true),
         ] {
             let stamp = Stamp {
-                owner,
                 mode,
+                owner,
                 ..stamp.clone()
             };
             assert_eq!(stamp.is_exposed_by(US), exposed, "{owner} {mode:o}");

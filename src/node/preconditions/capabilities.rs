@@ -2,8 +2,8 @@
 
 use rustix::thread::CapabilitySet;
 
-/// A capability, and what it is for.
-struct Purpose {
+/// A capability, and what it takes it to do.
+struct Capability {
     set: CapabilitySet,
     name: &'static str,
     purpose: &'static str,
@@ -11,18 +11,18 @@ struct Purpose {
 
 /// What no volume can be used without: found by taking each one away from a plugin that stages, publishes, starts anew,
 /// unpublishes and unstages a volume.
-const NEEDED: [Purpose; 3] = [
-    Purpose {
+const NEEDED: [Capability; 3] = [
+    Capability {
         set: CapabilitySet::SYS_ADMIN,
         name: "SYS_ADMIN",
         purpose: "mount volumes",
     },
-    Purpose {
+    Capability {
         set: CapabilitySet::MKNOD,
         name: "MKNOD",
         purpose: "make the device nodes in device_dir that its mounts are named after",
     },
-    Purpose {
+    Capability {
         set: CapabilitySet::DAC_OVERRIDE,
         name: "DAC_OVERRIDE",
         purpose: "mount volumes in directories of other users",
@@ -30,7 +30,7 @@ const NEEDED: [Purpose; 3] = [
 ];
 
 /// What only messages are the poorer without.
-const USEFUL: Purpose = Purpose {
+const USEFUL: Capability = Capability {
     set: CapabilitySet::SYS_PTRACE,
     name: "SYS_PTRACE",
     purpose: "tell which processes keep a volume busy",
@@ -52,8 +52,8 @@ pub(super) fn missing() -> Vec<String> {
     }
 }
 
-fn describe(wanted: &Purpose, present: CapabilitySet) -> Option<String> {
-    let Purpose { set, name, purpose } = wanted;
+fn describe(wanted: &Capability, present: CapabilitySet) -> Option<String> {
+    let Capability { set, name, purpose } = wanted;
     (!present.contains(*set)).then(|| {
         format!(
             "the plugin lacks the capability CAP_{name}, which it takes to {purpose}: run it as root, and with that \

@@ -38,13 +38,12 @@ fn registration(vantage: Vantage, directory: &Path) -> Result<(), String> {
         )));
     }
     match holder(vantage, kubelet)? {
-        None => Ok(()),
         Some(Holder::OwnRoot) => Err(add(&format!("{} is the container's own", kubelet.display()))),
         Some(Holder::Mount(holder)) if !holder.shared() => Err(add(&format!(
             "what the plugin mounts below {} would be seen by no pod, because {holder} is not shared with the host",
             kubelet.display()
         ))),
-        Some(Holder::Mount(_)) => Ok(()),
+        None | Some(Holder::Mount(_)) => Ok(()),
     }
 }
 
@@ -56,7 +55,6 @@ fn mount_root(vantage: Vantage, directory: &Path) -> Result<(), String> {
         return Err(add(&format!("the mount_root {path} does not exist")));
     }
     match holder(vantage, directory)? {
-        None => Ok(()),
         Some(Holder::OwnRoot) => Err(add(&format!("the mount_root {path} is the container's own"))),
         Some(Holder::Mount(holder)) if !holder.shared() && holder.propagation.master.is_none() => {
             Err(add(&format!(
@@ -64,7 +62,7 @@ fn mount_root(vantage: Vantage, directory: &Path) -> Result<(), String> {
                  gets nothing from the host"
             )))
         }
-        Some(Holder::Mount(_)) => Ok(()),
+        None | Some(Holder::Mount(_)) => Ok(()),
     }
 }
 

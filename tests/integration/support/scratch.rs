@@ -56,11 +56,13 @@ pub(crate) fn clean_up_after_runtime() {
 }
 
 fn clean_up(directory: &Path) {
+    // While their files have the names they were opened by: those on a mount of its own lose them with it.
+    let devices = loop_devices_on(directory);
     // The last one first: mounts may lie upon each other.
     for mount in Mounts::read().below(directory).iter().rev() {
         unmount(&mount.point, UnmountFlags::DETACH).ok();
     }
-    for device in loop_devices_on(directory) {
+    for device in devices {
         Command::new("losetup").arg("--detach").arg(device).status().ok();
     }
 }
