@@ -64,7 +64,7 @@ restore_sysctls() {
 # What a run could leave behind; what others do on this machine meanwhile is none of it.
 state() {
     local name hierarchy
-    { "$ROOT/tests/tools/snapshot.sh" && ps -e -o args=; } | grep --fixed-strings "$SCRATCH" | grep -v grep
+    { "$ROOT/tests/tools/snapshot.sh" && ps -e -o args=; } | SCRATCH=$SCRATCH awk 'index($0, ENVIRON["SCRATCH"])'
     while read -r hierarchy; do
         find "$hierarchy" -maxdepth 1 -type d -printf 'cgroup %p\n'
     done < <(hierarchies) | LC_ALL=C sort
