@@ -34,9 +34,7 @@ class Authority:
 
     def server(self, name, *names):
         addresses = ",".join(f"{'IP' if one[0].isdigit() else 'DNS'}:{one}" for one in names)
-        self._make(
-            name, f"/CN={name}", f"subjectAltName={addresses}", "extendedKeyUsage=serverAuth", issuer="ca"
-        )
+        self._make(name, f"/CN={name}", f"subjectAltName={addresses}", "extendedKeyUsage=serverAuth", issuer="ca")
 
     def _kubeconfig(self, name):
         layout = self._layout

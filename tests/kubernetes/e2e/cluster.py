@@ -66,7 +66,9 @@ class Cluster:
     def keep_pod_logs(self, name):
         """Copies what the pods of now have logged to where the logs of a failed run are kept."""
         for node in self.nodes:
-            shutil.copytree(node.directory / "var/log/pods", self.layout.work / "log" / name / node.name, dirs_exist_ok=True)
+            shutil.copytree(
+                node.directory / "var/log/pods", self.layout.work / "log" / name / node.name, dirs_exist_ok=True
+            )
 
     def stop(self):
         """Ends everything; what it leaves then is what a part of it did not clean up."""

@@ -13,7 +13,7 @@ SIDECARS = {
     "csi-attacher": "registry.invalid/csi-attacher:v4.13.0",
 }
 # What the story's scripts call.
-APPLETS = ("sh", "cat", "chmod", "date", "df", "dd", "echo", "id", "ls", "mkdir", "rm", "sleep", "stat", "sync", "touch")
+APPLETS = ("sh", "cat", "date", "mkdir", "sleep", "stat", "sync")
 
 
 def make_all(layout):

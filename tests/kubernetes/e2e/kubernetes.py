@@ -80,7 +80,9 @@ class Kubernetes:
         def gone():
             return self.get(kind, name, namespace) is None
 
-        eventually(f"{kind} {name} is gone", gone, within, seen=lambda: json.dumps(self.get(kind, name, namespace))[-600:])
+        eventually(
+            f"{kind} {name} is gone", gone, within, seen=lambda: json.dumps(self.get(kind, name, namespace))[-600:]
+        )
 
     def remove(self, kind, name, namespace=None, within=90.0):
         """Deletes an object and waits until it is gone."""

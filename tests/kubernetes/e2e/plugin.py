@@ -73,7 +73,9 @@ class Plugin:
 
     def tail(self, node, lines=6):
         """The end of what the plugin on a node said."""
-        logs = sorted((node.directory / "var/log/pods").glob(f"{NAMESPACE}_*-node-*/plugin/*.log"), key=os.path.getmtime)
+        logs = sorted(
+            (node.directory / "var/log/pods").glob(f"{NAMESPACE}_*-node-*/plugin/*.log"), key=os.path.getmtime
+        )
         if not logs:
             return "it has logged nothing"
         return "\n".join(logs[-1].read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

@@ -18,7 +18,9 @@ def tell(cluster, report):
     kubernetes.apply(manifests.pod(SPACE, "nobody", "shared", securityContext=nobody))
     kubernetes.until_running(SPACE, "nobody")
     kubernetes.execute(SPACE, "nobody", "sh", "-c", "echo mine >/data/file && mkdir /data/directory && sync")
-    owners = kubernetes.execute(SPACE, "nobody", "stat", "-c", "%u:%g", "/data", "/data/file", "/data/directory").split()
+    owners = kubernetes.execute(
+        SPACE, "nobody", "stat", "-c", "%u:%g", "/data", "/data/file", "/data/directory"
+    ).split()
     equal(owners[0].partition(":")[2], str(GROUP), "the group of the volume's root")
     equal(owners[1:], [f"{USER}:{GROUP}"] * 2, "owner and group of a new file and a new directory")
     report.shown(f"a pod of user {USER} with fsGroup {GROUP} writes; the root and new files have that group")

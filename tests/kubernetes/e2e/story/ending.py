@@ -37,7 +37,9 @@ def tell(cluster, report):
         sockets = [str(path) for path in (kubelet / "plugins_registry").glob("*")]
         sockets += [str(path) for path in (kubelet / "plugins" / DRIVER).glob("*.sock")]
         equal(sockets, [], f"sockets on {node.name}")
-    left = [kind for kind in ("csidriver", "storageclass", "clusterrole", "clusterrolebinding") if _ours(kubernetes, kind)]
+    left = [
+        kind for kind in ("csidriver", "storageclass", "clusterrole", "clusterrolebinding") if _ours(kubernetes, kind)
+    ]
     equal(left, [], "kinds of objects of the release that are left")
     kubernetes.remove_namespace(NAMESPACE)
     report.shown("helm uninstall: pods, sockets, CSINodes' entries and every object of the release are gone")

@@ -3,7 +3,6 @@
 import json
 import time
 
-from ..flocker import Flocker
 from ..layout import CONTROL_SERVICE, ROOT
 from ..plugin import DRIVER, NAMESPACE, RELEASE, Plugin, restarts
 from ..processes import run
@@ -66,7 +65,9 @@ def tell(cluster, report):
     eventually("both CSINodes name the driver", registered)
     for node in cluster.nodes:
         equal(
-            driver(kubernetes, node.name)["nodeID"], cluster.flocker.node_id(node.number), f"the id of node {node.name} in its CSINode"
+            driver(kubernetes, node.name)["nodeID"],
+            cluster.flocker.node_id(node.number),
+            f"the id of node {node.name} in its CSINode",
         )
         containers = plugin.pod_on(node)["spec"]["containers"]
         equal([one["name"] for one in containers], ["plugin"], "the containers of the node's pod")
@@ -77,8 +78,10 @@ def tell(cluster, report):
     report.shown("both CSINodes have the driver with Flocker's ids, without a registrar: one container a node")
 
 
-def secret(kubernetes, flocker: Flocker):
-    files = [f"--from-file={name}={flocker.certificates}/{name}" for name in ("cluster.crt", "plugin.crt", "plugin.key")]
+def secret(kubernetes, flocker):
+    files = [
+        f"--from-file={name}={flocker.certificates}/{name}" for name in ("cluster.crt", "plugin.crt", "plugin.key")
+    ]
     kubernetes.kubectl("create", "secret", "generic", "flocker-tls", f"--namespace={NAMESPACE}", *files)
 
 

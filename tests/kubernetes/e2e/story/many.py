@@ -20,7 +20,10 @@ def tell(cluster, report):
     node = cluster.nodes[0]
     names = [f"one-of-many-{number}" for number in range(NUMBER)]
     claims = [manifests.claim(SPACE, name, LATE) for name in names]
-    pods = [manifests.pod(SPACE, name, name, f"echo {name} >/data/written; sleep infinity", node=node.name) for name in names]
+    pods = [
+        manifests.pod(SPACE, name, name, f"echo {name} >/data/written; sleep infinity", node=node.name)
+        for name in names
+    ]
     kubernetes.apply(*claims, *pods)
     for name in names:
         kubernetes.until_running(SPACE, name, within=240)

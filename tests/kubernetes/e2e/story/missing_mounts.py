@@ -46,5 +46,7 @@ def _refused(cluster, report, template, name, path, propagation):
     said = kubernetes.kubectl("logs", f"--namespace={NAMESPACE}", pod)
     equal(terminated["exitCode"], 2, f"exit status of {pod}, which said {said[-300:]}")
     check(path in said, f"{pod} names {path}: {said[-600:]}")
-    report.shown(f"{'without' if propagation is None else 'without propagation of'} {path}: {said.strip().splitlines()[-1][:240]}")
+    report.shown(
+        f"{'without' if propagation is None else 'without propagation of'} {path}: {said.strip().splitlines()[-1][:240]}"
+    )
     kubernetes.remove("pod", pod, NAMESPACE)

@@ -82,7 +82,9 @@ def _of_docker(cluster, report):
     """A volume that the Docker plugin made, of which Kubernetes knows nothing."""
     kubernetes, flocker = cluster.kubernetes, cluster.flocker
     _dataset(flocker, 1, "docker-volume", maximum_size=str(SIZE))
-    exported = run([cluster.layout.program, "export", "--from=flocker", "docker-volume", f"--claims={SPACE}", *_access(flocker)])
+    exported = run(
+        [cluster.layout.program, "export", "--from=flocker", "docker-volume", f"--claims={SPACE}", *_access(flocker)]
+    )
     kubernetes.kubectl("apply", "--filename=-", text=exported)
     kubernetes.apply(manifests.pod(SPACE, "docker", "docker-volume"))
     kubernetes.until_running(SPACE, "docker")

@@ -23,7 +23,9 @@ def tell(cluster, report):
             took = [_once(cluster, f"{pace}-{number}") for number in range(TIMES)]
             equal(len(took), TIMES, "measurements")
             spread = f"(from {min(took):.2f} to {max(took):.2f} s, {TIMES} pods)"
-            report.measured(f"claim and pod applied to pod Running, pace {pace}, p50", f"{statistics.median(took):.2f} s {spread}")
+            report.measured(
+                f"claim and pod applied to pod Running, pace {pace}, p50", f"{statistics.median(took):.2f} s {spread}"
+            )
     finally:
         flocker.stop()
         flocker.start()
@@ -35,9 +37,7 @@ def tell(cluster, report):
 def _once(cluster, name):
     kubernetes = cluster.kubernetes
     began = time.monotonic()
-    kubernetes.apply(
-        manifests.claim(SPACE, name, LATE), manifests.pod(SPACE, name, name, node=cluster.nodes[0].name)
-    )
+    kubernetes.apply(manifests.claim(SPACE, name, LATE), manifests.pod(SPACE, name, name, node=cluster.nodes[0].name))
     kubernetes.until_running(SPACE, name, within=180)
     took = time.monotonic() - began
     kubernetes.remove("pod", name, SPACE)

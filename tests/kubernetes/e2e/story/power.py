@@ -4,7 +4,6 @@ import os
 import signal
 
 from .. import manifests
-from ..kubernetes import Kubernetes
 from ..plugin import Plugin, volume_mounts
 from ..waiting import check, equal, eventually, throughout
 from .installing import LATE
@@ -30,7 +29,7 @@ def tell(cluster, report):
 
 def _deployment(cluster, name, script):
     """A pod that is made again elsewhere when its node is lost; it starts on the first node."""
-    kubernetes: Kubernetes = cluster.kubernetes
+    kubernetes = cluster.kubernetes
     a, b = cluster.nodes
     kubernetes.kubectl("cordon", b.name)
     kubernetes.apply(
@@ -94,7 +93,10 @@ def _power_cut(cluster, report):
     report.shown("a node is powered off and tainted out-of-service: its pod starts on the other node with the data")
 
     _back(cluster, a)
-    eventually("the directory of the lost pod is cleaned up", lambda: not (a.directory / f"var/lib/kubelet/pods/{uid}").exists())
+    eventually(
+        "the directory of the lost pod is cleaned up",
+        lambda: not (a.directory / f"var/lib/kubelet/pods/{uid}").exists(),
+    )
     kubernetes.execute(SPACE, pod, "sh", "-c", "echo still here >/data/written && sync")
     equal(read(kubernetes, SPACE, pod), "still here", "what the pod reads after the lost node is back")
     equal(volume_mounts(a, dataset), [], "mounts of the volume on the node that is back")
@@ -150,4 +152,3 @@ def _half_dead(cluster, report):
     report.shown("when its mounts have gone the pod starts on the other node, with every line")
     _back(cluster, a)
     kubernetes.remove("deployment", "half", SPACE)
-

@@ -78,7 +78,9 @@ def _controller(cluster, report):
             os.kill(process, signal.SIGKILL)
             killed += 1
     equal(killed, 2, "controllers killed")
-    kubernetes.apply(manifests.pod(SPACE, "after", "between", "echo here >/data/written; sleep infinity", node=node.name))
+    kubernetes.apply(
+        manifests.pod(SPACE, "after", "between", "echo here >/data/written; sleep infinity", node=node.name)
+    )
     kubernetes.until_running(SPACE, "after", within=180)
     equal(read(kubernetes, SPACE, "after"), "here", "what the pod has written")
     plugin.until_all_ready(within=180)
