@@ -31,12 +31,6 @@ mount --make-rshared /
 ip link set lo up
 
 # Not replaced by the command: this shell is the first process here, and takes leave of the dead.
-"$@" &
-trap 'kill -TERM $! 2>/dev/null' TERM INT
 status=0
-wait $! || status=$?
-# The wait ends when a signal has been passed on, too.
-while kill -0 $! 2>/dev/null; do
-    wait $! || status=$?
-done
+"$@" || status=$?
 exit "$status"

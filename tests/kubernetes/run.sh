@@ -81,9 +81,8 @@ take_down() {
     set +e
     trap '' INT TERM PIPE
     if [[ ${BASE:-} != "" ]]; then
-        # With it every process and every mount of the cluster ends.
-        kill -TERM "$BASE" 2>/dev/null
-        wait_until 40 ended base || kill -KILL "$BASE" 2>/dev/null
+        # With it every process and every mount of the cluster ends, at one blow.
+        kill -KILL "$BASE" 2>/dev/null
         wait "$BASE" 2>/dev/null
     fi
     wait_until 10 devices_free
@@ -120,6 +119,8 @@ need_tool helm
 need "$PROGRAM" "build it with: make image"
 [[ -e $IMAGE ]] || die "$IMAGE is missing; build it with: make image"
 
+# Those of a run that was killed are empty, and those of one that goes on are not.
+remove_cgroups 2>/dev/null || die "another run goes on: its processes are in the control groups $CGROUP"
 SCRATCH=$(mktemp --dry-run --tmpdir=/var/tmp flocker-csi-kubernetes.XXXXXX)
 BEFORE=$(mktemp)
 LOGS=$ROOT/target/kubernetes/log
@@ -131,11 +132,9 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 make_cgroups
 PYTHONPATH=$HERE PYTHONDONTWRITEBYTECODE=1 \
-    unshare --mount --net --pid --fork --kill-child -- \
+    setpriv --pdeathsig KILL -- unshare --mount --net --pid --fork --kill-child -- \
     "$BASH" "$HERE/base.sh" "$ROOT" "$SCRATCH" \
     python3 -m e2e --work="$SCRATCH" --binaries="$BINARIES" --helm="$TOOLS/bin/helm" --program="$PROGRAM" \
     --image="$IMAGE" --cgroup="$CGROUP" --only="$*" &
 BASE=$!
-# shellcheck disable=SC2034 # `ended` reads it.
-PIDS["base"]=$BASE
 wait "$BASE"

@@ -1,7 +1,6 @@
 """Runs inside of the base's namespaces; run.sh makes them and takes away what is left."""
 
 import argparse
-import signal
 import sys
 import traceback
 
@@ -23,8 +22,6 @@ def main():
     parser.add_argument("--cgroup", required=True)
     parser.add_argument("--only", default="", help="chapters to tell, by name; all unless given")
     options = parser.parse_args()
-    # As an interrupt: what runs is taken down on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     report = Report()
     layout = Layout(options.work, options.binaries, options.helm, options.program, options.image)
     images.make_all(layout)
