@@ -29,9 +29,9 @@ def run(*command, **options):
     return subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, **options)
 
 
-def helm(verb, *arguments, chart=CHART):
+def helm(verb, *arguments, chart=CHART, release="flocker-csi"):
     """Calls helm for a chart, not for a cluster."""
-    name = ["flocker-csi"] if verb == "template" else []
+    name = [release] if verb == "template" else []
     return run(TOOLS / "helm", verb, *name, chart, "--namespace=flocker-csi", f"--kube-version={KUBERNETES}", *arguments)
 
 

@@ -131,6 +131,16 @@ class Mounts(unittest.TestCase):
                 self.assertEqual(argument(container, "--mount-root"), root)
                 self.assertIn(argument(container, "--state-dir"), mounts)
 
+    def test_the_nodes_id_may_lie_in_a_directory_that_is_mounted_anyway(self):
+        for place in ("/etc/flocker", "/flocker", "/var/lib/flocker-csi", "/srv"):
+            text = charts.render(*charts.values("defaults"), "--set", f"node.nodeIdFile={place}/id")
+            [node] = [one for one in charts.documents(text) if one["kind"] == "DaemonSet"]
+            [container] = node["spec"]["template"]["spec"]["containers"]
+            paths = [mount["mountPath"] for mount in container["volumeMounts"]]
+            with self.subTest(place=place):
+                self.assertEqual(paths.count(place), 1)
+                self.assertEqual(len(paths), len(set(paths)))
+
     def test_files_that_are_named_lie_in_a_directory_that_is_mounted_and_cannot_be_written(self):
         read = 0
         for name, _, container in plugins():

@@ -1,6 +1,7 @@
 """What the chart renders: kept, valid, and the same wherever it is shipped."""
 
 import functools
+import json
 import unittest
 
 import yaml
@@ -48,6 +49,25 @@ class Renders(unittest.TestCase):
             for document in charts.documents(charts.rendered(name)):
                 with self.subTest(values=name, kind=document["kind"], name=document["metadata"]["name"]):
                     validate(document)
+
+    def test_a_text_that_looks_like_something_else_stays_a_text(self):
+        storage_class = {"name": "7", "profile": "0x7", "metadata": {"null": 'a,b"c{{x}}: #', "on": "true"}}
+        done = charts.helm(
+            "template",
+            *charts.values("tls-secret"),
+            "--namespace=0x10",
+            f"--set-json=storageClasses=[{json.dumps(storage_class)}]",
+            "--set-string=driver.name=true,controller.tlsSecret=1,node.tlsSecret=2",
+            "--set-string=controller.priorityClassName=3,node.priorityClassName=",
+            release="123",
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for document in charts.documents(done.stdout):
+            with self.subTest(kind=document["kind"]):
+                validate(document)
+            if document["kind"] == "StorageClass":
+                wanted = {"profile": "0x7", "metadata.null": 'a,b"c{{x}}: #', "metadata.on": "true"}
+                self.assertEqual(document["parameters"], wanted)
 
     def test_a_field_that_no_release_knows_is_refused_wherever_it_is(self):
         for document in charts.documents(charts.rendered("everything")):

@@ -131,4 +131,4 @@ class Access(unittest.TestCase):
 
     def test_the_leases_are_named_after_any_driver(self):
         text = charts.render(*charts.values("defaults"), "--set", "driver.name=a.b-c.example.com")
-        self.assertIn("[a-b-c-example-com, external-attacher-leader-a-b-c-example-com]", text)
+        self.assertIn('["a-b-c-example-com", "external-attacher-leader-a-b-c-example-com"]', text)

@@ -60,11 +60,18 @@ class Refusals(unittest.TestCase):
             ("driver.name=Flocker!", "/driver/name"),
             ("image.digest=latest", "/image/digest"),
             ("image.repository=registry.example.com/flocker-csi:1", "/image/repository"),
+            ("attacher.image.repository=registry.example.com/csi-attacher:v4.13.0", "/attacher/image/repository"),
+            ("provisioner.image.tag=", "/provisioner/image/tag"),
             ("controller.replicas=0", "/controller/replicas"),
             ("controller.ports.plugin=80", "/controller/ports/plugin"),
             ("node.kubeletDir=var/lib/kubelet", "/node/kubeletDir"),
             ("node.kubeletDir=/var/lib/kubelet/", "/node/kubeletDir"),
+            ("node.nodeIdFile=/node-id", "/node/nodeIdFile"),
             ("node.maxUnavailable=some", "/node/maxUnavailable"),
+            ("node.maxUnavailable=0%", "/node/maxUnavailable"),
+            # What the chart itself says twice would be refused by Kubernetes, or count for less.
+            ("node.extraEnv[0].name=POD_IP", "/node/extraEnv/0/name"),
+            (r"node.podLabels.app\.kubernetes\.io/name=x", "/node/podLabels/app.kubernetes.io~1name"),
             ("storageClasses[0].mountOptions[0]=discard", "/storageClasses/0/mountOptions/0"),
             ("storageClasses[0].reclaimPolicy=Recycle", "/storageClasses/0/reclaimPolicy"),
         ]:
@@ -85,6 +92,19 @@ class Refusals(unittest.TestCase):
         ]:
             with self.subTest(value=value):
                 self.refused(sentence, arguments=[*REQUIRED, "--set", value])
+
+    def test_directories_of_the_host_that_do_not_go_together_are_refused(self):
+        for value, sentence in [
+            ("node.stateDir=/var/lib/kubelet/plugins/flocker", "node.stateDir is in node.kubeletDir, /var/lib/kubelet:"),
+            ("node.flockerRoot=/var/lib/kubelet", "node.flockerRoot is in node.kubeletDir"),
+            ("node.nodeIdFile=/var/lib/kubelet/node-id", "node.nodeIdFile is in node.kubeletDir"),
+            # With the driver's name one byte more than the kernel takes.
+            (f"node.kubeletDir=/{'k' * 55}", "node.kubeletDir and driver.name are too long together"),
+        ]:
+            with self.subTest(value=value):
+                self.refused(sentence, arguments=[*REQUIRED, "--set", value])
+        for value in ("node.stateDir=/var/lib/kubelet-flocker", f"node.kubeletDir=/{'k' * 54}"):
+            charts.render(*REQUIRED, "--set", value)
 
     def test_the_chart_can_be_part_of_another(self):
         charts.render(*REQUIRED, "--set", "global.region=north")
