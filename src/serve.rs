@@ -240,13 +240,15 @@ async fn warn_if_hidden() {
 
 /// Tells early, in the log, whether Flocker can be reached and which node this is.
 async fn first_look(cluster: Cluster, identity: Option<NodeIdentity>) {
-    let look = async {
-        if let Some(identity) = identity {
-            identity.resolve().await?;
+    let named = async {
+        match identity {
+            Some(identity) => identity.resolve().await.map(drop),
+            None => Ok(()),
         }
-        cluster.fresh(Lists::NODES).await
     };
-    if let Err(error) = look.await {
+    // At the same time: who this node is may take long to find out, and readiness waits for the first answer.
+    let (named, seen) = tokio::join!(named, cluster.fresh(Lists::NODES));
+    if let Err(error) = named.and(seen) {
         tracing::warn!(error = %error.chain(), "Flocker cannot be used yet; calls that need it will try again");
     }
 }

@@ -47,8 +47,9 @@ impl Readiness {
             Some("the plugin starts: CSI is not served yet".to_owned())
         };
         let kubelet = self.registration.as_ref().and_then(RegistrationService::obstacle);
-        // As grpc.health.v1 says: a Flocker that has not been asked yet counts as healthy.
-        let flocker = (self.cluster.is_healthy() == Some(false)).then(|| self.cluster.health());
+        // It is asked at the start. Whoever counted as ready before it has answered would let an upgrade go on to the
+        // next node, with an address at which nobody ever answers too.
+        let flocker = (self.cluster.is_healthy() != Some(true)).then(|| self.cluster.health());
         [stage, kubelet, flocker].into_iter().flatten().collect()
     }
 }

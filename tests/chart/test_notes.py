@@ -15,7 +15,7 @@ LOOKUPS = {
 SECRET = {"data": {name: "" for name in ("cluster.crt", "plugin.crt", "plugin.key")}}
 
 
-def notes(name, **cluster):
+def notes(name, *arguments, **cluster):
     """Returns the notes of a set of values, on a cluster that answers all lookups of a kind alike."""
     text = (charts.CHART / "templates/NOTES.txt").read_text()
     for kind, lookup in LOOKUPS.items():
@@ -27,7 +27,7 @@ def notes(name, **cluster):
         (chart / "templates/NOTES.txt").unlink()
         (chart / "templates/_notes.tpl").write_text('{{- define "notes" -}}' + text + "{{- end -}}")
         (chart / "templates/notes.yaml").write_text('notes: {{ include "notes" . | toJson }}')
-        done = charts.render(*charts.values(name), "--show-only=templates/notes.yaml", chart=chart)
+        done = charts.render(*charts.values(name), *arguments, "--show-only=templates/notes.yaml", chart=chart)
     [document] = charts.documents(done)
     return document["notes"]
 
@@ -56,6 +56,8 @@ class Notes(unittest.TestCase):
         self.assertIn(secret, notes("defaults", namespace=plain, secret={"data": {"cluster.crt": ""}}))
         self.assertIn(profile, notes("defaults", namespace=enforced, secret=SECRET))
         self.assertIn("flocker-csi/flocker-node", notes("tls-secret", namespace=plain))
+        networked = notes("controller-only", "--set=controller.hostNetwork=true", namespace=enforced, secret=SECRET)
+        self.assertIn(f"{profile}, and the controller's pods need privileged", networked)
 
     def test_they_miss_nothing_where_all_is_there_or_nobody_can_be_asked(self):
         privileged = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}}

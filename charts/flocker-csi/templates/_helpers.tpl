@@ -98,7 +98,7 @@ The settings that controller and node share, (list . "directory of the certifica
 {{- end -}}
 
 {{/*
-The probes of the plugin. It is restarted only when it does not answer at all for a minute; a Flocker that is down only
+How the plugin is watched. It is restarted only when it does not answer at all for a minute; a Flocker that is down only
 makes it unready, which holds back an upgrade.
 */}}
 {{- define "flocker-csi.probes" -}}
@@ -115,6 +115,8 @@ readinessProbe:
     port: health
   periodSeconds: 5
   timeoutSeconds: 5
+# Why it does not start is then in the state of the pod, too.
+terminationMessagePolicy: FallbackToLogsOnError
 {{- end -}}
 
 {{/*

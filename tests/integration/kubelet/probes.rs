@@ -51,6 +51,24 @@ fn the_plugin_is_ready_when_it_serves_and_flocker_answers() {
 }
 
 #[test]
+fn a_plugin_is_not_ready_before_flocker_has_answered_for_the_first_time() {
+    in_own_namespace(|| async {
+        let (_flocker, mut machine, _kubelet) = scene().await;
+        // Takes connections and says nothing.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address_of_silent = silent.local_addr().unwrap();
+        machine.config.flocker.control_service = format!("https://{address_of_silent}").parse().unwrap();
+        let plugin = machine.process(&[PROBES]).await;
+        let probes = address(&plugin);
+        let (status, body) = get(probes, "/readyz").await;
+        assert!(body.starts_with("Flocker has not answered yet"), "{body}");
+        assert_eq!(status, 503);
+        assert_eq!(get(probes, "/healthz").await.0, 200);
+        plugin.kill().await;
+    });
+}
+
+#[test]
 fn a_plugin_that_registers_is_ready_only_while_the_kubelet_has_it_registered() {
     in_own_namespace(|| async {
         let (_flocker, machine, kubelet) = scene().await;
