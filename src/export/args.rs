@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
 
+use super::check;
 use crate::config::{FlockerConfig, LogConfig, driver_name};
 
 /// The arguments of `export`.
@@ -14,15 +15,22 @@ pub struct ExportArgs {
     #[arg(long, value_enum, value_name = "SOURCE")]
     pub from: Source,
     /// From kubernetes-pv: the file with the objects, YAML or JSON, or - for the standard input. From flocker: ids or
-    /// names of datasets; all that have a name unless given.
+    /// names of datasets; unless given all that have a name, but for those that a CSI driver made.
     #[arg(value_name = "FILE|DATASET")]
     pub items: Vec<String>,
-    /// Writes the `PersistentVolumeClaim` that goes with each volume too. A volume that nobody has claimed gets a claim of
-    /// its own name, in this namespace.
-    #[arg(long, value_name = "NAMESPACE", num_args = 0..=1, require_equals = true, default_missing_value = "default")]
+    /// Writes the `PersistentVolumeClaim` that goes with each volume too: from kubernetes-pv the one that it is bound to,
+    /// wherever that is, and from flocker one of the volume's name, in this namespace.
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        value_parser = check::namespace,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "default"
+    )]
     pub claims: Option<String>,
     /// The storage class of volumes and claims; that of the old volume unless given, else none.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = check::storage_class)]
     pub storage_class: Option<String>,
     /// Has Kubernetes delete a dataset, with its data, when the claim of its volume is deleted. Volumes are retained
     /// otherwise.

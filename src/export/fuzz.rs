@@ -40,6 +40,7 @@ pub fn objects(bytes: &[u8]) {
         annotations: [("text".to_owned(), text.to_owned())].into(),
         node_affinity: Some(Value::from(vec![text])),
         claim: None,
+        bound: true,
     };
     for format in [Format::Yaml, Format::Json] {
         let manifest = manifest::volume(&written, "driver", false);

@@ -1,12 +1,14 @@
 //! `PersistentVolumes` of Kubernetes' old flocker plugin.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flocker_client::Dataset;
+use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::check;
 use super::datasets::Datasets;
 use super::objects::Object;
 use super::report::Report;
@@ -34,6 +36,7 @@ const OWN_FINALIZERS: &str = "kubernetes.io/pv-";
 struct PersistentVolume {
     metadata: Metadata,
     spec: Spec,
+    status: Option<Status>,
 }
 
 #[derive(Deserialize)]
@@ -85,15 +88,23 @@ struct ClaimRef {
     name: String,
 }
 
+#[derive(Deserialize)]
+struct Status {
+    phase: Option<String>,
+}
+
 /// Reads a quantity, which may be a bare number of bytes.
 fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    match Value::deserialize(deserializer)? {
-        Value::String(text) => Ok(Some(text)),
-        Value::Number(number) => Ok(Some(number.to_string())),
-        other => Err(serde::de::Error::custom(format!(
-            "expected a quantity such as 10Gi, found {other}"
-        ))),
-    }
+    let text = match Value::deserialize(deserializer)? {
+        Value::String(text) => text,
+        Value::Number(number) => number.to_string(),
+        other => {
+            return Err(D::Error::custom(format!(
+                "expected a size such as 10Gi, found {other}"
+            )));
+        }
+    };
+    check::size(&text).map(Some).map_err(D::Error::custom)
 }
 
 /// Returns the volume that an object is, which has to be a `PersistentVolume` of the old plugin.
@@ -106,7 +117,20 @@ fn translate(object: &Object, datasets: &Datasets<'_>, report: &mut Report) -> R
     if object.kind != "PersistentVolume" {
         return Err("it is no PersistentVolume; leave it out, nothing else is exported".to_owned());
     }
-    let PersistentVolume { metadata, spec } = object.read()?;
+    let PersistentVolume {
+        metadata,
+        spec,
+        status,
+    } = object.read()?;
+    check::name(&object.name)?;
+    if let Some(claim) = &spec.claim_ref {
+        check::name(&claim.name)?;
+        check::namespace(&claim.namespace).map_err(|error| format!("spec.claimRef.namespace: {error}"))?;
+    }
+    // A claim that is gone may have been made anew, and be bound to another volume. Who writes a file says no phase.
+    let bound = status
+        .and_then(|status| status.phase)
+        .is_none_or(|phase| phase == "Bound");
     tell_what_is_lost(object, &metadata, &spec, report);
     let source = source(spec.flocker, &spec.rest)?;
     if spec.volume_mode.as_deref() == Some("Block") {
@@ -128,7 +152,11 @@ fn translate(object: &Object, datasets: &Datasets<'_>, report: &mut Report) -> R
     // The annotations outweigh the fields, as they did in Kubernetes.
     let class = annotations.remove(OLD_CLASS).or(spec.storage_class_name);
     let mount_options = annotations.remove(OLD_MOUNT_OPTIONS).map(|options| vec![options]);
-    let mount_options = mount_options.or(spec.mount_options).unwrap_or_default();
+    let mut mount_options = mount_options.or(spec.mount_options).unwrap_or_default();
+    if source.read_only {
+        // The field of the source goes to drivers that attach read-only; kubelet does not look at it.
+        mount_options.insert(0, "ro".to_owned());
+    }
     annotations.retain(|key, _| !BOOKKEEPING.iter().any(|start| key.starts_with(start)));
     Ok(Volume {
         name: object.name.clone(),
@@ -145,6 +173,7 @@ fn translate(object: &Object, datasets: &Datasets<'_>, report: &mut Report) -> R
             namespace: claim.namespace,
             name: claim.name,
         }),
+        bound,
     })
 }
 
@@ -223,7 +252,8 @@ fn access_modes(object: &Object, modes: Vec<String>, report: &mut Report) -> Vec
 fn mount_flags(object: &Object, options: &[String], report: &mut Report) -> Vec<String> {
     let mut kept: Vec<String> = Vec::new();
     let words = options.iter().flat_map(|option| option.split(',')).map(str::trim);
-    for word in words.filter(|word| !word.is_empty()) {
+    let mut seen = BTreeSet::new();
+    for word in words.filter(|word| !word.is_empty() && seen.insert(*word)) {
         let with = kept.iter().map(String::as_str).chain([word]).collect::<Vec<_>>();
         match MountFlags::parse(&with, false) {
             Ok(_) => kept.push(word.to_owned()),

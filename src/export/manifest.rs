@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::args::Format;
 use super::volume::{ClaimName, Volume};
 
-/// The annotation by which the provisioner knows the volumes that it may delete.
+/// The annotation by which Kubernetes leaves the deletion to the provisioner. Without it nobody is said to do it; the
+/// provisioner deletes any released volume of its driver with the policy Delete all the same, so that only Retain keeps one.
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 
 /// An object of Kubernetes.

@@ -4,6 +4,7 @@
 //! way is told at once.
 
 mod args;
+mod check;
 mod datasets;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -81,7 +82,7 @@ fn compose(args: &ExportArgs, objects: Option<&[Object]>, snapshot: &Snapshot) -
         None => named::volumes(&args.items, &datasets, &mut report),
     };
     for volume in &mut volumes {
-        complete(volume, args);
+        complete(volume, args, &mut report);
     }
     volume::refuse_twins(&volumes, &mut report);
     let remarks = report.finish()?;
@@ -92,7 +93,11 @@ fn compose(args: &ExportArgs, objects: Option<&[Object]>, snapshot: &Snapshot) -
             &args.driver_name,
             args.delete_with_claim,
         ));
-        if let Some(claim) = volume.claim.as_ref().filter(|_| args.claims.is_some()) {
+        if let Some(claim) = volume
+            .claim
+            .as_ref()
+            .filter(|_| args.claims.is_some() && volume.bound)
+        {
             manifests.push(manifest::claim(volume, claim));
         }
     }
@@ -110,21 +115,45 @@ async fn old_objects(items: &[String]) -> Result<Vec<Object>, Failure> {
     let file = file.clone();
     let read = tokio::task::spawn_blocking(move || {
         let text = objects::read(&file).map_err(Failure::Failed)?;
-        objects::parse(&file, &text).map_err(Failure::Refused)
+        let parsed = objects::parse(&file, &text);
+        parsed.map_err(|problems| {
+            Failure::Refused(
+                problems
+                    .iter()
+                    .map(|problem| report::printable(problem))
+                    .collect(),
+            )
+        })
     });
     read.await
         .map_err(|error| Failure::while_doing("read the volumes", &error))?
 }
 
 /// Gives a volume what the command line says.
-fn complete(volume: &mut Volume, args: &ExportArgs) {
+fn complete(volume: &mut Volume, args: &ExportArgs, report: &mut Report) {
     if let Some(class) = &args.storage_class {
         volume.storage_class.clone_from(class);
     }
-    if let (None, Some(namespace)) = (&volume.claim, &args.claims) {
-        volume.claim = Some(ClaimName {
-            namespace: namespace.clone(),
-            name: volume.name.clone(),
-        });
+    let Some(namespace) = &args.claims else {
+        return;
+    };
+    let name = &volume.name;
+    match (&volume.claim, args.from) {
+        // Where there is a volume in Kubernetes, a claim that happens to have its name is another's, and whoever deletes
+        // what an export names deletes that with its data.
+        (None, Source::KubernetesPv) => report.remark(format!(
+            "PersistentVolume {name}: nobody has claimed it, so no claim is written"
+        )),
+        (Some(claim), _) if !volume.bound => report.remark(format!(
+            "PersistentVolume {name}: it is not bound to claim {claim}, which may be gone, or bound to another volume by \
+             now, so that claim is not written; the volume stays reserved for it"
+        )),
+        (None, Source::Flocker) => {
+            volume.claim = Some(ClaimName {
+                namespace: namespace.clone(),
+                name: name.clone(),
+            });
+        }
+        _ => {}
     }
 }

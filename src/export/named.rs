@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::datasets::Datasets;
 use super::report::Report;
 use super::volume::{ONE_NODE, Volume, quantity};
-use crate::volume::{FLOCKER_ID_KEY, NAME_KEY};
+use crate::volume::{DRIVER_KEY, FLOCKER_ID_KEY, NAME_KEY};
 
 /// Where a dataset's name may be, in the order in which the plugin looks: mesos-module-flocker's key, then that of the
 /// Docker plugin, Kubernetes' old plugin and CSI.
@@ -16,7 +16,8 @@ const KEYS: [&str; 2] = [FLOCKER_ID_KEY, NAME_KEY];
 /// The longest name of an object of Kubernetes that is a label of DNS.
 const LONGEST: usize = 63;
 
-/// Returns the volumes that datasets are: those with the given ids or names, or all that have a name.
+/// Returns the volumes that datasets are: those with the given ids or names, or all that have a name and that
+/// no CSI driver made.
 pub(super) fn volumes(items: &[String], datasets: &Datasets<'_>, report: &mut Report) -> Vec<Volume> {
     let chosen: BTreeMap<Uuid, &Dataset> = if items.is_empty() {
         all(datasets, report)
@@ -39,10 +40,20 @@ fn all<'a>(datasets: &Datasets<'a>, report: &mut Report) -> BTreeMap<Uuid, &'a D
             "dataset {id} has no name and is left out: give its id to export it"
         ));
     }
-    if named.is_empty() {
-        report.refuse("Flocker has no dataset with a name");
+    // They are volumes of Kubernetes already: an object of the same name that is applied takes the claim's volume away.
+    let (driven, others): (Vec<_>, Vec<_>) = named
+        .into_iter()
+        .partition(|dataset| dataset.metadata.contains_key(DRIVER_KEY));
+    for dataset in driven {
+        let id = dataset.dataset_id;
+        report.remark(format!(
+            "dataset {id} was made by a CSI driver, so it is a volume already, and is left out: give its id to export it"
+        ));
     }
-    named
+    if others.is_empty() {
+        report.refuse("Flocker has no dataset with a name that was not made by a CSI driver");
+    }
+    others
         .into_iter()
         .map(|dataset| (dataset.dataset_id, dataset))
         .collect()
@@ -64,7 +75,13 @@ fn volume(dataset: &Dataset, datasets: &Datasets<'_>, report: &mut Report) -> Op
     let renamed = name_in(dataset).filter(|told| *told != name).map(|told| {
         format!("dataset {id} is called {told:?}, which no volume can be: the PersistentVolume is {name}")
     });
-    for remark in [in_use, unknown, renamed].into_iter().flatten() {
+    let made = dataset.metadata.get(DRIVER_KEY).map(|driver| {
+        format!(
+            "dataset {id} was made by CSI driver {driver:?}: make this PersistentVolume only where the one that it had is \
+             gone; applied over that, it takes the data away from the claim that has it"
+        )
+    });
+    for remark in [in_use, unknown, renamed, made].into_iter().flatten() {
         report.remark(remark);
     }
     Some(Volume {
@@ -79,6 +96,7 @@ fn volume(dataset: &Dataset, datasets: &Datasets<'_>, report: &mut Report) -> Op
         annotations: BTreeMap::new(),
         node_affinity: None,
         claim: None,
+        bound: true,
     })
 }
 

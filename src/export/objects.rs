@@ -36,7 +36,7 @@ impl Object {
             (Some(kind), Some(name)) if !name.is_empty() => Ok(Self { kind, name, value }),
             (Some(kind), _) => Err(format!("an object of kind {kind} has no metadata.name")),
             (None, name) => {
-                let called = name.map(|name| format!(", called {name}")).unwrap_or_default();
+                let called = name.map(|name| format!(" called {name}")).unwrap_or_default();
                 Err(format!(
                     "there is something{called} that has no kind, so it is no object of Kubernetes"
                 ))
@@ -113,15 +113,26 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Vec<Object>, Vec<String>> 
 
 /// Returns what a list holds; anything else is one thing.
 fn items(mut value: Value) -> Vec<Value> {
-    let is_list = value["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
-    match value.get_mut("items").map(Value::take) {
-        Some(Value::Array(items)) if is_list => items,
-        Some(items) => {
+    let kind = value["kind"].as_str().and_then(|kind| kind.strip_suffix("List"));
+    let kind = kind.map(str::to_owned);
+    match (value.get_mut("items").map(Value::take), kind) {
+        (Some(Value::Array(items)), Some(kind)) => {
+            items.into_iter().map(|item| of_kind(item, &kind)).collect()
+        }
+        (Some(items), _) => {
             value["items"] = items;
             vec![value]
         }
-        None => vec![value],
+        (None, _) => vec![value],
     }
+}
+
+/// Gives an object of a list its kind, which the API says once for all of them.
+fn of_kind(mut item: Value, kind: &str) -> Value {
+    if let Some(item) = item.as_object_mut().filter(|_| !kind.is_empty()) {
+        item.entry("kind").or_insert_with(|| kind.into());
+    }
+    item
 }
 
 fn called(file: &str) -> &str {
@@ -150,6 +161,9 @@ mod tests {
         let yaml = "---\n# nothing\n---\nkind: A\nmetadata: {name: a}\n---\nkind: AList\nitems:\n- kind: B\n  metadata:\n    \
                     name: b\n---\n{\"kind\": \"List\", \"items\": [\n\t{\"kind\": \"C\", \"metadata\": {\"name\": \"c\"}}]}\n";
         assert_eq!(names(yaml), ["A a", "B b", "C c"]);
+        // As the API itself answers.
+        let list = "kind: ThingList\nitems:\n- metadata: {name: a}\n- kind: Other\n  metadata: {name: b}\n";
+        assert_eq!(names(list), ["Thing a", "Other b"]);
     }
 
     #[test]

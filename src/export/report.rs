@@ -14,18 +14,19 @@ pub(super) struct Report {
 impl Report {
     /// Tells why nothing is exported.
     pub(super) fn refuse(&mut self, problem: impl Into<String>) {
-        self.problems.push(problem.into());
+        self.problems.push(printable(&problem.into()));
     }
 
     /// Tells what is not as it was, or not as it may be expected.
     pub(super) fn remark(&mut self, remark: impl Into<String>) {
-        self.remarks.push(remark.into());
+        self.remarks.push(printable(&remark.into()));
     }
 
     /// Tells what there is to tell about something, if anything.
     pub(super) fn remark_on(&mut self, what: impl Display, remark: Option<String>) {
-        self.remarks
-            .extend(remark.map(|remark| format!("{what}: {remark}")));
+        if let Some(remark) = remark {
+            self.remark(format!("{what}: {remark}"));
+        }
     }
 
     /// Takes what there is, or tells why there is nothing.
@@ -44,4 +45,16 @@ impl Report {
             Err(Failure::Refused(self.problems))
         }
     }
+}
+
+/// Makes a text that may have parts of a file in it one line that does nothing to a terminal.
+pub(super) fn printable(text: &str) -> String {
+    let printable = |character: char| {
+        if character.is_control() {
+            character.escape_default().to_string()
+        } else {
+            character.to_string()
+        }
+    };
+    text.chars().map(printable).collect()
 }

@@ -1,9 +1,11 @@
 //! What becomes of volumes, without a Flocker.
 
+mod of_flocker;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use flocker_client::{Dataset, DatasetState, Lease};
+use flocker_client::{Dataset, Lease};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -302,7 +304,7 @@ fn what_is_no_volume_of_the_old_plugin_is_refused_with_its_name() {
         ),
         (
             of_one(&json!({"capacity": {"storage": []}})),
-            ["PersistentVolume pg", "spec", "expected a quantity"],
+            ["PersistentVolume pg", "spec", "expected a size"],
         ),
         (
             of_one(&json!({"volumeMode": "Block"})),
@@ -319,6 +321,18 @@ fn what_is_no_volume_of_the_old_plugin_is_refused_with_its_name() {
         (
             json!({"metadata": {"name": "pg"}}).to_string(),
             ["called pg", "no kind", "pv.yaml"],
+        ),
+        (
+            of_one(&json!({"capacity": {"storage": "10 Gi"}})),
+            ["PersistentVolume pg", "spec.capacity.storage", "\"10 Gi\""],
+        ),
+        (
+            of_one(&json!({"claimRef": {"namespace": "", "name": "data"}})),
+            ["PersistentVolume pg", "spec.claimRef.namespace", "expected"],
+        ),
+        (
+            of_one(&json!({})).replace("pg", "My_PG"),
+            ["PersistentVolume My_PG", "\"My_PG\"", "no name"],
         ),
     ] {
         assert_refused(&[], Some(&text), &datasets, &[&parts]);
@@ -341,7 +355,7 @@ fn what_cannot_be_kept_is_told_and_the_rest_is_kept() {
         {"key": "disk", "operator": "In", "values": ["ssd", "1e3"]}]}]}});
     let text = of_one(&json!({
         "accessModes": ["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany"],
-        "mountOptions": ["noatime", "discard", "relatime", "nodev,bogus"],
+        "mountOptions": ["noatime", "discard", "relatime", "nodev,bogus", "noatime,bogus"],
         "nodeAffinity": affinity,
         "persistentVolumeReclaimPolicy": "Delete",
         "volumeAttributesClassName": "gold",
@@ -440,9 +454,14 @@ fn a_volume_that_says_nothing_of_its_reclaim_policy_is_retained() {
 
 #[test]
 fn a_read_only_source_stays_read_only() {
-    let text = old(&json!({"datasetUUID": ONE, "readOnly": true}), &json!({}));
-    let volume = one(&[], Some(&text), &having(vec![dataset(ONE, &[])]), &[]);
+    let text = old(
+        &json!({"datasetUUID": ONE, "readOnly": true}),
+        &json!({"mountOptions": ["rw,noatime"]}),
+    );
+    let datasets = having(vec![dataset(ONE, &[])]);
+    let volume = one(&[], Some(&text), &datasets, &["mount option \"rw\" is not kept"]);
     assert_eq!(volume["spec"]["csi"]["readOnly"], true);
+    assert_eq!(volume["spec"]["mountOptions"], json!(["ro", "noatime"]));
 }
 
 #[test]
@@ -462,9 +481,9 @@ fn a_volume_is_deleted_with_its_claim_only_where_that_is_asked_for() {
 }
 
 #[test]
-fn a_claim_is_written_for_a_volume_that_nobody_has_claimed_and_both_say_that_there_is_no_class() {
-    let datasets = having(vec![dataset(ONE, &[])]);
-    let (objects, _) = exported(&["--claims=apps"], Some(&of_one(&json!({}))), &datasets);
+fn a_claim_is_written_for_a_dataset_and_both_say_that_there_is_no_class() {
+    let datasets = having(vec![dataset(ONE, &[("name", "pg")])]);
+    let (objects, _) = exported(&["--claims=apps"], None, &datasets);
     let [volume, claim] = objects.as_slice() else {
         panic!("{objects:#?}")
     };
@@ -495,98 +514,64 @@ fn a_claim_is_written_for_a_volume_that_nobody_has_claimed_and_both_say_that_the
 }
 
 #[test]
-fn datasets_that_have_a_name_are_exported_whoever_made_them() {
-    let nameless = "3fbbd6e1-f558-4ea3-b2fe-b0268d12322a";
-    let datasets = having(vec![
-        dataset(ONE, &[("name", "My_DB.1"), ("maximum_size", "1073741824")]),
-        dataset(TWO, &[("FLOCKER_ID", "web"), ("name", "else")]),
-        dataset(nameless, &[("type", "k8s-dynamic-prov"), ("pvc", "data")]),
-        deleted(dataset(
-            "4fbbd6e1-f558-4ea3-b2fe-b0268d12322a",
-            &[("name", "old")],
-        )),
-    ]);
-    let (objects, remarks) = exported(&[], None, &datasets);
-    let seen: Vec<_> = objects
-        .iter()
-        .map(|object| {
-            (
-                object["metadata"]["name"].as_str(),
-                object["spec"]["csi"]["volumeHandle"].as_str(),
-            )
-        })
-        .collect();
-    assert_eq!(seen, [(Some("my-db-1"), Some(ONE)), (Some("web"), Some(TWO))]);
-    assert_eq!(objects[0]["spec"]["capacity"], json!({"storage": "1Gi"}));
-    assert_eq!(objects[0]["spec"]["accessModes"], json!(["ReadWriteOnce"]));
-    assert!(objects[0]["spec"].get("claimRef").is_none());
-    assert_eq!(remarks.len(), 2, "{remarks:?}");
-    assert!(remarks[0].contains(nameless) && remarks[0].contains("left out"));
-    assert!(remarks[1].contains("My_DB.1") && remarks[1].contains("my-db-1"));
-}
-
-#[test]
-fn datasets_are_chosen_by_id_or_name_and_each_is_exported_once() {
-    let datasets = having(vec![
-        dataset(ONE, &[]),
-        dataset(TWO, &[("FLOCKER_ID", "web")]),
-        dataset("2fbbd6e1-f558-4ea3-b2fe-b0268d12322a", &[("name", "web")]),
-    ]);
-    let upper = ONE.to_uppercase();
-    let (objects, remarks) = exported(&["web", &upper, TWO], None, &datasets);
-    let names: Vec<_> = objects
-        .iter()
-        .map(|object| object["metadata"]["name"].as_str().unwrap())
-        .collect();
-    assert_eq!(names, [&*format!("flocker-{ONE}"), "web"]);
-    assert_eq!(remarks, [""; 0]);
-    // Together they would have one name.
-    assert_refused(&[], None, &datasets, &[&["2 volumes would be called web", TWO]]);
-    assert_refused(
-        &["nobody", "5fbbd6e1-f558-4ea3-b2fe-b0268d12322a"],
-        None,
+fn no_claim_is_written_for_a_volume_that_is_not_bound_for_it_may_be_another_volumes() {
+    let datasets = having(vec![dataset(ONE, &[])]);
+    let volume = one(
+        &["--claims=apps"],
+        Some(&of_one(&json!({}))),
         &datasets,
-        &[&["FLOCKER_ID or name \"nobody\""], &["does not exist"]],
+        &["PersistentVolume pg: nobody has claimed it"],
     );
-    let twins = having(vec![
-        dataset(ONE, &[("name", "a")]),
-        dataset(TWO, &[("name", "a")]),
-    ]);
-    assert_refused(&["a"], None, &twins, &[&["2 datasets have name \"a\"", ONE, TWO]]);
-    assert_refused(&[], None, &having(vec![]), &[&["no dataset with a name"]]);
-}
-
-#[test]
-fn a_name_that_no_object_can_have_is_made_one() {
-    let long = "x".repeat(70);
-    for (name, label) in [
-        ("web", "web".to_owned()),
-        ("-Web_1-", "web-1".to_owned()),
-        ("日本", format!("flocker-{ONE}")),
-        (&*long, "x".repeat(63)),
+    assert_eq!(volume["spec"].get("claimRef"), None);
+    let claim = json!({"namespace": "apps", "name": "data", "uid": "0b9c6d52-9f0c-4a4e-8a0b-3f2d6e5c4b3a"});
+    for (phase, written) in [
+        ("Bound", true),
+        ("Released", false),
+        ("Failed", false),
+        ("Available", false),
     ] {
-        let (objects, _) = exported(&[], None, &having(vec![dataset(ONE, &[("name", name)])]));
-        assert_eq!(objects[0]["metadata"]["name"], label);
+        let mut document: Value = serde_json::from_str(&of_one(&json!({"claimRef": claim}))).unwrap();
+        document["status"] = json!({"phase": phase});
+        let (objects, remarks) = exported(&["--claims"], Some(&document.to_string()), &datasets);
+        assert_eq!(objects.len(), 1 + usize::from(written), "{phase}");
+        assert_eq!(
+            (
+                &objects[0]["spec"]["claimRef"]["name"],
+                &objects[0]["spec"]["claimRef"]["uid"]
+            ),
+            (&json!("data"), &Value::Null)
+        );
+        let told = remarks
+            .iter()
+            .any(|told| told.contains("not bound to claim apps/data"));
+        assert_eq!(
+            (told, remarks.len()),
+            (!written, usize::from(!written)),
+            "{remarks:?}"
+        );
     }
 }
 
 #[test]
-fn a_size_that_is_not_configured_is_the_reported_one_or_flockers_default() {
-    let unsized_one = Dataset {
-        maximum_size: None,
-        ..dataset(ONE, &[("FLOCKER_ID", "web")])
-    };
-    let state = DatasetState {
-        dataset_id: ONE.parse().unwrap(),
-        maximum_size: Some(100 << 30),
-        primary: None,
-        path: None,
-    };
-    let reported = Snapshot::of(vec![unsized_one.clone()], vec![state], &[], vec![]);
-    let volume = one(&[], None, &reported, &[]);
-    assert_eq!(volume["spec"]["capacity"], json!({"storage": "100Gi"}));
-    let volume = one(&[], None, &having(vec![unsized_one]), &["does not tell the size"]);
-    assert_eq!(volume["spec"]["capacity"], json!({"storage": "75Gi"}));
+fn what_a_file_says_is_told_in_one_line_that_does_nothing_to_a_terminal() {
+    let evil = "\u{1b}[2J\nflocker-csi: all is well";
+    let datasets = having(vec![dataset(ONE, &[])]);
+    let (_, remarks) = exported(&[], Some(&of_one(&json!({evil: 1}))), &datasets);
+    assert_eq!(
+        remarks,
+        ["PersistentVolume pg: spec.\\u{1b}[2J\\nflocker-csi: all is well is not kept"]
+    );
+    let text = json!({"kind": "PersistentVolume", "metadata": {"name": evil}, "spec": {}}).to_string();
+    for told in export(&[], Some(&text), &datasets).unwrap_err() {
+        assert!(!told.contains(char::is_control), "{told:?}");
+    }
+}
+
+#[test]
+fn mount_options_said_over_and_over_take_no_time() {
+    let text = of_one(&json!({"mountOptions": ["ro,".repeat(1_000_000)]}));
+    let volume = one(&[], Some(&text), &having(vec![dataset(ONE, &[])]), &[]);
+    assert_eq!(volume["spec"]["mountOptions"], json!(["ro"]));
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub(super) struct Volume {
     pub(super) node_affinity: Option<Value>,
     /// Whose volume it is.
     pub(super) claim: Option<ClaimName>,
+    /// Whether that claim is known to be bound to this volume, or nothing is known to speak against it.
+    pub(super) bound: bool,
 }
 
 /// Which claim is meant.
@@ -59,6 +61,10 @@ pub(super) fn refuse_twins(volumes: &[Volume], report: &mut Report) {
         ));
     }
     for (twin, twins) in groups(volumes, |volume| volume.claim.as_ref().map(ClaimName::to_string)) {
+        // Told above.
+        if twins.iter().all(|volume| volume.name == twins[0].name) {
+            continue;
+        }
         let names = join(twins.iter().map(|volume| &volume.name));
         report.refuse(format!(
             "PersistentVolumes {names} belong to the same claim, {twin}: leave out those that are no longer bound to it"
@@ -110,6 +116,7 @@ mod tests {
             annotations: BTreeMap::new(),
             node_affinity: None,
             claim: None,
+            bound: true,
         }
     }
 

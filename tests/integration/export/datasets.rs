@@ -22,13 +22,19 @@ fn datasets_of_docker_of_tasks_and_of_this_driver_are_published_with_their_data(
         }
 
         let ended = datasets(flocker, &["--claims=apps"]).await;
-        let mut remarks = [
-            nameless.to_string(),
-            format!("dataset {of_docker} is called \"my_app\""),
+        let renamed = format!("dataset {of_docker} is called \"my_app\"");
+        let remarks = [
+            &format!("dataset {nameless} has no name and is left out"),
+            &format!("dataset {own} was made by a CSI driver"),
+            &renamed,
         ];
-        // The nameless ones come first.
-        remarks[0] += " has no name and is left out";
-        let objects = ended.objects(&[&remarks[0], &remarks[1]]);
+        let mut objects = ended.objects(&remarks.map(String::as_str));
+        let made = format!("dataset {own} was made by CSI driver");
+        objects.extend(
+            datasets(flocker, &["pvc-1", "--claims=apps"])
+                .await
+                .objects(&[&made]),
+        );
         let volumes: Vec<_> = objects
             .iter()
             .filter(|object| object["kind"] == "PersistentVolume")
@@ -61,7 +67,7 @@ fn datasets_that_are_in_use_or_ambiguous_are_refused() {
         let usage = stand.published("used").await;
         let (used, node) = (usage.volume_id.as_str(), stand.machine.node().to_string());
         let parts: &[&str] = &[used, &node, "holds the lease", "--allow-leased"];
-        for arguments in [&[][..], &[used], &["used"]] {
+        for arguments in [&[used][..], &["used"]] {
             datasets(flocker, arguments).await.assert_refused(1, &[parts]);
         }
         let old_one = volume("pg", &json!({"datasetUUID": used})).to_string();
@@ -71,7 +77,7 @@ fn datasets_that_are_in_use_or_ambiguous_are_refused() {
             .replace("holds", &format!("{node} holds"));
         let objects = datasets(flocker, &["used", "--allow-leased"])
             .await
-            .objects(&[&told]);
+            .objects(&[&told, "was made by CSI driver"]);
         assert_eq!(handle(&objects[0]), usage.dataset());
 
         let mut twins = Vec::new();
@@ -95,6 +101,7 @@ fn datasets_that_are_in_use_or_ambiguous_are_refused() {
         stand.csi().unpublish(&usage).await.unwrap();
         stand.csi().unstage(&usage).await.unwrap();
         stand.csi().detach(usage.dataset(), stand.machine.node()).await;
-        assert_eq!(datasets(flocker, &["used"]).await.objects(&[]).len(), 1);
+        let ended = datasets(flocker, &["used"]).await;
+        assert_eq!(ended.objects(&["was made by CSI driver"]).len(), 1);
     });
 }
