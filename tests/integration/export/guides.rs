@@ -26,8 +26,13 @@ case $call in
     "kubectl get pv -o jsonpath="*) printf 'pg pvc-1' ;;
     "kubectl get pv pg pvc-1 -o yaml") cat volumes ;;
     "kubectl get pvc "*) cat claims ;;
+    "kubectl get -f volumes.yaml -o name")
+        printf '%s\n' persistentvolume/{my-db,web} persistentvolumeclaim/{my-db,web} ;;
 esac
 "#;
+
+/// What keeps the data of a volume that is deleted.
+const RETAIN: &str = r#"{"spec": {"persistentVolumeReclaimPolicy": "Retain"}}"#;
 
 /// A directory in which the commands of a guide run.
 struct Desk(PathBuf);
@@ -118,17 +123,20 @@ fn the_commands_of_the_guide_for_kubernetes_old_plugin_bring_volumes_over_and_ba
             let place = calls.iter().position(|made| made == call);
             place.unwrap_or_else(|| panic!("{call} is not among {calls:#?}"))
         };
-        let patch = r#"{"spec": {"persistentVolumeReclaimPolicy": "Retain"}}"#;
         let order = [
-            place(&format!("kubectl patch pv pg pvc-1 --patch {patch}")),
             place("kubectl --namespace apps scale statefulset/pg --replicas=0"),
             place("kubectl delete --ignore-not-found -f new-volumes.yaml"),
-            place("kubectl apply -f new-volumes.yaml"),
+            place("kubectl create -f new-volumes.yaml"),
             place("kubectl apply -f -"),
             place("kubectl --namespace apps scale statefulset/pg --replicas=1"),
             place("kubectl delete -f new-volumes.yaml"),
             place("kubectl create -f -"),
         ];
+        let retain = format!("kubectl patch pv pg pvc-1 --patch {RETAIN}");
+        assert!(place(&retain) < order[0], "{calls:#?}");
+        for delete in [order[1], order[5]] {
+            assert_eq!(calls[delete - 1], retain, "what is deleted is retained");
+        }
         assert!(order.is_sorted(), "{calls:#?}");
 
         let new = desk.objects("new-volumes.yaml");
@@ -146,10 +154,10 @@ fn the_commands_of_the_guide_for_kubernetes_old_plugin_bring_volumes_over_and_ba
         assert_eq!(inline[1]["metadata"], json!({"name": "web", "namespace": "apps"}));
 
         assert_eq!(
-            desk.given(order[4])[0]["provisioner"],
+            desk.given(order[3])[0]["provisioner"],
             "flocker.csi.clusterhq.com"
         );
-        let back = &desk.given(order[7])[0]["items"];
+        let back = &desk.given(order[6])[0]["items"];
         for (back, old) in back.as_array().unwrap().iter().zip(&olds) {
             assert_eq!(back["spec"]["flocker"], old["spec"]["flocker"]);
             assert_eq!(
@@ -159,9 +167,34 @@ fn the_commands_of_the_guide_for_kubernetes_old_plugin_bring_volumes_over_and_ba
             let claimed = back["spec"]["claimRef"].as_object().unwrap();
             assert_eq!(claimed.keys().collect::<Vec<_>>(), ["kind", "name", "namespace"]);
         }
-        let claim = &desk.given(order[7] + 1)[0]["items"][0];
+        let claim = &desk.given(order[6] + 1)[0]["items"][0];
         let metadata = json!({"name": "pg-data", "namespace": "apps", "annotations": {"team": "db"}});
         assert_eq!(claim["metadata"], metadata);
+    });
+}
+
+#[test]
+fn where_there_is_no_volume_the_guide_does_nothing_to_others() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let desk = Desk::new(&flocker);
+        fs::write(desk.0.join("old-volumes.yaml"), "saved before").unwrap();
+        let stand_in = desk.0.join("bin/kubectl");
+        let none = STAND_IN.replace("printf 'pg pvc-1'", "true");
+        fs::write(&stand_in, none).unwrap();
+        let ended = desk.follow("docs/from-kubernetes-in-tree.md", &flocker).await;
+        assert_ne!(ended.code, Some(0), "{ended:?}");
+        assert!(
+            ended.said.iter().any(|said| said.contains("volumes: ")),
+            "{ended:?}"
+        );
+        assert_eq!(desk.calls().len(), 1, "{:#?}", desk.calls());
+
+        // With volumes, but a second time: what was saved stays.
+        fs::write(&stand_in, STAND_IN).unwrap();
+        let ended = desk.follow("docs/from-kubernetes-in-tree.md", &flocker).await;
+        assert_ne!(ended.code, Some(0), "{ended:?}");
+        assert_eq!(desk.text("old-volumes.yaml"), "saved before");
     });
 }
 
@@ -187,7 +220,10 @@ fn the_commands_of_the_guide_for_the_docker_plugin_make_volumes_with_claims() {
             .collect();
         found.sort_by_key(|(_, name)| name.to_string());
         assert_eq!(found, [(my_db, &json!("my-db")), (web, &json!("web"))]);
-        let calls = desk.calls();
-        assert_eq!(calls.last().unwrap(), "kubectl delete -f volumes.yaml");
+        let last = [
+            format!("kubectl patch persistentvolume/my-db persistentvolume/web --patch {RETAIN}"),
+            "kubectl delete -f volumes.yaml".to_owned(),
+        ];
+        assert!(desk.calls().ends_with(&last), "{:#?}", desk.calls());
     });
 }

@@ -50,9 +50,10 @@ def tell(cluster, report):
         run([cluster.layout.program, "export", "--from=kubernetes-pv", "-", "--claims", *_access(flocker)], text=old),
         encoding="utf-8",
     )
+    kubernetes.kubectl("patch", "pv", *names, f"--patch={patch}")
     kubernetes.kubectl("delete", "--ignore-not-found", f"--filename={exported}")
     check({by_id, by_name} <= set(flocker.datasets()), "the datasets outlive the objects")
-    kubernetes.kubectl("apply", f"--filename={exported}")
+    kubernetes.kubectl("create", f"--filename={exported}")
     for name, dataset in zip(names, (by_id, by_name), strict=True):
         eventually(
             f"the claim {name} is bound again",
@@ -85,7 +86,7 @@ def _of_docker(cluster, report):
     exported = run(
         [cluster.layout.program, "export", "--from=flocker", "docker-volume", f"--claims={SPACE}", *_access(flocker)]
     )
-    kubernetes.kubectl("apply", "--filename=-", text=exported)
+    kubernetes.kubectl("create", "--filename=-", text=exported)
     kubernetes.apply(manifests.pod(SPACE, "docker", "docker-volume"))
     kubernetes.until_running(SPACE, "docker")
     equal(read(kubernetes, SPACE, "docker"), "from the old days", "what the pod reads of the Docker plugin's volume")
