@@ -7,8 +7,7 @@ use std::time::Duration;
 use flocker_csi::cli::{Cli, Command};
 use flocker_csi::config::layers::Refusal;
 use flocker_csi::failure::Failure;
-use flocker_csi::stdout::announce;
-use flocker_csi::{demo, embedded, export, serve, standalone, telemetry};
+use flocker_csi::{demo, embedded, export, serve, standalone, stdout, telemetry};
 use tokio::runtime::{Builder, Runtime};
 
 /// How long threads that still block may keep the process from ending.
@@ -57,7 +56,7 @@ fn run(command: Command) -> Result<(), Failure> {
     });
     runtime.shutdown_timeout(LAST_CALLS);
     if only_check && ended.is_ok() {
-        announce("the configuration is valid");
+        stdout::announce("the configuration is valid");
     }
     ended
 }
@@ -84,7 +83,7 @@ fn share_one_heap() {
 
 fn tell(failure: &Failure) -> ExitCode {
     for line in failure.lines() {
-        eprintln!("flocker-csi: {line}");
+        stdout::tell(line);
     }
     failure.exit_code()
 }

@@ -1,4 +1,4 @@
-//! The standard output, which is for whoever started the process; the log goes elsewhere.
+//! What is for whoever started the process; the log goes elsewhere.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -9,4 +9,10 @@ pub fn announce(line: impl Display) {
     if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
         tracing::debug!(%error, "Nobody reads the standard output");
     }
+}
+
+/// Tells a person what went wrong, or not as it may be expected, on stderr; nobody need be reading.
+pub fn tell(line: impl Display) {
+    // There is nobody left to tell.
+    writeln!(io::stderr().lock(), "flocker-csi: {line}").ok();
 }

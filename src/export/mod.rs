@@ -23,6 +23,7 @@ pub use args::{ExportArgs, Format, Source};
 
 use crate::cluster::Snapshot;
 use crate::failure::Failure;
+use crate::stdout::tell;
 use datasets::Datasets;
 use objects::Object;
 use report::Report;
@@ -35,7 +36,7 @@ use volume::{ClaimName, Volume};
 pub async fn run(args: ExportArgs) -> Result<(), Failure> {
     let Exported { objects, remarks } = text(&args).await?;
     for remark in remarks {
-        eprintln!("flocker-csi: {remark}");
+        tell(remark);
     }
     let mut stdout = std::io::stdout().lock();
     stdout

@@ -2,11 +2,14 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::process::Stdio;
 
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::{reached, run, volume};
 use crate::names::declare;
+use crate::support::PATIENCE;
 use crate::support::flocker::Flocker;
 use crate::support::namespace::in_own_namespace;
 use crate::support::process::program;
@@ -35,6 +38,53 @@ fn the_plugins_own_configuration_file_tells_how_flocker_is_reached() {
         fs::write(&file, text.replace("mode", "mood")).unwrap();
         let ended = run(program(&["export", "--from=flocker", &config]), "").await;
         ended.assert_refused(2, &[&["line 2", "unknown key \"mood\""]]);
+    });
+}
+
+#[test]
+fn what_is_written_and_how_it_ends_are_the_same_where_nobody_can_be_told() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        declare(&flocker, 1, &[("name", "My_DB")]).await;
+        for (item, code, volumes) in [("My_DB", 0, 1), ("nobody", 1, 0)] {
+            let mut program = program(&["export", "--from=flocker", item]);
+            let full = fs::File::create("/dev/full").unwrap();
+            program
+                .envs(reached(&flocker))
+                .stdout(Stdio::piped())
+                .stderr(full);
+            let ended = program.spawn().unwrap().wait_with_output();
+            let ended = timeout(PATIENCE, ended).await.unwrap().unwrap();
+            let written = String::from_utf8(ended.stdout).unwrap();
+            assert_eq!(ended.status.code(), Some(code), "{written}");
+            assert_eq!(
+                written.matches("kind: PersistentVolume\n").count(),
+                volumes,
+                "{written}"
+            );
+        }
+    });
+}
+
+#[test]
+fn objects_that_nobody_takes_are_a_failure() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        declare(&flocker, 1, &[("name", "pg")]).await;
+        let mut program = program(&["export", "--from=flocker", "pg"]);
+        let full = fs::File::create("/dev/full").unwrap();
+        program
+            .envs(reached(&flocker))
+            .stdout(full)
+            .stderr(Stdio::piped());
+        let ended = program.spawn().unwrap().wait_with_output();
+        let ended = timeout(PATIENCE, ended).await.unwrap().unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains("cannot write to the standard output: No space left"),
+            "{said}"
+        );
     });
 }
 
