@@ -1,14 +1,21 @@
 """The cluster: control plane, Flocker and two nodes, brought up and taken down."""
 
+import json
+import re
 import shutil
+from pathlib import Path
 
 from . import certificates
 from .control_plane import ControlPlane
 from .flocker import Flocker
+from .images import SIDECARS
 from .kubernetes import Kubernetes
 from .layout import NODE_NAMES
 from .nodes import Node
+from .processes import run
 from .waiting import eventually
+
+VERSION = re.compile(r"\d+(\.\d+)+")
 
 
 class Cluster:
@@ -38,6 +45,17 @@ class Cluster:
         for node in self.nodes:
             self.until_ready(node)
         report.say(f"nodes {' and '.join(NODE_NAMES)} are ready")
+        report.say(f"versions: {self.versions()}")
+
+    def versions(self):
+        """What the cluster is made of, in the words of its parts."""
+        kubernetes = json.loads(self.kubernetes.kubectl("get", "--raw", "/version"))["gitVersion"]
+        parts = [f"Kubernetes {kubernetes}"]
+        programs = ["etcd", "containerd", "runc", *map(self.layout.binary, SIDECARS)]
+        for command in [[program, "--version"] for program in programs] + [[self.layout.helm, "version", "--short"]]:
+            found = VERSION.search(run(command))
+            parts.append(f"{Path(command[0]).name} {found.group() if found else 'of an unknown version'}")
+        return ", ".join(parts)
 
     def _configure(self, node):
         """Gives a node what an administrator of Flocker gives it."""
