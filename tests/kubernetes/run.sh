@@ -69,7 +69,6 @@ state() {
         find "$hierarchy" -maxdepth 1 -type d -printf 'cgroup %p\n'
     done < <(hierarchies) | LC_ALL=C sort
     for name in "${SYSCTLS[@]}"; do printf 'sysctl %s %s\n' "$name" "$(cat "/proc/sys/$name" 2>/dev/null)"; done
-    [[ ! -e $SCRATCH ]] || printf 'directory %s\n' "$SCRATCH"
 }
 
 devices_free() {
@@ -97,7 +96,7 @@ take_down() {
         say "the logs are in $LOGS"
     fi
     rm -rf --one-file-system -- "$SCRATCH"
-    state >"$BEFORE.after"
+    { state; [[ ! -e $SCRATCH ]] || say "directory $SCRATCH"; } >"$BEFORE.after"
     if diff --unified=0 "$BEFORE" "$BEFORE.after" >"$BEFORE.difference"; then
         say "nothing is left on this machine: processes, mounts, loop devices, control groups, settings, files"
     else
@@ -121,11 +120,12 @@ need "$PROGRAM" "build it with: make image"
 
 # Those of a run that was killed are empty, and those of one that goes on are not.
 remove_cgroups 2>/dev/null || die "another run goes on: its processes are in the control groups $CGROUP"
-SCRATCH=$(mktemp --dry-run --tmpdir=/var/tmp flocker-csi-kubernetes.XXXXXX)
+SCRATCH=$(mktemp --directory --tmpdir=/var/tmp flocker-csi-kubernetes.XXXXXX)
 BEFORE=$(mktemp)
 LOGS=$ROOT/target/kubernetes/log
 state >"$BEFORE"
-mkdir --mode=0755 "$SCRATCH"
+# What runs as nobody in a pod has to reach its volumes below it.
+chmod 0755 "$SCRATCH"
 keep_sysctls
 trap take_down EXIT
 trap 'exit 130' INT

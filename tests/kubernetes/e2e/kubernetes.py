@@ -9,8 +9,8 @@ from .waiting import Failed, eventually
 class Kubernetes:
     """Talks to the API server as an administrator."""
 
-    def __init__(self, layout, kubeconfig="admin"):
-        self._command = [layout.binary("kubectl"), "--kubeconfig", layout.kubeconfig(kubeconfig)]
+    def __init__(self, layout):
+        self._command = [layout.binary("kubectl"), "--kubeconfig", layout.kubeconfig("admin")]
 
     def kubectl(self, *arguments, **how):
         return run([*self._command, *arguments], **how)

@@ -17,11 +17,11 @@ def claim(namespace, name, storage_class, size="64Mi", **spec):
     }
 
 
-def pod_spec(claim_name, script="sleep infinity", *, node=None, read_only=False, grace=1, **more):
+def pod_spec(claim_name, script="sleep infinity", *, node=None, read_only=False, **more):
     """A pod's specification: one container that runs a script with the volume at /data."""
     spec = {
         "hostNetwork": True,
-        "terminationGracePeriodSeconds": grace,
+        "terminationGracePeriodSeconds": 1,
         "automountServiceAccountToken": False,
         "containers": [
             {

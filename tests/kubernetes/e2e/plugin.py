@@ -34,7 +34,7 @@ class Plugin:
         return found[0] if len(found) == 1 else None
 
     def until_serving(self, node, within=60):
-        """Waits until the plugin of a node is ready and no other one than before was meant."""
+        """Waits until the plugin of a node is ready, and one process serves it."""
 
         def serving():
             pod = self.pod_on(node)
@@ -51,7 +51,7 @@ class Plugin:
                 and all(_is_ready(pod) for pod in nodes + controllers)
             )
 
-        eventually("all pods of the plugin are ready", ready, within, seen=lambda: self.problems())
+        eventually("all pods of the plugin are ready", ready, within, seen=self.problems)
 
     def problems(self):
         """What is known about its pods that are not ready."""
@@ -83,6 +83,13 @@ class Plugin:
     def calls(self):
         """How often each RPC has been answered."""
         return Counter(found.group(1) for found in map(CALL.search, self.logs()) if found)
+
+    def registrations(self, node):
+        """How often the kubelet of a node has told the plugin's pod of now that it is registered."""
+        pod = self.pod_on(node)["metadata"]["name"]
+        logs = (node.directory / "var/log/pods").glob(f"{NAMESPACE}_{pod}_*/plugin/*.log")
+        said = f"The kubelet has registered {DRIVER}"
+        return sum(log.read_text(encoding="utf-8", errors="replace").count(said) for log in logs)
 
     def memory(self, node):
         """The resident memory of the node's plugin, in MiB."""

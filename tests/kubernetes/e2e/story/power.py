@@ -129,6 +129,13 @@ def _half_dead(cluster, report):
         return any(pod["spec"].get("nodeName") == b.name for pod in pods)
 
     eventually("a pod that needs the volume is scheduled to the other node", wanted, within=120)
+
+    def asked_for():
+        leased = flocker.leases().get(dataset) == flocker.node_id(2)
+        return leased and flocker.datasets()[dataset]["primary"] == flocker.node_id(2)
+
+    # Or it would be kept away only because nobody has asked for it yet.
+    eventually("the controller has leased the volume to the other node and asked for the move", asked_for, within=120)
     before = lines()
 
     def kept_away():

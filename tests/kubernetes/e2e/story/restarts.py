@@ -6,7 +6,7 @@ import signal
 from .. import manifests
 from ..plugin import Plugin, volume_mounts
 from ..waiting import check, equal, eventually
-from .installing import LATE, NOW, driver
+from .installing import LATE, NOW
 from .volumes import dataset_of, read
 
 TITLE = "kubelet, node plugin and controller end under running pods, and nobody notices"
@@ -34,12 +34,15 @@ def tell(cluster, report):
         equal((status["containerID"], status["restartCount"]), (container, 0), "the container that runs")
         equal(volume_mounts(node, dataset), mounts, "the mounts of the volume")
 
+    registrations = plugin.registrations(node)
+    check(registrations >= 1, "the kubelet has registered the plugin before it is stopped")
     node.stop_kubelet()
     cluster.until_not_ready(node)
     node.start_kubelet()
     cluster.until_ready(node)
     plugin.until_serving(node)
-    eventually("the driver is registered again", lambda: driver(kubernetes, node.name))
+    # The entry in the CSINode outlives a kubelet, so the new one is asked by way of the plugin.
+    eventually("the driver is registered again", lambda: plugin.registrations(node) > registrations)
     undisturbed()
     report.shown("a kubelet is stopped and started: the pod runs on, the mounts are the same, the driver is registered")
 
