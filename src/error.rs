@@ -1,7 +1,7 @@
 //! The one error type of the plugin's core.
 //!
 //! An [`Error`] says *in which situation* an operation ended and tells a person what was being done, what was
-//! expected, what was seen and what to do. It knows nothing of gRPC: [`crate::status`] alone chooses the code
+//! expected, what was seen and what to do. It knows nothing of gRPC: [`crate::csi::status`] alone chooses the code
 //! that a situation becomes on the wire. Errors are cloned to every caller that joined an operation.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// Names why an operation could not be done.
 ///
 /// A situation is a fact about the cluster or the request, not a code. Each one is turned into exactly one gRPC
-/// code by [`crate::status`].
+/// code by [`crate::csi::status`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Situation {
     /// A field is missing, malformed, or asks for something no volume of ours can be.

@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use flocker_csi::cli::{Cli, Command};
+use flocker_csi::commands::cli::{Cli, Command};
+use flocker_csi::commands::failure::Failure;
+use flocker_csi::commands::{demo, embedded, export, serve, standalone, stdout, telemetry};
 use flocker_csi::config::layers::Refusal;
-use flocker_csi::failure::Failure;
-use flocker_csi::{demo, embedded, export, serve, standalone, stdout, telemetry};
 use tokio::runtime::{Builder, Runtime};
 
 /// How long threads that still block may keep the process from ending.

@@ -8,10 +8,12 @@ use std::os::fd::AsRawFd;
 use flocker_client::ControlService;
 use rustix::fs::{MemfdFlags, memfd_create};
 
+use super::Endpoint;
 use super::layers::{Environment, Refusal};
-use super::{Pool, file, parse_size, values};
-use crate::cli::Cli;
-use crate::server::Endpoint;
+use super::{file, values};
+use crate::commands::cli::Cli;
+use crate::flocker::provisioning::Pool;
+use crate::volume::parse_size;
 
 /// Reads any text as the value of every setting that has a form.
 ///

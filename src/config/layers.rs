@@ -13,7 +13,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::file;
-use crate::suggest::did_you_mean;
+use crate::volume::did_you_mean;
 
 /// What is in front of the name of a setting in the environment.
 const PREFIX: &str = "FLOCKER_CSI_";

@@ -4,13 +4,12 @@
 //! and, with dashes, the flag and, in capitals after `FLOCKER_CSI_`, the environment variable. [`layers`] turns
 //! file and environment into flags, so that all three are parsed and checked by the same code.
 
+pub mod endpoint;
 mod file;
 mod flocker;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod layers;
-mod pool;
-mod size;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -22,15 +21,15 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum};
 use uuid::Uuid;
 
+pub use endpoint::{Endpoint, ParseEndpointError};
 pub use flocker::FlockerConfig;
-pub use pool::Pool;
-pub use size::parse as parse_size;
 pub use values::{absolute_path, driver_name};
 use values::{
     allocation_unit, count, default_size, duration, http_address, log_filter, namespace, node_id, socket_path,
 };
 
-use crate::server::Endpoint;
+use crate::flocker::attach::Takeover;
+use crate::flocker::provisioning::{Pool, ProvisionWait};
 use crate::volume::{Namespace, SizePolicy};
 
 /// Where the UUID of this node may be found.
@@ -238,25 +237,6 @@ pub enum ListScope {
     Cluster,
     /// Those whose configured node is this one.
     Node,
-}
-
-/// When a volume counts as created.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ProvisionWait {
-    /// When its storage exists.
-    Backed,
-    /// When Flocker's configuration has it.
-    Declared,
-}
-
-/// When a volume is taken from a node that has not given it up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Takeover {
-    /// Never.
-    #[default]
-    Never,
-    /// When the node is gone.
-    NodeGone,
 }
 
 /// How log lines look.

@@ -6,9 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::layers::{Environment, Refusal};
-use super::{Config, ListScope, Mode, Pool, Takeover};
-use crate::cli::{Cli, Command};
-use crate::server::Endpoint;
+use super::{Config, ListScope, Mode};
+use crate::commands::cli::{Cli, Command};
+use crate::config::Endpoint;
+use crate::flocker::attach::Takeover;
+use crate::flocker::provisioning::Pool;
 use crate::volume::Namespace;
 
 /// The least that `serve` has to be told.

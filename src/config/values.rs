@@ -9,8 +9,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use uuid::Uuid;
 
-use super::size;
-use crate::server::Endpoint;
+use super::Endpoint;
+use crate::volume::parse_size;
 use crate::volume::{MINIMUM_SIZE, size_text};
 
 /// The longest name of a driver, as CSI defines it.
@@ -88,7 +88,7 @@ pub(super) fn node_id(text: &str) -> Result<Uuid, String> {
 }
 
 pub(super) fn default_size(text: &str) -> Result<u64, String> {
-    let size = size::parse(text).map_err(|error| error.to_string())?;
+    let size = parse_size(text).map_err(|error| error.to_string())?;
     if size < MINIMUM_SIZE {
         return Err(format!(
             "expected at least {}, the smallest dataset of Flocker",
@@ -99,7 +99,7 @@ pub(super) fn default_size(text: &str) -> Result<u64, String> {
 }
 
 pub(super) fn allocation_unit(text: &str) -> Result<u64, String> {
-    match size::parse(text).map_err(|error| error.to_string())? {
+    match parse_size(text).map_err(|error| error.to_string())? {
         0 => Err("expected more than 0 bytes".to_owned()),
         size => granular(size),
     }

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Core, bytes};
-use crate::capability::{Capability, Side};
-use crate::cluster::Lists;
-use crate::config::Pool;
-use crate::deadline::Deadline;
+use crate::csi::capability::{Capability, Side};
 use crate::error::Result;
-use crate::provisioning::Usage;
+use crate::flocker::cluster::Lists;
+use crate::flocker::provisioning::Pool;
+use crate::flocker::provisioning::Usage;
+use crate::operation::deadline::Deadline;
 use crate::volume::{MINIMUM_SIZE, Parameters};
 
 /// What a pool has left, in bytes.
@@ -118,7 +118,7 @@ mod tests {
     use flocker_client::Dataset;
 
     use super::*;
-    use crate::cluster::Snapshot;
+    use crate::flocker::cluster::Snapshot;
 
     const GIB: u64 = 1 << 30;
     const A: Uuid = Uuid::from_u128(0xa);

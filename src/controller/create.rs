@@ -5,11 +5,11 @@ use std::sync::Arc;
 use csi_proto::v1::{CreateVolumeRequest, CreateVolumeResponse, Volume as ProtoVolume};
 
 use super::{Core, bytes};
-use crate::capability::Capability;
-use crate::deadline::Deadline;
+use crate::csi::capability::Capability;
 use crate::error::{Error, Result, Situation};
+use crate::flocker::provisioning::NewVolume;
+use crate::operation::deadline::Deadline;
 use crate::operation::{Call, Context};
-use crate::provisioning::NewVolume;
 use crate::volume::{Parameters, SizeRange, VolumeName, metadata};
 
 /// Requests for one name exclude each other; equal ones are one.

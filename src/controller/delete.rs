@@ -7,10 +7,10 @@ use csi_proto::v1::{DeleteVolumeRequest, DeleteVolumeResponse};
 use uuid::Uuid;
 
 use super::Core;
-use crate::cluster::{Absence, Change, Lists, Probe};
-use crate::deadline::Deadline;
+use crate::csi::fields::required;
 use crate::error::{Error, Result, Situation};
-use crate::fields::required;
+use crate::flocker::cluster::{Absence, Change, Lists, Probe};
+use crate::operation::deadline::Deadline;
 use crate::operation::{Call, Context, Phase};
 use crate::volume::dataset_of;
 

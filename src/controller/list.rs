@@ -14,11 +14,11 @@ use uuid::Uuid;
 use super::Core;
 use super::changes::Change;
 use super::listing::{Listed, Listing};
-use crate::attach;
-use crate::cluster::Lists;
-use crate::deadline::Deadline;
+use crate::csi::fields::{existing_dataset, required};
 use crate::error::{Error, Result, Situation};
-use crate::fields::{existing_dataset, required};
+use crate::flocker::attach;
+use crate::flocker::cluster::Lists;
+use crate::operation::deadline::Deadline;
 use crate::volume::dataset_of;
 
 /// The largest reply that every gRPC client takes is 4 MiB; the token and some slack come on top of the entries.
@@ -256,7 +256,7 @@ mod tests {
     use flocker_client::Dataset;
 
     use super::*;
-    use crate::cluster::Snapshot;
+    use crate::flocker::cluster::Snapshot;
 
     fn listing(count: u128) -> Listing {
         let primary = Uuid::from_u128(1);

@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::bytes;
 use super::changes::Change;
-use crate::cluster::Snapshot;
-use crate::provisioning::size_in;
+use crate::flocker::cluster::Snapshot;
+use crate::flocker::provisioning::size_in;
 
 /// Live volumes, ordered by id, each once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

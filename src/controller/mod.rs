@@ -33,12 +33,12 @@ use csi_proto::v1::{
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use crate::attach::Attach;
-use crate::cluster::{Cluster, Lists, Snapshot};
-use crate::deadline::Deadline;
 use crate::error::{Error, Result, Situation};
+use crate::flocker::attach::Attach;
+use crate::flocker::cluster::{Cluster, Lists, Snapshot};
+use crate::flocker::provisioning::{NewVolume, Provisioner, Volume};
+use crate::operation::deadline::Deadline;
 use crate::operation::{Describe, Locks, Operations};
-use crate::provisioning::{NewVolume, Provisioner, Volume};
 use capacity::Rooms;
 use changes::Changes;
 use delete::{DeleteCall, Deletion};

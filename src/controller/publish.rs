@@ -10,11 +10,11 @@ use csi_proto::v1::{
 use uuid::Uuid;
 
 use super::Core;
-use crate::attach::{OthersLease, publish_context};
-use crate::capability::{Capability, Side};
-use crate::deadline::Deadline;
+use crate::csi::capability::{Capability, Side};
+use crate::csi::fields::required;
 use crate::error::{Error, Result, Situation};
-use crate::fields::required;
+use crate::flocker::attach::{OthersLease, publish_context};
+use crate::operation::deadline::Deadline;
 use crate::operation::{Call, Context};
 use crate::volume::dataset_of;
 

@@ -5,12 +5,12 @@ use csi_proto::v1::{ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitie
 use flocker_client::Dataset;
 
 use super::Core;
-use crate::attach;
-use crate::capability::{Capability, Side};
-use crate::cluster::Lists;
-use crate::deadline::Deadline;
+use crate::csi::capability::{Capability, Side};
+use crate::csi::fields::{existing_dataset, required};
 use crate::error::{Error, Result, Situation};
-use crate::fields::{existing_dataset, required};
+use crate::flocker::attach;
+use crate::flocker::cluster::Lists;
+use crate::operation::deadline::Deadline;
 use crate::volume::{Parameters, profile_of};
 
 /// Confirms that a volume can be used as asked, or says why not; that is no error.

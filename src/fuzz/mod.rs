@@ -6,10 +6,10 @@
 mod request;
 
 pub use self::request::request;
+pub use crate::commands::export::fuzz::objects;
 pub use crate::config::fuzz::{configuration, setting};
-pub use crate::export::fuzz::objects;
-pub use crate::node::mount::fuzz::mountinfo;
-pub use crate::node::record;
+pub use crate::host::mount::fuzz::mountinfo;
+pub use crate::host::record;
 pub use crate::server::authority::fuzz::authority;
 
 #[cfg(test)]

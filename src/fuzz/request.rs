@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 
-use crate::deadline::Deadline;
-use crate::node::mount::{MountFlags, TargetPath};
+use crate::host::mount::TargetPath;
+use crate::operation::deadline::Deadline;
+use crate::volume::MountFlags;
 use crate::volume::{Namespace, Parameters, VolumeName, VolumeReference, dataset_of, metadata};
 
 /// Reads any text as every field of a request that has a form: the whole as a path, an id, a name and a deadline, its

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::mount::{MountFlags, TargetPath};
+use crate::host::mount::TargetPath;
 use crate::operation::Call;
+use crate::volume::MountFlags;
 use crate::volume::VolumeReference;
 
 /// What is done to a path.

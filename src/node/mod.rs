@@ -1,57 +1,40 @@
 //! The node side of the plugin: what happens on the machine where a volume is used.
 
 mod calls;
-mod failures;
-mod host;
-mod known;
-pub mod mount;
-mod pins;
-pub mod preconditions;
 mod publish;
 mod ready;
-mod records;
 mod reference;
 mod release;
-mod restore;
 mod service;
-mod soundness;
 mod stage;
-mod state_dir;
 mod stats;
 mod unpublish;
 mod unstage;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
 pub use calls::TargetDirectory;
-#[cfg(any(test, fuzzing))]
-pub use records::fuzz::record;
 pub use service::NodeService;
 
-use crate::attach::Attach;
-use crate::cluster::Cluster;
-use crate::config::Takeover;
-use crate::deadline::Deadline;
 use crate::error::{Error, Result, Situation};
-use crate::node_identity::ThisNode;
+use crate::flocker::attach::Attach;
+use crate::flocker::attach::Takeover;
+use crate::flocker::cluster::Cluster;
+use crate::flocker::node_identity::ThisNode;
+use crate::flocker::provisioning::Provisioner;
+use crate::host::mount::{MountWatch, Target, TargetPath, UsageProbe};
+use crate::host::{Host, HostSettings};
+use crate::operation::deadline::Deadline;
 use crate::operation::{Locks, Operations};
-use crate::provisioning::Provisioner;
 use calls::NodeCall;
-use host::Host;
-use mount::{MountWatch, Target, TargetPath, UsageProbe};
 
 /// The settings of the node.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Below which Flocker mounts datasets.
-    pub mount_root: PathBuf,
-    /// Where the records of what is staged are kept.
-    pub state_dir: PathBuf,
-    /// Where the device nodes are that our mounts are named after.
-    pub device_dir: PathBuf,
+    /// Where this machine's mounts, records and device nodes are.
+    pub host: HostSettings,
     /// How many volumes an orchestrator may put here; 0 leaves it to the orchestrator.
     pub max_volumes_per_node: i64,
     /// Whether staging a volume that nobody attached takes it from a node that is gone.
@@ -117,7 +100,7 @@ impl Core {
         host.unwrap_or_else(|_elapsed| {
             let text = format!(
                 "the records in {} are still being read; try again",
-                self.settings.state_dir.display()
+                self.settings.host.state_dir.display()
             );
             Err(Error::new(Situation::Busy, text))
         })
@@ -131,7 +114,7 @@ impl Core {
             return Ok(Arc::clone(host));
         }
         let settings = self.settings.clone();
-        let opened = tokio::task::spawn_blocking(move || Host::open(&settings)).await;
+        let opened = tokio::task::spawn_blocking(move || Host::open(&settings.host)).await;
         let (host, pending) =
             opened.map_err(|panicked| Error::internal("read the state directory", panicked))??;
         let host = Arc::new(host);

@@ -6,10 +6,10 @@ use uuid::Uuid;
 
 use super::Core;
 use super::calls::{Publish, TargetDirectory};
-use super::host::{Host, visible};
-use super::mount::{Mount, Origin, Target, alias_path, device_has_gone, file_system_ailment};
-use super::soundness::mount_table;
 use crate::error::{Error, Result, Situation};
+use crate::host::mount::{Mount, Origin, Target, alias_path, device_has_gone, file_system_ailment};
+use crate::host::mount_table;
+use crate::host::{Host, visible};
 use crate::operation::Context;
 use crate::volume::dataset_of;
 

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Core;
-use super::mount::{Mount, MountTable};
-use crate::cluster::Lists;
 use crate::error::{Error, Result, Situation};
+use crate::flocker::cluster::Lists;
+use crate::host::mount::{Mount, MountTable};
 use crate::operation::{Context, Phase};
 
 /// How often Flocker is asked again where it has mounted the dataset; the mount itself wakes the waiter.
@@ -28,7 +28,7 @@ impl Core {
     /// Only a mount counts: the agent never removes the directory it once mounted at.
     pub(super) async fn mounted_here(&self, context: &Context, dataset: Uuid, node: Uuid) -> Result<Mount> {
         let internal = |error| Error::internal(format!("wait for the mount of dataset {dataset}"), error);
-        let usual = self.settings.mount_root.join(dataset.to_string());
+        let usual = self.settings.host.mount_root.join(dataset.to_string());
         let mut changes = self.mounts.subscribe().map_err(internal)?;
         let mut table = changes.next().await.map_err(internal)?;
         let mut reported = self.reported_path(context, dataset, node).await?;

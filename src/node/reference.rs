@@ -7,12 +7,12 @@ use uuid::Uuid;
 
 use super::Core;
 use super::calls::Stage;
-use super::host::Host;
-use super::mount::Target;
-use crate::cluster::{Lists, Snapshot};
 use crate::error::{Error, Result, Situation};
+use crate::flocker::cluster::{Lists, Snapshot};
+use crate::flocker::provisioning::NewVolume;
+use crate::host::Host;
+use crate::host::mount::Target;
 use crate::operation::Context;
-use crate::provisioning::NewVolume;
 use crate::volume::{
     FLOCKER_ID_KEY, FirstUse, NAME_KEY, Parameters, SizeRange, VolumeName, VolumeReference, size_of,
     size_text,

@@ -9,11 +9,11 @@ use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::host::{Host, Staged};
-use super::records::{Progress, Record};
 use super::{Core, NodeService};
-use crate::attach::PendingReleases;
 use crate::error::Result;
+use crate::flocker::attach::PendingReleases;
+use crate::host::records::{Progress, Record};
+use crate::host::{Host, Staged};
 use crate::operation::VolumeGuard;
 
 /// How long unstaging waits for Flocker; what has to be released is written down.

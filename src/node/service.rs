@@ -16,22 +16,22 @@ use csi_proto::v1::{
 use tonic::{Request, Response, Status};
 
 use super::calls::{NodeCall, Publish, Stage, TargetDirectory, Unpublish, Unstage};
-use super::mount::TargetPath;
 use super::publish::publish;
 use super::stage::stage;
 use super::stats::stats;
 use super::unpublish::unpublish;
 use super::unstage::unstage;
 use super::{Core, Settings};
-use crate::attach::Attach;
-use crate::capability::{AccessMode, Capability};
-use crate::cluster::Cluster;
-use crate::deadline::Deadline;
+use crate::csi::capability::{AccessMode, Capability};
+use crate::csi::fields::required;
 use crate::error::{Error, Result, Situation};
-use crate::fields::required;
-use crate::node_identity::ThisNode;
+use crate::flocker::attach::Attach;
+use crate::flocker::cluster::Cluster;
+use crate::flocker::node_identity::ThisNode;
+use crate::flocker::provisioning::Provisioner;
+use crate::host::mount::TargetPath;
+use crate::operation::deadline::Deadline;
 use crate::operation::{Context, Locks};
-use crate::provisioning::Provisioner;
 use crate::volume::{NODE_CONTEXT_KEY, VolumeReference};
 
 /// How often a state directory that another process owns is tried again.

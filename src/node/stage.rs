@@ -10,15 +10,15 @@ use uuid::Uuid;
 
 use super::Core;
 use super::calls::Stage;
-use super::host::{Host, InTheWay, Staged};
-use super::mount::{Mount, Target, TargetError};
-use super::records::Record;
 use super::unstage::Remainder;
-use crate::attach::{OthersLease, unknown};
-use crate::cluster::{Lists, Snapshot};
+use crate::csi::status::is_final;
 use crate::error::{Error, Result, Situation};
+use crate::flocker::attach::{OthersLease, unknown};
+use crate::flocker::cluster::{Lists, Snapshot};
+use crate::host::mount::{Mount, Target, TargetError};
+use crate::host::records::Record;
+use crate::host::{Host, InTheWay, Staged};
 use crate::operation::Context;
-use crate::status::is_final;
 
 /// How often staging starts over when Flocker's mount is replaced under it.
 const RESTARTS: u32 = 5;

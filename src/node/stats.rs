@@ -11,10 +11,10 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::Core;
-use super::host::Host;
-use super::mount::{Mount, TargetPath, Through, Usage, UsageError, alias_path, layers_at};
-use super::soundness::mount_table;
 use crate::error::{Error, Result, Situation};
+use crate::host::Host;
+use crate::host::mount::{Mount, TargetPath, Through, Usage, UsageError, alias_path, layers_at};
+use crate::host::mount_table;
 
 /// How long a file system may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);

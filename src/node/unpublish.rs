@@ -7,10 +7,10 @@ use uuid::Uuid;
 
 use super::Core;
 use super::calls::{TargetDirectory, Unpublish};
-use super::host::{Host, visible};
-use super::mount::{Mount, Patience, Target, TargetError, unmount_owned};
-use super::soundness::mount_table;
 use crate::error::{Error, Result, Situation};
+use crate::host::mount::{Mount, Patience, Target, TargetError, unmount_owned};
+use crate::host::mount_table;
+use crate::host::{Host, visible};
 use crate::operation::Context;
 use crate::volume::dataset_of;
 

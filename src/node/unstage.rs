@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::Core;
 use super::calls::Unstage;
-use super::host::{Host, InTheWay, Staged};
 use super::release::release;
 use crate::error::Result;
+use crate::host::{Host, InTheWay, Staged};
 use crate::operation::Context;
 use crate::volume::dataset_of;
 

@@ -7,6 +7,7 @@
 //! ([`Context::caller_waiting`]), because an orchestrator that was told "unstaged" removes the directory tree.
 
 mod context;
+pub mod deadline;
 mod locks;
 mod progress;
 mod running;
@@ -21,8 +22,8 @@ pub use context::Context;
 pub use locks::{Locks, VolumeGuard};
 pub use progress::{Phase, Progress, Wanted};
 
-use crate::deadline::Deadline;
 use crate::error::{Error, Result, Situation};
+use crate::operation::deadline::Deadline;
 use running::Running;
 
 /// What a caller asks for. Equal calls are one operation; calls with an equal slot exclude each other.

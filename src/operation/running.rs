@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::progress::Progress;
-use crate::deadline::Deadline;
 use crate::error::{Error, Result, Situation};
+use crate::operation::deadline::Deadline;
 
 /// Those who wait for an operation.
 #[derive(Clone, Copy)]

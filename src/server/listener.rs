@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::either::Either;
 
 use super::connection::{Connection, Signals};
-use super::endpoint::Endpoint;
 use super::socket::{self, SocketError, SocketFile, SocketName};
+use crate::config::Endpoint;
 
 /// How long to wait for others that look for old sockets in the same directory, and how often to look.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);

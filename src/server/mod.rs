@@ -3,7 +3,6 @@
 pub mod authority;
 mod calls;
 mod connection;
-pub mod endpoint;
 mod health;
 mod listener;
 mod reflection;
@@ -24,7 +23,6 @@ use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tower::layer::util::{Identity, Stack};
 
-pub use endpoint::{Endpoint, ParseEndpointError};
 pub use health::{Health, Part};
 pub use listener::{BindError, Listener};
 pub use socket::{SocketError, SocketName};

@@ -2,17 +2,23 @@
 
 mod id;
 mod metadata;
+mod mount_flags;
 mod name;
 mod parameters;
 mod reference;
 mod size;
+mod size_text;
+mod suggest;
 
 pub use id::{Generation, Namespace, dataset_of};
 pub use metadata::{DRIVER_KEY, FLOCKER_ID_KEY, GENERATION_KEY, NAME_KEY, PROFILE_KEY, metadata, profile_of};
+pub use mount_flags::{FlagError, MountFlags};
 pub use name::VolumeName;
 pub use parameters::Parameters;
 pub use reference::{FirstUse, VolumeReference};
 pub use size::{MINIMUM_SIZE, SizePolicy, SizeRange, size_text};
+pub use size_text::parse as parse_size;
+pub use suggest::did_you_mean;
 
 /// The size Flocker gives a dataset that was configured without one: 75 GiB.
 pub const FLOCKER_DEFAULT_SIZE: u64 = 75 << 30;

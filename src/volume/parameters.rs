@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::error::{Error, Result, Situation};
-use crate::suggest::did_you_mean;
+use crate::volume::did_you_mean;
 
 /// The prefix of the keys that Kubernetes' provisioner adds about the claim.
 const PROVISIONER_PREFIX: &str = "csi.storage.k8s.io/";

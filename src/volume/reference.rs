@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 use super::id::dataset_of;
-use crate::config::parse_size;
+use super::parse_size;
 use crate::error::{Error, Result, Situation};
-use crate::suggest::did_you_mean;
+use crate::volume::did_you_mean;
 
 /// Whether a dataset is to be made when none has the name.
 const CREATE: &str = "flocker.create";

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use csi_proto::v1;
-use flocker_csi::server::{Endpoint, Health, Listener, ServeError, Services, run};
+use flocker_csi::config::Endpoint;
+use flocker_csi::server::{Health, Listener, ServeError, Services, run};
 use prost::Message;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, yield_now};

@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use flocker_csi::server::Endpoint;
+use flocker_csi::config::Endpoint;
 use flocker_csi::server::authority::AuthorityStream;
 use futures::stream::{self, StreamExt};
 use serde::Deserialize;

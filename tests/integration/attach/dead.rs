@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::time::Duration;
 
-use flocker_csi::config::Takeover;
+use flocker_csi::flocker::attach::Takeover;
 use flocker_embedded::Options;
 use flocker_embedded::faults::{AgentState, MachineState};
 use rustix::mount::{UnmountFlags, unmount};

@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-use flocker_csi::cluster::Release;
-use flocker_csi::config::Takeover;
+use flocker_csi::flocker::attach::Takeover;
+use flocker_csi::flocker::cluster::Release;
 use flocker_embedded::faults::{Effect, Faults, RequestFault};
 use tokio::time::{Instant, sleep};
 use tonic::Code;

@@ -1,8 +1,8 @@
 //! What a plugin of one node keeps of the list for the time that Flocker is down.
 
 use csi_proto::v1::{ListVolumesResponse, Volume};
-use flocker_csi::config::ProvisionWait;
-use flocker_csi::provisioning::Settings;
+use flocker_csi::flocker::provisioning::ProvisionWait;
+use flocker_csi::flocker::provisioning::Settings;
 use flocker_embedded::faults::{Effect, RequestFault};
 
 use super::{controller_keeping, create, delete, list, only, settings, wanted};

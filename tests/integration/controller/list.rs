@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use csi_proto::v1::ListVolumesResponse;
 use flocker_client::NewDataset;
-use flocker_csi::provisioning::Settings;
+use flocker_csi::flocker::provisioning::Settings;
 use futures::future::join_all;
 use tonic::Code;
 use uuid::Uuid;

@@ -17,12 +17,12 @@ use csi_proto::v1::{
     CapacityRange, ControllerPublishVolumeRequest, ControllerUnpublishVolumeRequest, CreateVolumeRequest,
     DeleteVolumeRequest, ListVolumesRequest, ListVolumesResponse, Volume, VolumeCapability,
 };
-use flocker_csi::attach::Attach;
-use flocker_csi::cluster::Cluster;
-use flocker_csi::config::ProvisionWait;
 use flocker_csi::controller::ControllerService;
+use flocker_csi::flocker::attach::Attach;
+use flocker_csi::flocker::cluster::Cluster;
+use flocker_csi::flocker::provisioning::ProvisionWait;
+use flocker_csi::flocker::provisioning::{Provisioner, Scope, Settings};
 use flocker_csi::operation::Locks;
-use flocker_csi::provisioning::{Provisioner, Scope, Settings};
 use flocker_csi::volume::{Namespace, SizePolicy};
 use tonic::{Request, Status};
 use uuid::Uuid;

@@ -7,7 +7,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use csi_proto::v1::node_server::Node;
-use flocker_csi::config::{Mode, Takeover};
+use flocker_csi::config::Mode;
+use flocker_csi::flocker::attach::Takeover;
+use flocker_csi::host::HostSettings;
 use flocker_csi::node::{NodeService, Settings};
 use flocker_csi::operation::Locks;
 use tokio::time::timeout;
@@ -59,13 +61,15 @@ fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
         stand.flocker.reports(1, usage.dataset()).await;
         let (node, place) = (stand.machine.node(), &stand.machine.config);
         let settings = Settings {
-            mount_root: place.node.mount_root.clone(),
-            state_dir: place.node.state_dir.clone(),
-            device_dir: place.plugin.device_dir.clone(),
+            host: HostSettings {
+                mount_root: place.node.mount_root.clone(),
+                state_dir: place.node.state_dir.clone(),
+                device_dir: place.plugin.device_dir.clone(),
+            },
             max_volumes_per_node: 0,
             takeover: Takeover::Never,
         };
-        let this_node: flocker_csi::node_identity::ThisNode =
+        let this_node: flocker_csi::flocker::node_identity::ThisNode =
             Arc::new(move || Box::pin(async move { Ok(node) }));
         let service = NodeService::new(
             settings,

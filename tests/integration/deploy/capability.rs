@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use csi_proto::v1;
 use csi_proto::v1::volume_capability::{AccessType, MountVolume};
-use flocker_csi::capability::{Capability, Side};
+use flocker_csi::csi::capability::{Capability, Side};
 use flocker_csi::volume::{MINIMUM_SIZE, VolumeReference, dataset_of};
 use serde::Deserialize;
 

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 
-use flocker_csi::cli::{Cli, Command};
+use flocker_csi::commands::cli::{Cli, Command};
 use flocker_csi::config::layers::Refusal;
 use flocker_csi::config::{Config, ListScope, Mode};
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use flocker_csi::config::Config;
-use flocker_csi::server::Endpoint;
+use flocker_csi::config::Endpoint;
 
 use super::capability::creates;
 use super::containers::Container;

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use flocker_client::Settings;
-use flocker_csi::cluster::{self, Cluster, Lists};
+use flocker_csi::flocker::cluster::{self, Cluster, Lists};
 use flocker_embedded::Options;
 use rustix::mount::mount_bind;
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use flocker_client::{Credentials, Settings};
-use flocker_csi::cluster::{self, CertificateKeeper, Cluster, Lists, Look};
+use flocker_csi::flocker::cluster::{self, CertificateKeeper, Cluster, Lists, Look};
 use flocker_embedded::CertificateProfile;
 use flocker_embedded::pki::{Authority, Role};
 use uuid::Uuid;

@@ -111,6 +111,6 @@ fn requests_that_hang_leave_room_for_others() {
 /// Returns a node whose plugin is content with that.
 fn declaring(flocker: &Flocker) -> Machine {
     let mut machine = Machine::new(flocker, 1);
-    machine.config.plugin.provision_wait = flocker_csi::config::ProvisionWait::Declared;
+    machine.config.plugin.provision_wait = flocker_csi::flocker::provisioning::ProvisionWait::Declared;
     machine
 }

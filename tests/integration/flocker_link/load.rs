@@ -66,7 +66,7 @@ fn staging_waits_for_the_mount_and_asks_flocker_at_its_two_ends() {
     in_own_namespace(|| async {
         let flocker = at_flockers_own_pace(|options| options).await;
         let mut machine = Machine::new(&flocker, 1);
-        machine.config.plugin.provision_wait = flocker_csi::config::ProvisionWait::Declared;
+        machine.config.plugin.provision_wait = flocker_csi::flocker::provisioning::ProvisionWait::Declared;
         let plugin = machine.plugin().await;
         let volume = plugin.csi.create("data").await;
         let context = plugin.csi.attach(volume, machine.node()).await;

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use flocker_csi::config::{ListScope, Pool};
-use flocker_csi::server::Endpoint;
+use flocker_csi::config::Endpoint;
+use flocker_csi::config::ListScope;
+use flocker_csi::flocker::provisioning::Pool;
 use rustix::mount::{UnmountFlags, unmount};
 use uuid::Uuid;
 

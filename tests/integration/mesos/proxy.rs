@@ -10,7 +10,7 @@ use csi_proto::v1::{
     ListVolumesResponse, NodePublishVolumeRequest, NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest,
     ValidateVolumeCapabilitiesResponse,
 };
-use flocker_csi::server::Endpoint;
+use flocker_csi::config::Endpoint;
 use futures::future::BoxFuture;
 use http::uri::PathAndQuery;
 use prost::Message;

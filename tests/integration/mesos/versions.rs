@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flocker_csi::server::Endpoint;
+use flocker_csi::config::Endpoint;
 
 use super::agent::Agent;
 use super::assert_failed;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use flocker_csi::config::Pool;
+use flocker_csi::flocker::provisioning::Pool;
 use flocker_embedded::faults::{Effect, RequestFault};
 use tonic::Code;
 

@@ -3,7 +3,7 @@
 use std::fs;
 
 use csi_proto::v1::{GetPluginInfoRequest, NodeGetCapabilitiesRequest, NodeGetInfoRequest, ProbeRequest};
-use flocker_csi::server::Endpoint;
+use flocker_csi::config::Endpoint;
 use tonic::Code;
 
 use super::{assert_refused, nobody};

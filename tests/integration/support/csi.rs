@@ -13,7 +13,7 @@ use csi_proto::v1::{
     DeleteVolumeRequest, NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse, NodePublishVolumeRequest,
     NodeStageVolumeRequest, NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest, VolumeCapability,
 };
-use flocker_csi::server::Endpoint;
+use flocker_csi::config::Endpoint;
 use tonic::transport::Channel;
 use tonic::{IntoRequest, Request, Status};
 use uuid::Uuid;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flocker_client::{Client, Credentials, Dataset, Settings};
-use flocker_csi::cluster::{self, Cluster};
+use flocker_csi::flocker::cluster::{self, Cluster};
 use flocker_embedded::{Embedded, Options};
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;

@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use csi_proto::v1::volume_capability::access_mode::Mode;
+use flocker_csi::commands::serve::Plugin;
+use flocker_csi::config::Endpoint;
 use flocker_csi::config::{
     self, Config, FlockerConfig, KubeletConfig, LogConfig, NodeConfig, NodeLossConfig, PluginConfig,
 };
-use flocker_csi::serve::Plugin;
-use flocker_csi::server::Endpoint;
 use uuid::Uuid;
 
 use super::csi::{Csi, Usage, capability};

@@ -10,7 +10,8 @@ use csi_proto::v0::{
     NodeGetCapabilitiesRequest, NodeGetIdRequest, NodeGetInfoRequest, ProbeRequest,
     ValidateVolumeCapabilitiesRequest, VolumeCapability,
 };
-use flocker_csi::config::{self, Pool};
+use flocker_csi::config;
+use flocker_csi::flocker::provisioning::Pool;
 use tonic::Code;
 
 use super::{Old, SMALLEST, capability, to_create};

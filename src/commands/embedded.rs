@@ -1,0 +1,79 @@
+//! `flocker-csi embedded`: only the embedded Flocker.
+
+use flocker_embedded::faults::FaultPlan;
+use flocker_embedded::{Embedded, Options};
+use tokio::task::JoinSet;
+
+use crate::commands::cli::{CertificateProfile, EmbeddedArgs, Pace};
+use crate::commands::failure::Failure;
+use crate::commands::signals::StopSignals;
+use crate::commands::stdout::announce;
+
+/// Where in the data directory the files for clients are unless told otherwise.
+pub const CERTIFICATES: &str = "certificates";
+
+/// Runs an embedded Flocker until SIGTERM or SIGINT.
+///
+/// Prints `listening on https://ADDRESS` when the API answers.
+///
+/// # Errors
+/// It cannot be started with these arguments, or not be stopped in good order.
+pub async fn run(args: EmbeddedArgs) -> Result<(), Failure> {
+    let mut signals = StopSignals::listen()?;
+    let plan_file = args.faults.clone();
+    let faults = match &plan_file {
+        Some(path) => FaultPlan::read(path, args.nodes)
+            .map_err(|error| Failure::configuration(crate::error::chain(&error)))?,
+        None => FaultPlan::default(),
+    };
+    let options = Options {
+        faults,
+        ..options(args)
+    };
+    let flocker = Embedded::start(options)
+        .await
+        .map_err(|error| start_failure(&error))?;
+    let mut followers = JoinSet::new();
+    if let Some(path) = plan_file {
+        let faults = flocker.faults().clone();
+        followers.spawn(async move { faults.follow(&path).await });
+    }
+    announce(format_args!("listening on https://{}", flocker.address()));
+    let signal = signals.next().await;
+    drop(followers);
+    tracing::info!("Stopping, because of {signal}");
+    flocker
+        .stop()
+        .await
+        .map_err(|error| Failure::while_doing("stop the embedded Flocker", &error))
+}
+
+/// Tells that the embedded Flocker could not be started, and whether its settings are the reason.
+pub fn start_failure(error: &flocker_embedded::Error) -> Failure {
+    match error {
+        flocker_embedded::Error::Options(_) => Failure::configuration(crate::error::chain(error)),
+        _ => Failure::of(error),
+    }
+}
+
+fn options(args: EmbeddedArgs) -> Options {
+    let eras = args.eras();
+    let certificates = args
+        .certificates
+        .unwrap_or_else(|| args.data_dir.join(CERTIFICATES));
+    Options {
+        listen: args.listen,
+        nodes: args.nodes,
+        pace: match args.pace {
+            Pace::Instant => flocker_embedded::Pace::Instant,
+            Pace::Stock => flocker_embedded::Pace::Stock,
+        },
+        capacity: args.capacity,
+        certificate_profile: match args.certificate_profile {
+            CertificateProfile::V1 => flocker_embedded::CertificateProfile::V1,
+            CertificateProfile::V3 => flocker_embedded::CertificateProfile::V3,
+        },
+        eras,
+        ..Options::new(args.data_dir, certificates)
+    }
+}

@@ -1,0 +1,117 @@
+//! The datasets that Flocker has.
+
+use flocker_client::Dataset;
+use uuid::Uuid;
+
+use super::volume::join;
+use crate::commands::failure::Failure;
+use crate::config::FlockerConfig;
+use crate::error;
+use crate::flocker::cluster::{Cluster, Flocker, Lists, Snapshot};
+use crate::volume::{size_of, size_text};
+
+/// Asks Flocker for everything about datasets.
+///
+/// # Errors
+/// The certificates cannot be used, or Flocker does not answer.
+pub(super) async fn look(config: &FlockerConfig) -> Result<std::sync::Arc<Snapshot>, Failure> {
+    let blocking = config.clone();
+    let credentials = tokio::task::spawn_blocking(move || blocking.credentials())
+        .await
+        .map_err(|error| Failure::while_doing("read the certificates", &error))?
+        .map_err(|error| Failure::configuration(error::chain(&error)))?;
+    // No node is judged here.
+    let grace = std::time::Duration::MAX;
+    let cluster = Cluster::new(Flocker::new(config.client(credentials)), grace);
+    let lists = Lists::CONFIGURATION | Lists::STATE | Lists::LEASES;
+    cluster.fresh(lists).await.map_err(|error| Failure::of(&error))
+}
+
+/// What Flocker said of its datasets.
+pub(super) struct Datasets<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    /// Whether datasets that are in use are exported.
+    pub(super) allow_leased: bool,
+}
+
+impl<'a> Datasets<'a> {
+    /// Finds a dataset that is not deleted.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn by_id(&self, id: Uuid) -> Result<&'a Dataset, String> {
+        match self.snapshot.dataset(id) {
+            Some(dataset) if dataset.deleted => Err(format!("dataset {id} has been deleted")),
+            Some(dataset) => Ok(dataset),
+            None => Err(format!(
+                "dataset {id} does not exist: is control_service the Flocker that the volume is in?"
+            )),
+        }
+    }
+
+    /// Finds the one dataset that is not deleted and has a name in its metadata, under the first of `keys` that any has.
+    ///
+    /// # Errors
+    /// There is none, or more than one.
+    pub(super) fn by_name(&self, keys: &[&str], name: &str) -> Result<&'a Dataset, String> {
+        for key in keys {
+            let found = self.snapshot.live_datasets_with(key, name);
+            match found.as_slice() {
+                [] => {}
+                [one] => return Ok(one),
+                several => {
+                    return Err(format!(
+                        "{} datasets have {key} {name:?} in their metadata: {}; give the id of the one that is meant",
+                        several.len(),
+                        join(several.iter().map(|dataset| dataset.dataset_id))
+                    ));
+                }
+            }
+        }
+        Err(format!(
+            "no dataset has {} {name:?} in its metadata: is control_service the Flocker that the volume is in?",
+            keys.join(" or ")
+        ))
+    }
+
+    /// Tells whether somebody is known to use a dataset, as a remark where that is allowed.
+    ///
+    /// # Errors
+    /// A node holds the lease.
+    pub(super) fn unused(&self, dataset: &Dataset) -> Result<Option<String>, String> {
+        let Some(lease) = self.snapshot.lease(dataset.dataset_id) else {
+            return Ok(None);
+        };
+        let used = format!(
+            "dataset {} is in use: node {} holds the lease on it",
+            lease.dataset_id, lease.node_uuid
+        );
+        if self.allow_leased {
+            Ok(Some(used))
+        } else {
+            Err(format!(
+                "{used}; stop what uses it, or export it all the same with --allow-leased"
+            ))
+        }
+    }
+
+    /// Returns the size of a dataset in bytes, with a remark where Flocker does not know it.
+    pub(super) fn size(&self, dataset: &Dataset) -> (u64, Option<String>) {
+        let id = dataset.dataset_id;
+        let reported = self
+            .snapshot
+            .states(id)
+            .iter()
+            .find_map(|state| state.maximum_size);
+        let size = size_of(dataset.maximum_size, reported);
+        let known = dataset.maximum_size.or(reported).is_some();
+        let remark = (!known).then(|| {
+            format!(
+                "Flocker does not tell the size of dataset {id}: it is taken to be {}, which Flocker makes unless it is told \
+                 otherwise",
+                size_text(size)
+            )
+        });
+        (size, remark)
+    }
+}

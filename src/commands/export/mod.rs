@@ -1,0 +1,160 @@
+//! `flocker-csi export`: volumes that exist, as objects of Kubernetes for this plugin.
+//!
+//! Nothing is changed anywhere. Either everything that was asked for is written, or nothing, and then all that is in the
+//! way is told at once.
+
+mod args;
+mod check;
+mod datasets;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+mod in_tree;
+mod manifest;
+mod named;
+mod objects;
+mod report;
+#[cfg(test)]
+mod tests;
+mod volume;
+
+use std::io::Write;
+
+pub use args::{ExportArgs, Format, Source};
+
+use crate::commands::failure::Failure;
+use crate::commands::stdout::tell;
+use crate::flocker::cluster::Snapshot;
+use datasets::Datasets;
+use objects::Object;
+use report::Report;
+use volume::{ClaimName, Volume};
+
+/// Writes the objects to the standard output, and what there is to tell about them to stderr.
+///
+/// # Errors
+/// See [`text`]; or nobody takes the output.
+pub async fn run(args: ExportArgs) -> Result<(), Failure> {
+    let Exported { objects, remarks } = text(&args).await?;
+    for remark in remarks {
+        tell(remark);
+    }
+    let mut stdout = std::io::stdout().lock();
+    stdout
+        .write_all(objects.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(|error| Failure::while_doing("write to the standard output", &error))
+}
+
+/// What comes of an export.
+#[derive(Debug)]
+pub struct Exported {
+    /// The objects, as they were asked for.
+    pub objects: String,
+    /// What is not as it was, one sentence each.
+    pub remarks: Vec<String>,
+}
+
+/// Returns the objects of all volumes that were asked for.
+///
+/// # Errors
+/// [`Failure::Configuration`] for a wrong command line, and certificates that cannot be used; [`Failure::Refused`] with
+/// everything that is wrong with the volumes; [`Failure::Failed`] when Flocker does not answer.
+pub async fn text(args: &ExportArgs) -> Result<Exported, Failure> {
+    let objects = match args.from {
+        Source::KubernetesPv => Some(old_objects(&args.items).await?),
+        Source::Flocker => None,
+    };
+    let snapshot = datasets::look(&args.flocker).await?;
+    compose(args, objects.as_deref(), &snapshot)
+}
+
+/// Makes the objects of volumes that are objects already, or else of the datasets that were asked for.
+fn compose(args: &ExportArgs, objects: Option<&[Object]>, snapshot: &Snapshot) -> Result<Exported, Failure> {
+    let datasets = Datasets {
+        snapshot,
+        allow_leased: args.allow_leased,
+    };
+    let mut report = Report::default();
+    let mut volumes = match objects {
+        Some(objects) => objects
+            .iter()
+            .filter_map(|object| in_tree::volume(object, &datasets, &mut report))
+            .collect(),
+        None => named::volumes(&args.items, &datasets, &mut report),
+    };
+    for volume in &mut volumes {
+        complete(volume, args, &mut report);
+    }
+    volume::refuse_twins(&volumes, &mut report);
+    let remarks = report.finish()?;
+    let mut manifests = Vec::new();
+    for volume in &volumes {
+        manifests.push(manifest::volume(
+            volume,
+            &args.driver_name,
+            args.delete_with_claim,
+        ));
+        if let Some(claim) = volume
+            .claim
+            .as_ref()
+            .filter(|_| args.claims.is_some() && volume.bound)
+        {
+            manifests.push(manifest::claim(volume, claim));
+        }
+    }
+    let written = manifest::write(&manifests, args.output);
+    let objects = written.map_err(|error| Failure::while_doing("write the objects", error.as_ref()))?;
+    Ok(Exported { objects, remarks })
+}
+
+/// Reads the objects of the one file that is given.
+async fn old_objects(items: &[String]) -> Result<Vec<Object>, Failure> {
+    let [file] = items else {
+        let text = "export --from kubernetes-pv takes one file, or - for the standard input";
+        return Err(Failure::configuration(text));
+    };
+    let file = file.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let text = objects::read(&file).map_err(Failure::Failed)?;
+        let parsed = objects::parse(&file, &text);
+        parsed.map_err(|problems| {
+            Failure::Refused(
+                problems
+                    .iter()
+                    .map(|problem| report::printable(problem))
+                    .collect(),
+            )
+        })
+    });
+    read.await
+        .map_err(|error| Failure::while_doing("read the volumes", &error))?
+}
+
+/// Gives a volume what the command line says.
+fn complete(volume: &mut Volume, args: &ExportArgs, report: &mut Report) {
+    if let Some(class) = &args.storage_class {
+        volume.storage_class.clone_from(class);
+    }
+    let Some(namespace) = &args.claims else {
+        return;
+    };
+    let name = &volume.name;
+    match (&volume.claim, args.from) {
+        // Where there is a volume in Kubernetes, a claim that happens to have its name is another's, and whoever deletes
+        // what an export names deletes that with its data.
+        (None, Source::KubernetesPv) => report.remark(format!(
+            "PersistentVolume {name}: nobody has claimed it, so no claim is written"
+        )),
+        (Some(claim), _) if !volume.bound => report.remark(format!(
+            "PersistentVolume {name}: it is not bound to claim {claim}, which may be gone, or bound to another volume by \
+             now, so that claim is not written; the volume stays reserved for it"
+        )),
+        (None, Source::Flocker) => {
+            volume.claim = Some(ClaimName {
+                namespace: namespace.clone(),
+                name: name.clone(),
+            });
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,12 @@
+//! What the program offers on its command line, and what every command needs to start, end and print.
+
+pub mod cli;
+pub mod demo;
+pub mod embedded;
+pub mod export;
+pub mod failure;
+pub mod serve;
+pub mod signals;
+pub mod standalone;
+pub mod stdout;
+pub mod telemetry;

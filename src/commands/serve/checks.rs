@@ -1,0 +1,61 @@
+//! What is checked before anything is served.
+
+use flocker_client::Credentials;
+
+use super::kubelet;
+use super::parts::sources;
+use crate::commands::failure::Failure;
+use crate::config::Config;
+use crate::error;
+use crate::flocker::node_identity;
+use crate::host::preconditions;
+
+/// Checks what can be checked without serving: that the files which the settings name are what they should be.
+///
+/// # Errors
+/// [`Failure::Configuration`] with everything that is wrong.
+pub async fn check(config: &Config) -> Result<Credentials, Failure> {
+    let (flocker, sources) = (config.flocker.clone(), sources(config));
+    let registration = kubelet::Settings::of(config);
+    let check = move || {
+        let credentials = flocker.credentials();
+        let node = node_identity::check(&sources).map_err(|error| error.chain());
+        match (credentials, node, registration) {
+            (Ok(credentials), Ok(()), Ok(_)) => {
+                if credentials.key_readable_by_others() {
+                    let key = flocker.user_key.display();
+                    tracing::warn!("The key {key} can be read by others: chmod 0600 {key}");
+                }
+                Ok(credentials)
+            }
+            (credentials, node, registration) => {
+                let credentials = credentials.err().map(|error| error::chain(&error));
+                let problems = [credentials, node.err(), registration.err()];
+                Err(Failure::Configuration(problems.into_iter().flatten().collect()))
+            }
+        }
+    };
+    tokio::task::spawn_blocking(check)
+        .await
+        .map_err(|error| Failure::while_doing("check the configuration", &error))?
+}
+
+/// As [`check`], and that this process can do its work where it runs.
+pub(super) async fn check_all(config: &Config) -> Result<Credentials, Failure> {
+    let unmet = if config.mode.serves_node() {
+        let (node, registration_dir) = (
+            config.node.clone(),
+            config.kubelet.kubelet_registration_dir.clone(),
+        );
+        tokio::task::spawn_blocking(move || preconditions::unmet(&node, registration_dir.as_deref()))
+            .await
+            .map_err(|error| Failure::while_doing("check what a node needs", &error))?
+    } else {
+        Vec::new()
+    };
+    match check(config).await {
+        Err(Failure::Configuration(wrong)) => Err(Failure::Configuration([wrong, unmet].concat())),
+        Ok(_) if !unmet.is_empty() => Err(Failure::Configuration(unmet)),
+        checked => checked,
+    }
+}

@@ -1,0 +1,147 @@
+//! The HTTP server for probes.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use super::Readiness;
+use crate::commands::failure::Failure;
+
+/// How many clients are served at a time. One more takes the place of the one that has been there longest, as those
+/// who only want to be a burden are: an answer takes no time.
+const CLIENTS: usize = 32;
+/// How long a client may take in all.
+const LONGEST: Duration = Duration::from_secs(10);
+/// How much of a request is kept in memory: the least that hyper takes.
+const REQUEST_BYTES: usize = 8 << 10;
+/// How long nobody is accepted after an error that is none of the client's, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD");
+
+/// The address at which probes are answered.
+pub struct Monitor {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Monitor {
+    /// Listens on an address.
+    ///
+    /// # Errors
+    /// The address is in use or not of this machine: [`Failure::Configuration`].
+    pub async fn bind(address: SocketAddr) -> Result<Self, Failure> {
+        let refused = |error: io::Error| {
+            let remedy = match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "another process listens there: stop that, or choose another port (with hostNetwork, the port has \
+                     to be free on the node)"
+                }
+                io::ErrorKind::AddrNotAvailable => "no network interface here has that address",
+                _ => "choose another address",
+            };
+            Failure::configuration(format!(
+                "cannot listen on the metrics_address {address}: {error}; {remedy}"
+            ))
+        };
+        let listener = TcpListener::bind(address).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        tracing::info!("Answering probes on http://{address}/healthz and /readyz");
+        Ok(Self { listener, address })
+    }
+
+    /// Returns where it listens, with the port that was found if any free one was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until it is dropped.
+    pub async fn run(self, readiness: Readiness) {
+        let mut clients = JoinSet::new();
+        let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                Some(_) = clients.join_next() => {
+                    by_age.retain(|client| !client.is_finished());
+                    continue;
+                }
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    if by_age.len() >= CLIENTS
+                        && let Some(oldest) = by_age.pop_front()
+                    {
+                        oldest.abort();
+                    }
+                    by_age.push_back(clients.spawn(serve(stream, readiness.clone())));
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    tracing::warn!(%error, "Could not accept a connection on {}", self.address);
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Answers one request.
+async fn serve(stream: TcpStream, readiness: Readiness) {
+    let answer = service_fn(|request: Request<Incoming>| {
+        let answer = answer(request.method(), request.uri().path(), &readiness);
+        async { Ok::<_, Infallible>(answer) }
+    });
+    let connection = http1::Builder::new()
+        .keep_alive(false)
+        .max_buf_size(REQUEST_BYTES)
+        .serve_connection(TokioIo::new(stream), answer);
+    match timeout(LONGEST, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "A client of the probes was not answered"),
+        Err(_) => tracing::debug!("A client of the probes took longer than {LONGEST:?}"),
+    }
+}
+
+fn answer(method: &Method, path: &str, readiness: &Readiness) -> Response<String> {
+    let (status, body) = match path {
+        "/healthz" | "/readyz" if !matches!(*method, Method::GET | Method::HEAD) => {
+            let mut refused = text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                format!("{method} is not answered here\n"),
+            );
+            refused.headers_mut().insert(ALLOW, METHODS);
+            return refused;
+        }
+        "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
+        "/readyz" => match readiness.obstacles() {
+            none if none.is_empty() => (StatusCode::OK, "ready\n".to_owned()),
+            obstacles => (StatusCode::SERVICE_UNAVAILABLE, obstacles.join("\n") + "\n"),
+        },
+        _ => (
+            StatusCode::NOT_FOUND,
+            "here are /healthz and /readyz\n".to_owned(),
+        ),
+    };
+    text(status, body)
+}
+
+fn text(status: StatusCode, body: String) -> Response<String> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, TEXT);
+    response
+}

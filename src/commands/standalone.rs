@@ -1,0 +1,106 @@
+//! `flocker-csi standalone`: the plugin and an embedded Flocker in one process, for a single machine.
+
+use flocker_embedded::{Embedded, Options};
+
+use crate::commands::cli::StandaloneArgs;
+use crate::commands::embedded::{CERTIFICATES, start_failure};
+use crate::commands::failure::Failure;
+use crate::commands::serve::Plugin;
+use crate::commands::signals::StopSignals;
+use crate::commands::stdout::announce;
+use crate::config::{Config, FlockerConfig, KubeletConfig, Mode, NodeConfig, NodeLossConfig};
+use crate::flocker::provisioning::Pool;
+
+/// Runs both until SIGTERM or SIGINT.
+///
+/// Prints `serving on ENDPOINT` when the plugin answers.
+///
+/// # Errors
+/// One of them cannot be started, fails, or cannot be stopped in good order.
+pub async fn run(args: StandaloneArgs) -> Result<(), Failure> {
+    let mut signals = StopSignals::listen()?;
+    let mut standalone = Standalone::start(args).await?;
+    announce(format_args!("serving on {}", standalone.plugin.endpoint()));
+    tokio::select! {
+        signal = signals.next() => tracing::info!("Stopping, because of {signal}"),
+        failure = standalone.plugin.failed() => return Err(failure),
+    }
+    standalone.stop().await
+}
+
+/// A plugin and the Flocker it uses.
+pub struct Standalone {
+    plugin: Plugin,
+    flocker: Embedded,
+}
+
+impl Standalone {
+    /// Starts both; the plugin serves when this returns.
+    ///
+    /// # Errors
+    /// One of them cannot be started; the other is stopped again.
+    pub async fn start(args: StandaloneArgs) -> Result<Self, Failure> {
+        let options = Options {
+            capacity: args.capacity,
+            ..Options::new(&args.data_dir, args.data_dir.join(CERTIFICATES))
+        };
+        let flocker = Embedded::start(options)
+            .await
+            .map_err(|error| start_failure(&error))?;
+        let started = match config(args, &flocker) {
+            Ok(config) => Plugin::start(config).await,
+            Err(failure) => Err(failure),
+        };
+        match started {
+            Ok(plugin) => Ok(Self { plugin, flocker }),
+            Err(failure) => {
+                if let Err(error) = flocker.stop().await {
+                    tracing::warn!(error = %crate::error::chain(&error), "Could not stop the embedded Flocker");
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Returns the plugin.
+    pub fn plugin(&self) -> &Plugin {
+        &self.plugin
+    }
+
+    /// Returns the Flocker that it uses.
+    pub fn flocker(&self) -> &Embedded {
+        &self.flocker
+    }
+
+    /// Stops both in good order. Volumes that are published stay so.
+    ///
+    /// # Errors
+    /// One of them could not be stopped in good order.
+    pub async fn stop(self) -> Result<(), Failure> {
+        let plugin = self.plugin.stop().await;
+        let flocker = self.flocker.stop().await;
+        plugin.and(flocker.map_err(|error| Failure::while_doing("stop the embedded Flocker", &error)))
+    }
+}
+
+/// Returns the settings of a plugin that uses `flocker` and runs on its only node.
+fn config(args: StandaloneArgs, flocker: &Embedded) -> Result<Config, Failure> {
+    let Some(node) = flocker.nodes().first() else {
+        return Err(Failure::Failed("the embedded Flocker has no node".to_owned()));
+    };
+    let state_dir = args.state_dir.unwrap_or_else(|| args.data_dir.join("state"));
+    Ok(Config {
+        mode: Mode::All,
+        plugin: args.plugin,
+        flocker: FlockerConfig::embedded(flocker.address(), flocker.certificates()),
+        node_loss: NodeLossConfig::default(),
+        node: NodeConfig::of(node.uuid, node.mount_root.clone(), state_dir),
+        kubelet: KubeletConfig::default(),
+        pools: vec![Pool {
+            profile: None,
+            capacity: flocker.capacity(),
+            per_node: false,
+        }],
+        log: args.log,
+    })
+}

@@ -1,0 +1,50 @@
+//! The node that Flocker named last, for a start without Flocker.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::host::durable::{make_directory, replace_file};
+
+const FILE: &str = "node.json";
+
+/// A node, and the boot in which Flocker named it.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(super) struct Remembered {
+    node: Uuid,
+    boot_id: Uuid,
+}
+
+impl Remembered {
+    pub(super) fn new(node: Uuid, boot_id: Uuid) -> Self {
+        Self { node, boot_id }
+    }
+
+    pub(super) fn node(self) -> Uuid {
+        self.node
+    }
+
+    /// Returns the node if Flocker has named it since this machine was started.
+    pub(super) fn of_boot(self, boot_id: Uuid) -> Option<Uuid> {
+        (self.boot_id == boot_id).then_some(self.node)
+    }
+
+    /// Reads what is remembered; what cannot be read is as good as forgotten.
+    pub(super) fn read(state_dir: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(state_dir.join(FILE)).ok()?).ok()
+    }
+
+    pub(super) fn write(self, state_dir: &Path) -> Result<()> {
+        if Self::read(state_dir) == Some(self) {
+            return Ok(());
+        }
+        let file = state_dir.join(FILE);
+        let write = || {
+            make_directory(state_dir)?;
+            replace_file(&file, &serde_json::to_vec(&self)?)
+        };
+        write().map_err(|error: std::io::Error| Error::internal(format!("write {}", file.display()), error))
+    }
+}

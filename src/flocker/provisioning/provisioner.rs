@@ -1,0 +1,310 @@
+//! Finding, placing and declaring a volume.
+
+use flocker_client::NewDataset;
+use uuid::Uuid;
+
+use super::existing::{self, Existing};
+use super::request::{NewVolume, Volume};
+use super::settings::{Scope, Settings};
+use super::usage::{Claimed, Ledger, Usage, pool_of};
+use crate::csi::status::is_final;
+use crate::error::{Error, Result, Situation};
+use crate::flocker::cluster::{Cluster, Creation, Lists, Snapshot};
+use crate::flocker::node_identity::ThisNode;
+use crate::flocker::provisioning::{Pool, ProvisionWait};
+use crate::operation::{Context, Locks, Phase, Wanted};
+use crate::volume::did_you_mean;
+use crate::volume::{Generation, MINIMUM_SIZE, metadata, size_text};
+
+/// How often an answer of Flocker that leaves open what it did is followed by another look.
+const ATTEMPTS: u32 = 3;
+
+/// Makes volumes. Clones share what they are about to declare, so that together they overfill no pool.
+#[derive(Clone)]
+pub struct Provisioner {
+    pub(super) settings: Settings,
+    pub(super) cluster: Cluster,
+    pub(super) locks: Locks,
+    pub(super) ledger: Ledger,
+}
+
+impl Provisioner {
+    /// Makes one for `cluster`. `locks` serialises it with whatever else changes a dataset.
+    pub fn new(settings: Settings, cluster: Cluster, locks: Locks) -> Self {
+        Self {
+            settings,
+            cluster,
+            locks,
+            ledger: Ledger::default(),
+        }
+    }
+
+    /// Returns one that makes volumes on this node, for which declaring them is enough: the node waits for the mount.
+    #[must_use]
+    pub fn on(&self, this_node: ThisNode) -> Self {
+        let mut on_this_node = self.clone();
+        on_this_node.settings.scope = Scope::Node(this_node);
+        on_this_node.settings.provision_wait = ProvisionWait::Declared;
+        on_this_node
+    }
+
+    /// Returns how volumes are made.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Returns what is taken according to `snapshot` and what is about to be declared.
+    pub fn usage(&self, snapshot: &Snapshot) -> Usage {
+        self.ledger.usage(snapshot, &self.settings.pools)
+    }
+
+    /// Finds or makes the volume.
+    ///
+    /// Until the dataset is asked for, an error may be final. From then on it may exist, and every error is one that
+    /// makes the orchestrator call again: after a final one nobody would ever delete it.
+    ///
+    /// # Errors
+    /// [`Situation::Incompatible`] naming the difference when the name is taken; [`Situation::PoolFull`],
+    /// [`Situation::ImpossibleSize`], [`Situation::InvalidArgument`] for a profile that no pool has,
+    /// [`Situation::NodeNotReporting`], [`Situation::FlockerUnavailable`], [`Situation::Cancelled`].
+    pub async fn provision(&self, context: &Context, wanted: &NewVolume) -> Result<Volume> {
+        self.refuse_unknown_profile(wanted)?;
+        let mut unclear = None;
+        let mut attempts = 0;
+        loop {
+            let lists = Lists::CONFIGURATION | Lists::STATE | Lists::NODES;
+            let looked = self.cluster.fresh_for(context, lists).await;
+            let snapshot = looked.map_err(|error| in_progress(error).told_by(wanted))?;
+            let Settings {
+                driver_name,
+                namespace,
+                ..
+            } = &self.settings;
+            let (dataset, generation) = match existing::find(&snapshot, driver_name, namespace, wanted)? {
+                Existing::Same(volume) => return self.finish(context, wanted, volume).await,
+                Existing::Free { dataset, generation } => (dataset, generation),
+            };
+            if attempts == ATTEMPTS {
+                let text = format!(
+                    "{wanted}: after {ATTEMPTS} attempts Flocker does not have dataset {dataset}; see the control \
+                     service's log"
+                );
+                return Err(unclear.unwrap_or_else(|| Error::new(Situation::FlockerUnavailable, text)));
+            }
+            context.about(dataset);
+            let Some(claimed) = self.place(context, wanted, &snapshot, dataset).await? else {
+                continue;
+            };
+            context.check()?;
+            attempts += 1;
+            context.enter(Phase::Configured {
+                what: Wanted::Dataset,
+                node: claimed.primary,
+            });
+            let declared = self.declare(wanted, &claimed, generation).await;
+            drop(claimed);
+            match declared {
+                Ok(Some(volume)) => return self.finish(context, wanted, volume).await,
+                // Somebody else made it, or the last look was too early: look again.
+                Ok(None) => {}
+                // What Flocker refuses it has not stored; but an earlier attempt may have come through.
+                Err(refused) if is_final(refused.situation()) && unclear.is_none() => {
+                    return Err(refused.told_by(wanted));
+                }
+                Err(error) => unclear = Some(in_progress(error).told_by(wanted)),
+            }
+        }
+    }
+
+    /// Refuses a profile that no pool has, where pools are declared and none of them takes all the rest: Flocker would
+    /// take the name, and its backend would never make the volume.
+    fn refuse_unknown_profile(&self, wanted: &NewVolume) -> Result<()> {
+        let pools = &self.settings.pools;
+        let Some(profile) = &wanted.parameters.profile else {
+            return Ok(());
+        };
+        if pools.is_empty() || pool_of(pools, Some(profile)).is_some() {
+            return Ok(());
+        }
+        let known: Vec<_> = pools.iter().filter_map(|pool| pool.profile.as_deref()).collect();
+        let text = format!(
+            "{wanted}: profile {profile:?} is unknown{}; the configured pools have the profiles {}",
+            did_you_mean(profile, known.iter().copied()),
+            known.join(", ")
+        );
+        Err(Error::new(Situation::InvalidArgument, text))
+    }
+
+    /// Chooses the new volume's node and claims its room; returns nothing when the cluster has to be looked at again.
+    async fn place(
+        &self,
+        context: &Context,
+        wanted: &NewVolume,
+        snapshot: &Snapshot,
+        dataset: Uuid,
+    ) -> Result<Option<Claimed>> {
+        let this_node = context.unless_cancelled(self.settings.scope.node()).await?;
+        let only = this_node.map_err(|error| error.told_by(wanted))?;
+        if let Some(node) = only.filter(|node| !snapshot.lists_node(*node)) {
+            self.cluster.wait_for_node(context, node).await?;
+            return Ok(None);
+        }
+        let pools = &self.settings.pools;
+        let pool = pool_of(pools, wanted.parameters.profile.as_deref());
+        let nodes: Vec<Uuid> = only.map_or_else(
+            || snapshot.nodes().map(|node| node.uuid).collect(),
+            |node| vec![node],
+        );
+        if nodes.is_empty() {
+            let text = format!(
+                "{wanted}: no node reports to Flocker, so none can hold the volume; check that \
+                 flocker-dataset-agent runs on the nodes"
+            );
+            return Err(Error::new(Situation::NodeNotReporting, text));
+        }
+        let unit = self.settings.sizes.allocation_unit;
+        if let Some(pool) = pool.filter(|pool| !could_ever_fit(pool, wanted, unit)) {
+            let text = format!(
+                "{wanted}: a volume of {} can never fit: {} has only {} in all",
+                size_text(wanted.size),
+                pool_text(pool),
+                size_text(pool.capacity)
+            );
+            return Err(Error::new(Situation::ImpossibleSize, text));
+        }
+        let asked = (dataset, wanted.size, wanted.parameters.profile.clone());
+        let claimed = self.ledger.claim(snapshot, pools, asked, |usage| {
+            let room = |node: Uuid| pool.map_or(u64::MAX, |pool| usage.room(pool, node));
+            let roomy = nodes.iter().copied().filter(|node| room(*node) >= wanted.size);
+            usage.least_loaded(roomy).ok_or_else(|| {
+                let most = nodes.iter().copied().map(room).max().unwrap_or(0);
+                let text = format!(
+                    "{wanted}: {} has {} left, the volume needs {}; delete volumes or enlarge the pool",
+                    pool.map_or_else(String::new, pool_text),
+                    size_text(most),
+                    size_text(wanted.size)
+                );
+                Error::new(Situation::PoolFull, text)
+            })
+        })?;
+        Ok(Some(claimed))
+    }
+
+    /// Asks Flocker for the dataset; returns nothing when its id is taken.
+    async fn declare(
+        &self,
+        wanted: &NewVolume,
+        claimed: &Claimed,
+        generation: Generation,
+    ) -> Result<Option<Volume>> {
+        let (driver, name) = (&self.settings.driver_name, &wanted.name);
+        let new = NewDataset {
+            dataset_id: Some(claimed.dataset),
+            primary: claimed.primary,
+            maximum_size: Some(wanted.size),
+            metadata: metadata(driver, name, generation, &wanted.parameters)?,
+        };
+        match self.cluster.create_dataset(&new).await? {
+            Creation::Made(dataset) => {
+                tracing::info!(
+                    dataset.id = %claimed.dataset,
+                    node.id = %claimed.primary,
+                    "Dataset {} was declared for volume {:?} on node {}",
+                    claimed.dataset,
+                    name.as_str(),
+                    claimed.primary
+                );
+                Ok(Some(Volume {
+                    dataset: claimed.dataset,
+                    size: dataset.maximum_size.unwrap_or(wanted.size),
+                }))
+            }
+            Creation::IdTaken => Ok(None),
+        }
+    }
+
+    /// Waits for the backing volume, as far as that is wanted.
+    async fn finish(&self, context: &Context, wanted: &NewVolume, volume: Volume) -> Result<Volume> {
+        context.about(volume.dataset);
+        match self.settings.provision_wait {
+            ProvisionWait::Declared => Ok(volume),
+            ProvisionWait::Backed => {
+                let backed = self.wait_until_backed(context, volume.dataset).await;
+                backed
+                    .map_err(|error| in_progress(error).told_by(wanted))
+                    .map(|()| volume)
+            }
+        }
+    }
+}
+
+/// Whether the empty pool has room for some size within the range.
+fn could_ever_fit(pool: &Pool, wanted: &NewVolume, unit: u64) -> bool {
+    let largest = pool.capacity - pool.capacity % unit.max(1);
+    wanted.size <= pool.capacity || (largest >= MINIMUM_SIZE && wanted.range.contains(largest))
+}
+
+fn pool_text(pool: &Pool) -> String {
+    let place = if pool.per_node { " of each node" } else { "" };
+    pool.profile.as_deref().map_or_else(
+        || format!("the pool{place}"),
+        |profile| format!("the pool{place} for profile {profile:?}"),
+    )
+}
+
+/// Makes an error of a volume that may exist one that the orchestrator does not take as the end.
+fn in_progress(error: Error) -> Error {
+    if is_final(error.situation()) {
+        Error::new(
+            Situation::FlockerUnavailable,
+            "the volume may exist, so this has to be repeated",
+        )
+        .because(error)
+    } else {
+        error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::{Parameters, SizeRange, VolumeName};
+
+    #[test]
+    fn only_a_range_above_the_whole_pool_can_never_fit() {
+        const MIB: u64 = 1 << 20;
+        let fits = |capacity: u64, required: i64, size: u64| {
+            let wanted = NewVolume {
+                name: VolumeName::parse("pvc-1").unwrap(),
+                range: SizeRange::parse(required, 0).unwrap(),
+                size,
+                parameters: Parameters::default(),
+            };
+            let pool = Pool {
+                profile: None,
+                capacity,
+                per_node: false,
+            };
+            could_ever_fit(&pool, &wanted, MIB)
+        };
+        assert!(fits(1000 * MIB, 500 << 20, 500 * MIB));
+        assert!(!fits(1000 * MIB, 1001 << 20, 1001 * MIB));
+        assert!(fits(1000 * MIB, 0, 10_240 * MIB), "a smaller one would do");
+        assert!(
+            !fits(1000 * MIB + 5, (1000 << 20) + 5, 1001 * MIB),
+            "but none that is a multiple of the unit"
+        );
+        assert!(!fits(MIB, 0, 10_240 * MIB), "there is no volume that small");
+    }
+
+    #[test]
+    fn what_may_exist_is_never_given_up() {
+        let error = in_progress(Error::new(Situation::Internal, "Flocker said 403"));
+        assert!(!is_final(error.situation()));
+        assert!(error.chain().contains("Flocker said 403"));
+        assert_eq!(
+            in_progress(Error::new(Situation::Cancelled, "")).situation(),
+            Situation::Cancelled
+        );
+    }
+}

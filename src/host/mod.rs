@@ -1,0 +1,20 @@
+//! A volume on this machine: records, pins and mounts. Knows neither CSI nor Flocker's API.
+
+pub mod durable;
+mod failures;
+mod known;
+pub(crate) mod machine;
+pub mod mount;
+pub(crate) mod pins;
+pub mod preconditions;
+pub(crate) mod records;
+mod restore;
+mod settings;
+mod soundness;
+pub(crate) mod state_dir;
+
+pub(crate) use machine::{Host, InTheWay, Staged, visible};
+#[cfg(any(test, fuzzing))]
+pub use records::fuzz::record;
+pub use settings::HostSettings;
+pub(crate) use soundness::mount_table;

@@ -1,0 +1,147 @@
+//! Holding Flocker's mounts in place.
+//!
+//! A lease is only a row that anybody may delete. What keeps Flocker's agent from unmounting a volume in use is that
+//! its umount is refused: a descriptor on the root of the mount does that, and looks at nothing in the volume.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use uuid::Uuid;
+
+use super::mount::{Mount, OpenError, TableError, layers_at, open_mount};
+
+/// One mount that cannot be unmounted.
+#[derive(Debug)]
+struct Pin {
+    mount: Mount,
+    root: OwnedFd,
+}
+
+/// The mounts of Flocker's that this process holds, one for each dataset in use.
+#[derive(Debug, Default)]
+pub(crate) struct Pins {
+    pins: Mutex<HashMap<Uuid, Pin>>,
+}
+
+impl Pins {
+    /// Holds Flocker's mount of a dataset, instead of an earlier one of the same dataset.
+    ///
+    /// Fails when the mount has gone or another is in its place. Holding the same mount again changes nothing.
+    pub(crate) fn pin(&self, dataset_id: Uuid, mount: &Mount) -> Result<(), OpenError> {
+        let root = open_mount(mount)?;
+        let earlier = self.lock().insert(
+            dataset_id,
+            Pin {
+                mount: mount.clone(),
+                root,
+            },
+        );
+        // Dropped only here, after the new one is in place.
+        drop(earlier);
+        Ok(())
+    }
+
+    /// Lets go of the mount of a dataset, and tells whether one was held.
+    pub(crate) fn unpin(&self, dataset_id: Uuid) -> bool {
+        self.lock().remove(&dataset_id).is_some()
+    }
+
+    /// Returns the mount that is held for a dataset, as it was when it was pinned.
+    pub(crate) fn get(&self, dataset_id: Uuid) -> Option<Mount> {
+        self.lock().get(&dataset_id).map(|pin| pin.mount.clone())
+    }
+
+    /// Returns another descriptor on the root of the mount that is held for a dataset, for asking its file system.
+    pub(crate) fn root(&self, dataset_id: Uuid) -> Option<OwnedFd> {
+        self.lock().get(&dataset_id)?.root.try_clone().ok()
+    }
+
+    /// Tells whether the mount held for a dataset is still the visible one at its place.
+    ///
+    /// Only a lazy unmount or a mount over it can have changed that. `None` when no mount is held.
+    pub(crate) fn in_place(&self, dataset_id: Uuid) -> Result<Option<bool>, TableError> {
+        let Some(held) = self.get(dataset_id) else {
+            return Ok(None);
+        };
+        let visible = layers_at(&held.point)?.pop();
+        Ok(Some(visible.is_some_and(|mount| {
+            (mount.id, mount.device) == (held.id, held.device)
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Pin>> {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::mount::testing::{LoopDevice, in_own_namespace, run, tmpfs};
+    use super::*;
+    use std::path::Path;
+    use std::process::Command;
+
+    fn visible(point: &Path) -> Mount {
+        layers_at(point).unwrap().pop().unwrap()
+    }
+
+    /// Unmounts by device, as Flocker's agent does, and tells whether that worked.
+    fn agent_unmounts(device: &LoopDevice) -> bool {
+        Command::new("umount")
+            .arg(&device.path)
+            .stderr(std::process::Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    }
+
+    #[test]
+    fn the_agent_cannot_unmount_what_is_pinned_until_it_is_unpinned() {
+        in_own_namespace(|scratch| {
+            let (device, point, dataset_id) = (LoopDevice::new(), scratch.join("flocker"), Uuid::new_v4());
+            device.mount(&point);
+            let pins = Pins::default();
+            pins.pin(dataset_id, &visible(&point)).unwrap();
+            pins.pin(dataset_id, &visible(&point)).unwrap();
+            assert!(!agent_unmounts(&device));
+            assert_eq!(pins.in_place(dataset_id).unwrap(), Some(true));
+            assert!(pins.unpin(dataset_id));
+            run("umount", &[device.path.to_str().unwrap()]);
+            assert!(!pins.unpin(dataset_id));
+        });
+    }
+
+    #[test]
+    fn a_mount_that_was_detached_behind_our_back_is_not_in_place() {
+        in_own_namespace(|scratch| {
+            let (point, dataset_id) = (scratch.join("flocker"), Uuid::new_v4());
+            tmpfs(&point);
+            let pins = Pins::default();
+            assert_eq!(pins.in_place(dataset_id).unwrap(), None);
+            pins.pin(dataset_id, &visible(&point)).unwrap();
+            run("umount", &["--lazy", point.to_str().unwrap()]);
+            assert_eq!(pins.in_place(dataset_id).unwrap(), Some(false));
+            tmpfs(&point);
+            assert_eq!(pins.in_place(dataset_id).unwrap(), Some(false));
+            pins.pin(dataset_id, &visible(&point)).unwrap();
+            assert_eq!(pins.in_place(dataset_id).unwrap(), Some(true));
+        });
+    }
+
+    #[test]
+    fn a_mount_that_was_replaced_is_not_pinned() {
+        in_own_namespace(|scratch| {
+            let (point, dataset_id) = (scratch.join("flocker"), Uuid::new_v4());
+            tmpfs(&point);
+            let expected = visible(&point);
+            tmpfs(&point);
+            let pins = Pins::default();
+            assert!(matches!(
+                pins.pin(dataset_id, &expected),
+                Err(OpenError::Replaced { .. })
+            ));
+            assert_eq!(pins.get(dataset_id), None);
+        });
+    }
+}

@@ -1,0 +1,86 @@
+//! What the kernel has to let the process do.
+
+use rustix::thread::CapabilitySet;
+
+/// A capability, and what it takes it to do.
+struct Capability {
+    set: CapabilitySet,
+    name: &'static str,
+    purpose: &'static str,
+}
+
+/// What no volume can be used without: found by taking each one away from a plugin that stages, publishes, starts anew,
+/// unpublishes and unstages a volume.
+const NEEDED: [Capability; 3] = [
+    Capability {
+        set: CapabilitySet::SYS_ADMIN,
+        name: "SYS_ADMIN",
+        purpose: "mount volumes",
+    },
+    Capability {
+        set: CapabilitySet::MKNOD,
+        name: "MKNOD",
+        purpose: "make the device nodes in device_dir that its mounts are named after",
+    },
+    Capability {
+        set: CapabilitySet::DAC_OVERRIDE,
+        name: "DAC_OVERRIDE",
+        purpose: "mount volumes in directories of other users",
+    },
+];
+
+/// What only messages are the poorer without.
+const USEFUL: Capability = Capability {
+    set: CapabilitySet::SYS_PTRACE,
+    name: "SYS_PTRACE",
+    purpose: "tell which processes keep a volume busy",
+};
+
+/// Returns what is missing and how to give it.
+pub(crate) fn missing() -> Vec<String> {
+    match rustix::thread::capabilities(None) {
+        Ok(sets) => {
+            if let Some(missed) = describe(&USEFUL, sets.effective) {
+                tracing::warn!("{missed}");
+            }
+            let missing = NEEDED
+                .iter()
+                .filter_map(|needed| describe(needed, sets.effective));
+            missing.collect()
+        }
+        Err(error) => vec![format!("cannot tell which capabilities the plugin has: {error}")],
+    }
+}
+
+fn describe(wanted: &Capability, present: CapabilitySet) -> Option<String> {
+    let Capability { set, name, purpose } = wanted;
+    (!present.contains(*set)).then(|| {
+        format!(
+            "the plugin lacks the capability CAP_{name}, which it takes to {purpose}: run it as root, and with that \
+             (Kubernetes: securityContext.privileged: true; docker and podman: --cap-add={name}; systemd: in \
+             CapabilityBoundingSet=, if that is set)"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_capability_is_missed_by_itself_and_by_its_name() {
+        for (index, missing) in NEEDED.iter().enumerate() {
+            let present = CapabilitySet::all() - missing.set;
+            let told: Vec<_> = NEEDED.iter().map(|needed| describe(needed, present)).collect();
+            for (other, told) in told.iter().enumerate() {
+                match told {
+                    None => assert_ne!(other, index),
+                    Some(told) => {
+                        assert_eq!(other, index);
+                        assert!(told.contains(&format!("CAP_{}", missing.name)), "{told}");
+                    }
+                }
+            }
+        }
+    }
+}

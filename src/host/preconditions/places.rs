@@ -1,0 +1,124 @@
+//! What a pod has to have of the host's directories.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+
+use super::super::mount::{Mount, TableError, Vantage, holding, on_root_of_host};
+use crate::config::NodeConfig;
+use crate::error;
+use crate::host::durable::make_directory;
+
+/// Returns what is missing or wrong, a sentence each with what the pod needs.
+pub(crate) fn unmet(vantage: Vantage, node: &NodeConfig, registration_dir: &Path) -> Vec<String> {
+    let problems = [
+        registration(vantage, registration_dir),
+        mount_root(vantage, &node.mount_root),
+        state_dir(vantage, &node.state_dir),
+    ];
+    problems.into_iter().filter_map(Result::err).collect()
+}
+
+/// The kubelet's directory: sockets and targets are below it, and the host has to see what is mounted there.
+fn registration(vantage: Vantage, directory: &Path) -> Result<(), String> {
+    let kubelet = directory.parent().unwrap_or(directory);
+    let add = |what: &str| {
+        format!(
+            "{what}; {}",
+            needs(
+                kubelet,
+                "Bidirectional (which takes securityContext.privileged: true)"
+            )
+        )
+    };
+    if !directory.is_dir() {
+        return Err(add(&format!(
+            "the kubelet_registration_dir {} does not exist",
+            directory.display()
+        )));
+    }
+    match holder(vantage, kubelet)? {
+        Some(Holder::OwnRoot) => Err(add(&format!("{} is the container's own", kubelet.display()))),
+        Some(Holder::Mount(holder)) if !holder.shared() => Err(add(&format!(
+            "what the plugin mounts below {} would be seen by no pod, because {holder} is not shared with the host",
+            kubelet.display()
+        ))),
+        None | Some(Holder::Mount(_)) => Ok(()),
+    }
+}
+
+/// The root of Flocker's mounts, which are made by others.
+fn mount_root(vantage: Vantage, directory: &Path) -> Result<(), String> {
+    let path = directory.display();
+    let add = |what: &str| format!("{what}; {}", needs(directory, "HostToContainer"));
+    if !directory.is_dir() {
+        return Err(add(&format!("the mount_root {path} does not exist")));
+    }
+    match holder(vantage, directory)? {
+        Some(Holder::OwnRoot) => Err(add(&format!("the mount_root {path} is the container's own"))),
+        Some(Holder::Mount(holder)) if !holder.shared() && holder.propagation.master.is_none() => {
+            Err(add(&format!(
+                "what Flocker mounts below the mount_root {path} would not be seen by the plugin, because {holder} \
+                 gets nothing from the host"
+            )))
+        }
+        None | Some(Holder::Mount(_)) => Ok(()),
+    }
+}
+
+/// What has to outlive the pod.
+fn state_dir(vantage: Vantage, directory: &Path) -> Result<(), String> {
+    let path = directory.display();
+    let volume = format!(
+        "give the pod a volume with hostPath {{path: {path}, type: DirectoryOrCreate}}, mounted at {path}"
+    );
+    let made =
+        make_directory(directory).and_then(|()| Ok(access(directory, Access::WRITE_OK | Access::EXEC_OK)?));
+    made.map_err(|error| format!("the state_dir {path} cannot be written: {error}; {volume}"))?;
+    match holder(vantage, directory)? {
+        Some(Holder::OwnRoot) => Err(format!(
+            "the state_dir {path} is the container's own, and goes with it; {volume}"
+        )),
+        None | Some(Holder::Mount(_)) => Ok(()),
+    }
+}
+
+/// What holds a directory where the plugin has mounts of its own.
+enum Holder {
+    /// The root file system of the container.
+    OwnRoot,
+    Mount(Box<Mount>),
+}
+
+fn holder(vantage: Vantage, directory: &Path) -> Result<Option<Holder>, String> {
+    if vantage == Vantage::Host {
+        return Ok(None);
+    }
+    let failed = |error: TableError| {
+        let error = error::chain(&error);
+        format!("cannot tell which mount holds {}: {error}", directory.display())
+    };
+    let holder = holding(&resolved(directory)).map_err(failed)?;
+    Ok(holder.map(|holder| {
+        if holder.point == Path::new("/") && !on_root_of_host() {
+            Holder::OwnRoot
+        } else {
+            Holder::Mount(Box::new(holder))
+        }
+    }))
+}
+
+/// Says what a pod needs to have a directory of the host's.
+fn needs(directory: &Path, propagation: &str) -> String {
+    let path = resolved(directory);
+    let path = path.display();
+    format!(
+        "give the pod a volume with hostPath {{path: {path}}}, mounted at {path} with mountPropagation: {propagation}; \
+         and on the host, if needed: mount --make-shared on the mount that holds it"
+    )
+}
+
+/// Returns a path without symbolic links, as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}

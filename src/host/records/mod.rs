@@ -1,0 +1,280 @@
+//! What is staged on this node, written down before anything is mounted.
+//!
+//! One JSON file for each staging path and dataset. What Unpublish and Unstage need to know they read here, so that
+//! they work without Flocker and after a restart.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::mount::Origin;
+use crate::host::durable::{is_unfinished, make_directory, remove_file, replace_file};
+
+/// The version of the format; a change that an older plugin would misread raises it.
+const VERSION: u32 = 1;
+
+/// How far staging, or its undoing, has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Progress {
+    /// Nothing is known to be mounted yet, but may be.
+    Staging,
+    /// The volume is mounted and pinned.
+    Staged,
+    /// The mount has gone; the lease that staging took is still to be released.
+    ReleasePending,
+}
+
+/// One volume at one staging path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Record {
+    /// The staging path, free of symbolic links.
+    pub(crate) staging_path: PathBuf,
+    /// The volume as the orchestrator names it: a dataset id, or a name.
+    pub(crate) volume_id: String,
+    /// The dataset it stands for.
+    pub(crate) dataset_id: Uuid,
+    /// The boot of the machine in which it was staged; after another one nothing is mounted.
+    pub(crate) boot_id: Uuid,
+    /// Whether staging took the lease, so that unstaging releases it.
+    pub(crate) takes_lease: bool,
+    /// What tells our mounts of it from others; known from before the first of them.
+    pub(crate) origin: Option<Origin>,
+    /// How far it has come.
+    pub(crate) progress: Progress,
+}
+
+impl Record {
+    /// Makes the record with which staging begins.
+    pub(crate) fn staging(
+        staging_path: &Path,
+        volume_id: &str,
+        dataset_id: Uuid,
+        boot_id: Uuid,
+        takes_lease: bool,
+    ) -> Record {
+        Record {
+            staging_path: staging_path.to_owned(),
+            volume_id: volume_id.to_owned(),
+            dataset_id,
+            boot_id,
+            takes_lease,
+            origin: None,
+            progress: Progress::Staging,
+        }
+    }
+
+    fn key(&self) -> Key {
+        (self.dataset_id, self.staging_path.clone())
+    }
+}
+
+/// What only one record can have.
+type Key = (Uuid, PathBuf);
+
+/// The content of a file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document<R> {
+    version: u32,
+    record: R,
+}
+
+/// Why a record could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecordError {
+    /// The file system refused a step.
+    #[error("cannot {action} {}", .path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What it answered.
+        #[source]
+        source: io::Error,
+    },
+    /// The file holds no record.
+    #[error("the staging record {} is damaged", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Another release of the plugin wrote the file.
+    #[error(
+        "the staging record {} has version {version}, but this flocker-csi reads version {VERSION}; \
+         run the release that wrote it", .path.display()
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The version it has.
+        version: u64,
+    },
+    /// The record belongs to another file.
+    #[error("the staging record {} describes another volume or path than its name says; it was copied or renamed",
+        .path.display())]
+    Misplaced {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RecordError {
+    move |source| RecordError::Io {
+        action,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// All records, on disk and in memory.
+#[derive(Debug)]
+pub(crate) struct Records {
+    directory: PathBuf,
+    known: Mutex<BTreeMap<Key, Record>>,
+}
+
+impl Records {
+    /// Reads all records in a directory, which is made if need be.
+    ///
+    /// Files that cannot be understood stay as they are and are returned as errors that name them. The directory must
+    /// be this process's alone.
+    pub(crate) fn open(directory: &Path) -> Result<(Records, Vec<RecordError>), RecordError> {
+        make_directory(directory).map_err(failed("make", directory))?;
+        let mut known = BTreeMap::new();
+        let mut damaged = Vec::new();
+        for entry in fs::read_dir(directory).map_err(failed("list", directory))? {
+            let path = entry.map_err(failed("list", directory))?.path();
+            if path
+                .file_name()
+                .is_some_and(|name| is_unfinished(&name.to_string_lossy()))
+            {
+                fs::remove_file(&path).map_err(failed("remove the unfinished", &path))?;
+            } else if path.extension().is_some_and(|extension| extension == "json") {
+                match read(&path) {
+                    Ok(record) => drop(known.insert(record.key(), record)),
+                    Err(error) => damaged.push(error),
+                }
+            }
+        }
+        Ok((
+            Records {
+                directory: directory.to_owned(),
+                known: Mutex::new(known),
+            },
+            damaged,
+        ))
+    }
+
+    /// Writes a record, replacing the one of the same dataset and staging path; when this returns it is on disk.
+    ///
+    /// One caller at a time may work for the same dataset.
+    pub(crate) fn write(&self, record: &Record) -> Result<(), RecordError> {
+        let key = record.key();
+        let path = self.file(&key);
+        let text = render(record).map_err(|source| RecordError::Damaged {
+            path: path.clone(),
+            source,
+        })?;
+        replace_file(&path, &text).map_err(failed("write", &path))?;
+        self.lock().insert(key, record.clone());
+        Ok(())
+    }
+
+    /// Removes the record of a dataset and staging path, if there is one.
+    pub(crate) fn remove(&self, dataset_id: Uuid, staging_path: &Path) -> Result<(), RecordError> {
+        let key = (dataset_id, staging_path.to_owned());
+        let path = self.file(&key);
+        remove_file(&path).map_err(failed("remove", &path))?;
+        self.lock().remove(&key);
+        Ok(())
+    }
+
+    /// Returns the record of a dataset and staging path.
+    pub(crate) fn get(&self, dataset_id: Uuid, staging_path: &Path) -> Option<Record> {
+        self.lock().get(&(dataset_id, staging_path.to_owned())).cloned()
+    }
+
+    /// Returns the records that pass a test, ordered by dataset and path.
+    pub(crate) fn select(&self, test: impl Fn(&Record) -> bool) -> Vec<Record> {
+        self.lock()
+            .values()
+            .filter(|record| test(record))
+            .cloned()
+            .collect()
+    }
+
+    /// Returns the file of a record. The path goes into the name as a digest, because it may be long and hold anything.
+    fn file(&self, (dataset_id, staging_path): &Key) -> PathBuf {
+        self.directory.join(file_name(*dataset_id, staging_path))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Record>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn file_name(dataset_id: Uuid, staging_path: &Path) -> String {
+    let digest = Sha256::digest(staging_path.as_os_str().as_bytes());
+    let short = digest.first_chunk().copied().map_or(0, u64::from_be_bytes);
+    format!("{dataset_id}-{short:016x}.json")
+}
+
+fn read(path: &Path) -> Result<Record, RecordError> {
+    let text = fs::read(path).map_err(failed("read", path))?;
+    let record = parse(&text, path)?;
+    let name = file_name(record.dataset_id, &record.staging_path);
+    if path.file_name().is_some_and(|found| found == name.as_str()) {
+        Ok(record)
+    } else {
+        Err(RecordError::Misplaced {
+            path: path.to_owned(),
+        })
+    }
+}
+
+/// Understands the text of the file `path`.
+fn parse(text: &[u8], path: &Path) -> Result<Record, RecordError> {
+    let damaged = |source| RecordError::Damaged {
+        path: path.to_owned(),
+        source,
+    };
+    // The version first: what else is in a document of another one is not for this release to judge.
+    let document: serde_json::Value = serde_json::from_slice(text).map_err(damaged)?;
+    match document.get("version").and_then(serde_json::Value::as_u64) {
+        Some(version) if version != u64::from(VERSION) => {
+            return Err(RecordError::Version {
+                path: path.to_owned(),
+                version,
+            });
+        }
+        _ => {}
+    }
+    let Document { record, .. }: Document<Record> = serde_json::from_value(document).map_err(damaged)?;
+    Ok(record)
+}
+
+/// Writes a record as the text of its file.
+fn render(record: &Record) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec_pretty(&Document {
+        version: VERSION,
+        record,
+    })
+}
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+#[cfg(test)]
+mod tests;

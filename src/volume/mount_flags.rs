@@ -1,0 +1,284 @@
+//! The mount flags an orchestrator may ask for.
+
+use std::fmt;
+
+use rustix::mount::MountAttrFlags as Attr;
+
+use crate::host::mount::Mount;
+
+/// The flags that belong to a mount rather than to its file system, with the attributes they set and clear.
+const FLAGS: [(&str, Attr, Attr); 9] = [
+    ("ro", Attr::MOUNT_ATTR_RDONLY, Attr::empty()),
+    ("rw", Attr::empty(), Attr::MOUNT_ATTR_RDONLY),
+    ("noatime", Attr::MOUNT_ATTR_NOATIME, Attr::MOUNT_ATTR__ATIME),
+    ("relatime", Attr::MOUNT_ATTR_RELATIME, Attr::MOUNT_ATTR__ATIME),
+    (
+        "strictatime",
+        Attr::MOUNT_ATTR_STRICTATIME,
+        Attr::MOUNT_ATTR__ATIME,
+    ),
+    ("nodiratime", Attr::MOUNT_ATTR_NODIRATIME, Attr::empty()),
+    ("nosuid", Attr::MOUNT_ATTR_NOSUID, Attr::empty()),
+    ("nodev", Attr::MOUNT_ATTR_NODEV, Attr::empty()),
+    ("noexec", Attr::MOUNT_ATTR_NOEXEC, Attr::empty()),
+];
+
+/// Flags of which only one can hold.
+const EXCLUSIVE: [&[&str]; 2] = [&["ro", "rw"], &["noatime", "relatime", "strictatime"]];
+
+/// Options of a file system; the first mount decides them, and that one is Flocker's.
+const FILE_SYSTEM: [&str; 22] = [
+    "acl",
+    "async",
+    "barrier",
+    "commit",
+    "data",
+    "dax",
+    "delalloc",
+    "dirsync",
+    "discard",
+    "errors",
+    "gid",
+    "iversion",
+    "journal_checksum",
+    "lazytime",
+    "nobarrier",
+    "nodiscard",
+    "noload",
+    "quota",
+    "resuid",
+    "sync",
+    "uid",
+    "user_xattr",
+];
+
+/// Words that ask for what happens anyway, or for a kind of mount that is the plugin's to choose.
+const OWN_CHOICE: [&str; 14] = [
+    "auto", "bind", "defaults", "move", "noauto", "nofail", "nouser", "rbind", "remount", "rprivate",
+    "rshared", "rslave", "shared", "user",
+];
+
+/// Why a set of mount flags cannot be honoured.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum FlagError {
+    /// The flag is an option of the file system.
+    #[error(
+        "mount flag {0:?} is an option of the file system, which is mounted by Flocker: \
+         the kernel would ignore it here without a word; supported are {list}", list = supported()
+    )]
+    FileSystem(String),
+    /// The flag does not describe how the mount behaves.
+    #[error("mount flag {0:?} is not needed: the plugin decides how it mounts; supported are {list}", list = supported())]
+    OwnChoice(String),
+    /// Nobody knows the flag.
+    #[error("unknown mount flag {flag:?}{}; supported are {list}", did_you_mean(*.suggestion), list = supported())]
+    Unknown {
+        /// What was asked for.
+        flag: String,
+        /// A supported flag that is spelled much alike.
+        suggestion: Option<&'static str>,
+    },
+    /// Two flags contradict each other.
+    #[error("mount flags {0:?} and {1:?} contradict each other")]
+    Conflict(&'static str, &'static str),
+}
+
+fn supported() -> String {
+    FLAGS.map(|(name, ..)| name).join(", ")
+}
+
+fn did_you_mean(suggestion: Option<&str>) -> String {
+    suggestion
+        .map(|name| format!(", did you mean {name:?}?"))
+        .unwrap_or_default()
+}
+
+/// A consistent set of per-mount flags; what it leaves open is inherited from the mount that is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MountFlags {
+    set: Attr,
+    clear: Attr,
+}
+
+impl Default for MountFlags {
+    fn default() -> Self {
+        MountFlags {
+            set: Attr::empty(),
+            clear: Attr::empty(),
+        }
+    }
+}
+
+impl MountFlags {
+    /// Reads the flags of a request, each one flag or several joined by commas.
+    ///
+    /// `readonly` is the request's own field of that name; it means the same as the flag `ro`.
+    pub fn parse<S: AsRef<str>>(flags: &[S], readonly: bool) -> Result<MountFlags, FlagError> {
+        let mut asked: Vec<&'static str> = Vec::new();
+        let words = flags
+            .iter()
+            .flat_map(|flag| flag.as_ref().split(','))
+            .map(str::trim);
+        for word in words
+            .filter(|word| !word.is_empty())
+            .chain(readonly.then_some("ro"))
+        {
+            let name = known(word)?;
+            let rival = EXCLUSIVE
+                .iter()
+                .filter(|group| group.contains(&name))
+                .find_map(|group| {
+                    asked
+                        .iter()
+                        .find(|earlier| group.contains(earlier) && **earlier != name)
+                });
+            if let Some(rival) = rival {
+                return Err(FlagError::Conflict(rival, name));
+            }
+            asked.push(name);
+        }
+        let mut parsed = MountFlags::default();
+        for (_, set, clear) in FLAGS.iter().filter(|(name, ..)| asked.contains(name)) {
+            parsed.set |= *set;
+            parsed.clear |= *clear;
+        }
+        Ok(parsed)
+    }
+
+    /// Tells whether writing is to be refused.
+    pub fn read_only(self) -> bool {
+        self.set.contains(Attr::MOUNT_ATTR_RDONLY)
+    }
+
+    /// Returns the attributes to set and those to clear first.
+    pub(crate) fn change(self) -> (Attr, Attr) {
+        (self.set, self.clear)
+    }
+
+    /// Returns the attributes a mount has when these flags are laid over what it inherits.
+    pub(crate) fn over(self, inherited: Attr) -> Attr {
+        (inherited - self.clear) | self.set
+    }
+
+    /// Tells whether a mount of a volume behaves as these flags demand.
+    ///
+    /// Volumes are bound from a writable mount, so one that is read-only without having been asked to be does not.
+    pub fn satisfied_by(self, mount: &Mount) -> bool {
+        self.over(mount.attributes) == mount.attributes && self.read_only() == mount.read_only()
+    }
+}
+
+impl fmt::Display for MountFlags {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let asked = FLAGS.iter().filter(|(name, set, clear)| {
+            // It clears what its rivals clear and sets nothing.
+            let overruled = *name == "relatime" && self.set.intersects(Attr::MOUNT_ATTR__ATIME);
+            self.set.contains(*set) && self.clear.contains(*clear) && !overruled
+        });
+        formatter.write_str(&asked.map(|(name, ..)| *name).collect::<Vec<_>>().join(","))
+    }
+}
+
+fn known(word: &str) -> Result<&'static str, FlagError> {
+    if let Some((name, ..)) = FLAGS.iter().find(|(name, ..)| *name == word) {
+        return Ok(name);
+    }
+    // What follows the name may be a secret, and errors are logged.
+    let key = word.split('=').next().unwrap_or(word);
+    if FILE_SYSTEM.contains(&key) {
+        return Err(FlagError::FileSystem(key.to_owned()));
+    }
+    if OWN_CHOICE.contains(&key) {
+        return Err(FlagError::OwnChoice(word.to_owned()));
+    }
+    let suggestion = FLAGS
+        .iter()
+        .map(|(name, ..)| (strsim::damerau_levenshtein(name, &word.to_lowercase()), *name))
+        .filter(|(distance, name)| *distance <= name.len() / 3)
+        .min()
+        .map(|(_, name)| name);
+    Err(FlagError::Unknown {
+        flag: key.to_owned(),
+        suggestion,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(flags: &[&str]) -> Result<MountFlags, FlagError> {
+        MountFlags::parse(flags, false)
+    }
+
+    #[test]
+    fn every_supported_flag_is_accepted_and_shown_again() {
+        for (name, ..) in FLAGS {
+            assert_eq!(parse(&[name]).unwrap().to_string(), name);
+        }
+        assert_eq!(parse(&[]).unwrap().to_string(), "");
+    }
+
+    #[test]
+    fn flags_joined_by_commas_mean_the_same_as_a_list() {
+        assert_eq!(
+            parse(&["ro, noatime", "nosuid"]),
+            parse(&["nosuid", "ro", "noatime"])
+        );
+        assert_eq!(parse(&["ro,noatime"]).unwrap().to_string(), "ro,noatime");
+    }
+
+    #[test]
+    fn the_field_readonly_is_the_flag_ro() {
+        assert_eq!(MountFlags::parse::<&str>(&[], true), parse(&["ro"]));
+        assert_eq!(MountFlags::parse(&["ro"], true), parse(&["ro"]));
+        assert_eq!(
+            MountFlags::parse(&["rw"], true),
+            Err(FlagError::Conflict("rw", "ro"))
+        );
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        assert_eq!(parse(&["ro", "rw"]), Err(FlagError::Conflict("ro", "rw")));
+        assert_eq!(
+            parse(&["noatime", "nodev", "strictatime"]),
+            Err(FlagError::Conflict("noatime", "strictatime"))
+        );
+        assert!(parse(&["noatime", "noatime", "nodiratime"]).is_ok());
+    }
+
+    #[test]
+    fn options_of_the_file_system_are_refused_with_the_reason() {
+        for flag in ["discard", "data=journal", "sync", "errors=remount-ro"] {
+            let error = parse(&[flag]).unwrap_err();
+            assert_eq!(
+                error,
+                FlagError::FileSystem(flag.split('=').next().unwrap().to_owned())
+            );
+            assert!(error.to_string().contains("mounted by Flocker"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_misspelled_flag_is_refused_with_a_suggestion() {
+        let error = parse(&["noatme"]).unwrap_err();
+        assert!(error.to_string().contains("did you mean \"noatime\"?"), "{error}");
+        assert!(
+            !parse(&["nfsvers=4"])
+                .unwrap_err()
+                .to_string()
+                .contains("did you mean")
+        );
+        assert_eq!(parse(&["bind"]), Err(FlagError::OwnChoice("bind".to_owned())));
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_inherited() {
+        let inherited = Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NOATIME;
+        assert_eq!(
+            parse(&["ro", "relatime"]).unwrap().over(inherited),
+            Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOSUID
+        );
+    }
+}
