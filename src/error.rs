@@ -7,6 +7,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 /// Names why an operation could not be done.
 ///
 /// A situation is a fact about the cluster or the request, not a code. Each one is turned into exactly one gRPC
@@ -63,6 +65,71 @@ pub enum Situation {
     Unimplemented,
     /// The operating system, or Flocker, refused a step that should have worked.
     Internal,
+}
+
+impl Situation {
+    /// Whether an orchestrator takes an error of this situation as the end of the operation.
+    ///
+    /// After a final answer kubelet need never call the opposite RPC, so nothing of the operation may be left.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::FlockerUnavailable
+            | Self::NodeNotReporting
+            | Self::Busy
+            | Self::NotTheNodePlugin
+            | Self::StillConverging
+            | Self::Cancelled
+            | Self::PoolFull
+            | Self::BadToken => false,
+            Self::InvalidArgument
+            | Self::UnsupportedByNode
+            | Self::UnknownVolume
+            | Self::AmbiguousName
+            | Self::UnknownNode
+            | Self::NotMountedThere
+            | Self::Incompatible
+            | Self::HeldElsewhere
+            | Self::InUse
+            | Self::NotStaged
+            | Self::ForeignMount
+            | Self::NotShared
+            | Self::SingleWriter
+            | Self::MountBusy
+            | Self::ImpossibleSize
+            | Self::Unimplemented
+            | Self::Internal => true,
+        }
+    }
+
+    /// Every situation there is.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 25] = [
+        Self::InvalidArgument,
+        Self::UnsupportedByNode,
+        Self::UnknownVolume,
+        Self::AmbiguousName,
+        Self::UnknownNode,
+        Self::NotMountedThere,
+        Self::Incompatible,
+        Self::HeldElsewhere,
+        Self::InUse,
+        Self::NotStaged,
+        Self::ForeignMount,
+        Self::NotShared,
+        Self::SingleWriter,
+        Self::MountBusy,
+        Self::FlockerUnavailable,
+        Self::NodeNotReporting,
+        Self::Busy,
+        Self::NotTheNodePlugin,
+        Self::StillConverging,
+        Self::Cancelled,
+        Self::PoolFull,
+        Self::ImpossibleSize,
+        Self::BadToken,
+        Self::Unimplemented,
+        Self::Internal,
+    ];
 }
 
 /// An operation's failure: a [`Situation`], a sentence for people, and what caused it.
@@ -134,6 +201,12 @@ impl Error {
             Situation::FlockerUnavailable
         };
         Self::new(situation, format!("cannot {doing}")).because(source)
+    }
+
+    /// Makes the error of a dataset that does not exist, or no longer.
+    pub fn unknown_volume(dataset: Uuid) -> Self {
+        let text = format!("volume {dataset} does not exist: Flocker has no live dataset of that id");
+        Self::new(Situation::UnknownVolume, text)
     }
 
     /// Returns the situation.

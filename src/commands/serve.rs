@@ -4,6 +4,7 @@ mod checks;
 pub mod kubelet;
 pub mod monitoring;
 mod parts;
+pub mod services;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,12 +25,13 @@ use crate::host::durable;
 use crate::host::mount::{Mount, MountTable, Vantage};
 use crate::node::NodeService;
 use crate::operation::Locks;
-use crate::server::{self, Health, Listener, Part, ServeError, Services};
+use crate::server::{Health, Listener, ServeError};
 pub use checks::check;
 use checks::check_all;
 use kubelet::{Registrar, RegistrationService};
 use monitoring::{Monitor, Readiness};
 use parts::{controller, node, of_one_node, provisioner, sources, this_node};
+use services::{Part, Services};
 
 /// How long calls that have begun may take to end when the plugin stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -109,12 +111,12 @@ impl Plugin {
             // Whatever is staged is pinned again before anybody can ask for anything.
             node.restore().await;
         }
-        let health = Health::new(controller.is_some(), node.is_some()).await;
         let services = Services {
             identity: IdentityService::new(config.plugin.driver_name.clone()),
             controller: controller.clone(),
             node: node.clone(),
         };
+        let health = services.health().await;
         let endpoint = listener.endpoint().clone();
         tokio::spawn(
             shutdown
@@ -126,7 +128,7 @@ impl Plugin {
                 .clone()
                 .run_until_cancelled_owned(cluster.certificate_keeper().run()),
         );
-        let serving = tokio::spawn(server::run(listener, services, health, shutdown.clone(), DRAIN));
+        let serving = tokio::spawn(services.serve(listener, health, shutdown.clone(), DRAIN));
         readiness.serves();
         let first_look = first_look(
             cluster,
@@ -270,8 +272,8 @@ async fn pass_health_on(cluster: Cluster, health: Health) {
         }
         let healthy = cluster.is_healthy().unwrap_or(true);
         if healthy != told {
-            health.set(Part::Controller, healthy).await;
-            health.set(Part::Node, healthy).await;
+            health.set(Part::Controller.names(), healthy).await;
+            health.set(Part::Node.names(), healthy).await;
             told = healthy;
         }
     }

@@ -4,19 +4,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use uuid::Uuid;
 
-use super::listing::Listing;
+use super::listing::{Change, Listing};
 
 /// No read of a list takes this long, so an older change is in every list to come.
 const FORGET: Duration = Duration::from_secs(300);
-
-/// A change that Flocker has confirmed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
-    Made { dataset: Uuid, size: u64 },
-    Deleted(Uuid),
-}
 
 /// The changes of the last minutes, in their order.
 #[derive(Default)]
@@ -41,6 +33,8 @@ impl Changes {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]

@@ -12,11 +12,10 @@ use prost::Message;
 use uuid::Uuid;
 
 use super::Core;
-use super::changes::Change;
+use super::listing::Change;
 use super::listing::{Listed, Listing};
 use crate::csi::fields::{existing_dataset, required};
 use crate::error::{Error, Result, Situation};
-use crate::flocker::attach;
 use crate::flocker::cluster::Lists;
 use crate::operation::deadline::Deadline;
 use crate::volume::dataset_of;
@@ -237,7 +236,7 @@ pub(super) async fn controller_get_volume(
         .map_err(|error| error.told_by(doing))?;
     let configured = snapshot
         .live_dataset(dataset)
-        .ok_or_else(|| attach::unknown(dataset))?;
+        .ok_or_else(|| Error::unknown_volume(dataset))?;
     let listed = Listed::of(&snapshot, configured);
     let status = controller_get_volume_response::VolumeStatus {
         published_node_ids: listed.published_node_ids(),

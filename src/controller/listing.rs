@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::bytes;
-use super::changes::Change;
 use crate::flocker::cluster::Snapshot;
 use crate::flocker::provisioning::size_in;
 
@@ -19,6 +18,13 @@ pub(super) struct Listing {
     /// The one node whose volumes these are; `None`: the cluster's.
     pub(super) node: Option<Uuid>,
     pub(super) volumes: Vec<Listed>,
+}
+
+/// A change that Flocker has confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Made { dataset: Uuid, size: u64 },
+    Deleted(Uuid),
 }
 
 /// One volume.

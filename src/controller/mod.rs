@@ -33,6 +33,7 @@ use csi_proto::v1::{
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use crate::csi::status::{answer, unimplemented};
 use crate::error::{Error, Result, Situation};
 use crate::flocker::attach::Attach;
 use crate::flocker::cluster::{Cluster, Lists, Snapshot};
@@ -147,18 +148,6 @@ fn bytes(size: u64) -> i64 {
 
 fn split<T>(request: Request<T>) -> (Deadline, T) {
     (Deadline::from_metadata(request.metadata()), request.into_inner())
-}
-
-fn answer<T>(result: Result<T>) -> Result<Response<T>, Status> {
-    result.map(Response::new).map_err(Status::from)
-}
-
-/// Answers an RPC of which Flocker has no counterpart.
-pub(crate) fn unimplemented<T>(what: &str) -> Result<Response<T>, Status> {
-    answer(Err(Error::new(
-        Situation::Unimplemented,
-        format!("{what} is not offered: Flocker has no such thing"),
-    )))
 }
 
 #[tonic::async_trait]

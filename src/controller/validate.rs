@@ -8,7 +8,6 @@ use super::Core;
 use crate::csi::capability::{Capability, Side};
 use crate::csi::fields::{existing_dataset, required};
 use crate::error::{Error, Result, Situation};
-use crate::flocker::attach;
 use crate::flocker::cluster::Lists;
 use crate::operation::deadline::Deadline;
 use crate::volume::{Parameters, profile_of};
@@ -31,7 +30,7 @@ pub(super) async fn validate_volume_capabilities(
         .map_err(|error| error.told_by(&doing))?;
     let configured = snapshot
         .live_dataset(dataset)
-        .ok_or_else(|| attach::unknown(dataset))?;
+        .ok_or_else(|| Error::unknown_volume(dataset))?;
     let refusal = refusal.or_else(|| parameter_refusal(&request, configured));
     Ok(match refusal {
         Some(message) => ValidateVolumeCapabilitiesResponse {

@@ -4,9 +4,9 @@
 //! `DEADLINE_EXCEEDED`; Kubernetes takes every code but `CANCELLED`, `DEADLINE_EXCEEDED`, `UNAVAILABLE`,
 //! `RESOURCE_EXHAUSTED` and `ABORTED` as the end of the operation, after which nothing of it may be left.
 
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
-use crate::error::{Error, Situation};
+use crate::error::{Error, Result, Situation};
 
 /// Returns the code that `situation` has on the wire.
 pub fn code(situation: Situation) -> Code {
@@ -37,20 +37,6 @@ pub fn code(situation: Situation) -> Code {
     }
 }
 
-/// Whether an orchestrator takes an error of this situation as the end of the operation.
-///
-/// After a final answer kubelet need never call the opposite RPC, so nothing of the operation may be left.
-pub fn is_final(situation: Situation) -> bool {
-    !matches!(
-        code(situation),
-        Code::Cancelled
-            | Code::DeadlineExceeded
-            | Code::Unavailable
-            | Code::ResourceExhausted
-            | Code::Aborted
-    )
-}
-
 /// The longest message on the wire, in bytes. Clients refuse headers of more than 8 KiB, and take that for another
 /// error than the one the message tells; percent-encoding makes it up to three times as long.
 const LONGEST_MESSAGE: usize = 2048;
@@ -70,6 +56,19 @@ impl From<Error> for Status {
     }
 }
 
+/// Makes the answer of an RPC.
+pub fn answer<T>(result: Result<T>) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(Status::from)
+}
+
+/// Answers an RPC of which Flocker has no counterpart.
+pub fn unimplemented<T>(what: &str) -> Result<Response<T>, Status> {
+    answer(Err(Error::new(
+        Situation::Unimplemented,
+        format!("{what} is not offered: Flocker has no such thing"),
+    )))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,20 +80,17 @@ mod tests {
     }
 
     #[test]
-    fn what_may_still_be_running_is_never_final() {
-        for situation in [
-            Situation::FlockerUnavailable,
-            Situation::StillConverging,
-            Situation::Busy,
-        ] {
-            assert!(!is_final(situation), "{situation:?}");
-        }
-        for situation in [
-            Situation::HeldElsewhere,
-            Situation::Internal,
-            Situation::UnknownVolume,
-        ] {
-            assert!(is_final(situation), "{situation:?}");
+    fn final_are_the_codes_that_the_kubelet_takes_as_the_end() {
+        for situation in Situation::ALL {
+            let goes_on = matches!(
+                code(situation),
+                Code::Cancelled
+                    | Code::DeadlineExceeded
+                    | Code::Unavailable
+                    | Code::ResourceExhausted
+                    | Code::Aborted
+            );
+            assert_eq!(situation.is_final(), !goes_on, "{situation:?}");
         }
     }
 }

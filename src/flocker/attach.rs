@@ -8,7 +8,6 @@ use clap::ValueEnum;
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
-use crate::csi::status::is_final;
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::{Absence, Change, Claim, Cluster, Lists, Probe, Release, Snapshot};
 use crate::operation::{Context, Locks, Phase, Wanted};
@@ -110,7 +109,7 @@ impl Attach {
             acquired: false,
         };
         match attachment.run().await {
-            Err(error) if attachment.acquired && is_final(error.situation()) => {
+            Err(error) if attachment.acquired && error.situation().is_final() => {
                 let _guard = self.locks.lock(context, dataset).await?;
                 match self.cluster.release_lease_of(dataset, Some(node)).await {
                     Ok(Release::Released | Release::NotHeld) => Err(error),
@@ -191,7 +190,7 @@ impl Attachment<'_> {
             .await?;
         let primary = before
             .live_dataset(dataset)
-            .ok_or_else(|| unknown(dataset))?
+            .ok_or_else(|| Error::unknown_volume(dataset))?
             .primary;
         if !before.lists_node(node) {
             drop(guard);
@@ -231,7 +230,7 @@ impl Attachment<'_> {
                 node,
             });
             if cluster.move_dataset(dataset, node).await? == Change::Gone {
-                return Err(unknown(dataset));
+                return Err(Error::unknown_volume(dataset));
             }
         }
         // Others may work on the dataset while it converges: a publish elsewhere is refused, not kept waiting.
@@ -360,12 +359,4 @@ fn belongs_to(snapshot: &Snapshot, dataset: Uuid, node: Uuid) -> bool {
 
 fn holder_of(snapshot: &Snapshot, dataset: Uuid) -> Option<Uuid> {
     snapshot.lease(dataset).map(|lease| lease.node_uuid)
-}
-
-/// Makes the error of a dataset that does not exist, or not any more.
-pub fn unknown(dataset: Uuid) -> Error {
-    Error::new(
-        Situation::UnknownVolume,
-        format!("volume {dataset} does not exist: Flocker has no live dataset of that id"),
-    )
 }

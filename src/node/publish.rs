@@ -163,7 +163,7 @@ impl Publication<'_> {
             );
             return Err(Error::new(Situation::ForeignMount, text));
         }
-        if self.publish.flags.satisfied_by(found) {
+        if found.satisfies(self.publish.flags) {
             return Ok(());
         }
         let mode = if found.read_only() {

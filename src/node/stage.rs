@@ -11,9 +11,8 @@ use uuid::Uuid;
 use super::Core;
 use super::calls::Stage;
 use super::unstage::Remainder;
-use crate::csi::status::is_final;
 use crate::error::{Error, Result, Situation};
-use crate::flocker::attach::{OthersLease, unknown};
+use crate::flocker::attach::OthersLease;
 use crate::flocker::cluster::{Lists, Snapshot};
 use crate::host::mount::{Mount, Target, TargetError};
 use crate::host::records::Record;
@@ -42,7 +41,7 @@ pub(super) async fn stage(core: Arc<Core>, host: Arc<Host>, context: Context, st
     };
     let ended = attempt.run().await;
     match ended {
-        Err(error) if is_final(error.situation()) => match attempt.undo().await {
+        Err(error) if error.situation().is_final() => match attempt.undo().await {
             Ok(()) => Err(error),
             // A final answer would promise that nothing is left, so the orchestrator has to come back.
             Err(left) => Err(Error::new(
@@ -200,7 +199,7 @@ impl Attempt<'_> {
 pub(super) fn may_use(snapshot: &Snapshot, dataset: Uuid, node: Uuid) -> Result<()> {
     let refuse = |text: String| Err(Error::new(Situation::NotStaged, text));
     let Some(configured) = snapshot.live_dataset(dataset) else {
-        return Err(unknown(dataset));
+        return Err(Error::unknown_volume(dataset));
     };
     match snapshot.lease(dataset) {
         Some(lease) if lease.node_uuid == node => {}

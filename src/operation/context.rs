@@ -7,8 +7,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::callers::Callers;
 use super::progress::{Phase, Progress};
-use super::running::Callers;
 use crate::error::{Error, Result, Situation};
 
 /// An operation's view of its callers: it tells them its phase, and learns whether they still want it.

@@ -6,6 +6,7 @@
 //! and writing to Flocker; a step that mounts starts only while somebody still waits for it
 //! ([`Context::caller_waiting`]), because an orchestrator that was told "unstaged" removes the directory tree.
 
+mod callers;
 mod context;
 pub mod deadline;
 mod locks;

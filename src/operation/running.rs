@@ -4,29 +4,17 @@ use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::callers::Callers;
 use super::context::Context;
 use super::progress::Progress;
 use crate::error::{Error, Result, Situation};
 use crate::operation::deadline::Deadline;
-
-/// Those who wait for an operation.
-#[derive(Clone, Copy)]
-pub(super) struct Callers {
-    /// How many wait at this moment.
-    pub(super) waiting: usize,
-    /// The longest time one of them gave, ever.
-    longest: Duration,
-    /// When work that ends with its callers gives up: when the last of them, ever, is about to be answered.
-    pub(super) give_up_by: Instant,
-}
 
 /// A handle on a running operation; clones are handles on the same one.
 pub(super) struct Running<C, T> {

@@ -23,7 +23,7 @@ use tracing::{Instrument, Level, Span};
 
 /// Puts [`Calls`] around the services.
 #[derive(Clone, Debug)]
-pub(super) struct CallLayer;
+pub struct CallLayer;
 
 impl<S> Layer<S> for CallLayer {
     type Service = Calls<S>;
@@ -37,7 +37,7 @@ impl<S> Layer<S> for CallLayer {
 ///
 /// A handler runs in a span with the method's name, in which it may record `volume.id`.
 #[derive(Clone, Debug)]
-pub(super) struct Calls<S> {
+pub struct Calls<S> {
     inner: S,
 }
 

@@ -4,84 +4,48 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
-/// A thing whose health can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// The plugin as a whole, which the health protocol calls by the empty name.
-    Plugin,
-    /// Identity, in both versions of CSI.
-    Identity,
-    /// Controller, in both versions.
-    Controller,
-    /// Node, in both versions.
-    Node,
-}
-
-impl Part {
-    const ALL: [Self; 4] = [Self::Plugin, Self::Identity, Self::Controller, Self::Node];
-
-    /// Returns the names by which clients ask for it, those of newer services first.
-    pub fn names(self) -> &'static [&'static str] {
-        match self {
-            Self::Plugin => &[""],
-            Self::Identity => &["csi.v1.Identity", "csi.v0.Identity"],
-            Self::Controller => &["csi.v1.Controller", "csi.v0.Controller"],
-            Self::Node => &["csi.v1.Node", "csi.v0.Node"],
-        }
-    }
-}
-
-/// The health of the plugin and its services; clones share it.
+/// The health of services; clones share it.
 #[derive(Clone, Debug)]
 pub struct Health {
     reporter: HealthReporter,
-    services: Vec<Part>,
+    names: Vec<&'static str>,
 }
 
 impl Health {
-    /// Returns the health of a plugin with these services beside Identity, all of them serving.
-    pub async fn new(controller: bool, node: bool) -> Self {
-        let is_served = |part: &Part| match part {
-            Part::Plugin | Part::Identity => true,
-            Part::Controller => controller,
-            Part::Node => node,
-        };
-        let services = Part::ALL.into_iter().filter(is_served).collect();
+    /// Returns the health of the services with these names, all of them serving.
+    pub async fn new(names: impl IntoIterator<Item = &'static str>) -> Self {
         let health = Self {
             reporter: HealthReporter::new(),
-            services,
+            names: names.into_iter().collect(),
         };
-        for part in Part::ALL {
-            health.set(part, true).await;
-        }
+        health.set(&health.names, true).await;
         health
     }
 
-    /// Says whether a part serves; a service that is not there is left out.
-    pub async fn set(&self, part: Part, serving: bool) {
-        if self.services.contains(&part) {
-            let status = if serving {
-                ServingStatus::Serving
-            } else {
-                ServingStatus::NotServing
-            };
-            for name in part.names() {
-                self.reporter.set_service_status(*name, status).await;
-            }
+    /// Says whether these services serve; what is not offered is left out.
+    pub async fn set(&self, names: &[&'static str], serving: bool) {
+        let status = if serving {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        for name in names.iter().filter(|name| self.names.contains(name)) {
+            self.reporter.set_service_status(*name, status).await;
         }
     }
 
     /// Tells those who watch that nothing serves any more, and ends their calls.
-    pub(super) async fn close(mut self) {
-        for name in self.services.into_iter().flat_map(Part::names) {
+    pub async fn close(mut self) {
+        for name in self.names {
             self.reporter
-                .set_service_status(*name, ServingStatus::NotServing)
+                .set_service_status(name, ServingStatus::NotServing)
                 .await;
             self.reporter.clear_service_status(name).await;
         }
     }
 
-    pub(super) fn server(&self) -> HealthServer<HealthService> {
+    /// Returns the service that answers.
+    pub fn server(&self) -> HealthServer<HealthService> {
         HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()))
     }
 }

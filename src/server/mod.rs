@@ -1,21 +1,16 @@
-//! The gRPC servers: CSI in both versions, with health and reflection, on one endpoint; registration on another.
+//! The transport of gRPC: sockets, call log, health, reflection. What is served is handed in as a router.
 
 pub mod authority;
 mod calls;
 mod connection;
 mod health;
 mod listener;
-mod reflection;
+pub mod reflection;
 mod socket;
 
 use std::future;
-use std::sync::Arc;
 use std::time::Duration;
 
-use csi_proto::registration::registration_server::{Registration, RegistrationServer};
-use csi_proto::v1::controller_server::{Controller, ControllerServer};
-use csi_proto::v1::identity_server::{self, IdentityServer};
-use csi_proto::v1::node_server::{Node, NodeServer};
 use thiserror::Error;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -23,101 +18,46 @@ use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tower::layer::util::{Identity, Stack};
 
-pub use health::{Health, Part};
+pub use calls::CallLayer;
+pub use health::Health;
 pub use listener::{BindError, Listener};
 pub use socket::{SocketError, SocketName};
 
-use crate::v0::Facade;
-use calls::CallLayer;
 use connection::Signals;
-
-/// The servers of the older version.
-mod v0 {
-    pub(super) use csi_proto::v0::controller_server::ControllerServer;
-    pub(super) use csi_proto::v0::identity_server::IdentityServer;
-    pub(super) use csi_proto::v0::node_server::NodeServer;
-}
 
 /// How long a call that was aborted may take to notice.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
-
-/// The services of CSI that one process offers, as its mode says.
-#[derive(Clone, Debug)]
-pub struct Services<I, C, N> {
-    /// Identity, which every process offers.
-    pub identity: I,
-    /// Controller, unless the mode is `node`.
-    pub controller: Option<C>,
-    /// Node, unless the mode is `controller`.
-    pub node: Option<N>,
-}
 
 /// Why serving ended, or never began.
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// The descriptors of the services cannot be offered for reflection.
     #[error("cannot describe the services")]
-    Reflection(#[source] tonic_reflection::server::Error),
+    Reflection(#[from] tonic_reflection::server::Error),
     /// The server failed.
     #[error("the gRPC server failed")]
     Server(#[source] tonic::transport::Error),
 }
 
+/// What serves on an endpoint, its calls logged.
+pub type LoggedRouter = Router<Stack<CallLayer, Identity>>;
+
+/// Returns the builder of a router whose calls are logged.
+pub fn builder() -> Server<Stack<CallLayer, Identity>> {
+    Server::builder().layer(CallLayer)
+}
+
 /// Serves on `listener` until `shutdown` is cancelled, and returns when all calls have ended.
 ///
-/// Then the endpoint is given up at once, calls that have begun may end within `grace`, and whoever is still
-/// connected after that is disconnected, its calls dropped. Clients that come and go as they like are no
-/// error.
+/// Then the endpoint is given up at once, `close` is to end the calls that do not end by themselves, calls that have
+/// begun may end within `grace`, and whoever is still connected after that is disconnected, its calls dropped. Clients
+/// that come and go as they like are no error.
 ///
 /// # Errors
-///
-/// Fails when the services cannot be described, and when the server cannot go on.
-pub async fn run<I: identity_server::Identity, C: Controller, N: Node>(
-    listener: Listener,
-    services: Services<I, C, N>,
-    health: Health,
-    shutdown: CancellationToken,
-    grace: Duration,
-) -> Result<(), ServeError> {
-    let reflection = reflection::describe(&names(&services)).map_err(ServeError::Reflection)?;
-    let identity = Arc::new(services.identity);
-    let controller = services.controller.map(Arc::new);
-    let node = services.node.map(Arc::new);
-    let router = Server::builder()
-        .layer(CallLayer)
-        .add_service(v0::IdentityServer::new(Facade::new(Arc::clone(&identity))))
-        .add_optional_service(controller.clone().map(Facade::new).map(v0::ControllerServer::new))
-        .add_optional_service(node.clone().map(Facade::new).map(v0::NodeServer::new))
-        .add_service(IdentityServer::from_arc(identity))
-        .add_optional_service(controller.map(ControllerServer::from_arc))
-        .add_optional_service(node.map(NodeServer::from_arc))
-        .add_service(health.server())
-        .add_service(reflection.v1)
-        .add_service(reflection.v1alpha);
-    serve(listener, router, health.close(), shutdown, grace).await
-}
-
-/// Serves the registration with a kubelet as [`run`] serves CSI.
-///
-/// # Errors
-///
 /// Fails when the server cannot go on.
-pub async fn run_registration<R: Registration>(
+pub async fn serve(
     listener: Listener,
-    registration: R,
-    shutdown: CancellationToken,
-    grace: Duration,
-) -> Result<(), ServeError> {
-    let router = Server::builder()
-        .layer(CallLayer)
-        .add_service(RegistrationServer::new(registration));
-    serve(listener, router, future::ready(()), shutdown, grace).await
-}
-
-/// Serves on `listener` until `shutdown`; then `close` is to end the calls that do not end by themselves.
-async fn serve(
-    listener: Listener,
-    router: Router<Stack<CallLayer, Identity>>,
+    router: LoggedRouter,
     close: impl Future<Output = ()>,
     shutdown: CancellationToken,
     grace: Duration,
@@ -145,17 +85,4 @@ async fn serve(
         Ok(ended) => ended.map_err(ServeError::Server),
         Err(_) => Ok(()),
     }
-}
-
-/// Returns the names of the services that are offered.
-fn names<I, C, N>(services: &Services<I, C, N>) -> Vec<&'static str> {
-    let controller = services.controller.is_some().then_some(Part::Controller);
-    let node = services.node.is_some().then_some(Part::Node);
-    let parts = [Some(Part::Identity), controller, node];
-    parts
-        .into_iter()
-        .flatten()
-        .flat_map(Part::names)
-        .copied()
-        .collect()
 }

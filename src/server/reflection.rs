@@ -10,19 +10,25 @@ const ALWAYS_SERVED: [&str; 3] = [
 ];
 
 /// Both versions of the reflection service, as old clients know only the older.
-pub(super) struct Reflection<V1: v1::ServerReflection, V1Alpha: v1alpha::ServerReflection> {
-    pub(super) v1: v1::ServerReflectionServer<V1>,
-    pub(super) v1alpha: v1alpha::ServerReflectionServer<V1Alpha>,
+pub struct Reflection<V1: v1::ServerReflection, V1Alpha: v1alpha::ServerReflection> {
+    /// The current version.
+    pub v1: v1::ServerReflectionServer<V1>,
+    /// The older version.
+    pub v1alpha: v1alpha::ServerReflectionServer<V1Alpha>,
 }
 
-/// Describes the named services of CSI, and health and reflection themselves.
-pub(super) fn describe(
+/// Describes the services with these names, which `descriptors` holds encoded, and health and reflection themselves.
+///
+/// # Errors
+/// The descriptors cannot be read.
+pub fn describe(
+    descriptors: &'static [u8],
     services: &[&str],
 ) -> Result<Reflection<impl v1::ServerReflection, impl v1alpha::ServerReflection>, Error> {
     let builder = || {
         let builder = Builder::configure()
             .include_reflection_service(false)
-            .register_encoded_file_descriptor_set(csi_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(descriptors)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET);

@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::Facade;
 use super::convert::{capabilities, capability, requirement, source, topology, topology_back};
-use crate::controller::unimplemented;
+use crate::csi::status::unimplemented;
 
 #[tonic::async_trait]
 impl<S: v1::controller_server::Controller> Controller for Facade<S> {

@@ -4,8 +4,6 @@ use std::fmt;
 
 use rustix::mount::MountAttrFlags as Attr;
 
-use crate::host::mount::Mount;
-
 /// The flags that belong to a mount rather than to its file system, with the attributes they set and clear.
 const FLAGS: [(&str, Attr, Attr); 9] = [
     ("ro", Attr::MOUNT_ATTR_RDONLY, Attr::empty()),
@@ -158,13 +156,6 @@ impl MountFlags {
     /// Returns the attributes a mount has when these flags are laid over what it inherits.
     pub(crate) fn over(self, inherited: Attr) -> Attr {
         (inherited - self.clear) | self.set
-    }
-
-    /// Tells whether a mount of a volume behaves as these flags demand.
-    ///
-    /// Volumes are bound from a writable mount, so one that is read-only without having been asked to be does not.
-    pub fn satisfied_by(self, mount: &Mount) -> bool {
-        self.over(mount.attributes) == mount.attributes && self.read_only() == mount.read_only()
     }
 }
 

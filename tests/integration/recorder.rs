@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use csi_proto::v1;
+use flocker_csi::commands::serve::services::Services;
 use flocker_csi::config::Endpoint;
-use flocker_csi::server::{Health, Listener, ServeError, Services, run};
+use flocker_csi::server::{Health, Listener, ServeError};
 use prost::Message;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, yield_now};
@@ -166,9 +167,9 @@ impl Served {
             controller: Some(recorder.clone()),
             node: node.then(|| recorder.clone()),
         };
-        let health = Health::new(true, node).await;
+        let health = services.health().await;
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(run(listener, services, health.clone(), shutdown.clone(), grace));
+        let task = tokio::spawn(services.serve(listener, health.clone(), shutdown.clone(), grace));
         Self {
             endpoint,
             recorder,

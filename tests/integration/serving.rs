@@ -9,8 +9,9 @@ use csi_proto::v1::controller_client::ControllerClient;
 use csi_proto::v1::identity_client::IdentityClient;
 use csi_proto::v1::node_client::NodeClient;
 use csi_proto::{v0, v1};
+use flocker_csi::commands::serve::services::Part;
 use flocker_csi::config::Endpoint;
-use flocker_csi::server::{BindError, Listener, Part, SocketError};
+use flocker_csi::server::{BindError, Listener, SocketError};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -142,8 +143,8 @@ async fn health_is_what_the_plugin_says() {
     for part in [Part::Plugin, Part::Identity, Part::Controller] {
         assert_eq!(plugin.is_healthy(part).await, Ok(true), "{part:?}");
     }
-    plugin.served.health.set(Part::Controller, false).await;
-    plugin.served.health.set(Part::Node, true).await;
+    plugin.served.health.set(Part::Controller.names(), false).await;
+    plugin.served.health.set(Part::Node.names(), true).await;
     assert_eq!(plugin.is_healthy(Part::Controller).await, Ok(false));
     assert_eq!(plugin.is_healthy(Part::Plugin).await, Ok(true));
     assert_eq!(

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Reads every file of the repository for what no compiler looks at: files that have grown past one idea, what was left
 # over from work in progress, keys, things that are true on one machine only, and promises of pages that no test
-# proves; and lints the scripts and the Go code.
+# proves, and imports against the layers; and lints the scripts and the Go code.
 #
 # usage: check-tree.sh
 . "$(dirname -- "$0")/lib.sh"
@@ -112,6 +112,8 @@ verdict "nothing is true on one machine only" "$(found '/wor[k]/|/roo[t]/|\.\./s
 for page in docs/failure-modes.md docs/from-mesos-module-flocker.md; do
     verdict "every row of $page names a test that exists" "$(unproved "$page")"
 done
+layers=$(python3 -B tests/tools/check_layers.py 2>&1) && { say "  $layers"; layers=; }
+verdict "imports keep to the layers of ARCHITECTURE.md and form no circle" "$layers"
 verdict "scripts can be executed" "$(not_executable)"
 verdict "shellcheck" "$(xargs -d '\n' shellcheck --format gcc <<<"$scripts" || true)"
 verdict "gofmt and go vet" "$(go_code)"

@@ -3,7 +3,7 @@
 use flocker_client::Credentials;
 
 use super::kubelet;
-use super::parts::sources;
+use super::parts::{host_settings, sources};
 use crate::commands::failure::Failure;
 use crate::config::Config;
 use crate::error;
@@ -44,7 +44,7 @@ pub async fn check(config: &Config) -> Result<Credentials, Failure> {
 pub(super) async fn check_all(config: &Config) -> Result<Credentials, Failure> {
     let unmet = if config.mode.serves_node() {
         let (node, registration_dir) = (
-            config.node.clone(),
+            host_settings(config),
             config.kubelet.kubelet_registration_dir.clone(),
         );
         tokio::task::spawn_blocking(move || preconditions::unmet(&node, registration_dir.as_deref()))

@@ -23,6 +23,15 @@ pub(super) fn sources(config: &Config) -> Sources {
     )
 }
 
+/// Returns where this machine's mounts, records and device nodes are.
+pub(super) fn host_settings(config: &Config) -> HostSettings {
+    HostSettings {
+        mount_root: config.node.mount_root.clone(),
+        state_dir: config.node.state_dir.clone(),
+        device_dir: config.plugin.device_dir.clone(),
+    }
+}
+
 /// Returns how the services find out which node this is.
 pub(super) fn this_node(identity: &NodeIdentity) -> ThisNode {
     let identity = identity.clone();
@@ -85,11 +94,7 @@ pub(super) fn node(
     provisioner: &Provisioner,
 ) -> NodeService {
     let settings = node::Settings {
-        host: HostSettings {
-            mount_root: config.node.mount_root.clone(),
-            state_dir: config.node.state_dir.clone(),
-            device_dir: config.plugin.device_dir.clone(),
-        },
+        host: host_settings(config),
         max_volumes_per_node: i64::from(config.plugin.max_volumes_per_node),
         takeover: config.node_loss.takeover,
     };

@@ -4,7 +4,6 @@ use uuid::Uuid;
 
 use super::provisioner::Provisioner;
 use crate::error::{Error, Result, Situation};
-use crate::flocker::attach;
 use crate::flocker::cluster::{Absence, Change, Lists, Probe, Snapshot};
 use crate::operation::{Context, Phase};
 
@@ -33,7 +32,7 @@ impl Provisioner {
                 .await?;
             match seen {
                 Seen::Backed => return Ok(()),
-                Seen::Deleted => return Err(attach::unknown(dataset)),
+                Seen::Deleted => return Err(Error::unknown_volume(dataset)),
                 Seen::Orphaned(gone) => self.move_off(context, dataset, gone).await?,
             }
         }

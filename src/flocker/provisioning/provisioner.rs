@@ -7,7 +7,6 @@ use super::existing::{self, Existing};
 use super::request::{NewVolume, Volume};
 use super::settings::{Scope, Settings};
 use super::usage::{Claimed, Ledger, Usage, pool_of};
-use crate::csi::status::is_final;
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::{Cluster, Creation, Lists, Snapshot};
 use crate::flocker::node_identity::ThisNode;
@@ -108,7 +107,7 @@ impl Provisioner {
                 // Somebody else made it, or the last look was too early: look again.
                 Ok(None) => {}
                 // What Flocker refuses it has not stored; but an earlier attempt may have come through.
-                Err(refused) if is_final(refused.situation()) && unclear.is_none() => {
+                Err(refused) if refused.situation().is_final() && unclear.is_none() => {
                     return Err(refused.told_by(wanted));
                 }
                 Err(error) => unclear = Some(in_progress(error).told_by(wanted)),
@@ -254,7 +253,7 @@ fn pool_text(pool: &Pool) -> String {
 
 /// Makes an error of a volume that may exist one that the orchestrator does not take as the end.
 fn in_progress(error: Error) -> Error {
-    if is_final(error.situation()) {
+    if error.situation().is_final() {
         Error::new(
             Situation::FlockerUnavailable,
             "the volume may exist, so this has to be repeated",
@@ -300,7 +299,7 @@ mod tests {
     #[test]
     fn what_may_exist_is_never_given_up() {
         let error = in_progress(Error::new(Situation::Internal, "Flocker said 403"));
-        assert!(!is_final(error.situation()));
+        assert!(!error.situation().is_final());
         assert!(error.chain().contains("Flocker said 403"));
         assert_eq!(
             in_progress(Error::new(Situation::Cancelled, "")).situation(),

@@ -13,14 +13,14 @@ mod places;
 use std::path::Path;
 
 use super::mount::Vantage;
-use crate::config::NodeConfig;
+use crate::host::HostSettings;
 
 /// Returns what is not as it has to be, a sentence each with what to do; a kubelet may be to learn of the plugin in
 /// `registration_dir`. Blocks.
-pub fn unmet(node: &NodeConfig, registration_dir: Option<&Path>) -> Vec<String> {
+pub fn unmet(paths: &HostSettings, registration_dir: Option<&Path>) -> Vec<String> {
     let mut unmet = capabilities::missing();
     if let Some(registration_dir) = registration_dir {
-        unmet.extend(places::unmet(Vantage::of_this_process(), node, registration_dir));
+        unmet.extend(places::unmet(Vantage::of_this_process(), paths, registration_dir));
     }
     unmet
 }

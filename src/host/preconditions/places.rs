@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 
 use super::super::mount::{Mount, TableError, Vantage, holding, on_root_of_host};
-use crate::config::NodeConfig;
 use crate::error;
+use crate::host::HostSettings;
 use crate::host::durable::make_directory;
 
 /// Returns what is missing or wrong, a sentence each with what the pod needs.
-pub(crate) fn unmet(vantage: Vantage, node: &NodeConfig, registration_dir: &Path) -> Vec<String> {
+pub(crate) fn unmet(vantage: Vantage, paths: &HostSettings, registration_dir: &Path) -> Vec<String> {
     let problems = [
         registration(vantage, registration_dir),
-        mount_root(vantage, &node.mount_root),
-        state_dir(vantage, &node.state_dir),
+        mount_root(vantage, &paths.mount_root),
+        state_dir(vantage, &paths.state_dir),
     ];
     problems.into_iter().filter_map(Result::err).collect()
 }

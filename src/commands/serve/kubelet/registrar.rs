@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use csi_proto::registration::registration_server::RegistrationServer;
 use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::service::{RegistrationService, Verdict};
 use crate::config::Endpoint;
 use crate::error;
-use crate::server::{self, BindError, Listener, SocketName};
+use crate::server::{self, BindError, Listener, ServeError, SocketName};
 
 /// How often it is looked whether the socket is in its place.
 ///
@@ -51,7 +52,7 @@ impl Registrar {
         loop {
             let name = listener.socket_name().cloned();
             tokio::select! {
-                served = server::run_registration(listener, service.clone(), shutdown.clone(), DRAIN) => {
+                served = serve(listener, service.clone(), shutdown.clone()) => {
                     if let Err(error) = served {
                         tracing::error!("The kubelet is not answered any more: {}", error::chain(&error));
                     }
@@ -66,6 +67,16 @@ impl Registrar {
             }
         }
     }
+}
+
+/// Serves the registration on `listener` until `shutdown` is cancelled.
+async fn serve(
+    listener: Listener,
+    service: RegistrationService,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    let router = server::builder().add_service(RegistrationServer::new(service));
+    server::serve(listener, router, std::future::ready(()), shutdown, DRAIN).await
 }
 
 /// Waits until the socket has to be made again, and returns why.
