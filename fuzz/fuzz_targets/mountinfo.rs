@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| flocker_csi::fuzz::mountinfo(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| host_fs::fuzz::mountinfo(bytes));

@@ -21,13 +21,14 @@ use crate::controller::ControllerService;
 use crate::csi::identity::IdentityService;
 use crate::flocker::cluster::{Cluster, Flocker, Lists};
 use crate::flocker::node_identity::NodeIdentity;
-use crate::host::durable;
-use crate::host::mount::{Mount, MountTable, Vantage};
+use crate::host::mount::Vantage;
+use crate::host::state_dir;
 use crate::node::NodeService;
 use crate::operation::Locks;
 use crate::server::{Health, Listener, ServeError};
 pub use checks::check;
 use checks::check_all;
+use host_fs::mount::{Mount, MountTable};
 use kubelet::{Registrar, RegistrationService};
 use monitoring::{Monitor, Readiness};
 use parts::{controller, node, of_one_node, provisioner, sources, this_node};
@@ -86,7 +87,7 @@ impl Plugin {
             .await
             .map_err(|error| Failure::of(&error))?;
         let flocker = config.flocker.client(credentials);
-        durable::tidy(config.node.state_dir.clone()).await;
+        state_dir::tidy(config.node.state_dir.clone()).await;
         let cluster = Cluster::new(Flocker::new(flocker), config.node_loss.takeover_grace);
         let shutdown = CancellationToken::new();
         let readiness = Readiness::new(shutdown.clone(), registration.clone(), cluster.clone());

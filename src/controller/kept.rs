@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::host::durable::{make_directory, replace_file};
+use host_fs::durable::{make_directory, replace_file};
 
 /// Keeps the newest value in memory and, where there is a directory for it, in a file.
 ///

@@ -8,7 +8,6 @@ mod request;
 pub use self::request::request;
 pub use crate::commands::export::fuzz::objects;
 pub use crate::config::fuzz::{configuration, setting};
-pub use crate::host::mount::fuzz::mountinfo;
 pub use crate::host::record;
 pub use crate::server::authority::fuzz::authority;
 
@@ -23,11 +22,6 @@ mod tests {
 
     use super::corpus::read_corpus;
     use super::*;
-
-    #[test]
-    fn the_corpus_of_mount_tables_keeps_every_promise() {
-        read_corpus("mountinfo", mountinfo);
-    }
 
     #[test]
     fn the_corpus_of_client_streams_keeps_every_promise() {
@@ -73,6 +67,7 @@ mod tests {
         let tests = [
             include_str!("mod.rs"),
             include_str!("../../flocker-client/src/fuzz.rs"),
+            include_str!("../../host-fs/src/fuzz.rs"),
         ];
         for target in targets {
             let read = format!("read_corpus(\"{target}\", ");

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 
-use crate::host::mount::TargetPath;
 use crate::operation::deadline::Deadline;
 use crate::volume::MountFlags;
 use crate::volume::{Namespace, Parameters, VolumeName, VolumeReference, dataset_of, metadata};
+use host_fs::mount::TargetPath;
 
 /// Reads any text as every field of a request that has a form: the whole as a path, an id, a name and a deadline, its
 /// lines as mount flags, as parameters and as a volume's context.

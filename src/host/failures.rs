@@ -1,7 +1,8 @@
 //! How the refusals of the mount layer become errors of the plugin.
 
-use super::mount::{AliasError, BindError, TargetError, UnmountError, VisibilityError};
+use super::mount::{AliasError, VisibilityError};
 use crate::error::{Error, Situation};
+use host_fs::mount::{BindError, TargetError, UnmountError};
 
 impl From<TargetError> for Error {
     fn from(error: TargetError) -> Self {

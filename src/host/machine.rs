@@ -10,16 +10,16 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::HostSettings;
-use super::mount::{
-    Aliases, Binder, DeviceNodes, Mount, MountTable, OpenError, Origin, Patience, Target, Vantage,
-    alias_path, layers_at,
-};
+use super::boot::boot_id;
+use super::mount::{Aliases, DeviceNodes, Origin, Vantage, alias_path};
 use super::pins::Pins;
 use super::records::{Progress, Record, Records};
 use super::soundness::mount_table;
-use super::state_dir::{StateDir, StateDirError, boot_id};
+use super::state_dir::claim;
 use crate::error::{Error, Result, Situation};
 use crate::volume::dataset_of;
+use host_fs::LockedDirectory;
+use host_fs::mount::{Binder, Mount, MountTable, OpenError, Patience, Target, layers_at};
 
 /// A dataset at a staging path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub(crate) struct Host {
     pub(crate) records: Records,
     pins: Pins,
     /// Declared last, so that the directory is given up after everything else.
-    _state_dir: StateDir,
+    _state_dir: LockedDirectory,
 }
 
 impl Host {
@@ -66,10 +66,7 @@ impl Host {
     /// # Errors
     /// [`Situation::NotTheNodePlugin`] while another process owns the directory.
     pub(crate) fn open(settings: &HostSettings) -> Result<(Self, Vec<Staged>)> {
-        let state_dir = StateDir::claim(&settings.state_dir).map_err(|error| match error {
-            StateDirError::Held { .. } => Error::of(Situation::NotTheNodePlugin, &error),
-            StateDirError::Io { .. } => Error::of(Situation::Internal, &error),
-        })?;
+        let state_dir = claim(&settings.state_dir)?;
         let boot_id =
             boot_id().map_err(|error| Error::internal("read the boot id of this machine", error))?;
         let (records, damaged) = Records::open(&settings.state_dir.join("stages"))

@@ -1,6 +1,6 @@
 //! A volume on this machine: records, pins and mounts. Knows neither CSI nor Flocker's API.
 
-pub mod durable;
+pub(crate) mod boot;
 mod failures;
 mod known;
 pub(crate) mod machine;
@@ -11,7 +11,7 @@ pub(crate) mod records;
 mod restore;
 mod settings;
 mod soundness;
-pub(crate) mod state_dir;
+pub mod state_dir;
 
 pub(crate) use machine::{Host, InTheWay, Staged, visible};
 #[cfg(any(test, fuzzing))]

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
-use super::mount::{Mount, OpenError, TableError, layers_at, open_mount};
+use host_fs::mount::{Mount, OpenError, TableError, layers_at, open_mount};
 
 /// One mount that cannot be unmounted.
 #[derive(Debug)]
@@ -77,8 +77,8 @@ impl Pins {
 
 #[cfg(test)]
 mod tests {
-    use super::super::mount::testing::{LoopDevice, in_own_namespace, run, tmpfs};
     use super::*;
+    use host_fs::mount::testing::{LoopDevice, in_own_namespace, run, tmpfs};
     use std::path::Path;
     use std::process::Command;
 

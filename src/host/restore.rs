@@ -3,9 +3,10 @@
 use std::io::ErrorKind;
 
 use super::machine::{Host, Staged};
-use super::mount::{Mount, MountTable, alias_path};
+use super::mount::alias_path;
 use super::records::{Progress, Record};
 use crate::error::{Error, Result};
+use host_fs::mount::{Mount, MountTable};
 
 impl Host {
     /// Pins again what is staged in this boot, and returns the leases that staging took in vain.

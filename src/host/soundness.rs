@@ -5,9 +5,10 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::machine::{Host, Staged, visible};
-use super::mount::{Mount, MountTable, Target, Through, alias_path, file_system_ailment, layers_at};
+use super::mount::{Through, alias_path, file_system_ailment};
 use super::records::Progress;
 use crate::error::{Error, Result, Situation};
+use host_fs::mount::{Mount, MountTable, Target, layers_at};
 
 impl Host {
     /// Whether the dataset is staged at this path, and pinned, as a successful call leaves it.

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::host::mount::TargetPath;
 use crate::operation::Call;
 use crate::volume::MountFlags;
 use crate::volume::VolumeReference;
+use host_fs::mount::TargetPath;
 
 /// What is done to a path.
 #[derive(Clone, Debug, PartialEq)]

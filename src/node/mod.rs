@@ -24,11 +24,12 @@ use crate::flocker::attach::Takeover;
 use crate::flocker::cluster::Cluster;
 use crate::flocker::node_identity::ThisNode;
 use crate::flocker::provisioning::Provisioner;
-use crate::host::mount::{MountWatch, Target, TargetPath, UsageProbe};
+use crate::host::mount::{MountWatch, UsageProbe};
 use crate::host::{Host, HostSettings};
 use crate::operation::deadline::Deadline;
 use crate::operation::{Locks, Operations};
 use calls::NodeCall;
+use host_fs::mount::{Target, TargetPath};
 
 /// The settings of the node.
 #[derive(Clone, Debug)]

@@ -7,11 +7,12 @@ use uuid::Uuid;
 use super::Core;
 use super::calls::{Publish, TargetDirectory};
 use crate::error::{Error, Result, Situation};
-use crate::host::mount::{Mount, Origin, Target, alias_path, device_has_gone, file_system_ailment};
+use crate::host::mount::{Origin, alias_path, device_has_gone, file_system_ailment};
 use crate::host::mount_table;
 use crate::host::{Host, visible};
 use crate::operation::Context;
 use crate::volume::dataset_of;
+use host_fs::mount::{Mount, Target};
 
 /// Publishes a volume. The same call again changes nothing.
 pub(super) async fn publish(
@@ -94,7 +95,7 @@ impl Publication<'_> {
         let bound = self
             .host
             .binder()
-            .bind(&alias, self.target.path(), self.publish.flags);
+            .bind(&alias, self.target.path(), self.publish.flags.change());
         if bound.is_err() && made {
             // What is reported is why there is no mount; a directory that cannot go is found by the next call.
             self.target.remove_directory().ok();
@@ -163,7 +164,7 @@ impl Publication<'_> {
             );
             return Err(Error::new(Situation::ForeignMount, text));
         }
-        if found.satisfies(self.publish.flags) {
+        if self.publish.flags.change().describes(found) {
             return Ok(());
         }
         let mode = if found.read_only() {

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::Core;
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::Lists;
-use crate::host::mount::{Mount, MountTable};
 use crate::operation::{Context, Phase};
+use host_fs::mount::{Mount, MountTable};
 
 /// How often Flocker is asked again where it has mounted the dataset; the mount itself wakes the waiter.
 const ASK_AGAIN: Duration = Duration::from_secs(10);

@@ -11,12 +11,12 @@ use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::{Lists, Snapshot};
 use crate::flocker::provisioning::NewVolume;
 use crate::host::Host;
-use crate::host::mount::Target;
 use crate::operation::Context;
 use crate::volume::{
     FLOCKER_ID_KEY, FirstUse, NAME_KEY, Parameters, SizeRange, VolumeName, VolumeReference, size_of,
     size_text,
 };
+use host_fs::mount::Target;
 
 impl Core {
     /// Returns the dataset that is to be staged; one for a new name is made where that is wanted.

@@ -29,10 +29,10 @@ use crate::flocker::attach::Attach;
 use crate::flocker::cluster::Cluster;
 use crate::flocker::node_identity::ThisNode;
 use crate::flocker::provisioning::Provisioner;
-use crate::host::mount::TargetPath;
 use crate::operation::deadline::Deadline;
 use crate::operation::{Context, Locks};
 use crate::volume::{NODE_CONTEXT_KEY, VolumeReference};
+use host_fs::mount::TargetPath;
 
 /// How often a state directory that another process owns is tried again.
 const RETRY_HOST: Duration = Duration::from_secs(1);

@@ -14,10 +14,10 @@ use super::unstage::Remainder;
 use crate::error::{Error, Result, Situation};
 use crate::flocker::attach::OthersLease;
 use crate::flocker::cluster::{Lists, Snapshot};
-use crate::host::mount::{Mount, Target, TargetError};
 use crate::host::records::Record;
 use crate::host::{Host, InTheWay, Staged};
 use crate::operation::Context;
+use host_fs::mount::{Mount, Target, TargetError};
 
 /// How often staging starts over when Flocker's mount is replaced under it.
 const RESTARTS: u32 = 5;

@@ -13,8 +13,9 @@ use uuid::Uuid;
 use super::Core;
 use crate::error::{Error, Result, Situation};
 use crate::host::Host;
-use crate::host::mount::{Mount, TargetPath, Through, Usage, UsageError, alias_path, layers_at};
+use crate::host::mount::{Through, Usage, UsageError, alias_path};
 use crate::host::mount_table;
+use host_fs::mount::{Mount, TargetPath, layers_at};
 
 /// How long a file system may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);

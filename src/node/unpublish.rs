@@ -8,11 +8,11 @@ use uuid::Uuid;
 use super::Core;
 use super::calls::{TargetDirectory, Unpublish};
 use crate::error::{Error, Result, Situation};
-use crate::host::mount::{Mount, Patience, Target, TargetError, unmount_owned};
 use crate::host::mount_table;
 use crate::host::{Host, visible};
 use crate::operation::Context;
 use crate::volume::dataset_of;
+use host_fs::mount::{Mount, Patience, Target, TargetError, unmount_owned};
 
 /// Unpublishes a volume. What is not published counts as unpublished.
 pub(super) async fn unpublish(
@@ -65,7 +65,7 @@ fn unmount(host: &Host, target: &Target, volume_id: &str, dataset: Option<Uuid>)
     let Some(origin) = origins.iter().find(|origin| origin.owns(&top)) else {
         return Err(foreign(target, volume_id, &top));
     };
-    unmount_owned(path, origin, Patience::default())
+    unmount_owned(path, |mount| origin.owns(mount), Patience::default())
         .map_err(|error| Error::from(error).while_doing(format!("volume {volume_id}")))?;
     Ok(true)
 }

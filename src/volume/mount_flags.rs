@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use host_fs::mount::AttributeChange;
 use rustix::mount::MountAttrFlags as Attr;
 
 /// The flags that belong to a mount rather than to its file system, with the attributes they set and clear.
@@ -92,20 +93,8 @@ fn did_you_mean(suggestion: Option<&str>) -> String {
 }
 
 /// A consistent set of per-mount flags; what it leaves open is inherited from the mount that is bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MountFlags {
-    set: Attr,
-    clear: Attr,
-}
-
-impl Default for MountFlags {
-    fn default() -> Self {
-        MountFlags {
-            set: Attr::empty(),
-            clear: Attr::empty(),
-        }
-    }
-}
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MountFlags(AttributeChange);
 
 impl MountFlags {
     /// Reads the flags of a request, each one flag or several joined by commas.
@@ -137,25 +126,20 @@ impl MountFlags {
         }
         let mut parsed = MountFlags::default();
         for (_, set, clear) in FLAGS.iter().filter(|(name, ..)| asked.contains(name)) {
-            parsed.set |= *set;
-            parsed.clear |= *clear;
+            parsed.0.set |= *set;
+            parsed.0.clear |= *clear;
         }
         Ok(parsed)
     }
 
-    /// Tells whether writing is to be refused.
+    /// Whether writing is refused.
     pub fn read_only(self) -> bool {
-        self.set.contains(Attr::MOUNT_ATTR_RDONLY)
+        self.0.read_only()
     }
 
-    /// Returns the attributes to set and those to clear first.
-    pub(crate) fn change(self) -> (Attr, Attr) {
-        (self.set, self.clear)
-    }
-
-    /// Returns the attributes a mount has when these flags are laid over what it inherits.
-    pub(crate) fn over(self, inherited: Attr) -> Attr {
-        (inherited - self.clear) | self.set
+    /// Returns what a mount with these flags has otherwise than the one it is bound from.
+    pub fn change(self) -> AttributeChange {
+        self.0
     }
 }
 
@@ -163,8 +147,8 @@ impl fmt::Display for MountFlags {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let asked = FLAGS.iter().filter(|(name, set, clear)| {
             // It clears what its rivals clear and sets nothing.
-            let overruled = *name == "relatime" && self.set.intersects(Attr::MOUNT_ATTR__ATIME);
-            self.set.contains(*set) && self.clear.contains(*clear) && !overruled
+            let overruled = *name == "relatime" && self.0.set.intersects(Attr::MOUNT_ATTR__ATIME);
+            self.0.set.contains(*set) && self.0.clear.contains(*clear) && !overruled
         });
         formatter.write_str(&asked.map(|(name, ..)| *name).collect::<Vec<_>>().join(","))
     }
@@ -268,7 +252,7 @@ mod tests {
     fn what_is_not_asked_for_is_inherited() {
         let inherited = Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NOATIME;
         assert_eq!(
-            parse(&["ro", "relatime"]).unwrap().over(inherited),
+            parse(&["ro", "relatime"]).unwrap().change().over(inherited),
             Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOSUID
         );
     }

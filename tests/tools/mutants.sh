@@ -15,7 +15,7 @@ readonly MUTANT=$COPIES/debug/flocker-csi
 copy_sources() {
     rm -rf -- "$COPY"
     mkdir -p "$COPY"
-    cp --archive -- Cargo.toml Cargo.lock csi-proto flocker-client flocker-embedded src tests benches "$COPY/"
+    cp --archive -- Cargo.toml Cargo.lock csi-proto flocker-client flocker-embedded host-fs src tests benches "$COPY/"
     sed --in-place '/^\[workspace.package\]/,/^$/ s/^version = .*/version = "0.0.0"/' "$COPY/Cargo.toml"
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::host::durable::{make_directory, replace_file};
+use host_fs::durable::{make_directory, replace_file};
 
 const FILE: &str = "node.json";
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FileType, Mode, StatVfsMountFlags};
 use uuid::Uuid;
 
-use super::entry::Device;
+use host_fs::mount::Device;
 
 /// How often the directory is made again when it is removed in between for being empty.
 const ATTEMPTS: usize = 16;
@@ -145,8 +145,8 @@ fn remove_file(path: &Path) -> Result<(), DeviceNodeError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::in_own_namespace;
     use super::*;
+    use host_fs::mount::testing::in_own_namespace;
     use rustix::mount::{MountFlags, mount};
     use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::entry::Mount;
+use host_fs::mount::Mount;
 
 /// Where the kernel lists block devices by their numbers.
 const DEVICES: &str = "/sys/dev/block";

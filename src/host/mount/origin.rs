@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Device, Mount};
+use host_fs::mount::{Device, Mount};
 
 /// Where the plugin's mounts of a volume come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,8 +60,8 @@ impl Origin {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::table::MountTable;
     use super::*;
+    use host_fs::mount::MountTable;
 
     /// Makes up a mount.
     pub(crate) fn mounted(source: &str, device: &str, point: &str) -> Mount {

@@ -3,9 +3,9 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::entry::Mount;
-use super::lookup::holding;
-use super::table::{MountTable, TableError};
+use host_fs::mount::Mount;
+use host_fs::mount::holding;
+use host_fs::mount::{MountTable, TableError};
 
 /// The inode number of the initial PID namespace in every Linux (`PROC_PID_INIT_INO`).
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
@@ -104,8 +104,8 @@ fn roots() -> Option<(Mount, Mount)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{in_own_namespace, share, tmpfs};
     use super::*;
+    use host_fs::mount::testing::{in_own_namespace, share, tmpfs};
 
     #[test]
     fn a_target_on_a_private_mount_is_refused_with_the_remedy() {

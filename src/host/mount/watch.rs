@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::events::{MountEvents, wait_readable};
-use super::table::{MountTable, TableError};
+use host_fs::mount::{MountEvents, wait_readable};
+use host_fs::mount::{MountTable, TableError};
 
 /// The shortest time between two readings, so that a storm of mounts does not keep a processor busy.
 const MIN_GAP: Duration = Duration::from_millis(10);
@@ -114,8 +114,8 @@ fn follow(events: &MountEvents, stopped: &UnixStream, sender: &watch::Sender<See
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{in_own_namespace, tmpfs};
     use super::*;
+    use host_fs::mount::testing::{in_own_namespace, tmpfs};
     use std::path::Path;
 
     const PATIENCE: Duration = Duration::from_secs(30);

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::super::mount::{Mount, TableError, Vantage, holding, on_root_of_host};
+use super::super::mount::{Vantage, on_root_of_host};
 use crate::error;
 use crate::host::HostSettings;
-use crate::host::durable::make_directory;
+use host_fs::durable::make_directory;
+use host_fs::mount::{Mount, TableError, holding};
 
 /// Returns what is missing or wrong, a sentence each with what the pod needs.
 pub(crate) fn unmet(vantage: Vantage, paths: &HostSettings, registration_dir: &Path) -> Vec<String> {

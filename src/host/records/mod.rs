@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::mount::Origin;
-use crate::host::durable::{is_unfinished, make_directory, remove_file, replace_file};
+use host_fs::durable::{is_unfinished, make_directory, remove_file, replace_file};
 
 /// The version of the format; a change that an older plugin would misread raises it.
 const VERSION: u32 = 1;

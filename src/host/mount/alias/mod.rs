@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::bind::{BindError, Binder};
 use super::device_nodes::{DeviceNodeError, DeviceNodes};
-use super::entry::{Device, Mount};
-use super::lookup::layers_at;
 use super::origin::Origin;
-use super::table::TableError;
-use super::unmount::{Patience, UnmountError, unmount_owned, unmount_top};
-use crate::volume::MountFlags;
+use host_fs::mount::AttributeChange;
+use host_fs::mount::TableError;
+use host_fs::mount::layers_at;
+use host_fs::mount::{BindError, Binder};
+use host_fs::mount::{Device, Mount};
+use host_fs::mount::{Patience, UnmountError, unmount_owned, unmount_top};
 
 /// Why the plugin's own mount could not be made; nothing of it is left behind then.
 #[derive(Debug, thiserror::Error)]
@@ -163,14 +163,13 @@ impl Aliases {
         let made = make_directory(&path)?;
         let mounted = match &origin {
             Origin::Alias { node } => self.mount_device(dataset_id, flocker, node, &path),
-            Origin::Bind { .. } => {
-                self.binder
-                    .bind(flocker, &path, MountFlags::default())
-                    .map_err(|source| AliasError::Bind {
-                        dataset_id,
-                        source: Box::new(source),
-                    })
-            }
+            Origin::Bind { .. } => self
+                .binder
+                .bind(flocker, &path, AttributeChange::default())
+                .map_err(|source| AliasError::Bind {
+                    dataset_id,
+                    source: Box::new(source),
+                }),
         };
         if mounted.is_err() && made {
             discard(&path, std::fs::remove_dir(&path));
@@ -190,7 +189,7 @@ impl Aliases {
         patience: Patience,
     ) -> Result<(), UnmountError> {
         let path = alias_path(staging, dataset_id);
-        unmount_owned(&path, origin, patience)?;
+        unmount_owned(&path, |mount| origin.owns(mount), patience)?;
         match std::fs::remove_dir(&path) {
             Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                 Err(UnmountError::Directory { path, source: error })

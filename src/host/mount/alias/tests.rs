@@ -1,6 +1,6 @@
-use super::super::table::MountTable;
-use super::super::testing::{LoopDevice, bind, in_own_namespace, run, tmpfs_named};
 use super::*;
+use host_fs::mount::MountTable;
+use host_fs::mount::testing::{LoopDevice, bind, in_own_namespace, run, tmpfs_named};
 use rustix::mount::{MountFlags as Ms, mount, mount_remount};
 use std::path::Path;
 

@@ -12,25 +12,25 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 /// The kernel keeps a change counter for every such descriptor: poll(2) reports each change once, as
 /// `POLLPRI|POLLERR`, also one that happened before the call.
 #[derive(Debug)]
-pub(super) struct MountEvents {
+pub struct MountEvents {
     table: File,
 }
 
 impl MountEvents {
     /// Opens the table of the calling thread's mount namespace.
-    pub(super) fn of_this_thread() -> io::Result<MountEvents> {
+    pub fn of_this_thread() -> io::Result<MountEvents> {
         MountEvents::of("thread-self")
     }
 
     /// Opens the table of a process (its id, or `self`, or `thread-self`).
-    pub(super) fn of(process: &str) -> io::Result<MountEvents> {
+    pub fn of(process: &str) -> io::Result<MountEvents> {
         Ok(MountEvents {
             table: File::open(format!("/proc/{process}/mountinfo"))?,
         })
     }
 
     /// Reads the text from its start.
-    pub(super) fn read(&mut self) -> io::Result<Vec<u8>> {
+    pub fn read(&mut self) -> io::Result<Vec<u8>> {
         let mut text = Vec::with_capacity(16 * 1024);
         self.table.rewind()?;
         self.table.read_to_end(&mut text)?;
@@ -38,12 +38,12 @@ impl MountEvents {
     }
 
     /// Waits until the table changes, or answers `false` when the time is over.
-    pub(super) fn changed_within(&self, timeout: Duration) -> io::Result<bool> {
+    pub fn changed_within(&self, timeout: Duration) -> io::Result<bool> {
         wait_for(&mut [PollFd::new(&self.table, PollFlags::PRI)], Some(timeout))
     }
 
     /// Waits until the table changes, or answers `false` as soon as the other descriptor is readable or closed.
-    pub(super) fn changed_before(&self, stop: impl AsFd) -> io::Result<bool> {
+    pub fn changed_before(&self, stop: impl AsFd) -> io::Result<bool> {
         let mut descriptors = [
             PollFd::new(&self.table, PollFlags::PRI),
             PollFd::new(&stop, PollFlags::IN),
@@ -63,7 +63,7 @@ impl MountEvents {
 }
 
 /// Waits until a descriptor is readable or closed, or answers `false` when the time is over.
-pub(super) fn wait_readable(descriptor: impl AsFd, timeout: Duration) -> io::Result<bool> {
+pub fn wait_readable(descriptor: impl AsFd, timeout: Duration) -> io::Result<bool> {
     wait_for(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(timeout))
 }
 

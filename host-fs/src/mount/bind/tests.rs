@@ -1,10 +1,8 @@
 use super::super::table::MountTable;
 use super::super::testing::{PeerNamespace, in_own_namespace, share, tmpfs_named};
 use super::*;
-use rustix::mount::{MountFlags as Ms, mount_remount};
+use rustix::mount::{MountAttrFlags as Attr, MountFlags as Ms, mount_remount};
 use std::io::ErrorKind;
-
-const RO: &[&str] = &["ro", "nosuid", "noatime"];
 
 struct Bench {
     source: Mount,
@@ -12,8 +10,12 @@ struct Bench {
     other: PathBuf,
 }
 
-fn flags(flags: &[&str]) -> MountFlags {
-    MountFlags::parse(flags, false).unwrap()
+/// The attributes of a read-only mount that sets and clears one of each kind.
+fn read_only() -> AttributeChange {
+    AttributeChange {
+        set: Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NOATIME,
+        clear: Attr::MOUNT_ATTR__ATIME,
+    }
 }
 
 /// Runs a test once for each way to bind, with a volume that holds one file.
@@ -53,7 +55,7 @@ fn this_kernel_has_the_better_way() {
 fn a_volume_appears_writable_and_keeps_the_name_of_its_source() {
     by_every_method(|binder, bench| {
         let mount = binder
-            .bind(&bench.source, &bench.target, MountFlags::default())
+            .bind(&bench.source, &bench.target, AttributeChange::default())
             .unwrap();
         assert_eq!((&mount.source, mount.read_only()), (&bench.source.source, false));
         std::fs::write(bench.target.join("new"), "x").unwrap();
@@ -64,10 +66,10 @@ fn a_volume_appears_writable_and_keeps_the_name_of_its_source() {
 #[test]
 fn a_read_only_volume_refuses_writes_while_others_go_on_writing() {
     by_every_method(|binder, bench| {
-        let mount = binder.bind(&bench.source, &bench.target, flags(RO)).unwrap();
-        assert!(mount.satisfies(flags(RO)));
+        let mount = binder.bind(&bench.source, &bench.target, read_only()).unwrap();
+        assert!(read_only().describes(&mount));
         binder
-            .bind(&bench.source, &bench.other, MountFlags::default())
+            .bind(&bench.source, &bench.other, AttributeChange::default())
             .unwrap();
         let refused = std::fs::write(bench.target.join("file"), "x").unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ReadOnlyFilesystem);
@@ -81,30 +83,37 @@ fn restrictions_of_the_source_are_inherited() {
         let restricted = Ms::BIND | Ms::NOSUID | Ms::NODEV | Ms::NOEXEC | Ms::NODIRATIME | Ms::STRICTATIME;
         mount_remount(&bench.source.point, restricted | Ms::NOSYMFOLLOW, "").unwrap();
         let source = layers_at(&bench.source.point).unwrap().pop().unwrap();
-        let mount = binder.bind(&source, &bench.target, flags(&["ro"])).unwrap();
-        assert_eq!(
-            mount.attributes,
-            source.attributes | rustix::mount::MountAttrFlags::MOUNT_ATTR_RDONLY
-        );
+        let mount = binder
+            .bind(
+                &source,
+                &bench.target,
+                AttributeChange {
+                    set: Attr::MOUNT_ATTR_RDONLY,
+                    clear: Attr::empty(),
+                },
+            )
+            .unwrap();
+        assert_eq!(mount.attributes, source.attributes | Attr::MOUNT_ATTR_RDONLY);
     });
 }
 
 #[test]
 fn every_flag_takes_effect() {
     by_every_method(|binder, bench| {
-        for name in [
-            "ro",
-            "rw",
-            "noatime",
-            "relatime",
-            "strictatime",
-            "nodiratime",
-            "nosuid",
-            "nodev",
-            "noexec",
+        for (set, clear) in [
+            (Attr::MOUNT_ATTR_RDONLY, Attr::empty()),
+            (Attr::empty(), Attr::MOUNT_ATTR_RDONLY),
+            (Attr::MOUNT_ATTR_NOATIME, Attr::MOUNT_ATTR__ATIME),
+            (Attr::MOUNT_ATTR_RELATIME, Attr::MOUNT_ATTR__ATIME),
+            (Attr::MOUNT_ATTR_STRICTATIME, Attr::MOUNT_ATTR__ATIME),
+            (Attr::MOUNT_ATTR_NODIRATIME, Attr::empty()),
+            (Attr::MOUNT_ATTR_NOSUID, Attr::empty()),
+            (Attr::MOUNT_ATTR_NODEV, Attr::empty()),
+            (Attr::MOUNT_ATTR_NOEXEC, Attr::empty()),
         ] {
-            let mount = binder.bind(&bench.source, &bench.target, flags(&[name])).unwrap();
-            assert!(mount.satisfies(flags(&[name])), "{name}: {:?}", mount.attributes);
+            let change = AttributeChange { set, clear };
+            let mount = binder.bind(&bench.source, &bench.target, change).unwrap();
+            assert!(change.describes(&mount), "{change:?}: {:?}", mount.attributes);
             unmount_top(&bench.target, Patience::default()).unwrap();
         }
     });
@@ -115,11 +124,11 @@ fn other_namespaces_see_it_with_the_same_flags() {
     by_every_method(|binder, bench| {
         share(bench.target.parent().unwrap());
         let peer = PeerNamespace::new();
-        binder.bind(&bench.source, &bench.target, flags(RO)).unwrap();
+        binder.bind(&bench.source, &bench.target, read_only()).unwrap();
         let table = peer.table();
         let layers = table.layers_at(&bench.target);
         assert_eq!(layers.len(), 1);
-        assert!(layers[0].satisfies(flags(RO)), "{:?}", layers[0].attributes);
+        assert!(read_only().describes(layers[0]), "{:?}", layers[0].attributes);
         let own = MountTable::read().unwrap().mounts().len();
         assert_eq!(table.mounts().len(), own, "nothing else has spread");
     });
@@ -130,7 +139,7 @@ fn a_target_in_use_is_refused_and_stays_as_it_is() {
     by_every_method(|binder, bench| {
         tmpfs_named("theirs", &bench.target);
         let error = binder
-            .bind(&bench.source, &bench.target, MountFlags::default())
+            .bind(&bench.source, &bench.target, AttributeChange::default())
             .unwrap_err();
         assert!(
             matches!(&error, BindError::Occupied { found, .. } if found.source == "theirs"),
@@ -146,7 +155,7 @@ fn a_missing_target_leaves_no_mount() {
         let before = MountTable::read().unwrap();
         assert!(
             binder
-                .bind(&bench.source, &bench.target.join("missing"), flags(RO))
+                .bind(&bench.source, &bench.target.join("missing"), read_only())
                 .is_err()
         );
         assert_eq!(MountTable::read().unwrap(), before);
@@ -159,7 +168,7 @@ fn a_source_that_has_changed_is_noticed_before_anything_is_mounted() {
         tmpfs_named("cover", &bench.source.point);
         let before = MountTable::read().unwrap();
         let error = binder
-            .bind(&bench.source, &bench.target, MountFlags::default())
+            .bind(&bench.source, &bench.target, AttributeChange::default())
             .unwrap_err();
         assert!(
             matches!(
@@ -179,7 +188,7 @@ fn a_source_that_has_changed_is_noticed_before_anything_is_mounted() {
 fn the_volume_can_be_unmounted_right_after() {
     by_every_method(|binder, bench| {
         for _ in 0..50 {
-            binder.bind(&bench.source, &bench.target, flags(RO)).unwrap();
+            binder.bind(&bench.source, &bench.target, read_only()).unwrap();
             unmount_top(&bench.target, Patience::default()).unwrap();
         }
         assert_eq!(binder.clear_unfinished().unwrap(), 0);

@@ -11,7 +11,6 @@ use super::entry::Mount;
 use super::events::MountEvents;
 use super::holders::{Holders, find_holders};
 use super::lookup::layers_at;
-use super::origin::Origin;
 use super::table::TableError;
 
 /// Why something is still mounted.
@@ -91,14 +90,18 @@ impl Patience {
     }
 }
 
-/// Unmounts every layer at a path that has this origin, and answers how many there were.
+/// Unmounts every layer at a path that is `owned`, and answers how many there were.
 ///
 /// The path must be free of symbolic links. Nothing mounted, or no such path, is success with 0. The first layer from
 /// the top that is somebody else's is an error, after those above it have gone.
-pub fn unmount_owned(path: &Path, origin: &Origin, patience: Patience) -> Result<usize, UnmountError> {
+pub fn unmount_owned(
+    path: &Path,
+    owned: impl Fn(&Mount) -> bool,
+    patience: Patience,
+) -> Result<usize, UnmountError> {
     let mut removed = 0;
     while let Some(top) = visible(path)? {
-        if !origin.owns(&top) {
+        if !owned(&top) {
             return Err(UnmountError::Foreign {
                 path: path.to_owned(),
                 found: Box::new(top),
@@ -130,7 +133,7 @@ pub fn unmount_owned(path: &Path, origin: &Origin, patience: Patience) -> Result
 /// Unmounts the visible mount at a path, trying again while it is busy.
 ///
 /// Whoever looks at open files through `/proc` makes a mount busy for a moment, so one attempt is hardly ever enough.
-pub(super) fn unmount_top(path: &Path, patience: Patience) -> Result<(), Errno> {
+pub fn unmount_top(path: &Path, patience: Patience) -> Result<(), Errno> {
     let attempt = || unmount(path, UnmountFlags::NOFOLLOW);
     let first = attempt();
     if first != Err(Errno::BUSY) || patience.retries == 0 {
@@ -169,14 +172,14 @@ mod tests {
     use super::*;
     use std::ffi::OsStr;
 
-    fn ours() -> Origin {
-        Origin::Alias {
-            node: PathBuf::from("/dev/flocker-csi/1"),
-        }
+    const OURS: &str = "/dev/volumes/1";
+
+    fn ours(mount: &Mount) -> bool {
+        mount.source == OURS
     }
 
     fn mount_ours(point: &Path) {
-        tmpfs_named("/dev/flocker-csi/1", point);
+        tmpfs_named(OURS, point);
     }
 
     #[test]
@@ -186,11 +189,11 @@ mod tests {
             for _ in 0..3 {
                 mount_ours(&point);
             }
-            assert_eq!(unmount_owned(&point, &ours(), Patience::none()).unwrap(), 3);
+            assert_eq!(unmount_owned(&point, ours, Patience::none()).unwrap(), 3);
             assert!(layers_at(&point).unwrap().is_empty());
-            assert_eq!(unmount_owned(&point, &ours(), Patience::none()).unwrap(), 0);
+            assert_eq!(unmount_owned(&point, ours, Patience::none()).unwrap(), 0);
             assert_eq!(
-                unmount_owned(&scratch.join("missing/path"), &ours(), Patience::none()).unwrap(),
+                unmount_owned(&scratch.join("missing/path"), ours, Patience::none()).unwrap(),
                 0
             );
         });
@@ -203,7 +206,7 @@ mod tests {
             mount_ours(&point);
             tmpfs_named("theirs", &point);
             mount_ours(&point);
-            let error = unmount_owned(&point, &ours(), Patience::none()).unwrap_err();
+            let error = unmount_owned(&point, ours, Patience::none()).unwrap_err();
             assert!(
                 matches!(&error, UnmountError::Foreign { found, .. } if found.source == "theirs"),
                 "{error}"
@@ -220,10 +223,10 @@ mod tests {
             mount_ours(&alias);
             bind(&alias, &one);
             bind(&alias, &two);
-            unmount_owned(&one, &ours(), Patience::none()).unwrap();
+            unmount_owned(&one, ours, Patience::none()).unwrap();
             let table = MountTable::read().unwrap();
             let left: Vec<_> = table
-                .by_source(OsStr::new("/dev/flocker-csi/1"))
+                .by_source(OsStr::new(OURS))
                 .map(|mount| &mount.point)
                 .collect();
             assert_eq!(left, [&alias, &two]);
@@ -240,7 +243,7 @@ mod tests {
                 retries: 2,
                 pause: Duration::from_millis(1),
             };
-            let error = unmount_owned(&point, &ours(), patience).unwrap_err().to_string();
+            let error = unmount_owned(&point, ours, patience).unwrap_err().to_string();
             assert!(
                 error.contains(&format!("process {}", std::process::id())),
                 "{error}"
@@ -248,7 +251,7 @@ mod tests {
             assert!(error.contains("a/file open"), "{error}");
             assert_eq!(layers_at(&point).unwrap().len(), 1);
             drop(open);
-            assert_eq!(unmount_owned(&point, &ours(), Patience::none()).unwrap(), 1);
+            assert_eq!(unmount_owned(&point, ours, Patience::none()).unwrap(), 1);
         });
     }
 
@@ -265,7 +268,7 @@ mod tests {
                     pause: Duration::from_secs(3600),
                 };
                 let point = &point;
-                let waiting = scope.spawn(move || unmount_owned(point, &ours(), patience));
+                let waiting = scope.spawn(move || unmount_owned(point, ours, patience));
                 unmount_top(&below, Patience::default()).unwrap();
                 assert_eq!(waiting.join().unwrap().unwrap(), 1);
             });
@@ -278,7 +281,7 @@ mod tests {
             let (point, link) = (scratch.join("a"), scratch.join("link"));
             mount_ours(&point);
             std::os::unix::fs::symlink(&point, &link).unwrap();
-            assert_eq!(unmount_owned(&link, &ours(), Patience::none()).unwrap(), 0);
+            assert_eq!(unmount_owned(&link, ours, Patience::none()).unwrap(), 0);
             assert_eq!(layers_at(&point).unwrap().len(), 1);
         });
     }

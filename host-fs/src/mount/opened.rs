@@ -35,7 +35,7 @@ pub enum OpenError {
 /// Opens the root of a mount without any access to its contents (`O_PATH`).
 ///
 /// The descriptor keeps the mount from being unmounted, and leads to it whatever is mounted over it later.
-pub(crate) fn open_mount(mount: &Mount) -> Result<OwnedFd, OpenError> {
+pub fn open_mount(mount: &Mount) -> Result<OwnedFd, OpenError> {
     let failed = |source| OpenError::Io {
         path: mount.point.clone(),
         source,

@@ -158,7 +158,7 @@ pub(super) fn unescape(field: &[u8]) -> OsString {
 
 /// Writes a mount the way the kernel does (`show_mountinfo`).
 #[cfg(any(test, fuzzing))]
-pub(super) fn render(mount: &Mount) -> Vec<u8> {
+pub(crate) fn render(mount: &Mount) -> Vec<u8> {
     let escape = |text: &OsStr| {
         let mut escaped = Vec::new();
         for &byte in text.as_bytes() {

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 use tempfile::NamedTempFile;
@@ -85,21 +85,6 @@ pub fn remove_unfinished(directory: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// As [`remove_unfinished`], where it is enough that a failure is told in the log: nothing needs these files.
-pub async fn tidy(directory: PathBuf) {
-    let tidy = move || {
-        if let Err(error) = remove_unfinished(&directory) {
-            tracing::warn!(
-                %error,
-                "Cannot remove from {} what an earlier process did not finish writing",
-                directory.display()
-            );
-        }
-    };
-    // It panics only if there is a bug in it, and then that is in the log.
-    tokio::task::spawn_blocking(tidy).await.ok();
 }
 
 /// Removes a file unless somebody writes it.

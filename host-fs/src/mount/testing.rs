@@ -1,4 +1,9 @@
 //! Real mounts for unit tests, each test in a mount namespace of its own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a test fails by a panic"
+)]
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind};
@@ -13,7 +18,7 @@ use super::{Device, MountTable};
 /// Runs a test body with an empty directory, in a thread whose mounts nobody else sees.
 ///
 /// The namespace ends with the thread, and its mounts with it, whether the body panics or not.
-pub(crate) fn in_own_namespace<R: Send + 'static>(body: impl FnOnce(&Path) -> R + Send + 'static) -> R {
+pub fn in_own_namespace<R: Send + 'static>(body: impl FnOnce(&Path) -> R + Send + 'static) -> R {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().canonicalize().unwrap();
     let thread = std::thread::Builder::new()
@@ -40,24 +45,24 @@ fn enter_own_namespace() {
 }
 
 /// Mounts an empty file system at a path, making the directory.
-pub(crate) fn tmpfs(point: &Path) {
+pub fn tmpfs(point: &Path) {
     tmpfs_named("tmpfs", point);
 }
 
 /// Mounts an empty file system under a source name of choice.
-pub(crate) fn tmpfs_named(source: &str, point: &Path) {
+pub fn tmpfs_named(source: &str, point: &Path) {
     make_directory(point);
     mount(source, point, "tmpfs", MountFlags::empty(), None).unwrap();
 }
 
 /// Binds a directory to another path, making that.
-pub(crate) fn bind(from: &Path, to: &Path) {
+pub fn bind(from: &Path, to: &Path) {
     make_directory(to);
     mount_bind(from, to).unwrap();
 }
 
 /// Makes a path shared, as systemd does with the root of a host.
-pub(crate) fn share(point: &Path) {
+pub fn share(point: &Path) {
     mount_change(point, MountPropagationFlags::SHARED).unwrap();
 }
 
@@ -71,10 +76,11 @@ fn make_directory(path: &Path) {
 }
 
 /// Another mount namespace that shares what is shared in this one, as a container's does with the host's.
-pub(crate) struct PeerNamespace(Child);
+pub struct PeerNamespace(Child);
 
 impl PeerNamespace {
-    pub(crate) fn new() -> PeerNamespace {
+    /// Starts a process that lives in one.
+    pub fn new() -> PeerNamespace {
         let script = "echo ready; exec cat";
         let mut peer = Command::new("unshare")
             .args(["--mount", "--propagation", "unchanged", "sh", "-c", script])
@@ -91,7 +97,7 @@ impl PeerNamespace {
     }
 
     /// Returns the mount table as it looks from there.
-    pub(crate) fn table(&self) -> MountTable {
+    pub fn table(&self) -> MountTable {
         MountTable::read_of(&self.0.id().to_string()).unwrap()
     }
 }
@@ -103,9 +109,11 @@ impl Drop for PeerNamespace {
 }
 
 /// A loop device with an ext4 file system, which goes when the last user has gone, also after a crash.
-pub(crate) struct LoopDevice {
-    pub(crate) path: PathBuf,
-    pub(crate) device: Device,
+pub struct LoopDevice {
+    /// Its device node.
+    pub path: PathBuf,
+    /// Its number.
+    pub device: Device,
     _open: File,
 }
 
@@ -114,7 +122,7 @@ impl LoopDevice {
     ///
     /// The file lies outside of the test's own mounts. Below one of them it would keep that mount alive and with it,
     /// now and then, the mounts on it, when the namespace ends: the kernel would never free the device.
-    pub(crate) fn new() -> LoopDevice {
+    pub fn new() -> LoopDevice {
         let file = tempfile::Builder::new()
             .prefix("flocker-csi-test-")
             .tempfile()
@@ -134,14 +142,14 @@ impl LoopDevice {
     }
 
     /// Mounts it the way Flocker's agent does.
-    pub(crate) fn mount(&self, point: &Path) {
+    pub fn mount(&self, point: &Path) {
         make_directory(point);
         mount(&self.path, point, "ext4", MountFlags::empty(), None).unwrap();
     }
 }
 
 /// Runs a program in this thread's namespace and returns what it wrote.
-pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
+pub fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
     assert!(
         output.status.success(),

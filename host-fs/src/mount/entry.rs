@@ -7,8 +7,6 @@ use std::path::PathBuf;
 use rustix::mount::MountAttrFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::volume::MountFlags;
-
 /// Identifies the device that holds a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -99,13 +97,6 @@ impl Mount {
             .as_encoded_bytes()
             .split(|&byte| byte == b',')
             .any(|option| matches!(option, b"ro" | b"emergency_ro" | b"shutdown"))
-    }
-
-    /// Tells whether a mount of a volume behaves as `flags` demand.
-    ///
-    /// Volumes are bound from a writable mount, so one that is read-only without having been asked to be does not.
-    pub fn satisfies(&self, flags: MountFlags) -> bool {
-        flags.over(self.attributes) == self.attributes && flags.read_only() == self.read_only()
     }
 
     /// Tells whether mounts made below it appear in other mount namespaces too.

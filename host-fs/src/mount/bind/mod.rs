@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
+use super::attributes::AttributeChange;
 use super::entry::Mount;
 use super::kernel;
 use super::lookup::layers_at;
@@ -18,7 +19,6 @@ use super::opened::{OpenError, open_mount};
 use super::table::TableError;
 use super::unmount::{Patience, unmount_top};
 use super::workbench::{Workbench, WorkbenchError};
-use crate::volume::MountFlags;
 
 /// Why a mount was not made; none is left behind then.
 #[derive(Debug, thiserror::Error)]
@@ -144,11 +144,11 @@ impl Binder {
     ///
     /// `source` is the visible mount at its point; the result is the mount at the target, checked to be of the same
     /// file system, root and source name and to have the flags. The target must be free of symbolic links.
-    pub fn bind(&self, source: &Mount, target: &Path, flags: MountFlags) -> Result<Mount, BindError> {
+    pub fn bind(&self, source: &Mount, target: &Path, change: AttributeChange) -> Result<Mount, BindError> {
         let attempt = Attempt {
             source,
             target,
-            flags,
+            change,
         };
         if let Some(found) = attempt.visible()? {
             return Err(BindError::Occupied {
@@ -163,7 +163,7 @@ impl Binder {
         match &self.method {
             Method::Detached => attempt.attach_copy(&root)?,
             Method::Moved(workbench) => workbench
-                .bind(&root, flags.over(source.attributes), target)
+                .bind(&root, change.over(source.attributes), target)
                 .map_err(|source| BindError::Workbench {
                     target: target.to_owned(),
                     source,
@@ -177,7 +177,7 @@ impl Binder {
 struct Attempt<'a> {
     source: &'a Mount,
     target: &'a Path,
-    flags: MountFlags,
+    change: AttributeChange,
 }
 
 impl Attempt<'_> {
@@ -185,9 +185,8 @@ impl Attempt<'_> {
         let copy = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let tree = open_tree(root, "", copy | OpenTreeFlags::AT_EMPTY_PATH)
             .map_err(|error| self.failed("copy the mount", error))?;
-        let (set, clear) = self.flags.change();
-        if !(set | clear).is_empty() {
-            kernel::mount_setattr(tree.as_fd(), set, clear)
+        if !self.change.is_empty() {
+            kernel::mount_setattr(tree.as_fd(), self.change.set, self.change.clear)
                 .map_err(|error| self.failed("set the flags", error))?;
         }
         // Opened without following anything, so that nobody can swap a directory for a link after the check.
@@ -205,7 +204,7 @@ impl Attempt<'_> {
                 == (self.source.device, &self.source.root, &self.source.source)
         };
         match found {
-            Some(mount) if same(&mount) && self.flags.over(self.source.attributes) == mount.attributes => {
+            Some(mount) if same(&mount) && self.change.over(self.source.attributes) == mount.attributes => {
                 Ok(mount)
             }
             found => {

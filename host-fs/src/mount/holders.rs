@@ -8,7 +8,6 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
-use tokio::time::Instant;
 
 use super::entry::{Device, Mount};
 use super::table::MountTable;
@@ -76,17 +75,17 @@ impl fmt::Display for Holders {
 }
 
 /// Looks for whoever uses a mount of the calling thread's namespace, for a bounded time.
-pub(super) fn find_holders(mount: &Mount) -> Holders {
+pub fn find_holders(mount: &Mount) -> Holders {
     let (found, holders) = mpsc::channel();
     let mount = mount.clone();
     // A thread of its own: a process that hangs may keep whoever looks at its memory map waiting for ever.
     let searching = thread::Builder::new()
         .name("holders".to_owned())
         .spawn(move || search(&mount, &found));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = now() + PATIENCE;
     let next = || {
         holders
-            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            .recv_timeout(deadline.saturating_duration_since(now()))
             .ok()
     };
     Holders(if searching.is_ok() {
@@ -205,6 +204,14 @@ impl Search<'_> {
 
 fn target_of(link: &Path) -> String {
     fs::read_link(link).map_or_else(|_| "a file".to_owned(), |path| path.display().to_string())
+}
+
+#[allow(
+    clippy::disallowed_types,
+    reason = "blocking code has no clock that a test could pause"
+)]
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
 }
 
 #[cfg(test)]

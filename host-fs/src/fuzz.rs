@@ -1,7 +1,7 @@
 //! The mount table, whoever wrote it.
 
-use super::mountinfo::render;
-use super::table::MountTable;
+use crate::mount::MountTable;
+use crate::mount::mountinfo::render;
 
 /// Reads any bytes as a mount table and asks it all that the plugin asks.
 ///
@@ -30,5 +30,19 @@ pub fn mountinfo(bytes: &[u8]) {
             );
         }
         assert!(!mount.to_string().is_empty());
+    }
+}
+
+#[cfg(test)]
+#[path = "../../fuzz/corpus.rs"]
+mod corpus;
+
+#[cfg(test)]
+mod tests {
+    use super::{corpus::read_corpus, mountinfo};
+
+    #[test]
+    fn the_corpus_of_mount_tables_keeps_every_promise() {
+        read_corpus("mountinfo", mountinfo);
     }
 }
