@@ -155,7 +155,7 @@ impl Error {
 
     /// Adds the failure that caused this one; it is told after a colon.
     #[must_use]
-    pub fn because(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+    pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
         self
     }
@@ -167,16 +167,16 @@ impl Error {
 
     /// Puts what was being done before the message.
     #[must_use]
-    pub fn while_doing(mut self, doing: impl fmt::Display) -> Self {
+    pub fn context(mut self, doing: impl fmt::Display) -> Self {
         self.message = format!("{doing}: {}", self.message);
         self
     }
 
     /// Says what was being done, where the message only tells which step failed.
     #[must_use]
-    pub fn told_by(self, doing: impl fmt::Display) -> Self {
+    pub fn failure_context(self, doing: impl fmt::Display) -> Self {
         match self.situation {
-            Situation::FlockerUnavailable | Situation::Internal => self.while_doing(doing),
+            Situation::FlockerUnavailable | Situation::Internal => self.context(doing),
             _ => self,
         }
     }
@@ -186,7 +186,7 @@ impl Error {
         doing: impl fmt::Display,
         source: impl std::error::Error + Send + Sync + 'static,
     ) -> Self {
-        Self::new(Situation::Internal, format!("cannot {doing}")).because(source)
+        Self::new(Situation::Internal, format!("cannot {doing}")).with_source(source)
     }
 
     /// Makes the error of a request to Flocker that failed while `doing`.
@@ -200,7 +200,7 @@ impl Error {
         } else {
             Situation::FlockerUnavailable
         };
-        Self::new(situation, format!("cannot {doing}")).because(source)
+        Self::new(situation, format!("cannot {doing}")).with_source(source)
     }
 
     /// Makes the error of a dataset that does not exist, or no longer.
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn the_chain_tells_the_message_and_every_cause_once() {
         let error = Error::internal("read /x", std::io::Error::other("disk on fire"))
-            .while_doing("staging volume v on node n");
+            .context("staging volume v on node n");
         assert_eq!(
             error.chain(),
             "staging volume v on node n: cannot read /x: disk on fire"

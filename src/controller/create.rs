@@ -28,7 +28,7 @@ pub(super) async fn create_volume(
     request: CreateVolumeRequest,
 ) -> Result<CreateVolumeResponse> {
     let wanted = parse(core, &request)
-        .map_err(|error| error.while_doing(format_args!("creating volume {:?}", request.name)))?;
+        .map_err(|error| error.context(format_args!("creating volume {:?}", request.name)))?;
     let work = {
         let (provisioner, wanted) = (core.provisioner.clone(), wanted.clone());
         |context: Context| async move { provisioner.provision(&context, &wanted).await }

@@ -63,7 +63,7 @@ pub(super) async fn delete_volume(
             context.about(dataset);
             delete(&core, &context, dataset)
                 .await
-                .map_err(|error| error.told_by(&call))
+                .map_err(|error| error.failure_context(&call))
         }
     };
     if let Deletion::Stored(node) = core.deletes.run(call.clone(), deadline, work).await? {

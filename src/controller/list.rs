@@ -85,7 +85,7 @@ pub(super) async fn list_volumes(
         None => Arc::new(
             current(core, deadline)
                 .await
-                .map_err(|error| error.told_by("listing volumes"))?,
+                .map_err(|error| error.failure_context("listing volumes"))?,
         ),
     };
     let page = cut(listing.after(last), entries);
@@ -233,7 +233,7 @@ pub(super) async fn controller_get_volume(
     let snapshot = core
         .read(deadline, lists)
         .await
-        .map_err(|error| error.told_by(doing))?;
+        .map_err(|error| error.failure_context(doing))?;
     let configured = snapshot
         .live_dataset(dataset)
         .ok_or_else(|| Error::unknown_volume(dataset))?;

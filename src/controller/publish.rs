@@ -74,7 +74,7 @@ pub(super) async fn controller_publish_volume(
     let node_id = required("node_id", &request.node_id)?;
     let doing = || format!("attaching volume {volume_id} to node {node_id}");
     Capability::parse(request.volume_capability.as_ref(), Side::Controller)
-        .map_err(|error| error.while_doing(doing()))?;
+        .map_err(|error| error.context(doing()))?;
     let unknown = |situation, what: &str| Error::new(situation, format!("{}: {what}", doing()));
     let dataset = dataset_of(volume_id).ok_or_else(|| {
         unknown(
@@ -98,7 +98,7 @@ pub(super) async fn controller_publish_volume(
             core.attach
                 .attach(&context, dataset, node, OthersLease::Refuse)
                 .await
-                .map_err(|error| error.told_by(&call))
+                .map_err(|error| error.failure_context(&call))
         }
     };
     core.attachments.run(call, deadline, work).await?;
@@ -140,7 +140,7 @@ pub(super) async fn controller_unpublish_volume(
         let (core, call) = (Arc::clone(core), call.clone());
         |context: Context| async move {
             let detached = core.attach.detach(&context, dataset, node).await;
-            detached.map(drop).map_err(|error| error.told_by(&call))
+            detached.map(drop).map_err(|error| error.failure_context(&call))
         }
     };
     core.attachments.run(call, deadline, work).await?;

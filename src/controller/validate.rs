@@ -22,12 +22,12 @@ pub(super) async fn validate_volume_capabilities(
 ) -> Result<ValidateVolumeCapabilitiesResponse> {
     let volume_id = required("volume_id", &request.volume_id)?;
     let doing = format!("validating capabilities of volume {volume_id}");
-    let refusal = capability_refusal(&request).map_err(|error| error.while_doing(&doing))?;
+    let refusal = capability_refusal(&request).map_err(|error| error.context(&doing))?;
     let dataset = existing_dataset(volume_id)?;
     let snapshot = core
         .read(deadline, Lists::CONFIGURATION)
         .await
-        .map_err(|error| error.told_by(&doing))?;
+        .map_err(|error| error.failure_context(&doing))?;
     let configured = snapshot
         .live_dataset(dataset)
         .ok_or_else(|| Error::unknown_volume(dataset))?;

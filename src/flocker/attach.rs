@@ -114,7 +114,7 @@ impl Attach {
                 match self.cluster.release_lease_of(dataset, Some(node)).await {
                     Ok(Release::Released | Release::NotHeld) => Err(error),
                     // A final answer would promise that nothing is left, so the caller has to come back.
-                    Err(still_leased) => Err(still_leased.while_doing(error.chain())),
+                    Err(still_leased) => Err(still_leased.context(error.chain())),
                 }
             }
             ended => ended,

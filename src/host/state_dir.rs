@@ -14,7 +14,7 @@ use crate::error::{Error, Result, Situation};
 /// [`Situation::NotTheNodePlugin`] while another process has it.
 pub(crate) fn claim(path: &Path) -> Result<LockedDirectory> {
     LockedDirectory::claim(path).map_err(|error| match error {
-        LockError::Held { .. } => Error::of(Situation::NotTheNodePlugin, &error).while_doing(
+        LockError::Held { .. } => Error::of(Situation::NotTheNodePlugin, &error).context(
             "one process serves the volumes of a node from one state_dir: stop the other process, or give this one a \
              state_dir and a device_dir of its own",
         ),

@@ -130,7 +130,7 @@ impl Core {
     async fn resolve(&self, field: &'static str, path: TargetPath) -> Result<Target> {
         let resolved = tokio::task::spawn_blocking(move || path.resolve()).await;
         let resolved = resolved.map_err(|panicked| Error::internal(format!("look up {field}"), panicked))?;
-        resolved.map_err(|error| Error::from(error).while_doing(field))
+        resolved.map_err(|error| Error::from(error).context(field))
     }
 
     /// As [`Self::resolve`]; a path whose parent does not exist is nothing.
@@ -139,7 +139,7 @@ impl Core {
         match resolved.map_err(|panicked| Error::internal(format!("look up {field}"), panicked))? {
             Ok(target) => Ok(Some(target)),
             Err(error) if error.is_missing() => Ok(None),
-            Err(error) => Err(Error::from(error).while_doing(field)),
+            Err(error) => Err(Error::from(error).context(field)),
         }
     }
 }

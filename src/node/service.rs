@@ -105,7 +105,7 @@ impl NodeService {
             async move {
                 working.await.map_err(|error| match error.situation() {
                     Situation::Cancelled => error,
-                    _ => error.while_doing(doing),
+                    _ => error.context(doing),
                 })
             }
         };
@@ -320,5 +320,5 @@ fn target_directory<T>(request: &Request<T>) -> TargetDirectory {
 }
 
 fn path(field: &str, value: &str) -> Result<TargetPath> {
-    TargetPath::parse(required(field, value)?).map_err(|error| Error::from(error).while_doing(field))
+    TargetPath::parse(required(field, value)?).map_err(|error| Error::from(error).context(field))
 }

@@ -27,7 +27,7 @@ pub(super) async fn stage(core: Arc<Core>, host: Arc<Host>, context: Context, st
     let staging = core.resolve("staging_target_path", stage.staging.clone()).await?;
     if !staging.exists() {
         let missing = TargetError::NoParent(staging.path().to_owned());
-        return Err(Error::from(missing).while_doing("staging_target_path"));
+        return Err(Error::from(missing).context("staging_target_path"));
     }
     let dataset = core.dataset_to_stage(&host, &context, &stage, &staging).await?;
     context.about(dataset);

@@ -66,7 +66,7 @@ fn unmount(host: &Host, target: &Target, volume_id: &str, dataset: Option<Uuid>)
         return Err(foreign(target, volume_id, &top));
     };
     unmount_owned(path, |mount| origin.owns(mount), Patience::default())
-        .map_err(|error| Error::from(error).while_doing(format!("volume {volume_id}")))?;
+        .map_err(|error| Error::from(error).context(format!("volume {volume_id}")))?;
     Ok(true)
 }
 

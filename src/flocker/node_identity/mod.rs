@@ -249,7 +249,7 @@ impl NodeIdentity {
         let (file, certificate) = (node_id_file.display(), node_certificate.display());
         let look = format!("neither {file} nor {certificate} is there to tell, and node_id is not set");
         match unanswered {
-            Answer::Unreachable(error) => error.while_doing(format!(
+            Answer::Unreachable(error) => error.context(format!(
                 "it is not known which node of Flocker this machine is: {look}"
             )),
             Answer::Node(_) | Answer::NotYet => Error::new(

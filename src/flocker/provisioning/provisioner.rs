@@ -73,7 +73,7 @@ impl Provisioner {
         loop {
             let lists = Lists::CONFIGURATION | Lists::STATE | Lists::NODES;
             let looked = self.cluster.fresh_for(context, lists).await;
-            let snapshot = looked.map_err(|error| in_progress(error).told_by(wanted))?;
+            let snapshot = looked.map_err(|error| in_progress(error).failure_context(wanted))?;
             let Settings {
                 driver_name,
                 namespace,
@@ -108,9 +108,9 @@ impl Provisioner {
                 Ok(None) => {}
                 // What Flocker refuses it has not stored; but an earlier attempt may have come through.
                 Err(refused) if refused.situation().is_final() && unclear.is_none() => {
-                    return Err(refused.told_by(wanted));
+                    return Err(refused.failure_context(wanted));
                 }
-                Err(error) => unclear = Some(in_progress(error).told_by(wanted)),
+                Err(error) => unclear = Some(in_progress(error).failure_context(wanted)),
             }
         }
     }
@@ -143,7 +143,7 @@ impl Provisioner {
         dataset: Uuid,
     ) -> Result<Option<Claimed>> {
         let this_node = context.unless_cancelled(self.settings.scope.node()).await?;
-        let only = this_node.map_err(|error| error.told_by(wanted))?;
+        let only = this_node.map_err(|error| error.failure_context(wanted))?;
         if let Some(node) = only.filter(|node| !snapshot.lists_node(*node)) {
             self.cluster.wait_for_node(context, node).await?;
             return Ok(None);
@@ -230,7 +230,7 @@ impl Provisioner {
             ProvisionWait::Backed => {
                 let backed = self.wait_until_backed(context, volume.dataset).await;
                 backed
-                    .map_err(|error| in_progress(error).told_by(wanted))
+                    .map_err(|error| in_progress(error).failure_context(wanted))
                     .map(|()| volume)
             }
         }
@@ -258,7 +258,7 @@ fn in_progress(error: Error) -> Error {
             Situation::FlockerUnavailable,
             "the volume may exist, so this has to be repeated",
         )
-        .because(error)
+        .with_source(error)
     } else {
         error
     }
