@@ -1,8 +1,8 @@
 //! A directory that one process at a time may use.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::durable::make_directory;
@@ -53,7 +53,9 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LockEr
 /// A directory that this process uses; no other does until this value is dropped.
 #[derive(Debug)]
 pub struct LockedDirectory {
+    path: PathBuf,
     lock: File,
+    transient: bool,
 }
 
 impl LockedDirectory {
@@ -63,33 +65,66 @@ impl LockedDirectory {
     /// # Errors
     /// [`LockError::Held`] while another process uses the directory; [`LockError::Io`] when the file system refuses.
     pub fn claim(path: &Path) -> Result<LockedDirectory, LockError> {
-        make_directory(path).map_err(failed("make the directory", path))?;
-        let lock = path.join(LOCK);
-        let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600);
-        let mut file = options.open(&lock).map_err(failed("open", &lock))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(LockError::Held {
-                    path: path.to_owned(),
-                    pid: read_pid(&mut file),
-                });
+        loop {
+            make_directory(path).map_err(failed("make the directory", path))?;
+            let lock = path.join(LOCK);
+            let mut options = OpenOptions::new();
+            options
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600);
+            let mut file = match options.open(&lock) {
+                // Its last user has removed the directory in between.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened.map_err(failed("open", &lock))?,
+            };
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(LockError::Held {
+                        path: path.to_owned(),
+                        pid: read_pid(&mut file),
+                    });
+                }
+                Err(TryLockError::Error(error)) => return Err(failed("lock", &lock)(error)),
             }
-            Err(TryLockError::Error(error)) => return Err(failed("lock", &lock)(error)),
+            // A file that was removed before it was locked keeps no other process out.
+            if file.metadata().map_err(failed("look at", &lock))?.nlink() == 0 {
+                continue;
+            }
+            write_pid(&mut file).map_err(failed("write", &lock))?;
+            return Ok(LockedDirectory {
+                path: path.to_owned(),
+                lock: file,
+                transient: false,
+            });
         }
-        write_pid(&mut file).map_err(failed("write", &lock))?;
-        Ok(LockedDirectory { lock: file })
+    }
+
+    /// Removes the directory when it is dropped, if nothing is in it then.
+    #[must_use]
+    pub fn transient(self) -> LockedDirectory {
+        let mut directory = self;
+        directory.transient = true;
+        directory
+    }
+
+    fn is_empty(&self) -> bool {
+        let entries = fs::read_dir(&self.path);
+        entries
+            .is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == LOCK)))
     }
 }
 
 impl Drop for LockedDirectory {
     fn drop(&mut self) {
+        if self.transient && self.is_empty() {
+            // A directory that is in use, or a mount point, stays; its lock file is made again by the next claim.
+            fs::remove_file(self.path.join(LOCK)).ok();
+            fs::remove_dir(&self.path).ok();
+        }
         // A child process between fork and exec has a copy of the descriptor, and with it the lock; an unlock holds for
         // all copies. Where that fails, closing does it.
         self.lock.unlock().ok();
@@ -112,7 +147,6 @@ fn read_pid(file: &mut File) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -149,5 +183,39 @@ mod tests {
         let path = root.path().join("state");
         let _state = LockedDirectory::claim(&path).unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_transient_directory_is_removed_unless_anything_else_is_in_it() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("devices");
+        let directory = LockedDirectory::claim(&path).unwrap().transient();
+        fs::write(path.join("node"), "").unwrap();
+        drop(directory);
+        assert!(path.join("node").exists());
+        fs::remove_file(path.join("node")).unwrap();
+        drop(LockedDirectory::claim(&path).unwrap().transient());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_directory_that_is_removed_and_made_again_all_the_time_has_one_user_at_a_time() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("devices");
+        let users = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        if let Ok(directory) = LockedDirectory::claim(&path) {
+                            assert_eq!(users.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                            users.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                            drop(directory.transient());
+                        }
+                    }
+                });
+            }
+        });
+        assert!(!path.exists());
     }
 }

@@ -1,20 +1,115 @@
-//! A volume on this machine: records, pins and mounts. Knows neither CSI nor Flocker's API.
+//! A volume on this machine: its state, records, pins and mounts. Knows neither CSI nor Flocker's API.
+//!
+//! [`lifecycle`] says which states a volume has and which step leads from one to the next. Everything here blocks and is
+//! called through [`Host::blocking`]; what changes one dataset is called by one operation at a time, which holds the
+//! dataset's lock.
 
-pub(crate) mod boot;
+mod alias;
+mod boot;
+mod evidence;
 mod failures;
-mod known;
-pub(crate) mod machine;
+pub(crate) mod lifecycle;
 pub mod mount;
-pub(crate) mod pins;
+mod pins;
 pub mod preconditions;
+mod publish;
 pub(crate) mod records;
+mod refusals;
+mod release;
 mod restore;
 mod settings;
-mod soundness;
 pub mod state_dir;
+mod stats;
+mod targets;
+mod volume_ids;
 
-pub(crate) use machine::{Host, InTheWay, Staged, visible};
+use std::sync::Arc;
+
+use host_fs::LockedDirectory;
+use host_fs::mount::Binder;
+use uuid::Uuid;
+
+pub use publish::TargetDirectory;
 #[cfg(any(test, fuzzing))]
 pub use records::fuzz::record;
 pub use settings::HostSettings;
-pub(crate) use soundness::mount_table;
+
+pub(crate) use alias::Unmounted;
+pub(crate) use evidence::Staged;
+pub(crate) use lifecycle::{Afterwards, Wish};
+pub(crate) use publish::{Publication, Unpublication};
+pub(crate) use stats::MountedVolume;
+
+use crate::error::{Error, Result, Situation};
+use mount::{Aliases, DeviceNodes, Vantage};
+use pins::Pins;
+use records::Records;
+use targets::Targets;
+
+/// The machine, as far as it is this process's to change.
+pub(crate) struct Host {
+    settings: HostSettings,
+    boot_id: Uuid,
+    aliases: Aliases,
+    binder: Binder,
+    vantage: Vantage,
+    records: Records,
+    pins: Pins,
+    targets: Targets,
+    /// The locks are declared last, so that they are released after everything else.
+    _device_dir: LockedDirectory,
+    _state_dir: LockedDirectory,
+}
+
+impl Host {
+    /// Takes possession of the state and the device directory, pins again what is staged, and returns what is to be
+    /// released.
+    ///
+    /// # Errors
+    /// [`Situation::NotTheNodePlugin`] while another process owns one of the directories.
+    pub(crate) fn open(settings: &HostSettings) -> Result<(Self, Vec<Staged>)> {
+        let state_dir = state_dir::claim("state_dir", &settings.state_dir)?;
+        let device_dir = state_dir::claim("device_dir", &settings.device_dir)?.transient();
+        let boot_id =
+            boot::boot_id().map_err(|error| Error::internal("read the boot id of this machine", error))?;
+        let (records, damaged) = Records::open(&settings.state_dir.join("stages"))
+            .map_err(|error| Error::of(Situation::Internal, &error))?;
+        for error in damaged {
+            tracing::error!(error = %crate::error::chain(&error), "A staging record cannot be read and is left alone");
+        }
+        let binder = Binder::for_this_kernel(&settings.state_dir.join("mounts"));
+        binder
+            .clear_unfinished()
+            .map_err(|error| Error::internal("remove unfinished mounts of an earlier process", error))?;
+        let host = Self {
+            settings: settings.clone(),
+            boot_id,
+            aliases: Aliases::new(DeviceNodes::new(&settings.device_dir), binder.clone()),
+            binder,
+            vantage: Vantage::of_this_process(),
+            records,
+            pins: Pins::default(),
+            targets: Targets::default(),
+            _device_dir: device_dir,
+            _state_dir: state_dir,
+        };
+        let pending = host.restore()?;
+        Ok((host, pending))
+    }
+
+    /// Runs blocking work where it may block.
+    pub(crate) async fn blocking<T, W>(self: &Arc<Self>, work: W) -> Result<T>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Self) -> Result<T> + Send + 'static,
+    {
+        let host = Arc::clone(self);
+        match tokio::task::spawn_blocking(move || work(&host)).await {
+            Ok(result) => result,
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_cancelled) => Err(Error::new(Situation::Busy, "the plugin is stopping; try again")),
+            },
+        }
+    }
+}

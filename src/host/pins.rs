@@ -9,6 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
+use super::lifecycle::Pinned;
+
 use host_fs::mount::{Mount, OpenError, TableError, layers_at, open_mount};
 
 /// One mount that cannot be unmounted.
@@ -57,17 +59,21 @@ impl Pins {
         self.lock().get(&dataset_id)?.root.try_clone().ok()
     }
 
-    /// Tells whether the mount held for a dataset is still the visible one at its place.
+    /// Returns the mount held for a dataset, and whether it is still the visible one at its place.
     ///
-    /// Only a lazy unmount or a mount over it can have changed that. `None` when no mount is held.
-    pub(crate) fn in_place(&self, dataset_id: Uuid) -> Result<Option<bool>, TableError> {
+    /// Only a lazy unmount or a mount over it can have changed that.
+    pub(crate) fn view(&self, dataset_id: Uuid) -> Result<Pinned, TableError> {
         let Some(held) = self.get(dataset_id) else {
-            return Ok(None);
+            return Ok(Pinned::No);
         };
         let visible = layers_at(&held.point)?.pop();
-        Ok(Some(visible.is_some_and(|mount| {
-            (mount.id, mount.device) == (held.id, held.device)
-        })))
+        let in_place = visible.is_some_and(|mount| (mount.id, mount.device) == (held.id, held.device));
+        let held = Box::new(held);
+        Ok(if in_place {
+            Pinned::InPlace(held)
+        } else {
+            Pinned::Displaced(held)
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Pin>> {
@@ -105,7 +111,7 @@ mod tests {
             pins.pin(dataset_id, &visible(&point)).unwrap();
             pins.pin(dataset_id, &visible(&point)).unwrap();
             assert!(!agent_unmounts(&device));
-            assert_eq!(pins.in_place(dataset_id).unwrap(), Some(true));
+            assert!(matches!(pins.view(dataset_id).unwrap(), Pinned::InPlace(_)));
             assert!(pins.unpin(dataset_id));
             run("umount", &[device.path.to_str().unwrap()]);
             assert!(!pins.unpin(dataset_id));
@@ -118,14 +124,14 @@ mod tests {
             let (point, dataset_id) = (scratch.join("flocker"), Uuid::new_v4());
             tmpfs(&point);
             let pins = Pins::default();
-            assert_eq!(pins.in_place(dataset_id).unwrap(), None);
+            assert_eq!(pins.view(dataset_id).unwrap(), Pinned::No);
             pins.pin(dataset_id, &visible(&point)).unwrap();
             run("umount", &["--lazy", point.to_str().unwrap()]);
-            assert_eq!(pins.in_place(dataset_id).unwrap(), Some(false));
+            assert!(matches!(pins.view(dataset_id).unwrap(), Pinned::Displaced(_)));
             tmpfs(&point);
-            assert_eq!(pins.in_place(dataset_id).unwrap(), Some(false));
+            assert!(matches!(pins.view(dataset_id).unwrap(), Pinned::Displaced(_)));
             pins.pin(dataset_id, &visible(&point)).unwrap();
-            assert_eq!(pins.in_place(dataset_id).unwrap(), Some(true));
+            assert!(matches!(pins.view(dataset_id).unwrap(), Pinned::InPlace(_)));
         });
     }
 

@@ -1,81 +1,124 @@
 //! What a new process does with what an earlier one had staged.
 
+use std::collections::HashMap;
 use std::io::ErrorKind;
+use std::path::Path;
 
-use super::machine::{Host, Staged};
-use super::mount::alias_path;
-use super::records::{Progress, Record};
-use crate::error::{Error, Result};
 use host_fs::mount::{Mount, MountTable};
+use uuid::Uuid;
+
+use super::Host;
+use super::evidence::{Origins, Staged, mount_table};
+use super::lifecycle::{Action, Wish, decide};
+use super::records::Record;
+use crate::error::Result;
 
 impl Host {
-    /// Pins again what is staged in this boot, and returns the leases that staging took in vain.
-    pub(crate) fn restore(&self) -> Result<Vec<Staged>> {
-        let table = MountTable::read().map_err(|error| Error::internal("read the mount table", error))?;
+    /// Pins again what is staged in this boot, and returns the leases that are still to be released.
+    pub(super) fn restore(&self) -> Result<Vec<Staged>> {
+        let table = mount_table()?;
         let mut pending = Vec::new();
         for record in self.records.select(|_| true) {
             let staged = Staged {
                 dataset: record.dataset_id,
                 staging: record.staging_path.clone(),
             };
-            if record.progress == Progress::ReleasePending {
-                pending.push(staged);
-            } else if record.boot_id == self.boot_id() {
-                self.pin_again(&record, &table);
-            } else {
-                remove_mount_point(&staged);
-                if record.takes_lease {
-                    // Nobody unstages after a reboot, so this lease would lock the volume to this node for ever.
-                    self.store(&Record {
-                        progress: Progress::ReleasePending,
-                        ..record
-                    })?;
+            match decide(&self.state_in(&table, &staged)?, Wish::Restore) {
+                Action::PinAgain => self.pin_again(&record, &staged, &table),
+                Action::ReleaseLease => pending.push(staged),
+                Action::MarkReleasePending => {
+                    remove_mount_point(&staged);
+                    self.mark_release_pending(&staged)?;
                     pending.push(staged);
-                } else {
+                }
+                Action::Forget => {
+                    remove_mount_point(&staged);
                     self.forget(&staged)?;
                 }
+                _ => {}
             }
         }
+        self.find_targets(&table);
         Ok(pending)
     }
 
-    fn pin_again(&self, record: &Record, table: &MountTable) {
-        let (dataset, Some(origin)) = (record.dataset_id, &record.origin) else {
+    fn pin_again(&self, record: &Record, staged: &Staged, table: &MountTable) {
+        let dataset = record.dataset_id;
+        let origins = self.origins(dataset);
+        let at_alias = |mount: &&Mount| origins.own(mount);
+        let path = staged.alias();
+        let Some(alias) = table.layers_at(&path).into_iter().rev().find(at_alias) else {
             return;
         };
-        let alias = alias_path(&record.staging_path, dataset);
-        let Some(alias) = table.layers_at(&alias).pop().filter(|mount| origin.owns(mount)) else {
-            return;
-        };
-        let ours = |mount: &Mount| origin.owns(mount);
-        let name = dataset.to_string();
-        let usual = self.mount_root.join(&name);
-        // Flocker names every mount point after its dataset. Another name means that the device is another volume's by
-        // now, and then neither it nor our mount may be taken for this one.
-        let named = |mount: &Mount| mount.point.file_name().is_some_and(|last| last == name.as_str());
-        let candidates: Vec<_> = table
-            .by_device(alias.device)
-            .filter(|mount| !ours(mount) && mount.root == alias.root && named(mount))
-            .collect();
-        let flocker = candidates
-            .iter()
-            .find(|mount| mount.point == usual)
-            .or_else(|| candidates.first());
+        let flocker = flockers_mount(table, alias, &origins, &self.settings.mount_root, dataset);
         let pinned = flocker.map(|flocker| self.pin(dataset, flocker));
         if !matches!(pinned, Some(Ok(true))) {
             tracing::error!(
                 dataset.id = %dataset,
                 staging.path = %record.staging_path.display(),
-                "Dataset {dataset} is staged at {}, but Flocker's own mount of it has gone: nothing but the lease keeps it here",
+                "Dataset {dataset} is staged at {}, but Flocker's own mount of it is gone: nothing but the lease keeps it here",
                 record.staging_path.display()
             );
         }
     }
+
+    /// Notes where the plugin's volumes are published, in one pass over the mount table.
+    fn find_targets(&self, table: &MountTable) {
+        let mut origins: HashMap<Uuid, Origins> = HashMap::new();
+        for record in self.records.select(|record| record.may_be_mounted(self.boot_id)) {
+            let dataset = record.dataset_id;
+            origins.entry(dataset).or_insert_with(|| self.origins(dataset));
+        }
+        let by_source: HashMap<&Path, Uuid> = origins
+            .iter()
+            .flat_map(|(dataset, origins)| origins.iter().map(move |origin| (origin.source(), *dataset)))
+            .filter_map(|(source, dataset)| Some((source?, dataset)))
+            .collect();
+        for mount in table.mounts() {
+            let known = by_source.get(Path::new(&mount.source)).copied();
+            let owner = known.or_else(|| {
+                // Without a block device the source says nothing.
+                let owns = |(dataset, origins): (&Uuid, &Origins)| origins.own(mount).then_some(*dataset);
+                if mount.device.is_block() {
+                    None
+                } else {
+                    origins.iter().find_map(owns)
+                }
+            });
+            if let Some(dataset) = owner
+                && !self.is_alias(table, dataset, mount)
+            {
+                self.targets.add(dataset, &mount.point);
+            }
+        }
+    }
+}
+
+/// Finds Flocker's mount of the volume whose alias this is.
+///
+/// Flocker names every mount point after its dataset. Another name means that the device is another volume's by now, and
+/// then neither it nor our mount may be taken for this one.
+fn flockers_mount<'a>(
+    table: &'a MountTable,
+    alias: &Mount,
+    origins: &Origins,
+    mount_root: &Path,
+    dataset: Uuid,
+) -> Option<&'a Mount> {
+    let name = dataset.to_string();
+    let usual = mount_root.join(&name);
+    let candidates: Vec<_> = table
+        .by_device(alias.device)
+        .filter(|mount| !origins.own(mount) && mount.root == alias.root)
+        .filter(|mount| mount.point.file_name().is_some_and(|last| last == name.as_str()))
+        .collect();
+    let at_usual = candidates.iter().find(|mount| mount.point == usual);
+    at_usual.or_else(|| candidates.first()).copied()
 }
 
 /// Removes the directory of a mount that ended with an earlier boot, unless there is anything in it or on it.
 fn remove_mount_point(staged: &Staged) {
-    let path = alias_path(&staged.staging, staged.dataset);
+    let path = staged.alias();
     match std::fs::remove_dir(&path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             tracing::warn!(

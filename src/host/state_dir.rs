@@ -7,17 +7,17 @@ use host_fs::{LockError, LockedDirectory};
 
 use crate::error::{Error, Result, Situation};
 
-/// Takes the state directory for this process; another one that serves the volumes of this node is refused until this
-/// one ends.
+/// Takes a directory for this process: its state directory, or its device directory. Another process is refused until
+/// this one ends.
 ///
 /// # Errors
 /// [`Situation::NotTheNodePlugin`] while another process has it.
-pub(crate) fn claim(path: &Path) -> Result<LockedDirectory> {
+pub(crate) fn claim(setting: &str, path: &Path) -> Result<LockedDirectory> {
     LockedDirectory::claim(path).map_err(|error| match error {
-        LockError::Held { .. } => Error::of(Situation::NotTheNodePlugin, &error).context(
-            "one process serves the volumes of a node from one state_dir: stop the other process, or give this one a \
-             state_dir and a device_dir of its own",
-        ),
+        LockError::Held { .. } => Error::of(Situation::NotTheNodePlugin, &error).context(format!(
+            "the {setting} of this plugin is taken; stop the other process, or give this one a state_dir and a device_dir \
+             of its own"
+        )),
         _ => Error::of(Situation::Internal, &error),
     })
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::host::TargetDirectory;
 use crate::operation::Call;
 use crate::volume::MountFlags;
 use crate::volume::VolumeReference;
@@ -36,16 +37,6 @@ pub(super) struct Stage {
 pub(super) struct Unstage {
     pub(super) volume_id: String,
     pub(super) staging: TargetPath,
-}
-
-/// Whose the directory is at which a volume is published.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TargetDirectory {
-    /// Ours: publishing makes it, and unpublishing removes it.
-    #[default]
-    Ours,
-    /// The orchestrator's, as in `csi.v0`: it is there before the volume is published, and stays.
-    Orchestrators,
 }
 
 /// A `NodePublishVolume` whose fields have been checked.

@@ -1,6 +1,7 @@
 //! The node side of the plugin: what happens on the machine where a volume is used.
 
 mod calls;
+mod paths;
 mod publish;
 mod ready;
 mod reference;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-pub use calls::TargetDirectory;
+pub use crate::host::TargetDirectory;
 pub use service::NodeService;
 
 use crate::error::{Error, Result, Situation};
@@ -29,11 +30,10 @@ use crate::host::{Host, HostSettings};
 use crate::operation::deadline::Deadline;
 use crate::operation::{Locks, Operations};
 use calls::NodeCall;
-use host_fs::mount::{Target, TargetPath};
 
 /// The settings of the node.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct NodeSettings {
     /// Where this machine's mounts, records and device nodes are.
     pub host: HostSettings,
     /// How many volumes an orchestrator may put here; 0 leaves it to the orchestrator.
@@ -43,8 +43,8 @@ pub struct Settings {
 }
 
 /// What the operations of this node share.
-struct Core {
-    settings: Settings,
+struct NodeCore {
+    settings: NodeSettings,
     cluster: Cluster,
     attach: Attach,
     locks: Locks,
@@ -57,9 +57,9 @@ struct Core {
     host: Mutex<Option<Arc<Host>>>,
 }
 
-impl Core {
+impl NodeCore {
     fn new(
-        settings: Settings,
+        settings: NodeSettings,
         cluster: Cluster,
         attach: Attach,
         locks: Locks,
@@ -124,22 +124,5 @@ impl Core {
         }
         *slot = Some(Arc::clone(&host));
         Ok(host)
-    }
-
-    /// Follows the symbolic links above a path, which has to have a parent.
-    async fn resolve(&self, field: &'static str, path: TargetPath) -> Result<Target> {
-        let resolved = tokio::task::spawn_blocking(move || path.resolve()).await;
-        let resolved = resolved.map_err(|panicked| Error::internal(format!("look up {field}"), panicked))?;
-        resolved.map_err(|error| Error::from(error).context(field))
-    }
-
-    /// As [`Self::resolve`]; a path whose parent does not exist is nothing.
-    async fn resolve_existing(&self, field: &'static str, path: TargetPath) -> Result<Option<Target>> {
-        let resolved = tokio::task::spawn_blocking(move || path.resolve()).await;
-        match resolved.map_err(|panicked| Error::internal(format!("look up {field}"), panicked))? {
-            Ok(target) => Ok(Some(target)),
-            Err(error) if error.is_missing() => Ok(None),
-            Err(error) => Err(Error::from(error).context(field)),
-        }
     }
 }

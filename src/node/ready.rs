@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::Core;
+use super::NodeCore;
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::Lists;
 use crate::operation::{Context, Phase};
@@ -22,7 +22,7 @@ const TIDYING: Duration = Duration::from_secs(10);
 /// How long the agent may take from there to set the root's mode.
 const OPENING: Duration = Duration::from_secs(1);
 
-impl Core {
+impl NodeCore {
     /// Waits until Flocker's agent has mounted `dataset` on `node`, which is this one, and has finished with it.
     ///
     /// Only a mount counts: the agent never removes the directory it once mounted at.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use flocker_client::Dataset;
 use uuid::Uuid;
 
-use super::Core;
+use super::NodeCore;
 use super::calls::Stage;
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::{Lists, Snapshot};
@@ -18,7 +18,7 @@ use crate::volume::{
 };
 use host_fs::mount::Target;
 
-impl Core {
+impl NodeCore {
     /// Returns the dataset that is to be staged; one for a new name is made where that is wanted.
     ///
     /// A name means what it meant when the volume was staged at this path, so that staging it again needs no Flocker.

@@ -9,10 +9,9 @@ use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::{Core, NodeService};
+use super::{NodeCore, NodeService};
 use crate::error::Result;
 use crate::flocker::attach::PendingReleases;
-use crate::host::records::{Progress, Record};
 use crate::host::{Host, Staged};
 use crate::operation::VolumeGuard;
 
@@ -27,52 +26,34 @@ impl NodeService {
     }
 }
 
-impl PendingReleases for Core {
+impl PendingReleases for NodeCore {
     fn take_over(&self, dataset: Uuid, node: Uuid) -> BoxFuture<'_, Result<bool>> {
         async move {
             // Without the state directory there are no releases of this process.
             let Some(host) = self.host.lock().await.clone() else {
                 return Ok(false);
             };
-            if !host.has_releases(dataset) || (self.this_node)().await? != node {
+            if !host.has_releases(dataset) {
                 return Ok(false);
             }
-            host.blocking(move |host| host.give_up_releases(dataset)).await?;
-            Ok(true)
+            // Older records do not name their node: it is this one.
+            let is_this_node = (self.this_node)().await? == node;
+            host.blocking(move |host| host.abandon_releases(dataset, node, is_this_node))
+                .await
         }
         .boxed()
     }
 }
 
-impl Host {
-    /// Whether the lease on a dataset is to be released as soon as that can be done.
-    fn has_releases(&self, dataset: Uuid) -> bool {
-        !self.releases(dataset).is_empty()
-    }
-
-    /// Forgets that the lease on a dataset was to be released.
-    fn give_up_releases(&self, dataset: Uuid) -> Result<()> {
-        let mut releases = self.releases(dataset).into_iter();
-        releases.try_for_each(|record| {
-            self.forget(&Staged {
-                dataset,
-                staging: record.staging_path,
-            })
-        })
-    }
-
-    fn releases(&self, dataset: Uuid) -> Vec<Record> {
-        self.records
-            .select(|record| record.dataset_id == dataset && record.progress == Progress::ReleasePending)
-    }
-}
-
-impl Core {
-    /// Releases this node's lease on the dataset and forgets the record that asked for it.
+impl NodeCore {
+    /// Releases the lease of the node under which the dataset was staged, and forgets the record that asked for it.
     ///
     /// The caller holds the dataset's lock.
     async fn release(&self, host: &Arc<Host>, staged: &Staged) -> Result<()> {
-        let node = (self.this_node)().await?;
+        let node = match host.recorded_node(staged) {
+            Some(node) => node,
+            None => (self.this_node)().await?,
+        };
         self.cluster.release_lease_of(staged.dataset, Some(node)).await?;
         let forget = staged.clone();
         host.blocking(move |host| host.forget(&forget)).await
@@ -85,7 +66,12 @@ impl Core {
 /// A Flocker that does not answer is not waited for: the release is then tried again and again in the background. A
 /// request that has been sent is seen to its end under the dataset's lock, or it could hit the lease of the next
 /// staging.
-pub(super) async fn release(core: Arc<Core>, host: Arc<Host>, staged: Staged, guard: VolumeGuard) -> bool {
+pub(super) async fn release(
+    core: Arc<NodeCore>,
+    host: Arc<Host>,
+    staged: Staged,
+    guard: VolumeGuard,
+) -> bool {
     let (tell, told) = oneshot::channel();
     tokio::spawn(async move {
         let mut first = std::pin::pin!(core.release(&host, &staged));
@@ -112,7 +98,7 @@ pub(super) async fn release(core: Arc<Core>, host: Arc<Host>, staged: Staged, gu
 }
 
 /// Releases a lease in the background that an earlier process has left.
-pub(super) fn release_later(core: Arc<Core>, host: Arc<Host>, staged: Staged) {
+pub(super) fn release_later(core: Arc<NodeCore>, host: Arc<Host>, staged: Staged) {
     tokio::spawn(async move {
         if !is_settled(&core, &host, &staged).await {
             retry(&core, &host, &staged).await;
@@ -121,7 +107,7 @@ pub(super) fn release_later(core: Arc<Core>, host: Arc<Host>, staged: Staged) {
 }
 
 /// Tries again, less and less often, until the lease is released or somebody has taken the record over.
-async fn retry(core: &Core, host: &Arc<Host>, staged: &Staged) {
+async fn retry(core: &NodeCore, host: &Arc<Host>, staged: &Staged) {
     let mut waits = ExponentialBuilder::default()
         .with_min_delay(Duration::from_secs(1))
         .with_max_delay(Duration::from_secs(60))
@@ -137,7 +123,7 @@ async fn retry(core: &Core, host: &Arc<Host>, staged: &Staged) {
 }
 
 /// Releases a lease if that is still due, and tells whether nothing is left to be done.
-async fn is_settled(core: &Core, host: &Arc<Host>, staged: &Staged) -> bool {
+async fn is_settled(core: &NodeCore, host: &Arc<Host>, staged: &Staged) -> bool {
     let _guard = core.locks.lock_in_background(staged.dataset).await;
     let due = staged.clone();
     match host.blocking(move |host| host.is_release_due(&due)).await {

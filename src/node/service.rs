@@ -15,13 +15,14 @@ use csi_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::calls::{NodeCall, Publish, Stage, TargetDirectory, Unpublish, Unstage};
+use super::TargetDirectory;
+use super::calls::{NodeCall, Publish, Stage, Unpublish, Unstage};
 use super::publish::publish;
 use super::stage::stage;
 use super::stats::stats;
 use super::unpublish::unpublish;
 use super::unstage::unstage;
-use super::{Core, Settings};
+use super::{NodeCore, NodeSettings};
 use crate::csi::capability::{AccessMode, Capability};
 use crate::csi::fields::required;
 use crate::error::{Error, Result, Situation};
@@ -48,14 +49,14 @@ const CAPABILITIES: [Type; 4] = [
 /// The CSI Node service.
 #[derive(Clone)]
 pub struct NodeService {
-    pub(super) core: Arc<Core>,
+    pub(super) core: Arc<NodeCore>,
 }
 
 impl NodeService {
     /// Makes the service of this node. `locks` serialises it with whatever else of this process changes a dataset;
     /// `first_use` makes the datasets of names that are used for the first time, where that is wanted.
     pub fn new(
-        settings: Settings,
+        settings: NodeSettings,
         cluster: Cluster,
         this_node: ThisNode,
         locks: Locks,
@@ -63,7 +64,9 @@ impl NodeService {
     ) -> Self {
         let attach = Attach::new(cluster.clone(), locks.clone()).taking_over(settings.takeover);
         Self {
-            core: Arc::new(Core::new(settings, cluster, attach, locks, this_node, first_use)),
+            core: Arc::new(NodeCore::new(
+                settings, cluster, attach, locks, this_node, first_use,
+            )),
         }
     }
 

@@ -8,30 +8,32 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::Core;
+use super::NodeCore;
 use super::calls::Stage;
+use super::paths::resolve;
 use super::unstage::Remainder;
 use crate::error::{Error, Result, Situation};
 use crate::flocker::attach::OthersLease;
 use crate::flocker::cluster::{Lists, Snapshot};
-use crate::host::records::Record;
-use crate::host::{Host, InTheWay, Staged};
+use crate::host::{Host, Staged, Wish};
 use crate::operation::Context;
-use host_fs::mount::{Mount, Target, TargetError};
+use host_fs::mount::{Mount, Target, TargetError, TargetPath};
 
 /// How often staging starts over when Flocker's mount is replaced under it.
 const RESTARTS: u32 = 5;
 
 /// Stages a volume. A final error leaves nothing of it behind.
-pub(super) async fn stage(core: Arc<Core>, host: Arc<Host>, context: Context, stage: Stage) -> Result<()> {
-    let staging = core.resolve("staging_target_path", stage.staging.clone()).await?;
-    if !staging.exists() {
-        let missing = TargetError::NoParent(staging.path().to_owned());
-        return Err(Error::from(missing).context("staging_target_path"));
-    }
+pub(super) async fn stage(
+    core: Arc<NodeCore>,
+    host: Arc<Host>,
+    context: Context,
+    stage: Stage,
+) -> Result<()> {
+    let spelled = stage.staging.clone();
+    let staging = host.blocking(move |_| existing(&spelled)).await?;
     let dataset = core.dataset_to_stage(&host, &context, &stage, &staging).await?;
     context.about(dataset);
-    let attempt = Attempt {
+    let staging_attempt = StagingAttempt {
         core: &core,
         host: &host,
         context: &context,
@@ -39,9 +41,9 @@ pub(super) async fn stage(core: Arc<Core>, host: Arc<Host>, context: Context, st
         dataset,
         staging: &staging,
     };
-    let ended = attempt.run().await;
+    let ended = staging_attempt.run().await;
     match ended {
-        Err(error) if error.situation().is_final() => match attempt.undo().await {
+        Err(error) if error.situation().is_final() => match staging_attempt.undo().await {
             Ok(()) => Err(error),
             // A final answer would promise that nothing is left, so the orchestrator has to come back.
             Err(left) => Err(Error::new(
@@ -53,9 +55,9 @@ pub(super) async fn stage(core: Arc<Core>, host: Arc<Host>, context: Context, st
     }
 }
 
-/// What one pass over the steps that mount ended with.
+/// What one run of the steps that mount ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pass {
+enum MountOutcome {
     Mounted,
     /// Flocker's mount has gone, or another has taken its place.
     Replaced,
@@ -63,8 +65,8 @@ enum Pass {
     Unwanted,
 }
 
-struct Attempt<'a> {
-    core: &'a Arc<Core>,
+struct StagingAttempt<'a> {
+    core: &'a Arc<NodeCore>,
     host: &'a Arc<Host>,
     context: &'a Context,
     stage: &'a Stage,
@@ -72,17 +74,13 @@ struct Attempt<'a> {
     staging: &'a Target,
 }
 
-impl Attempt<'_> {
+impl StagingAttempt<'_> {
     async fn run(&self) -> Result<()> {
-        if self.already_staged().await? {
+        let node = self.context.unless_cancelled((self.core.this_node)()).await??;
+        if self.already_staged(node).await? {
             return Ok(());
         }
-        let staged = self.staged();
-        self.host
-            .blocking(move |host| host.refuse_foreign(&staged))
-            .await?;
-        let node = self.context.unless_cancelled((self.core.this_node)()).await??;
-        self.write_record().await?;
+        self.write_record(node).await?;
         if self.stage.takes_lease {
             self.core
                 .attach
@@ -94,9 +92,9 @@ impl Attempt<'_> {
             let flocker = self.core.mounted_here(self.context, self.dataset, node).await?;
             self.context.caller_waiting().await?;
             match self.mount(&flocker, node).await? {
-                Pass::Mounted => return Ok(()),
-                Pass::Replaced => replaced += 1,
-                Pass::Unwanted => {}
+                MountOutcome::Mounted => return Ok(()),
+                MountOutcome::Replaced => replaced += 1,
+                MountOutcome::Unwanted => {}
             }
         }
         Err(Error::new(
@@ -109,44 +107,34 @@ impl Attempt<'_> {
     }
 
     /// Whether everything is as a successful call would leave it; that needs no Flocker.
-    async fn already_staged(&self) -> Result<bool> {
-        let (dataset, staging) = (self.dataset, self.staging.clone());
-        let volume_id = self.stage.volume_id.clone();
-        let _guard = self.core.locks.lock(self.context, dataset).await?;
+    async fn already_staged(&self, node: Uuid) -> Result<bool> {
+        let (staged, volume_id) = (self.staged(), self.stage.volume_id.clone());
+        let _guard = self.core.locks.lock(self.context, self.dataset).await?;
         self.host
-            .blocking(move |host| {
-                let sound = host.is_sound(dataset, &staging)?;
-                if sound {
-                    host.call(dataset, staging.path(), &volume_id)?;
-                }
-                Ok(sound)
-            })
+            .blocking(move |host| host.is_staged(&staged, &volume_id, node))
             .await
     }
 
-    async fn write_record(&self) -> Result<()> {
+    async fn write_record(&self, node: Uuid) -> Result<()> {
         let _guard = self.core.locks.lock(self.context, self.dataset).await?;
-        let record = Record::staging(
-            self.staging.path(),
-            &self.stage.volume_id,
-            self.dataset,
-            self.host.boot_id(),
-            self.stage.takes_lease,
-        );
-        self.host.blocking(move |host| host.write_record(&record)).await
+        let (staged, volume_id) = (self.staged(), self.stage.volume_id.clone());
+        let takes_lease = self.stage.takes_lease;
+        self.host
+            .blocking(move |host| host.begin_staging(&staged, &volume_id, node, takes_lease))
+            .await
     }
 
     /// Pins Flocker's mount, checks the right to it, and mounts the alias. Unless it is mounted, nothing stays pinned:
-    /// a pin that nobody needs would keep the dataset on this node for ever.
-    async fn mount(&self, flocker: &Mount, node: Uuid) -> Result<Pass> {
+    /// a pin that nothing needs would keep the dataset on this node until the plugin ends.
+    async fn mount(&self, flocker: &Mount, node: Uuid) -> Result<MountOutcome> {
         let dataset = self.dataset;
         let _guard = self.core.locks.lock(self.context, dataset).await?;
         let pinned = flocker.clone();
         if !self.host.blocking(move |host| host.pin(dataset, &pinned)).await? {
-            return Ok(Pass::Replaced);
+            return Ok(MountOutcome::Replaced);
         }
         let pass = self.mount_pinned(flocker, node).await;
-        if !matches!(pass, Ok(Pass::Mounted)) {
+        if !matches!(pass, Ok(MountOutcome::Mounted)) {
             self.host
                 .blocking(move |host| host.unpin_unless_mounted(dataset))
                 .await?;
@@ -154,34 +142,33 @@ impl Attempt<'_> {
         pass
     }
 
-    async fn mount_pinned(&self, flocker: &Mount, node: Uuid) -> Result<Pass> {
+    async fn mount_pinned(&self, flocker: &Mount, node: Uuid) -> Result<MountOutcome> {
         let dataset = self.dataset;
         let lists = Lists::CONFIGURATION | Lists::LEASES;
         let snapshot = self.core.cluster.fresh_for(self.context, lists).await?;
         may_use(&snapshot, dataset, node)?;
         if !self.context.is_wanted() {
-            return Ok(Pass::Unwanted);
+            return Ok(MountOutcome::Unwanted);
         }
         let (flocker, staging) = (flocker.clone(), self.staging.clone());
         let mounted = self
             .host
             .blocking(move |host| host.mount_alias(dataset, &flocker, &staging))
             .await?;
-        Ok(if mounted { Pass::Mounted } else { Pass::Replaced })
+        Ok(if mounted {
+            MountOutcome::Mounted
+        } else {
+            MountOutcome::Replaced
+        })
     }
 
     fn staged(&self) -> Staged {
-        Staged {
-            dataset: self.dataset,
-            staging: self.staging.path().to_owned(),
-        }
+        Staged::new(self.dataset, self.staging)
     }
 
     async fn undo(&self) -> Result<()> {
         let staged = self.staged();
-        let cleared = self
-            .core
-            .clear(self.context, self.host, &staged, InTheWay::LeftAlone);
+        let cleared = self.core.clear(self.context, self.host, &staged, Wish::UndoStage);
         match cleared.await? {
             Remainder::Nothing => Ok(()),
             Remainder::Lease => Err(Error::new(
@@ -193,6 +180,16 @@ impl Attempt<'_> {
             )),
         }
     }
+}
+
+/// Resolves the staging path, which has to exist. Blocks.
+fn existing(staging: &TargetPath) -> Result<Target> {
+    let staging = resolve("staging_target_path", staging)?;
+    if staging.exists() {
+        return Ok(staging);
+    }
+    let missing = TargetError::NoParent(staging.path().to_owned());
+    Err(Error::from(missing).context("staging_target_path"))
 }
 
 /// Checks that the dataset is this node's at Flocker: lease, primary, and not deleted.

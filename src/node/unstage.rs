@@ -2,50 +2,51 @@
 
 use std::sync::Arc;
 
-use super::Core;
+use super::NodeCore;
 use super::calls::Unstage;
+use super::paths::resolve_existing;
 use super::release::release;
 use crate::error::Result;
-use crate::host::{Host, InTheWay, Staged};
+use crate::host::{Host, Staged, Unmounted, Wish};
 use crate::operation::Context;
 use crate::volume::dataset_of;
 
 /// Unstages a volume. What is not staged counts as unstaged.
 pub(super) async fn unstage(
-    core: Arc<Core>,
+    core: Arc<NodeCore>,
     host: Arc<Host>,
     context: Context,
     unstage: Unstage,
 ) -> Result<()> {
-    // Where the way to it is gone, nothing can be mounted, but the record and the lease may be left.
-    let staging = core
-        .resolve_existing("staging_target_path", unstage.staging.clone())
-        .await?
-        .map_or_else(
-            || unstage.staging.as_path().to_owned(),
+    for staged in staged_at(&host, unstage).await? {
+        context.about(staged.dataset);
+        core.clear(&context, &host, &staged, Wish::Unstage).await?;
+    }
+    Ok(())
+}
+
+/// Returns what is staged at the path under this volume id; without a record, what may be.
+async fn staged_at(host: &Arc<Host>, unstage: Unstage) -> Result<Vec<Staged>> {
+    host.blocking(move |host| {
+        let Unstage { volume_id, staging } = unstage;
+        // Where the way to it does not exist, nothing can be mounted, but the record and the lease may be left.
+        let staging = resolve_existing("staging_target_path", &staging)?.map_or_else(
+            || staging.as_path().to_owned(),
             |staging| staging.path().to_owned(),
         );
-    let recorded = host.recorded_dataset(&staging, &unstage.volume_id);
-    // Without a record, an id that is a dataset's still tells what its mount would look like; a name does not.
-    let datasets = if let Some(dataset) = recorded.or_else(|| dataset_of(&unstage.volume_id)) {
-        vec![dataset]
-    } else {
-        let staging = staging.clone();
-        host.blocking(move |host| host.unrecorded_at(&staging)).await?
-    };
-    for dataset in datasets {
-        context.about(dataset);
-        let staged = Staged {
+        let recorded = host.recorded_dataset(&staging, &volume_id);
+        // Without a record, an id that is a dataset's still says what its mount would look like; a name does not.
+        let datasets = match recorded.or_else(|| dataset_of(&volume_id)) {
+            Some(dataset) => vec![dataset],
+            None => host.unrecorded_at(&staging)?,
+        };
+        let staged = |dataset| Staged {
             dataset,
             staging: staging.clone(),
         };
-        // All but the lease has gone then, and that is taken care of: whoever does so may hold the dataset's lock for
-        // as long as Flocker does not answer.
-        if !host.is_release_pending(&staged) {
-            core.clear(&context, &host, &staged, InTheWay::Refused).await?;
-        }
-    }
-    Ok(())
+        Ok(datasets.into_iter().map(staged).collect())
+    })
+    .await
 }
 
 /// What is left of a volume that was cleared away.
@@ -56,7 +57,7 @@ pub(super) enum Remainder {
     Lease,
 }
 
-impl Core {
+impl NodeCore {
     /// Removes everything of a volume at one staging path; with the last of them its device node, the lease that
     /// staging took, and the pin, in this order.
     pub(super) async fn clear(
@@ -64,22 +65,33 @@ impl Core {
         context: &Context,
         host: &Arc<Host>,
         staged: &Staged,
-        in_the_way: InTheWay,
+        wish: Wish,
     ) -> Result<Remainder> {
-        let guard = self.locks.lock(context, staged.dataset).await?;
-        let unmount = staged.clone();
-        let left = host
-            .blocking(move |host| host.unmount_staged(&unmount, in_the_way))
-            .await?;
-        let noted = staged.clone();
-        if left.staged_elsewhere {
-            host.blocking(move |host| host.forget(&noted)).await?;
+        // All but the lease is gone then, and that is taken care of: the operation that does so may hold the dataset's
+        // lock for as long as Flocker does not answer.
+        if host.is_release_pending(staged) {
             return Ok(Remainder::Nothing);
         }
-        if left.takes_lease {
-            // Written first: whoever finds the mount gone and the process dead must know that the lease is left.
-            host.blocking(move |host| host.mark_release_pending(&noted))
-                .await?;
+        let guard = self.locks.lock(context, staged.dataset).await?;
+        let at = staged.clone();
+        let unmounted = host
+            .blocking(move |host| {
+                let unmounted = host.unmount_alias(&at, wish)?;
+                if let Unmounted::Then(afterwards) = unmounted {
+                    if afterwards.release_lease {
+                        // Written first: a process that finds the mount gone must know that the lease is left.
+                        host.mark_release_pending(&at)?;
+                    } else {
+                        host.forget(&at)?;
+                    }
+                }
+                Ok(unmounted)
+            })
+            .await?;
+        let Unmounted::Then(afterwards) = unmounted else {
+            return Ok(Remainder::Nothing);
+        };
+        if afterwards.release_lease {
             let (core, host) = (Arc::clone(self), Arc::clone(host));
             let released = release(core, host, staged.clone(), guard).await;
             return Ok(if released {
@@ -88,8 +100,9 @@ impl Core {
                 Remainder::Lease
             });
         }
-        host.blocking(move |host| host.forget(&noted)).await?;
-        host.unpin(staged.dataset);
+        if afterwards.let_go {
+            host.unpin(staged.dataset);
+        }
         drop(guard);
         Ok(Remainder::Nothing)
     }

@@ -93,7 +93,7 @@ pub(super) fn node(
     locks: &Locks,
     provisioner: &Provisioner,
 ) -> NodeService {
-    let settings = node::Settings {
+    let settings = node::NodeSettings {
         host: host_settings(config),
         max_volumes_per_node: i64::from(config.plugin.max_volumes_per_node),
         takeover: config.node_loss.takeover,

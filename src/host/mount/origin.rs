@@ -45,6 +45,14 @@ impl Origin {
         }
     }
 
+    /// Returns the name that the sources of these mounts have, if that tells them from others.
+    pub fn source(&self) -> Option<&Path> {
+        match self {
+            Origin::Alias { node } => Some(node),
+            Origin::Bind { .. } => None,
+        }
+    }
+
     /// Tells whether a mount is one of this volume that the plugin made.
     pub fn owns(&self, mount: &Mount) -> bool {
         match self {

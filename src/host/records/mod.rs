@@ -18,17 +18,19 @@ use super::mount::Origin;
 use host_fs::durable::{is_unfinished, make_directory, remove_file, replace_file};
 
 /// The version of the format; a change that an older plugin would misread raises it.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The versions that are read. Version 1 did not name the node.
+const READ: std::ops::RangeInclusive<u64> = 1..=VERSION as u64;
 
 /// How far staging, or its undoing, has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Progress {
-    /// Nothing is known to be mounted yet, but may be.
+pub(crate) enum RecordState {
+    /// The volume may be mounted; the last check at Flocker has not been passed.
     Staging,
     /// The volume is mounted and pinned.
     Staged,
-    /// The mount has gone; the lease that staging took is still to be released.
+    /// The volume is unmounted; the lease that staging took is still to be released.
     ReleasePending,
 }
 
@@ -42,14 +44,18 @@ pub(crate) struct Record {
     pub(crate) volume_id: String,
     /// The dataset it stands for.
     pub(crate) dataset_id: Uuid,
+    /// The node under whose lease it is staged. Records of version 1 do not name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) node_id: Option<Uuid>,
     /// The boot of the machine in which it was staged; after another one nothing is mounted.
     pub(crate) boot_id: Uuid,
     /// Whether staging took the lease, so that unstaging releases it.
     pub(crate) takes_lease: bool,
-    /// What tells our mounts of it from others; known from before the first of them.
+    /// What tells our mounts of it from others, the device directory included; known from before the first of them.
     pub(crate) origin: Option<Origin>,
     /// How far it has come.
-    pub(crate) progress: Progress,
+    #[serde(rename = "progress")]
+    pub(crate) state: RecordState,
 }
 
 impl Record {
@@ -58,6 +64,7 @@ impl Record {
         staging_path: &Path,
         volume_id: &str,
         dataset_id: Uuid,
+        node_id: Uuid,
         boot_id: Uuid,
         takes_lease: bool,
     ) -> Record {
@@ -65,11 +72,17 @@ impl Record {
             staging_path: staging_path.to_owned(),
             volume_id: volume_id.to_owned(),
             dataset_id,
+            node_id: Some(node_id),
             boot_id,
             takes_lease,
             origin: None,
-            progress: Progress::Staging,
+            state: RecordState::Staging,
         }
+    }
+
+    /// Whether something of the staging may be mounted in this boot of the machine.
+    pub(crate) fn may_be_mounted(&self, boot: Uuid) -> bool {
+        self.boot_id == boot && self.state != RecordState::ReleasePending
     }
 
     fn key(&self) -> Key {
@@ -113,7 +126,7 @@ pub(crate) enum RecordError {
     },
     /// Another release of the plugin wrote the file.
     #[error(
-        "the staging record {} has version {version}, but this flocker-csi reads version {VERSION}; \
+        "the staging record {} has version {version}, but this flocker-csi reads versions up to {VERSION}; \
          run the release that wrote it", .path.display()
     )]
     Version {
@@ -207,6 +220,15 @@ impl Records {
         self.lock().get(&(dataset_id, staging_path.to_owned())).cloned()
     }
 
+    /// Returns the records of a dataset, ordered by path.
+    pub(crate) fn of(&self, dataset_id: Uuid) -> Vec<Record> {
+        self.lock()
+            .range((dataset_id, PathBuf::new())..)
+            .take_while(|((of, _), _)| *of == dataset_id)
+            .map(|(_, record)| record.clone())
+            .collect()
+    }
+
     /// Returns the records that pass a test, ordered by dataset and path.
     pub(crate) fn select(&self, test: impl Fn(&Record) -> bool) -> Vec<Record> {
         self.lock()
@@ -254,7 +276,7 @@ fn parse(text: &[u8], path: &Path) -> Result<Record, RecordError> {
     // The version first: what else is in a document of another one is not for this release to judge.
     let document: serde_json::Value = serde_json::from_slice(text).map_err(damaged)?;
     match document.get("version").and_then(serde_json::Value::as_u64) {
-        Some(version) if version != u64::from(VERSION) => {
+        Some(version) if !READ.contains(&version) => {
             return Err(RecordError::Version {
                 path: path.to_owned(),
                 version,

@@ -2,8 +2,15 @@ use super::*;
 use proptest::prelude::*;
 
 fn record(staging_path: &str) -> Record {
-    let (dataset_id, boot_id) = (Uuid::new_v4(), Uuid::new_v4());
-    Record::staging(Path::new(staging_path), "database", dataset_id, boot_id, true)
+    let (dataset_id, node_id, boot_id) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
+    Record::staging(
+        Path::new(staging_path),
+        "database",
+        dataset_id,
+        node_id,
+        boot_id,
+        true,
+    )
 }
 
 fn open(root: &tempfile::TempDir) -> (Records, Vec<RecordError>) {
@@ -23,17 +30,17 @@ fn only_file(root: &tempfile::TempDir) -> PathBuf {
 fn a_record_survives_the_process_in_every_state() {
     let root = tempfile::tempdir().unwrap();
     let mut record = record("/staging");
-    for (progress, origin) in [
-        (Progress::Staging, None),
+    for (state, origin) in [
+        (RecordState::Staging, None),
         (
-            Progress::Staged,
+            RecordState::Staged,
             Some(Origin::Alias {
                 node: "/dev/flocker-csi/1".into(),
             }),
         ),
-        (Progress::ReleasePending, None),
+        (RecordState::ReleasePending, None),
     ] {
-        (record.progress, record.origin) = (progress, origin);
+        (record.state, record.origin) = (state, origin);
         open(&root).0.write(&record).unwrap();
         let (records, damaged) = open(&root);
         assert!(damaged.is_empty());
@@ -87,17 +94,38 @@ fn a_record_of_a_newer_release_says_so() {
     open(&root);
     fs::write(
         root.path().join("stages/future.json"),
-        "{\"version\":2,\"more\":true}",
+        "{\"version\":3,\"more\":true}",
     )
     .unwrap();
     let (_, damaged) = open(&root);
     assert!(
         damaged[0]
             .to_string()
-            .contains("has version 2, but this flocker-csi reads version 1"),
+            .contains("has version 3, but this flocker-csi reads versions up to 2"),
         "{}",
         damaged[0]
     );
+}
+
+#[test]
+fn a_record_of_version_1_is_read_without_its_node() {
+    let root = tempfile::tempdir().unwrap();
+    let mut record = record("/staging");
+    open(&root).0.write(&record).unwrap();
+    let file = only_file(&root);
+    let text = fs::read_to_string(&file).unwrap();
+    let node = format!("\"node_id\": \"{}\",", record.node_id.unwrap());
+    assert!(text.contains(&node), "{text}");
+    fs::write(
+        &file,
+        text.replace(&node, "")
+            .replace("\"version\": 2", "\"version\": 1"),
+    )
+    .unwrap();
+    record.node_id = None;
+    let (records, damaged) = open(&root);
+    assert!(damaged.is_empty(), "{damaged:?}");
+    assert_eq!(records.of(record.dataset_id), [record]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use csi_proto::v1::node_server::Node;
 use flocker_csi::config::Mode;
 use flocker_csi::flocker::attach::Takeover;
 use flocker_csi::host::HostSettings;
-use flocker_csi::node::{NodeService, Settings};
+use flocker_csi::node::{NodeService, NodeSettings};
 use flocker_csi::operation::Locks;
 use tokio::time::timeout;
 use tonic::{Request, Status};
@@ -60,7 +60,7 @@ fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
         let usage = stand.attached("data").await;
         stand.flocker.reports(1, usage.dataset()).await;
         let (node, place) = (stand.machine.node(), &stand.machine.config);
-        let settings = Settings {
+        let settings = NodeSettings {
             host: HostSettings {
                 mount_root: place.node.mount_root.clone(),
                 state_dir: place.node.state_dir.clone(),

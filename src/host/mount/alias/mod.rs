@@ -198,9 +198,10 @@ impl Aliases {
         }
     }
 
-    /// Removes the device node of a dataset that is mounted nowhere any more.
-    pub fn forget_device(&self, dataset_id: Uuid) -> Result<(), DeviceNodeError> {
-        self.nodes.remove(dataset_id)
+    /// Removes the device node of a dataset that this process no longer mounts. It lies elsewhere than usual where the
+    /// dataset was staged with another device directory.
+    pub fn forget_device(&self, dataset_id: Uuid, node: &Path) -> Result<(), DeviceNodeError> {
+        self.nodes.remove(dataset_id, node)
     }
 
     fn mount_device(

@@ -99,7 +99,8 @@ fn unmounting_leaves_the_staging_path_empty_and_flockers_mount_alone() {
         bench.mount().unwrap();
         bench.unmount().unwrap();
         bench.unmount().unwrap();
-        bench.aliases.forget_device(bench.dataset_id).unwrap();
+        let node = bench.aliases.nodes().path(bench.dataset_id);
+        bench.aliases.forget_device(bench.dataset_id, &node).unwrap();
         assert_eq!(bench.staged(), 0);
         assert_eq!(layers_at(&bench.flocker).unwrap().len(), 1);
     });

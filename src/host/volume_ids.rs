@@ -1,13 +1,14 @@
-//! Which dataset a volume id stands for in calls that need no Flocker: records tell, and where they do not, mounts.
+//! Which dataset a volume id stands for in calls that need no Flocker: records say, and where they do not, mounts.
 
 use std::path::Path;
 
+use host_fs::mount::Mount;
 use uuid::Uuid;
 
-use super::machine::Host;
+use super::Host;
+use super::evidence::mount_table;
 use super::mount::alias_path;
 use super::records::Record;
-use super::soundness::mount_table;
 use crate::error::Result;
 use crate::volume::dataset_of;
 
@@ -21,40 +22,40 @@ impl Host {
     /// Returns the dataset that is staged, or being staged, at a path under this volume id.
     pub(crate) fn staged_dataset(&self, staging: &Path, volume_id: &str) -> Option<Uuid> {
         self.recorded_at(staging, volume_id)
-            .filter(|record| self.is_live(record))
+            .filter(|record| record.may_be_mounted(self.boot_id))
             .map(|record| record.dataset_id)
     }
 
     /// Returns the dataset that this volume id stands for at a path, where it is published, or staged.
     ///
     /// A name may have meant one dataset after the other: what is mounted there decides, and where nothing is, the one
-    /// that is staged. Where records were lost, the mount's source tells its dataset.
+    /// that is staged. Where records were lost, the mount's source names its dataset.
     ///
     /// # Errors
-    /// The mount table could not be read.
+    /// The mount table cannot be read.
     pub(crate) fn dataset_at(&self, path: &Path, volume_id: &str) -> Result<Option<Uuid>> {
         if let Some(dataset) = dataset_of(volume_id) {
             return Ok(Some(dataset));
         }
-        let known = self.datasets_called(volume_id);
+        let known = self.datasets_named(volume_id);
         if let [only] = known[..] {
             return Ok(Some(only));
         }
         let table = mount_table()?;
         let mounted = |dataset: Uuid| {
-            let alias = alias_path(path, dataset);
+            let (alias, origins) = (alias_path(path, dataset), self.origins(dataset));
             let mut here = table
                 .mounts()
                 .iter()
                 .filter(|mount| mount.point == path || mount.point == alias);
-            here.any(|mount| self.owns(dataset, mount))
+            here.any(|mount| origins.own(mount))
         };
         let unrecorded = || {
             let ours = table
                 .mounts()
                 .iter()
                 .filter_map(|mount| self.dataset_of_mount(mount));
-            let mut lost = ours.filter(|dataset| mounted(*dataset) && !self.is_recorded(*dataset));
+            let mut lost = ours.filter(|dataset| mounted(*dataset) && self.records.of(*dataset).is_empty());
             lost.next()
         };
         let first = known.first().copied();
@@ -65,7 +66,7 @@ impl Host {
     /// Returns the datasets that are mounted for a staging path without a record of it.
     ///
     /// # Errors
-    /// The mount table could not be read.
+    /// The mount table cannot be read.
     pub(crate) fn unrecorded_at(&self, staging: &Path) -> Result<Vec<Uuid>> {
         let table = mount_table()?;
         let ours = table.mounts().iter().filter_map(|mount| {
@@ -79,16 +80,11 @@ impl Host {
         Ok(unrecorded)
     }
 
-    /// Makes what is staged known under the name under which it is staged once more.
-    pub(crate) fn call(&self, dataset: Uuid, staging: &Path, volume_id: &str) -> Result<()> {
-        let record = self.records.get(dataset, staging);
-        match record.filter(|record| record.volume_id != volume_id && dataset_of(volume_id).is_none()) {
-            None => Ok(()),
-            Some(record) => self.store(&Record {
-                volume_id: volume_id.to_owned(),
-                ..record
-            }),
-        }
+    /// Returns the dataset whose device node a mount of ours was made from, which its name says.
+    fn dataset_of_mount(&self, mount: &Mount) -> Option<Uuid> {
+        let name = Path::new(&mount.source).file_name()?.to_str()?;
+        let dataset = dataset_of(name)?;
+        self.usual_origin(dataset).owns(mount).then_some(dataset)
     }
 
     fn recorded_at(&self, staging: &Path, volume_id: &str) -> Option<Record> {
@@ -97,13 +93,13 @@ impl Host {
         self.records
             .select(at)
             .into_iter()
-            .max_by_key(|record| self.is_live(record))
+            .max_by_key(|record| record.may_be_mounted(self.boot_id))
     }
 
-    /// Returns the datasets that are, or were, staged under a name, wherever; what is staged comes first.
-    fn datasets_called(&self, name: &str) -> Vec<Uuid> {
+    /// Returns the datasets that are, or were, staged under a name, at any path; what is staged comes first.
+    fn datasets_named(&self, name: &str) -> Vec<Uuid> {
         let mut recorded = self.records.select(|record| record.volume_id == name);
-        recorded.sort_by_key(|record| !self.is_live(record));
+        recorded.sort_by_key(|record| !record.may_be_mounted(self.boot_id));
         let mut datasets = Vec::new();
         for Record { dataset_id, .. } in recorded {
             if !datasets.contains(&dataset_id) {
@@ -111,12 +107,5 @@ impl Host {
             }
         }
         datasets
-    }
-
-    fn is_recorded(&self, dataset: Uuid) -> bool {
-        !self
-            .records
-            .select(|record| record.dataset_id == dataset)
-            .is_empty()
     }
 }

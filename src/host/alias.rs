@@ -1,0 +1,191 @@
+//! The steps of staging and unstaging: the record, the pin on Flocker's mount, and our mount of its device.
+
+use std::io::ErrorKind;
+
+use host_fs::mount::{Mount, OpenError, Patience, Target};
+use uuid::Uuid;
+
+use super::evidence::{Staged, layers, mount_table};
+use super::lifecycle::{Action, Pinned, Wish, decide};
+use super::mount::Origin;
+use super::records::{Record, RecordState};
+use super::refusals::Subject;
+use super::{Afterwards, Host};
+use crate::error::{Error, Result, Situation};
+use crate::volume::dataset_of;
+
+/// What is left of a volume after its alias is unmounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unmounted {
+    /// Nothing was to be done: the lease is about to be released, by an operation that may hold the dataset's lock.
+    ReleasePending,
+    /// It is unmounted; this follows.
+    Then(Afterwards),
+}
+
+impl Host {
+    /// Looks whether the volume is as a successful staging leaves it, which needs no Flocker; `false` when it has to be
+    /// staged. A repeated staging under another name makes the volume known under that name.
+    ///
+    /// # Errors
+    /// [`Situation::ForeignMount`] when another mount is in the way; [`Situation::NotStaged`] when the volume is staged
+    /// under the lease of another node.
+    pub(crate) fn is_staged(&self, staged: &Staged, volume_id: &str, node: Uuid) -> Result<bool> {
+        let state = self.state_in(&mount_table()?, staged)?;
+        match decide(&state, Wish::Stage { node }) {
+            Action::Nothing => {
+                self.rename(staged, volume_id)?;
+                Ok(true)
+            }
+            Action::Refuse(refusal) => Err(Subject::staging(volume_id, staged).refuse(refusal)),
+            _ => Ok(false),
+        }
+    }
+
+    /// Writes the record of a staging that begins. What an earlier attempt of this boot noted of its mounts stays.
+    pub(crate) fn begin_staging(
+        &self,
+        staged: &Staged,
+        volume_id: &str,
+        node: Uuid,
+        takes_lease: bool,
+    ) -> Result<()> {
+        let Staged { dataset, staging } = staged;
+        let earlier = self.records.get(*dataset, staging);
+        let origin = earlier
+            .filter(|earlier| earlier.boot_id == self.boot_id)
+            .and_then(|earlier| earlier.origin);
+        self.store(&Record {
+            origin,
+            ..Record::staging(staging, volume_id, *dataset, node, self.boot_id, takes_lease)
+        })
+    }
+
+    /// Holds Flocker's mount in place; `false` when it is gone or another one is in its place.
+    pub(crate) fn pin(&self, dataset: Uuid, flocker: &Mount) -> Result<bool> {
+        match self.pins.pin(dataset, flocker) {
+            Ok(()) => Ok(true),
+            Err(OpenError::Replaced { .. }) => Ok(false),
+            Err(OpenError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::internal(
+                format!("hold the mount of dataset {dataset}"),
+                error,
+            )),
+        }
+    }
+
+    /// Lets go of Flocker's mount.
+    pub(crate) fn unpin(&self, dataset: Uuid) {
+        self.pins.unpin(dataset);
+    }
+
+    /// Lets go of Flocker's mount unless a mount of ours still needs it held.
+    pub(crate) fn unpin_unless_mounted(&self, dataset: Uuid) -> Result<()> {
+        let origins = self.origins(dataset);
+        if !mount_table()?.mounts().iter().any(|mount| origins.own(mount)) {
+            self.unpin(dataset);
+        }
+        Ok(())
+    }
+
+    /// Mounts the dataset at the staging path; `false` when Flocker's mount changed in between, and ours is unmounted
+    /// again.
+    pub(crate) fn mount_alias(&self, dataset: Uuid, flocker: &Mount, staging: &Target) -> Result<bool> {
+        let staged = Staged::new(dataset, staging);
+        let origin = self.aliases.origin(dataset, flocker);
+        let record = Record {
+            origin: Some(origin.clone()),
+            ..self.record(&staged)?
+        };
+        // Written first: whatever this process leaves when it is killed can be told from other mounts.
+        self.store(&record)?;
+        self.aliases.mount(dataset, flocker, staging.path())?;
+        let pin = self
+            .pins
+            .view(dataset)
+            .map_err(|error| Error::internal("see whether Flocker's mount is in place", error))?;
+        if matches!(pin, Pinned::InPlace(held) if (held.id, held.device) == (flocker.id, flocker.device)) {
+            self.store(&Record {
+                state: RecordState::Staged,
+                ..record
+            })?;
+            return Ok(true);
+        }
+        self.aliases
+            .unmount(dataset, &origin, staging.path(), Patience::default())?;
+        Ok(false)
+    }
+
+    /// Unmounts the dataset from a staging path, and removes its device node with this process's last use of it.
+    ///
+    /// # Errors
+    /// [`Situation::MountBusy`] while the volume is published or in use; [`Situation::ForeignMount`] when another mount is
+    /// in the way, unless a failed staging is undone, which never mounted there.
+    pub(crate) fn unmount_alias(&self, staged: &Staged, wish: Wish) -> Result<Unmounted> {
+        let Staged { dataset, staging } = staged;
+        let state = self.state_in(&mount_table()?, staged)?;
+        let (leave_foreign, afterwards) = match decide(&state, wish) {
+            Action::UnmountAlias {
+                leave_foreign,
+                afterwards,
+            } => (leave_foreign, afterwards),
+            Action::Refuse(refusal) => {
+                return Err(Subject::staging(&dataset.to_string(), staged).refuse(refusal));
+            }
+            _ => return Ok(Unmounted::ReleasePending),
+        };
+        let origins = self.origins(*dataset);
+        let found = layers(&staged.alias())?;
+        let is_foreign = !found.is_empty() && !found.iter().any(|mount| origins.own(mount));
+        if !(leave_foreign && is_foreign) {
+            let top = found.last().and_then(|mount| origins.of(mount)).cloned();
+            let origin = top.unwrap_or_else(|| self.usual_origin(*dataset));
+            self.aliases
+                .unmount(*dataset, &origin, staging, Patience::default())?;
+        }
+        if afterwards.let_go {
+            for origin in origins.iter() {
+                let Origin::Alias { node } = origin else { continue };
+                self.aliases.forget_device(*dataset, node).map_err(|error| {
+                    Error::internal(format!("forget the device of dataset {dataset}"), error)
+                })?;
+            }
+        }
+        Ok(Unmounted::Then(afterwards))
+    }
+
+    /// Removes the record.
+    pub(crate) fn forget(&self, staged: &Staged) -> Result<()> {
+        let removed = self.records.remove(staged.dataset, &staged.staging);
+        removed.map_err(|error| Error::of(Situation::Internal, &error))
+    }
+
+    /// Makes what is staged known under the name under which it is staged again.
+    fn rename(&self, staged: &Staged, volume_id: &str) -> Result<()> {
+        let record = self.records.get(staged.dataset, &staged.staging);
+        match record.filter(|record| record.volume_id != volume_id && dataset_of(volume_id).is_none()) {
+            None => Ok(()),
+            Some(record) => self.store(&Record {
+                volume_id: volume_id.to_owned(),
+                ..record
+            }),
+        }
+    }
+
+    pub(super) fn record(&self, staged: &Staged) -> Result<Record> {
+        self.records.get(staged.dataset, &staged.staging).ok_or_else(|| {
+            let text = format!(
+                "the record of dataset {} at {} no longer exists",
+                staged.dataset,
+                staged.staging.display()
+            );
+            Error::new(Situation::Internal, text)
+        })
+    }
+
+    pub(super) fn store(&self, record: &Record) -> Result<()> {
+        self.records
+            .write(record)
+            .map_err(|error| Error::of(Situation::Internal, &error))
+    }
+}

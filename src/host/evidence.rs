@@ -1,0 +1,198 @@
+//! What records, mount table and pins say of a dataset at this moment.
+
+use std::path::{Path, PathBuf};
+
+use host_fs::mount::{Mount, MountTable, Target, layers_at};
+use uuid::Uuid;
+
+use super::Host;
+use super::lifecycle::{AliasView, Elsewhere, Evidence, VolumeState, alias_view, observe};
+use super::mount::{Origin, alias_path};
+use crate::error::{Error, Result};
+
+/// A dataset at a staging path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Staged {
+    pub(crate) dataset: Uuid,
+    /// Free of symbolic links.
+    pub(crate) staging: PathBuf,
+}
+
+impl Staged {
+    pub(crate) fn new(dataset: Uuid, staging: &Target) -> Self {
+        Self {
+            dataset,
+            staging: staging.path().to_owned(),
+        }
+    }
+
+    /// Returns where staging mounts the dataset.
+    pub(crate) fn alias(&self) -> PathBuf {
+        alias_path(&self.staging, self.dataset)
+    }
+}
+
+/// What tells the plugin's mounts of one dataset from all others.
+pub(super) struct Origins(Vec<Origin>);
+
+impl Origins {
+    /// Returns the origin that a mount has, if it is the plugin's mount of the dataset.
+    pub(super) fn of(&self, mount: &Mount) -> Option<&Origin> {
+        self.0.iter().find(|origin| origin.owns(mount))
+    }
+
+    /// Whether a mount is the plugin's mount of the dataset.
+    pub(super) fn own(&self, mount: &Mount) -> bool {
+        self.of(mount).is_some()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Origin> {
+        self.0.iter()
+    }
+}
+
+impl Host {
+    /// Returns everything that tells our mounts of a dataset from others.
+    pub(super) fn origins(&self, dataset: Uuid) -> Origins {
+        let mut origins: Vec<_> = self
+            .records
+            .of(dataset)
+            .into_iter()
+            .filter_map(|record| record.origin)
+            .collect();
+        // The device node's name alone tells our mounts, also when the records were lost.
+        origins.push(self.usual_origin(dataset));
+        origins.dedup();
+        Origins(origins)
+    }
+
+    pub(super) fn usual_origin(&self, dataset: Uuid) -> Origin {
+        Origin::Alias {
+            node: self.aliases.nodes().path(dataset),
+        }
+    }
+
+    /// Returns the state of a dataset as one staging path shows it, at a cost that does not grow with the number of
+    /// mounts. Where else it is staged or published is left out.
+    pub(super) fn state_at(&self, staged: &Staged) -> Result<(VolumeState, AliasView)> {
+        let origins = self.origins(staged.dataset);
+        let alias = alias_view(layers(&staged.alias())?, |mount| origins.own(mount));
+        let state = self.state_of(staged, alias.clone(), None, self.recorded_elsewhere(staged))?;
+        Ok((state, alias))
+    }
+
+    /// Returns the state of a dataset on the whole node, as the mount table shows it.
+    pub(super) fn state_in(&self, table: &MountTable, staged: &Staged) -> Result<VolumeState> {
+        let origins = self.origins(staged.dataset);
+        let path = staged.alias();
+        let layers: Vec<_> = table.layers_at(&path).into_iter().cloned().collect();
+        let going = layers.last().and_then(|mount| table.place(mount));
+        let mut alias = alias_view(layers, |mount| origins.own(mount));
+        if let Some((mount, over)) = hidden(table, &origins, &path) {
+            alias = AliasView::Hidden { mount, over };
+        }
+        // Propagation makes copies of our mount at other paths; they go with it.
+        let goes_too = |mount: &Mount| mount.point == path || going.is_some() && table.place(mount) == going;
+        let mut elsewhere = self.recorded_elsewhere(staged);
+        let mut published_at = None;
+        for mount in table
+            .mounts()
+            .iter()
+            .filter(|mount| origins.own(mount) && !goes_too(mount))
+        {
+            if self.is_alias(table, staged.dataset, mount) {
+                elsewhere.mounted = true;
+            } else {
+                published_at.get_or_insert_with(|| mount.point.clone());
+            }
+        }
+        elsewhere.by_another_plugin = self.staged_by_another(table, staged.dataset, &origins);
+        self.state_of(staged, alias, published_at, elsewhere)
+    }
+
+    fn state_of(
+        &self,
+        staged: &Staged,
+        alias: AliasView,
+        published_at: Option<PathBuf>,
+        elsewhere: Elsewhere,
+    ) -> Result<VolumeState> {
+        let pin = self
+            .pins
+            .view(staged.dataset)
+            .map_err(|error| Error::internal("see whether Flocker's mount is in place", error))?;
+        Ok(observe(Evidence {
+            record: self.records.get(staged.dataset, &staged.staging),
+            boot: self.boot_id,
+            alias,
+            pin,
+            published_at,
+            elsewhere,
+        }))
+    }
+
+    /// Returns what records say of other staging paths.
+    pub(super) fn recorded_elsewhere(&self, staged: &Staged) -> Elsewhere {
+        let recorded = self
+            .records
+            .of(staged.dataset)
+            .iter()
+            .any(|record| record.staging_path != staged.staging && record.may_be_mounted(self.boot_id));
+        Elsewhere {
+            recorded,
+            ..Elsewhere::default()
+        }
+    }
+
+    /// Whether a mount of ours is one that staging made, or a copy of it, as opposed to one that publishing made.
+    pub(super) fn is_alias(&self, table: &MountTable, dataset: Uuid, mount: &Mount) -> bool {
+        self.records.of(dataset).iter().any(|record| {
+            let alias = alias_path(&record.staging_path, dataset);
+            let place = || {
+                let alias = table.layers_at(&alias).pop()?;
+                table.place(alias)
+            };
+            alias == mount.point || place().is_some_and(|place| table.place(mount) == Some(place))
+        })
+    }
+
+    /// Whether another plugin of this node has the dataset staged: a mount of the pinned device that is neither Flocker's
+    /// nor ours, and has the dataset's name as every plugin's alias has.
+    fn staged_by_another(&self, table: &MountTable, dataset: Uuid, origins: &Origins) -> bool {
+        let Some(flocker) = self.pins.get(dataset) else {
+            return false;
+        };
+        let name = dataset.to_string();
+        table.by_device(flocker.device).any(|mount| {
+            mount.id != flocker.id
+                && mount.source != flocker.source
+                && !origins.own(mount)
+                && mount.point.file_name().is_some_and(|last| last == name.as_str())
+        })
+    }
+}
+
+/// Returns a mount of ours at a path that cannot be reached, and what hides it.
+pub(super) fn hidden(table: &MountTable, origins: &Origins, path: &Path) -> Option<(Box<Mount>, Box<Mount>)> {
+    let over = table.holding(path)?;
+    // What lies under a mount of ours goes with it, or is found when that is unmounted.
+    if over.point == path && origins.own(over) {
+        return None;
+    }
+    let mount = table
+        .mounts()
+        .iter()
+        .find(|mount| mount.point == path && mount.id != over.id && origins.own(mount))?;
+    Some((Box::new(mount.clone()), Box::new(over.clone())))
+}
+
+/// Returns the mounts one over the other at a path, the visible one last.
+pub(super) fn layers(path: &Path) -> Result<Vec<Mount>> {
+    layers_at(path)
+        .map_err(|error| Error::internal(format!("see what is mounted at {}", path.display()), error))
+}
+
+/// Reads the whole mount table.
+pub(super) fn mount_table() -> Result<MountTable> {
+    MountTable::read().map_err(|error| Error::internal("read the mount table", error))
+}

@@ -1,0 +1,283 @@
+//! The steps of publishing and unpublishing: a bind of the alias at a target.
+
+use std::path::{Path, PathBuf};
+
+use host_fs::mount::{Mount, Patience, Target, TargetError, unmount_owned};
+use uuid::Uuid;
+
+use super::Host;
+use super::evidence::{Origins, Staged, hidden, layers, mount_table};
+use super::lifecycle::{Action, AliasView, Refusal, TargetView, VolumeState, Wish, decide, target_view};
+use super::mount::{device_has_gone, file_system_ailment};
+use super::refusals::Subject;
+use crate::error::{Error, Result, Situation};
+use crate::volume::MountFlags;
+
+/// Whose the directory is at which a volume is published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TargetDirectory {
+    /// The plugin's: publishing makes it, and unpublishing removes it.
+    #[default]
+    Plugins,
+    /// The orchestrator's, as in `csi.v0`: it exists before the volume is published, and stays.
+    Orchestrators,
+}
+
+/// What is to be published where.
+#[derive(Clone, Debug)]
+pub(crate) struct Publication {
+    pub(crate) volume_id: String,
+    pub(crate) dataset: Uuid,
+    pub(crate) staging: Target,
+    pub(crate) target: Target,
+    pub(crate) directory: TargetDirectory,
+    pub(crate) flags: MountFlags,
+    /// Whether the volume may have no second target.
+    pub(crate) single_target: bool,
+}
+
+/// What is to be unpublished from where.
+#[derive(Clone, Debug)]
+pub(crate) struct Unpublication {
+    pub(crate) volume_id: String,
+    /// `None` when the volume id is a name that means nothing here.
+    pub(crate) dataset: Option<Uuid>,
+    pub(crate) target: Target,
+    pub(crate) directory: TargetDirectory,
+}
+
+impl Host {
+    /// Makes a staged volume visible at a target, complete at once. The same again changes nothing.
+    ///
+    /// # Errors
+    /// [`Situation::NotStaged`] when the volume is not staged there, or something is wrong with it;
+    /// [`Situation::ForeignMount`], [`Situation::Incompatible`] or [`Situation::SingleWriter`] because of what is mounted
+    /// already; [`Situation::NotShared`] where no other process would see the mount.
+    pub(crate) fn publish(&self, publication: &Publication) -> Result<()> {
+        let Publication { dataset, target, .. } = publication;
+        let staged = Staged::new(*dataset, &publication.staging);
+        publication.refuse_own_directory(&staged)?;
+        let (mut state, view) = self.state_at(&staged)?;
+        let origins = self.origins(*dataset);
+        let AliasView::Ours(alias) = view else {
+            return Err(publication.refuse_unstaged(&state));
+        };
+        let top = layers(target.path())?.pop();
+        let at_target = target_view(
+            top,
+            |mount| origins.own(mount),
+            &alias,
+            publication.flags.change(),
+        );
+        let mut broken = None;
+        if at_target == TargetView::Nothing {
+            broken = publication.broken(&alias);
+            if publication.single_target {
+                state.published_at = self.other_target(publication, &origins)?;
+            }
+        }
+        let wish = Wish::Publish {
+            target: at_target,
+            single: publication.single_target,
+            broken,
+        };
+        match decide(&state, wish) {
+            Action::Bind => self.bind(publication, &alias),
+            Action::Refuse(refusal) => Err(publication.refuse(refusal)),
+            _ => Ok(()),
+        }
+    }
+
+    fn bind(&self, publication: &Publication, alias: &Mount) -> Result<()> {
+        let Publication { target, dataset, .. } = publication;
+        self.vantage.check(target.path())?;
+        let made = match publication.directory {
+            TargetDirectory::Plugins => target.make_directory()?,
+            TargetDirectory::Orchestrators if target.exists() => false,
+            TargetDirectory::Orchestrators => {
+                let text = format!(
+                    "target_path {} does not exist: in csi.v0 the orchestrator makes that directory first",
+                    target.path().display()
+                );
+                return Err(Error::new(Situation::InvalidArgument, text));
+            }
+        };
+        self.targets.add(*dataset, target.path());
+        let bound = self.binder.bind(alias, target.path(), publication.flags.change());
+        if bound.is_err() {
+            self.targets.remove(*dataset, target.path());
+            if made {
+                // What is reported is why there is no mount; a directory that stays is found by the next call.
+                target.remove_directory().ok();
+            }
+        }
+        bound?;
+        Ok(())
+    }
+
+    /// Returns another target at which the volume is published, having looked there.
+    fn other_target(&self, publication: &Publication, origins: &Origins) -> Result<Option<PathBuf>> {
+        let Publication { dataset, target, .. } = publication;
+        while let Some(other) = self.targets.other_than(*dataset, target.path()) {
+            if layers(&other)?.iter().any(|mount| origins.own(mount)) {
+                return Ok(Some(other));
+            }
+            self.targets.remove(*dataset, &other);
+        }
+        Ok(None)
+    }
+
+    /// Takes our mount of the volume away from a target, and leaves the directory as its owner expects it. What is not
+    /// published counts as unpublished.
+    ///
+    /// # Errors
+    /// [`Situation::ForeignMount`] when another mount is there, or lies over ours; [`Situation::MountBusy`] naming who
+    /// uses the volume.
+    pub(crate) fn unpublish(&self, unpublication: &Unpublication) -> Result<()> {
+        let Unpublication {
+            volume_id,
+            dataset,
+            target,
+            directory,
+        } = unpublication;
+        let subject = Subject {
+            volume_id,
+            path: target.path(),
+        };
+        let state = VolumeState::default();
+        let (origins, view) = self.view_of_target(*dataset, target)?;
+        match decide(&state, Wish::Unpublish { target: view }) {
+            Action::Refuse(refusal) => return Err(subject.refuse(refusal)),
+            Action::UnmountTarget => {
+                let ours = |mount: &Mount| origins.as_ref().is_some_and(|origins| origins.own(mount));
+                unmount_owned(target.path(), ours, Patience::default())
+                    .map_err(|error| Error::from(error).context(format!("volume {volume_id}")))?;
+                if let Some(dataset) = dataset {
+                    self.targets.remove(*dataset, target.path());
+                }
+                leave(target, *directory)?;
+            }
+            _ => leave_unmounted(target, *directory, volume_id)?,
+        }
+        Ok(())
+    }
+
+    /// Checks, where the way to a target does not exist, that the volume is not mounted there out of reach.
+    ///
+    /// # Errors
+    /// [`Situation::ForeignMount`] naming what lies over it.
+    pub(crate) fn refuse_hidden(&self, volume_id: &str, dataset: Option<Uuid>, path: &Path) -> Result<()> {
+        let Some(dataset) = dataset else { return Ok(()) };
+        match hidden(&mount_table()?, &self.origins(dataset), path) {
+            None => Ok(()),
+            Some((mount, over)) => Err(Subject { volume_id, path }.refuse(Refusal::Hidden { mount, over })),
+        }
+    }
+
+    fn view_of_target(
+        &self,
+        dataset: Option<Uuid>,
+        target: &Target,
+    ) -> Result<(Option<Origins>, TargetView)> {
+        let origins = dataset.map(|dataset| self.origins(dataset));
+        let top = if target.exists() {
+            layers(target.path())?.pop()
+        } else {
+            None
+        };
+        let view = match (top.map(Box::new), &origins) {
+            (Some(top), Some(origins)) if origins.own(&top) => TargetView::Otherwise(top),
+            (Some(top), _) => TargetView::Foreign(top),
+            // Where nothing of the volume is to be seen, it may be hidden, or its directory out of reach.
+            (None, Some(origins)) => match hidden(&mount_table()?, origins, target.path()) {
+                Some((mount, over)) => TargetView::Hidden { mount, over },
+                None => TargetView::Nothing,
+            },
+            (None, None) => TargetView::Nothing,
+        };
+        Ok((origins, view))
+    }
+}
+
+impl Publication {
+    fn refuse(&self, refusal: Refusal) -> Error {
+        let path = match refusal {
+            Refusal::NotStaged(_) => self.staging.path(),
+            _ => self.target.path(),
+        };
+        let subject = Subject {
+            volume_id: &self.volume_id,
+            path,
+        };
+        subject.refuse(refusal)
+    }
+
+    /// Refuses a target at which the mount would cover the staged volume, or lie inside it.
+    fn refuse_own_directory(&self, staged: &Staged) -> Result<()> {
+        let (target, staging) = (self.target.path(), self.staging.path());
+        if !staging.starts_with(target) && !target.starts_with(staged.alias()) {
+            return Ok(());
+        }
+        let text = format!(
+            "target_path {} and staging_target_path {} of volume {} lie in each other; publish the volume at a directory \
+             of its own",
+            target.display(),
+            staging.display(),
+            self.volume_id
+        );
+        Err(Error::new(Situation::InvalidArgument, text))
+    }
+
+    fn refuse_unstaged(&self, state: &VolumeState) -> Error {
+        let wish = Wish::Publish {
+            target: TargetView::Nothing,
+            single: self.single_target,
+            broken: None,
+        };
+        match decide(state, wish) {
+            Action::Refuse(refusal) => self.refuse(refusal),
+            // Without an alias no state is staged, and every other one is refused.
+            _ => self.refuse(Refusal::NotStaged(None)),
+        }
+    }
+
+    /// Returns why the file system can serve no such publication; one that can still be read may be published for that.
+    fn broken(&self, alias: &Mount) -> Option<String> {
+        let writable = !alias.file_system_read_only() || self.flags.read_only();
+        if writable && !device_has_gone(alias) {
+            return None;
+        }
+        let how = if writable { "" } else { " for writing" };
+        Some(format!(
+            "{how}: {}",
+            file_system_ailment(alias).unwrap_or_default()
+        ))
+    }
+}
+
+/// Leaves nothing of ours where a mount of ours was, and nothing for the orchestrator to lose.
+fn leave(target: &Target, directory: TargetDirectory) -> Result<(), TargetError> {
+    match directory {
+        TargetDirectory::Plugins => target.remove_directory(),
+        // Mesos removes its directory afterwards with all that is in it.
+        TargetDirectory::Orchestrators => target.check_empty(),
+    }
+}
+
+/// As [`leave`], where none was: what is in the directory was never in the volume.
+fn leave_unmounted(target: &Target, directory: TargetDirectory, volume_id: &str) -> Result<()> {
+    if !target.exists() {
+        return Ok(());
+    }
+    match leave(target, directory) {
+        Err(TargetError::NotEmpty(_)) => {
+            let text = format!(
+                "volume {volume_id} is not mounted at {}, and the directory there is not empty, so it is left alone; \
+                 look at what is in it",
+                target.path().display()
+            );
+            Err(Error::new(Situation::ForeignMount, text))
+        }
+        left => Ok(left?),
+    }
+}

@@ -1,0 +1,164 @@
+//! What a refusal of the state machine says to people.
+
+use std::path::Path;
+
+use host_fs::mount::Mount;
+
+use super::evidence::Staged;
+use super::lifecycle::{Fault, Refusal};
+use crate::error::{Error, Situation};
+
+/// Which volume a wish was about, and where.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subject<'a> {
+    /// The volume as the caller names it.
+    pub(super) volume_id: &'a str,
+    /// The staging path or the target.
+    pub(super) path: &'a Path,
+}
+
+impl<'a> Subject<'a> {
+    /// The subject of a wish that is about a staging path.
+    pub(super) fn staging(volume_id: &'a str, staged: &'a Staged) -> Self {
+        Self {
+            volume_id,
+            path: &staged.staging,
+        }
+    }
+
+    /// Makes the error of a refusal.
+    pub(super) fn refuse(self, refusal: Refusal) -> Error {
+        let (volume, path) = (self.volume_id, self.path.display());
+        let (situation, text) = match refusal {
+            Refusal::ForeignAlias(found) => (
+                Situation::ForeignMount,
+                format!(
+                    "{} is in use by a mount that is not this plugin's and is left alone: {found}; unmount it, or, if \
+                     another plugin has staged the volume there, unstage it with that one",
+                    found.point.display()
+                ),
+            ),
+            Refusal::Hidden { mount, over } => (
+                Situation::ForeignMount,
+                format!(
+                    "volume {volume} is mounted at {}, but hidden under {over}, which is not ours and is left alone; \
+                     unmount that",
+                    mount.point.display()
+                ),
+            ),
+            Refusal::StagedAs(node) => (
+                Situation::NotStaged,
+                format!(
+                    "volume {volume} is staged at {path} for node {node}, and this plugin serves another node now; call \
+                     NodeUnstageVolume first, which releases the lease of node {node}"
+                ),
+            ),
+            Refusal::ReleaseDueTo(node) => (
+                Situation::Busy,
+                format!(
+                    "the lease of node {node} on volume {volume}, which was staged at {path}, is still to be released; \
+                     try again"
+                ),
+            ),
+            Refusal::StillPublished(at) => (
+                Situation::MountBusy,
+                format!(
+                    "volume {volume} is still published at {}; call NodeUnpublishVolume for that before the volume is \
+                     unstaged",
+                    at.display()
+                ),
+            ),
+            Refusal::NotStaged(fault) => (
+                Situation::NotStaged,
+                format!(
+                    "volume {volume} is not staged at {path}: {}; call NodeStageVolume first",
+                    fault
+                        .as_ref()
+                        .map_or_else(|| "nothing is mounted there".to_owned(), Fault::to_string)
+                ),
+            ),
+            Refusal::Broken(why) => (
+                Situation::NotStaged,
+                format!("volume {volume} cannot be published{why}"),
+            ),
+            Refusal::SecondTarget(at) => (
+                Situation::SingleWriter,
+                format!(
+                    "volume {volume} cannot be published at {path} with SINGLE_NODE_SINGLE_WRITER: it is published at {} \
+                     already",
+                    at.display()
+                ),
+            ),
+            Refusal::PublishedOtherwise(found) => (
+                Situation::Incompatible,
+                format!(
+                    "volume {volume} is published at {path} already, {}, with other mount flags than these; unpublish it \
+                     first",
+                    mode(&found)
+                ),
+            ),
+            Refusal::PublishedFromOtherDevice(found) => (
+                Situation::ForeignMount,
+                format!(
+                    "volume {volume} is published at {path} already, but from device {}, and it is on another device now; \
+                     unpublish it first",
+                    found.device
+                ),
+            ),
+            Refusal::ForeignTarget(found) => (
+                Situation::ForeignMount,
+                format!(
+                    "{path} does not hold volume {volume} but {found}, which is not ours and is left alone; unmount it or \
+                     use another target_path"
+                ),
+            ),
+            Refusal::NotMounted(found) => {
+                let instead = found.map_or_else(String::new, |found| {
+                    format!(": {found} is there instead, which is not ours")
+                });
+                (
+                    Situation::NotMountedThere,
+                    format!("volume {volume} is not mounted at {path}{instead}"),
+                )
+            }
+        };
+        Error::new(situation, text)
+    }
+}
+
+fn mode(mount: &Mount) -> &'static str {
+    if mount.read_only() {
+        "read-only"
+    } else {
+        "read-write"
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Fault::Unmounted => write!(f, "nothing is mounted there"),
+            Fault::Unpinned => write!(
+                f,
+                "this process does not hold Flocker's mount of the volume in place: stage the volume again"
+            ),
+            Fault::OtherDevice { found, pinned } => write!(
+                f,
+                "the volume is on device {}, but Flocker's mount is on {}",
+                found.device, pinned.device
+            ),
+            Fault::FlockerUnmounted { pinned } => write!(
+                f,
+                "Flocker's mount at {} is gone or hidden, so nothing keeps the volume on this node",
+                pinned.point.display()
+            ),
+            Fault::Hidden { over, .. } => {
+                write!(
+                    f,
+                    "the volume is hidden under {over}, which is not ours; unmount that"
+                )
+            }
+            Fault::Foreign { found } => write!(f, "{found} is there instead"),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! A mounted volume as `NodeGetVolumeStats` reports it: where it is, whether it is healthy, and how to ask for its usage.
+
+use host_fs::mount::{Mount, TargetPath, layers_at};
+use uuid::Uuid;
+
+use super::Host;
+use super::evidence::mount_table;
+use super::lifecycle::{
+    Action, AliasView, Elsewhere, Evidence, Fault, Refusal, VolumeState, Wish, alias_view, decide, observe,
+};
+use super::mount::{Through, alias_path, file_system_ailment};
+use super::refusals::Subject;
+use crate::error::{Error, Result};
+
+/// A volume that is mounted at the path that was asked about.
+#[derive(Debug)]
+pub(crate) struct MountedVolume {
+    pub(crate) dataset: Uuid,
+    pub(crate) mount: Mount,
+    /// What is wrong with it, in words.
+    pub(crate) fault: Option<String>,
+    /// How to ask for its usage, unless that would ask another file system.
+    pub(crate) through: Option<Through>,
+}
+
+impl Host {
+    /// Finds a volume by a path: published there, or staged there.
+    ///
+    /// # Errors
+    /// [`Situation::NotMountedThere`](crate::error::Situation::NotMountedThere), naming what is mounted there instead.
+    pub(crate) fn mounted_volume(&self, volume_id: &str, volume_path: &str) -> Result<MountedVolume> {
+        let refuse = |refusal| {
+            let path = volume_path.as_ref();
+            Subject { volume_id, path }.refuse(refusal)
+        };
+        let not_mounted = |found: Option<Mount>| refuse(Refusal::NotMounted(found.map(Box::new)));
+        let resolved = TargetPath::parse(volume_path).and_then(|path| path.resolve());
+        let resolved = resolved.map_err(|_| not_mounted(None))?;
+        let mut at_path = layers_at(resolved.path()).unwrap_or_default();
+        let Some(dataset) = self.dataset_at(resolved.path(), volume_id)? else {
+            return Err(not_mounted(at_path.pop()));
+        };
+        let origins = self.origins(dataset);
+        let mut view = alias_view(at_path, |mount| origins.own(mount));
+        if matches!(view, AliasView::Nothing | AliasView::Foreign(_)) {
+            let alias = alias_path(resolved.path(), dataset);
+            let layers = match view {
+                AliasView::Nothing => layers_at(&alias).unwrap_or_default(),
+                // What is mounted at the path may hang, and then so would whatever looks below it.
+                _ => mount_table()?.layers_at(&alias).into_iter().cloned().collect(),
+            };
+            let staged = alias_view(layers, |mount| origins.own(mount));
+            if matches!(staged, AliasView::Ours(_) | AliasView::Hidden { .. }) {
+                view = staged;
+            }
+        }
+        let ours = match &view {
+            AliasView::Ours(mount) => Some((Mount::clone(mount), true)),
+            AliasView::Hidden { mount, .. } => Some((Mount::clone(mount), false)),
+            AliasView::Nothing | AliasView::Foreign(_) => None,
+        };
+        match (decide(&self.reported_state(dataset, view)?, Wish::Report), ours) {
+            (Action::Measure(fault), Some((mount, visible))) => {
+                Ok(self.measurable(dataset, mount, visible, fault))
+            }
+            (Action::Refuse(refusal), _) => Err(refuse(refusal)),
+            _ => Err(not_mounted(None)),
+        }
+    }
+
+    /// Returns the state of a dataset as one mount of it shows it, whatever its records say.
+    fn reported_state(&self, dataset: Uuid, view: AliasView) -> Result<VolumeState> {
+        let pin = self
+            .pins
+            .view(dataset)
+            .map_err(|error| Error::internal("see whether Flocker's mount is in place", error))?;
+        Ok(observe(Evidence {
+            record: None,
+            boot: self.boot_id,
+            alias: view,
+            pin,
+            published_at: None,
+            elsewhere: Elsewhere::default(),
+        }))
+    }
+
+    fn measurable(&self, dataset: Uuid, mount: Mount, visible: bool, fault: Option<Fault>) -> MountedVolume {
+        let through = self.usage_through(dataset, &mount);
+        let leads_there = visible || matches!(through, Through::Root(_));
+        MountedVolume {
+            dataset,
+            fault: fault
+                .map(|fault| fault.to_string())
+                .or_else(|| file_system_ailment(&mount)),
+            through: leads_there.then_some(through),
+            mount,
+        }
+    }
+
+    /// Chooses through what to ask for the usage of a mounted volume: best through the mount that is held anyway.
+    fn usage_through(&self, dataset: Uuid, mount: &Mount) -> Through {
+        let held = self
+            .pins
+            .get(dataset)
+            .is_some_and(|held| held.device == mount.device);
+        let root = held.then(|| self.pins.root(dataset)).flatten();
+        root.map_or(Through::Path, Through::Root)
+    }
+}
