@@ -10,7 +10,6 @@ pub use crate::config::fuzz::{configuration, setting};
 pub use crate::export::fuzz::objects;
 pub use crate::node::mount::fuzz::mountinfo;
 pub use crate::node::record;
-pub use crate::server::authority::fuzz::authority;
 
 #[cfg(test)]
 #[path = "../../fuzz/corpus.rs"]
@@ -27,11 +26,6 @@ mod tests {
     #[test]
     fn the_corpus_of_mount_tables_keeps_every_promise() {
         read_corpus("mountinfo", mountinfo);
-    }
-
-    #[test]
-    fn the_corpus_of_client_streams_keeps_every_promise() {
-        read_corpus("authority", authority);
     }
 
     #[test]
@@ -73,6 +67,7 @@ mod tests {
         let tests = [
             include_str!("mod.rs"),
             include_str!("../../flocker-client/src/fuzz.rs"),
+            include_str!("../../grpc-authority/src/fuzz.rs"),
         ];
         for target in targets {
             let read = format!("read_corpus(\"{target}\", ");

@@ -1,6 +1,5 @@
 //! The gRPC servers: CSI in both versions, with health and reflection, on one endpoint; registration on another.
 
-pub mod authority;
 mod calls;
 mod connection;
 pub mod endpoint;

@@ -15,7 +15,8 @@ readonly MUTANT=$COPIES/debug/flocker-csi
 copy_sources() {
     rm -rf -- "$COPY"
     mkdir -p "$COPY"
-    cp --archive -- Cargo.toml Cargo.lock csi-proto flocker-client flocker-embedded src tests benches "$COPY/"
+    local crates=(*/Cargo.toml)
+    cp --archive -- Cargo.toml Cargo.lock "${crates[@]%/Cargo.toml}" src tests benches "$COPY/"
     sed --in-place '/^\[workspace.package\]/,/^$/ s/^version = .*/version = "0.0.0"/' "$COPY/Cargo.toml"
 }
 
