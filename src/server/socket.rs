@@ -1,13 +1,13 @@
 //! A Unix socket in the file system that is ours alone while we listen on it.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use thiserror::Error;
@@ -168,10 +168,10 @@ pub(super) fn directory_of(path: &Path) -> &Path {
 /// Locks a directory until the returned file is closed, or returns `None` if another process has locked it.
 fn lock(directory: &Path) -> io::Result<Option<File>> {
     let directory = File::open(directory)?;
-    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+    match directory.try_lock() {
         Ok(()) => Ok(Some(directory)),
-        Err(Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
