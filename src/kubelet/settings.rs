@@ -144,7 +144,7 @@ mod tests {
                 vec!["--kubelet-endpoint=/k/csi.sock"],
                 "kubelet_registration_dir, which is missing",
             ),
-            (vec![&*long], "a Unix socket's at most 107"),
+            (vec![&*long], "a Unix socket has at most 107"),
         ] {
             let refused = settings(&flags).unwrap_err();
             assert!(refused.contains(part), "{flags:?}: {refused}");

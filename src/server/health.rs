@@ -1,13 +1,13 @@
-//! What `grpc.health.v1` answers.
+//! The health service, `grpc.health.v1`.
 
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
-/// A thing whose health can be asked for.
+/// A part of the plugin with a health status of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// The plugin as a whole, which the health protocol calls by the empty name.
+    /// The plugin as a whole, whose name in the health protocol is empty.
     Plugin,
     /// Identity, in both versions of CSI.
     Identity,
@@ -20,7 +20,7 @@ pub enum Part {
 impl Part {
     const ALL: [Self; 4] = [Self::Plugin, Self::Identity, Self::Controller, Self::Node];
 
-    /// Returns the names by which clients ask for it, those of newer services first.
+    /// Returns the names under which clients query it, those of newer services first.
     pub fn names(self) -> &'static [&'static str] {
         match self {
             Self::Plugin => &[""],
@@ -39,7 +39,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Returns the health of a plugin with these services beside Identity, all of them serving.
+    /// Returns the health of a plugin with these services and Identity, all of them serving.
     pub async fn new(controller: bool, node: bool) -> Self {
         let is_served = |part: &Part| match part {
             Part::Plugin | Part::Identity => true,
@@ -57,7 +57,7 @@ impl Health {
         health
     }
 
-    /// Says whether a part serves; a service that is not there is left out.
+    /// Sets whether a part serves; has no effect for a service that this process does not offer.
     pub async fn set(&self, part: Part, serving: bool) {
         if self.services.contains(&part) {
             let status = if serving {
@@ -71,7 +71,7 @@ impl Health {
         }
     }
 
-    /// Tells those who watch that nothing serves any more, and ends their calls.
+    /// Sets every part to not serving, and ends the calls that watch them.
     pub(super) async fn close(mut self) {
         for name in self.services.into_iter().flat_map(Part::names) {
             self.reporter

@@ -1,11 +1,11 @@
 //! The gRPC servers: CSI in both versions, with health and reflection, on one endpoint; registration on another.
 
-mod calls;
 mod connection;
 pub mod endpoint;
 mod health;
 mod listener;
 mod reflection;
+mod rpc_log;
 mod socket;
 
 use std::future;
@@ -29,8 +29,8 @@ pub use listener::{BindError, Listener};
 pub use socket::{SocketError, SocketName};
 
 use crate::v0::Facade;
-use calls::CallLayer;
-use connection::Signals;
+use connection::StopTokens;
+use rpc_log::RpcLogLayer;
 
 /// The servers of the older version.
 mod v0 {
@@ -39,10 +39,10 @@ mod v0 {
     pub(super) use csi_proto::v0::node_server::NodeServer;
 }
 
-/// How long a call that was aborted may take to notice.
+/// How long the server waits for the tasks of calls that it has aborted.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
 
-/// The services of CSI that one process offers, as its mode says.
+/// The CSI services that one process offers, depending on its mode.
 #[derive(Clone, Debug)]
 pub struct Services<I, C, N> {
     /// Identity, which every process offers.
@@ -56,7 +56,7 @@ pub struct Services<I, C, N> {
 /// Why serving ended, or never began.
 #[derive(Debug, Error)]
 pub enum ServeError {
-    /// The descriptors of the services cannot be offered for reflection.
+    /// The reflection service rejects the descriptors of the services.
     #[error("cannot describe the services")]
     Reflection(#[source] tonic_reflection::server::Error),
     /// The server failed.
@@ -66,9 +66,8 @@ pub enum ServeError {
 
 /// Serves on `listener` until `shutdown` is cancelled, and returns when all calls have ended.
 ///
-/// Then the endpoint is given up at once, calls that have begun may end within `grace`, and whoever is still
-/// connected after that is disconnected, its calls dropped. Clients that come and go as they like are no
-/// error.
+/// It then stops listening at once, and calls that have begun may end within `grace`; after that it drops the remaining
+/// calls and disconnects their clients. A client that disconnects is no error.
 ///
 /// # Errors
 ///
@@ -85,7 +84,7 @@ pub async fn run<I: identity_server::Identity, C: Controller, N: Node>(
     let controller = services.controller.map(Arc::new);
     let node = services.node.map(Arc::new);
     let router = Server::builder()
-        .layer(CallLayer)
+        .layer(RpcLogLayer)
         .add_service(v0::IdentityServer::new(Facade::new(Arc::clone(&identity))))
         .add_optional_service(controller.clone().map(Facade::new).map(v0::ControllerServer::new))
         .add_optional_service(node.clone().map(Facade::new).map(v0::NodeServer::new))
@@ -110,28 +109,28 @@ pub async fn run_registration<R: Registration>(
     grace: Duration,
 ) -> Result<(), ServeError> {
     let router = Server::builder()
-        .layer(CallLayer)
+        .layer(RpcLogLayer)
         .add_service(RegistrationServer::new(registration));
     serve(listener, router, future::ready(()), shutdown, grace).await
 }
 
-/// Serves on `listener` until `shutdown`; then `close` is to end the calls that do not end by themselves.
+/// Serves on `listener` until `shutdown`; then `close` ends the calls that do not end by themselves.
 async fn serve(
     listener: Listener,
-    router: Router<Stack<CallLayer, Identity>>,
+    router: Router<Stack<RpcLogLayer, Identity>>,
     close: impl Future<Output = ()>,
     shutdown: CancellationToken,
     grace: Duration,
 ) -> Result<(), ServeError> {
-    let signals = Signals {
+    let stop = StopTokens {
         drain: shutdown.clone(),
         abort: CancellationToken::new(),
     };
-    // However this ends, also by being dropped, no connection outlives it.
-    let abort = signals.abort.clone().drop_guard();
+    // Also when this future is dropped, no connection outlives it.
+    let abort = stop.abort.clone().drop_guard();
     tracing::info!(endpoint = %listener.endpoint(), "Serving on {}", listener.endpoint());
-    // The connections end with the signal, and the server drains for having been given one.
-    let serving = router.serve_with_incoming_shutdown(listener.connections(signals), future::pending());
+    // The stream of connections ends at the signal; the server drains because it was given a signal, which never comes.
+    let serving = router.serve_with_incoming_shutdown(listener.connections(stop), future::pending());
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         ended = &mut serving => return ended.map_err(ServeError::Server),
@@ -140,7 +139,7 @@ async fn serve(
     if let Ok(ended) = timeout(grace, &mut serving).await {
         return ended.map_err(ServeError::Server);
     }
-    tracing::warn!("Calls were still running {grace:?} after the stop was asked for; they are dropped");
+    tracing::warn!("Calls are still running {grace:?} after the stop was requested; the server drops them");
     drop(abort);
     match timeout(ABORT_GRACE, serving).await {
         Ok(ended) => ended.map_err(ServeError::Server),

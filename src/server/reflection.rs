@@ -1,15 +1,15 @@
-//! The reflection services, by which `grpcurl` and its like learn what is served.
+//! The reflection services, from which clients such as `grpcurl` learn which services exist.
 
 use tonic_reflection::server::{Builder, Error, v1, v1alpha};
 
-/// The services that are there whatever the plugin's mode.
+/// The services that exist in every mode of the plugin.
 const ALWAYS_SERVED: [&str; 3] = [
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
 ];
 
-/// Both versions of the reflection service, as old clients know only the older.
+/// Both versions of the reflection service, as old clients know only `v1alpha`.
 pub(super) struct Reflection<V1: v1::ServerReflection, V1Alpha: v1alpha::ServerReflection> {
     pub(super) v1: v1::ServerReflectionServer<V1>,
     pub(super) v1alpha: v1alpha::ServerReflectionServer<V1Alpha>,
