@@ -1,7 +1,7 @@
-//! What reads foreign bytes, as functions that take any and panic only when a promise is broken.
+//! The parsers of foreign bytes, as functions that accept any bytes and panic only when a promise is broken.
 //!
-//! `make fuzz` lets an engine look for bytes that make one panic (`fuzz/` has the programs), and `make test` gives each
-//! its corpus: examples of what it reads, and everything that has ever made it panic.
+//! `make fuzz` lets an engine search for bytes that make one panic (`fuzz/` has the programs), and `make test` passes each
+//! its corpus: examples of its input, and every input that has ever made it panic.
 
 mod request;
 

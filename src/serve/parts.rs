@@ -1,4 +1,4 @@
-//! How the parts of the plugin are made of its configuration.
+//! Creates the parts of the plugin from its configuration.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::node_identity::{NodeIdentity, Sources, ThisNode};
 use crate::operation::Locks;
 use crate::provisioning::{self, Provisioner, Scope};
 
-/// Returns where this node's UUID is looked for.
+/// Returns the sources of this node's UUID.
 pub(super) fn sources(config: &Config) -> Sources {
     Sources::new(
         config.node.node_id,
@@ -22,7 +22,7 @@ pub(super) fn sources(config: &Config) -> Sources {
     )
 }
 
-/// Returns how the services find out which node this is.
+/// Returns the function by which the services determine this node's UUID.
 pub(super) fn this_node(identity: &NodeIdentity) -> ThisNode {
     let identity = identity.clone();
     Arc::new(move || {
@@ -31,12 +31,12 @@ pub(super) fn this_node(identity: &NodeIdentity) -> ThisNode {
     })
 }
 
-/// Whether only the volumes of this node are listed and made.
+/// Whether the plugin lists and creates only the volumes of this node.
 pub(super) fn of_one_node(config: &Config) -> bool {
     config.plugin.list_scope == ListScope::Node
 }
 
-/// Makes what both services make volumes with, so that they share what is about to be declared.
+/// Creates the provisioner that both services share, so that each knows the datasets that the other is declaring.
 pub(super) fn provisioner(
     config: &Config,
     cluster: &Cluster,
@@ -58,7 +58,8 @@ pub(super) fn provisioner(
     Provisioner::new(settings, cluster.clone(), locks.clone())
 }
 
-/// Makes the controller service; beside a node it takes over the leases which that is about to release.
+/// Creates the controller service. In one process with a node service, it takes over leases which that has yet to
+/// release.
 pub(super) fn controller(
     config: &Config,
     cluster: &Cluster,
@@ -75,7 +76,7 @@ pub(super) fn controller(
     ControllerService::new(provisioner, cluster.clone(), attach, locks, state_dir)
 }
 
-/// Makes the node service; it makes volumes only where that is switched on.
+/// Creates the node service, which creates volumes only with `create_on_first_use`.
 pub(super) fn node(
     config: &Config,
     cluster: &Cluster,

@@ -3,9 +3,9 @@
 //! A call is logged once, at its end, with its method, code, duration and message, but nothing else of request or
 //! response, which may hold secrets. A panic in a handler becomes INTERNAL and affects no other call.
 //!
-//! The layers of tower-http are not enough for this: the callback of its `TraceLayer` at the end of a response receives
-//! the trailers and the time since the response began, but neither the method nor the duration of the call, and no
-//! callback runs for a call that its client abandons.
+//! The layers of tower-http 0.6 do not suffice: at the end of a response, `TraceLayer` passes on neither the method nor
+//! the duration of the whole call, and `OnEarlyDropLayer` reports every gRPC call that succeeds as dropped, because
+//! hyper drops a body after its trailers.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
