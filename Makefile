@@ -81,9 +81,12 @@ e2e-kubernetes: setup-kubernetes image $(STAMPS)/helm-$(HELM_VERSION) ## Runs th
 	@$(SUDO) tests/kubernetes/run.sh $(CHAPTERS)
 
 .PHONY: build
+# Together with an example, cargo builds the program with the features that tests need (tokio's test-util, whose clock
+# tests can pause), and so from the crates that the tests are built from: no crate is built twice. Without an example,
+# as in a release, the program is built without those features.
 build: ## Builds the program that the demo and the tests run
-	@echo "build: cargo build --locked"
-	@cargo build --locked
+	@echo "build: cargo build --locked --bin flocker-csi --example csc"
+	@cargo build --locked --bin flocker-csi --example csc
 
 .PHONY: setup-build
 setup-build:

@@ -1,4 +1,4 @@
-//! The program: reads what it is told, and runs that.
+//! The program: parses the command line and runs the command.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -10,12 +10,12 @@ use flocker_csi::commands::{demo, embedded, export, serve, standalone, stdout, t
 use flocker_csi::config::layers::Refusal;
 use tokio::runtime::{Builder, Runtime};
 
-/// How long threads that still block may keep the process from ending.
-const LAST_CALLS: Duration = Duration::from_secs(1);
+/// How long threads that still block may delay the end of the process.
+const BLOCKED_GRACE: Duration = Duration::from_secs(1);
 
-/// What is as big as this, in bytes, is never a part of the heap.
+/// Allocations of this size in bytes, or more, are mapped apart from the heap.
 #[cfg(target_env = "gnu")]
-const BIG: i32 = 128 << 10;
+const MAPPED_SIZE: i32 = 128 << 10;
 
 fn main() -> ExitCode {
     share_one_heap();
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     let (cli, warnings) = match Cli::read(&arguments, &std::env::vars_os().collect()) {
         Ok(read) => read,
         Err(Refusal::CommandLine(error)) => error.exit(),
-        Err(Refusal::Settings(problems)) => return tell(&Failure::Configuration(problems)),
+        Err(Refusal::Settings(problems)) => return report(&Failure::Configuration(problems)),
     };
     telemetry::init(cli.command.log());
     for warning in warnings {
@@ -31,13 +31,13 @@ fn main() -> ExitCode {
     }
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => tell(&failure),
+        Err(failure) => report(&failure),
     }
 }
 
 fn run(command: Command) -> Result<(), Failure> {
     if let Command::Demo(_) = command {
-        // A mount namespace belongs to a thread, and later ones inherit it.
+        // A mount namespace belongs to a thread, and threads that it starts inherit it.
         demo::enter_own_namespace()?;
     }
     let only_check = command.only_checks();
@@ -46,7 +46,7 @@ fn run(command: Command) -> Result<(), Failure> {
         match command {
             Command::Serve(args) if only_check => serve::check(&args.config).await.map(drop),
             Command::Serve(args) => serve::run(args.config).await,
-            // Whatever it names it makes itself.
+            // It creates every file that its settings name.
             Command::Standalone(_) if only_check => Ok(()),
             Command::Standalone(args) => standalone::run(*args).await,
             Command::Embedded(args) => embedded::run(args).await,
@@ -54,7 +54,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Demo(_) => demo::run().await,
         }
     });
-    runtime.shutdown_timeout(LAST_CALLS);
+    runtime.shutdown_timeout(BLOCKED_GRACE);
     if only_check && ended.is_ok() {
         stdout::announce("the configuration is valid");
     }
@@ -62,28 +62,28 @@ fn run(command: Command) -> Result<(), Failure> {
 }
 
 fn runtime() -> Result<Runtime, Failure> {
-    // Nearly all time is spent waiting for Flocker and the kernel.
+    // The plugin spends nearly all time waiting for Flocker and the kernel.
     let built = Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    built.map_err(|error| Failure::while_doing("start the runtime", &error))
+    built.map_err(|error| Failure::context("start the runtime", &error))
 }
 
-/// Makes all threads share one heap, which gives back at once what a long mount table or list took of it.
+/// Makes all threads share one heap, and returns the memory of a long mount table or list to the kernel at once.
 ///
-/// By default the C library gives each of them its own, and learns to keep what is big: nine heaps of up to 5 MiB were
-/// measured with a thousand volumes.
+/// By default the C library gives each thread a heap of its own and raises the threshold for mappings of their own: nine
+/// heaps of up to 5 MiB were measured with a thousand volumes.
 #[allow(unsafe_code, reason = "no crate wraps these calls")]
 fn share_one_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the calls only change settings of the allocator, which is allowed at any time.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, BIG);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_SIZE);
     }
 }
 
-fn tell(failure: &Failure) -> ExitCode {
+fn report(failure: &Failure) -> ExitCode {
     for line in failure.lines() {
-        stdout::tell(line);
+        stdout::remark(line);
     }
     failure.exit_code()
 }

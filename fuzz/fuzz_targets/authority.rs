@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| flocker_csi::fuzz::authority(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| grpc_authority::fuzz::authority(bytes));

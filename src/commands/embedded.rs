@@ -9,15 +9,15 @@ use crate::commands::failure::Failure;
 use crate::commands::signals::StopSignals;
 use crate::commands::stdout::announce;
 
-/// Where in the data directory the files for clients are unless told otherwise.
+/// The default directory for the files of clients, in the data directory.
 pub const CERTIFICATES: &str = "certificates";
 
 /// Runs an embedded Flocker until SIGTERM or SIGINT.
 ///
-/// Prints `listening on https://ADDRESS` when the API answers.
+/// Prints `listening on https://ADDRESS` once the API answers.
 ///
 /// # Errors
-/// It cannot be started with these arguments, or not be stopped in good order.
+/// It cannot be started with these arguments, or cannot be stopped gracefully.
 pub async fn run(args: EmbeddedArgs) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     let plan_file = args.faults.clone();
@@ -41,14 +41,14 @@ pub async fn run(args: EmbeddedArgs) -> Result<(), Failure> {
     announce(format_args!("listening on https://{}", flocker.address()));
     let signal = signals.next().await;
     drop(followers);
-    tracing::info!("Stopping, because of {signal}");
+    tracing::info!("Stopping on {signal}");
     flocker
         .stop()
         .await
-        .map_err(|error| Failure::while_doing("stop the embedded Flocker", &error))
+        .map_err(|error| Failure::context("stop the embedded Flocker", &error))
 }
 
-/// Tells that the embedded Flocker could not be started, and whether its settings are the reason.
+/// Returns why the embedded Flocker cannot be started: a configuration failure if its settings are the reason.
 pub fn start_failure(error: &flocker_embedded::Error) -> Failure {
     match error {
         flocker_embedded::Error::Options(_) => Failure::configuration(crate::error::chain(error)),

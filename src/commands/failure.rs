@@ -1,38 +1,39 @@
-//! How a command ends when it fails.
+//! The failure of a command.
 
 use std::fmt::Display;
 use std::process::ExitCode;
 
 use crate::error;
 
-/// Why a command ended without having done what it was asked for.
+/// Why a command failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// It was told something that cannot be: one sentence for each mistake. Exit status 2.
+    /// Arguments or settings are wrong: one sentence for each. Exit status 2.
     Configuration(Vec<String>),
-    /// What it was to work on cannot be: one sentence for each reason. Exit status 1.
+    /// The input cannot be used: one sentence for each reason. Exit status 1.
     Refused(Vec<String>),
-    /// It did not succeed. Exit status 1.
+    /// The work failed. Exit status 1.
     Failed(String),
 }
 
 impl Failure {
-    /// Makes the failure of a setting that is wrong.
+    /// Returns the failure of a wrong setting.
     pub fn configuration(text: impl Into<String>) -> Self {
         Self::Configuration(vec![text.into()])
     }
 
-    /// Makes the failure that `error` is, with everything that caused it.
+    /// Returns the failure with the message of `error` and all its causes.
     pub fn of(error: &dyn std::error::Error) -> Self {
         Self::Failed(error::chain(error))
     }
 
-    /// Makes the failure of something that could not be done because of `error`.
-    pub fn while_doing(doing: impl Display, error: &dyn std::error::Error) -> Self {
-        Self::Failed(format!("cannot {doing}: {}", error::chain(error)))
+    /// Returns the failure of an action, an infinitive such as "start the runtime", with the message of `error` and all
+    /// its causes.
+    pub fn context(action: impl Display, error: &dyn std::error::Error) -> Self {
+        Self::Failed(format!("cannot {action}: {}", error::chain(error)))
     }
 
-    /// Returns the lines that tell a person what happened.
+    /// Returns the message, one line for each problem.
     pub fn lines(&self) -> &[String] {
         match self {
             Self::Configuration(lines) | Self::Refused(lines) => lines,
@@ -54,9 +55,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_tells_the_whole_chain_in_one_line() {
+    fn a_failure_has_the_whole_chain_in_one_line() {
         let cause = error::Error::internal("read /x", std::io::Error::other("disk on fire"));
-        let failure = Failure::while_doing("start the plugin", &cause);
+        let failure = Failure::context("start the plugin", &cause);
         assert_eq!(
             failure.lines(),
             ["cannot start the plugin: cannot read /x: disk on fire"]

@@ -1,4 +1,4 @@
-//! `flocker-csi serve`: the plugin, put together.
+//! `flocker-csi serve`: assembles the plugin and runs it.
 
 mod checks;
 pub mod kubelet;
@@ -36,21 +36,21 @@ use services::{Part, Services};
 
 /// How long calls that have begun may take to end when the plugin stops.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How long a stop may take in all.
+/// How long a stop may take in total.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
-/// How often the health of Flocker is passed on to the health service. Flocker is not asked for it.
+/// How often the health service is updated with the health of Flocker. That causes no request to Flocker.
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs the plugin until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// The configuration is wrong, the endpoint cannot be listened on, the server fails, or the stop takes too long.
+/// The configuration is wrong, the plugin cannot listen on the endpoint, the server fails, or the stop takes too long.
 pub async fn run(config: Config) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     let mut plugin = Plugin::start(config).await?;
     announce(format_args!("serving on {}", plugin.endpoint()));
     tokio::select! {
-        signal = signals.next() => tracing::info!("Stopping, because of {signal}"),
+        signal = signals.next() => tracing::info!("Stopping on {signal}"),
         failure = plugin.failed() => return Err(failure),
     }
     plugin.stop().await
@@ -58,7 +58,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
 
 /// A running plugin.
 ///
-/// Dropping it ends it as a crash would; [`Self::stop`] ends it in good order. Either way nothing is unmounted.
+/// Dropping it ends it as a crash would; [`Self::stop`] ends it gracefully. Neither unmounts anything.
 pub struct Plugin {
     endpoint: Endpoint,
     serving: JoinHandle<Result<(), ServeError>>,
@@ -73,11 +73,11 @@ impl Plugin {
     /// Starts the plugin; it serves when this returns.
     ///
     /// # Errors
-    /// [`Failure::Configuration`] when a file is not what it should be or the address for probes is taken,
-    /// [`Failure::Failed`] when the endpoint, or the socket for the kubelet, cannot be listened on.
+    /// [`Failure::Configuration`] when a file is invalid or the address for probes is in use, [`Failure::Failed`] when the
+    /// plugin cannot listen on the endpoint or on the registration socket.
     pub async fn start(config: Config) -> Result<Self, Failure> {
         let credentials = check_all(&config).await?;
-        let registration = kubelet::Settings::of(&config).map_err(Failure::configuration)?;
+        let registration = kubelet::RegistrationSettings::of(&config).map_err(Failure::configuration)?;
         let registration = registration.map(RegistrationService::new);
         let monitor = match config.plugin.metrics_address {
             Some(address) => Some(Monitor::bind(address).await?),
@@ -91,12 +91,12 @@ impl Plugin {
         let cluster = Cluster::new(Flocker::new(flocker), config.node_loss.takeover_grace);
         let shutdown = CancellationToken::new();
         let readiness = Readiness::new(shutdown.clone(), registration.clone(), cluster.clone());
-        // From now on, as taking up what is staged may take a while, and is no reason to start anew.
+        // Before staged volumes are restored, which may take a while and must not fail a liveness probe.
         let monitoring =
             monitor.map(|monitor| (monitor.address(), tokio::spawn(monitor.run(readiness.clone()))));
         let identity = NodeIdentity::new(sources(&config), cluster.clone());
         let this_node = this_node(&identity);
-        // One set for both: what the controller attaches, the node may be about to release.
+        // Shared by both services: the node may be releasing the volume that the controller attaches.
         let locks = Locks::default();
         let provisioner = provisioner(&config, &cluster, &this_node, &locks);
         let node = config
@@ -108,8 +108,8 @@ impl Plugin {
             .serves_controller()
             .then(|| controller(&config, &cluster, locks, provisioner, node.as_ref()));
         if let Some(node) = &node {
-            warn_if_hidden().await;
-            // Whatever is staged is pinned again before anybody can ask for anything.
+            warn_if_mounts_are_private().await;
+            // Staged volumes are pinned again before the first call.
             node.restore().await;
         }
         let services = Services {
@@ -122,7 +122,7 @@ impl Plugin {
         tokio::spawn(
             shutdown
                 .clone()
-                .run_until_cancelled_owned(pass_health_on(cluster.clone(), health.clone())),
+                .run_until_cancelled_owned(update_health(cluster.clone(), health.clone())),
         );
         tokio::spawn(
             shutdown
@@ -131,11 +131,11 @@ impl Plugin {
         );
         let serving = tokio::spawn(services.serve(listener, health, shutdown.clone(), DRAIN));
         readiness.serves();
-        let first_look = first_look(
+        let first_check = check_flocker(
             cluster,
             (node.is_some() || of_one_node(&config)).then_some(identity),
         );
-        tokio::spawn(shutdown.clone().run_until_cancelled_owned(first_look));
+        tokio::spawn(shutdown.clone().run_until_cancelled_owned(first_check));
         let mut plugin = Self {
             endpoint,
             serving,
@@ -146,35 +146,35 @@ impl Plugin {
             node,
         };
         if let Some(registration) = registration {
-            // The kubelet may call at once, and then it calls the plugin.
+            // Last, as the kubelet may call at once, and then calls the plugin.
             let registrar = Registrar::bind(registration)
                 .await
-                .map_err(|error| Failure::while_doing("show the plugin to the kubelet", &error))?;
+                .map_err(|error| Failure::context("register the plugin with the kubelet", &error))?;
             plugin.registering = Some(tokio::spawn(registrar.run(plugin.shutdown.clone())));
         }
         Ok(plugin)
     }
 
-    /// Returns where the plugin serves.
+    /// Returns the endpoint on which the plugin serves.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// Returns where probes are answered.
+    /// Returns the address of the HTTP server for probes.
     pub fn monitor_address(&self) -> Option<SocketAddr> {
         self.monitoring.as_ref().map(|(address, _)| *address)
     }
 
-    /// Waits until the server fails, which it need never do.
+    /// Waits until the server fails.
     pub async fn failed(&mut self) -> Failure {
         match (&mut self.serving).await {
-            Ok(Ok(())) => Failure::Failed("the gRPC server ended without having been asked to".to_owned()),
+            Ok(Ok(())) => Failure::Failed("the gRPC server ended without a stop".to_owned()),
             Ok(Err(error)) => Failure::of(&error),
-            Err(error) => Failure::while_doing("go on serving", &error),
+            Err(error) => Failure::context("continue to serve", &error),
         }
     }
 
-    /// Stops in good order: no new calls, a while for those that have begun, then the rest is told to stop.
+    /// Stops gracefully: it accepts no new calls, waits a few seconds for those that have begun, then cancels the rest.
     ///
     /// Volumes stay staged and published.
     ///
@@ -184,7 +184,7 @@ impl Plugin {
         self.shutdown.cancel();
         let stop = async {
             let served = (&mut self.serving).await;
-            // At the same time, so that a mount is waited for whatever the controller hangs in.
+            // Concurrently, so that a mount is waited for even if the controller hangs.
             let controller = async {
                 if let Some(controller) = &self.controller {
                     controller.stop().await;
@@ -203,14 +203,14 @@ impl Plugin {
             tokio::join!(controller, node, registering);
             match served {
                 Ok(served) => served.map_err(|error| Failure::of(&error)),
-                Err(error) => Err(Failure::while_doing("stop serving", &error)),
+                Err(error) => Err(Failure::context("stop serving", &error)),
             }
         };
         tokio::time::timeout(STOP_WITHIN, stop)
             .await
             .unwrap_or_else(|_elapsed| {
                 Err(Failure::Failed(format!(
-                    "could not stop in good order within {STOP_WITHIN:?}"
+                    "cannot stop gracefully within {STOP_WITHIN:?}"
                 )))
             })
     }
@@ -230,52 +230,52 @@ impl Drop for Plugin {
     }
 }
 
-/// Warns when nothing that is mounted here can be seen by anybody else, as every target would then be refused.
-async fn warn_if_hidden() {
+/// Warns when no mount of this process is shared with the host, as the plugin then refuses every target.
+async fn warn_if_mounts_are_private() {
     let hidden = tokio::task::spawn_blocking(|| {
         let shared = |table: MountTable| table.mounts().iter().any(Mount::shared);
         Vantage::of_this_process() == Vantage::Apart && !MountTable::read().is_ok_and(shared)
     });
     if hidden.await.unwrap_or(false) {
         tracing::warn!(
-            "No mount here is shared with the host, so no volume can be published: give the plugin the directory of \
-             the targets with bidirectional mount propagation"
+            "No mount of this process is shared with the host, so no volume can be published: mount the directory of the \
+             targets into the plugin with bidirectional mount propagation"
         );
     }
 }
 
-/// Tells early, in the log, whether Flocker can be reached and which node this is.
-async fn first_look(cluster: Cluster, identity: Option<NodeIdentity>) {
+/// Calls Flocker at the start, so that a wrong address or an unknown node is logged early.
+async fn check_flocker(cluster: Cluster, identity: Option<NodeIdentity>) {
     let named = async {
         match identity {
             Some(identity) => identity.resolve().await.map(drop),
             None => Ok(()),
         }
     };
-    // At the same time: who this node is may take long to find out, and readiness waits for the first answer.
+    // Concurrently: the identity of this node may take long to determine, and readiness waits for the first answer.
     let (named, seen) = tokio::join!(named, cluster.fresh(Lists::NODES));
     if let Err(error) = named.and(seen) {
-        tracing::warn!(error = %error.chain(), "Flocker cannot be used yet; calls that need it will try again");
+        tracing::warn!(error = %error.chain(), "Flocker cannot be used yet; calls that need it try again");
     }
 }
 
-/// Keeps the health service up to date with how Flocker last answered.
+/// Updates the health service with the result of the last request to Flocker.
 ///
-/// The plugin as a whole stays healthy: restarting it does not bring Flocker back.
-async fn pass_health_on(cluster: Cluster, health: Health) {
+/// The plugin as a whole stays healthy: a restart of it does not repair Flocker.
+async fn update_health(cluster: Cluster, health: Health) {
     let mut ticks = tokio::time::interval(HEALTH_EVERY);
-    let mut told = true;
+    let mut reported = true;
     loop {
         ticks.tick().await;
-        if !told {
-            // Nobody asks a Flocker that is down for long, and then nobody would learn that it is back.
+        if !reported {
+            // While Flocker is down, calls may stop, and no other request would discover that it is up again.
             cluster.fresh(Lists::NODES).await.ok();
         }
         let healthy = cluster.is_healthy().unwrap_or(true);
-        if healthy != told {
+        if healthy != reported {
             health.set(Part::Controller.names(), healthy).await;
             health.set(Part::Node.names(), healthy).await;
-            told = healthy;
+            reported = healthy;
         }
     }
 }
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_file_that_is_not_what_it_should_be_is_told_at_once() {
+    async fn every_invalid_file_is_reported_at_once() {
         let directory = tempfile::tempdir().unwrap();
         let file = |name: &str| directory.path().join(name).display().to_string();
         std::fs::write(file("node-id"), "no uuid").unwrap();

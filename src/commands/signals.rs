@@ -1,4 +1,4 @@
-//! Being asked to stop.
+//! The signals that stop the process.
 
 use std::io;
 
@@ -6,14 +6,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::commands::failure::Failure;
 
-/// The signals that ask the process to stop: SIGTERM and SIGINT. From the moment this is made none of them ends it.
+/// SIGTERM and SIGINT. From its creation on, neither of them kills the process.
 pub struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl StopSignals {
-    /// Begins to listen.
+    /// Installs the handlers.
     ///
     /// # Errors
     /// The kernel refuses a handler.
@@ -24,7 +24,7 @@ impl StopSignals {
                 interrupt: signal(SignalKind::interrupt())?,
             })
         };
-        listen().map_err(|error| Failure::while_doing("listen for signals", &error))
+        listen().map_err(|error| Failure::context("listen for signals", &error))
     }
 
     /// Waits for the next signal and returns its name.

@@ -13,22 +13,22 @@ use crate::flocker::provisioning::Pool;
 
 /// Runs both until SIGTERM or SIGINT.
 ///
-/// Prints `serving on ENDPOINT` when the plugin answers.
+/// Prints `serving on ENDPOINT` once the plugin serves.
 ///
 /// # Errors
-/// One of them cannot be started, fails, or cannot be stopped in good order.
+/// One of them cannot be started, fails, or cannot be stopped gracefully.
 pub async fn run(args: StandaloneArgs) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     let mut standalone = Standalone::start(args).await?;
     announce(format_args!("serving on {}", standalone.plugin.endpoint()));
     tokio::select! {
-        signal = signals.next() => tracing::info!("Stopping, because of {signal}"),
+        signal = signals.next() => tracing::info!("Stopping on {signal}"),
         failure = standalone.plugin.failed() => return Err(failure),
     }
     standalone.stop().await
 }
 
-/// A plugin and the Flocker it uses.
+/// A plugin and the embedded Flocker that it uses.
 pub struct Standalone {
     plugin: Plugin,
     flocker: Embedded,
@@ -55,7 +55,7 @@ impl Standalone {
             Ok(plugin) => Ok(Self { plugin, flocker }),
             Err(failure) => {
                 if let Err(error) = flocker.stop().await {
-                    tracing::warn!(error = %crate::error::chain(&error), "Could not stop the embedded Flocker");
+                    tracing::warn!(error = %crate::error::chain(&error), "Cannot stop the embedded Flocker");
                 }
                 Err(failure)
             }
@@ -67,19 +67,19 @@ impl Standalone {
         &self.plugin
     }
 
-    /// Returns the Flocker that it uses.
+    /// Returns the embedded Flocker that it uses.
     pub fn flocker(&self) -> &Embedded {
         &self.flocker
     }
 
-    /// Stops both in good order. Volumes that are published stay so.
+    /// Stops both gracefully. Published volumes stay published.
     ///
     /// # Errors
-    /// One of them could not be stopped in good order.
+    /// One of them cannot be stopped gracefully.
     pub async fn stop(self) -> Result<(), Failure> {
         let plugin = self.plugin.stop().await;
         let flocker = self.flocker.stop().await;
-        plugin.and(flocker.map_err(|error| Failure::while_doing("stop the embedded Flocker", &error)))
+        plugin.and(flocker.map_err(|error| Failure::context("stop the embedded Flocker", &error)))
     }
 }
 

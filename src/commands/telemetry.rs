@@ -7,7 +7,7 @@ use tracing_subscriber::fmt;
 
 use crate::config::{LogConfig, LogFormat};
 
-/// Sends log lines to stderr from this moment on, as `config` says.
+/// Prints log lines to stderr from now on, in the format and at the level of `config`.
 ///
 /// Only the first call in a process has an effect.
 pub fn init(config: &LogConfig) {

@@ -1,4 +1,4 @@
-//! Where the plugin listens, in every form that orchestrators and `csc` write it.
+//! The endpoint of the plugin, in every form in which orchestrators and `csc` write it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,16 +14,16 @@ pub const LONGEST_SOCKET_PATH: usize = 107;
 ///
 /// It is parsed from `unix:///run/x.sock`, `unix://x.sock`, `unix:/run/x.sock`, `/run/x.sock`, `x.sock`,
 /// `tcp://127.0.0.1:10000` or `tcp://[::1]:10000`, the scheme in any case; `tcp4` and `tcp6` restrict the
-/// address as they do in Go. It is displayed as a gRPC client takes it.
+/// address as they do in Go. It is displayed in the form that gRPC clients accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// A Unix socket; a relative path counts from the working directory.
+    /// A Unix socket; a relative path is resolved from the working directory.
     Unix(PathBuf),
-    /// A port on a loopback address; port 0 stands for any free one.
+    /// A port on a loopback address; 0 stands for any free port.
     Tcp(SocketAddr),
 }
 
-/// Why a string is no endpoint of ours.
+/// Why a string is not an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{value:?} is not an endpoint: {problem}; accepted are {ACCEPTED}")]
 pub struct ParseEndpointError {
@@ -36,13 +36,13 @@ const ACCEPTED: &str = "unix:///absolute/path.sock, unix:/absolute/path.sock, /a
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 enum Problem {
-    #[error("it names no socket")]
+    #[error("it has no path")]
     NoPath,
-    #[error("its path is that of a directory")]
+    #[error("its path names a directory")]
     Directory,
     #[error("its path contains a null byte")]
     Null,
-    #[error("its path has {0} bytes, and a Unix socket's at most {LONGEST_SOCKET_PATH}")]
+    #[error("its path has {0} bytes, and that of a Unix socket has at most {LONGEST_SOCKET_PATH}")]
     LongPath(usize),
     #[error("the scheme {0:?} is not supported")]
     Scheme(String),
@@ -247,13 +247,14 @@ mod tests {
         let longest = format!("/{}", "a".repeat(106));
         assert_eq!(longest.parse(), Ok(unix(&longest)));
         assert!(
-            problem(&format!("unix://{longest}b")).contains("has 108 bytes, and a Unix socket's at most 107")
+            problem(&format!("unix://{longest}b"))
+                .contains("has 108 bytes, and that of a Unix socket has at most 107")
         );
         for value in ["", "unix://", "unix:"] {
-            assert!(problem(value).contains("names no socket"), "{value}");
+            assert!(problem(value).contains("has no path"), "{value}");
         }
         for value in ["/", "/run/", "unix:///run/..", "."] {
-            assert!(problem(value).contains("that of a directory"), "{value}");
+            assert!(problem(value).contains("names a directory"), "{value}");
         }
         assert!(problem("a\0b").contains("null byte"));
     }

@@ -1,4 +1,4 @@
-//! The configuration file, read as flags.
+//! The configuration file, converted to flags.
 
 use std::ops::Range;
 
@@ -13,14 +13,14 @@ pub(super) struct Entry {
     pub(super) values: Result<Vec<Value>, String>,
 }
 
-/// One value, as the flag of that name takes it. A key that may be repeated can have several.
+/// One value in the form of the flag of that name. A repeatable key can have several.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Value {
     pub(super) line: usize,
     pub(super) text: String,
 }
 
-/// What is wrong with the file itself, and in which line.
+/// A syntax error of the file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Malformed {
     pub(super) line: usize,
@@ -82,7 +82,7 @@ impl Lines<'_> {
     }
 }
 
-/// Writes a value as a flag takes it: a table becomes `key=value,key=value`.
+/// Returns a value in the form of a flag: a table becomes `key=value,key=value`.
 fn flag_text(value: &DeValue<'_>) -> Result<String, String> {
     match value {
         DeValue::Table(table) => {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_no_flag_has_are_told_by_their_type() {
+    fn values_of_unsupported_types_are_refused_with_the_type() {
         let read = read("a = 1.5\nb = [[1]]\nc = 2026-01-01\npool = { profile = \"a,b\" }\n");
         for ((_, key, text), part) in read.iter().zip(["float", "array", "datetime", "without commas"]) {
             assert!(text.contains(part), "{key}: {text}");

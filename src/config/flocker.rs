@@ -1,4 +1,4 @@
-//! How Flocker is reached.
+//! Settings for reaching Flocker.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use flocker_client::{ControlService, Credentials, CredentialsError};
 use super::values::server_name;
 use super::{absolute_path, defaults_with};
 
-/// How Flocker is reached.
+/// The settings for reaching Flocker.
 #[derive(Args, Clone, Debug)]
 pub struct FlockerConfig {
     /// Flocker's control service: `https://HOST[:PORT]`, port 4523 unless given.
@@ -24,7 +24,7 @@ pub struct FlockerConfig {
         help_heading = "Flocker"
     )]
     pub cluster_cert: PathBuf,
-    /// The user certificate that the plugin shows to Flocker.
+    /// The user certificate with which the plugin authenticates to Flocker.
     #[arg(
         long,
         value_name = "FILE",
@@ -42,7 +42,7 @@ pub struct FlockerConfig {
         help_heading = "Flocker"
     )]
     pub user_key: PathBuf,
-    /// The name in the control service's certificate, whatever host it is reached at.
+    /// The name in the control service's certificate, independent of the host in the URL.
     #[arg(
         long,
         value_name = "NAME",
@@ -57,12 +57,12 @@ impl FlockerConfig {
     /// Reads the certificates; that blocks.
     ///
     /// # Errors
-    /// A file is missing, or is not what it should be.
+    /// A file is missing or invalid.
     pub fn credentials(&self) -> Result<Credentials, CredentialsError> {
         Credentials::load(&self.cluster_cert, &self.user_cert, &self.user_key)
     }
 
-    /// Returns what a client of Flocker's has to know.
+    /// Returns the settings of a client of Flocker.
     pub fn client(&self, credentials: Credentials) -> flocker_client::Settings {
         flocker_client::Settings {
             server_name: self.server_name.clone(),
@@ -70,7 +70,7 @@ impl FlockerConfig {
         }
     }
 
-    /// Returns the settings for an embedded Flocker at `address` that has written its files to `certificates`.
+    /// Returns the settings for an embedded Flocker at `address` with its client files in `certificates`.
     pub fn embedded(address: SocketAddr, certificates: &Path) -> Self {
         Self {
             cluster_cert: certificates.join("cluster.crt"),

@@ -1,4 +1,4 @@
-//! Settings, whoever wrote them.
+//! Checks of the parsers of settings for any input.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -15,10 +15,10 @@ use crate::commands::cli::Cli;
 use crate::flocker::provisioning::Pool;
 use crate::volume::parse_size;
 
-/// Reads any text as the value of every setting that has a form.
+/// Parses any text as the value of every setting with a form.
 ///
 /// # Panics
-/// If what is accepted is not the same when it is shown and read again, or lies outside of what the setting promises.
+/// If an accepted value changes when it is displayed and parsed again, or is outside of the bounds of the setting.
 pub fn setting(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
@@ -63,10 +63,10 @@ pub fn setting(bytes: &[u8]) {
     }
 }
 
-/// Reads any text as the configuration file of `serve`.
+/// Parses any text as the configuration file of `serve`.
 ///
 /// # Panics
-/// If a refusal does not name the file and a line that it has.
+/// If a refusal does not name the file and a line of it.
 pub fn configuration(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
@@ -75,7 +75,7 @@ pub fn configuration(bytes: &[u8]) {
     for entry in file::parse(text).into_iter().flatten() {
         assert!((1..=lines).contains(&entry.line), "{entry:?}");
     }
-    let memory = memfd_create("configuration", MemfdFlags::CLOEXEC).expect("a file in memory can be made");
+    let memory = memfd_create("configuration", MemfdFlags::CLOEXEC).expect("a file in memory can be created");
     let mut memory = File::from(memory);
     memory.write_all(bytes).expect("a file in memory can be written");
     let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
@@ -96,6 +96,6 @@ pub fn configuration(bytes: &[u8]) {
                 assert!(line.is_some_and(|line| (1..=lines).contains(&line)), "{problem}");
             }
         }
-        Err(Refusal::CommandLine(error)) => panic!("the file has got among the flags: {error}"),
+        Err(Refusal::CommandLine(error)) => panic!("the file was parsed as flags: {error}"),
     }
 }

@@ -1,7 +1,10 @@
-//! Where settings come from: flag, else environment, else configuration file, else default.
+//! The sources of settings, by precedence: flag, environment, configuration file, default.
 //!
-//! What the environment and the file say is written as flags in front of the ones that were given, and the whole
-//! is parsed as one command line. So a setting has one name, one type and one set of messages wherever it is set.
+//! The values of the environment and the file become flags in front of the given ones, and clap parses them all as one
+//! command line. So a setting has one name, one type and one set of messages in every source.
+//!
+//! Crates for layered configuration (figment 0.10, config 0.15) report one error at a time, without its line, and need a
+//! second declaration of every flag; clap's own `env` names the flag where a variable is wrong.
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -15,21 +18,21 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::file;
 use crate::volume::did_you_mean;
 
-/// What is in front of the name of a setting in the environment.
+/// The prefix of a setting's environment variable.
 const PREFIX: &str = "FLOCKER_CSI_";
 /// The flag that names the configuration file.
 const FILE_FLAG: &str = "config";
-/// The flag of those commands that have a configuration file of their own.
+/// The flag of the commands with a configuration file of their own.
 const CHECK_FLAG: &str = "check_config";
-/// The flags that are no settings.
+/// The flags that are not settings.
 const NO_SETTINGS: [&str; 4] = [FILE_FLAG, CHECK_FLAG, "help", "version"];
-/// The command whose configuration file others read too.
+/// The command whose configuration file other commands read too.
 const PLUGIN: &str = "serve";
 
 /// The environment of the process: read once, at the edge.
 pub type Environment = BTreeMap<OsString, OsString>;
 
-/// Says why there is no configuration.
+/// Why there is no configuration.
 #[derive(Debug)]
 pub enum Refusal {
     /// The command line is wrong, or asks for help or the version.
@@ -40,10 +43,10 @@ pub enum Refusal {
 
 /// Parses a command line on top of the environment and the configuration file.
 ///
-/// Returns the matches for `command` and warnings for people.
+/// Returns the matches for `command` and warnings for the user.
 ///
 /// # Errors
-/// See [`Refusal`]. All settings that are wrong are told at once, also those that another one outweighs.
+/// See [`Refusal`]. It lists every wrong setting, also those that a source of higher precedence overrides.
 pub fn parse(
     command: &Command,
     arguments: &[OsString],
@@ -52,8 +55,8 @@ pub fn parse(
     let lenient = nothing_required(command);
     let given = match lenient.clone().try_get_matches_from(arguments) {
         Ok(given) => given,
-        // Help has to tell what is required, so it is asked of the command that knows.
-        Err(error) => return Err(Refusal::CommandLine(told_by(command, arguments).unwrap_or(error))),
+        // Help has to show which flags are required, so it comes from the strict command.
+        Err(error) => return Err(Refusal::CommandLine(help(command, arguments).unwrap_or(error))),
     };
     let (name, given) = given.subcommand().unwrap_or(("", &given));
     let mut layers = Layers {
@@ -68,7 +71,7 @@ pub fn parse(
     if !layers.problems.is_empty() {
         return Err(Refusal::Settings(layers.problems));
     }
-    // No flag stands before the name of the subcommand, so it is always the first argument.
+    // No flag precedes the subcommand, so that is always the first argument.
     let (front, rest) = arguments.split_at(arguments.len().min(2));
     let whole = front
         .iter()
@@ -84,7 +87,7 @@ pub fn parse(
     }
 }
 
-fn told_by(command: &Command, arguments: &[OsString]) -> Option<clap::Error> {
+fn help(command: &Command, arguments: &[OsString]) -> Option<clap::Error> {
     let error = command.clone().try_get_matches_from(arguments).err()?;
     (error.kind() == ErrorKind::DisplayHelp).then_some(error)
 }
@@ -115,7 +118,7 @@ impl<'a> Layers<'a> {
         settings_of(self.command)
     }
 
-    /// Takes every setting in the environment; returns warnings about variables that look like one.
+    /// Adds every setting in the environment; returns warnings about variables that resemble one.
     fn read_environment(&mut self, environment: &Environment) -> Vec<String> {
         let value = |name: &str| {
             environment
@@ -125,16 +128,16 @@ impl<'a> Layers<'a> {
         for setting in self.settings() {
             let key = setting.get_id().as_str();
             let name = variable(key);
-            // The variable in which every orchestrator tells its plugins where to listen.
+            // The variable in which every orchestrator passes the endpoint to its plugins.
             let names = [
                 name.as_str(),
                 if key == "endpoint" { "CSI_ENDPOINT" } else { &name },
             ];
             if let Some((name, value)) = names.iter().find_map(|name| Some((name, value(name)?))) {
-                self.take(setting, &[(name.to_string(), value.clone())]);
+                self.add(setting, &[(name.to_string(), value.clone())]);
             }
         }
-        // What another command understands may well be set for that one.
+        // A setting of another command may be meant for that command.
         let known: Vec<_> = self
             .program
             .get_subcommands()
@@ -143,9 +146,9 @@ impl<'a> Layers<'a> {
             .filter(|key| *key == FILE_FLAG || !NO_SETTINGS.contains(key))
             .collect();
         let unknown = |name: &str| {
-            let looks_like = did_you_mean(name, known.iter().copied());
+            let similar = did_you_mean(name, known.iter().copied());
             format!(
-                "the environment variable {PREFIX}{} is no setting{looks_like}",
+                "the environment variable {PREFIX}{} is not a setting{similar}",
                 name.to_uppercase()
             )
         };
@@ -173,7 +176,7 @@ impl<'a> Layers<'a> {
             return;
         };
         match std::fs::read_to_string(&path) {
-            Ok(text) => self.take_file(&path, &text),
+            Ok(text) => self.add_file(&path, &text),
             Err(error) => {
                 self.problems.push(format!(
                     "cannot read the configuration file {}: {error}",
@@ -183,14 +186,14 @@ impl<'a> Layers<'a> {
         }
     }
 
-    fn take_file(&mut self, path: &Path, text: &str) {
+    fn add_file(&mut self, path: &Path, text: &str) {
         let place = |line: usize| format!("{}, line {line}", path.display());
         let entries = match file::parse(text) {
             Ok(entries) => entries,
             Err(malformed) => {
-                let tell =
+                let describe =
                     |malformed: file::Malformed| format!("{}: {}", place(malformed.line), malformed.text);
-                return self.problems.extend(malformed.into_iter().map(tell));
+                return self.problems.extend(malformed.into_iter().map(describe));
             }
         };
         for file::Entry { key, line, values } in entries {
@@ -198,9 +201,9 @@ impl<'a> Layers<'a> {
                 if self.is_for_the_plugin(&key) {
                     continue;
                 }
-                let looks_like = did_you_mean(&key, self.settings().map(|setting| setting.get_id().as_str()));
+                let similar = did_you_mean(&key, self.settings().map(|setting| setting.get_id().as_str()));
                 self.problems
-                    .push(format!("{}: unknown key \"{key}\"{looks_like}", place(line)));
+                    .push(format!("{}: unknown key \"{key}\"{similar}", place(line)));
                 continue;
             };
             match values {
@@ -214,15 +217,15 @@ impl<'a> Layers<'a> {
                             )
                         })
                         .collect();
-                    self.take(setting, &values);
+                    self.add(setting, &values);
                 }
                 Err(reason) => self.problems.push(format!("{}: {key}: {reason}", place(line))),
             }
         }
     }
 
-    /// Whether a key is none of this command's business, because the file is the plugin's and this command only reads
-    /// in it how Flocker is reached.
+    /// Whether this command ignores a key: the file is the plugin's, and this command reads only the settings for
+    /// reaching Flocker in it.
     fn is_for_the_plugin(&self, key: &str) -> bool {
         let has_a_file_of_its_own = self
             .command
@@ -236,11 +239,11 @@ impl<'a> Layers<'a> {
         !has_a_file_of_its_own && plugins.any(|setting| setting.get_id() == key)
     }
 
-    /// Takes the values of a setting from one source unless a source that outweighs it has some.
-    fn take(&mut self, setting: &Arg, values: &[(String, OsString)]) {
+    /// Adds the values of a setting from one source, unless a source of higher precedence has some.
+    fn add(&mut self, setting: &Arg, values: &[(String, OsString)]) {
         let flag = format!("--{}=", setting.get_long().unwrap_or_default());
         let flag = |value: &OsStr| [OsStr::new(&flag), value].into_iter().collect::<OsString>();
-        let mut sound = true;
+        let mut valid = true;
         for (origin, value) in values {
             let alone = self
                 .command
@@ -248,7 +251,7 @@ impl<'a> Layers<'a> {
                 .no_binary_name(true)
                 .try_get_matches_from([flag(value)]);
             if let Err(error) = alone {
-                sound = false;
+                valid = false;
                 self.problems
                     .push(format!("{origin} = \"{}\": {}", value.display(), reason(&error)));
             }
@@ -256,22 +259,22 @@ impl<'a> Layers<'a> {
         if let [(origin, _), _, ..] = values
             && !matches!(setting.get_action(), ArgAction::Append)
         {
-            sound = false;
+            valid = false;
             self.problems
                 .push(format!("{origin}: expected one value, found {}", values.len()));
         }
-        let outweighed = self.given.value_source(setting.get_id().as_str()) == Some(ValueSource::CommandLine)
+        let overridden = self.given.value_source(setting.get_id().as_str()) == Some(ValueSource::CommandLine)
             || self
                 .flags
                 .iter()
-                .any(|taken| starts_with(taken, &flag(OsStr::new(""))));
-        if sound && !outweighed {
+                .any(|added| starts_with(added, &flag(OsStr::new(""))));
+        if valid && !overridden {
             self.flags.extend(values.iter().map(|(_, value)| flag(value)));
         }
     }
 }
 
-/// Returns what can be set by environment and file too.
+/// Returns the flags that environment and file can set too.
 fn settings_of(command: &Command) -> impl Iterator<Item = &Arg> {
     command
         .get_arguments()
@@ -282,7 +285,7 @@ fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.to_uppercase())
 }
 
-/// Kubernetes describes a service named `flocker-csi` to every pod in variables that begin like ours.
+/// Kubernetes sets variables with this prefix in every pod where a service is named `flocker-csi`.
 fn set_by_kubernetes(name: &str) -> bool {
     name == "PORT" || name.starts_with("PORT_") || name.starts_with("SERVICE_")
 }
@@ -291,7 +294,7 @@ fn starts_with(text: &OsStr, start: &OsStr) -> bool {
     text.as_encoded_bytes().starts_with(start.as_encoded_bytes())
 }
 
-/// Returns what clap found wrong with a value, without the flag's name, which the file does not have.
+/// Returns why clap refuses a value, without the name of the flag, which the file does not have.
 fn reason(error: &clap::Error) -> String {
     if let Some(source) = error.source() {
         return source.to_string();
@@ -312,7 +315,7 @@ fn missing(error: &clap::Error, command: &Command) -> Vec<String> {
     let Some(ContextValue::Strings(flags)) = error.get(ContextKind::InvalidArg) else {
         return vec!["a setting is missing".to_owned()];
     };
-    let tell = |flag: &String| {
+    let describe = |flag: &String| {
         let long = flag.split([' ', '=']).next().unwrap_or(flag);
         let key = long.trim_start_matches('-').replace('-', "_");
         let variable = variable(&key);
@@ -325,5 +328,5 @@ fn missing(error: &clap::Error, command: &Command) -> Vec<String> {
             format!("{key} is not set: give it as {flag}, or as {variable} in the environment")
         }
     };
-    flags.iter().map(tell).collect()
+    flags.iter().map(describe).collect()
 }

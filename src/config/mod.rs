@@ -1,8 +1,8 @@
-//! What the plugin is told: every setting, once.
+//! The settings of the plugin.
 //!
 //! A setting is a field here: its documentation is the help text, its name is the key of the configuration file
-//! and, with dashes, the flag and, in capitals after `FLOCKER_CSI_`, the environment variable. [`layers`] turns
-//! file and environment into flags, so that all three are parsed and checked by the same code.
+//! and, with dashes, the flag and, in capitals after `FLOCKER_CSI_`, the environment variable. [`layers`] converts
+//! file and environment to flags, so that the same code parses and checks all three.
 
 pub mod endpoint;
 mod file;
@@ -32,32 +32,32 @@ use crate::flocker::attach::Takeover;
 use crate::flocker::provisioning::{Pool, ProvisionWait};
 use crate::volume::{Namespace, SizePolicy};
 
-/// Where the UUID of this node may be found.
+/// The default of `node_id_file`.
 const NODE_ID_FILE: &str = "/etc/flocker/node-id";
 
-/// Everything `serve` is told.
+/// The settings of `serve`.
 #[derive(Args, Clone, Debug)]
 pub struct Config {
-    /// What this process serves.
+    /// The services of this process, beside Identity.
     #[arg(long, value_enum, value_name = "MODE", default_value_t = Mode::All, help_heading = "Plugin")]
     pub mode: Mode,
-    /// What every way to run the plugin has in common.
+    /// The settings that all commands that run the plugin have in common.
     #[command(flatten)]
     pub plugin: PluginConfig,
-    /// How Flocker is reached.
+    /// The settings for reaching Flocker.
     #[command(flatten)]
     pub flocker: FlockerConfig,
-    /// What is done about nodes that are lost.
+    /// The handling of lost nodes.
     #[command(flatten)]
     pub node_loss: NodeLossConfig,
-    /// Which node this is, and where it keeps things.
+    /// The identity and the directories of this node.
     #[command(flatten)]
     pub node: NodeConfig,
-    /// How the kubelet of this node learns of the plugin.
+    /// The registration with the kubelet of this node.
     #[command(flatten)]
     pub kubelet: KubeletConfig,
-    /// The storage there is, as Flocker cannot tell: one pool per flag, or per `[[pool]]` table of the file. Without a
-    /// profile, for all volumes that have no pool of their own; with `per_node`, that much on every node.
+    /// The storage pools, which Flocker does not report: one per flag, or per `[[pool]]` table of the file. A pool without
+    /// a profile holds all volumes that have no pool of their own; with `per_node`, every node has this capacity.
     #[arg(
         id = "pool",
         long = "pool",
@@ -65,16 +65,16 @@ pub struct Config {
         help_heading = "Volumes"
     )]
     pub pools: Vec<Pool>,
-    /// What is logged, and how.
+    /// The settings of the log.
     #[command(flatten)]
     pub log: LogConfig,
 }
 
-/// The settings that every way to run the plugin has in common.
+/// The settings that all commands that run the plugin have in common.
 #[derive(Args, Clone, Debug)]
 pub struct PluginConfig {
-    /// Where orchestrators reach the plugin: `unix:///PATH`, `PATH`, or `tcp://HOST:PORT` on the loopback interface.
-    /// The variable `CSI_ENDPOINT` is read too.
+    /// The endpoint for orchestrators: `unix:///PATH`, `PATH`, or `tcp://HOST:PORT` on the loopback interface. The
+    /// environment variable `CSI_ENDPOINT` sets it too.
     #[arg(
         long,
         value_name = "ENDPOINT",
@@ -82,10 +82,10 @@ pub struct PluginConfig {
         help_heading = "Plugin"
     )]
     pub endpoint: Endpoint,
-    /// Where probes are answered over HTTP, `/healthz` and `/readyz`: `ADDRESS:PORT`, an IPv6 address in brackets.
+    /// The address of the HTTP server for probes (`/healthz`, `/readyz`): `ADDRESS:PORT`, an IPv6 address in brackets.
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = http_address, help_heading = "Plugin")]
     pub metrics_address: Option<SocketAddr>,
-    /// The name under which orchestrators know the plugin.
+    /// The name of the plugin for orchestrators.
     #[arg(
         long,
         value_name = "NAME",
@@ -94,10 +94,10 @@ pub struct PluginConfig {
         help_heading = "Plugin"
     )]
     pub driver_name: String,
-    /// The name space in which volume names are unique; the driver's name unless given.
+    /// The namespace in which volume names are unique; default: the driver's name.
     #[arg(long, value_name = "NAME", value_parser = namespace, help_heading = "Plugin")]
     pub namespace: Option<String>,
-    /// Where the plugin makes its device nodes; removed when empty.
+    /// The directory for the plugin's device nodes; removed when empty.
     #[arg(
         long,
         value_name = "DIR",
@@ -106,14 +106,14 @@ pub struct PluginConfig {
         help_heading = "Plugin"
     )]
     pub device_dir: PathBuf,
-    /// Whose volumes are listed: the cluster's, or those of this node, as storage local resource providers of Mesos
-    /// need it.
+    /// Which volumes are listed: those of the cluster, or those of this node, as the storage local resource providers of
+    /// Mesos require.
     #[arg(long, value_enum, value_name = "SCOPE", default_value_t = ListScope::Cluster, help_heading = "Volumes")]
     pub list_scope: ListScope,
     /// When a volume counts as created: backed by storage, or declared to Flocker.
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = ProvisionWait::Backed, help_heading = "Volumes")]
     pub provision_wait: ProvisionWait,
-    /// The size of a volume for which none is asked.
+    /// The size of a volume that is requested without one.
     #[arg(
         long,
         value_name = "SIZE",
@@ -131,8 +131,8 @@ pub struct PluginConfig {
         help_heading = "Volumes"
     )]
     pub allocation_unit: u64,
-    /// Whether a node that stages a volume by a name nobody has used makes the dataset, when the volume's context says
-    /// `flocker.create=true`. A name that is only mistyped makes one too.
+    /// Whether staging a volume by a name that no dataset has creates the dataset, if the volume's context contains
+    /// `flocker.create=true`. A mistyped name creates one too.
     #[arg(
         long,
         value_name = "BOOL",
@@ -144,30 +144,30 @@ pub struct PluginConfig {
         help_heading = "Volumes"
     )]
     pub create_on_first_use: bool,
-    /// The most volumes a node takes; 0 leaves it to the orchestrator.
+    /// The maximum number of volumes on a node; 0 leaves the limit to the orchestrator.
     #[arg(long, value_name = "NUMBER", value_parser = count, default_value = "0", help_heading = "Volumes")]
     pub max_volumes_per_node: u32,
 }
 
-/// What is done about nodes that are lost.
+/// The handling of lost nodes.
 #[derive(Args, Clone, Debug)]
 pub struct NodeLossConfig {
-    /// When a volume is taken from a node that has not given it up. Flocker does not fence: a node that is only out of
-    /// its sight goes on writing.
+    /// When a volume is taken from a node that still holds its lease. Flocker does not fence: a node that is only
+    /// unreachable for Flocker continues to write.
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Takeover::Never, help_heading = "Flocker")]
     pub takeover: Takeover,
-    /// How long a node has to be missing without a gap before it counts as gone.
+    /// How long a node has to be missing without interruption before it counts as lost.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "180s", help_heading = "Flocker")]
     pub takeover_grace: Duration,
 }
 
-/// Which node this is, and where it keeps things.
+/// The identity and the directories of a node.
 #[derive(Args, Clone, Debug)]
 pub struct NodeConfig {
-    /// The UUID of this node in Flocker; found out unless given.
+    /// The UUID of this node in Flocker; default: determined through Flocker.
     #[arg(long, value_name = "UUID", value_parser = node_id, help_heading = "Node")]
     pub node_id: Option<Uuid>,
-    /// A file that holds the UUID of this node; read if it is there.
+    /// A file with the UUID of this node; read if it exists.
     #[arg(
         long,
         value_name = "FILE",
@@ -176,7 +176,7 @@ pub struct NodeConfig {
         help_heading = "Node"
     )]
     pub node_id_file: PathBuf,
-    /// Where Flocker mounts its datasets.
+    /// The directory in which Flocker mounts its datasets.
     #[arg(
         long,
         value_name = "DIR",
@@ -185,7 +185,7 @@ pub struct NodeConfig {
         help_heading = "Node"
     )]
     pub mount_root: PathBuf,
-    /// Where the plugin remembers what it has staged.
+    /// The directory for the plugin's records of staged volumes.
     #[arg(
         long,
         value_name = "DIR",
@@ -196,30 +196,30 @@ pub struct NodeConfig {
     pub state_dir: PathBuf,
 }
 
-/// How the kubelet of this node learns of the plugin.
+/// The registration with the kubelet of this node.
 #[derive(Args, Clone, Debug, Default)]
 pub struct KubeletConfig {
-    /// The directory in which the kubelet looks for plugins; the plugin registers itself there.
+    /// The directory in which the kubelet discovers plugins; the plugin registers itself there.
     #[arg(long, value_name = "DIR", value_parser = absolute_path(), help_heading = "Kubernetes")]
     pub kubelet_registration_dir: Option<PathBuf>,
-    /// Where the kubelet reaches the plugin: the path of the endpoint's socket as the host sees it; the same unless
-    /// given.
+    /// The path of the endpoint's socket in the host's file system, which the kubelet connects to; default: the path in
+    /// `endpoint`.
     #[arg(long, value_name = "PATH", value_parser = socket_path, help_heading = "Kubernetes")]
     pub kubelet_endpoint: Option<PathBuf>,
 }
 
-/// What is logged to stderr, and how.
+/// The settings of the log, which goes to stderr.
 #[derive(Args, Clone, Debug)]
 pub struct LogConfig {
-    /// How log lines look.
+    /// The format of log lines.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text, help_heading = "Log")]
     pub log_format: LogFormat,
-    /// What is logged: error, warn, info, debug or trace, also by module, as in `info,flocker_csi::node=debug`.
+    /// The level of the log: error, warn, info, debug or trace, also by module, as in `info,flocker_csi::node=debug`.
     #[arg(long, value_name = "FILTER", value_parser = log_filter, default_value = "info", help_heading = "Log")]
     pub log: String,
 }
 
-/// What a process serves. Identity is always served.
+/// The services of a process. Identity is always served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
     /// The controller and the node service.
@@ -230,7 +230,7 @@ pub enum Mode {
     Node,
 }
 
-/// Whose volumes are listed.
+/// Which volumes are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ListScope {
     /// Those of the whole cluster.
@@ -239,7 +239,7 @@ pub enum ListScope {
     Node,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -278,17 +278,17 @@ impl Default for LogConfig {
     }
 }
 
-/// Returns the settings of a group that has a default for everything but what `flags` say.
+/// Returns the settings of a group whose defaults and `flags` together are complete.
 fn defaults_with<T: Args>(flags: &[String]) -> T {
     let command = T::augment_args(clap::Command::new("defaults").no_binary_name(true));
     let parsed = command
         .try_get_matches_from(flags)
         .and_then(|matches| T::from_arg_matches(&matches));
-    parsed.expect("the defaults are valid, and every setting without one is given")
+    parsed.expect("the defaults are valid, and every setting without a default is given")
 }
 
 impl NodeConfig {
-    /// Returns the settings for a node that is known.
+    /// Returns the settings for a node whose UUID is known.
     pub fn of(node_id: Uuid, mount_root: PathBuf, state_dir: PathBuf) -> Self {
         Self {
             node_id: Some(node_id),
@@ -300,12 +300,12 @@ impl NodeConfig {
 }
 
 impl PluginConfig {
-    /// Returns the name space in which volume names are unique.
+    /// Returns the namespace in which volume names are unique.
     pub fn namespace(&self) -> Namespace {
         Namespace::new(self.namespace.as_deref().unwrap_or(&self.driver_name))
     }
 
-    /// Returns how sizes are chosen.
+    /// Returns the rules for the sizes of volumes.
     pub fn sizes(&self) -> SizePolicy {
         SizePolicy {
             default_size: self.default_size,

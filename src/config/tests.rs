@@ -13,7 +13,7 @@ use crate::flocker::attach::Takeover;
 use crate::flocker::provisioning::Pool;
 use crate::volume::Namespace;
 
-/// The least that `serve` has to be told.
+/// The only setting that `serve` requires.
 const URL: &str = "--control-service=https://10.0.0.1";
 
 fn read(
@@ -40,7 +40,7 @@ fn serve(arguments: &[&str], environment: &[(&str, &str)]) -> Config {
     }
 }
 
-/// Returns what is said about settings that are wrong, one line for each.
+/// Returns the messages about wrong settings, one line for each.
 fn refused(command: &str, arguments: &[&str], environment: &[(&str, &str)]) -> String {
     match read(command, arguments, environment) {
         Err(Refusal::Settings(problems)) => problems.join("\n"),
@@ -94,7 +94,7 @@ fn the_defaults_are_the_documented_ones() {
 }
 
 #[test]
-fn a_flag_outweighs_the_environment_and_that_the_file() {
+fn a_flag_overrides_the_environment_and_that_overrides_the_file() {
     let file = file("driver_name = \"file.x\"\nnamespace = \"file\"\nserver_name = \"file\"\n");
     let environment = [
         ("FLOCKER_CSI_CONFIG", path(&file)),
@@ -149,7 +149,7 @@ fn every_setting_can_come_from_any_source() {
 }
 
 #[test]
-fn orchestrators_set_the_endpoint_in_their_own_variable() {
+fn the_endpoint_of_orchestrators_variable_is_used_unless_ours_is_set() {
     let csi = ("CSI_ENDPOINT", "unix:///csi/csi.sock");
     assert_eq!(
         serve(&[URL], &[csi]).plugin.endpoint,
@@ -168,7 +168,7 @@ fn orchestrators_set_the_endpoint_in_their_own_variable() {
 }
 
 #[test]
-fn a_variable_that_looks_like_a_setting_is_warned_about() {
+fn a_variable_that_resembles_a_setting_causes_a_warning() {
     let environment = [
         ("FLOCKER_CSI_DEFAULT_SIZ", "1GiB"),
         ("FLOCKER_CSI_SERVICE_HOST", "10.96.0.7"),
@@ -177,14 +177,14 @@ fn a_variable_that_looks_like_a_setting_is_warned_about() {
     ];
     let (_, warnings) = read("serve", &[URL], &environment).unwrap();
     let expected =
-        "the environment variable FLOCKER_CSI_DEFAULT_SIZ is no setting (did you mean \"default_size\"?)";
+        "the environment variable FLOCKER_CSI_DEFAULT_SIZ is not a setting (did you mean \"default_size\"?)";
     assert_eq!(warnings, [expected]);
     let (_, warnings) = read("demo", &[], &[("FLOCKER_CSI_STATE_DIR", "/state")]).unwrap();
     assert!(warnings.is_empty(), "{warnings:?}");
 }
 
 #[test]
-fn relative_paths_count_from_the_working_directory() {
+fn relative_paths_are_resolved_from_the_working_directory() {
     let config = serve(&[URL, "--state-dir=state"], &[]);
     assert_eq!(
         config.node.state_dir,
@@ -193,7 +193,7 @@ fn relative_paths_count_from_the_working_directory() {
 }
 
 #[test]
-fn a_value_that_is_none_is_refused_in_every_source_with_what_is_expected() {
+fn an_invalid_value_is_refused_in_every_source_with_the_expected_form() {
     let long_path = format!("unix:///{}/csi.sock", "d".repeat(100));
     let cases = [
         (
@@ -271,30 +271,30 @@ fn a_value_that_is_none_is_refused_in_every_source_with_what_is_expected() {
     ];
     for (key, value, expected, expected_of_a_flag) in cases {
         let file = file(&format!("# one line before\n{key} = {value:?}\n"));
-        let told = refused("serve", &[URL, "--config", path(&file)], &[]);
-        assert_eq!(told.lines().count(), 1, "{told}");
+        let error = refused("serve", &[URL, "--config", path(&file)], &[]);
+        assert_eq!(error.lines().count(), 1, "{error}");
         let start = format!("{}, line 2: {key} = {value:?}: ", path(&file));
-        assert!(told.starts_with(&start) && told.contains(expected), "{told}");
+        assert!(error.starts_with(&start) && error.contains(expected), "{error}");
 
         let variable = format!("FLOCKER_CSI_{}", key.to_uppercase());
-        let told = refused("serve", &[URL], &[(&variable, value)]);
+        let error = refused("serve", &[URL], &[(&variable, value)]);
         assert!(
-            told.starts_with(&format!("{variable} = {value:?}: ")) && told.contains(expected),
-            "{told}"
+            error.starts_with(&format!("{variable} = {value:?}: ")) && error.contains(expected),
+            "{error}"
         );
 
         let flag = format!("--{}", key.replace('_', "-"));
-        let told = refused("serve", &[&format!("{flag}={value}")], &[]);
+        let error = refused("serve", &[&format!("{flag}={value}")], &[]);
         let expected = if expected_of_a_flag.is_empty() {
             expected
         } else {
             expected_of_a_flag
         };
         assert!(
-            told.contains(&format!("'{value}'")) && told.contains(&flag),
-            "{told}"
+            error.contains(&format!("'{value}'")) && error.contains(&flag),
+            "{error}"
         );
-        assert!(told.contains(expected), "{told}");
+        assert!(error.contains(expected), "{error}");
     }
 }
 
@@ -332,10 +332,10 @@ fn values_of_the_wrong_type_are_refused() {
         ),
     ] {
         let file = file(line);
-        let told = refused("serve", &[URL, "--config", path(&file)], &[]);
+        let error = refused("serve", &[URL, "--config", path(&file)], &[]);
         assert!(
-            told.starts_with(&format!("{}, line 1: ", path(&file))) && told.contains(expected),
-            "{told}"
+            error.starts_with(&format!("{}, line 1: ", path(&file))) && error.contains(expected),
+            "{error}"
         );
     }
 }
@@ -368,47 +368,47 @@ fn unknown_keys_are_refused_with_their_line_and_a_suggestion() {
         ("check_config = true", "check_config", ""),
     ] {
         let file = file(&format!("\n\n{line}\n"));
-        let told = refused("serve", &[URL, "--config", path(&file)], &[]);
+        let error = refused("serve", &[URL, "--config", path(&file)], &[]);
         assert_eq!(
-            told,
+            error,
             format!("{}, line 3: unknown key \"{key}\"{suggestion}", path(&file))
         );
     }
-    let told = refused("serve", &[URL, "--stat-dir=/x"], &[]);
+    let error = refused("serve", &[URL, "--stat-dir=/x"], &[]);
     assert!(
-        told.contains("unexpected argument '--stat-dir'") && told.contains("'--state-dir'"),
-        "{told}"
+        error.contains("unexpected argument '--stat-dir'") && error.contains("'--state-dir'"),
+        "{error}"
     );
 }
 
 #[test]
-fn everything_that_is_wrong_is_told_at_once() {
+fn every_wrong_setting_is_reported_at_once() {
     let file = file("mode = \"nods\"\nlgo = \"info\"\n");
-    let told = refused(
+    let error = refused(
         "serve",
         &["--config", path(&file)],
         &[("FLOCKER_CSI_NODE_ID", "x")],
     );
-    assert_eq!(told.lines().count(), 3, "{told}");
+    assert_eq!(error.lines().count(), 3, "{error}");
 }
 
 #[test]
 fn a_file_that_cannot_be_used_is_named() {
-    let told = refused("serve", &[URL, "--config", "/nowhere/flocker-csi.toml"], &[]);
+    let error = refused("serve", &[URL, "--config", "/nowhere/flocker-csi.toml"], &[]);
     assert!(
-        told.starts_with("cannot read the configuration file /nowhere/flocker-csi.toml: No such file"),
-        "{told}"
+        error.starts_with("cannot read the configuration file /nowhere/flocker-csi.toml: No such file"),
+        "{error}"
     );
     let broken = file("mode = \"all\"\nlog = \n");
-    let told = refused("serve", &[URL, "--config", path(&broken)], &[]);
+    let error = refused("serve", &[URL, "--config", path(&broken)], &[]);
     assert!(
-        told.starts_with(&format!("{}, line 2: ", path(&broken))),
-        "{told}"
+        error.starts_with(&format!("{}, line 2: ", path(&broken))),
+        "{error}"
     );
 }
 
 #[test]
-fn the_control_service_is_the_one_thing_that_has_to_be_told() {
+fn the_control_service_is_the_only_required_setting() {
     assert_eq!(
         refused("serve", &[], &[]),
         "control_service is not set: give it as --control-service <URL>, as FLOCKER_CSI_CONTROL_SERVICE in the \
@@ -426,27 +426,30 @@ fn the_control_service_is_the_one_thing_that_has_to_be_told() {
 #[test]
 fn a_setting_of_serve_alone_is_unknown_to_standalone() {
     let file = file("control_service = \"https://10.0.0.1\"\n");
-    let told = refused("standalone", &["--data-dir=/data", "--config", path(&file)], &[]);
-    assert!(told.contains("unknown key \"control_service\""), "{told}");
-    let told = refused("standalone", &[], &[]);
+    let error = refused("standalone", &["--data-dir=/data", "--config", path(&file)], &[]);
+    assert!(error.contains("unknown key \"control_service\""), "{error}");
+    let error = refused("standalone", &[], &[]);
     assert!(
-        told.starts_with("data_dir is not set") && told.contains("configuration file"),
-        "{told}"
+        error.starts_with("data_dir is not set") && error.contains("configuration file"),
+        "{error}"
     );
-    let told = refused("embedded", &[], &[]);
+    let error = refused("embedded", &[], &[]);
     assert!(
-        told.starts_with("data_dir is not set") && !told.contains("configuration file"),
-        "{told}"
+        error.starts_with("data_dir is not set") && !error.contains("configuration file"),
+        "{error}"
     );
 }
 
 #[test]
-fn only_commands_that_exist_are_offered() {
-    let told = refused("doctor", &[], &[]);
-    assert!(told.contains("unrecognized subcommand"), "{told}");
+fn an_unknown_command_is_refused_and_every_known_one_has_help() {
+    let error = refused("doctor", &[], &[]);
+    assert!(error.contains("unrecognized subcommand"), "{error}");
     for command in ["serve", "standalone", "embedded", "demo"] {
-        let told = refused(command, &["--help"], &[]);
-        assert!(told.contains(&format!("Usage: flocker-csi {command}")), "{told}");
+        let error = refused(command, &["--help"], &[]);
+        assert!(
+            error.contains(&format!("Usage: flocker-csi {command}")),
+            "{error}"
+        );
     }
 }
 
@@ -464,9 +467,9 @@ fn an_era_is_given_for_the_number_of_a_node() {
         panic!("{cli:?}")
     };
     assert_eq!(args.eras().into_keys().collect::<Vec<_>>(), [1, 2]);
-    let told = refused("embedded", &["--data-dir=/data", "--era=one"], &[]);
+    let error = refused("embedded", &["--data-dir=/data", "--era=one"], &[]);
     assert!(
-        told.contains("expected the number of a node, = and a UUID"),
-        "{told}"
+        error.contains("expected the number of a node, = and a UUID"),
+        "{error}"
     );
 }

@@ -1,4 +1,4 @@
-//! How the value of each setting is read: every refusal says what is expected.
+//! The parser of each setting's value. Every error says which form is expected.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{self, PathBuf};
@@ -13,20 +13,20 @@ use super::Endpoint;
 use crate::volume::parse_size;
 use crate::volume::{MINIMUM_SIZE, size_text};
 
-/// The longest name of a driver, as CSI defines it.
+/// The longest name of a driver in bytes, as CSI defines it.
 const LONGEST_DRIVER_NAME: usize = 63;
-/// The longest name space: it is stored in Flocker and has to be readable there.
+/// The longest namespace in bytes: it is stored in Flocker and has to be readable there.
 const LONGEST_NAMESPACE: usize = 128;
-/// Flocker wants every size to be a multiple of this many bytes.
+/// Flocker accepts only sizes that are a multiple of this many bytes.
 const GRANULE: u64 = 1024;
 
-/// Reads a path; a relative one is taken from the working directory.
+/// Parses a path; a relative one is resolved from the working directory.
 pub fn absolute_path() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new()
         .try_map(|path| path::absolute(path).map_err(|error| format!("expected a path: {error}")))
 }
 
-/// Reads where a Unix socket is, as a path or an endpoint; a relative path is taken from the working directory.
+/// Parses the location of a Unix socket, a path or an endpoint; a relative path is resolved from the working directory.
 pub(super) fn socket_path(text: &str) -> Result<PathBuf, String> {
     match text.parse() {
         Ok(Endpoint::Unix(path)) => path::absolute(path).map_err(|error| format!("expected a path: {error}")),
@@ -35,8 +35,8 @@ pub(super) fn socket_path(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// Reads an address with a port. An IPv4 address may be in brackets, so that one text fits both families where the
-/// address is put in by others.
+/// Parses an address with a port. An IPv4 address may be in brackets, so that a manifest that inserts the address can
+/// use one form for both families.
 pub(super) fn http_address(text: &str) -> Result<SocketAddr, String> {
     let bracketed = text.strip_prefix('[').and_then(|text| text.split_once("]:"));
     let bracketed = bracketed.and_then(|(address, port)| {
@@ -49,7 +49,7 @@ pub(super) fn http_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// Reads a driver's name, by CSI's rule and the stricter one that its conformance tests have.
+/// Parses a driver's name by CSI's rule and the stricter rule of its conformance tests.
 pub fn driver_name(text: &str) -> Result<String, String> {
     let letter = |character: Option<char>| character.is_some_and(|character| character.is_ascii_alphabetic());
     let inside = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '.');
@@ -123,7 +123,7 @@ pub(super) fn count(text: &str) -> Result<u32, String> {
 }
 
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
-    // A word that is no level would be taken for the name of a module, and nothing else would be logged.
+    // The filter would read a word that is no level as the name of a module, and log nothing else.
     let is_word = |directive: &&str| !directive.is_empty() && !directive.contains(['=', '[']);
     let mut words = text.split(',').filter(is_word);
     if words.all(|word| word.parse::<LevelFilter>().is_ok()) && EnvFilter::builder().parse(text).is_ok() {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_for_probes_may_be_in_brackets_whatever_its_family() {
+    fn an_address_for_probes_of_either_family_may_be_in_brackets() {
         for (text, address) in [
             ("127.0.0.1:9808", "127.0.0.1:9808"),
             ("[127.0.0.1]:9808", "127.0.0.1:9808"),
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_socket_a_kubelet_is_told_is_a_path() {
+    fn the_kubelet_endpoint_is_the_path_of_a_socket() {
         for text in ["/k/csi.sock", "unix:///k/csi.sock"] {
             assert_eq!(socket_path(text), Ok(PathBuf::from("/k/csi.sock")));
         }
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_such_that_flocker_takes_them() {
+    fn sizes_have_to_be_valid_for_flocker() {
         assert_eq!(default_size("64MiB"), Ok(64 << 20));
         assert!(default_size("63MiB").unwrap_err().contains("64 MiB"));
         assert!(

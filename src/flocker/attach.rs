@@ -18,13 +18,13 @@ const RESTARTS: u32 = 5;
 /// How often lease and configuration are read again while the dataset converges, which may take for ever.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
-/// When a volume is taken from a node that has not given it up.
+/// When a volume is taken from a node that still holds its lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Takeover {
     /// Never.
     #[default]
     Never,
-    /// When the node is gone.
+    /// When the node is lost.
     NodeGone,
 }
 

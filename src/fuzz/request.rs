@@ -1,4 +1,4 @@
-//! The strings of a CSI request, whoever sent it.
+//! A check of the parsers for the strings of a CSI request, for any text.
 
 use std::collections::HashMap;
 
@@ -9,11 +9,11 @@ use crate::volume::MountFlags;
 use crate::volume::{Namespace, Parameters, VolumeName, VolumeReference, dataset_of, metadata};
 use host_fs::mount::TargetPath;
 
-/// Reads any text as every field of a request that has a form: the whole as a path, an id, a name and a deadline, its
+/// Parses any text as every field of a request with a form: the whole as a path, an id, a name and a deadline, its
 /// lines as mount flags, as parameters and as a volume's context.
 ///
 /// # Panics
-/// If what is accepted is not the same when it is shown and read again, or lies outside of what the field promises.
+/// If an accepted value changes when it is displayed and parsed again, or is outside of the bounds of its field.
 pub fn request(bytes: &[u8]) {
     if let Ok(value) = AsciiMetadataValue::try_from(bytes) {
         let mut headers = MetadataMap::new();

@@ -1,31 +1,29 @@
-//! A client's connection, which ends when the plugin does.
+//! A client's connection, which ends when the plugin stops.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use grpc_authority::AuthorityStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::either::Either;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
-use super::authority::AuthorityStream;
-
-/// What ends connections.
+/// The two stages in which connections end.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Signals {
-    /// No connection and no call is begun; what was begun goes on.
+pub(super) struct StopTokens {
+    /// No new connection or call begins; existing ones continue.
     pub(super) drain: CancellationToken,
-    /// Everything ends.
+    /// All connections end.
     pub(super) abort: CancellationToken,
 }
 
 /// An accepted connection.
 ///
-/// The HTTP/2 server waits for a client's first bytes however long it takes, also when it is to stop. So a
-/// client that has not even begun is disconnected as soon as the server drains, and every client when it
-/// aborts.
+/// The HTTP/2 server waits indefinitely for a client's first bytes, also while it drains. So a client that has sent none
+/// is disconnected as soon as the server drains, and every client when it aborts.
 #[derive(Debug)]
 pub(super) struct Connection {
     inner: AuthorityStream<Either<UnixStream, TcpStream>>,
@@ -34,11 +32,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: Either<UnixStream, TcpStream>, signals: &Signals) -> Self {
+    pub(super) fn new(stream: Either<UnixStream, TcpStream>, stop: &StopTokens) -> Self {
         Self {
             inner: AuthorityStream::new(stream),
-            drain: Box::pin(signals.drain.clone().cancelled_owned()),
-            abort: Box::pin(signals.abort.clone().cancelled_owned()),
+            drain: Box::pin(stop.drain.clone().cancelled_owned()),
+            abort: Box::pin(stop.abort.clone().cancelled_owned()),
         }
     }
 
@@ -50,7 +48,7 @@ impl Connection {
         if self.abort.as_mut().poll(cx).is_ready() {
             return Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
-                "the plugin stops",
+                "the plugin is stopping",
             ));
         }
         Ok(Pin::new(&mut self.inner))
@@ -65,7 +63,7 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let read = self.inner(cx)?.poll_read(cx, buf);
         if read.is_pending() && !self.inner.is_greeted() && self.drain.as_mut().poll(cx).is_ready() {
-            // To the server it looks as if the client had left.
+            // The server reads this as the end of the stream.
             return Poll::Ready(Ok(()));
         }
         read

@@ -1,4 +1,4 @@
-//! What `grpc.health.v1` answers.
+//! The health service, `grpc.health.v1`.
 
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
@@ -34,7 +34,7 @@ impl Health {
         }
     }
 
-    /// Tells those who watch that nothing serves any more, and ends their calls.
+    /// Sets every service to not serving, and ends the calls that watch them.
     pub async fn close(mut self) {
         for name in self.names {
             self.reporter

@@ -11,27 +11,27 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::{Instant, sleep};
 use tokio_util::either::Either;
 
-use super::connection::{Connection, Signals};
+use super::connection::{Connection, StopTokens};
 use super::socket::{self, SocketError, SocketFile, SocketName};
 use crate::config::Endpoint;
 
-/// How long to wait for others that look for old sockets in the same directory, and how often to look.
+/// How long to wait for another process that replaces a socket in the same directory, and how often to try.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long nothing is accepted after an error that is none of the client's, such as too many open files.
+/// How long to pause after an error that no client caused, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why an endpoint cannot be listened on.
+/// Why the server cannot listen on an endpoint.
 #[derive(Debug, Error)]
 pub enum BindError {
-    /// The Unix socket cannot be made.
+    /// The Unix socket cannot be created.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// Somebody has locked the socket's directory and keeps it locked.
+    /// Another process has locked the socket's directory and keeps it locked.
     #[error(
-        "the directory {} has been locked by another process for {LOCK_PATIENCE:?}, so it cannot be told whether \
-         its old sockets are in use",
+        "another process has locked the directory {} for {LOCK_PATIENCE:?}, so the plugin cannot check whether the old \
+         socket in it is in use; stop that process or choose another endpoint",
         directory.display()
     )]
     DirectoryLocked {
@@ -48,17 +48,17 @@ pub enum BindError {
         /// The address with the port.
         address: SocketAddr,
     },
-    /// The address cannot be listened on.
+    /// The server cannot listen on the address.
     #[error("cannot listen on {endpoint}")]
     Listen {
         /// The endpoint.
         endpoint: Endpoint,
-        /// What the kernel said.
+        /// The error from the kernel.
         source: io::Error,
     },
 }
 
-/// An endpoint that is being listened on; dropping it removes its Unix socket and ends listening.
+/// An open endpoint; dropping it removes its Unix socket and stops listening.
 #[derive(Debug)]
 pub struct Listener {
     endpoint: Endpoint,
@@ -68,7 +68,7 @@ pub struct Listener {
 #[derive(Debug)]
 enum Kind {
     Unix {
-        // The name goes before the listener is closed, as it is declared before.
+        // Declared first, so that the name is removed before the listener is closed.
         file: SocketFile,
         listener: UnixListener,
     },
@@ -78,13 +78,13 @@ enum Kind {
 impl Listener {
     /// Listens on `endpoint`.
     ///
-    /// A Unix socket gets mode 0600. Its directory is made with mode 0700 if it is missing, and an old socket
-    /// on which nobody answers is replaced.
+    /// A Unix socket gets mode 0600. A missing directory is created with mode 0700, and an old socket on which no process
+    /// listens is replaced.
     ///
     /// # Errors
     ///
-    /// Fails when the endpoint is in use, and says so; when something that is no socket is in the way, which
-    /// is left as it is; and when the kernel refuses.
+    /// Fails when the endpoint is in use; when a file that is not a socket exists at the path, which is left unchanged;
+    /// and when the kernel refuses.
     pub async fn bind(endpoint: &Endpoint) -> Result<Self, BindError> {
         match endpoint {
             Endpoint::Unix(path) => {
@@ -116,7 +116,7 @@ impl Listener {
         }
     }
 
-    /// Returns where it listens, with the port that was found if any free one was asked for.
+    /// Returns the endpoint, with the port that the kernel chose where the port was 0.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
@@ -140,27 +140,27 @@ impl Listener {
         }
     }
 
-    /// Returns the connections that come in until `signals` say to drain; then the listener is gone.
-    pub(super) fn connections(self, signals: Signals) -> impl Stream<Item = io::Result<Connection>> {
-        futures::stream::unfold((self, signals), async |(listener, signals)| {
+    /// Returns the accepted connections until `stop` drains; then the listener is dropped.
+    pub(super) fn connections(self, stop: StopTokens) -> impl Stream<Item = io::Result<Connection>> {
+        futures::stream::unfold((self, stop), async |(listener, stop)| {
             let connection = tokio::select! {
                 biased;
-                () = signals.drain.cancelled() => return None,
-                connection = listener.next(&signals) => connection,
+                () = stop.drain.cancelled() => return None,
+                connection = listener.next(&stop) => connection,
             };
-            Some((Ok(connection), (listener, signals)))
+            Some((Ok(connection), (listener, stop)))
         })
     }
 
-    async fn next(&self, signals: &Signals) -> Connection {
+    async fn next(&self, stop: &StopTokens) -> Connection {
         loop {
             match self.accept().await {
-                Ok(stream) => return Connection::new(stream, signals),
-                Err(error) if is_of_client(&error) => {
-                    tracing::debug!(%error, "A client left before its connection was accepted");
+                Ok(stream) => return Connection::new(stream, stop),
+                Err(error) if is_caused_by_client(&error) => {
+                    tracing::debug!(%error, "A client disconnected before its connection was accepted");
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "Could not accept a connection on {}", self.endpoint);
+                    tracing::warn!(%error, "Cannot accept a connection on {}", self.endpoint);
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -169,7 +169,7 @@ impl Listener {
 }
 
 async fn listen_on_socket(path: &Path) -> Result<(SocketFile, std::os::unix::net::UnixListener), BindError> {
-    let give_up = Instant::now() + LOCK_PATIENCE;
+    let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
         let owned = path.to_owned();
         let listening = tokio::task::spawn_blocking(move || socket::try_listen(&owned)).await;
@@ -179,7 +179,7 @@ async fn listen_on_socket(path: &Path) -> Result<(SocketFile, std::os::unix::net
         })?;
         match listening? {
             Some(listening) => return Ok(listening),
-            None if Instant::now() < give_up => sleep(LOCK_PAUSE).await,
+            None if Instant::now() < deadline => sleep(LOCK_PAUSE).await,
             None => {
                 let directory = socket::directory_of(path).to_owned();
                 return Err(BindError::DirectoryLocked { directory });
@@ -188,8 +188,8 @@ async fn listen_on_socket(path: &Path) -> Result<(SocketFile, std::os::unix::net
     }
 }
 
-/// Returns whether it is the client's doing that a connection could not be accepted.
-fn is_of_client(error: &io::Error) -> bool {
+/// Returns whether the client caused the failure to accept its connection.
+fn is_caused_by_client(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted

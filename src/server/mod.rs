@@ -1,11 +1,10 @@
 //! The transport of gRPC: sockets, call log, health, reflection. What is served is handed in as a router.
 
-pub mod authority;
-mod calls;
 mod connection;
 mod health;
 mod listener;
 pub mod reflection;
+mod rpc_log;
 mod socket;
 
 use std::future;
@@ -18,20 +17,20 @@ use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tower::layer::util::{Identity, Stack};
 
-pub use calls::CallLayer;
 pub use health::Health;
 pub use listener::{BindError, Listener};
+pub use rpc_log::RpcLogLayer;
 pub use socket::{SocketError, SocketName};
 
-use connection::Signals;
+use connection::StopTokens;
 
-/// How long a call that was aborted may take to notice.
+/// How long the server waits for the tasks of calls that it has aborted.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
 
 /// Why serving ended, or never began.
 #[derive(Debug, Error)]
 pub enum ServeError {
-    /// The descriptors of the services cannot be offered for reflection.
+    /// The reflection service rejects the descriptors of the services.
     #[error("cannot describe the services")]
     Reflection(#[from] tonic_reflection::server::Error),
     /// The server failed.
@@ -40,18 +39,18 @@ pub enum ServeError {
 }
 
 /// What serves on an endpoint, its calls logged.
-pub type LoggedRouter = Router<Stack<CallLayer, Identity>>;
+pub type LoggedRouter = Router<Stack<RpcLogLayer, Identity>>;
 
 /// Returns the builder of a router whose calls are logged.
-pub fn builder() -> Server<Stack<CallLayer, Identity>> {
-    Server::builder().layer(CallLayer)
+pub fn builder() -> Server<Stack<RpcLogLayer, Identity>> {
+    Server::builder().layer(RpcLogLayer)
 }
 
 /// Serves on `listener` until `shutdown` is cancelled, and returns when all calls have ended.
 ///
-/// Then the endpoint is given up at once, `close` is to end the calls that do not end by themselves, calls that have
-/// begun may end within `grace`, and whoever is still connected after that is disconnected, its calls dropped. Clients
-/// that come and go as they like are no error.
+/// It then stops listening at once, `close` ends the calls that do not end by themselves, and calls that have begun may
+/// end within `grace`; after that it drops the remaining calls and disconnects their clients. A client that disconnects
+/// is no error.
 ///
 /// # Errors
 /// Fails when the server cannot go on.
@@ -62,15 +61,15 @@ pub async fn serve(
     shutdown: CancellationToken,
     grace: Duration,
 ) -> Result<(), ServeError> {
-    let signals = Signals {
+    let stop = StopTokens {
         drain: shutdown.clone(),
         abort: CancellationToken::new(),
     };
-    // However this ends, also by being dropped, no connection outlives it.
-    let abort = signals.abort.clone().drop_guard();
+    // Also when this future is dropped, no connection outlives it.
+    let abort = stop.abort.clone().drop_guard();
     tracing::info!(endpoint = %listener.endpoint(), "Serving on {}", listener.endpoint());
-    // The connections end with the signal, and the server drains for having been given one.
-    let serving = router.serve_with_incoming_shutdown(listener.connections(signals), future::pending());
+    // The stream of connections ends at the signal; the server drains because it was given a signal, which never comes.
+    let serving = router.serve_with_incoming_shutdown(listener.connections(stop), future::pending());
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         ended = &mut serving => return ended.map_err(ServeError::Server),
@@ -79,7 +78,7 @@ pub async fn serve(
     if let Ok(ended) = timeout(grace, &mut serving).await {
         return ended.map_err(ServeError::Server);
     }
-    tracing::warn!("Calls were still running {grace:?} after the stop was asked for; they are dropped");
+    tracing::warn!("Calls are still running {grace:?} after the stop was requested; the server drops them");
     drop(abort);
     match timeout(ABORT_GRACE, serving).await {
         Ok(ended) => ended.map_err(ServeError::Server),

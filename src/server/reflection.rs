@@ -1,8 +1,8 @@
-//! The reflection services, by which `grpcurl` and its like learn what is served.
+//! The reflection services, from which clients such as `grpcurl` learn which services exist.
 
 use tonic_reflection::server::{Builder, Error, v1, v1alpha};
 
-/// The services that are there whatever the plugin's mode.
+/// The services that exist in every mode of the plugin.
 const ALWAYS_SERVED: [&str; 3] = [
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",

@@ -1,90 +1,90 @@
-//! A Unix socket in the file system that is ours alone while we listen on it.
+//! A Unix socket in the file system, on which only this process listens.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use thiserror::Error;
 
-/// Who may connect: the user the plugin runs as, root in general.
+/// Only the user that the plugin runs as may connect, in general root.
 const SOCKET_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
-/// The mode of the directories that are made for the socket.
+/// The mode of the directories that are created for the socket.
 const DIRECTORY_MODE: u32 = 0o700;
 
-/// How many clients may wait to be accepted; the kernel has a limit of its own.
+/// How many connections may wait to be accepted; the kernel has a limit of its own.
 const BACKLOG: i32 = 1024;
 
-/// Why a Unix socket could not be made.
+/// Why a Unix socket cannot be created.
 #[derive(Debug, Error)]
 pub enum SocketError {
-    /// The directory is missing and cannot be made.
-    #[error("cannot make the directory {} for the socket", directory.display())]
+    /// The directory is missing and cannot be created.
+    #[error("cannot create the directory {} for the socket", directory.display())]
     MakeDirectory {
         /// The directory.
         directory: PathBuf,
-        /// What the kernel said.
+        /// The error from the kernel.
         source: io::Error,
     },
     /// The directory cannot be opened and locked.
-    #[error("cannot lock the directory {} while looking for an old socket in it", directory.display())]
+    #[error("cannot lock the directory {} to check for an old socket in it", directory.display())]
     LockDirectory {
         /// The directory.
         directory: PathBuf,
-        /// What the kernel said.
+        /// The error from the kernel.
         source: io::Error,
     },
-    /// It cannot be found out what is at the path.
-    #[error("cannot tell whether {} is in use", path.display())]
+    /// The file at the path cannot be inspected.
+    #[error("cannot check whether {} is in use", path.display())]
     Inspect {
         /// The path of the socket.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error from the kernel.
         source: io::Error,
     },
-    /// A process answers at the path.
+    /// A process listens at the path.
     #[error(
-        "the socket {} is in use: a process answers on it; stop that process or choose another endpoint",
+        "the socket {} is in use: a process listens on it; stop that process or choose another endpoint",
         path.display()
     )]
     InUse {
         /// The path of the socket.
         path: PathBuf,
     },
-    /// Something that is no socket is at the path.
+    /// The file at the path is not a socket.
     #[error(
-        "{} exists and is no socket, so it is left as it is; remove it or choose another endpoint",
+        "{} exists and is not a socket, so it is left unchanged; remove it or choose another endpoint",
         path.display()
     )]
     NotASocket {
         /// The path of the socket.
         path: PathBuf,
     },
-    /// A socket that nobody answers on cannot be removed.
-    #[error("cannot remove the old socket {}, on which nobody answers", path.display())]
+    /// A socket on which no process listens cannot be removed.
+    #[error("cannot remove the old socket {}, on which no process listens", path.display())]
     RemoveOld {
         /// The path of the socket.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error from the kernel.
         source: io::Error,
     },
-    /// The socket cannot be made.
+    /// The socket cannot be created.
     #[error("cannot listen on the socket {}", path.display())]
     Listen {
         /// The path of the socket.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error from the kernel.
         source: io::Error,
     },
 }
 
-/// The name of a socket we listen on.
+/// The name of a socket on which this process listens.
 #[derive(Clone, Debug)]
 pub struct SocketName {
     path: PathBuf,
@@ -93,16 +93,16 @@ pub struct SocketName {
 }
 
 impl SocketName {
-    /// Whether the name still leads to the socket, which somebody may have removed or replaced.
+    /// Whether the name still refers to the socket, which another process may have removed or replaced.
     pub fn is_in_place(&self) -> bool {
         fs::symlink_metadata(&self.path)
             .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode))
     }
 }
 
-/// The name of a socket we listen on; dropping it removes the name, unless it has become somebody else's.
+/// The name of a socket on which this process listens; dropping it removes the name, unless that refers to another file.
 ///
-/// It is dropped before the listener is closed: as long as a process answers, no other takes its name.
+/// It is dropped before the listener is closed: as long as one process listens, no other replaces its socket.
 #[derive(Debug)]
 pub(super) struct SocketFile(SocketName);
 
@@ -118,19 +118,19 @@ impl Drop for SocketFile {
             && let Err(error) = fs::remove_file(&self.0.path)
         {
             let path = self.0.path.display();
-            tracing::warn!(socket.path = %path, %error, "Could not remove the socket {path}");
+            tracing::warn!(socket.path = %path, %error, "Cannot remove the socket {path}");
         }
     }
 }
 
-/// Listens on a Unix socket at `path`, of mode 0600 from the moment it is there.
+/// Listens on a Unix socket at `path`, of mode 0600 from its creation.
 ///
-/// A missing directory is made, for us alone. An old socket on which nobody answers is replaced. Returns
-/// `None` while another process does the same in this directory, which takes it a moment only.
+/// A missing directory is created with mode 0700. An old socket on which no process listens is replaced. Returns `None`
+/// while another process does the same in this directory, which is short.
 ///
 /// # Errors
 ///
-/// Fails when something else is at `path`, and when the kernel refuses a step.
+/// Fails when another file or a socket in use is at `path`, and when the kernel refuses a step.
 pub(super) fn try_listen(path: &Path) -> Result<Option<(SocketFile, UnixListener)>, SocketError> {
     let directory = directory_of(path);
     DirBuilder::new()
@@ -141,8 +141,8 @@ pub(super) fn try_listen(path: &Path) -> Result<Option<(SocketFile, UnixListener
             directory: directory.to_owned(),
             source,
         })?;
-    // Between looking at an old socket and replacing it, nobody else may do so. No file may lie beside a CSI
-    // socket, so it is the directory that is locked.
+    // Between the check of an old socket and its replacement, no other process may do the same. A CSI socket's directory
+    // may hold no other file, so the lock is on the directory.
     let lock = lock(directory).map_err(|source| SocketError::LockDirectory {
         directory: directory.to_owned(),
         source,
@@ -168,14 +168,14 @@ pub(super) fn directory_of(path: &Path) -> &Path {
 /// Locks a directory until the returned file is closed, or returns `None` if another process has locked it.
 fn lock(directory: &Path) -> io::Result<Option<File>> {
     let directory = File::open(directory)?;
-    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+    match directory.try_lock() {
         Ok(()) => Ok(Some(directory)),
-        Err(Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
-/// Removes a socket on which nobody answers.
+/// Removes a socket on which no process listens.
 fn remove_old(path: &Path) -> Result<(), SocketError> {
     let inspect = |source| SocketError::Inspect {
         path: path.to_owned(),
@@ -191,8 +191,8 @@ fn remove_old(path: &Path) -> Result<(), SocketError> {
         }
         Ok(_) => {}
     }
-    match knock(path) {
-        // A full queue of clients has a process behind it, too.
+    match try_connect(path) {
+        // A process listens also where the queue of connections is full.
         Ok(()) | Err(Errno::AGAIN) => Err(SocketError::InUse {
             path: path.to_owned(),
         }),
@@ -208,8 +208,8 @@ fn remove_old(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-/// Connects to a socket without waiting, and hangs up.
-fn knock(path: &Path) -> rustix::io::Result<()> {
+/// Connects to a socket without waiting, and disconnects.
+fn try_connect(path: &Path) -> rustix::io::Result<()> {
     rustix::net::connect(stream_socket()?, &SocketAddrUnix::new(path)?)
 }
 
@@ -239,7 +239,7 @@ mod tests {
 
     use super::*;
 
-    fn scene() -> (tempfile::TempDir, PathBuf) {
+    fn socket_path() -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("csi.sock");
         (directory, path)
@@ -250,8 +250,8 @@ mod tests {
     }
 
     #[test]
-    fn only_our_user_may_connect_or_enter_a_directory_made_for_the_socket() {
-        let (directory, _) = scene();
+    fn only_the_own_user_may_connect_or_enter_a_directory_created_for_the_socket() {
+        let (directory, _) = socket_path();
         let path = directory.path().join("a/b/csi.sock");
         let _listening = try_listen(&path).unwrap().unwrap();
         assert_eq!(mode(&path), 0o600);
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn the_mode_of_an_existing_directory_stays() {
-        let (directory, path) = scene();
+        let (directory, path) = socket_path();
         let before = mode(directory.path());
         let _listening = try_listen(&path).unwrap().unwrap();
         assert_eq!(mode(directory.path()), before);
@@ -270,15 +270,15 @@ mod tests {
 
     #[test]
     fn an_old_socket_is_replaced() {
-        let (_directory, path) = scene();
+        let (_directory, path) = socket_path();
         drop(UnixListener::bind(&path).unwrap());
         let _listening = try_listen(&path).unwrap().unwrap();
         UnixStream::connect(path).unwrap();
     }
 
     #[test]
-    fn a_socket_that_answers_is_in_use() {
-        let (_directory, path) = scene();
+    fn a_socket_with_a_listener_is_in_use() {
+        let (_directory, path) = socket_path();
         let (file, listener) = try_listen(&path).unwrap().unwrap();
         let error = try_listen(&path).unwrap_err();
         assert!(matches!(error, SocketError::InUse { .. }), "{error}");
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_socket_whose_queue_is_full_is_in_use() {
-        let (_directory, path) = scene();
+        let (_directory, path) = socket_path();
         let socket = stream_socket().unwrap();
         rustix::net::bind(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
         rustix::net::listen(&socket, 0).unwrap();
@@ -300,8 +300,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_stream_socket_stays() {
-        let (directory, path) = scene();
+    fn a_file_that_is_no_stream_socket_stays() {
+        let (directory, path) = socket_path();
         fs::write(&path, "precious").unwrap();
         let link = directory.path().join("link.sock");
         std::os::unix::fs::symlink("elsewhere.sock", &link).unwrap();
@@ -319,8 +319,8 @@ mod tests {
     }
 
     #[test]
-    fn nobody_looks_at_old_sockets_while_another_does() {
-        let (directory, path) = scene();
+    fn only_one_process_at_a_time_replaces_sockets_of_a_directory() {
+        let (directory, path) = socket_path();
         let other = lock(directory.path()).unwrap().unwrap();
         assert!(try_listen(&path).unwrap().is_none());
         drop(other);
@@ -328,8 +328,8 @@ mod tests {
     }
 
     #[test]
-    fn the_name_goes_with_its_owner_and_no_other() {
-        let (_directory, path) = scene();
+    fn a_name_is_removed_by_its_owner_only() {
+        let (_directory, path) = socket_path();
         let (file, listener) = try_listen(&path).unwrap().unwrap();
         drop(file);
         assert!(!path.exists());
@@ -343,8 +343,8 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_cannot_be_made_is_named() {
-        let (directory, path) = scene();
+    fn a_directory_that_cannot_be_created_is_named() {
+        let (directory, path) = socket_path();
         fs::write(&path, "").unwrap();
         let error = try_listen(&path.join("sub/csi.sock")).unwrap_err();
         assert!(

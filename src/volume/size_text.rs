@@ -1,6 +1,6 @@
-//! Sizes as people write them.
+//! Sizes in text form.
 
-/// Says why a text is no size.
+/// Why a text is not a size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SizeError {
     /// It is not a number with one of the units.
@@ -11,7 +11,7 @@ pub enum SizeError {
     Decimal {
         /// The unit that was given.
         given: &'static str,
-        /// The binary unit that was likely meant.
+        /// The binary unit that was probably meant.
         unit: &'static str,
     },
     /// It is more than 2^63 - 1 bytes.
@@ -30,10 +30,10 @@ const DECIMAL: [(&str, &str); 5] = [
 
 /// Parses a whole number of bytes, or of a binary unit: `10GiB`, `512 MiB`, `1073741824`.
 ///
-/// A decimal unit is refused: half of those who write `10G` mean 10 GiB.
+/// A decimal unit is refused, because users write `10G` for both 10 GB and 10 GiB.
 ///
 /// # Errors
-/// The text is no such number, or more bytes than CSI can express.
+/// The text is not such a number, or more bytes than CSI can express.
 pub fn parse(text: &str) -> Result<u64, SizeError> {
     let text = text.trim();
     let end = text
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_misread_is_refused() {
+    fn ambiguous_sizes_are_refused() {
         for text in ["", "GiB", "-1", "1.5GiB", "10 gigs", "10gib", "0x10", "ten"] {
             assert_eq!(parse(text), Err(SizeError::Malformed), "{text}");
         }

@@ -1,4 +1,4 @@
-//! "Did you mean …?"
+//! Suggestions for mistyped names: "did you mean …?"
 
 /// Returns ` (did you mean "…"?)` when one of `known` resembles `given`, else nothing.
 pub fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
@@ -16,7 +16,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_alike_is_suggested_and_the_unlike_is_not() {
+    fn the_most_similar_name_is_suggested_and_a_dissimilar_one_is_not() {
         assert_eq!(
             did_you_mean("profil", ["profile", "mode"]),
             " (did you mean \"profile\"?)"

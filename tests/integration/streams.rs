@@ -10,8 +10,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use flocker_csi::config::Endpoint;
-use flocker_csi::server::authority::AuthorityStream;
 use futures::stream::{self, StreamExt};
+use grpc_authority::AuthorityStream;
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};

@@ -1,4 +1,5 @@
-"""Holds the dependency tree to the bans, licences and sources that deny.toml allows.
+"""Holds the dependency tree to the bans, licences and sources that deny.toml allows, and the program to the features it
+needs.
 
 It stands in for `cargo deny check bans licenses sources`, which takes longer to build than this whole project.
 
@@ -12,6 +13,9 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+
+# Features that only tests need, by crate.
+FOR_TESTS = {"tokio": "test-util"}
 
 
 def packages(triples: list[str]) -> set[tuple[str, str, str, str]]:
@@ -33,6 +37,19 @@ def packages(triples: list[str]) -> set[tuple[str, str, str, str]]:
         origin = rest[0].replace("(proc-macro)", "").strip(" ()") if rest else ""
         found.add((name, version.removeprefix("v"), origin, licence.strip()))
     return found
+
+
+def in_program() -> list[tuple[str, str]]:
+    """Returns each crate with a feature that only tests need, and that feature, where `cargo build` has it."""
+    command = ["cargo", "tree", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}|{f}"]
+    tree = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    found = set()
+    for line in tree.stdout.splitlines():
+        package, _, features = line.removesuffix(" (*)").partition("|")
+        name = package.split(" ", 1)[0]
+        if FOR_TESTS.get(name) in features.split(","):
+            found.add((name, FOR_TESTS[name]))
+    return sorted(found)
 
 
 def licence_allowed(expression: str, allowed: set[str]) -> bool:
@@ -84,6 +101,9 @@ def main() -> int:
         for problem in problems:
             print(f"  FAILED  {name} {version} {problem}")
         failed += bool(problems)
+    for name, feature in in_program():
+        print(f"  FAILED  {name} has the feature {feature} in the program, and only tests need it")
+        failed += 1
     print(f"{len(tree) - failed} passed, {failed} failed")
     return 1 if failed else 0
 

@@ -30,7 +30,7 @@ need() {
     [[ -x $1 ]] || die "$1 is missing; $2"
 }
 
-need_program() { need "$FLOCKER_CSI" "build it with: cargo build --locked"; }
+need_program() { need "$FLOCKER_CSI" "build it with: make build"; }
 need_tool() { need "$TOOLS/bin/$1" "install it with: make tools"; }
 
 # in_own_namespace "$@": runs the calling script again in a mount namespace of its own, in which every mount is shared

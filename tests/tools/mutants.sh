@@ -2,8 +2,9 @@
 # Shows that the model test finds bugs. Each patch in tests/mutants takes one safety away from a copy of the plugin; the
 # model test, as it was built, has to fail with the program made from that, and to name the rule that the patch names.
 #
-# A copy is built where registry crates are built already (with a cargo older than 1.91 they are built once more, under
-# target/mutants), but its program is put elsewhere: the one that the other parts run stays as it is.
+# A copy is built as `make build` builds the program, where registry crates are built already (with a cargo older than
+# 1.91 they are built once more, under target/mutants), but its program is put elsewhere: the one that the other parts
+# run stays as it is.
 . "$(dirname -- "$0")/lib.sh"
 
 readonly TEST=model::no_sequence_of_calls_and_failures_breaks_what_must_hold
@@ -15,7 +16,8 @@ readonly MUTANT=$COPIES/debug/flocker-csi
 copy_sources() {
     rm -rf -- "$COPY"
     mkdir -p "$COPY"
-    cp --archive -- Cargo.toml Cargo.lock csi-proto flocker-client flocker-embedded host-fs src tests benches "$COPY/"
+    local crates=(*/Cargo.toml)
+    cp --archive -- Cargo.toml Cargo.lock "${crates[@]%/Cargo.toml}" src tests benches "$COPY/"
     sed --in-place '/^\[workspace.package\]/,/^$/ s/^version = .*/version = "0.0.0"/' "$COPY/Cargo.toml"
 }
 
@@ -23,7 +25,7 @@ build_mutant() {
     # A mutant leaves code unused; its warnings are not shown.
     local shared=${CARGO_TARGET_DIR:-$ROOT/target}
     CARGO_BUILD_BUILD_DIR=$shared CARGO_TARGET_DIR=$COPIES CARGO_TERM_QUIET=true \
-        cargo build --manifest-path "$COPY/Cargo.toml" --bin flocker-csi >"$COPIES/build.log" 2>&1 ||
+        cargo build --manifest-path "$COPY/Cargo.toml" --bin flocker-csi --example csc >"$COPIES/build.log" 2>&1 ||
         { cat -- "$COPIES/build.log"; return 1; }
 }
 

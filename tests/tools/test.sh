@@ -42,7 +42,7 @@ dependencies() { python3 tests/tools/check_dependencies.py; }
 preflight() { as_root tests/tools/preflight.sh; }
 clippy() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
 docs() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked; }
-build() { cargo build --locked && built=yes; }
+build() { make --no-print-directory build && built=yes; }
 cargo_test() { timeout --foreground --kill-after=10s "$CARGO_TEST_TIMEOUT" cargo test --workspace --locked; }
 mutants() { tests/tools/mutants.sh; }
 go_clients_build() { make --no-print-directory clients; }
@@ -61,7 +61,7 @@ csc() {
     if [[ $csc == "" ]]; then
         NOTE="no csc on PATH and none named by CSC=; tests/tools/csc stands in for it"
         say "$NOTE"
-        cargo build --locked --example csc && as_root tests/tools/walkthrough.sh
+        as_root tests/tools/walkthrough.sh
         return
     fi
     NOTE="run with $csc"

@@ -83,7 +83,7 @@ in_own_namespace "$@"
 need_program
 need_tool grpcurl
 if [[ $# == 0 ]]; then
-    need "$STAND_IN" "build it with: cargo build --locked --example csc"
+    need "$STAND_IN" "build it with: make build"
     csc=$STAND_IN builds=(rexray dell)
 else
     csc=$(command -v -- "$1") || die "$1 is not a program"

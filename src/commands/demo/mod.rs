@@ -1,16 +1,16 @@
-//! `flocker-csi demo`: the whole life of a volume on this machine, leaving nothing behind.
+//! `flocker-csi demo`: the life cycle of a volume on this machine, which leaves nothing behind.
 //!
-//! Two plugins, each on a node of an embedded Flocker, are called over their sockets as an orchestrator would.
-//! All of it happens in a temporary directory that is a file system in memory, in a mount namespace of its own, so
-//! that however the process ends, no mount outlives it.
+//! It calls two plugins, each on a node of an embedded Flocker, over their sockets as an orchestrator does. Its files are
+//! in a temporary directory with a file system in memory, in a mount namespace of its own, so that no mount outlives the
+//! process, even if that is killed.
 
-mod actor;
+mod cluster;
 mod orchestrator;
-mod performance;
 mod screen;
 mod script;
-mod site;
-mod workplace;
+mod script_run;
+mod steps;
+mod workspace;
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -18,34 +18,34 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use workplace::enter_own_namespace;
+pub use workspace::enter_own_namespace;
 
 use crate::commands::failure::Failure;
 use crate::commands::signals::StopSignals;
-use actor::Actor;
-use performance::Performance;
+use cluster::DemoCluster;
 use screen::Screen;
 use script::SCRIPT;
-use site::Site;
-use workplace::Workplace;
+use script_run::ScriptRun;
+use steps::StepRunner;
+use workspace::Workspace;
 
-/// Plays the demo. The calling thread, and those of its runtime, have to be in a mount namespace of their own.
+/// Runs the demo. The calling thread, and those of its runtime, have to be in a mount namespace of their own.
 ///
-/// SIGTERM and SIGINT end it early; what was done is undone all the same.
+/// SIGTERM and SIGINT end it early; finished steps are undone in every case.
 ///
 /// # Errors
-/// A step failed, it was interrupted, or something could not be undone.
+/// A step failed, the demo was interrupted, or a step cannot be undone.
 pub async fn run() -> Result<(), Failure> {
     let interrupted = CancellationToken::new();
     let signals = StopSignals::listen()?;
     let listening = tokio::spawn(interrupt(signals, interrupted.clone()));
     let mut screen = Screen::new(Box::new(io::stdout()), io::stdout().is_terminal());
-    screen.say("The life of a volume, on two nodes of an embedded Flocker on this machine.\n");
+    screen.say("The life cycle of a volume on two nodes of an embedded Flocker on this machine.\n");
     let began = Instant::now();
-    let played = Box::pin(play(&mut screen, &interrupted)).await;
+    let finished = Box::pin(run_script(&mut screen, &interrupted)).await;
     listening.abort();
-    let told = played?;
-    screen.say(&format!("\n{told}"));
+    let conclusion = finished?;
+    screen.say(&format!("\n{conclusion}"));
     screen.say(&format!(
         "{} steps in {}. Nothing is left behind.",
         SCRIPT.len(),
@@ -54,37 +54,37 @@ pub async fn run() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sets up, plays the steps, and cleans up in any case.
-async fn play(screen: &mut Screen, interrupted: &CancellationToken) -> Result<String, Failure> {
-    let workplace = Workplace::make().await?;
+/// Sets up, runs the steps, and cleans up in every case.
+async fn run_script(screen: &mut Screen, interrupted: &CancellationToken) -> Result<String, Failure> {
+    let workspace = Workspace::create().await?;
     let mut problems = Vec::new();
-    let mut told = String::new();
-    match Site::start(&workplace, screen).await {
-        Ok(site) => {
-            let mut performance = Performance::new(Actor::new(&site), screen, interrupted);
-            match performance.play().await {
-                Ok(conclusion) => told = conclusion,
+    let mut conclusion = String::new();
+    match DemoCluster::start(&workspace, screen).await {
+        Ok(cluster) => {
+            let mut script = ScriptRun::new(StepRunner::new(&cluster), screen, interrupted);
+            match script.run().await {
+                Ok(shown) => conclusion = shown,
                 Err(problem) => problems.push(problem),
             }
-            problems.extend(performance.undo().await);
-            problems.extend(site.stop(screen).await);
+            problems.extend(script.undo().await);
+            problems.extend(cluster.stop(screen).await);
         }
         Err(failure) => problems.extend(failure.lines().iter().cloned()),
     }
-    problems.extend(workplace.remove().await.err());
+    problems.extend(workspace.remove().await.err());
     if problems.is_empty() {
-        Ok(told)
+        Ok(conclusion)
     } else {
         Err(Failure::Failed(problems.join("; then: ")))
     }
 }
 
-/// Makes the first signal an interruption, and tells that more of them change nothing.
+/// Interrupts the demo at the first signal, and logs that further ones have no effect.
 async fn interrupt(mut signals: StopSignals, interrupted: CancellationToken) {
     loop {
         let signal = signals.next().await;
         if interrupted.is_cancelled() {
-            tracing::warn!("{signal} again: what was done is being undone, please wait");
+            tracing::warn!("{signal} again: the demo is undoing its steps, please wait");
         }
         interrupted.cancel();
     }

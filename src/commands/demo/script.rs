@@ -1,24 +1,24 @@
-//! What the demo does, step by step, and how each step is undone.
+//! The steps of the demo, and the inverse of each.
 
 use std::fmt;
 
 use crate::volume::size_text;
 
-/// The name the orchestrator gives the volume.
+/// The name of the volume.
 pub(super) const VOLUME: &str = "demo";
-/// How large it is.
+/// Its size in bytes.
 pub(super) const VOLUME_SIZE: u64 = 128 << 20;
-/// How much is written to it.
+/// The amount of data that is written to it, in bytes.
 pub(super) const DATA_SIZE: usize = 16 << 20;
 
-/// The index of a node.
+/// One of the two nodes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum At {
     First,
     Second,
 }
 
-/// One thing the demo does.
+/// A step of the demo.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     Probe,
@@ -29,7 +29,7 @@ pub(super) enum Step {
     PublishReadOnly(At),
     Write(At),
     ReadBack(At),
-    BeRefused(At),
+    WriteRefused(At),
     Stats(At),
     List,
     Unpublish(At),
@@ -38,7 +38,7 @@ pub(super) enum Step {
     Delete,
 }
 
-/// The life of a volume.
+/// The life cycle of a volume.
 pub(super) const SCRIPT: [Step; 20] = [
     Step::Probe,
     Step::Create,
@@ -53,7 +53,7 @@ pub(super) const SCRIPT: [Step; 20] = [
     Step::Stage(At::Second),
     Step::PublishReadOnly(At::Second),
     Step::ReadBack(At::Second),
-    Step::BeRefused(At::Second),
+    Step::WriteRefused(At::Second),
     Step::Stats(At::Second),
     Step::List,
     Step::Unpublish(At::Second),
@@ -63,14 +63,14 @@ pub(super) const SCRIPT: [Step; 20] = [
 ];
 
 impl Step {
-    /// Whether the step may be given up in the middle: a call may, and is then undone by the opposite one; what works
-    /// on files may not, because an open file would stand in the way of that.
-    pub(super) fn can_be_given_up(self) -> bool {
-        !matches!(self, Self::Write(_) | Self::ReadBack(_) | Self::BeRefused(_))
+    /// Whether the step may be abandoned before its end: a call may, as the inverse call undoes it; a step that works on
+    /// files may not, because an open file would prevent the unmount.
+    pub(super) fn can_be_abandoned(self) -> bool {
+        !matches!(self, Self::Write(_) | Self::ReadBack(_) | Self::WriteRefused(_))
     }
 
-    /// Returns the step that undoes this one; it may be taken however far this one has come.
-    fn opposite(self) -> Option<Self> {
+    /// Returns the step that undoes this one, also where this one was interrupted.
+    fn inverse(self) -> Option<Self> {
         match self {
             Self::Create => Some(Self::Delete),
             Self::Attach(at) => Some(Self::Detach(at)),
@@ -79,7 +79,7 @@ impl Step {
             Self::Probe
             | Self::Write(_)
             | Self::ReadBack(_)
-            | Self::BeRefused(_)
+            | Self::WriteRefused(_)
             | Self::Stats(_)
             | Self::List
             | Self::Unpublish(_)
@@ -111,8 +111,8 @@ impl fmt::Display for Step {
             Self::PublishReadOnly(at) => write!(f, "publish it read-only on {at}"),
             Self::Write(at) => write!(f, "write {} of random data on {at}", size_text(DATA_SIZE as u64)),
             Self::ReadBack(at) => write!(f, "read the data back on {at}"),
-            Self::BeRefused(at) => write!(f, "try to write on {at}, which has to be refused"),
-            Self::Stats(at) => write!(f, "ask {at} how full it is"),
+            Self::WriteRefused(at) => write!(f, "try to write on {at}, which has to fail"),
+            Self::Stats(at) => write!(f, "get its usage on {at}"),
             Self::List => f.write_str("list all volumes"),
             Self::Unpublish(at) => write!(f, "unpublish it on {at}"),
             Self::Unstage(at) => write!(f, "unstage it on {at}"),
@@ -122,22 +122,22 @@ impl fmt::Display for Step {
     }
 }
 
-/// What undoes the steps that were begun.
+/// The inverse steps of those that have begun.
 #[derive(Default)]
 pub(super) struct ToUndo(Vec<Step>);
 
 impl ToUndo {
-    /// Notes that a step is about to be taken.
+    /// Records that a step is about to begin.
     pub(super) fn begin(&mut self, step: Step) {
-        self.0.extend(step.opposite());
+        self.0.extend(step.inverse());
     }
 
-    /// Notes that a step was taken, and so need not be taken to undo another.
+    /// Records that a step has succeeded, so that it need not run to undo another.
     pub(super) fn done(&mut self, step: Step) {
         self.0.retain(|undo| *undo != step);
     }
 
-    /// Returns what has to be undone next.
+    /// Returns the next step to run for undoing.
     pub(super) fn pop(&mut self) -> Option<Step> {
         self.0.pop()
     }
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_script_played_to_its_end_leaves_nothing_to_undo() {
+    fn a_script_that_ends_leaves_nothing_to_undo() {
         let mut to_undo = ToUndo::default();
         for step in SCRIPT {
             to_undo.begin(step);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn at_every_step_what_was_begun_is_undone_in_reverse() {
+    fn at_every_step_the_begun_ones_are_undone_in_reverse_order() {
         let mut to_undo = ToUndo::default();
         for step in SCRIPT {
             to_undo.begin(step);

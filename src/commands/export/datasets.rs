@@ -18,7 +18,7 @@ pub(super) async fn look(config: &FlockerConfig) -> Result<std::sync::Arc<Snapsh
     let blocking = config.clone();
     let credentials = tokio::task::spawn_blocking(move || blocking.credentials())
         .await
-        .map_err(|error| Failure::while_doing("read the certificates", &error))?
+        .map_err(|error| Failure::context("read the certificates", &error))?
         .map_err(|error| Failure::configuration(error::chain(&error)))?;
     // No node is judged here.
     let grace = std::time::Duration::MAX;

@@ -22,7 +22,7 @@ use std::io::Write;
 pub use args::{ExportArgs, Format, Source};
 
 use crate::commands::failure::Failure;
-use crate::commands::stdout::tell;
+use crate::commands::stdout;
 use crate::flocker::cluster::Snapshot;
 use datasets::Datasets;
 use objects::Object;
@@ -36,13 +36,13 @@ use volume::{ClaimName, Volume};
 pub async fn run(args: ExportArgs) -> Result<(), Failure> {
     let Exported { objects, remarks } = text(&args).await?;
     for remark in remarks {
-        tell(remark);
+        stdout::remark(remark);
     }
     let mut stdout = std::io::stdout().lock();
     stdout
         .write_all(objects.as_bytes())
         .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::while_doing("write to the standard output", &error))
+        .map_err(|error| Failure::context("write to the standard output", &error))
 }
 
 /// What comes of an export.
@@ -103,7 +103,7 @@ fn compose(args: &ExportArgs, objects: Option<&[Object]>, snapshot: &Snapshot) -
         }
     }
     let written = manifest::write(&manifests, args.output);
-    let objects = written.map_err(|error| Failure::while_doing("write the objects", error.as_ref()))?;
+    let objects = written.map_err(|error| Failure::context("write the objects", error.as_ref()))?;
     Ok(Exported { objects, remarks })
 }
 
@@ -127,7 +127,7 @@ async fn old_objects(items: &[String]) -> Result<Vec<Object>, Failure> {
         })
     });
     read.await
-        .map_err(|error| Failure::while_doing("read the volumes", &error))?
+        .map_err(|error| Failure::context("read the volumes", &error))?
 }
 
 /// Gives a volume what the command line says.

@@ -1,4 +1,4 @@
-//! What is checked before anything is served.
+//! The checks before the plugin serves.
 
 use flocker_client::Credentials;
 
@@ -10,13 +10,13 @@ use crate::error;
 use crate::flocker::node_identity;
 use crate::host::preconditions;
 
-/// Checks what can be checked without serving: that the files which the settings name are what they should be.
+/// Checks what can be checked without serving: the files that the settings name.
 ///
 /// # Errors
-/// [`Failure::Configuration`] with everything that is wrong.
+/// [`Failure::Configuration`] with every problem.
 pub async fn check(config: &Config) -> Result<Credentials, Failure> {
     let (flocker, sources) = (config.flocker.clone(), sources(config));
-    let registration = kubelet::Settings::of(config);
+    let registration = kubelet::RegistrationSettings::of(config);
     let check = move || {
         let credentials = flocker.credentials();
         let node = node_identity::check(&sources).map_err(|error| error.chain());
@@ -24,7 +24,7 @@ pub async fn check(config: &Config) -> Result<Credentials, Failure> {
             (Ok(credentials), Ok(()), Ok(_)) => {
                 if credentials.key_readable_by_others() {
                     let key = flocker.user_key.display();
-                    tracing::warn!("The key {key} can be read by others: chmod 0600 {key}");
+                    tracing::warn!("The key {key} is readable by other users: run chmod 0600 {key}");
                 }
                 Ok(credentials)
             }
@@ -37,10 +37,10 @@ pub async fn check(config: &Config) -> Result<Credentials, Failure> {
     };
     tokio::task::spawn_blocking(check)
         .await
-        .map_err(|error| Failure::while_doing("check the configuration", &error))?
+        .map_err(|error| Failure::context("check the configuration", &error))?
 }
 
-/// As [`check`], and that this process can do its work where it runs.
+/// Checks the same as [`check`], and that this process has the capabilities and mounts that a node needs.
 pub(super) async fn check_all(config: &Config) -> Result<Credentials, Failure> {
     let unmet = if config.mode.serves_node() {
         let (node, registration_dir) = (
@@ -49,7 +49,7 @@ pub(super) async fn check_all(config: &Config) -> Result<Credentials, Failure> {
         );
         tokio::task::spawn_blocking(move || preconditions::unmet(&node, registration_dir.as_deref()))
             .await
-            .map_err(|error| Failure::while_doing("check what a node needs", &error))?
+            .map_err(|error| Failure::context("check the requirements of a node", &error))?
     } else {
         Vec::new()
     };

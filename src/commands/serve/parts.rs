@@ -1,4 +1,4 @@
-//! How the parts of the plugin are made of its configuration.
+//! Creates the parts of the plugin from its configuration.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::host::HostSettings;
 use crate::node::{self, NodeService};
 use crate::operation::Locks;
 
-/// Returns where this node's UUID is looked for.
+/// Returns the sources of this node's UUID.
 pub(super) fn sources(config: &Config) -> Sources {
     Sources::new(
         config.node.node_id,
@@ -32,7 +32,7 @@ pub(super) fn host_settings(config: &Config) -> HostSettings {
     }
 }
 
-/// Returns how the services find out which node this is.
+/// Returns the function by which the services determine this node's UUID.
 pub(super) fn this_node(identity: &NodeIdentity) -> ThisNode {
     let identity = identity.clone();
     Arc::new(move || {
@@ -41,12 +41,12 @@ pub(super) fn this_node(identity: &NodeIdentity) -> ThisNode {
     })
 }
 
-/// Whether only the volumes of this node are listed and made.
+/// Whether the plugin lists and creates only the volumes of this node.
 pub(super) fn of_one_node(config: &Config) -> bool {
     config.plugin.list_scope == ListScope::Node
 }
 
-/// Makes what both services make volumes with, so that they share what is about to be declared.
+/// Creates the provisioner that both services share, so that each knows the datasets that the other is declaring.
 pub(super) fn provisioner(
     config: &Config,
     cluster: &Cluster,
@@ -68,7 +68,8 @@ pub(super) fn provisioner(
     Provisioner::new(settings, cluster.clone(), locks.clone())
 }
 
-/// Makes the controller service; beside a node it takes over the leases which that is about to release.
+/// Creates the controller service. In one process with a node service, it takes over leases which that has yet to
+/// release.
 pub(super) fn controller(
     config: &Config,
     cluster: &Cluster,
@@ -85,7 +86,7 @@ pub(super) fn controller(
     ControllerService::new(provisioner, cluster.clone(), attach, locks, state_dir)
 }
 
-/// Makes the node service; it makes volumes only where that is switched on.
+/// Creates the node service, which creates volumes only with `create_on_first_use`.
 pub(super) fn node(
     config: &Config,
     cluster: &Cluster,

@@ -42,7 +42,7 @@ impl Scope {
 pub enum ProvisionWait {
     /// When its storage exists.
     Backed,
-    /// When Flocker's configuration has it.
+    /// When it is in Flocker's configuration.
     Declared,
 }
 

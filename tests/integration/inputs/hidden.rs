@@ -20,7 +20,9 @@ fn a_target_on_a_mount_that_nobody_else_sees_is_refused_with_the_remedy() {
         let arguments = ["serve"].into_iter().chain(flags.iter().map(String::as_str));
         let plugin = Process::start_contained(arguments.collect(), &machine.path("plugin.log")).await;
         assert!(
-            plugin.log().contains("No mount here is shared with the host"),
+            plugin
+                .log()
+                .contains("No mount of this process is shared with the host"),
             "{}",
             plugin.log()
         );

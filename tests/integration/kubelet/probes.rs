@@ -179,7 +179,10 @@ fn an_address_for_probes_that_cannot_be_had_is_a_configuration_error() {
         assert_ends(
             &with(&flags, &["--metrics-address=192.0.2.7:9808"]),
             2,
-            &["192.0.2.7:9808", "no network interface here has that address"],
+            &[
+                "192.0.2.7:9808",
+                "no network interface of this machine has that address",
+            ],
         )
         .await;
         assert_ends(

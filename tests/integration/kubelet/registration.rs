@@ -105,8 +105,8 @@ fn a_socket_on_which_another_process_answers_is_left_to_it() {
         let socket = kubelet.socket().display().to_string();
         let parts = [
             &*socket,
-            "show the plugin to the kubelet",
-            "a process answers on it",
+            "register the plugin with the kubelet",
+            "a process listens on it",
         ];
         assert_ends(&with(&flags, &[&kubelet.flag()]), 1, &parts).await;
         assert!(is_socket(&kubelet.socket()));

@@ -1,4 +1,4 @@
-//! Keeps the socket at which the kubelet asks where it looks for it.
+//! Keeps the registration socket in the directory that the kubelet watches.
 
 use std::time::Duration;
 
@@ -11,39 +11,39 @@ use crate::config::Endpoint;
 use crate::error;
 use crate::server::{self, BindError, Listener, ServeError, SocketName};
 
-/// How often it is looked whether the socket is in its place.
+/// How often to check that the socket still exists.
 ///
-/// A look is one system call. Following the directory by inotify would need its parents too, for whoever takes the
-/// directory away takes what follows it, and nobody waits for a socket that has just been removed.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// A check is one system call. A watch by inotify would have to cover the parent directories too, because the removal of
+/// the directory removes its watch, and no process waits for a socket that has just been removed.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 
-/// How long a kubelet that has refused the plugin is given to come back before it is shown a new socket.
+/// How long to wait for another attempt of a kubelet that has refused the plugin, before the socket is recreated.
 ///
-/// It comes back by itself, after two minutes at the latest, but older ones never did where `NodeGetInfo` had failed.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// A kubelet tries again by itself within two minutes, but old versions never do after `NodeGetInfo` has failed.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// How long calls that have begun may take to end when the plugin stops: the kubelet's are answered at once.
+/// How long calls that have begun may take to end when the plugin stops: those of the kubelet take no time.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// The socket at which the kubelet asks; dropping it, or stopping what it runs, takes the socket away.
+/// The registration socket; it is removed when this is dropped or its `run` is stopped.
 pub struct Registrar {
     service: RegistrationService,
     listener: Listener,
 }
 
 impl Registrar {
-    /// Makes the socket, from which moment the kubelet may call: CSI has to be served already.
+    /// Creates the socket. The kubelet may call at once, so CSI has to be served already.
     ///
-    /// A socket that a process has left without a stop is replaced.
+    /// The socket of a process that was killed is replaced.
     ///
     /// # Errors
-    /// Another process answers on the socket, or the kernel refuses.
+    /// Another process listens on the socket, or the kernel refuses.
     pub async fn bind(service: RegistrationService) -> Result<Self, BindError> {
         let listener = Listener::bind(&service.settings().socket).await?;
         Ok(Self { service, listener })
     }
 
-    /// Answers the kubelet until `shutdown` is cancelled, and makes the socket again whenever it has gone.
+    /// Answers the kubelet until `shutdown` is cancelled, and recreates the socket whenever it no longer exists.
     pub async fn run(self, shutdown: CancellationToken) {
         let Self {
             service,
@@ -54,15 +54,15 @@ impl Registrar {
             tokio::select! {
                 served = serve(listener, service.clone(), shutdown.clone()) => {
                     if let Err(error) = served {
-                        tracing::error!("The kubelet is not answered any more: {}", error::chain(&error));
+                        tracing::error!("The server for the registration with the kubelet failed, and is started again: {}", error::chain(&error));
                     }
                 }
-                why = to_be_made_again(name, &service) => tracing::warn!("{why}"),
+                why = needs_new_socket(name, &service) => tracing::warn!("{why}"),
             }
             service.await_again();
-            let again = listen_again(&service.settings().socket);
-            match shutdown.run_until_cancelled(again).await {
-                Some(again) => listener = again,
+            let recreated = recreate(&service.settings().socket);
+            match shutdown.run_until_cancelled(recreated).await {
+                Some(recreated) => listener = recreated,
                 None => return,
             }
         }
@@ -79,24 +79,24 @@ async fn serve(
     server::serve(listener, router, std::future::ready(()), shutdown, DRAIN).await
 }
 
-/// Waits until the socket has to be made again, and returns why.
-async fn to_be_made_again(name: Option<SocketName>, service: &RegistrationService) -> String {
+/// Waits until the socket has to be recreated, and returns the reason.
+async fn needs_new_socket(name: Option<SocketName>, service: &RegistrationService) -> String {
     let socket = &service.settings().socket;
-    let mut ticks = interval(LOOK_EVERY);
+    let mut ticks = interval(CHECK_EVERY);
     let mut refused_since = None;
     loop {
         ticks.tick().await;
         if name.as_ref().is_some_and(|name| !name.is_in_place()) {
             return format!(
-                "Somebody has taken {socket} away; it is made again, so that the kubelet finds the plugin"
+                "Another process has removed {socket}; it is recreated, so that the kubelet finds the plugin"
             );
         }
         match service.verdict() {
             Verdict::Refused(_) => {
                 let since = *refused_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= PATIENCE {
+                if since.elapsed() >= RETRY_TIMEOUT {
                     return format!(
-                        "The kubelet has not come back since it refused the plugin; {socket} is made again for it"
+                        "The kubelet has not tried again since it refused the plugin; {socket} is recreated, so that it does"
                     );
                 }
             }
@@ -105,15 +105,15 @@ async fn to_be_made_again(name: Option<SocketName>, service: &RegistrationServic
     }
 }
 
-/// Listens once the directory is there: the kubelet makes it, and looks into none that others have made.
-async fn listen_again(socket: &Endpoint) -> Listener {
-    let mut told = String::new();
+/// Recreates the socket once its directory exists. The kubelet creates that, and watches none that it has not created.
+async fn recreate(socket: &Endpoint) -> Listener {
+    let mut logged = String::new();
     loop {
-        let is_there = match socket {
+        let directory_exists = match socket {
             Endpoint::Unix(path) => path.parent().is_some_and(std::path::Path::is_dir),
             Endpoint::Tcp(_) => true,
         };
-        let problem = if is_there {
+        let problem = if directory_exists {
             match Listener::bind(socket).await {
                 Ok(listener) => return listener,
                 Err(error) => error::chain(&error),
@@ -121,11 +121,11 @@ async fn listen_again(socket: &Endpoint) -> Listener {
         } else {
             "its directory is missing".to_owned()
         };
-        if problem != told {
-            tracing::error!("Cannot make {socket} again, so the kubelet does not find the plugin: {problem}");
-            told = problem;
+        if problem != logged {
+            tracing::error!("Cannot recreate {socket}, so the kubelet does not find the plugin: {problem}");
+            logged = problem;
         }
-        sleep(LOOK_EVERY).await;
+        sleep(CHECK_EVERY).await;
     }
 }
 
@@ -138,10 +138,10 @@ mod tests {
     use csi_proto::registration::registration_server::Registration;
     use tonic::Request;
 
-    use super::super::Settings;
+    use super::super::RegistrationSettings;
     use super::*;
 
-    async fn says(service: &RegistrationService, plugin_registered: bool) {
+    async fn notify(service: &RegistrationService, plugin_registered: bool) {
         let status = RegistrationStatus {
             plugin_registered,
             error: "not now".to_owned(),
@@ -153,40 +153,40 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_kubelet_that_does_not_come_back_is_shown_a_new_socket() {
+    async fn the_socket_is_recreated_for_a_kubelet_that_does_not_try_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("f-reg.sock");
-        let service = RegistrationService::new(Settings {
+        let service = RegistrationService::new(RegistrationSettings {
             socket: Endpoint::Unix(path.clone()),
             driver_name: "f".to_owned(),
             endpoint: "/csi.sock".to_owned(),
         });
         let registrar = Registrar::bind(service.clone()).await.unwrap();
-        // The number of an inode is given anew at once, the time of its making is not.
-        let made = || {
+        // The kernel may reuse the number of an inode at once, but its change time differs.
+        let identity = || {
             fs::symlink_metadata(&path)
                 .map(|found| (found.ino(), found.ctime(), found.ctime_nsec()))
                 .unwrap()
         };
-        let first = made();
+        let first = identity();
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(registrar.run(shutdown.clone()));
 
-        says(&service, true).await;
-        sleep(3 * PATIENCE).await;
+        notify(&service, true).await;
+        sleep(3 * RETRY_TIMEOUT).await;
         assert_eq!(
-            (service.verdict(), made()),
+            (service.verdict(), identity()),
             (Verdict::Registered, first),
-            "there is no reason to"
+            "a registered kubelet needs no new socket"
         );
 
-        says(&service, false).await;
-        sleep(PATIENCE / 2).await;
+        notify(&service, false).await;
+        sleep(RETRY_TIMEOUT / 2).await;
         assert_eq!(service.verdict(), Verdict::Refused("not now".to_owned()));
-        assert_eq!(made(), first, "it comes back by itself");
-        sleep(PATIENCE).await;
+        assert_eq!(identity(), first, "the kubelet tries again by itself");
+        sleep(RETRY_TIMEOUT).await;
         assert_eq!(service.verdict(), Verdict::Awaited);
-        assert_ne!(made(), first);
+        assert_ne!(identity(), first);
 
         shutdown.cancel();
         running.await.unwrap();

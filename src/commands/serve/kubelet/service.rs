@@ -1,4 +1,4 @@
-//! What the kubelet asks, and what it says of the answer.
+//! The registration service: the plugin's answer to the kubelet, and the kubelet's verdict.
 
 use std::sync::Arc;
 
@@ -7,61 +7,61 @@ use csi_proto::registration::{InfoRequest, PluginInfo, RegistrationStatus, Regis
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use super::Settings;
+use super::RegistrationSettings;
 
-/// The kind of plugin we are to a kubelet.
+/// The kubelet's name for CSI plugins.
 const KIND: &str = "CSIPlugin";
-/// The versions of CSI for it; it takes any 1.x, and no longer `csi.v0`.
+/// The versions of CSI for it; it accepts any 1.x, and no longer `csi.v0`.
 const VERSIONS: [&str; 1] = ["1.0.0"];
 
-/// What the kubelet last said of the plugin.
+/// The kubelet's last verdict on the plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing since the socket was made.
+    /// None since the socket was created.
     Awaited,
     /// It uses the plugin.
     Registered,
-    /// It does not, for this reason; it tries again by itself.
+    /// It refuses the plugin, for this reason; it tries again by itself.
     Refused(String),
 }
 
-/// Tells the kubelet what the plugin is, and remembers what it says; clones share that.
+/// Describes the plugin to the kubelet and remembers its verdict, which clones share.
 #[derive(Clone, Debug)]
 pub struct RegistrationService {
-    settings: Arc<Settings>,
+    settings: Arc<RegistrationSettings>,
     verdict: watch::Sender<Verdict>,
 }
 
 impl RegistrationService {
-    /// Makes the service.
-    pub fn new(settings: Settings) -> Self {
+    /// Creates the service.
+    pub fn new(settings: RegistrationSettings) -> Self {
         Self {
             settings: Arc::new(settings),
             verdict: watch::Sender::new(Verdict::Awaited),
         }
     }
 
-    /// Returns what it tells, and where.
-    pub fn settings(&self) -> &Settings {
+    /// Returns its settings.
+    pub fn settings(&self) -> &RegistrationSettings {
         &self.settings
     }
 
-    /// Returns what the kubelet last said.
+    /// Returns the kubelet's last verdict.
     pub fn verdict(&self) -> Verdict {
         self.verdict.borrow().clone()
     }
 
-    /// Says that the kubelet has to ask again.
+    /// Forgets the verdict, as the kubelet has to register the plugin again.
     pub(super) fn await_again(&self) {
         self.verdict.send_replace(Verdict::Awaited);
     }
 
-    /// Says in one line, for people, why the plugin cannot be used by the kubelet.
+    /// Returns in one line why the kubelet cannot use the plugin.
     pub fn obstacle(&self) -> Option<String> {
         match &*self.verdict.borrow() {
             Verdict::Registered => None,
             Verdict::Awaited => Some(format!(
-                "the kubelet has not registered the plugin: it has to look into the directory of {}",
+                "the kubelet has not registered the plugin: it has to watch the directory of {}",
                 self.settings.socket
             )),
             Verdict::Refused(reason) => Some(format!(
@@ -90,7 +90,7 @@ impl Registration for RegistrationService {
             plugin_registered,
             error,
         } = request.into_inner();
-        let Settings {
+        let RegistrationSettings {
             driver_name,
             endpoint,
             ..
@@ -102,9 +102,9 @@ impl Registration for RegistrationService {
             let reason = one_line(&error);
             tracing::error!(
                 "The kubelet has refused to register {driver_name}, so no pod on this node gets its volumes: \
-                 {reason}. It has to reach the plugin at {endpoint} (kubelet_endpoint: the socket's path as the host \
-                 sees it), no other plugin may have that driver_name on this node, and NodeGetInfo has to succeed, \
-                 for which Flocker has to know this node. The kubelet tries again by itself"
+                 {reason}. It has to reach the plugin at {endpoint} (kubelet_endpoint: the path of the socket in the \
+                 host's file system), no other plugin may have that driver_name on this node, and NodeGetInfo has to \
+                 succeed, for which Flocker has to know this node. The kubelet tries again by itself"
             );
             self.verdict.send_replace(Verdict::Refused(reason));
         }
@@ -112,7 +112,7 @@ impl Registration for RegistrationService {
     }
 }
 
-/// Returns a text of somebody else's as one line.
+/// Returns a foreign text as one line.
 fn one_line(text: &str) -> String {
     let words: Vec<_> = text.split_whitespace().collect();
     if words.is_empty() {
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_is_told_in_one_line() {
+    fn a_reason_becomes_one_line() {
         assert_eq!(one_line("no\n  such\r\n\tsocket "), "no such socket");
         assert_eq!(one_line(" \n"), "it gives no reason");
     }

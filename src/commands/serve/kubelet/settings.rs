@@ -1,32 +1,32 @@
-//! What a kubelet has to be told, and where it asks.
+//! The settings of the registration with a kubelet.
 
 use std::path::{self, PathBuf};
 
 use crate::config::Config;
 use crate::config::Endpoint;
 
-/// What a kubelet has to be told, and where it asks.
+/// The settings of the registration with a kubelet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// The socket at which the kubelet asks.
+pub struct RegistrationSettings {
+    /// The registration socket, in a directory that the kubelet watches.
     pub socket: Endpoint,
     /// The name of the driver.
     pub driver_name: String,
-    /// The path of the plugin's own socket, as the kubelet sees it.
+    /// The path of the plugin's CSI socket in the kubelet's file system.
     pub endpoint: String,
 }
 
-impl Settings {
-    /// Returns the settings, or `None` where no kubelet is to learn of the plugin.
+impl RegistrationSettings {
+    /// Returns the settings, or `None` where the plugin does not register itself.
     ///
     /// # Errors
-    /// What is told is contradictory: one sentence.
+    /// The configuration is contradictory: one sentence.
     pub fn of(config: &Config) -> Result<Option<Self>, String> {
         let Some(directory) = &config.kubelet.kubelet_registration_dir else {
             return match config.kubelet.kubelet_endpoint {
                 Some(_) => Err(
-                    "kubelet_endpoint is told to the kubelet only with kubelet_registration_dir, \
-                     which is missing"
+                    "kubelet_endpoint has an effect only with kubelet_registration_dir, which is not set: set \
+                     that, or leave kubelet_endpoint out"
                         .to_owned(),
                 ),
                 None => Ok(None),
@@ -44,7 +44,7 @@ impl Settings {
         let text = |path: PathBuf| {
             path.into_os_string().into_string().map_err(|path| {
                 format!(
-                    "{} is not UTF-8, as paths told to a kubelet have to be",
+                    "{} is not UTF-8, and the kubelet accepts only UTF-8: choose another path",
                     path.display()
                 )
             })
@@ -62,14 +62,17 @@ impl Settings {
 fn endpoint(config: &Config) -> Result<PathBuf, String> {
     match (&config.plugin.endpoint, &config.kubelet.kubelet_endpoint) {
         (Endpoint::Tcp(_), _) => Err(format!(
-            "the kubelet reaches plugins at Unix sockets alone, and the endpoint is {}: with \
-             kubelet_registration_dir, set endpoint to unix:///PATH",
+            "the kubelet connects only to Unix sockets, and the endpoint is {}: with kubelet_registration_dir, set endpoint \
+             to unix:///PATH",
             config.plugin.endpoint
         )),
-        (Endpoint::Unix(_), Some(told)) => Ok(told.clone()),
-        (Endpoint::Unix(path), None) => {
-            path::absolute(path).map_err(|error| format!("cannot tell where {} is: {error}", path.display()))
-        }
+        (Endpoint::Unix(_), Some(path)) => Ok(path.clone()),
+        (Endpoint::Unix(path), None) => path::absolute(path).map_err(|error| {
+            format!(
+                "cannot resolve the endpoint {} from the working directory: {error}",
+                path.display()
+            )
+        }),
     }
 }
 
@@ -80,7 +83,7 @@ mod tests {
     use super::*;
     use crate::commands::cli::{Cli, Command};
 
-    fn settings(flags: &[&str]) -> Result<Option<Settings>, String> {
+    fn settings(flags: &[&str]) -> Result<Option<RegistrationSettings>, String> {
         let arguments: Vec<_> = ["flocker-csi", "serve", "--control-service=https://10.0.0.1"]
             .iter()
             .chain(flags)
@@ -92,31 +95,31 @@ mod tests {
         let Command::Serve(serve) = cli.command else {
             panic!("not serve");
         };
-        Settings::of(&serve.config)
+        RegistrationSettings::of(&serve.config)
     }
 
     const DIRECTORY: &str = "--kubelet-registration-dir=/k/plugins_registry";
 
     #[test]
-    fn the_kubelet_is_told_the_endpoint_unless_it_sees_that_elsewhere() {
-        let told = settings(&[DIRECTORY, "--endpoint=unix:///k/plugins/f/csi.sock"])
+    fn the_kubelet_receives_the_endpoint_unless_kubelet_endpoint_is_set() {
+        let found = settings(&[DIRECTORY, "--endpoint=unix:///k/plugins/f/csi.sock"])
             .unwrap()
             .unwrap();
         assert_eq!(
-            told.socket.to_string(),
+            found.socket.to_string(),
             "unix:///k/plugins_registry/flocker.csi.clusterhq.com-reg.sock"
         );
-        assert_eq!(told.driver_name, "flocker.csi.clusterhq.com");
-        assert_eq!(told.endpoint, "/k/plugins/f/csi.sock");
+        assert_eq!(found.driver_name, "flocker.csi.clusterhq.com");
+        assert_eq!(found.endpoint, "/k/plugins/f/csi.sock");
 
         let elsewhere = [
             "--endpoint=/csi/csi.sock",
             "--kubelet-endpoint=/k/plugins/f/csi.sock",
         ];
-        let told = settings(&[DIRECTORY, elsewhere[0], elsewhere[1], "--mode=node"])
+        let found = settings(&[DIRECTORY, elsewhere[0], elsewhere[1], "--mode=node"])
             .unwrap()
             .unwrap();
-        assert_eq!(told.endpoint, "/k/plugins/f/csi.sock");
+        assert_eq!(found.endpoint, "/k/plugins/f/csi.sock");
 
         let relative = settings(&[DIRECTORY, "--endpoint=csi.sock"]).unwrap().unwrap();
         assert_eq!(
@@ -126,13 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn without_a_directory_no_kubelet_is_told() {
+    fn without_a_directory_the_plugin_does_not_register() {
         assert_eq!(settings(&[]), Ok(None));
         assert_eq!(settings(&["--mode=controller"]), Ok(None));
     }
 
     #[test]
-    fn what_no_kubelet_can_use_is_refused_with_the_setting_to_change() {
+    fn settings_that_no_kubelet_can_use_are_refused_with_the_setting_to_change() {
         let long = format!("--kubelet-registration-dir=/{}", "k".repeat(90));
         for (flags, part) in [
             (vec![DIRECTORY, "--mode=controller"], "set mode to node or all"),
@@ -142,9 +145,9 @@ mod tests {
             ),
             (
                 vec!["--kubelet-endpoint=/k/csi.sock"],
-                "kubelet_registration_dir, which is missing",
+                "kubelet_registration_dir, which is not set",
             ),
-            (vec![&*long], "a Unix socket's at most 107"),
+            (vec![&*long], "a Unix socket has at most 107"),
         ] {
             let refused = settings(&flags).unwrap_err();
             assert!(refused.contains(part), "{flags:?}: {refused}");

@@ -19,20 +19,20 @@ use tokio::time::{sleep, timeout};
 use super::Readiness;
 use crate::commands::failure::Failure;
 
-/// How many clients are served at a time. One more takes the place of the one that has been there longest, as those
-/// who only want to be a burden are: an answer takes no time.
+/// How many clients are served at a time. One more replaces the oldest one: an answer takes no time, so the oldest is the
+/// likeliest not to send a request.
 const CLIENTS: usize = 32;
-/// How long a client may take in all.
+/// How long a connection may last in total.
 const LONGEST: Duration = Duration::from_secs(10);
-/// How much of a request is kept in memory: the least that hyper takes.
+/// How many bytes of a request are buffered: the minimum of hyper.
 const REQUEST_BYTES: usize = 8 << 10;
-/// How long nobody is accepted after an error that is none of the client's, such as too many open files.
+/// How long to pause after an error that no client caused, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD");
 
-/// The address at which probes are answered.
+/// The HTTP server for probes.
 pub struct Monitor {
     listener: TcpListener,
     address: SocketAddr,
@@ -42,15 +42,15 @@ impl Monitor {
     /// Listens on an address.
     ///
     /// # Errors
-    /// The address is in use or not of this machine: [`Failure::Configuration`].
+    /// The address is in use or not one of this machine: [`Failure::Configuration`].
     pub async fn bind(address: SocketAddr) -> Result<Self, Failure> {
         let refused = |error: io::Error| {
             let remedy = match error.kind() {
                 io::ErrorKind::AddrInUse => {
-                    "another process listens there: stop that, or choose another port (with hostNetwork, the port has \
-                     to be free on the node)"
+                    "another process listens there: stop that process or choose another port (with hostNetwork, the \
+                     port has to be free on the node)"
                 }
-                io::ErrorKind::AddrNotAvailable => "no network interface here has that address",
+                io::ErrorKind::AddrNotAvailable => "no network interface of this machine has that address",
                 _ => "choose another address",
             };
             Failure::configuration(format!(
@@ -63,7 +63,7 @@ impl Monitor {
         Ok(Self { listener, address })
     }
 
-    /// Returns where it listens, with the port that was found if any free one was asked for.
+    /// Returns its address, with the port that the kernel chose where the port was 0.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -91,7 +91,7 @@ impl Monitor {
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    tracing::warn!(%error, "Could not accept a connection on {}", self.address);
+                    tracing::warn!(%error, "Cannot accept a connection on {}", self.address);
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -111,8 +111,8 @@ async fn serve(stream: TcpStream, readiness: Readiness) {
         .serve_connection(TokioIo::new(stream), answer);
     match timeout(LONGEST, connection).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "A client of the probes was not answered"),
-        Err(_) => tracing::debug!("A client of the probes took longer than {LONGEST:?}"),
+        Ok(Err(error)) => tracing::debug!(%error, "A connection for probes failed"),
+        Err(_) => tracing::debug!("A connection for probes lasted longer than {LONGEST:?} and was closed"),
     }
 }
 
@@ -121,7 +121,7 @@ fn answer(method: &Method, path: &str, readiness: &Readiness) -> Response<String
         "/healthz" | "/readyz" if !matches!(*method, Method::GET | Method::HEAD) => {
             let mut refused = text(
                 StatusCode::METHOD_NOT_ALLOWED,
-                format!("{method} is not answered here\n"),
+                format!("{method} is not supported; use GET or HEAD\n"),
             );
             refused.headers_mut().insert(ALLOW, METHODS);
             return refused;
@@ -133,7 +133,7 @@ fn answer(method: &Method, path: &str, readiness: &Readiness) -> Response<String
         },
         _ => (
             StatusCode::NOT_FOUND,
-            "here are /healthz and /readyz\n".to_owned(),
+            "not found; the paths are /healthz and /readyz\n".to_owned(),
         ),
     };
     text(status, body)

@@ -1,4 +1,4 @@
-//! What those who watch over the plugin see of it, over HTTP.
+//! Probes of the plugin over HTTP.
 
 mod http;
 mod readiness;

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::commands::serve::kubelet::RegistrationService;
 use crate::flocker::cluster::Cluster;
 
-/// Whether the plugin can be used now; clones share what they know.
+/// Whether the plugin can be used now; clones share the state.
 #[derive(Clone)]
 pub struct Readiness {
     served: Arc<AtomicBool>,
@@ -18,7 +18,7 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Makes the readiness of a plugin that serves nothing yet.
+    /// Creates the readiness of a plugin that does not serve yet.
     pub fn new(
         shutdown: CancellationToken,
         registration: Option<RegistrationService>,
@@ -32,7 +32,7 @@ impl Readiness {
         }
     }
 
-    /// Says that CSI is served from now on.
+    /// Records that the plugin serves CSI from now on.
     pub fn serves(&self) {
         self.served.store(true, Ordering::Relaxed);
     }
@@ -40,15 +40,15 @@ impl Readiness {
     /// Returns why the plugin cannot be used now, a line each; none when it can.
     pub fn obstacles(&self) -> Vec<String> {
         let stage = if self.shutdown.is_cancelled() {
-            Some("the plugin stops".to_owned())
+            Some("the plugin is stopping".to_owned())
         } else if self.served.load(Ordering::Relaxed) {
             None
         } else {
-            Some("the plugin starts: CSI is not served yet".to_owned())
+            Some("the plugin is starting: it does not serve CSI yet".to_owned())
         };
         let kubelet = self.registration.as_ref().and_then(RegistrationService::obstacle);
-        // It is asked at the start. Whoever counted as ready before it has answered would let an upgrade go on to the
-        // next node, with an address at which nobody ever answers too.
+        // Flocker is called at the start. A plugin that was ready before the first answer would let a rolling upgrade
+        // continue to the next node even with an address at which no control service answers.
         let flocker = (self.cluster.is_healthy() != Some(true)).then(|| self.cluster.health());
         [stage, kubelet, flocker].into_iter().flatten().collect()
     }

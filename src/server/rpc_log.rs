@@ -1,8 +1,11 @@
-//! What is done about every call, whichever service answers it.
+//! The log of calls, and the handling of panics, for every service alike.
 //!
-//! A call is logged once, when it has ended, with its method, code, duration and message, but nothing else of
-//! request or response, which may hold secrets. A panic in a handler becomes INTERNAL and harms no other
-//! call.
+//! A call is logged once, at its end, with its method, code, duration and message, but nothing else of request or
+//! response, which may hold secrets. A panic in a handler becomes INTERNAL and affects no other call.
+//!
+//! The layers of tower-http 0.6 do not suffice: at the end of a response, `TraceLayer` passes on neither the method nor
+//! the duration of the whole call, and `OnEarlyDropLayer` reports every gRPC call that succeeds as dropped, because
+//! hyper drops a body after its trailers.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -21,15 +24,15 @@ use tower::{Layer, Service};
 use tracing::field::Empty;
 use tracing::{Instrument, Level, Span};
 
-/// Puts [`Calls`] around the services.
+/// Wraps the services in [`LoggedService`].
 #[derive(Clone, Debug)]
-pub struct CallLayer;
+pub struct RpcLogLayer;
 
-impl<S> Layer<S> for CallLayer {
-    type Service = Calls<S>;
+impl<S> Layer<S> for RpcLogLayer {
+    type Service = LoggedService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Calls { inner }
+        LoggedService { inner }
     }
 }
 
@@ -37,11 +40,11 @@ impl<S> Layer<S> for CallLayer {
 ///
 /// A handler runs in a span with the method's name, in which it may record `volume.id`.
 #[derive(Clone, Debug)]
-pub struct Calls<S> {
+pub struct LoggedService<S> {
     inner: S,
 }
 
-impl<S> Service<Request<Body>> for Calls<S>
+impl<S> Service<Request<Body>> for LoggedService<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     S::Future: Send + 'static,
@@ -55,39 +58,40 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let call = Call::begin(request.uri().path());
-        let span = call.span.clone();
-        let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        let log = RpcLog::begin(request.uri().path());
+        let span = log.span.clone();
+        let response = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         let logged = async move {
-            let response = match answer.await {
+            let response = match response.await {
                 Ok(response) => response?,
-                Err(_panic) => {
-                    Status::internal("the call met a bug in the plugin, whose log says more").into_http()
-                }
+                Err(_panic) => Status::internal(
+                    "the call failed because of a bug in the plugin, whose log has the details",
+                )
+                .into_http(),
             };
-            let mut call = Some(call);
+            let mut log = Some(log);
             // Without a message to return, the status is among the headers.
             if let Some(status) = Status::from_header_map(response.headers())
-                && let Some(call) = call.take()
+                && let Some(log) = log.take()
             {
-                call.end(&status);
+                log.end(&status);
             }
-            Ok(response.map(|inner| Body::new(LoggedBody { inner, call })))
+            Ok(response.map(|inner| Body::new(LoggedBody { inner, log })))
         };
         logged.instrument(span).boxed()
     }
 }
 
-/// A response's body, at whose end the status is.
+/// A response's body, which ends with the status.
 struct LoggedBody {
     inner: Body,
-    call: Option<Call>,
+    log: Option<RpcLog>,
 }
 
 impl LoggedBody {
     fn end(&mut self, status: &Status) {
-        if let Some(call) = self.call.take() {
-            call.end(status);
+        if let Some(log) = self.log.take() {
+            log.end(status);
         }
     }
 }
@@ -108,7 +112,7 @@ impl http_body::Body for LoggedBody {
                 }
             }
             Some(Err(status)) => self.end(status),
-            None => self.end(&Status::unknown("the answer ended without a status")),
+            None => self.end(&Status::unknown("the response ended without a status")),
         }
         Poll::Ready(frame)
     }
@@ -122,15 +126,15 @@ impl http_body::Body for LoggedBody {
     }
 }
 
-/// A call that is logged when it ends, or when it is dropped because nobody waits for it any more.
-struct Call {
+/// The log entry of one call, written when the call ends, or when it is dropped because its client no longer waits.
+struct RpcLog {
     method: String,
     began: Instant,
     span: Span,
     ended: bool,
 }
 
-impl Call {
+impl RpcLog {
     fn begin(method: &str) -> Self {
         let span = tracing::info_span!("rpc", rpc.method = method, volume.id = Empty);
         Self {
@@ -164,19 +168,21 @@ impl Call {
     }
 }
 
-impl Drop for Call {
+impl Drop for RpcLog {
     fn drop(&mut self) {
         if !self.ended {
-            self.log(&Status::cancelled("the caller left, or its deadline passed"));
+            self.log(&Status::cancelled(
+                "the client cancelled the call, or its deadline passed",
+            ));
         }
     }
 }
 
-/// Returns how much the end of a call matters to whoever reads the log.
+/// Returns the level at which the end of a call is logged.
 fn level(method: &str, code: Code) -> Level {
     match code {
         Code::Internal | Code::Unknown | Code::DataLoss => Level::ERROR,
-        // Orchestrators ask for versions and services until one is there, and leave as they like.
+        // Orchestrators try versions and services until one answers, and cancel calls at any time.
         Code::Unimplemented | Code::Cancelled => Level::DEBUG,
         Code::Ok if is_routine(method) => Level::DEBUG,
         Code::Ok => Level::INFO,
@@ -184,7 +190,7 @@ fn level(method: &str, code: Code) -> Level {
     }
 }
 
-/// Returns whether a method is called again and again without anything being wanted.
+/// Returns whether orchestrators call a method periodically, without a change as its purpose.
 fn is_routine(method: &str) -> bool {
     method.starts_with("/csi.v1.Identity/")
         || method.starts_with("/csi.v0.Identity/")
@@ -199,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_matters_is_told_from_what_does_not() {
+    fn periodic_calls_that_succeed_are_logged_at_debug_level() {
         let create = "/csi.v1.Controller/CreateVolume";
         for (method, code, expected) in [
             (create, Code::Ok, Level::INFO),

@@ -1,4 +1,4 @@
-//! Where the demo takes place: a mount namespace and a directory of its own.
+//! The mount namespace and the temporary directory of the demo.
 
 use std::fs;
 use std::io;
@@ -13,19 +13,19 @@ use tokio::time::{Instant, sleep};
 use crate::commands::failure::Failure;
 use crate::error;
 
-/// How long what is in use is waited for at the end, and how often it is looked at.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait at the end for files in use, and how often to try.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Gives the calling thread, and those it starts from here on, a mount namespace in which mounts are shared among
-/// themselves, as they are on a host, and with nobody else.
+/// Moves the calling thread, and those that it starts later, to a mount namespace whose mounts are shared within it, as on
+/// a host, but not with the host.
 ///
 /// # Errors
-/// The process is not root, or may not do so for another reason.
+/// The process is not root, or the kernel refuses.
 pub fn enter_own_namespace() -> Result<(), Failure> {
     if !rustix::process::geteuid().is_root() {
         return Err(Failure::Failed(
-            "the demo attaches loop devices and mounts file systems, so it has to be run by root: sudo flocker-csi demo"
+            "the demo attaches loop devices and mounts file systems, which needs root: run sudo flocker-csi demo"
                 .to_owned(),
         ));
     }
@@ -36,8 +36,8 @@ pub fn enter_own_namespace() -> Result<(), Failure> {
         mount_change("/", MountPropagationFlags::SHARED | all)
     };
     enter().map_err(|error| {
-        let text = "get a mount namespace of its own for the demo (in a container it has to be privileged)";
-        Failure::while_doing(text, &io::Error::from(error))
+        let text = "create a mount namespace for the demo (in a container, that has to be privileged)";
+        Failure::context(text, &io::Error::from(error))
     })
 }
 
@@ -50,19 +50,19 @@ fn unshare_mounts() -> rustix::io::Result<()> {
     unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }
 }
 
-/// A temporary directory that is a file system of its own, in memory.
-pub(super) struct Workplace {
+/// A temporary directory with a file system in memory.
+pub(super) struct Workspace {
     directory: TempDir,
 }
 
-impl Workplace {
-    pub(super) async fn make() -> Result<Self, Failure> {
+impl Workspace {
+    pub(super) async fn create() -> Result<Self, Failure> {
         blocking(|| {
             let directory = tempfile::Builder::new()
                 .prefix("flocker-csi-demo-")
                 .tempdir()
-                .map_err(|error| Failure::while_doing("make a temporary directory", &error))?;
-            // The plugins make device nodes in it, which a temporary directory need not allow.
+                .map_err(|error| Failure::context("create a temporary directory", &error))?;
+            // The plugins create device nodes in it, which the file system of a temporary directory may not allow.
             mount(
                 "flocker-csi-demo",
                 directory.path(),
@@ -72,7 +72,7 @@ impl Workplace {
             )
             .map_err(|error| {
                 let doing = format!("mount a file system in memory at {}", directory.path().display());
-                Failure::while_doing(doing, &io::Error::from(error))
+                Failure::context(doing, &io::Error::from(error))
             })?;
             Ok(Self { directory })
         })
@@ -83,12 +83,12 @@ impl Workplace {
         self.directory.path()
     }
 
-    /// Removes it as soon as nothing in it is in use any more.
+    /// Removes it as soon as no file in it is in use.
     pub(super) async fn remove(self) -> Result<(), String> {
-        let give_up = Instant::now() + PATIENCE;
-        // Tasks that have been told to end may still hold a file for a moment.
+        let deadline = Instant::now() + REMOVE_TIMEOUT;
+        // Cancelled tasks may still hold a file for a moment.
         while let Err(problem) = self.release().await {
-            if Instant::now() > give_up {
+            if Instant::now() > deadline {
                 return Err(problem);
             }
             sleep(PAUSE).await;
@@ -134,7 +134,7 @@ fn loop_devices_on(directory: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Runs what blocks off the runtime's own threads.
+/// Runs blocking work on a thread for blocking work.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {

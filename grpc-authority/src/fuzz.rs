@@ -1,7 +1,7 @@
-//! What a client sends on a socket, whoever it is.
+//! A check of the rewriting for any bytes that a client may send.
 //!
-//! The rewriting is judged by a reading of RFC 9113 and RFC 7541 of its own, which keeps every representation as it is
-//! and so can tell that nothing but the value of `:authority` has changed.
+//! It parses input and output with a second implementation of RFC 9113 and RFC 7541, which keeps every representation
+//! as it is and so shows that only the value of `:authority` has changed.
 
 use super::frames::{MOST_HELD, Rewriter};
 use super::hpack::AUTHORITY;
@@ -17,7 +17,7 @@ const PRIORITY: u8 = 0x20;
 /// Rewrites any bytes as a client's side of a connection.
 ///
 /// # Panics
-/// If the output depends on how the input was cut, if more is held back or made of it than there is a bound for, or if
+/// If the output depends on how the input was cut, if the bytes held back or the output exceed their bound, or if
 /// anything but the value of an `:authority` has changed.
 pub fn authority(input: &[u8]) {
     let output = rewrite(input.chunks(input.len().max(1)));
@@ -26,7 +26,7 @@ pub fn authority(input: &[u8]) {
     if let (Some(sent), Some(read)) = (input.strip_prefix(PREFACE), output.strip_prefix(PREFACE)) {
         compare(sent, read);
     } else {
-        assert_eq!(input, output, "this is no HTTP/2");
+        assert_eq!(input, output, "this is not HTTP/2");
     }
 }
 
@@ -43,7 +43,7 @@ fn rewrite<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     output
 }
 
-/// Cuts the input at places that it decides itself, so that the engine can look for others.
+/// Cuts the input at positions that its own bytes decide, so that the fuzzing engine can try others.
 fn pieces(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let first = usize::from(*rest.first()?);
@@ -53,7 +53,7 @@ fn pieces(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Compares frame by frame, up to the first violation of the protocol: what follows one is nobody's request.
+/// Compares frame by frame, up to the first violation of the protocol: what follows one is no request.
 fn compare(mut sent: &[u8], mut read: &[u8]) {
     while let Some(block) = Frames::next(&mut sent) {
         if !block.is_header_block() {
@@ -72,7 +72,7 @@ fn compare(mut sent: &[u8], mut read: &[u8]) {
             read = tail;
             continue;
         }
-        let rewritten = Frames::next(&mut read).expect("a header block is gone");
+        let rewritten = Frames::next(&mut read).expect("a header block is missing");
         assert!(rewritten.is_header_block() && rewritten.stream() == block.stream());
         assert_eq!(
             rewritten.flags() | PADDED | PRIORITY | END_HEADERS,
@@ -88,7 +88,10 @@ fn compare(mut sent: &[u8], mut read: &[u8]) {
             before.became(after);
         }
     }
-    assert!(!sent.is_empty() || read.is_empty(), "there is more than was sent");
+    assert!(
+        !sent.is_empty() || read.is_empty(),
+        "the output is longer than the input"
+    );
 }
 
 /// A frame, or a HEADERS frame with all that continue it.
@@ -97,7 +100,7 @@ struct Frames<'a> {
 }
 
 impl<'a> Frames<'a> {
-    /// Takes the next ones off, unless the rest is incomplete or violates the protocol.
+    /// Removes the next ones from `rest`, unless that is incomplete or violates the protocol.
     fn next(rest: &mut &'a [u8]) -> Option<Self> {
         let whole = *rest;
         let mut end = frame(whole)?.len();
@@ -159,7 +162,7 @@ impl<'a> Frames<'a> {
     }
 }
 
-/// Returns the first frame, if it is all there and of a size that the server takes.
+/// Returns the first frame, if it is complete and of a size that the server accepts.
 fn frame(bytes: &[u8]) -> Option<&[u8]> {
     let [high, middle, low, kind, ..] = *bytes.first_chunk::<9>()?;
     let length = u32::from_be_bytes([0, high, middle, low]) as usize;
@@ -172,7 +175,7 @@ fn frame(bytes: &[u8]) -> Option<&[u8]> {
 /// A field of a header block as it is represented.
 #[derive(Debug, PartialEq)]
 struct Field<'a> {
-    /// The bits that tell the representations apart.
+    /// The bits that distinguish the representations.
     form: u8,
     index: usize,
     name: Option<Text<'a>>,
@@ -217,7 +220,7 @@ impl Field<'_> {
     }
 }
 
-/// Whether a block with these fields may pass unchanged: every `:authority` is empty or a beginning of `localhost`
+/// Whether a block with these fields may pass unchanged: every `:authority` is empty or a prefix of `localhost`
 /// already, or one is in Huffman code, in which a wrong bit makes the whole block malformed.
 fn may_stay(fields: &[Field<'_>]) -> bool {
     let mut values = fields
@@ -281,4 +284,18 @@ fn text<'a>(rest: &mut &'a [u8]) -> Option<Text<'a>> {
     let (bytes, tail) = rest.split_at_checked(length)?;
     *rest = tail;
     Some(Text { huffman, bytes })
+}
+
+#[cfg(test)]
+#[path = "../../fuzz/corpus.rs"]
+mod corpus;
+
+#[cfg(test)]
+mod tests {
+    use super::{authority, corpus::read_corpus};
+
+    #[test]
+    fn the_corpus_of_client_streams_keeps_every_promise() {
+        read_corpus("authority", authority);
+    }
 }

@@ -1,4 +1,4 @@
-//! How each step is taken.
+//! Runs the steps of the demo.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,46 +10,46 @@ use csi_proto::v1::volume_usage::Unit;
 use rand::RngCore;
 use sha2::{Digest, Sha256};
 
+use super::cluster::{DemoCluster, DemoNode};
 use super::script::{At, DATA_SIZE, Step, VOLUME, VOLUME_SIZE};
-use super::site::{Place, Site};
-use super::workplace::blocking;
+use super::workspace::blocking;
 use crate::config::PluginConfig;
 use crate::volume::{VolumeName, size_text};
 
 /// The file that is written.
 const FILE: &str = "data.bin";
 
-/// Takes the steps on a site, and remembers from one to the next what an orchestrator has to.
-pub(super) struct Actor<'a> {
-    site: &'a Site,
+/// Runs the steps on a cluster, and keeps between them what an orchestrator keeps.
+pub(super) struct StepRunner<'a> {
+    cluster: &'a DemoCluster,
     /// The id of the volume.
     volume: String,
-    /// What its last attachment told the node.
+    /// The publish context of its last attachment.
     context: HashMap<String, String>,
-    /// The checksum of what was written.
+    /// The checksum of the written data.
     checksum: String,
 }
 
-impl<'a> Actor<'a> {
-    pub(super) fn new(site: &'a Site) -> Self {
-        // The id of a volume follows from its name, so that it can be deleted however far its creation has come.
+impl<'a> StepRunner<'a> {
+    pub(super) fn new(cluster: &'a DemoCluster) -> Self {
+        // The id of a volume is derived from its name, so a volume whose creation was interrupted can be deleted.
         let name = VolumeName::parse(VOLUME).expect("the name is one that CSI allows");
         let volume = PluginConfig::default()
             .namespace()
             .dataset_id(&name, 0)
             .to_string();
         Self {
-            site,
+            cluster,
             volume,
             context: HashMap::new(),
             checksum: String::new(),
         }
     }
 
-    /// Tells what has been shown when every step was taken.
+    /// Returns the conclusion after the last step.
     pub(super) fn conclusion(&self) -> String {
         format!(
-            "{} written on {} were read back on {}: SHA-256 {}, there and here.",
+            "{} written on {} were read back on {}: SHA-256 {} on both.",
             size_text(DATA_SIZE as u64),
             At::First,
             At::Second,
@@ -57,8 +57,8 @@ impl<'a> Actor<'a> {
         )
     }
 
-    /// Takes a step, and returns a remark about it.
-    pub(super) async fn act(&mut self, step: Step) -> Result<String, String> {
+    /// Runs a step, and returns a remark on it.
+    pub(super) async fn run(&mut self, step: Step) -> Result<String, String> {
         match step {
             Step::Probe => {
                 let name = self.at(At::First)?.orchestrator.probe().await?;
@@ -75,66 +75,61 @@ impl<'a> Actor<'a> {
                 Ok(self.volume.clone())
             }
             Step::Attach(at) => {
-                let place = self.at(at)?;
-                self.context = place.orchestrator.attach(&self.volume, place.node).await?;
+                let node = self.at(at)?;
+                self.context = node.orchestrator.attach(&self.volume, node.uuid).await?;
                 Ok(String::new())
             }
             Step::Stage(at) => {
-                let place = self.at(at)?;
-                place
-                    .orchestrator
-                    .stage(&self.volume, self.context.clone(), &place.staging)
+                let node = self.at(at)?;
+                node.orchestrator
+                    .stage(&self.volume, self.context.clone(), &node.staging)
                     .await
-                    .map(quietly)
+                    .map(without_remark)
             }
             Step::Publish(at) => self.publish(at, false).await,
             Step::PublishReadOnly(at) => self.publish(at, true).await,
             Step::Write(at) => self.write(at).await,
             Step::ReadBack(at) => self.read_back(at).await,
-            Step::BeRefused(at) => self.be_refused(at).await,
+            Step::WriteRefused(at) => self.write_refused(at).await,
             Step::Stats(at) => self.stats(at).await,
             Step::List => self.list().await,
             Step::Unpublish(at) => {
-                let place = self.at(at)?;
-                place
-                    .orchestrator
-                    .unpublish(&self.volume, &place.target)
+                let node = self.at(at)?;
+                node.orchestrator
+                    .unpublish(&self.volume, &node.target)
                     .await
-                    .map(quietly)
+                    .map(without_remark)
             }
             Step::Unstage(at) => {
-                let place = self.at(at)?;
-                place
-                    .orchestrator
-                    .unstage(&self.volume, &place.staging)
+                let node = self.at(at)?;
+                node.orchestrator
+                    .unstage(&self.volume, &node.staging)
                     .await
-                    .map(quietly)
+                    .map(without_remark)
             }
             Step::Detach(at) => {
-                let place = self.at(at)?;
-                place
-                    .orchestrator
-                    .detach(&self.volume, place.node)
+                let node = self.at(at)?;
+                node.orchestrator
+                    .detach(&self.volume, node.uuid)
                     .await
-                    .map(quietly)
+                    .map(without_remark)
             }
             Step::Delete => self
                 .at(At::First)?
                 .orchestrator
                 .delete(&self.volume)
                 .await
-                .map(quietly),
+                .map(without_remark),
         }
     }
 
     async fn publish(&self, at: At, readonly: bool) -> Result<String, String> {
-        let place = self.at(at)?;
+        let node = self.at(at)?;
         let context = self.context.clone();
         let publishing =
-            place
-                .orchestrator
-                .publish(&self.volume, context, &place.staging, &place.target, readonly);
-        publishing.await.map(quietly)
+            node.orchestrator
+                .publish(&self.volume, context, &node.staging, &node.target, readonly);
+        publishing.await.map(without_remark)
     }
 
     async fn write(&mut self, at: At) -> Result<String, String> {
@@ -175,7 +170,7 @@ impl<'a> Actor<'a> {
         }
     }
 
-    async fn be_refused(&self, at: At) -> Result<String, String> {
+    async fn write_refused(&self, at: At) -> Result<String, String> {
         let file = self.file(at)?.with_extension("refused");
         let written = blocking(move || fs::write(file, b"x"))
             .await
@@ -183,17 +178,17 @@ impl<'a> Actor<'a> {
         match written {
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(error.to_string()),
             Err(error) => Err(format!(
-                "it failed, but not because the volume is read-only: {error}"
+                "the write failed, but not because the volume is read-only: {error}"
             )),
             Ok(()) => Err("the volume is published read-only, and could be written to".to_owned()),
         }
     }
 
     async fn stats(&self, at: At) -> Result<String, String> {
-        let place = self.at(at)?;
-        let usage = place.orchestrator.stats(&self.volume, &place.target).await?;
+        let node = self.at(at)?;
+        let usage = node.orchestrator.stats(&self.volume, &node.target).await?;
         let bytes = usage.iter().find(|usage| usage.unit == i32::from(Unit::Bytes));
-        let bytes = bytes.ok_or_else(|| "NodeGetVolumeStats told nothing about bytes".to_owned())?;
+        let bytes = bytes.ok_or_else(|| "NodeGetVolumeStats returned no usage in bytes".to_owned())?;
         let mib = |bytes: i64| bytes >> 20;
         Ok(format!(
             "{} MiB of {} MiB used",
@@ -203,26 +198,26 @@ impl<'a> Actor<'a> {
     }
 
     async fn list(&self) -> Result<String, String> {
-        let place = self.at(At::Second)?;
-        let listed = place.orchestrator.list().await?;
-        let expected = [(self.volume.clone(), vec![place.node.to_string()])];
+        let node = self.at(At::Second)?;
+        let listed = node.orchestrator.list().await?;
+        let expected = [(self.volume.clone(), vec![node.uuid.to_string()])];
         if listed == expected {
             Ok(format!("{} volume, attached to {}", listed.len(), At::Second))
         } else {
             Err(format!(
-                "expected the one volume, attached to {} only, and found {listed:?}",
+                "expected one volume, attached only to {}, and found {listed:?}",
                 At::Second
             ))
         }
     }
 
-    fn at(&self, at: At) -> Result<&Place, String> {
+    fn at(&self, at: At) -> Result<&DemoNode, String> {
         let index = match at {
             At::First => 0,
             At::Second => 1,
         };
-        self.site
-            .places
+        self.cluster
+            .nodes
             .get(index)
             .ok_or_else(|| format!("there is no {at}"))
     }
@@ -232,11 +227,11 @@ impl<'a> Actor<'a> {
     }
 }
 
-fn quietly(_done: ()) -> String {
+fn without_remark(_done: ()) -> String {
     String::new()
 }
 
-/// Returns as much of a checksum as people compare.
+/// Returns the first digits of a checksum, which suffice to compare.
 fn beginning(checksum: &str) -> String {
     format!("{}…", checksum.get(..16).unwrap_or(checksum))
 }

@@ -2,12 +2,12 @@
 
 use super::hpack;
 
-/// What every HTTP/2 client sends first.
+/// The connection preface: the first bytes of every HTTP/2 client (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const HEAD_LEN: usize = 9;
 
-/// The largest payload of a frame, as the server announces no other (RFC 9113, section 6.5.2).
+/// The largest payload of a frame in bytes, as the server announces no other (RFC 9113, section 6.5.2).
 const LARGEST_PAYLOAD: usize = 16_384;
 
 /// The most bytes of frames that are kept until a header block is complete.
@@ -26,9 +26,9 @@ mod flag {
     pub(super) const PRIORITY: u8 = 0x20;
 }
 
-/// Rewrites the client's side of an HTTP/2 connection, however it is cut into pieces.
+/// Rewrites the client's side of an HTTP/2 connection, which arrives in pieces of any size.
 ///
-/// Only header blocks are held back until they are complete; everything else is passed on as it comes. What
+/// Only header blocks are held back until they are complete; everything else is passed on at once. A block that
 /// is malformed, or longer than [`MOST_HELD`], is passed on unchanged, for the server to refuse.
 #[derive(Debug, Default)]
 pub(super) struct Rewriter {
@@ -41,7 +41,7 @@ pub(super) struct Rewriter {
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    /// So many bytes of the preface have come.
+    /// So many bytes of the preface have arrived.
     Preface { seen: usize },
     /// The head of a frame is being read.
     Head,
@@ -49,7 +49,7 @@ enum State {
     Hold { left: usize },
     /// So much is left of the payload of a frame that is passed on.
     Pass { left: usize },
-    /// This is no HTTP/2.
+    /// This is not HTTP/2.
     PassAll,
 }
 
@@ -71,7 +71,7 @@ impl Rewriter {
         self.held.len()
     }
 
-    /// Takes the next bytes of the client and appends what the server is to read.
+    /// Takes the next bytes of the client and appends the bytes for the server.
     pub(super) fn push(&mut self, mut input: &[u8], output: &mut Vec<u8>) {
         while !input.is_empty() {
             let taken = match self.state {
@@ -116,7 +116,7 @@ impl Rewriter {
         len
     }
 
-    /// Reads a frame's head and decides what becomes of the frame.
+    /// Reads a frame's head and decides whether to hold the frame or pass it on.
     fn head(&mut self, input: &[u8], output: &mut Vec<u8>) -> usize {
         let missing = HEAD_LEN - (self.held.len() - self.frame_at);
         let len = missing.min(input.len());
@@ -163,7 +163,7 @@ impl Rewriter {
         len
     }
 
-    /// Goes on to the next frame of the header block, or sends the block off if this was its last.
+    /// Continues with the next frame of the header block, or passes the block on after its last frame.
     fn end_of_frame(&mut self, output: &mut Vec<u8>) {
         self.state = State::Head;
         let frame = self.held.get(self.frame_at..).and_then(Head::parse);
@@ -188,9 +188,9 @@ impl Rewriter {
     }
 }
 
-/// Returns the frames of a complete header block with another `:authority`, or `None` if they are to stay.
+/// Returns the frames of a complete header block with another `:authority`, or `None` if nothing changes.
 ///
-/// Padding and priority, both without meaning to the server, are left out.
+/// Padding and priority, both without meaning to the server, are removed.
 fn rewrite(frames: &[u8]) -> Option<Vec<u8>> {
     let first = Head::parse(frames)?;
     let block = hpack::replace_authority(&header_block(frames)?)?;

@@ -1,4 +1,4 @@
-//! Tests of the rewriting as a whole, against an HPACK implementation of other hands.
+//! Tests of the rewriting as a whole, against an independent HPACK implementation.
 
 use httlib_hpack::{Decoder, Encoder};
 use proptest::collection::vec;
@@ -42,7 +42,7 @@ fn field() -> impl Strategy<Value = (Field, u8)> {
     (name, value(), 0_u8..0x20).prop_map(|(name, value, flags)| ((name, value), flags))
 }
 
-/// Requests that repeat what the last ones said, so that they refer to the dynamic table.
+/// Requests that repeat fields of earlier ones, so that they refer to the dynamic table.
 fn requests() -> impl Strategy<Value = Vec<Request>> {
     let table_size = proptest::option::weighted(0.1, 0_u32..4096);
     let field_and_repeat = (field(), any::<prop::sample::Index>());
@@ -81,7 +81,7 @@ fn decode(decoder: &mut Decoder<'_>, mut block: Vec<u8>) -> Vec<Field> {
     fields.into_iter().map(|(name, value, _)| (name, value)).collect()
 }
 
-/// What the server is to see of a request.
+/// The fields that the server has to read.
 fn expected(request: &Request) -> Vec<Field> {
     let seen = |((name, value), _): &(Field, u8)| {
         let value = if name == b":authority" {
@@ -139,7 +139,7 @@ fn rewrite(input: &[u8]) -> Vec<u8> {
     output
 }
 
-/// The header blocks in what the server reads, each of which must be in well-formed frames.
+/// The header blocks in the bytes for the server, each of which must be in well-formed frames.
 fn blocks(bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut rest = bytes.strip_prefix(PREFACE).unwrap();
     let mut blocks = Vec::new();
@@ -239,7 +239,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_no_http2_passes_unchanged(sent: Vec<u8>, preface in 0_usize..24) {
+    fn bytes_that_are_not_http2_pass_unchanged(sent: Vec<u8>, preface in 0_usize..24) {
         let mut sent = [&PREFACE[..preface], &sent].concat();
         prop_assert_eq!(rewrite(&sent), sent.clone());
         sent.insert(0, b'G');
@@ -280,7 +280,7 @@ fn a_short_value_is_replaced_by_one_as_short() {
 }
 
 #[test]
-fn padding_and_priority_are_left_out() {
+fn padding_and_priority_are_removed() {
     let payload = b"\x02\x00\x00\x00\x00\x10\x41\x02/s\x00\x00";
     let sent = [
         PREFACE,
@@ -335,7 +335,7 @@ fn an_interrupted_header_block_passes_unchanged() {
 }
 
 #[test]
-fn padding_that_cannot_be_passes_unchanged() {
+fn malformed_padding_passes_unchanged() {
     for payload in [&b""[..], b"\x09\x41\x02/s", b"\xff\x41\x02/s"] {
         let sent = [PREFACE, &frame(1, END_HEADERS | PADDED, 1, payload)].concat();
         assert_eq!(rewrite(&sent), sent);

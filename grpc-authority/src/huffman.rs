@@ -1,17 +1,17 @@
-//! The length of what HPACK's Huffman code stands for.
+//! The decoded length of a string in HPACK's Huffman code.
 
 /// How many symbols have a code of each length, from 0 to 30 bits (RFC 7541, appendix B).
 ///
-/// The code is canonical: sorted by length, codes are consecutive numbers. So these counts are all it takes
-/// to tell where one symbol ends and the next begins; which symbol it is does not matter for a length.
+/// The code is canonical: sorted by length, codes are consecutive numbers. So these counts suffice to find where
+/// one symbol ends and the next begins; which symbol it is does not matter for a length.
 const CODES_OF_LENGTH: [u32; 31] = [
     0, 0, 0, 0, 0, 10, 26, 32, 6, 0, 5, 3, 2, 6, 2, 3, 0, 0, 0, 3, 8, 13, 26, 29, 12, 4, 15, 19, 29, 0, 4,
 ];
 
-/// The longest padding: what is left of the last byte.
+/// The longest padding in bits: the rest of the last byte.
 const MOST_PADDING: usize = 7;
 
-/// Returns the number of bytes that `encoded` stands for.
+/// Returns the number of bytes that `encoded` decodes to.
 ///
 /// Returns `None` when no sequence of bytes is encoded like this: the end-of-string symbol occurs, or the
 /// padding is longer than seven bits or has a bit that is not set.

@@ -1,60 +1,64 @@
-//! The demo while it is played.
+//! One run of the demo's script.
 
 use tokio_util::sync::CancellationToken;
 
-use super::actor::Actor;
 use super::screen::{Screen, Shown};
 use super::script::{SCRIPT, Step, ToUndo};
+use super::steps::StepRunner;
 
-/// Takes the steps of the script, shows them, and undoes them if it comes to that.
-pub(super) struct Performance<'a> {
-    actor: Actor<'a>,
+/// Runs the steps of the script, shows them, and undoes them where the run fails.
+pub(super) struct ScriptRun<'a> {
+    runner: StepRunner<'a>,
     screen: &'a mut Screen,
     interrupted: &'a CancellationToken,
     to_undo: ToUndo,
 }
 
-impl<'a> Performance<'a> {
-    pub(super) fn new(actor: Actor<'a>, screen: &'a mut Screen, interrupted: &'a CancellationToken) -> Self {
+impl<'a> ScriptRun<'a> {
+    pub(super) fn new(
+        runner: StepRunner<'a>,
+        screen: &'a mut Screen,
+        interrupted: &'a CancellationToken,
+    ) -> Self {
         Self {
-            actor,
+            runner,
             screen,
             interrupted,
             to_undo: ToUndo::default(),
         }
     }
 
-    /// Takes every step; returns what has been shown by that, or the first thing that went wrong.
-    pub(super) async fn play(&mut self) -> Result<String, String> {
+    /// Runs every step; returns the conclusion, or the first problem.
+    pub(super) async fn run(&mut self) -> Result<String, String> {
         for (index, step) in SCRIPT.into_iter().enumerate() {
             let label = format!("step {:>2}/{}", index + 1, SCRIPT.len());
             if self.interrupted.is_cancelled() {
                 return Err(format!("interrupted before {label}, {step}"));
             }
             self.to_undo.begin(step);
-            self.take(&label, step)
+            self.run_step(&label, step)
                 .await
                 .map_err(|problem| format!("{label}, {step}: {problem}"))?;
             self.to_undo.done(step);
         }
-        Ok(self.actor.conclusion())
+        Ok(self.runner.conclusion())
     }
 
-    async fn take(&mut self, label: &str, step: Step) -> Result<(), String> {
+    async fn run_step(&mut self, label: &str, step: Step) -> Result<(), String> {
         let Self {
-            actor,
+            runner,
             screen,
             interrupted,
             ..
         } = self;
         let work = async {
-            let acting = Box::pin(actor.act(step));
-            let acted = if step.can_be_given_up() {
-                interrupted.run_until_cancelled(acting).await
+            let running = Box::pin(runner.run(step));
+            let ended = if step.can_be_abandoned() {
+                interrupted.run_until_cancelled(running).await
             } else {
-                Some(acting.await)
+                Some(running.await)
             };
-            match acted {
+            match ended {
                 Some(Ok(remark)) => Shown {
                     outcome: Ok(()),
                     remark,
@@ -69,12 +73,12 @@ impl<'a> Performance<'a> {
         screen.show(label, &step.to_string(), work).await
     }
 
-    /// Undoes what was done, and returns what could not be.
+    /// Undoes the steps of the run, and returns every problem with that.
     pub(super) async fn undo(&mut self) -> Vec<String> {
         let mut problems = Vec::new();
         while let Some(step) = self.to_undo.pop() {
-            let Self { actor, screen, .. } = self;
-            let work = async { Shown::of(Box::pin(actor.act(step)).await) };
+            let Self { runner, screen, .. } = self;
+            let work = async { Shown::of(Box::pin(runner.run(step)).await) };
             if let Err(problem) = screen.show("undo", &step.to_string(), work).await {
                 problems.push(format!("cannot {step}: {problem}"));
             }

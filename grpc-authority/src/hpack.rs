@@ -1,11 +1,11 @@
 //! Replaces the value of `:authority` in an HPACK header block (RFC 7541).
 //!
-//! The block is walked without a dynamic table and without decoding a value. What this leaves alone, the
-//! server decodes and judges.
+//! The block is read without a dynamic table and without decoding a value. The server decodes and checks
+//! everything that this module leaves unchanged.
 
 use super::huffman;
 
-/// What every request is addressed to.
+/// The value that the server reads.
 pub(super) const AUTHORITY: &[u8; 9] = b"localhost";
 
 /// The static table's entry for the name `:authority`.
@@ -20,13 +20,13 @@ const LONGEST_INTEGER: u32 = 5;
 
 /// Returns the block with the value of every literal `:authority` replaced by [`AUTHORITY`].
 ///
-/// Returns `None` when there is nothing to replace: no literal `:authority` with a value, or a block that is
-/// malformed, which is for the server to refuse.
+/// Returns `None` when there is nothing to replace: the block has no literal `:authority` with a value, or it is
+/// malformed, which the server refuses.
 ///
 /// A field keeps its representation, so that an entry keeps its place in the dynamic table, and the entry is
 /// never made larger, so that the server never evicts one that the client still refers to: the client's table
 /// is at any time the newest part of the server's. Where the client's value has less than nine bytes, the new
-/// one is as long, a beginning of `localhost`, which is as good a name.
+/// one is as long: a prefix of `localhost`, which is a valid name too.
 ///
 /// A name may also be given by its place in the dynamic table. No known encoder does that for a name of the
 /// static table; the value of such a field stays as it is.
