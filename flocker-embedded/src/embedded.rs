@@ -12,7 +12,7 @@ use tokio::time::{Duration, Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::agent::{self, Board, Node, Shared};
+use crate::agent::{self, Node, Shared, Status};
 use crate::api::Api;
 use crate::backend::Backend;
 use crate::counters::{Counters, Counting};
@@ -22,7 +22,7 @@ use crate::pki::{Authority, Pki};
 use crate::server::{self, Port, Server};
 use crate::store::Store;
 use crate::tls::Acceptor;
-use crate::{Error, NodeInfo, Options, Pace};
+use crate::{Error, NodeInfo, Options, Timing};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// How long requests under way may take when it is stopped.
@@ -87,9 +87,12 @@ impl Embedded {
             agents: JoinSet::new(),
             services,
         };
-        let expiry = options.node_expiry.unwrap_or_else(|| options.pace.node_expiry());
-        embedded.start_agents(options.pace, expiry);
-        if options.pace == Pace::Instant && timeout(FIRST_REPORTS, embedded.wait_for_reports()).await.is_err()
+        let expiry = options
+            .node_expiry
+            .unwrap_or_else(|| options.timing.node_expiry());
+        embedded.start_agents(options.timing, expiry);
+        if options.timing == Timing::Instant
+            && timeout(FIRST_REPORTS, embedded.wait_for_reports()).await.is_err()
         {
             tracing::warn!("Not every node has reported within {FIRST_REPORTS:?}; starting all the same");
         }
@@ -101,23 +104,23 @@ impl Embedded {
         Ok(embedded)
     }
 
-    fn start_agents(&mut self, pace: Pace, expiry: Duration) {
+    fn start_agents(&mut self, timing: Timing, expiry: Duration) {
         let (store, cluster) = (&self.shared.store, &self.shared.cluster);
-        let board = Arc::new(Board::new(store));
+        let status = Arc::new(Status::new(store));
         for node in &self.nodes {
-            let (shared, board) = (Arc::clone(&self.shared), Arc::clone(&board));
-            let node = Node::new(node.clone(), pace, expiry, shared, board);
+            let (shared, status) = (Arc::clone(&self.shared), Arc::clone(&status));
+            let node = Node::new(node.clone(), timing, expiry, shared, status);
             self.agents.spawn(node.run(self.stop.clone()));
         }
         self.services.spawn(agent::sweep_leases(Arc::clone(store)));
-        if pace == Pace::Instant {
-            self.services.spawn(agent::watch_mounts(Arc::clone(&board)));
+        if timing == Timing::Instant {
+            self.services.spawn(agent::watch_mounts(Arc::clone(&status)));
         }
         self.services.spawn(agent::publish(
-            board,
+            status,
             Arc::clone(store),
             Arc::clone(cluster),
-            pace,
+            timing,
         ));
     }
 

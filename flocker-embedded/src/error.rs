@@ -102,3 +102,14 @@ impl Error {
         move |source| Self::File { action, path, source }
     }
 }
+
+/// Returns the text of an error and of all that caused it.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -24,7 +24,7 @@ pub struct Options {
     /// Number of nodes that live on this host, from 1 to [`MAX_NODES`].
     pub nodes: usize,
     /// How long the agents wait between their steps.
-    pub pace: Pace,
+    pub timing: Timing,
     /// Bytes that all volumes together may have. `None`: what the file system of `data_dir` has free at start,
     /// plus what the backing files occupy already.
     pub capacity: Option<u64>,
@@ -35,7 +35,7 @@ pub struct Options {
     /// Eras (boot ids) that `by_era` knows, by node number, counted from 1. A single node also has this
     /// machine's boot id.
     pub eras: BTreeMap<usize, Uuid>,
-    /// How long a node stays listed that is silent. `None`: 120 s as on a real cluster, and less at a shortened pace.
+    /// How long a node stays listed that is silent. `None`: 120 s as on a real cluster, and less at a shortened timing.
     pub node_expiry: Option<Duration>,
     /// What goes wrong on purpose from the start. Nothing does by default.
     pub faults: FaultPlan,
@@ -49,7 +49,7 @@ impl Options {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             data_dir: data_dir.into(),
             nodes: 1,
-            pace: Pace::Instant,
+            timing: Timing::Instant,
             capacity: None,
             certificates: certificates.into(),
             certificate_profile: CertificateProfile::V1,
@@ -80,7 +80,7 @@ impl Options {
         if eras.len() < self.eras.len() {
             return Err(Error::Options("the same era is given for two nodes".to_owned()));
         }
-        if self.pace == Pace::Shortened(0) {
+        if self.timing == Timing::Shortened(0) {
             return Err(Error::Options("delays cannot be divided by 0".to_owned()));
         }
         self.faults.check(self.nodes).map_err(Error::Options)
@@ -89,7 +89,7 @@ impl Options {
 
 /// How long the agents wait between their steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
+pub enum Timing {
     /// No waiting but for what has to be retried.
     Instant,
     /// The delays of Flocker's own agents: a create is mounted after about six seconds and reported after about

@@ -1,12 +1,12 @@
 //! What an agent says about its steps: once when something is done, once when it cannot be done.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 
 use uuid::Uuid;
 
-use super::round::Outcome;
+use super::outcome::Outcome;
 use crate::backend::StepError;
+use crate::error::chain;
 
 /// The failures of the last round of one agent.
 #[derive(Debug)]
@@ -88,23 +88,12 @@ impl Failures {
     }
 }
 
-/// Returns the text of an error and of all that caused it.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::agent::round::Done;
+    use crate::agent::outcome::Done;
 
     fn busy() -> StepError {
         StepError::Busy(PathBuf::from("/flocker/one"))

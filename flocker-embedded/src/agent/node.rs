@@ -9,19 +9,21 @@ use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Agent, Board, Shared};
+use super::convergence::Agent;
+use super::shared::Shared;
+use super::status::Status;
 use crate::cluster::{Connection, Control};
 use crate::faults::{MachineState, NodeFault};
-use crate::options::{NodeInfo, Pace};
+use crate::options::{NodeInfo, Timing};
 
 /// A node, with all that becomes of it.
 pub(crate) struct Node {
     info: NodeInfo,
-    pace: Pace,
+    timing: Timing,
     /// How long it stays listed once it is silent.
     expiry: Duration,
     shared: Arc<Shared>,
-    board: Arc<Board>,
+    status: Arc<Status>,
     is_on: bool,
     /// The count of its reboots that it has lived up to.
     reboots: u32,
@@ -31,18 +33,18 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new(
         info: NodeInfo,
-        pace: Pace,
+        timing: Timing,
         expiry: Duration,
         shared: Arc<Shared>,
-        board: Arc<Board>,
+        status: Arc<Status>,
     ) -> Self {
         Self {
             reboots: shared.faults.read(|plan| plan.node(info.number).reboots),
             info,
-            pace,
+            timing,
             expiry,
             shared,
-            board,
+            status,
             is_on: true,
             silent_since: Instant::now(),
         }
@@ -90,9 +92,9 @@ impl Node {
         };
         let agent = Agent::new(
             self.info.clone(),
-            self.pace,
+            self.timing,
             Arc::clone(&self.shared),
-            &self.board,
+            &self.status,
             connection,
         );
         let end = stop.child_token();

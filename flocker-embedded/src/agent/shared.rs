@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use tokio::sync::{AcquireError, Mutex, Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
-use super::failures::chain;
 use super::plan::Step;
 use crate::backend::{Backend, Released, StepError};
 use crate::cluster::Cluster;
+use crate::error::chain;
 use crate::faults::Faults;
 use crate::options::NodeInfo;
 use crate::store::Store;

@@ -1,4 +1,4 @@
-//! When things happen at the stock pace, on a clock that stands still while anybody works.
+//! When things happen at the stock timing, on a clock that stands still while anybody works.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -11,19 +11,19 @@ use tokio::time::{Duration, Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Board, Node, Shared, publish};
+use super::{Node, Shared, Status, publish};
 use crate::backend::{Backend, is_mounted};
 use crate::cluster::SeenDataset;
 use crate::data_dir::DataDir;
 use crate::faults::{FaultPlan, Faults};
-use crate::options::{NodeInfo, Pace};
+use crate::options::{NodeInfo, Timing};
 use crate::store::{Dataset, Store};
 
 #[path = "../../tests/flocker/support/namespace.rs"]
 mod namespace;
 
 const TICK: Duration = Duration::from_millis(10);
-/// Nothing takes this long at the stock pace.
+/// Nothing takes this long at the stock timing.
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// Nodes at the stock pace whose time passes only while all of them wait.
@@ -58,15 +58,15 @@ impl Site {
         let backend = Arc::new(Backend::open(data_dir, None).unwrap());
         let faults = Faults::new(FaultPlan::default(), 2);
         let shared = Arc::new(Shared::new(store, backend, faults, BTreeMap::new()));
-        let board = Arc::new(Board::new(&shared.store));
+        let status = Arc::new(Status::new(&shared.store));
         let (stop, mut agents, mut services) = (CancellationToken::new(), JoinSet::new(), JoinSet::new());
         for node in &nodes {
-            let (shared, board) = (Arc::clone(&shared), Arc::clone(&board));
-            let node = Node::new(node.clone(), Pace::Stock, LONGEST, shared, board);
+            let (shared, status) = (Arc::clone(&shared), Arc::clone(&status));
+            let node = Node::new(node.clone(), Timing::Stock, LONGEST, shared, status);
             agents.spawn(node.run(stop.clone()));
         }
         let (store, cluster) = (Arc::clone(&shared.store), Arc::clone(&shared.cluster));
-        services.spawn(publish(board, store, cluster, Pace::Stock));
+        services.spawn(publish(status, store, cluster, Timing::Stock));
         Self {
             shared,
             nodes,

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::Api;
+use super::context::Api;
 use super::reply::{Refusal, with_json};
 use super::schema;
 use crate::store::{self, Dataset};
@@ -151,21 +151,6 @@ impl Api {
         match changed.await {
             Ok(dataset) => with_json(status, &DatasetBody::new(dataset_id, &dataset)),
             Err(response) => response,
-        }
-    }
-
-    /// Carries out a change, or returns the answer that says why it was not.
-    pub(super) async fn change<T: Send + 'static>(
-        &self,
-        action: &'static str,
-        change: impl FnOnce(&mut store::State, &str) -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, Response> {
-        let _writing = self.writing.lock().await;
-        let store = Arc::clone(&self.store);
-        let outcome = tokio::task::spawn_blocking(move || store.update(change)).await;
-        match outcome.map_err(std::io::Error::other) {
-            Ok(Ok(outcome)) => outcome.map_err(IntoResponse::into_response),
-            Ok(Err(error)) | Err(error) => Err(super::reply::broken(action, &error)),
         }
     }
 }

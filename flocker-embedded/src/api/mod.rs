@@ -1,5 +1,6 @@
 //! The REST API, version 1, as Flocker's control service answers it.
 
+mod context;
 mod datasets;
 mod json;
 mod leases;
@@ -17,52 +18,19 @@ use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
-use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::Cluster;
+pub(crate) use context::Api;
+
 use crate::counters::{Counting, RequestKey};
-use crate::faults::{self, Faults, Lost};
-use crate::options::NodeInfo;
-use crate::store::Store;
+use crate::faults::{self, Lost};
+use crate::routes::{
+    CONTAINER_STATES, CONTAINERS, DATASET, DATASET_STATES, DATASETS, LEASE, LEASES, NODE_BY_ERA, NODES,
+    VERSION,
+};
 
 /// The control service has no limit; this one only keeps a mistake from filling the memory.
 const BODY_LIMIT: usize = 16 << 20;
-
-const VERSION: &str = "/v1/version";
-const DATASETS: &str = "/v1/configuration/datasets";
-const DATASET: &str = "/v1/configuration/datasets/{dataset_id}";
-const LEASES: &str = "/v1/configuration/leases";
-const LEASE: &str = "/v1/configuration/leases/{dataset_id}";
-const CONTAINERS: &str = "/v1/configuration/containers";
-const CONTAINER_STATES: &str = "/v1/state/containers";
-const DATASET_STATES: &str = "/v1/state/datasets";
-const NODES: &str = "/v1/state/nodes";
-const NODE_BY_ERA: &str = "/v1/state/nodes/by_era/{era}";
-
-/// The templates of all routes.
-pub(crate) const ROUTES: [&str; 10] = [
-    VERSION,
-    DATASETS,
-    DATASET,
-    LEASES,
-    LEASE,
-    CONTAINERS,
-    CONTAINER_STATES,
-    DATASET_STATES,
-    NODES,
-    NODE_BY_ERA,
-];
-
-/// What the handlers work on.
-pub(crate) struct Api {
-    pub(crate) store: Arc<Store>,
-    pub(crate) cluster: Arc<Cluster>,
-    pub(crate) nodes: Vec<NodeInfo>,
-    pub(crate) faults: Faults,
-    /// Held while a change is written, so that those who wait for their turn do not each block a thread.
-    pub(crate) writing: Mutex<()>,
-}
 
 /// Returns the routes, with every request counted and met by the faults that are switched on.
 ///

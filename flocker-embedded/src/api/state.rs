@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::Api;
+use super::context::Api;
 use super::reply::{Refusal, with_json};
 use crate::cluster::SeenDataset;
 use crate::faults::Flicker;

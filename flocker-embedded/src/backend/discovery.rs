@@ -6,9 +6,10 @@ use std::sync::PoisonError;
 
 use uuid::Uuid;
 
+use super::error::StepError;
 use super::loop_device::has_file;
 use super::mount_table::{MOUNT_TABLE, MountTable};
-use super::{Backend, StepError};
+use super::storage::Backend;
 use crate::options::NodeInfo;
 use crate::store::Configuration;
 

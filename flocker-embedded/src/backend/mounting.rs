@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use uuid::Uuid;
 
-use super::StepError;
+use super::error::StepError;
 use super::mount_table::{MOUNT_TABLE, MountTable};
 use crate::options::NodeInfo;
 

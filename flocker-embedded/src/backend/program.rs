@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use super::StepError;
+use super::error::StepError;
 use crate::Error;
 
 /// Where the superblock of ext2, ext3 and ext4 has its magic number, and the number.

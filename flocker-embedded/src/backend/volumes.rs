@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::statvfs;
 use uuid::Uuid;
 
-use super::StepError;
+use super::error::StepError;
 use crate::Error;
 
 /// The unit of `st_blocks`.

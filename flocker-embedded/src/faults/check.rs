@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use axum::http::StatusCode;
 
-use super::{Effect, FaultPlan, RequestFault};
-use crate::api::ROUTES;
+use super::plan::FaultPlan;
+use super::rules::{Effect, RequestFault};
+use crate::routes::ROUTES;
 
 impl FaultPlan {
     /// Fails with the first thing that could never have an effect, or not the one that is asked for.

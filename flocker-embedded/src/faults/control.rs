@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
-use super::{ControlFault, Effect, FaultPlan, Flicker, NodeFault, RequestFault};
+use super::nodes::{ControlFault, NodeFault};
+use super::plan::{FaultPlan, Flicker};
+use super::rules::{Effect, RequestFault};
 
 /// Switches what goes wrong, while Flocker runs; clones switch the same Flocker.
 #[derive(Clone, Debug)]

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use tokio::time::{Duration, sleep};
 
-use super::{FaultPlan, Faults};
-use crate::agent::chain;
+use super::control::Faults;
+use super::plan::FaultPlan;
+use crate::error::chain;
 
 /// How often a file is looked at that may have been replaced.
 const LOOK: Duration = Duration::from_millis(200);

@@ -1,10 +1,7 @@
 //! What is wrong with nodes, and with the control service itself.
 
 use serde::Deserialize;
-use tokio::time::Duration;
 use uuid::Uuid;
-
-use super::FaultPlan;
 
 /// What is wrong with one node.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -57,23 +54,4 @@ pub enum MachineState {
 pub(crate) struct ControlFault {
     pub(crate) stopped: bool,
     pub(crate) restarts: u32,
-}
-
-impl FaultPlan {
-    /// Returns what is wrong with a node, by its number.
-    pub(crate) fn node(&self, number: usize) -> NodeFault {
-        self.nodes.get(&number).cloned().unwrap_or_default()
-    }
-
-    pub(crate) fn control(&self) -> ControlFault {
-        ControlFault {
-            stopped: self.control_stopped,
-            restarts: self.control_restarts,
-        }
-    }
-
-    /// Returns what a node has to know to be as it should.
-    pub(crate) fn of_node(&self, number: usize) -> (NodeFault, Duration) {
-        (self.node(number), self.reconnect_after)
-    }
 }

@@ -7,8 +7,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio_util::sync::CancellationToken;
 
-use super::control::Met;
-use super::{Effect, Faults, RequestFault};
+use super::control::{Faults, Met};
+use super::rules::{Effect, RequestFault};
 
 /// Marks an answer that the client is not to get; its connection is closed instead.
 #[derive(Clone, Copy, Debug)]

@@ -11,7 +11,7 @@ use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
 use uuid::Uuid;
 
-use super::{Authority, Identity, Role, TWENTY_YEARS, new_key};
+use super::authority::{Authority, Identity, Role, TWENTY_YEARS, new_key};
 use crate::Error;
 use crate::data_dir::create_private;
 use crate::options::{CertificateProfile, NodeInfo};

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 
-use flocker_embedded::{Options, Pace};
+use flocker_embedded::{Options, Timing};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use serde_json::json;
 
@@ -246,9 +246,9 @@ fn what_exceeds_the_capacity_is_configured_but_never_backed() {
 #[test]
 fn at_the_stock_pace_a_mount_is_there_long_before_it_is_reported() {
     isolated(async |directory| {
-        let pace = Pace::Stock;
+        let timing = Timing::Stock;
         let cluster = Cluster::start_with(Options {
-            pace,
+            timing,
             ..options(&directory)
         })
         .await;

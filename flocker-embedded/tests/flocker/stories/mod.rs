@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use flocker_embedded::faults::AgentState;
-use flocker_embedded::{Options, Pace};
+use flocker_embedded::{Options, Timing};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -67,7 +67,7 @@ impl Story {
     async fn start(directory: &Path) -> Self {
         let cluster = Cluster::start_with(Options {
             nodes: NODES,
-            pace: Pace::Shortened(FACTOR),
+            timing: Timing::Shortened(FACTOR),
             eras: (1..=NODES).map(|number| (number, era(number))).collect(),
             ..options(directory)
         })

@@ -1,53 +1,20 @@
 //! One round of an agent: looking, reporting, and carrying out steps.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use tokio::task::{JoinSet, spawn_blocking};
 use uuid::Uuid;
 
-use super::Agent;
-use super::failures::chain;
+use super::convergence::Agent;
+use super::outcome::{Done, Outcome};
 use super::plan::{Plan, Step};
 use super::shared::Shared;
 use crate::backend::{Condition, Seen, StepError, mount, unmount};
 use crate::cluster::Report;
+use crate::error::chain;
 use crate::options::NodeInfo;
 use crate::store::Snapshot;
-
-/// What became of a dataset's step.
-pub(super) type Outcome = (Uuid, Result<Done, StepError>);
-
-/// What was done with a dataset.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Done {
-    Created,
-    Registered,
-    Attached,
-    Formatted,
-    Mounted,
-    Unmounted,
-    Detached,
-    DetachedFromDead,
-    Destroyed,
-}
-
-impl fmt::Display for Done {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Created => "Created the volume of",
-            Self::Registered => "Recorded the volume of",
-            Self::Attached => "Attached",
-            Self::Formatted => "Made the file system of",
-            Self::Mounted => "Mounted",
-            Self::Unmounted => "Unmounted",
-            Self::Detached => "Detached",
-            Self::DetachedFromDead => "Detached from a machine that is off",
-            Self::Destroyed => "Destroyed the volume of",
-        })
-    }
-}
 
 impl Agent {
     /// Looks at what is there and reports it.

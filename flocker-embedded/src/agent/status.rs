@@ -12,7 +12,7 @@ use tokio::time::{Duration, sleep};
 
 use crate::backend::MOUNT_TABLE;
 use crate::cluster::Cluster;
-use crate::options::Pace;
+use crate::options::Timing;
 use crate::store::{Snapshot, Store, now};
 
 /// How long mounts come and go before the agents look at them.
@@ -22,12 +22,12 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// Where the agents are told of news.
 #[derive(Debug)]
-pub(crate) struct Board {
+pub(crate) struct Status {
     configuration: watch::Sender<Arc<Snapshot>>,
     mounts: watch::Sender<()>,
 }
 
-impl Board {
+impl Status {
     pub(crate) fn new(store: &Store) -> Self {
         Self {
             configuration: watch::Sender::new(store.snapshot()),
@@ -48,7 +48,7 @@ impl Board {
 ///
 /// The configuration counts as told anew even if only a report has changed: that too is what a control
 /// service sends out, and it wakes agents that have something left to do.
-pub(crate) async fn publish(board: Arc<Board>, store: Arc<Store>, cluster: Arc<Cluster>, pace: Pace) {
+pub(crate) async fn publish(status: Arc<Status>, store: Arc<Store>, cluster: Arc<Cluster>, timing: Timing) {
     let mut configuration = store.subscribe();
     let mut news = cluster.subscribe();
     loop {
@@ -57,12 +57,12 @@ pub(crate) async fn publish(board: Arc<Board>, store: Arc<Store>, cluster: Arc<C
             _ = configuration.changed() => {}
             _ = news.changed() => {}
         }
-        if let Some(batch) = pace.batch() {
+        if let Some(batch) = timing.batch() {
             sleep(batch).await;
         }
         news.mark_unchanged();
         let snapshot = Arc::clone(&configuration.borrow_and_update());
-        board.configuration.send_replace(snapshot);
+        status.configuration.send_replace(snapshot);
     }
 }
 
@@ -95,8 +95,8 @@ pub(crate) async fn sweep_leases(store: Arc<Store>) {
 }
 
 /// Tells the agents when the mount table has changed. Runs for ever, unless the table cannot be watched.
-pub(crate) async fn watch_mounts(board: Arc<Board>) {
-    if let Err(error) = follow_mounts(&board).await {
+pub(crate) async fn watch_mounts(status: Arc<Status>) {
+    if let Err(error) = follow_mounts(&status).await {
         tracing::warn!(%error, "Cannot watch the mount table; foreign mounts are seen only at the next change");
     }
 }
@@ -105,7 +105,7 @@ pub(crate) async fn watch_mounts(board: Arc<Board>) {
     unsafe_code,
     reason = "tokio has no safe way to wait for a file's exceptional conditions"
 )]
-async fn follow_mounts(board: &Board) -> io::Result<()> {
+async fn follow_mounts(status: &Status) -> io::Result<()> {
     let table = File::open(MOUNT_TABLE)?;
     // SAFETY: a `File` owns its one descriptor from its creation until it is dropped, and this one is moved
     // into the `AsyncFd`.
@@ -113,6 +113,6 @@ async fn follow_mounts(board: &Board) -> io::Result<()> {
     loop {
         table.ready(Interest::PRIORITY).await?.clear_ready();
         sleep(SETTLING).await;
-        board.mounts.send_replace(());
+        status.mounts.send_replace(());
     }
 }

@@ -2,7 +2,7 @@
 
 use tokio::time::Duration;
 
-use crate::options::Pace;
+use crate::options::Timing;
 
 /// The first of the delays after rounds that left work to do, how much longer each is than the one before, and the
 /// longest of them.
@@ -19,7 +19,7 @@ const EXPIRY: Duration = Duration::from_secs(120);
 const FAST_BACK_OFF: (Duration, u32, Duration) = (Duration::from_millis(20), 2, Duration::from_secs(1));
 const FAST_ELSEWHERE: Duration = Duration::from_secs(1);
 
-impl Pace {
+impl Timing {
     /// Returns how long changes are collected before the agents are told.
     pub(super) fn batch(self) -> Option<Duration> {
         self.of_stock(BATCH)
@@ -72,26 +72,28 @@ impl Pace {
 mod tests {
     use super::*;
 
-    fn delays(pace: Pace) -> Vec<u128> {
-        (0..6).map(|attempt| pace.back_off(attempt).as_millis()).collect()
+    fn delays(timing: Timing) -> Vec<u128> {
+        (0..6)
+            .map(|attempt| timing.back_off(attempt).as_millis())
+            .collect()
     }
 
     #[test]
     fn the_stock_pace_has_the_delays_of_flocker() {
-        assert_eq!(delays(Pace::Stock), [100, 400, 1_600, 6_400, 10_000, 10_000]);
-        assert_eq!(Pace::Stock.back_off(u32::MAX).as_millis(), 10_000);
+        assert_eq!(delays(Timing::Stock), [100, 400, 1_600, 6_400, 10_000, 10_000]);
+        assert_eq!(Timing::Stock.back_off(u32::MAX).as_millis(), 10_000);
     }
 
     #[test]
     fn a_shortened_pace_divides_every_delay() {
-        let pace = Pace::Shortened(20);
-        assert_eq!(delays(pace), [5, 20, 80, 320, 500, 500]);
+        let timing = Timing::Shortened(20);
+        assert_eq!(delays(timing), [5, 20, 80, 320, 500, 500]);
         let others = [
-            pace.batch(),
-            pace.look(),
-            Some(pace.elsewhere()),
-            pace.idle(),
-            Some(pace.node_expiry()),
+            timing.batch(),
+            timing.look(),
+            Some(timing.elsewhere()),
+            timing.idle(),
+            Some(timing.node_expiry()),
         ];
         let others = others.map(|delay| delay.unwrap().as_micros());
         assert_eq!(others, [50_000, 17_500, 150_000, 3_000_000, 6_000_000]);
@@ -99,7 +101,7 @@ mod tests {
 
     #[test]
     fn at_full_speed_retries_slow_down_to_one_a_second() {
-        assert_eq!(Pace::Instant.back_off(0).as_millis(), 20);
-        assert_eq!(Pace::Instant.back_off(1_000).as_millis(), 1_000);
+        assert_eq!(Timing::Instant.back_off(0).as_millis(), 20);
+        assert_eq!(Timing::Instant.back_off(1_000).as_millis(), 1_000);
     }
 }

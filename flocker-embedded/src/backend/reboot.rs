@@ -7,9 +7,10 @@ use std::sync::{MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
+use super::error::{Outcomes, StepError};
 use super::loop_device::{BLOCK_DEVICES, Survey, attach_to_another, clear, has_file};
 use super::mounting::unmount_all_from;
-use super::{Backend, Outcomes, StepError};
+use super::storage::Backend;
 use crate::options::NodeInfo;
 
 impl Backend {
