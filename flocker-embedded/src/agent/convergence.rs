@@ -13,7 +13,7 @@ use super::failures::Failures;
 use super::plan::Plan;
 use super::shared::Shared;
 use super::status::Status;
-use crate::backend::Seen;
+use crate::backend::{Discovery, Seen};
 use crate::cluster::Connection;
 use crate::options::{NodeInfo, Timing};
 use crate::store::Snapshot;
@@ -73,13 +73,14 @@ impl Agent {
                     self.failures.record_blindness(&error);
                     Rest::Retry(attempt)
                 }
-                Ok(seen) => {
+                Ok(Discovery { seen, failures }) => {
+                    self.failures.record_unexamined(failures);
                     let plan = Plan::new(self.node.uuid, &configuration.configuration, &seen);
                     if plan.is_empty() {
-                        self.failures.forget();
+                        self.failures.forget_steps();
                         Rest::Idle {
                             seen,
-                            waits_for_others: plan.waits_for_others,
+                            waits: plan.waits,
                         }
                     } else if self.carry_out(plan).await && self.timing == Timing::Instant {
                         Rest::None
@@ -107,16 +108,13 @@ impl Agent {
                 () = sleep(self.timing.back_off(attempt)) => {}
                 _ = self.configuration.changed() => {}
             },
-            Rest::Idle {
-                seen,
-                waits_for_others,
-            } => self.idle(&seen, waits_for_others).await,
+            Rest::Idle { seen, waits } => self.idle(&seen, waits).await,
         }
     }
 
     /// Waits until there may be work to do.
-    async fn idle(&mut self, seen: &BTreeMap<Uuid, Seen>, waits_for_others: bool) {
-        let period = if waits_for_others {
+    async fn idle(&mut self, seen: &BTreeMap<Uuid, Seen>, waits: bool) {
+        let period = if waits {
             Some(self.timing.elsewhere())
         } else {
             self.timing.idle()
@@ -130,8 +128,8 @@ impl Agent {
                 _ = self.configuration.changed() => {
                     let snapshot = Arc::clone(&self.configuration.borrow_and_update());
                     let plan = Plan::new(self.node.uuid, &snapshot.configuration, seen);
-                    let is_new_wait = plan.waits_for_others && !waits_for_others;
-                    if !plan.is_empty() || is_new_wait || (fast && plan.waits_for_others) {
+                    let is_new_wait = plan.waits && !waits;
+                    if !plan.is_empty() || is_new_wait || (fast && plan.waits) {
                         return;
                     }
                 }
@@ -147,8 +145,5 @@ enum Rest {
     /// Back off: there is work that could not be done, for the given number of rounds in a row.
     Retry(u32),
     /// Wait for news: all is as it should be, or for others to make so.
-    Idle {
-        seen: BTreeMap<Uuid, Seen>,
-        waits_for_others: bool,
-    },
+    Idle { seen: BTreeMap<Uuid, Seen>, waits: bool },
 }

@@ -13,6 +13,7 @@ use crate::error::chain;
 pub(super) struct Failures {
     node_number: usize,
     steps: BTreeMap<Uuid, Failure>,
+    unexamined: BTreeMap<Uuid, Failure>,
     blindness: Failure,
 }
 
@@ -41,13 +42,13 @@ impl Failures {
         Self {
             node_number,
             steps: BTreeMap::new(),
+            unexamined: BTreeMap::new(),
             blindness: Failure::default(),
         }
     }
 
     /// Takes the outcomes of a round, and tells whether any step succeeded.
     pub(super) fn record(&mut self, outcomes: Vec<Outcome>) -> bool {
-        self.blindness = Failure::default();
         let mut before = std::mem::take(&mut self.steps);
         let mut progress = false;
         for (dataset, outcome) in outcomes {
@@ -82,9 +83,27 @@ impl Failures {
         }
     }
 
-    /// Takes it that there was nothing to do.
-    pub(super) fn forget(&mut self) {
-        *self = Self::new(self.node_number);
+    /// Records which datasets could not be examined in an iteration that examined all others.
+    pub(super) fn record_unexamined(&mut self, failures: Vec<(Uuid, StepError)>) {
+        self.blindness = Failure::default();
+        let mut before = std::mem::take(&mut self.unexamined);
+        for (dataset, error) in failures {
+            let mut failure = before.remove(&dataset).unwrap_or_default();
+            if let Some(reason) = failure.count(&error) {
+                tracing::warn!(
+                    dataset.id = %dataset,
+                    "The agent of node {} cannot examine dataset {dataset}, and does nothing with it until it can: \
+                     {reason}",
+                    self.node_number
+                );
+            }
+            self.unexamined.insert(dataset, failure);
+        }
+    }
+
+    /// Records that an iteration had nothing to do.
+    pub(super) fn forget_steps(&mut self) {
+        self.steps.clear();
     }
 }
 

@@ -10,7 +10,7 @@ use super::convergence::Agent;
 use super::outcome::{Done, Outcome};
 use super::plan::{Plan, Step};
 use super::shared::Shared;
-use crate::backend::{Condition, Seen, StepError, mount, unmount};
+use crate::backend::{Condition, Discovery, Seen, StepError};
 use crate::cluster::Report;
 use crate::error::chain;
 use crate::options::NodeInfo;
@@ -18,10 +18,10 @@ use crate::store::Snapshot;
 
 impl Agent {
     /// Looks at what is there and reports it.
-    pub(super) async fn look(&self, snapshot: &Arc<Snapshot>) -> Result<BTreeMap<Uuid, Seen>, StepError> {
+    pub(super) async fn look(&self, snapshot: &Arc<Snapshot>) -> Result<Discovery, StepError> {
         let _looking = self.shared.looking.lock().await;
         let (shared, node, snapshot) = (Arc::clone(&self.shared), self.node.clone(), Arc::clone(snapshot));
-        let seen = blocking(move || {
+        let discovery = blocking(move || {
             let attachments = shared.store.attachments();
             shared
                 .backend
@@ -30,8 +30,8 @@ impl Agent {
         .await?;
         self.shared
             .cluster
-            .report(&self.connection, report(&self.node, &seen));
-        Ok(seen)
+            .report(&self.connection, report(&self.node, &discovery.seen));
+        Ok(discovery)
     }
 
     /// Carries out steps side by side, and tells whether any of them succeeded.
@@ -127,8 +127,8 @@ async fn carry_out(shared: &Shared, node: NodeInfo, dataset: Uuid, step: Step) -
         Step::Format(device) => backend
             .make_file_system(dataset, &device)
             .map(|()| Done::Formatted),
-        Step::Mount(device) => mount(dataset, &device, &node).map(|()| Done::Mounted),
-        Step::Unmount(device) => unmount(&device).map(|()| Done::Unmounted),
+        Step::Mount(device) => backend.mount(dataset, &device, &node).map(|()| Done::Mounted),
+        Step::Unmount(device) => backend.unmount(dataset, &device).map(|()| Done::Unmounted),
         Step::Detach(device) => backend.detach(dataset, &device).map(|()| Done::Detached),
         Step::DetachFromDead => backend.detach_from_dead(dataset).map(|()| Done::DetachedFromDead),
         Step::Destroy => backend.destroy(dataset).map(|()| Done::Destroyed),
@@ -161,7 +161,10 @@ fn report(node: &NodeInfo, seen: &BTreeMap<Uuid, Seen>) -> Report {
                     .mounted
                     .insert(*dataset, (seen.size, node.mount_path(*dataset)));
             }
-            Condition::Detached | Condition::Attached(_) | Condition::Unformatted(_) => {
+            Condition::Detached
+            | Condition::Attached(_)
+            | Condition::Unformatted(_)
+            | Condition::Unexamined => {
                 report.unmounted.insert(*dataset, seen.size);
             }
             Condition::Unregistered | Condition::AttachedElsewhere | Condition::AttachedToDead => {}

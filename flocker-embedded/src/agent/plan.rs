@@ -31,8 +31,8 @@ pub(super) struct Plan {
     pub(super) attach: Vec<Uuid>,
     /// What has to be done with others.
     pub(super) steps: Vec<(Uuid, Step)>,
-    /// Whether a dataset is wanted here that another node has not given up yet.
-    pub(super) waits_for_others: bool,
+    /// Whether a dataset is wanted here that another node has not detached yet, or one cannot be examined at present.
+    pub(super) waits: bool,
 }
 
 /// What is wanted of a dataset on this node.
@@ -58,7 +58,7 @@ impl Plan {
                 Next::Register => plan.register.push(*id),
                 Next::Attach => plan.attach.push(*id),
                 Next::Step(step) => plan.steps.push((*id, step)),
-                Next::Wait => plan.waits_for_others = true,
+                Next::Wait => plan.waits = true,
                 Next::Nothing => {}
             }
         }
@@ -95,7 +95,7 @@ enum Next {
 
 fn next(wanted: Wanted, condition: &Condition) -> Next {
     use Condition::{
-        Attached, AttachedElsewhere, AttachedToDead, Detached, Mounted, Unformatted, Unregistered,
+        Attached, AttachedElsewhere, AttachedToDead, Detached, Mounted, Unexamined, Unformatted, Unregistered,
     };
 
     match (wanted, condition) {
@@ -103,7 +103,7 @@ fn next(wanted: Wanted, condition: &Condition) -> Next {
         (Wanted::Mounted, Detached) => Next::Attach,
         (Wanted::Mounted, Unformatted(device)) => Next::Step(Step::Format(device.clone())),
         (Wanted::Mounted, Attached(device)) => Next::Step(Step::Mount(device.clone())),
-        (Wanted::Mounted | Wanted::Deleted, AttachedElsewhere) => Next::Wait,
+        (Wanted::Mounted | Wanted::Deleted, AttachedElsewhere) | (_, Unexamined) => Next::Wait,
         (Wanted::Mounted | Wanted::Deleted, AttachedToDead) => Next::Step(Step::DetachFromDead),
         (Wanted::Elsewhere | Wanted::Deleted, Mounted(device)) => Next::Step(Step::Unmount(device.clone())),
         (Wanted::Elsewhere | Wanted::Deleted, Attached(device) | Unformatted(device)) => {
@@ -234,15 +234,11 @@ mod tests {
     }
 
     #[test]
-    fn a_dataset_that_another_node_still_has_is_waited_for() {
-        let seen = BTreeMap::from([(
-            DATASET,
-            Seen {
-                size: 1,
-                condition: Condition::AttachedElsewhere,
-            },
-        )]);
-        let plan = Plan::new(HERE, &configured(HERE, false), &seen);
-        assert!(plan.is_empty() && plan.waits_for_others);
+    fn a_dataset_that_another_node_still_has_or_that_cannot_be_examined_is_waited_for() {
+        for condition in [Condition::AttachedElsewhere, Condition::Unexamined] {
+            let seen = BTreeMap::from([(DATASET, Seen { size: 1, condition })]);
+            let plan = Plan::new(HERE, &configured(HERE, false), &seen);
+            assert!(plan.is_empty() && plan.waits, "{seen:?}");
+        }
     }
 }

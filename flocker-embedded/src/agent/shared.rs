@@ -7,7 +7,7 @@ use tokio::sync::{AcquireError, Mutex, Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use super::plan::Step;
-use crate::backend::{Backend, Released, StepError};
+use crate::backend::{Backend, Discovery, Released, StepError};
 use crate::cluster::Cluster;
 use crate::error::chain;
 use crate::faults::Faults;
@@ -150,13 +150,18 @@ impl Shared {
     /// Unmounts and detaches what nobody uses on a node, and returns what the kernel is still to free. Blocks.
     pub(crate) fn release(&self, node: &NodeInfo) -> Vec<Uuid> {
         let snapshot = self.store.snapshot();
-        let seen = self.backend.discover(
+        let discovered = self.backend.discover(
             node,
             &snapshot.configuration,
             &self.store.attachments(),
             &self.dead(),
         );
-        let outcomes = match seen.and_then(|seen| self.backend.release(&seen)) {
+        let released = discovered.and_then(|Discovery { seen, failures }| {
+            let mut outcomes = self.backend.release(&seen)?;
+            outcomes.extend(failures.into_iter().map(|(dataset, error)| (dataset, Err(error))));
+            Ok(outcomes)
+        });
+        let outcomes = match released {
             Ok(outcomes) => outcomes,
             Err(error) => {
                 tracing::error!(

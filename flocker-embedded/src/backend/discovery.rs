@@ -20,6 +20,15 @@ pub(crate) struct Seen {
     pub(crate) condition: Condition,
 }
 
+/// What an agent sees of all datasets.
+#[derive(Debug)]
+pub(crate) struct Discovery {
+    /// Every dataset that has a backing volume, also those that could not be examined.
+    pub(crate) seen: BTreeMap<Uuid, Seen>,
+    /// Why datasets could not be examined that no other node has.
+    pub(crate) failures: Vec<(Uuid, StepError)>,
+}
+
 /// How far a dataset has come on the way to being mounted on a node.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Condition {
@@ -31,6 +40,8 @@ pub(crate) enum Condition {
     AttachedElsewhere,
     /// Attached to a machine that is known to be off.
     AttachedToDead,
+    /// Attached here, or by an unknown process, to a device that could not be examined.
+    Unexamined,
     /// Attached here; the device has no file system.
     Unformatted(PathBuf),
     /// Attached here, with a file system that is not mounted where it belongs: by the device's name.
@@ -44,7 +55,11 @@ impl Condition {
     pub(crate) fn device(&self) -> Option<&Path> {
         match self {
             Self::Unformatted(device) | Self::Attached(device) | Self::Mounted(device) => Some(device),
-            Self::Unregistered | Self::Detached | Self::AttachedElsewhere | Self::AttachedToDead => None,
+            Self::Unregistered
+            | Self::Detached
+            | Self::AttachedElsewhere
+            | Self::AttachedToDead
+            | Self::Unexamined => None,
         }
     }
 }
@@ -58,11 +73,12 @@ impl Backend {
         configuration: &Configuration,
         attachments: &BTreeMap<Uuid, Uuid>,
         dead: &BTreeSet<Uuid>,
-    ) -> Result<BTreeMap<Uuid, Seen>, StepError> {
+    ) -> Result<Discovery, StepError> {
         let devices = self.devices().clone();
         let table = MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)))?;
         let mount_points = table.by_device();
         let mut seen = BTreeMap::new();
+        let mut failures = Vec::new();
         for (dataset, size) in self.volumes.sizes() {
             let owner = attachments.get(&dataset);
             let belongs_here = owner == Some(&node.uuid);
@@ -72,14 +88,17 @@ impl Backend {
                 Some(device) if belongs_here && mount_point == Some(&&*node.mount_path(dataset)) => {
                     Condition::Mounted(device.clone())
                 }
-                // What is not mounted may have been freed by now.
-                Some(device) if mount_point.is_some() || self.is_attached(dataset, device)? => {
-                    self.attached_condition(dataset, device, belongs_here)
-                }
-                // What a machine that is off had attached is still its own.
-                _ if self.held().contains_key(&dataset) => Condition::AttachedElsewhere,
-                _ if configuration.registered.contains(&dataset) => Condition::Detached,
-                _ => Condition::Unregistered,
+                // Another process may have freed it, and attached another file to it.
+                Some(device) => match self.is_attached(dataset, device) {
+                    Ok(true) => self.attached_condition(dataset, device, belongs_here),
+                    Ok(false) => self.detached_condition(dataset, configuration),
+                    Err(_) if owner.is_some() && !belongs_here => Condition::AttachedElsewhere,
+                    Err(error) => {
+                        failures.push((dataset, error));
+                        Condition::Unexamined
+                    }
+                },
+                None => self.detached_condition(dataset, configuration),
             };
             let condition = match condition {
                 Condition::AttachedElsewhere if owner.is_some_and(|owner| dead.contains(owner)) => {
@@ -89,7 +108,7 @@ impl Backend {
             };
             seen.insert(dataset, Seen { size, condition });
         }
-        Ok(seen)
+        Ok(Discovery { seen, failures })
     }
 
     /// Returns the node of every attached dataset that no record tells the node of: the one it is mounted on,
@@ -129,6 +148,17 @@ impl Backend {
         Ok(attached)
     }
 
+    fn detached_condition(&self, dataset: Uuid, configuration: &Configuration) -> Condition {
+        // What a machine that is off had attached is still its own.
+        if self.held().contains_key(&dataset) {
+            Condition::AttachedElsewhere
+        } else if configuration.registered.contains(&dataset) {
+            Condition::Detached
+        } else {
+            Condition::Unregistered
+        }
+    }
+
     fn attached_condition(&self, dataset: Uuid, device: &Path, belongs_here: bool) -> Condition {
         if !belongs_here {
             return Condition::AttachedElsewhere;
@@ -146,6 +176,7 @@ impl Backend {
         if formatted().contains(&dataset) {
             return Ok(true);
         }
+        let _held = self.hold(dataset, device)?;
         let found = self.programs.has_file_system(device)?;
         if found {
             formatted().insert(dataset);

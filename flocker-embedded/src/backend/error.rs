@@ -24,6 +24,11 @@ pub(crate) enum StepError {
          device may have it until that one is free"
     )]
     AttachedByOthers(PathBuf),
+    #[error(
+        "the loop device {0} no longer has the backing file: another process has detached it, and may have attached \
+         another file; the agent attaches the backing file again"
+    )]
+    NotAttached(PathBuf),
     #[error("cannot unmount {0}: something on it is in use")]
     Busy(PathBuf),
     #[error("{program} failed for {device} ({outcome})")]

@@ -34,6 +34,8 @@ pub(super) struct Survey {
     by_name: HashMap<PathBuf, PathBuf>,
     /// Devices by what identifies the file whatever its name.
     by_identity: HashMap<Identity, PathBuf>,
+    /// A device that could not be opened, so that it is unknown which file it has.
+    unopened: Option<(PathBuf, io::Error)>,
 }
 
 /// The file system and the inode of a file.
@@ -49,22 +51,48 @@ impl Survey {
             }
             let device = Path::new("/dev").join(name);
             if let Some(file) = backing_file(&device)? {
-                if let Some(identity) = identity(&device)? {
-                    survey.by_identity.insert(identity, device.clone());
-                }
-                survey.by_name.insert(file, device);
+                let opened = open(&device);
+                survey.add(device, file, opened);
             }
         }
         Ok(survey)
     }
 
+    /// Adds a device by the name of its file, and by the identity of that file if the kernel returns it.
+    ///
+    /// Where it does not, the kernel cannot look the file up: its file system has failed. Such a file is none of
+    /// those that this process can look up, so the device is one of another program and hides no file of ours.
+    fn add(&mut self, device: PathBuf, file: PathBuf, opened: io::Result<Option<File>>) {
+        match opened {
+            Ok(opened) => {
+                if let Some(identity) = opened.and_then(|device| identity(&device).ok().flatten()) {
+                    self.by_identity.insert(identity, device.clone());
+                }
+            }
+            Err(error) => self.unopened = Some((device.clone(), error)),
+        }
+        self.by_name.insert(file, device);
+    }
+
     /// Returns the device that has a file, whatever name the file had when it was attached.
+    ///
+    /// Fails if no device is known to have it, but one could not be opened that may.
     pub(super) fn device_of(&self, file: &Path) -> io::Result<Option<&Path>> {
         if let Some(device) = self.by_name.get(file) {
             return Ok(Some(device));
         }
         let device = self.by_identity.get(&identity_of(&fs::metadata(file)?));
-        Ok(device.map(PathBuf::as_path))
+        match (device, &self.unopened) {
+            (Some(device), _) => Ok(Some(device)),
+            (None, None) => Ok(None),
+            (None, Some((device, error))) => Err(io::Error::new(
+                error.kind(),
+                format!(
+                    "it is unknown whether {} has the file, because the device cannot be opened: {error}",
+                    device.display()
+                ),
+            )),
+        }
     }
 }
 
@@ -73,7 +101,38 @@ pub(super) fn has_file(device: &Path, file: &Path) -> io::Result<bool> {
     match backing_file(device)? {
         None => Ok(false),
         Some(name) if name == file => Ok(true),
-        Some(_) => Ok(identity(device)? == Some(identity_of(&fs::metadata(file)?))),
+        Some(_) => Ok(AttachedDevice::open(device, file)?.is_some()),
+    }
+}
+
+/// A device that has the file it should have, and keeps it at least as long as this lives.
+///
+/// A name such as `/dev/loop3` names another file's device as soon as another process has freed it and attached
+/// something else. While a descriptor is open the kernel neither frees the device nor attaches another file to it, so
+/// what is verified on the descriptor stays true.
+#[derive(Debug)]
+pub(super) struct AttachedDevice(File);
+
+impl AttachedDevice {
+    /// Opens a device, and returns it if it has `file`, whatever name the file had when it was attached.
+    pub(super) fn open(device: &Path, file: &Path) -> io::Result<Option<Self>> {
+        let expected = match fs::metadata(file) {
+            Ok(file) => identity_of(&file),
+            Err(error) => {
+                let text = format!("its backing file {} cannot be found: {error}", file.display());
+                return Err(io::Error::new(error.kind(), text));
+            }
+        };
+        let Some(device) = open(device)? else {
+            return Ok(None);
+        };
+        let has_file = identity(&device)? == Some(expected);
+        Ok(has_file.then_some(Self(device)))
+    }
+
+    /// Asks the kernel to free the device. It does so at once, or when the last mount and opener are gone.
+    pub(super) fn clear(self) -> io::Result<()> {
+        ioctl(&self.0, LOOP_CLR_FD, 0).map(drop)
     }
 }
 
@@ -138,17 +197,6 @@ fn attach_to(path: &Path, file: &File) -> io::Result<bool> {
     )))
 }
 
-/// Asks the kernel to free a device. It does so at once, or when the last mount and opener are gone.
-pub(super) fn clear(device: &Path) -> io::Result<()> {
-    let device = OpenOptions::new().read(true).open(device)?;
-    match ioctl(&device, LOOP_CLR_FD, 0) {
-        Ok(_) => Ok(()),
-        // It has no backing file, so it is free already.
-        Err(error) if is(&error, Errno::NXIO) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
 fn backing_file(device: &Path) -> io::Result<Option<PathBuf>> {
     let name = device.file_name().unwrap_or_default();
     match fs::read(Path::new(BLOCK_DEVICES).join(name).join("loop/backing_file")) {
@@ -162,14 +210,18 @@ fn backing_file(device: &Path) -> io::Result<Option<PathBuf>> {
     }
 }
 
-fn identity(device: &Path) -> io::Result<Option<Identity>> {
-    let device = match OpenOptions::new().read(true).open(device) {
-        Ok(device) => device,
-        // Freed, and its node removed, since it was found.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    match status(&device) {
+/// Opens a device; there is none to open if the kernel has freed it, or is doing so.
+fn open(device: &Path) -> io::Result<Option<File>> {
+    match OpenOptions::new().read(true).open(device) {
+        Ok(device) => Ok(Some(device)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is(&error, Errno::NXIO) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns what identifies the file of a device, if it has one.
+fn identity(device: &File) -> io::Result<Option<Identity>> {
+    match status(device) {
         Ok(status) => Ok(Some((status.device, status.inode))),
         Err(error) if is(&error, Errno::NXIO) => Ok(None),
         Err(error) => Err(error),
@@ -245,7 +297,7 @@ mod tests {
     #[test]
     fn a_file_gets_another_device_than_before() {
         let (file, former) = attached();
-        clear(&former).unwrap();
+        clear(&former, file.path());
         wait_until_free(&former, file.path());
         let backing = OpenOptions::new()
             .read(true)
@@ -255,7 +307,60 @@ mod tests {
         let device = attach_to_another(&backing, &former).unwrap();
         assert_ne!(device, former);
         assert!(has_file(&device, file.path()).unwrap());
-        clear(&device).unwrap();
+        clear(&device, file.path());
+        wait_until_free(&device, file.path());
+    }
+
+    fn clear(device: &Path, file: &Path) {
+        let attached = AttachedDevice::open(device, file).unwrap();
+        attached.expect("the device has the file").clear().unwrap();
+    }
+
+    #[test]
+    fn a_device_that_has_another_file_is_not_taken_for_that_of_ours() {
+        let ((file, device), (other_file, other_device)) = (attached(), attached());
+        assert!(
+            AttachedDevice::open(&other_device, file.path())
+                .unwrap()
+                .is_none()
+        );
+        for (device, file) in [(device, file), (other_device, other_file)] {
+            clear(&device, file.path());
+            wait_until_free(&device, file.path());
+            assert!(AttachedDevice::open(&device, file.path()).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn a_device_keeps_its_file_while_it_is_held_open_whoever_frees_it() {
+        let (file, device) = attached();
+        let held = AttachedDevice::open(&device, file.path()).unwrap().unwrap();
+        clear(&device, file.path());
+        let other = tempfile::NamedTempFile::new().unwrap();
+        assert!(!attach_to(&device, other.as_file()).unwrap());
+        assert!(has_file(&device, file.path()).unwrap());
+        drop(held);
+        wait_until_free(&device, file.path());
+    }
+
+    #[test]
+    fn a_device_whose_file_the_kernel_cannot_look_up_hides_no_other() {
+        let (file, device) = attached();
+        let mut survey = Survey::new().unwrap();
+        // What is no loop device answers its request with an error, as one does whose file is on a failed file system.
+        let failed = File::open(file.path()).unwrap();
+        survey.add("/dev/loop-failed".into(), "/failed/file".into(), Ok(Some(failed)));
+        let fresh = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(survey.device_of(file.path()).unwrap(), Some(device.as_path()));
+        assert_eq!(survey.device_of(fresh.path()).unwrap(), None);
+
+        // One that cannot even be opened may have any file that is not found on another device.
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        survey.add("/dev/loop-denied".into(), "/other/file".into(), Err(denied));
+        assert_eq!(survey.device_of(file.path()).unwrap(), Some(device.as_path()));
+        let error = survey.device_of(fresh.path()).unwrap_err().to_string();
+        assert!(error.contains("/dev/loop-denied"), "{error}");
+        clear(&device, file.path());
         wait_until_free(&device, file.path());
     }
 
@@ -288,7 +393,7 @@ mod tests {
             "the kernel has marked the old name as deleted"
         );
 
-        clear(&device).unwrap();
+        clear(&device, &renamed);
         wait_until_free(&device, &renamed);
         assert_eq!(Survey::new().unwrap().device_of(&renamed).unwrap(), None);
         fs::remove_file(&renamed).unwrap();
@@ -310,14 +415,14 @@ mod tests {
         });
         while !looker.is_finished() {
             // Another process may take the device meanwhile; the look goes on all the same.
-            if has_file(&device, file.path()).unwrap() {
-                clear(&device).unwrap();
+            if let Some(attached) = AttachedDevice::open(&device, file.path()).unwrap() {
+                attached.clear().unwrap();
             } else {
                 attach_to(&device, &backing).unwrap();
             }
         }
-        if has_file(&device, file.path()).unwrap() {
-            clear(&device).unwrap();
+        if let Some(attached) = AttachedDevice::open(&device, file.path()).unwrap() {
+            attached.clear().unwrap();
             wait_until_free(&device, file.path());
         }
         looker.join().unwrap();
@@ -327,7 +432,7 @@ mod tests {
     fn a_cleared_device_keeps_its_file_as_long_as_somebody_has_it_open() {
         let (file, device) = attached();
         let opener = File::open(&device).unwrap();
-        clear(&device).unwrap();
+        clear(&device, file.path());
         assert!(has_file(&device, file.path()).unwrap());
         assert_eq!(
             Survey::new().unwrap().device_of(file.path()).unwrap(),
@@ -336,6 +441,5 @@ mod tests {
 
         drop(opener);
         wait_until_free(&device, file.path());
-        clear(&device).unwrap();
     }
 }

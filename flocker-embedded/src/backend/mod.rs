@@ -9,13 +9,14 @@ mod program;
 mod reboot;
 mod release;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod volumes;
 
-pub(crate) use discovery::{Condition, Seen};
+pub(crate) use discovery::{Condition, Discovery, Seen};
 pub(crate) use error::StepError;
 pub(crate) use mount_table::MOUNT_TABLE;
 #[cfg(test)]
 pub(crate) use mounting::is_mounted;
-pub(crate) use mounting::{mount, unmount};
 pub(crate) use release::Released;
 pub(crate) use storage::Backend;

@@ -11,29 +11,34 @@ use uuid::Uuid;
 
 use super::error::StepError;
 use super::mount_table::{MOUNT_TABLE, MountTable};
+use super::storage::Backend;
 use crate::options::NodeInfo;
 
 /// What mkfs leaves in the root of a file system.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// Mounts the device of a dataset on a node. A fresh file system is then emptied and opened to everybody.
-pub(crate) fn mount(dataset: Uuid, device: &Path, node: &NodeInfo) -> Result<(), StepError> {
-    let path = node.mount_path(dataset);
-    fs::create_dir_all(&path).map_err(StepError::io("create", &path))?;
-    fs::set_permissions(&node.mount_root, Permissions::from_mode(0o700))
-        .map_err(StepError::io("set the mode of", &node.mount_root))?;
-    rustix::mount::mount(device, &path, "ext4", MountFlags::empty(), None)
-        .map_err(|errno| StepError::io("mount", &path)(errno.into()))?;
-    open_to_everybody(&path).map_err(StepError::io("prepare the root of", &path))
-}
+impl Backend {
+    /// Mounts the device of a dataset on a node. A fresh file system is then emptied and opened to all users.
+    pub(crate) fn mount(&self, dataset: Uuid, device: &Path, node: &NodeInfo) -> Result<(), StepError> {
+        let _held = self.hold(dataset, device)?;
+        let path = node.mount_path(dataset);
+        fs::create_dir_all(&path).map_err(StepError::io("create", &path))?;
+        fs::set_permissions(&node.mount_root, Permissions::from_mode(0o700))
+            .map_err(StepError::io("set the mode of", &node.mount_root))?;
+        rustix::mount::mount(device, &path, "ext4", MountFlags::empty(), None)
+            .map_err(|errno| StepError::io("mount", &path)(errno.into()))?;
+        open_to_all(&path).map_err(StepError::io("prepare the root of", &path))
+    }
 
-/// Unmounts a device by name: of all lines of the mount table that name it, the last one goes.
-pub(crate) fn unmount(device: &Path) -> Result<(), StepError> {
-    let table = MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)))?;
-    let Some(mount_point) = table.mount_point(device) else {
-        return Ok(());
-    };
-    unmount_from(mount_point)
+    /// Unmounts the device of a dataset by name: the last line of the mount table that names it decides where.
+    pub(crate) fn unmount(&self, dataset: Uuid, device: &Path) -> Result<(), StepError> {
+        let _held = self.hold(dataset, device)?;
+        let table = MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)))?;
+        let Some(mount_point) = table.mount_point(device) else {
+            return Ok(());
+        };
+        unmount_from(mount_point)
+    }
 }
 
 /// Tells whether anything is mounted at a place.
@@ -64,7 +69,7 @@ pub(super) fn unmount_all_from(mount_point: &Path) -> Result<(), StepError> {
 }
 
 /// Does what the agent does to a file system whose root holds nothing but `lost+found`.
-fn open_to_everybody(root: &Path) -> io::Result<()> {
+fn open_to_all(root: &Path) -> io::Result<()> {
     let names: Vec<_> = fs::read_dir(root)?
         .map(|entry| Ok(entry?.file_name()))
         .collect::<io::Result<_>>()?;

@@ -8,7 +8,7 @@ use std::sync::{MutexGuard, PoisonError};
 use uuid::Uuid;
 
 use super::error::{Outcomes, StepError};
-use super::loop_device::{BLOCK_DEVICES, Survey, attach_to_another, clear, has_file};
+use super::loop_device::{AttachedDevice, BLOCK_DEVICES, Survey, attach_to_another, has_file};
 use super::mounting::unmount_all_from;
 use super::storage::Backend;
 use crate::options::NodeInfo;
@@ -80,10 +80,14 @@ impl Backend {
         }
     }
 
-    /// Frees a loop device, and says if it is not free.
+    /// Frees the loop device of a dataset, and fails if it is not free then. A device that has another file by now is
+    /// left alone.
     pub(super) fn clear_device(&self, dataset: Uuid, device: &Path) -> Result<(), StepError> {
-        clear(device).map_err(StepError::io("detach", device))?;
         let path = self.volumes.path(dataset);
+        let attached = AttachedDevice::open(device, &path).map_err(StepError::io("examine", device))?;
+        if let Some(attached) = attached {
+            attached.clear().map_err(StepError::io("detach", device))?;
+        }
         if has_file(device, &path).map_err(StepError::io("examine", device))? {
             return Err(StepError::StillAttached(device.to_owned()));
         }

@@ -49,7 +49,12 @@ impl Backend {
         device: &Path,
         mount_point: Option<&Path>,
     ) -> Result<Released, StepError> {
-        let unmounted = mount_point.map_or(Ok(()), unmount_from);
+        let unmounted = match mount_point {
+            Some(mount_point) => self
+                .hold(dataset, device)
+                .and_then(|_held| unmount_from(mount_point)),
+            None => Ok(()),
+        };
         match unmounted.and_then(|()| self.detach(dataset, device)) {
             Ok(()) => Ok(Released::Detached),
             Err(StepError::Busy(_)) => Ok(Released::Kept),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 use super::error::{Outcomes, StepError};
-use super::loop_device::{BLOCK_DEVICES, LOOP_CONTROL, Survey, attach};
+use super::loop_device::{AttachedDevice, BLOCK_DEVICES, LOOP_CONTROL, Survey, attach};
 use super::program::Programs;
 use super::volumes::Volumes;
 use crate::Error;
@@ -52,9 +52,15 @@ impl Backend {
         let survey = Survey::new().map_err(Error::file("examine", Path::new(BLOCK_DEVICES)))?;
         let mut devices = BTreeMap::new();
         for dataset in volumes.sizes().into_keys() {
-            let path = volumes.path(dataset);
-            let device = survey.device_of(&path).map_err(Error::file("examine", &path))?;
-            devices.extend(device.map(|device| (dataset, device.to_owned())));
+            match survey.device_of(&volumes.path(dataset)) {
+                Ok(device) => devices.extend(device.map(|device| (dataset, device.to_owned()))),
+                // It is not attached either before this has been found out.
+                Err(error) => tracing::warn!(
+                    dataset.id = %dataset,
+                    %error,
+                    "Cannot find out which loop device has the backing file of dataset {dataset}; no node mounts it"
+                ),
+            }
         }
         Ok(Self {
             volumes,
@@ -138,8 +144,22 @@ impl Backend {
         self.clear_device(dataset, device)
     }
 
+    /// Verifies that a loop device has the backing file of a dataset. It keeps that file until the result is dropped.
+    ///
+    /// Everything that is done to a device by its name holds this: another process may have freed the device, and
+    /// attached another file to it, since the agent saw it.
+    pub(super) fn hold(&self, dataset: Uuid, device: &Path) -> Result<AttachedDevice, StepError> {
+        let path = self.volumes.path(dataset);
+        let attached = AttachedDevice::open(device, &path).map_err(StepError::io("examine", device))?;
+        attached.ok_or_else(|| {
+            self.devices().remove(&dataset);
+            StepError::NotAttached(device.to_owned())
+        })
+    }
+
     /// Makes a file system, unless there is one.
     pub(crate) fn make_file_system(&self, dataset: Uuid, device: &Path) -> Result<(), StepError> {
+        let _held = self.hold(dataset, device)?;
         if !self.programs.has_file_system(device)? {
             self.programs.make_file_system(device)?;
         }

@@ -165,6 +165,28 @@ fn a_busy_dataset_does_not_hold_up_the_others() {
 }
 
 #[test]
+fn a_dataset_that_cannot_be_examined_holds_up_no_other() {
+    isolated(async |directory| {
+        let cluster = Cluster::start(&directory, 2).await;
+        let broken = cluster.create_mounted(1).await;
+        let backing = directory.join("data/volumes").join(broken.to_string());
+        let moved = directory.join("moved");
+        fs::rename(&backing, &moved).unwrap();
+        unmount(cluster.path(1, broken), UnmountFlags::empty()).unwrap();
+        let unmounted = json!({"dataset_id": broken, "maximum_size": SIZE});
+        cluster.wait_until_state(broken, Some(unmounted)).await;
+
+        let other = cluster.create_mounted(1).await;
+        cluster.relocate(other, 2).await;
+        cluster.wait_until_on(2, other).await;
+        assert_eq!(loop_devices(&directory).len(), 2, "no device is freed");
+
+        fs::rename(&moved, &backing).unwrap();
+        cluster.wait_until_on(1, broken).await;
+    });
+}
+
+#[test]
 fn a_plain_bind_mount_hides_the_dataset_from_the_agent_and_its_lease_protects_no_longer() {
     isolated(async |directory| {
         let cluster = Cluster::start(&directory, 2).await;
