@@ -1,12 +1,9 @@
 //! The data directory: its layout, and the lock that makes one process its owner.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 
 use crate::Error;
 use crate::options::CertificateProfile;
@@ -33,15 +30,15 @@ impl DataDir {
             .mode(0o600)
             .open(&lock_file)
             .map_err(Error::file("open", &lock_file))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        match lock.try_lock() {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
+            Err(TryLockError::WouldBlock) => {
                 return Err(Error::DataDirInUse {
                     path: root,
                     holder: holder(&mut lock),
                 });
             }
-            Err(errno) => return Err(Error::file("lock", &lock_file)(errno.into())),
+            Err(TryLockError::Error(error)) => return Err(Error::file("lock", &lock_file)(error)),
         }
         record_holder(&mut lock).map_err(Error::file("write", &lock_file))?;
         let directory = Self { root, lock };
@@ -73,7 +70,7 @@ impl Drop for DataDir {
     fn drop(&mut self) {
         // A program that is being started at this moment holds a copy of the descriptor until it runs, and with it the
         // lock; what is unlocked is so for all copies. Where that fails, closing does it.
-        flock(&self.lock, FlockOperation::Unlock).ok();
+        self.lock.unlock().ok();
     }
 }
 
