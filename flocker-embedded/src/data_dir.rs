@@ -46,6 +46,10 @@ impl DataDir {
         Ok(directory)
     }
 
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub(crate) fn state_file(&self) -> PathBuf {
         self.root.join("state.json")
     }

@@ -27,6 +27,10 @@ mod data_dir;
 mod embedded;
 mod error;
 pub mod faults;
+mod leftovers;
+#[cfg(test)]
+#[path = "../tests/flocker/support/namespace.rs"]
+mod namespace;
 mod options;
 pub mod pki;
 mod routes;

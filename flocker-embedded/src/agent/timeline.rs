@@ -16,11 +16,9 @@ use crate::backend::{Backend, is_mounted};
 use crate::cluster::SeenDataset;
 use crate::data_dir::DataDir;
 use crate::faults::{FaultPlan, Faults};
+use crate::namespace;
 use crate::options::{NodeInfo, Timing};
 use crate::store::{Dataset, Store};
-
-#[path = "../../tests/flocker/support/namespace.rs"]
-mod namespace;
 
 const TICK: Duration = Duration::from_millis(10);
 /// Nothing takes this long at the stock timing.

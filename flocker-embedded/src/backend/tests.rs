@@ -17,11 +17,9 @@ use super::program::Programs;
 use super::storage::Backend;
 use super::{Condition, Discovery};
 use crate::data_dir::DataDir;
+use crate::namespace;
 use crate::options::NodeInfo;
 use crate::store::Configuration;
-
-#[path = "../../tests/flocker/support/namespace.rs"]
-mod namespace;
 
 const SIZE: u64 = 16 << 20;
 

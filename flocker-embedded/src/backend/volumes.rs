@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::error::StepError;
 use crate::Error;
+use crate::leftovers;
 
 /// The unit of `st_blocks`.
 const BLOCK: u64 = 512;
@@ -30,6 +31,7 @@ impl Volumes {
     /// what these files occupy of it.
     pub(super) fn open(directory: PathBuf, capacity: Option<u64>) -> Result<Self, Error> {
         let list = || Error::file("list", &directory);
+        leftovers::remove(&directory, leftovers::is_unfinished);
         let mut sizes = BTreeMap::new();
         let mut occupied = 0;
         for entry in fs::read_dir(&directory).map_err(list())? {
@@ -110,7 +112,7 @@ impl Volumes {
     }
 
     fn write(&self, path: &Path, size: u64) -> io::Result<()> {
-        let unfinished = path.with_extension("unfinished");
+        let unfinished = leftovers::unfinished(path);
         let file = OpenOptions::new()
             .write(true)
             .create(true)

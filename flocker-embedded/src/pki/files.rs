@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::authority::{Authority, Identity, Role, TWENTY_YEARS, new_key};
 use crate::Error;
 use crate::data_dir::create_private;
+use crate::leftovers;
 use crate::options::{CertificateProfile, NodeInfo};
 
 const PUBLIC: u32 = 0o644;
@@ -40,6 +41,7 @@ impl Pki {
         address: IpAddr,
     ) -> Result<Self, Error> {
         create_private(directory)?;
+        leftovers::remove(directory, leftovers::is_private_temporary);
         let new_authority = || Authority::new(cluster, profile).map(|authority| authority.identity);
         let identity = kept_or_new(directory, CLUSTER, new_authority)?;
         let authority = Authority {
@@ -69,6 +71,7 @@ impl Pki {
     /// Writes what a client needs: `cluster.crt`, `plugin.crt`, `plugin.key`, and the id of each node.
     pub(crate) fn write_client_files(&self, directory: &Path, nodes: &[NodeInfo]) -> Result<(), Error> {
         create_private(directory)?;
+        leftovers::remove(directory, leftovers::is_temporary);
         let cluster = self
             .authority
             .certificate()
@@ -153,9 +156,7 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
     }
     let replace = || {
         let directory = path.parent().unwrap_or(Path::new("/"));
-        let mut file = tempfile::Builder::new()
-            .permissions(Permissions::from_mode(mode))
-            .tempfile_in(directory)?;
+        let mut file = leftovers::temporary_file(directory, mode)?;
         file.write_all(content)?;
         file.as_file().sync_all()?;
         file.persist(path)?;

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openssl::sha::sha256;
-use tempfile::NamedTempFile;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -21,6 +20,7 @@ pub(crate) use model::{Configuration, Dataset, Lease, State, now};
 
 use crate::Error;
 use crate::data_dir::DataDir;
+use crate::leftovers;
 
 /// The configuration at one moment, with the tag that stands for it.
 #[derive(Clone, Debug)]
@@ -43,6 +43,7 @@ impl Store {
     /// Reads the state file, or starts an empty one, and gives every node up to `nodes` a UUID.
     pub(crate) fn open(data_dir: Arc<DataDir>, nodes: usize) -> Result<Self, Error> {
         let path = data_dir.state_file();
+        leftovers::remove(data_dir.root(), leftovers::is_private_temporary);
         let mut state = match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|source| Error::DamagedState {
                 path: path.clone(),
@@ -161,7 +162,7 @@ fn snapshot(configuration: &Configuration) -> io::Result<Snapshot> {
 
 fn write(path: &Path, state: &State) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
-    let mut file = NamedTempFile::new_in(directory)?;
+    let mut file = leftovers::temporary_file(directory, 0o600)?;
     file.write_all(&serde_json::to_vec(state)?)?;
     file.as_file().sync_all()?;
     file.persist(path)?;

@@ -142,6 +142,37 @@ fn a_stop_detaches_what_nobody_uses_and_keeps_what_is_published() {
 }
 
 #[test]
+fn what_a_killed_process_has_not_finished_writing_is_removed_by_the_next() {
+    isolated(async |directory| {
+        drop(Cluster::start(&directory, 1).await);
+        let (data, certificates) = (directory.join("data"), directory.join("certificates"));
+        let volume = format!("volumes/{}.unfinished", Uuid::new_v4());
+        let leftovers = [
+            data.join(".flocker-embedded-a1B2c3"),
+            data.join(".tmpa1B2c3"),
+            data.join("pki/v1/.flocker-embedded-a1B2c3"),
+            data.join("pki/v1/.tmpa1B2c3"),
+            data.join(volume),
+            certificates.join(".flocker-embedded-a1B2c3"),
+        ];
+        let others = [
+            data.join("notes.unfinished"),
+            data.join("volumes/notes.unfinished"),
+            certificates.join(".tmpa1B2c3"),
+        ];
+        for file in leftovers.iter().chain(&others) {
+            fs::write(file, "half").unwrap();
+        }
+
+        let second = Cluster::start(&directory, 1).await;
+        let left: Vec<_> = leftovers.iter().filter(|file| file.exists()).collect();
+        assert!(left.is_empty(), "{left:?}");
+        assert!(others.iter().all(|file| file.exists()));
+        second.create_mounted(1).await;
+    });
+}
+
+#[test]
 fn a_data_directory_has_one_owner() {
     isolated(async |directory| {
         let first = Cluster::start(&directory, 1).await;
