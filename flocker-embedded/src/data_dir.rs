@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 use crate::Error;
 use crate::options::CertificateProfile;
 
-/// A data directory that this process owns until the last clone of this is gone.
+/// A data directory that this process owns until this is dropped.
 #[derive(Debug)]
 pub(crate) struct DataDir {
-    /// Without symbolic links, because it is compared with what the kernel's tables say.
+    /// Without symbolic links, because it is compared with paths in the kernel's tables.
     root: PathBuf,
     lock: File,
 }
 
 impl DataDir {
-    /// Creates the directory if need be and locks it.
+    /// Creates the directory if it does not exist, and locks it.
     pub(crate) fn claim(path: &Path) -> Result<Self, Error> {
         create_private(path)?;
         let root = fs::canonicalize(path).map_err(Error::file("resolve", path))?;
@@ -35,7 +35,7 @@ impl DataDir {
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::DataDirInUse {
                     path: root,
-                    holder: holder(&mut lock),
+                    holder: read_holder(&mut lock),
                 });
             }
             Err(TryLockError::Error(error)) => return Err(Error::file("lock", &lock_file)(error)),
@@ -72,8 +72,8 @@ impl DataDir {
 
 impl Drop for DataDir {
     fn drop(&mut self) {
-        // A program that is being started at this moment holds a copy of the descriptor until it runs, and with it the
-        // lock; what is unlocked is so for all copies. Where that fails, closing does it.
+        // A program that is being started at this moment holds a copy of the descriptor until it runs, and with it
+        // the lock; unlocking affects all copies. Where that fails, closing the descriptor unlocks.
         self.lock.unlock().ok();
     }
 }
@@ -93,7 +93,7 @@ fn record_holder(lock: &mut File) -> io::Result<()> {
     writeln!(lock, "{}", std::process::id())
 }
 
-fn holder(lock: &mut File) -> String {
+fn read_holder(lock: &mut File) -> String {
     let mut text = String::new();
     match lock
         .read_to_string(&mut text)
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_owner_is_refused_and_told_who_the_first_is() {
+    fn a_second_owner_is_refused_with_the_process_id_of_the_first() {
         let directory = tempfile::tempdir().unwrap();
         let first = DataDir::claim(directory.path()).unwrap();
         let error = DataDir::claim(directory.path()).unwrap_err();
@@ -121,7 +121,7 @@ mod tests {
             "{error}"
         );
 
-        // As a program has one that is being started at this moment.
+        // A program that is being started at this moment holds such a copy.
         let _copy = first.lock.try_clone().unwrap();
         drop(first);
         assert!(DataDir::claim(directory.path()).is_ok());

@@ -1,4 +1,4 @@
-//! Files that are complete only under another name, and what is left of them when a process is killed.
+//! Files that get their name once they are complete, and their removal after the process that wrote them was killed.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -9,13 +9,13 @@ use tempfile::NamedTempFile;
 use uuid::Uuid;
 
 const PREFIX: &str = ".flocker-embedded-";
-/// What the names began with that earlier versions gave such files.
+/// The prefix that earlier versions gave such files.
 const FORMER_PREFIX: &str = ".tmp";
 /// Length of the random part of a name.
 const RANDOM: usize = 6;
 const UNFINISHED: &str = "unfinished";
 
-/// Creates a file that is to replace another one of the same directory as soon as it is complete.
+/// Creates a file that replaces another one of the same directory once it is complete.
 pub(crate) fn temporary_file(directory: &Path, mode: u32) -> io::Result<NamedTempFile> {
     tempfile::Builder::new()
         .prefix(PREFIX)
@@ -24,30 +24,30 @@ pub(crate) fn temporary_file(directory: &Path, mode: u32) -> io::Result<NamedTem
         .tempfile_in(directory)
 }
 
-/// Tells whether [`temporary_file`] gives files such a name.
+/// Returns whether a name has the form of those of [`temporary_file`].
 pub(crate) fn is_temporary(name: &str) -> bool {
     is_random_after(PREFIX, name)
 }
 
-/// Tells whether a file of such a name, in a directory that belongs to this process alone, is a temporary one of this
-/// version or of an earlier one.
+/// Returns whether a name has the form of a temporary file of this version or of an earlier one. The form of the
+/// earlier one is not specific, so this is only for directories that no other process uses.
 pub(crate) fn is_private_temporary(name: &str) -> bool {
     is_temporary(name) || is_random_after(FORMER_PREFIX, name)
 }
 
-/// Returns the path under which the file of a dataset is made before it gets its own.
+/// Returns the path under which the file of a dataset is written before it is renamed to its own.
 pub(crate) fn unfinished(path: &Path) -> PathBuf {
     path.with_extension(UNFINISHED)
 }
 
-/// Tells whether a name is that of an [`unfinished`] file of a dataset.
+/// Returns whether a name is that of an [`unfinished`] file of a dataset.
 pub(crate) fn is_unfinished(name: &str) -> bool {
     name.rsplit_once('.')
         .is_some_and(|(dataset, extension)| extension == UNFINISHED && Uuid::parse_str(dataset).is_ok())
 }
 
-/// Removes the regular files of a directory whose names are such. A file that cannot be removed does no harm, so the
-/// start goes on.
+/// Removes the regular files of a directory that `is_leftover` selects by their name. A file that cannot be removed
+/// does no harm, so the start continues.
 pub(crate) fn remove(directory: &Path, is_leftover: fn(&str) -> bool) {
     if let Err(error) = try_remove(directory, is_leftover) {
         tracing::warn!(

@@ -1,12 +1,12 @@
 //! Flocker on one machine.
 //!
-//! [`Embedded`] serves the REST API of a Flocker control service over mutual TLS and plays the agents of one
-//! or more nodes on real storage: sparse files, loop devices, ext4. It is meant for single servers, for
-//! trying things out, and for tests; nothing in it is distributed.
+//! [`Embedded`] serves the REST API of a Flocker control service over mutual TLS, and runs the agents of one or more
+//! nodes on real storage: sparse files, loop devices, ext4. It is meant for single servers, for first experiments,
+//! and for tests; nothing in it is distributed.
 //!
-//! It behaves as a real cluster does, the odd corners included: what state shows is what the kernel's mount
-//! table says, deleted datasets are remembered for ever, leases are honoured by the agents alone. What would
-//! lose data it refuses: it never attaches one backing file twice, and never shares a data directory.
+//! It behaves as a real cluster does, also where that is surprising: state shows what the kernel's mount table
+//! contains, deleted datasets are remembered permanently, and only the agents enforce leases. It refuses what would
+//! lose data: it never attaches one backing file twice, and never shares a data directory.
 //!
 //! ```no_run
 //! use flocker_embedded::{Embedded, Options};

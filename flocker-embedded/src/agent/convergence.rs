@@ -24,7 +24,7 @@ pub(super) struct Agent {
     timing: Timing,
     pub(super) shared: Arc<Shared>,
     pub(super) connection: Connection,
-    /// The configuration as this agent was last told of it.
+    /// The configuration that this agent last received.
     configuration: watch::Receiver<Arc<Snapshot>>,
     mounts: watch::Receiver<()>,
     pub(super) failures: Failures,
@@ -49,7 +49,7 @@ impl Agent {
         }
     }
 
-    /// Converges until it is told to stop; then it finishes the steps it has begun.
+    /// Converges until `stop` is cancelled; then it finishes the steps it has begun.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         if let Some(delay) = self.timing.batch() {
             // The time a real agent needs to connect.
@@ -60,7 +60,7 @@ impl Agent {
         }
         let mut attempt = 0;
         while !stop.is_cancelled() {
-            if let Some(delay) = self.timing.look() {
+            if let Some(delay) = self.timing.observation() {
                 select! {
                     () = sleep(delay) => {}
                     () = stop.cancelled() => return,
@@ -68,54 +68,54 @@ impl Agent {
             }
             let configuration = Arc::clone(&self.configuration.borrow_and_update());
             self.mounts.mark_unchanged();
-            let rest = match self.look(&configuration).await {
+            let pause = match self.observe(&configuration).await {
                 Err(error) => {
-                    self.failures.record_blindness(&error);
-                    Rest::Retry(attempt)
+                    self.failures.record_failed_observation(&error);
+                    Pause::BackOff(attempt)
                 }
                 Ok(Discovery { seen, failures }) => {
                     self.failures.record_unexamined(failures);
                     let plan = Plan::new(self.node.uuid, &configuration.configuration, &seen);
                     if plan.is_empty() {
                         self.failures.forget_steps();
-                        Rest::Idle {
+                        Pause::Idle {
                             seen,
                             waits: plan.waits,
                         }
                     } else if self.carry_out(plan).await && self.timing == Timing::Instant {
-                        Rest::None
+                        Pause::None
                     } else {
-                        Rest::Retry(attempt)
+                        Pause::BackOff(attempt)
                     }
                 }
             };
-            attempt = match rest {
-                Rest::Retry(attempt) => attempt.saturating_add(1),
-                Rest::None | Rest::Idle { .. } => 0,
+            attempt = match pause {
+                Pause::BackOff(attempt) => attempt.saturating_add(1),
+                Pause::None | Pause::Idle { .. } => 0,
             };
             select! {
                 () = stop.cancelled() => {}
-                () = self.rest(rest) => {}
+                () = self.pause(pause) => {}
             }
         }
     }
 
-    /// Waits until it is time for another round.
-    async fn rest(&mut self, rest: Rest) {
-        match rest {
-            Rest::None => {}
-            Rest::Retry(attempt) => select! {
+    /// Waits until it is time for the next iteration.
+    async fn pause(&mut self, pause: Pause) {
+        match pause {
+            Pause::None => {}
+            Pause::BackOff(attempt) => select! {
                 () = sleep(self.timing.back_off(attempt)) => {}
                 _ = self.configuration.changed() => {}
             },
-            Rest::Idle { seen, waits } => self.idle(&seen, waits).await,
+            Pause::Idle { seen, waits } => self.idle(&seen, waits).await,
         }
     }
 
-    /// Waits until there may be work to do.
+    /// Waits until steps may be possible.
     async fn idle(&mut self, seen: &BTreeMap<Uuid, Seen>, waits: bool) {
         let period = if waits {
-            Some(self.timing.elsewhere())
+            Some(self.timing.other_node())
         } else {
             self.timing.idle()
         };
@@ -138,12 +138,12 @@ impl Agent {
     }
 }
 
-/// What an agent does between two rounds.
-enum Rest {
-    /// Nothing: the last round brought it forward.
+/// What an agent does between two iterations.
+enum Pause {
+    /// Nothing: the last iteration made progress.
     None,
-    /// Back off: there is work that could not be done, for the given number of rounds in a row.
-    Retry(u32),
-    /// Wait for news: all is as it should be, or for others to make so.
+    /// A back-off, after the given number of consecutive iterations without progress.
+    BackOff(u32),
+    /// Waits for changes: no step is possible. `waits` as in [`Plan`].
     Idle { seen: BTreeMap<Uuid, Seen>, waits: bool },
 }

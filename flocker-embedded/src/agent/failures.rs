@@ -1,4 +1,4 @@
-//! What an agent says about its steps: once when something is done, once when it cannot be done.
+//! What an agent logs of its steps: each success, and each failure once.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +8,16 @@ use super::outcome::Outcome;
 use crate::backend::StepError;
 use crate::error::chain;
 
-/// The failures of the last round of one agent.
+/// The failures of the last iteration of one agent.
 #[derive(Debug)]
 pub(super) struct Failures {
     node_number: usize,
     steps: BTreeMap<Uuid, Failure>,
     unexamined: BTreeMap<Uuid, Failure>,
-    blindness: Failure,
+    observation: Failure,
 }
 
-/// A reason and how often it came up in a row.
+/// A reason and how often it occurred in succession.
 #[derive(Debug, Default)]
 struct Failure {
     reason: String,
@@ -32,8 +32,8 @@ impl Failure {
             *self = Self { reason, times: 0 };
         }
         self.times = self.times.saturating_add(1);
-        let noteworthy = if error.may_pass() { 2 } else { 1 };
-        (self.times == noteworthy).then_some(&self.reason)
+        let threshold = if error.is_transient() { 2 } else { 1 };
+        (self.times == threshold).then_some(&self.reason)
     }
 }
 
@@ -43,11 +43,11 @@ impl Failures {
             node_number,
             steps: BTreeMap::new(),
             unexamined: BTreeMap::new(),
-            blindness: Failure::default(),
+            observation: Failure::default(),
         }
     }
 
-    /// Takes the outcomes of a round, and tells whether any step succeeded.
+    /// Records the outcomes of an iteration, and returns whether any step succeeded.
     pub(super) fn record(&mut self, outcomes: Vec<Outcome>) -> bool {
         let mut before = std::mem::take(&mut self.steps);
         let mut progress = false;
@@ -62,7 +62,7 @@ impl Failures {
                     if let Some(reason) = failure.count(&error) {
                         tracing::warn!(
                             dataset.id = %dataset,
-                            "Dataset {dataset} stays as it is on node {}: {reason}. Trying on",
+                            "A step of dataset {dataset} on node {} has failed: {reason}. The agent tries it again",
                             self.node_number
                         );
                     }
@@ -73,26 +73,26 @@ impl Failures {
         progress
     }
 
-    /// Takes it that the agent could not even look at what is there.
-    pub(super) fn record_blindness(&mut self, error: &StepError) {
-        if let Some(reason) = self.blindness.count(error) {
+    /// Records that the agent could not observe any dataset.
+    pub(super) fn record_failed_observation(&mut self, error: &StepError) {
+        if let Some(reason) = self.observation.count(error) {
             tracing::error!(
-                "The agent of node {} cannot see its datasets: {reason}",
+                "The agent of node {} cannot observe its datasets, and tries again: {reason}",
                 self.node_number
             );
         }
     }
 
-    /// Records which datasets could not be examined in an iteration that examined all others.
+    /// Records which datasets could not be examined in an iteration that observed the others.
     pub(super) fn record_unexamined(&mut self, failures: Vec<(Uuid, StepError)>) {
-        self.blindness = Failure::default();
+        self.observation = Failure::default();
         let mut before = std::mem::take(&mut self.unexamined);
         for (dataset, error) in failures {
             let mut failure = before.remove(&dataset).unwrap_or_default();
             if let Some(reason) = failure.count(&error) {
                 tracing::warn!(
                     dataset.id = %dataset,
-                    "The agent of node {} cannot examine dataset {dataset}, and does nothing with it until it can: \
+                    "The agent of node {} cannot examine dataset {dataset}, and leaves it as it is until it can: \
                      {reason}",
                     self.node_number
                 );
@@ -101,7 +101,7 @@ impl Failures {
         }
     }
 
-    /// Records that an iteration had nothing to do.
+    /// Records that an iteration had no step to carry out.
     pub(super) fn forget_steps(&mut self) {
         self.steps.clear();
     }
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_logged_once_and_if_it_may_pass_only_when_it_has_not() {
+    fn a_reason_is_logged_once_and_a_transient_one_only_when_it_repeats() {
         let mut failure = Failure::default();
         assert_eq!(failure.count(&busy()), None);
         assert!(
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_makes_progress_if_any_step_succeeds() {
+    fn an_iteration_makes_progress_if_any_step_succeeds() {
         let mut failures = Failures::new(1);
         assert!(!failures.record(vec![(Uuid::nil(), Err(busy()))]));
         assert!(failures.record(vec![(Uuid::nil(), Err(busy())), (Uuid::max(), Ok(Done::Mounted))]));

@@ -1,4 +1,4 @@
-//! One round of an agent: looking, reporting, and carrying out steps.
+//! One iteration of an agent: it observes, reports, and carries out steps.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use crate::options::NodeInfo;
 use crate::store::Snapshot;
 
 impl Agent {
-    /// Looks at what is there and reports it.
-    pub(super) async fn look(&self, snapshot: &Arc<Snapshot>) -> Result<Discovery, StepError> {
-        let _looking = self.shared.looking.lock().await;
+    /// Observes all datasets and reports them.
+    pub(super) async fn observe(&self, snapshot: &Arc<Snapshot>) -> Result<Discovery, StepError> {
+        let _observing = self.shared.observing.lock().await;
         let (shared, node, snapshot) = (Arc::clone(&self.shared), self.node.clone(), Arc::clone(snapshot));
         let discovery = blocking(move || {
             let attachments = shared.store.attachments();
@@ -34,7 +34,7 @@ impl Agent {
         Ok(discovery)
     }
 
-    /// Carries out steps side by side, and tells whether any of them succeeded.
+    /// Carries out steps concurrently, and returns whether any of them succeeded.
     pub(super) async fn carry_out(&mut self, plan: Plan) -> bool {
         let mut steps = JoinSet::new();
         for (dataset, step) in plan.steps {
@@ -46,14 +46,14 @@ impl Agent {
         while let Some(outcome) = steps.join_next().await {
             match outcome {
                 Ok(outcome) => outcomes.push(outcome),
-                Err(error) => tracing::error!(%error, "A step of node {} broke down", self.node.number),
+                Err(error) => tracing::error!(%error, "A step of node {} panicked", self.node.number),
             }
         }
         self.forget_detached(&outcomes).await;
         self.failures.record(outcomes)
     }
 
-    /// Records that volumes exist, all with one write.
+    /// Records that volumes exist, all in one write.
     async fn register(&self, datasets: Vec<Uuid>) -> Vec<Outcome> {
         if datasets.is_empty() {
             return Vec::new();
@@ -92,8 +92,8 @@ impl Agent {
         }
     }
 
-    /// Removes the records of what has been detached. One that stays for a crash does no harm: without a loop
-    /// device it says nothing.
+    /// Removes the records of detached datasets. A record that stays because of a crash does no harm: without a loop
+    /// device it has no meaning.
     async fn forget_detached(&self, outcomes: &[Outcome]) {
         let detached = outcomes
             .iter()
@@ -110,7 +110,7 @@ impl Agent {
         };
         if let Err(error) = blocking(forget).await {
             tracing::error!(
-                "Node {} cannot record what it detached: {}",
+                "Cannot record which datasets node {} has detached: {}",
                 self.node.number,
                 chain(&error)
             );
@@ -119,8 +119,8 @@ impl Agent {
 }
 
 async fn carry_out(shared: &Shared, node: NodeInfo, dataset: Uuid, step: Step) -> Result<Done, StepError> {
-    // The semaphores behind it are never closed, so there always is a permit.
-    let _turn = shared.turn(&step).await;
+    // The semaphores are never closed, so acquiring a permit does not fail.
+    let _permit = shared.acquire_permit(&step).await;
     let backend = Arc::clone(&shared.backend);
     let work = move || match step {
         Step::Create(size) => backend.volumes().create(dataset, size).map(|()| Done::Created),
@@ -136,7 +136,7 @@ async fn carry_out(shared: &Shared, node: NodeInfo, dataset: Uuid, step: Step) -
     blocking(work).await
 }
 
-/// Runs what may block where it may. Once begun it is carried out to its end.
+/// Runs blocking work on a thread for such work. Once begun it is carried out to its end.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StepError> + Send + 'static,
 ) -> Result<T, StepError> {

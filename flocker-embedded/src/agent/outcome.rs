@@ -6,10 +6,10 @@ use uuid::Uuid;
 
 use crate::backend::StepError;
 
-/// What became of a dataset's step.
+/// A dataset, and what the step did with it or why it failed.
 pub(super) type Outcome = (Uuid, Result<Done, StepError>);
 
-/// What was done with a dataset.
+/// What a step did with a dataset.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Done {
     Created,
@@ -29,7 +29,7 @@ impl fmt::Display for Done {
             Self::Created => "Created the volume of",
             Self::Registered => "Recorded the volume of",
             Self::Attached => "Attached",
-            Self::Formatted => "Made the file system of",
+            Self::Formatted => "Created the file system of",
             Self::Mounted => "Mounted",
             Self::Unmounted => "Unmounted",
             Self::Detached => "Detached",

@@ -4,33 +4,32 @@ use tokio::time::Duration;
 
 use crate::options::Timing;
 
-/// The first of the delays after rounds that left work to do, how much longer each is than the one before, and the
-/// longest of them.
+/// The first delay after iterations that left steps to do, the factor from each to the next, and the longest.
 const BACK_OFF: (Duration, u32, Duration) = (Duration::from_millis(100), 4, Duration::from_secs(10));
-/// How long a real agent takes to look at what is there: it is a Python program that starts others. With it, datasets
-/// are in state, mounted and reported when they were on a real cluster.
-const LOOK: Duration = Duration::from_millis(350);
+/// How long a real agent takes to observe its datasets: it is a Python program that runs other programs. With this
+/// delay, datasets appear in state, are mounted and are reported at the times measured on a real cluster.
+const OBSERVATION: Duration = Duration::from_millis(350);
 const BATCH: Duration = Duration::from_secs(1);
-const ELSEWHERE: Duration = Duration::from_secs(3);
+const OTHER_NODE: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_secs(60);
 const EXPIRY: Duration = Duration::from_secs(120);
 
-/// The same at full speed, where things have to be waited for all the same.
-const FAST_BACK_OFF: (Duration, u32, Duration) = (Duration::from_millis(20), 2, Duration::from_secs(1));
-const FAST_ELSEWHERE: Duration = Duration::from_secs(1);
+/// The same without the delays of Flocker, where only retries wait.
+const INSTANT_BACK_OFF: (Duration, u32, Duration) = (Duration::from_millis(20), 2, Duration::from_secs(1));
+const INSTANT_OTHER_NODE: Duration = Duration::from_secs(1);
 
 impl Timing {
-    /// Returns how long changes are collected before the agents are told.
+    /// Returns how long changes are collected before the agents receive them.
     pub(super) fn batch(self) -> Option<Duration> {
         self.of_stock(BATCH)
     }
 
-    /// Returns how long it takes an agent to look at what is there, beside what it takes to do so here.
-    pub(super) fn look(self) -> Option<Duration> {
-        self.of_stock(LOOK)
+    /// Returns how long an agent takes to observe, in addition to the time it takes here.
+    pub(super) fn observation(self) -> Option<Duration> {
+        self.of_stock(OBSERVATION)
     }
 
-    /// Returns how long an agent waits after its `attempt`-th round in a row (from 0) that left work to do.
+    /// Returns how long an agent waits after its `attempt`-th consecutive iteration (from 0) that left steps to do.
     pub(super) fn back_off(self, attempt: u32) -> Duration {
         let grown = |(first, factor, most): (Duration, u32, Duration)| {
             let delay = factor
@@ -39,26 +38,26 @@ impl Timing {
             delay.map_or(most, |delay| delay.min(most))
         };
         self.of_stock(grown(BACK_OFF))
-            .unwrap_or_else(|| grown(FAST_BACK_OFF))
+            .unwrap_or_else(|| grown(INSTANT_BACK_OFF))
     }
 
-    /// Returns how long an agent waits for another node to give up a dataset before it looks again.
-    pub(super) fn elsewhere(self) -> Duration {
-        self.of_stock(ELSEWHERE).unwrap_or(FAST_ELSEWHERE)
+    /// Returns how long an agent waits for another node to detach a dataset before it observes again.
+    pub(super) fn other_node(self) -> Duration {
+        self.of_stock(OTHER_NODE).unwrap_or(INSTANT_OTHER_NODE)
     }
 
-    /// Returns after what time an agent with nothing to do looks around all the same. At full speed changes of the
-    /// mount table wake it, and there is nothing else that could change by itself.
+    /// Returns how long an agent without steps waits until it observes again. Without delays, changes of the mount
+    /// table wake it, and nothing else changes by itself.
     pub(super) fn idle(self) -> Option<Duration> {
         self.of_stock(IDLE)
     }
 
-    /// Returns how long a node that is silent stays listed.
+    /// Returns how long a silent node stays listed.
     pub(crate) fn node_expiry(self) -> Duration {
         self.of_stock(EXPIRY).unwrap_or(EXPIRY)
     }
 
-    /// Returns a delay of Flocker's own as this pace has it; none at full speed.
+    /// Returns one of Flocker's own delays at this timing, if it has any.
     fn of_stock(self, delay: Duration) -> Option<Duration> {
         match self {
             Self::Instant => None,
@@ -79,19 +78,19 @@ mod tests {
     }
 
     #[test]
-    fn the_stock_pace_has_the_delays_of_flocker() {
+    fn the_stock_timing_has_the_delays_of_flocker() {
         assert_eq!(delays(Timing::Stock), [100, 400, 1_600, 6_400, 10_000, 10_000]);
         assert_eq!(Timing::Stock.back_off(u32::MAX).as_millis(), 10_000);
     }
 
     #[test]
-    fn a_shortened_pace_divides_every_delay() {
+    fn a_shortened_timing_divides_every_delay() {
         let timing = Timing::Shortened(20);
         assert_eq!(delays(timing), [5, 20, 80, 320, 500, 500]);
         let others = [
             timing.batch(),
-            timing.look(),
-            Some(timing.elsewhere()),
+            timing.observation(),
+            Some(timing.other_node()),
             timing.idle(),
             Some(timing.node_expiry()),
         ];
@@ -100,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn at_full_speed_retries_slow_down_to_one_a_second() {
+    fn without_delays_retries_slow_down_to_one_a_second() {
         assert_eq!(Timing::Instant.back_off(0).as_millis(), 20);
         assert_eq!(Timing::Instant.back_off(1_000).as_millis(), 1_000);
     }

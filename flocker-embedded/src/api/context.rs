@@ -17,13 +17,13 @@ pub(crate) struct Api {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) nodes: Vec<NodeInfo>,
     pub(crate) faults: Faults,
-    /// Held while a change is written, so that those who wait for their turn do not each block a thread.
+    /// Held while a change is written, so that tasks that wait for their turn do not each block a thread.
     pub(crate) writing: Mutex<()>,
 }
 
 impl Api {
-    /// Carries out a change, or returns the answer that says why it was not.
-    pub(super) async fn change<T: Send + 'static>(
+    /// Carries out a change, or returns the answer with the reason for refusing it.
+    pub(super) async fn write<T: Send + 'static>(
         &self,
         action: &'static str,
         change: impl FnOnce(&mut store::State, &str) -> Result<T, Refusal> + Send + 'static,

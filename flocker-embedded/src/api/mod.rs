@@ -29,10 +29,10 @@ use crate::routes::{
     VERSION,
 };
 
-/// The control service has no limit; this one only keeps a mistake from filling the memory.
+/// The control service has no limit; this one prevents a mistake from filling the memory.
 const BODY_LIMIT: usize = 16 << 20;
 
-/// Returns the routes, with every request counted and met by the faults that are switched on.
+/// Returns the routes, with every request counted and subject to the injected faults.
 ///
 /// A request that a fault holds is dropped at `end`.
 pub(crate) fn router(api: Arc<Api>, counting: Arc<Counting>, end: CancellationToken) -> Router {
@@ -65,18 +65,18 @@ pub(crate) fn router(api: Arc<Api>, counting: Arc<Counting>, end: CancellationTo
         .with_state(api)
 }
 
-/// Adds what the control service answers to HEAD on every route that has GET: 400.
+/// Adds the answer of the control service to HEAD on every route that has GET: 400.
 fn readable(route: MethodRouter<Arc<Api>>, allow: &'static str) -> MethodRouter<Arc<Api>> {
     limited(route.head(reply::head_refused), allow)
 }
 
-/// Adds what the control service answers to every other method.
+/// Adds the answer of the control service to every other method.
 fn limited(route: MethodRouter<Arc<Api>>, allow: &'static str) -> MethodRouter<Arc<Api>> {
     route.fallback(move || async move { reply::method_not_allowed(allow) })
 }
 
-/// Reads the body, whether or not it is of any use, as the control service does. An answer given before the
-/// body has come would end the connection.
+/// Reads the body, even where it is not used, as the control service does. An answer before the end of the body would
+/// end the connection.
 async fn read_body(request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     match to_bytes(body, BODY_LIMIT).await {
@@ -92,7 +92,7 @@ async fn count(counting: Arc<Counting>, request: Request, next: Next) -> Respons
         .get::<MatchedPath>()
         .map_or("unknown", MatchedPath::as_str)
         .to_owned();
-    let _under_way = counting.request();
+    let _in_progress = counting.request();
     let response = next.run(request).await;
     let is_lost = response.extensions().get::<Lost>().is_some();
     counting.answer(RequestKey {

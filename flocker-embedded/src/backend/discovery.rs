@@ -25,18 +25,18 @@ pub(crate) struct Seen {
 pub(crate) struct Discovery {
     /// Every dataset that has a backing volume, also those that could not be examined.
     pub(crate) seen: BTreeMap<Uuid, Seen>,
-    /// Why datasets could not be examined that no other node has.
+    /// Why datasets could not be examined, without those of other nodes.
     pub(crate) failures: Vec<(Uuid, StepError)>,
 }
 
-/// How far a dataset has come on the way to being mounted on a node.
+/// The progress of a dataset on the way to being mounted on a node.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Condition {
-    /// The volume is there, but not recorded in the configuration yet.
+    /// The volume exists, but is not recorded in the configuration yet.
     Unregistered,
     /// Not attached to any node.
     Detached,
-    /// Attached to another node, or by somebody unknown.
+    /// Attached to another node, or by an unknown process.
     AttachedElsewhere,
     /// Attached to a machine that is known to be off.
     AttachedToDead,
@@ -44,9 +44,9 @@ pub(crate) enum Condition {
     Unexamined,
     /// Attached here; the device has no file system.
     Unformatted(PathBuf),
-    /// Attached here, with a file system that is not mounted where it belongs: by the device's name.
+    /// Attached here, with a file system that is not mounted at its mount path: by the device's name.
     Attached(PathBuf),
-    /// Mounted where it belongs.
+    /// Mounted at its mount path.
     Mounted(PathBuf),
 }
 
@@ -65,8 +65,8 @@ impl Condition {
 }
 
 impl Backend {
-    /// Returns what the agent of `node` sees. `attachments` says which node a loop device belongs to, and `dead` which
-    /// nodes are known to be dead.
+    /// Returns what the agent of `node` sees. `attachments` is the node of each loop device, and `dead` the nodes
+    /// that are known to be off. A dataset that cannot be examined affects no other.
     pub(crate) fn discover(
         &self,
         node: &NodeInfo,
@@ -111,8 +111,8 @@ impl Backend {
         Ok(Discovery { seen, failures })
     }
 
-    /// Returns the node of every attached dataset that no record tells the node of: the one it is mounted on,
-    /// or else its configured primary.
+    /// Returns the node of every attached dataset that has no record of its node: the one it is mounted on, or else
+    /// its configured primary.
     pub(crate) fn unrecorded_attachments(
         &self,
         nodes: &[NodeInfo],
@@ -138,7 +138,7 @@ impl Backend {
         Ok(owners.collect())
     }
 
-    /// Tells whether a device still has the backing file of a dataset, and forgets it if not.
+    /// Returns whether a device still has the backing file of a dataset, and forgets the device if not.
     pub(super) fn is_attached(&self, dataset: Uuid, device: &Path) -> Result<bool, StepError> {
         let path = self.volumes.path(dataset);
         let attached = has_file(device, &path).map_err(StepError::io("examine", device))?;
@@ -149,7 +149,7 @@ impl Backend {
     }
 
     fn detached_condition(&self, dataset: Uuid, configuration: &Configuration) -> Condition {
-        // What a machine that is off had attached is still its own.
+        // What a machine that is off had attached still belongs to it.
         if self.held().contains_key(&dataset) {
             Condition::AttachedElsewhere
         } else if configuration.registered.contains(&dataset) {
@@ -163,7 +163,7 @@ impl Backend {
         if !belongs_here {
             return Condition::AttachedElsewhere;
         }
-        // A device that cannot be read counts as unformatted; the next step then says what is wrong.
+        // A device that cannot be read counts as unformatted; the next step then fails with the reason.
         if self.is_formatted(dataset, device).unwrap_or(false) {
             Condition::Attached(device.to_owned())
         } else {

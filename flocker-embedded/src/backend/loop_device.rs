@@ -1,4 +1,4 @@
-//! Loop devices, through the four ioctls of loop(4) and what sysfs shows of them.
+//! Loop devices, through the ioctls of loop(4) and what sysfs shows of them.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -20,26 +20,26 @@ const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
 const LOOP_CTL_ADD: libc::Ioctl = 0x4C80;
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
 
-/// Asks for a device with the next number that has never been used.
+/// Requests a device with the next number that has never been used.
 const NEXT_NUMBER: RawFd = -1;
 
-/// How often another free device is asked for when somebody else was quicker to take the last one.
+/// How often another free device is requested when another process was faster to take the last one.
 const FREE_DEVICE_ATTEMPTS: usize = 64;
 
-/// All loop devices that have a backing file at one moment, also those that only wait for their last mount to
-/// go before the kernel frees them.
+/// All loop devices that have a backing file at one moment, also those that the kernel frees when their last mount
+/// ends.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
     /// Devices by the name the kernel has for the file. It ends in ` (deleted)` if the file has lost its name.
     by_name: HashMap<PathBuf, PathBuf>,
-    /// Devices by what identifies the file whatever its name.
-    by_identity: HashMap<Identity, PathBuf>,
+    /// Devices by what identifies the file under any name.
+    by_identity: HashMap<FileIdentity, PathBuf>,
     /// A device that could not be opened, so that it is unknown which file it has.
     unopened: Option<(PathBuf, io::Error)>,
 }
 
 /// The file system and the inode of a file.
-type Identity = (u64, u64);
+type FileIdentity = (u64, u64);
 
 impl Survey {
     pub(super) fn new() -> io::Result<Self> {
@@ -60,8 +60,8 @@ impl Survey {
 
     /// Adds a device by the name of its file, and by the identity of that file if the kernel returns it.
     ///
-    /// Where it does not, the kernel cannot look the file up: its file system has failed. Such a file is none of
-    /// those that this process can look up, so the device is one of another program and hides no file of ours.
+    /// Where the kernel does not, it cannot look the file up: the file system of the file has failed. This process
+    /// can look its own files up, so that device has none of them.
     fn add(&mut self, device: PathBuf, file: PathBuf, opened: io::Result<Option<File>>) {
         match opened {
             Ok(opened) => {
@@ -74,7 +74,7 @@ impl Survey {
         self.by_name.insert(file, device);
     }
 
-    /// Returns the device that has a file, whatever name the file had when it was attached.
+    /// Returns the device that has a file, under any name the file had when it was attached.
     ///
     /// Fails if no device is known to have it, but one could not be opened that may.
     pub(super) fn device_of(&self, file: &Path) -> io::Result<Option<&Path>> {
@@ -88,7 +88,7 @@ impl Survey {
             (None, Some((device, error))) => Err(io::Error::new(
                 error.kind(),
                 format!(
-                    "it is unknown whether {} has the file, because the device cannot be opened: {error}",
+                    "it is unknown whether {} has the file, as the device cannot be opened: {error}",
                     device.display()
                 ),
             )),
@@ -96,7 +96,7 @@ impl Survey {
     }
 }
 
-/// Tells whether a device has a file, whatever name the file had when it was attached.
+/// Returns whether a device has a file, under any name the file had when it was attached.
 pub(super) fn has_file(device: &Path, file: &Path) -> io::Result<bool> {
     match backing_file(device)? {
         None => Ok(false),
@@ -105,16 +105,16 @@ pub(super) fn has_file(device: &Path, file: &Path) -> io::Result<bool> {
     }
 }
 
-/// A device that has the file it should have, and keeps it at least as long as this lives.
+/// A device that has the expected file, and keeps it at least as long as this exists.
 ///
-/// A name such as `/dev/loop3` names another file's device as soon as another process has freed it and attached
-/// something else. While a descriptor is open the kernel neither frees the device nor attaches another file to it, so
-/// what is verified on the descriptor stays true.
+/// A name such as `/dev/loop3` denotes the device of another file as soon as another process has freed it and
+/// attached a file. While a descriptor is open the kernel neither frees the device nor attaches another file to it,
+/// so what is verified on the descriptor stays true.
 #[derive(Debug)]
 pub(super) struct AttachedDevice(File);
 
 impl AttachedDevice {
-    /// Opens a device, and returns it if it has `file`, whatever name the file had when it was attached.
+    /// Opens a device, and returns it if it has `file`, under any name the file had when it was attached.
     pub(super) fn open(device: &Path, file: &Path) -> io::Result<Option<Self>> {
         let expected = match fs::metadata(file) {
             Ok(file) => identity_of(&file),
@@ -130,7 +130,8 @@ impl AttachedDevice {
         Ok(has_file.then_some(Self(device)))
     }
 
-    /// Asks the kernel to free the device. It does so at once, or when the last mount and opener are gone.
+    /// Requests that the kernel frees the device. It does so at once, or when the last mount ends and the last
+    /// descriptor is closed.
     pub(super) fn clear(self) -> io::Result<()> {
         ioctl(&self.0, LOOP_CLR_FD, 0).map(drop)
     }
@@ -146,11 +147,11 @@ pub(super) fn attach(file: &File) -> io::Result<PathBuf> {
         }
     }
     Err(io::Error::other(
-        "other processes took every free loop device that was found",
+        "other processes have taken every free loop device that was found",
     ))
 }
 
-/// Attaches a file to any free device but one, as a machine does that numbers its devices anew.
+/// Attaches a file to any free device but one, as a machine does that has assigned new numbers to its devices.
 pub(super) fn attach_to_another(file: &File, former: &Path) -> io::Result<PathBuf> {
     for entry in fs::read_dir(BLOCK_DEVICES)? {
         let name = entry?.file_name();
@@ -166,7 +167,7 @@ pub(super) fn attach_to_another(file: &File, former: &Path) -> io::Result<PathBu
         Ok(device)
     } else {
         Err(io::Error::other(format!(
-            "another process took {}, which had just been made",
+            "another process has taken {}, which had just been created",
             device.display()
         )))
     }
@@ -176,7 +177,7 @@ fn device_path(number: libc::c_int) -> PathBuf {
     PathBuf::from(format!("/dev/loop{number}"))
 }
 
-/// Attaches a file to a device; says no if somebody else has taken the device.
+/// Attaches a file to a device; returns `false` if another process has taken the device.
 fn attach_to(path: &Path, file: &File) -> io::Result<bool> {
     let device = OpenOptions::new().read(true).write(true).open(path)?;
     match ioctl(&device, LOOP_SET_FD, file.as_raw_fd()) {
@@ -184,14 +185,14 @@ fn attach_to(path: &Path, file: &File) -> io::Result<bool> {
         Err(error) if is(&error, Errno::BUSY) => return Ok(false),
         Err(error) => return Err(error),
     }
-    // A file must never be attached twice, and this list alone tells which ones are. Where something hides it,
+    // A file must never be attached twice, and this list is the only record of what is attached. Where it is hidden,
     // nothing may stay attached.
     if backing_file(path)?.is_some() {
         return Ok(true);
     }
     ioctl(&device, LOOP_CLR_FD, 0)?;
     Err(io::Error::other(format!(
-        "{BLOCK_DEVICES} does not show what {} is attached to, although it has just been attached; make sysfs visible \
+        "{BLOCK_DEVICES} does not show the file of {}, which has just been attached; make sysfs visible \
          to this process",
         path.display()
     )))
@@ -204,13 +205,13 @@ fn backing_file(device: &Path) -> io::Result<Option<PathBuf>> {
             file.pop_if(|last| *last == b'\n');
             Ok(Some(OsString::from_vec(file).into()))
         }
-        // The attribute is there only as long as there is a backing file; it may go between open and read.
+        // The attribute exists only as long as there is a backing file; it may disappear between open and read.
         Err(error) if error.kind() == io::ErrorKind::NotFound || is(&error, Errno::NODEV) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Opens a device; there is none to open if the kernel has freed it, or is doing so.
+/// Opens a device. `None` if the kernel has freed it, or is about to.
 fn open(device: &Path) -> io::Result<Option<File>> {
     match OpenOptions::new().read(true).open(device) {
         Ok(device) => Ok(Some(device)),
@@ -220,7 +221,7 @@ fn open(device: &Path) -> io::Result<Option<File>> {
 }
 
 /// Returns what identifies the file of a device, if it has one.
-fn identity(device: &File) -> io::Result<Option<Identity>> {
+fn identity(device: &File) -> io::Result<Option<FileIdentity>> {
     match status(device) {
         Ok(status) => Ok(Some((status.device, status.inode))),
         Err(error) if is(&error, Errno::NXIO) => Ok(None),
@@ -228,7 +229,7 @@ fn identity(device: &File) -> io::Result<Option<Identity>> {
     }
 }
 
-fn identity_of(file: &fs::Metadata) -> Identity {
+fn identity_of(file: &fs::Metadata) -> FileIdentity {
     (file.dev(), file.ino())
 }
 
@@ -255,7 +256,7 @@ struct LoopInfo {
 
 #[allow(unsafe_code, reason = "no crate wraps the ioctls of loop devices")]
 fn ioctl(device: &File, request: libc::Ioctl, argument: RawFd) -> io::Result<libc::c_int> {
-    // SAFETY: the requests made here take an integer or nothing, so the kernel writes no memory of ours.
+    // SAFETY: the requests made here take an integer or nothing, so the kernel writes no memory of this process.
     let result = unsafe { libc::ioctl(device.as_raw_fd(), request, argument) };
     if result < 0 {
         Err(io::Error::last_os_error())

@@ -14,7 +14,7 @@ use super::mount_table::{MOUNT_TABLE, MountTable};
 use super::storage::Backend;
 use crate::options::NodeInfo;
 
-/// What mkfs leaves in the root of a file system.
+/// The directory that mkfs creates in the root of a file system.
 const LOST_AND_FOUND: &str = "lost+found";
 
 impl Backend {
@@ -41,14 +41,14 @@ impl Backend {
     }
 }
 
-/// Tells whether anything is mounted at a place.
+/// Returns whether anything is mounted at a mount point.
 #[cfg(test)]
 pub(crate) fn is_mounted(mount_point: &Path) -> Result<bool, StepError> {
     let table = MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)))?;
     Ok(table.count_at(mount_point) > 0)
 }
 
-/// Unmounts what was mounted last at a mount point.
+/// Unmounts the topmost mount of a mount point.
 pub(super) fn unmount_from(mount_point: &Path) -> Result<(), StepError> {
     match rustix::mount::unmount(mount_point, UnmountFlags::NOFOLLOW) {
         Ok(()) => Ok(()),
@@ -57,7 +57,7 @@ pub(super) fn unmount_from(mount_point: &Path) -> Result<(), StepError> {
     }
 }
 
-/// Removes all mounts of a mount point: what somebody uses goes out of sight, and ends with its last user.
+/// Detaches all mounts of a mount point: processes that use them keep them until they end.
 pub(super) fn unmount_all_from(mount_point: &Path) -> Result<(), StepError> {
     let read = || MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)));
     for _ in 0..read()?.count_at(mount_point) {
@@ -68,7 +68,7 @@ pub(super) fn unmount_all_from(mount_point: &Path) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Does what the agent does to a file system whose root holds nothing but `lost+found`.
+/// Does what the agent does to a file system whose root contains only `lost+found`.
 fn open_to_all(root: &Path) -> io::Result<()> {
     let names: Vec<_> = fs::read_dir(root)?
         .map(|entry| Ok(entry?.file_name()))

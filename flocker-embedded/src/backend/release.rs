@@ -11,19 +11,19 @@ use super::mount_table::{MOUNT_TABLE, MountTable};
 use super::mounting::unmount_from;
 use super::storage::Backend;
 
-/// What became of a dataset that is to be released.
+/// What a graceful stop did with a dataset.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Released {
     /// It is published or in use, so it stays attached.
     Kept,
-    /// It is unmounted, and the kernel frees the device as soon as the last opener is gone.
+    /// It is unmounted, and the kernel frees the device when the last process closes it.
     Lingering,
     Detached,
 }
 
 impl Backend {
-    /// Unmounts and detaches datasets as the agent of their node saw them. What is mounted anywhere else too,
-    /// under whatever name, or is in use, stays as it is.
+    /// Unmounts and detaches datasets as the agent of their node saw them. A dataset that is mounted elsewhere too,
+    /// under any device name, or in use, stays as it is.
     pub(crate) fn release(&self, seen: &BTreeMap<Uuid, Seen>) -> Result<Outcomes<Released>, StepError> {
         let table = MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)))?;
         let (mount_points, shared) = (table.by_device(), table.of_shared_devices());

@@ -19,15 +19,15 @@ use crate::data_dir::DataDir;
 pub(crate) struct Backend {
     pub(super) volumes: Volumes,
     pub(super) programs: Programs,
-    /// The loop device of every dataset that has one, or had one when it was last looked at.
+    /// The loop device of every dataset that has one, or had one when it was last examined.
     devices: Mutex<BTreeMap<Uuid, PathBuf>>,
-    /// What machines that are off had attached, and the loop device it had: no other node gets it.
+    /// What machines that are off had attached, and its loop device: no other node gets it.
     pub(super) held: Mutex<BTreeMap<Uuid, PathBuf>>,
-    /// Held from looking whether a backing file is attached until it is.
+    /// Held from the check that a backing file is not attached until it is.
     pub(super) attaching: Mutex<()>,
     /// Datasets that are known to have a file system.
     pub(super) formatted: Mutex<BTreeSet<Uuid>>,
-    /// Nobody else may attach or mount as long as this is alive.
+    /// No other process may attach or mount as long as this exists.
     _data_dir: Arc<DataDir>,
 }
 
@@ -54,11 +54,11 @@ impl Backend {
         for dataset in volumes.sizes().into_keys() {
             match survey.device_of(&volumes.path(dataset)) {
                 Ok(device) => devices.extend(device.map(|device| (dataset, device.to_owned()))),
-                // It is not attached either before this has been found out.
+                // It is not attached before this is known.
                 Err(error) => tracing::warn!(
                     dataset.id = %dataset,
                     %error,
-                    "Cannot find out which loop device has the backing file of dataset {dataset}; no node mounts it"
+                    "Cannot determine which loop device has the backing file of dataset {dataset}; it is not mounted until then"
                 ),
             }
         }
@@ -77,9 +77,9 @@ impl Backend {
         &self.volumes
     }
 
-    /// Attaches backing files, except those that any loop device has already, and returns what became of each.
+    /// Attaches backing files, except those that any loop device has already, and returns the outcome of each.
     ///
-    /// `record` is told which files are about to be attached, so that a crash leaves no device whose node is
+    /// `record` receives the datasets that are about to be attached, so that a crash leaves no device whose node is
     /// unknown; nothing is attached if it fails.
     pub(crate) fn attach(
         &self,
@@ -104,7 +104,7 @@ impl Backend {
         Ok(outcomes)
     }
 
-    /// Fails if any loop device at all has the backing file of a dataset.
+    /// Fails if any loop device has the backing file of a dataset.
     fn check_free(&self, dataset: Uuid, survey: &Survey) -> Result<(), StepError> {
         match self.attached_device(dataset, survey)? {
             Some(device) => Err(StepError::AttachedByOthers(device)),
@@ -112,7 +112,7 @@ impl Backend {
         }
     }
 
-    /// Returns the loop device that has the backing file of a dataset, whoever attached it.
+    /// Returns the loop device that has the backing file of a dataset, no matter which process attached it.
     pub(super) fn attached_device(
         &self,
         dataset: Uuid,
@@ -139,7 +139,7 @@ impl Backend {
 
     /// Frees the loop device of a dataset and verifies that it is free.
     pub(crate) fn detach(&self, dataset: Uuid, device: &Path) -> Result<(), StepError> {
-        // A survey at the same time has every device open for a moment, which would keep this one.
+        // A concurrent survey has every device open for a moment, which would keep this one attached.
         let _attaching = self.attaching.lock().unwrap_or_else(PoisonError::into_inner);
         self.clear_device(dataset, device)
     }
@@ -157,7 +157,7 @@ impl Backend {
         })
     }
 
-    /// Makes a file system, unless there is one.
+    /// Creates a file system, unless the device has one.
     pub(crate) fn make_file_system(&self, dataset: Uuid, device: &Path) -> Result<(), StepError> {
         let _held = self.hold(dataset, device)?;
         if !self.programs.has_file_system(device)? {
@@ -170,7 +170,7 @@ impl Backend {
         Ok(())
     }
 
-    /// Tells whether the loop device of a dataset still has the backing file.
+    /// Returns whether the loop device of a dataset still has the backing file.
     pub(crate) fn lingers(&self, dataset: Uuid) -> Result<bool, StepError> {
         let device = self.devices().get(&dataset).cloned();
         device.map_or(Ok(false), |device| self.is_attached(dataset, &device))

@@ -1,4 +1,4 @@
-//! What the backend does when a loop device, or a backing file, is not what it was.
+//! What the backend does when a loop device, or a backing file, has changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

@@ -1,7 +1,7 @@
-//! What goes wrong on purpose, so that clients can be tested against it.
+//! Faults to inject, so that clients can be tested against them.
 //!
-//! A [`FaultPlan`] lists what is wrong at this moment; it can be replaced while Flocker runs. Nothing is wrong by
-//! default, and nothing here costs anything then.
+//! A [`FaultPlan`] lists the faults of the moment; it can be replaced while Flocker runs. It is empty by default, and
+//! then costs nothing.
 
 mod check;
 mod control;

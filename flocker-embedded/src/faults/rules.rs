@@ -1,4 +1,4 @@
-//! What goes wrong with requests: a rule, and its effect.
+//! Faults of requests: a rule, and its effect.
 
 use std::time::Duration;
 
@@ -8,26 +8,26 @@ use serde::{Deserialize, Deserializer};
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RequestFault {
-    /// What the rule is called in logs and by [`Faults::until_met`]. A rule whose name and content stay the same keeps
-    /// its counts when the plan is replaced.
+    /// The name of the rule in logs and for [`Faults::until_met`](super::Faults::until_met). A rule whose name and
+    /// content stay the same keeps its counts when the plan is replaced.
     pub name: String,
-    /// The HTTP method it applies to; every one unless given.
+    /// The HTTP method it applies to; all methods if absent.
     #[serde(default)]
     pub method: Option<String>,
-    /// The template of the route it applies to, such as `/v1/configuration/datasets/{dataset_id}`; every one unless
-    /// given.
+    /// The template of the route it applies to, such as `/v1/configuration/datasets/{dataset_id}`; all routes if
+    /// absent.
     #[serde(default)]
     pub route: Option<String>,
-    /// Text that the path or the body has to contain.
+    /// Text that the path or the body must contain.
     #[serde(default)]
     pub containing: Option<String>,
-    /// How many requests pass before the rule begins to apply.
+    /// The number of matching requests that pass before the rule begins to apply.
     #[serde(default)]
     pub after: u64,
-    /// How many requests it applies to; all unless given.
+    /// The number of requests it applies to; unlimited if absent.
     #[serde(default)]
     pub times: Option<u64>,
-    /// What happens to them.
+    /// The effect on these requests.
     pub effect: Effect,
 }
 
@@ -53,7 +53,7 @@ impl RequestFault {
         self
     }
 
-    /// Restricts the rule to the first request that it would apply to.
+    /// Restricts the rule to the first matching request.
     #[must_use]
     pub fn once(mut self) -> Self {
         self.times = Some(1);
@@ -61,26 +61,26 @@ impl RequestFault {
     }
 }
 
-/// What happens to a request.
+/// The effect of a fault on a request.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Effect {
-    /// It is answered this much later.
+    /// The request is delayed by this time.
     Delay(#[serde(deserialize_with = "milliseconds")] Duration),
-    /// It is not carried out but answered like this.
+    /// The request is not carried out, but answered like this.
     Answer {
         /// The HTTP status.
         status: u16,
-        /// The body, sent as JSON whatever it is.
+        /// The body, sent with the content type of JSON and not verified.
         body: String,
     },
-    /// It is not carried out, and the connection is closed without an answer.
+    /// The request is not carried out, and the connection is closed without an answer.
     LoseRequest,
-    /// It is carried out, and the connection is closed without an answer.
+    /// The request is carried out, and the connection is closed without an answer.
     LoseReply,
-    /// It is carried out and answered only when the rule has gone.
+    /// The request is carried out and answered only after the rule has been removed.
     HoldRequest,
-    /// It is carried out, and answered only when the rule has gone.
+    /// The request is carried out, and answered only after the rule has been removed.
     HoldReply,
 }
 

@@ -1,4 +1,4 @@
-//! The authority itself: its key, and what it signs.
+//! The authority: its key, and the certificates it signs.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -20,22 +20,22 @@ use uuid::Uuid;
 use super::version_1;
 use crate::options::CertificateProfile;
 
-/// The name that every certificate of a control service carries, wherever it runs.
+/// The common name of every certificate of a control service, on any host.
 pub const CONTROL_SERVICE: &str = "control-service";
 
 const CLUSTER_NAME: &str = "flocker-embedded";
 const KEY_BITS: u32 = 2048;
 const SERIAL_BITS: i32 = 128;
 const SECONDS_A_DAY: i64 = 86_400;
-/// Days, counted from now, that a certificate is valid unless told otherwise.
+/// The default validity of a certificate, in days counted from now.
 ///
-/// They begin a day ago: the clock a certificate is checked with may lag behind the one it was made with.
+/// It begins a day ago: the clock of the verifier may lag behind that of the issuer.
 pub(super) const TWENTY_YEARS: Range<i64> = -1..20 * 365;
 
-/// Whom a certificate is for.
+/// The subject of a certificate.
 #[derive(Clone, Debug)]
 pub enum Role {
-    /// The control service, under its fixed name and these addresses.
+    /// The control service, with its fixed name and these addresses.
     ControlService(Vec<IpAddr>),
     /// The agent of a node; the REST API refuses it.
     Node(Uuid),
@@ -53,7 +53,7 @@ impl Role {
     }
 }
 
-/// A private key and the certificate that goes with it.
+/// A private key and its certificate.
 #[derive(Clone)]
 pub struct Identity {
     pub(super) certificate: X509,
@@ -82,7 +82,7 @@ impl Identity {
     }
 }
 
-/// A certificate authority. All certificates of one cluster carry the cluster's UUID.
+/// A certificate authority. All certificates of one cluster contain the cluster's UUID.
 pub struct Authority {
     pub(super) identity: Identity,
     pub(super) cluster: Uuid,
@@ -90,7 +90,7 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Makes an authority with a new key. Takes as long as making an RSA key does.
+    /// Creates an authority with a new key. Takes as long as generating an RSA key does.
     pub fn new(cluster: Uuid, profile: CertificateProfile) -> Result<Self, ErrorStack> {
         let key = new_key()?;
         let name = name(CLUSTER_NAME, cluster)?;

@@ -1,7 +1,7 @@
-//! The configuration, kept in one JSON file.
+//! The configuration, stored in one JSON file.
 //!
-//! Every change is on disk before it is seen: the file is written anew under another name, synced, renamed
-//! over the old one, and the directory synced. A crash leaves the old state or the new one.
+//! Every change is on disk before it is visible: the file is written under another name, synced, renamed over the old
+//! one, and the directory synced. A crash leaves the old state or the new one.
 
 mod model;
 
@@ -22,7 +22,7 @@ use crate::Error;
 use crate::data_dir::DataDir;
 use crate::leftovers;
 
-/// The configuration at one moment, with the tag that stands for it.
+/// The configuration at one moment, with the tag that identifies it.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     pub(crate) configuration: Configuration,
@@ -35,12 +35,12 @@ pub(crate) struct Store {
     path: PathBuf,
     state: Mutex<State>,
     current: watch::Sender<Arc<Snapshot>>,
-    /// Nobody else may write as long as this is alive.
+    /// No other process may write as long as this exists.
     _data_dir: Arc<DataDir>,
 }
 
 impl Store {
-    /// Reads the state file, or starts an empty one, and gives every node up to `nodes` a UUID.
+    /// Reads the state file, or starts with an empty state, and assigns a UUID to every node up to `nodes`.
     pub(crate) fn open(data_dir: Arc<DataDir>, nodes: usize) -> Result<Self, Error> {
         let path = data_dir.state_file();
         leftovers::remove(data_dir.root(), leftovers::is_private_temporary);
@@ -88,8 +88,8 @@ impl Store {
 
     /// Carries out a change, unless `change` refuses it, and returns when it is on disk. Blocks.
     ///
-    /// `change` sees the tag of the configuration it is about to change. What it did before refusing, or
-    /// what could not be written, is forgotten.
+    /// `change` receives the tag of the configuration it is about to change. What it did before refusing, or what
+    /// could not be written, is dropped.
     pub(crate) fn update<T, R>(
         &self,
         change: impl FnOnce(&mut State, &str) -> Result<T, R>,
@@ -112,7 +112,7 @@ impl Store {
         Ok(Ok(outcome))
     }
 
-    /// Carries out a change that nothing can refuse. Blocks.
+    /// Carries out a change that is never refused. Blocks.
     pub(crate) fn change(&self, change: impl FnOnce(&mut State)) -> io::Result<()> {
         let changed = self.update(|state, _| {
             change(state);
@@ -123,7 +123,7 @@ impl Store {
         }
     }
 
-    /// Records that datasets are no longer attached to `node`, except those that another node has by then.
+    /// Records that datasets are no longer attached to `node`, except those that another node has attached since.
     /// Blocks.
     pub(crate) fn forget_attachments(&self, datasets: &[Uuid], node: Uuid) -> io::Result<()> {
         self.change(|state| {

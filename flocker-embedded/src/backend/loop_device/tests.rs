@@ -50,7 +50,7 @@ fn a_device_that_has_another_file_is_not_taken_for_that_of_ours() {
 }
 
 #[test]
-fn a_device_keeps_its_file_while_it_is_held_open_whoever_frees_it() {
+fn a_device_keeps_its_file_while_it_is_held_open_whichever_process_frees_it() {
     let (file, device) = attached();
     let held = AttachedDevice::open(&device, file.path()).unwrap().unwrap();
     clear(&device, file.path());
@@ -65,14 +65,15 @@ fn a_device_keeps_its_file_while_it_is_held_open_whoever_frees_it() {
 fn a_device_whose_file_the_kernel_cannot_look_up_hides_no_other() {
     let (file, device) = attached();
     let mut survey = Survey::new().unwrap();
-    // What is no loop device answers its request with an error, as one does whose file is on a failed file system.
+    // The request fails on a file that is not a loop device, as it does on a device whose file is on a failed file
+    // system.
     let failed = File::open(file.path()).unwrap();
     survey.add("/dev/loop-failed".into(), "/failed/file".into(), Ok(Some(failed)));
     let fresh = tempfile::NamedTempFile::new().unwrap();
     assert_eq!(survey.device_of(file.path()).unwrap(), Some(device.as_path()));
     assert_eq!(survey.device_of(fresh.path()).unwrap(), None);
 
-    // One that cannot even be opened may have any file that is not found on another device.
+    // One that cannot be opened may have any file that is not found on another device.
     let denied = io::Error::from(io::ErrorKind::PermissionDenied);
     survey.add("/dev/loop-denied".into(), "/other/file".into(), Err(denied));
     assert_eq!(survey.device_of(file.path()).unwrap(), Some(device.as_path()));
@@ -82,7 +83,7 @@ fn a_device_whose_file_the_kernel_cannot_look_up_hides_no_other() {
     wait_until_free(&device, file.path());
 }
 
-/// Other processes look at all devices too, and while they do a device is not freed.
+/// Other processes open all devices to examine them, and a device is not freed before they close it.
 fn wait_until_free(device: &Path, file: &Path) {
     for _ in 0..100_000 {
         if !has_file(device, file).unwrap() {
@@ -118,21 +119,21 @@ fn the_device_of_a_file_is_found_by_any_name_of_the_file() {
 }
 
 #[test]
-fn a_device_that_is_freed_while_it_is_looked_at_has_no_file() {
-    const ROUNDS: usize = 20_000;
+fn a_device_that_is_freed_while_it_is_examined_has_no_file() {
+    const READS: usize = 20_000;
     let (file, device) = attached();
     let backing = file.reopen().unwrap();
-    let looker = std::thread::spawn({
+    let reader = std::thread::spawn({
         let device = device.clone();
         move || {
             let mut without_file = 0;
-            while without_file < ROUNDS {
+            while without_file < READS {
                 without_file += usize::from(backing_file(&device).unwrap().is_none());
             }
         }
     });
-    while !looker.is_finished() {
-        // Another process may take the device meanwhile; the look goes on all the same.
+    while !reader.is_finished() {
+        // Another process may take the device in between; the test continues with its next state.
         if let Some(attached) = AttachedDevice::open(&device, file.path()).unwrap() {
             attached.clear().unwrap();
         } else {
@@ -143,11 +144,11 @@ fn a_device_that_is_freed_while_it_is_looked_at_has_no_file() {
         attached.clear().unwrap();
         wait_until_free(&device, file.path());
     }
-    looker.join().unwrap();
+    reader.join().unwrap();
 }
 
 #[test]
-fn a_cleared_device_keeps_its_file_as_long_as_somebody_has_it_open() {
+fn a_cleared_device_keeps_its_file_as_long_as_a_process_has_it_open() {
     let (file, device) = attached();
     let opener = File::open(&device).unwrap();
     clear(&device, file.path());
