@@ -65,7 +65,7 @@ fn a_start_after_a_reboot_attaches_what_is_configured() {
 }
 
 #[test]
-fn a_loop_device_whose_node_nobody_recorded_is_adopted_too() {
+fn a_loop_device_without_a_record_of_its_node_is_adopted_too() {
     isolated(async |directory| {
         let first = Cluster::start(&directory, 1).await;
         let dataset = first.create_mounted(1).await;
@@ -106,8 +106,8 @@ fn a_file_whose_old_loop_device_waits_for_its_last_mount_is_not_attached_again()
         );
         assert_eq!(loop_devices(&directory), devices, "the mount keeps it");
 
-        // The only mount left is the target's, so the device counts as attached and is mounted where it
-        // belongs, which is the same file system once more and not the same file on two devices.
+        // Only the target's mount remains, so the device counts as attached and is mounted at the mount path too: the
+        // same file system at two paths, not the same file on two devices.
         let second = Cluster::start(&directory, 1).await;
         second.wait_until_on(1, dataset).await;
         assert_eq!(loop_devices(&directory), devices);
@@ -116,7 +116,7 @@ fn a_file_whose_old_loop_device_waits_for_its_last_mount_is_not_attached_again()
 }
 
 #[test]
-fn a_stop_detaches_what_nobody_uses_and_keeps_what_is_published() {
+fn a_stop_detaches_unused_datasets_and_keeps_published_ones() {
     isolated(async |directory| {
         let first = Cluster::start(&directory, 2).await;
         let published = first.create_mounted(1).await;
