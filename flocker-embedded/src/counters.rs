@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The counts of requests and connections since the start, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counters {
     /// Number of answers, by request and status.
     pub requests: BTreeMap<RequestKey, u64>,
@@ -40,6 +41,7 @@ impl Counters {
 
 /// A kind of request, and the status it was answered with.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub struct RequestKey {
     /// The HTTP method.
     pub method: String,

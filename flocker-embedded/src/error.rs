@@ -10,6 +10,7 @@ use openssl::error::ErrorStack;
 ///
 /// The text never repeats the source, so print it together with its [chain of sources](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The settings contradict themselves.
     #[error("the settings of the embedded Flocker cannot be used: {0}")]

@@ -17,6 +17,13 @@
 //! flocker.stop().await
 //! # }
 //! ```
+//!
+//! `examples/move_a_dataset.rs` is a complete client. [`faults`] makes requests, agents, machines and the control service
+//! fail, for tests of clients; [`pki`] issues certificates for more clients.
+//!
+//! # Features
+//!
+//! `vendored`, on by default, builds OpenSSL from source; without it the system's libssl is used.
 
 mod agent;
 mod api;

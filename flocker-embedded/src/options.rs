@@ -93,6 +93,7 @@ impl Options {
 
 /// How long the agents wait between their steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Timing {
     /// No delays except before retries.
     Instant,
@@ -105,6 +106,7 @@ pub enum Timing {
 
 /// The X.509 version of all certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CertificateProfile {
     /// Version 1 with extensions of version 3, as every release of Flocker's own certificate authority creates them.
     V1,
@@ -123,6 +125,7 @@ impl CertificateProfile {
 
 /// One of the nodes of this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NodeInfo {
     /// Its number, counted from 1.
     pub number: usize,

@@ -15,6 +15,7 @@ const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Why a plan cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PlanError {
     /// The file cannot be read.
     #[error("cannot read the plan of faults {path}")]

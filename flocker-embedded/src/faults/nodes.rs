@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use uuid::Uuid;
 
-/// The fault of one node.
+/// The fault of one node. Start from the default with struct update syntax, so that a fault added later stays off.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NodeFault {

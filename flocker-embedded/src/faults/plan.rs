@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::nodes::{ControlFault, NodeFault};
 use super::rules::{RequestFault, milliseconds};
 
-/// The faults to inject.
+/// The faults to inject. Start from the default with struct update syntax, so that a fault added later stays off.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FaultPlan {
@@ -35,6 +35,7 @@ pub struct FaultPlan {
 /// What every second answer to a request for the datasets in state leaves out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Flicker {
     /// Nothing.
     #[default]

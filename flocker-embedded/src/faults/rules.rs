@@ -64,6 +64,7 @@ impl RequestFault {
 /// The effect of a fault on a request.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Effect {
     /// The request is delayed by this time.
     Delay(#[serde(deserialize_with = "milliseconds")] Duration),

@@ -34,6 +34,7 @@ pub(super) const TWENTY_YEARS: Range<i64> = -1..20 * 365;
 
 /// The subject of a certificate.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Role {
     /// The control service, with its fixed name and these addresses.
     ControlService(Vec<IpAddr>),

@@ -5,6 +5,7 @@
 mod access;
 mod api;
 mod contract;
+mod example;
 mod faults;
 mod life;
 mod nodes;
