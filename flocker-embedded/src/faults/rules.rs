@@ -79,9 +79,9 @@ pub enum Effect {
     LoseRequest,
     /// The request is carried out, and the connection is closed without an answer.
     LoseReply,
-    /// The request is carried out and answered only after the rule has been removed.
+    /// The request is neither carried out nor answered before the rule has been removed.
     HoldRequest,
-    /// The request is carried out, and answered only after the rule has been removed.
+    /// The request is carried out at once, but answered only after the rule has been removed.
     HoldReply,
 }
 
