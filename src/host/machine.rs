@@ -19,7 +19,7 @@ use super::state_dir::claim;
 use crate::error::{Error, Result, Situation};
 use crate::volume::dataset_of;
 use host_fs::LockedDirectory;
-use host_fs::mount::{Binder, Mount, MountTable, OpenError, Patience, Target, layers_at};
+use host_fs::mount::{Binder, Mount, MountTable, OpenError, Patience, Target, visible_at};
 
 /// A dataset at a staging path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -366,8 +366,6 @@ impl Host {
 
 /// Returns the mount that a path leads to, if it is a mount point.
 pub(crate) fn visible(path: &Path) -> Result<Option<Mount>> {
-    let layers = layers_at(path);
-    let mut layers = layers
-        .map_err(|error| Error::internal(format!("see what is mounted at {}", path.display()), error))?;
-    Ok(layers.pop())
+    visible_at(path)
+        .map_err(|error| Error::internal(format!("see what is mounted at {}", path.display()), error))
 }

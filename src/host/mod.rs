@@ -13,7 +13,7 @@ mod settings;
 mod soundness;
 pub mod state_dir;
 
-pub(crate) use machine::{Host, InTheWay, Staged, visible};
+pub(crate) use machine::{Host, InTheWay, Staged};
 #[cfg(any(test, fuzzing))]
 pub use records::fuzz::record;
 pub use settings::HostSettings;

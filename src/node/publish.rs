@@ -7,12 +7,12 @@ use uuid::Uuid;
 use super::Core;
 use super::calls::{Publish, TargetDirectory};
 use crate::error::{Error, Result, Situation};
-use crate::host::mount::{Origin, alias_path, device_has_gone, file_system_ailment};
+use crate::host::Host;
+use crate::host::mount::{Origin, device_has_gone, file_system_ailment};
 use crate::host::mount_table;
-use crate::host::{Host, visible};
 use crate::operation::Context;
 use crate::volume::dataset_of;
-use host_fs::mount::{Mount, Target};
+use host_fs::mount::{Mount, MountHandle, Target};
 
 /// Publishes a volume. The same call again changes nothing.
 pub(super) async fn publish(
@@ -41,7 +41,8 @@ pub(super) async fn publish(
             publish: &publish,
             dataset,
             staging: &staging,
-            target: &target,
+            // The caller may have waited for the lock since it was opened.
+            target: target.refresh()?,
         }
         .run()
     })
@@ -67,16 +68,19 @@ struct Publication<'a> {
     publish: &'a Publish,
     dataset: Uuid,
     staging: &'a Target,
-    target: &'a Target,
+    target: Target,
 }
 
 impl Publication<'_> {
     fn run(&self) -> Result<()> {
         let (alias, origin) = self.staged()?;
-        if let Some(found) = visible(self.target.path())? {
-            return self.compare(&found, &alias, &origin);
+        let found = self.target.visible();
+        if let Some(found) =
+            found.map_err(|error| Error::internal("see what is mounted at target_path", error))?
+        {
+            return self.compare(&found, alias.mount(), &origin);
         }
-        self.refuse_broken(&alias)?;
+        self.refuse_broken(alias.mount())?;
         if self.publish.single_target {
             self.refuse_second_target(&origin)?;
         }
@@ -95,7 +99,7 @@ impl Publication<'_> {
         let bound = self
             .host
             .binder()
-            .bind(&alias, self.target.path(), self.publish.flags.change());
+            .bind(&alias, &self.target, self.publish.flags.change());
         if bound.is_err() && made {
             // What is reported is why there is no mount; a directory that cannot go is found by the next call.
             self.target.remove_directory().ok();
@@ -105,9 +109,8 @@ impl Publication<'_> {
     }
 
     /// Returns our mount at the staging path, which must be there, sound, and protected by a pin.
-    fn staged(&self) -> Result<(Mount, Origin)> {
+    fn staged(&self) -> Result<(MountHandle, Origin)> {
         let dataset = self.dataset;
-        let path = alias_path(self.staging.path(), dataset);
         let not_staged = |what: &str| {
             let text = format!(
                 "volume {} is not staged at {}: {what}; call NodeStageVolume first",
@@ -116,16 +119,17 @@ impl Publication<'_> {
             );
             Error::new(Situation::NotStaged, text)
         };
-        let alias = visible(&path)?.ok_or_else(|| not_staged("nothing is mounted there"))?;
+        let alias = self.staging.open_mount_below(&dataset.to_string())?;
+        let alias = alias.ok_or_else(|| not_staged("nothing is mounted there"))?;
         let Some(origin) = self
             .host
             .origins_of(dataset)
             .into_iter()
-            .find(|origin| origin.owns(&alias))
+            .find(|origin| origin.owns(alias.mount()))
         else {
-            return Err(not_staged(&format!("{alias} is there instead")));
+            return Err(not_staged(&format!("{} is there instead", alias.mount())));
         };
-        if let Some(weakness) = self.host.weakness(dataset, &alias) {
+        if let Some(weakness) = self.host.weakness(dataset, alias.mount()) {
             return Err(not_staged(&weakness));
         }
         Ok((alias, origin))

@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::Core;
 use super::calls::{TargetDirectory, Unpublish};
 use crate::error::{Error, Result, Situation};
+use crate::host::Host;
 use crate::host::mount_table;
-use crate::host::{Host, visible};
 use crate::operation::Context;
 use crate::volume::dataset_of;
 use host_fs::mount::{Mount, Patience, Target, TargetError, unmount_owned};
@@ -42,7 +42,8 @@ pub(super) async fn unpublish(
         }
         None => None,
     };
-    host.blocking(move |host| match target {
+    // The caller may have waited for the lock since the target was opened.
+    host.blocking(move |host| match target.map(Target::refresh).transpose()? {
         Some(target) if target.exists() => {
             let unmounted = unmount(host, &target, &volume_id, dataset)?;
             leave(&target, directory, &volume_id, unmounted)
@@ -55,7 +56,8 @@ pub(super) async fn unpublish(
 /// Takes our mount away; answers whether there was one.
 fn unmount(host: &Host, target: &Target, volume_id: &str, dataset: Option<Uuid>) -> Result<bool> {
     let path = target.path();
-    let Some(top) = visible(path)? else {
+    let top = target.visible();
+    let Some(top) = top.map_err(|error| Error::internal("see what is mounted at target_path", error))? else {
         refuse_hidden(host, path, dataset)?;
         return Ok(false);
     };
@@ -65,7 +67,7 @@ fn unmount(host: &Host, target: &Target, volume_id: &str, dataset: Option<Uuid>)
     let Some(origin) = origins.iter().find(|origin| origin.owns(&top)) else {
         return Err(foreign(target, volume_id, &top));
     };
-    unmount_owned(path, |mount| origin.owns(mount), Patience::default())
+    unmount_owned(target, |mount| origin.owns(mount), Patience::default())
         .map_err(|error| Error::from(error).context(format!("volume {volume_id}")))?;
     Ok(true)
 }

@@ -1,5 +1,6 @@
 //! Real mounts for unit tests, each test in a mount namespace of its own.
 #![allow(
+    clippy::new_without_default,
     clippy::unwrap_used,
     clippy::missing_panics_doc,
     reason = "a test fails by a panic"
