@@ -72,13 +72,20 @@ impl Host {
         }
     }
 
-    /// Returns the state of a dataset as one staging path shows it, at a cost that does not grow with the number of
-    /// mounts. Where else it is staged or published is left out.
-    pub(super) fn state_at(&self, staged: &Staged) -> Result<(VolumeState, AliasView)> {
-        let origins = self.origins(staged.dataset);
-        let alias = alias_view(layers(&staged.alias())?, |mount| origins.own(mount));
-        let state = self.state_of(staged, alias.clone(), None, self.recorded_elsewhere(staged))?;
-        Ok((state, alias))
+    /// Returns the state of a dataset as one staging path shows it, where `top` is the visible mount, at a cost that does
+    /// not grow with the number of mounts. Where else it is staged or published is left out.
+    pub(super) fn state_at(
+        &self,
+        staged: &Staged,
+        origins: &Origins,
+        top: Option<&Mount>,
+    ) -> Result<VolumeState> {
+        let alias = match top {
+            None => AliasView::Nothing,
+            Some(top) if origins.own(top) => AliasView::Ours(Box::new(top.clone())),
+            Some(_) => alias_view(layers(&staged.alias())?, |mount| origins.own(mount)),
+        };
+        self.state_of(staged, alias, None, self.recorded_elsewhere(staged))
     }
 
     /// Returns the state of a dataset on the whole node, as the mount table shows it.

@@ -2,7 +2,7 @@
 
 use super::mount::{AliasError, VisibilityError};
 use crate::error::{Error, Situation};
-use host_fs::mount::{BindError, TargetError, UnmountError};
+use host_fs::mount::{BindError, OpenError, TargetError, UnmountError};
 
 impl From<TargetError> for Error {
     fn from(error: TargetError) -> Self {
@@ -13,7 +13,7 @@ impl From<TargetError> for Error {
             | TargetError::SymbolicLink(_)
             | TargetError::NotDirectory(_) => Situation::InvalidArgument,
             TargetError::NotEmpty(_) => Situation::ForeignMount,
-            TargetError::Io { .. } => Situation::Internal,
+            _ => Situation::Internal,
         };
         Error::of(situation, &error)
     }
@@ -24,9 +24,7 @@ impl From<UnmountError> for Error {
         let situation = match error {
             UnmountError::Foreign { .. } => Situation::ForeignMount,
             UnmountError::Busy { .. } => Situation::MountBusy,
-            UnmountError::Refused { .. } | UnmountError::Directory { .. } | UnmountError::Table { .. } => {
-                Situation::Internal
-            }
+            _ => Situation::Internal,
         };
         Error::of(situation, &error)
     }
@@ -39,9 +37,10 @@ impl From<AliasError> for Error {
             AliasError::Occupied { .. } | AliasError::Stale { .. } => Situation::ForeignMount,
             AliasError::Partial(_)
             | AliasError::DeviceNode { .. }
-            | AliasError::Directory { .. }
             | AliasError::Mount { .. }
             | AliasError::Bind { .. }
+            | AliasError::Open { .. }
+            | AliasError::Target { .. }
             | AliasError::Unverified { .. }
             | AliasError::Table { .. } => Situation::Internal,
         };
@@ -53,11 +52,17 @@ impl From<BindError> for Error {
     fn from(error: BindError) -> Self {
         let situation = match error {
             BindError::Occupied { .. } => Situation::ForeignMount,
-            BindError::Source { .. } => Situation::Busy,
-            BindError::Step { .. }
-            | BindError::Workbench { .. }
-            | BindError::Unverified { .. }
-            | BindError::Table { .. } => Situation::Internal,
+            _ => Situation::Internal,
+        };
+        Error::of(situation, &error)
+    }
+}
+
+impl From<OpenError> for Error {
+    fn from(error: OpenError) -> Self {
+        let situation = match error {
+            OpenError::Replaced { .. } => Situation::Busy,
+            _ => Situation::Internal,
         };
         Error::of(situation, &error)
     }

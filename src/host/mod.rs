@@ -1,7 +1,7 @@
 //! A volume on this machine: its state, records, pins and mounts. Knows neither CSI nor Flocker's API.
 //!
 //! [`lifecycle`] says which states a volume has and which step leads from one to the next. Everything here blocks and is
-//! called through [`Host::blocking`]; what changes one dataset is called by one operation at a time, which holds the
+//! called via [`Host::blocking`]; what changes one dataset is called by one operation at a time, which holds the
 //! dataset's lock.
 
 mod alias;
@@ -41,7 +41,7 @@ pub(crate) use publish::{Publication, Unpublication};
 pub(crate) use stats::MountedVolume;
 
 use crate::error::{Error, Result, Situation};
-use mount::{Aliases, DeviceNodes, Vantage};
+use mount::{Aliases, DeviceNodes, MountVisibility};
 use pins::Pins;
 use records::Records;
 use targets::Targets;
@@ -52,7 +52,7 @@ pub(crate) struct Host {
     boot_id: Uuid,
     aliases: Aliases,
     binder: Binder,
-    vantage: Vantage,
+    visibility: MountVisibility,
     records: Records,
     pins: Pins,
     targets: Targets,
@@ -86,7 +86,7 @@ impl Host {
             boot_id,
             aliases: Aliases::new(DeviceNodes::new(&settings.device_dir), binder.clone()),
             binder,
-            vantage: Vantage::of_this_process(),
+            visibility: MountVisibility::of_this_process(),
             records,
             pins: Pins::default(),
             targets: Targets::default(),

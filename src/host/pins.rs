@@ -4,26 +4,19 @@
 //! its umount is refused: a descriptor on the root of the mount does that, and looks at nothing in the volume.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
 use super::lifecycle::Pinned;
 
-use host_fs::mount::{Mount, OpenError, TableError, layers_at, open_mount};
-
-/// One mount that cannot be unmounted.
-#[derive(Debug)]
-struct Pin {
-    mount: Mount,
-    root: OwnedFd,
-}
+use host_fs::mount::{Mount, MountHandle, OpenError, TableError, open_mount, visible_at};
 
 /// The mounts of Flocker's that this process holds, one for each dataset in use.
 #[derive(Debug, Default)]
 pub(crate) struct Pins {
-    pins: Mutex<HashMap<Uuid, Pin>>,
+    pins: Mutex<HashMap<Uuid, MountHandle>>,
 }
 
 impl Pins {
@@ -31,14 +24,8 @@ impl Pins {
     ///
     /// Fails when the mount has gone or another is in its place. Holding the same mount again changes nothing.
     pub(crate) fn pin(&self, dataset_id: Uuid, mount: &Mount) -> Result<(), OpenError> {
-        let root = open_mount(mount)?;
-        let earlier = self.lock().insert(
-            dataset_id,
-            Pin {
-                mount: mount.clone(),
-                root,
-            },
-        );
+        let held = open_mount(mount)?;
+        let earlier = self.lock().insert(dataset_id, held);
         // Dropped only here, after the new one is in place.
         drop(earlier);
         Ok(())
@@ -51,12 +38,12 @@ impl Pins {
 
     /// Returns the mount that is held for a dataset, as it was when it was pinned.
     pub(crate) fn get(&self, dataset_id: Uuid) -> Option<Mount> {
-        self.lock().get(&dataset_id).map(|pin| pin.mount.clone())
+        self.lock().get(&dataset_id).map(|held| held.mount().clone())
     }
 
     /// Returns another descriptor on the root of the mount that is held for a dataset, for asking its file system.
     pub(crate) fn root(&self, dataset_id: Uuid) -> Option<OwnedFd> {
-        self.lock().get(&dataset_id)?.root.try_clone().ok()
+        self.lock().get(&dataset_id)?.as_fd().try_clone_to_owned().ok()
     }
 
     /// Returns the mount held for a dataset, and whether it is still the visible one at its place.
@@ -66,7 +53,7 @@ impl Pins {
         let Some(held) = self.get(dataset_id) else {
             return Ok(Pinned::No);
         };
-        let visible = layers_at(&held.point)?.pop();
+        let visible = visible_at(&held.point)?;
         let in_place = visible.is_some_and(|mount| (mount.id, mount.device) == (held.id, held.device));
         let held = Box::new(held);
         Ok(if in_place {
@@ -76,7 +63,7 @@ impl Pins {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Pin>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, MountHandle>> {
         self.pins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -89,7 +76,7 @@ mod tests {
     use std::process::Command;
 
     fn visible(point: &Path) -> Mount {
-        layers_at(point).unwrap().pop().unwrap()
+        visible_at(point).unwrap().unwrap()
     }
 
     /// Unmounts by device, as Flocker's agent does, and tells whether that worked.

@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use host_fs::mount::{Mount, Patience, Target, TargetError, unmount_owned};
+use host_fs::mount::{
+    Mount, MountHandle, Patience, TableError, Target, TargetError, unmount_owned, visible_at,
+};
 use uuid::Uuid;
 
 use super::Host;
-use super::evidence::{Origins, Staged, hidden, layers, mount_table};
-use super::lifecycle::{Action, AliasView, Refusal, TargetView, VolumeState, Wish, decide, target_view};
-use super::mount::{device_has_gone, file_system_ailment};
+use super::evidence::{Origins, Staged, hidden, mount_table};
+use super::lifecycle::{Action, Refusal, TargetView, VolumeState, Wish, decide, target_view};
+use super::mount::{device_is_missing, file_system_fault};
 use super::refusals::Subject;
 use crate::error::{Error, Result, Situation};
 use crate::volume::MountFlags;
@@ -57,21 +59,18 @@ impl Host {
         let Publication { dataset, target, .. } = publication;
         let staged = Staged::new(*dataset, &publication.staging);
         publication.refuse_own_directory(&staged)?;
-        let (mut state, view) = self.state_at(&staged)?;
         let origins = self.origins(*dataset);
-        let AliasView::Ours(alias) = view else {
+        let alias = publication.staging.open_mount_below(&dataset.to_string())?;
+        let mut state = self.state_at(&staged, &origins, alias.as_ref().map(MountHandle::mount))?;
+        let Some(alias) = alias.filter(|alias| origins.own(alias.mount())) else {
             return Err(publication.refuse_unstaged(&state));
         };
-        let top = layers(target.path())?.pop();
-        let at_target = target_view(
-            top,
-            |mount| origins.own(mount),
-            &alias,
-            publication.flags.change(),
-        );
+        let top = target.visible().map_err(|error| unreadable(target, error))?;
+        let asked = publication.flags.change();
+        let at_target = target_view(top, |mount| origins.own(mount), alias.mount(), asked);
         let mut broken = None;
         if at_target == TargetView::Nothing {
-            broken = publication.broken(&alias);
+            broken = publication.broken(alias.mount());
             if publication.single_target {
                 state.published_at = self.other_target(publication, &origins)?;
             }
@@ -88,9 +87,9 @@ impl Host {
         }
     }
 
-    fn bind(&self, publication: &Publication, alias: &Mount) -> Result<()> {
+    fn bind(&self, publication: &Publication, alias: &MountHandle) -> Result<()> {
         let Publication { target, dataset, .. } = publication;
-        self.vantage.check(target.path())?;
+        self.visibility.check(target.path())?;
         let made = match publication.directory {
             TargetDirectory::Plugins => target.make_directory()?,
             TargetDirectory::Orchestrators if target.exists() => false,
@@ -103,7 +102,7 @@ impl Host {
             }
         };
         self.targets.add(*dataset, target.path());
-        let bound = self.binder.bind(alias, target.path(), publication.flags.change());
+        let bound = self.binder.bind(alias, target, publication.flags.change());
         if bound.is_err() {
             self.targets.remove(*dataset, target.path());
             if made {
@@ -119,7 +118,10 @@ impl Host {
     fn other_target(&self, publication: &Publication, origins: &Origins) -> Result<Option<PathBuf>> {
         let Publication { dataset, target, .. } = publication;
         while let Some(other) = self.targets.other_than(*dataset, target.path()) {
-            if layers(&other)?.iter().any(|mount| origins.own(mount)) {
+            let visible = visible_at(&other).map_err(|error| {
+                Error::internal(format!("see what is mounted at {}", other.display()), error)
+            })?;
+            if visible.is_some_and(|mount| origins.own(&mount)) {
                 return Ok(Some(other));
             }
             self.targets.remove(*dataset, &other);
@@ -150,7 +152,7 @@ impl Host {
             Action::Refuse(refusal) => return Err(subject.refuse(refusal)),
             Action::UnmountTarget => {
                 let ours = |mount: &Mount| origins.as_ref().is_some_and(|origins| origins.own(mount));
-                unmount_owned(target.path(), ours, Patience::default())
+                unmount_owned(target, ours, Patience::default())
                     .map_err(|error| Error::from(error).context(format!("volume {volume_id}")))?;
                 if let Some(dataset) = dataset {
                     self.targets.remove(*dataset, target.path());
@@ -180,11 +182,7 @@ impl Host {
         target: &Target,
     ) -> Result<(Option<Origins>, TargetView)> {
         let origins = dataset.map(|dataset| self.origins(dataset));
-        let top = if target.exists() {
-            layers(target.path())?.pop()
-        } else {
-            None
-        };
+        let top = target.visible().map_err(|error| unreadable(target, error))?;
         let view = match (top.map(Box::new), &origins) {
             (Some(top), Some(origins)) if origins.own(&top) => TargetView::Otherwise(top),
             (Some(top), _) => TargetView::Foreign(top),
@@ -244,15 +242,19 @@ impl Publication {
     /// Returns why the file system can serve no such publication; one that can still be read may be published for that.
     fn broken(&self, alias: &Mount) -> Option<String> {
         let writable = !alias.file_system_read_only() || self.flags.read_only();
-        if writable && !device_has_gone(alias) {
+        if writable && !device_is_missing(alias) {
             return None;
         }
         let how = if writable { "" } else { " for writing" };
-        Some(format!(
-            "{how}: {}",
-            file_system_ailment(alias).unwrap_or_default()
-        ))
+        Some(format!("{how}: {}", file_system_fault(alias).unwrap_or_default()))
     }
+}
+
+fn unreadable(target: &Target, error: TableError) -> Error {
+    Error::internal(
+        format!("see what is mounted at {}", target.path().display()),
+        error,
+    )
 }
 
 /// Leaves nothing of ours where a mount of ours was, and nothing for the orchestrator to lose.

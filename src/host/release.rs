@@ -20,7 +20,7 @@ impl Host {
     /// Whether a lease is to be released at this moment: no new staging has taken the record over, or uses the lease at
     /// another path. A record whose lease a later staging uses is forgotten.
     pub(crate) fn is_release_due(&self, staged: &Staged) -> Result<bool> {
-        let (state, _) = self.state_at(staged)?;
+        let state = self.state_at(staged, &self.origins(staged.dataset), None)?;
         match decide(&state, Wish::Release) {
             Action::ReleaseLease => Ok(true),
             Action::Forget => {

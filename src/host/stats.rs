@@ -8,7 +8,7 @@ use super::evidence::mount_table;
 use super::lifecycle::{
     Action, AliasView, Elsewhere, Evidence, Fault, Refusal, VolumeState, Wish, alias_view, decide, observe,
 };
-use super::mount::{Through, alias_path, file_system_ailment};
+use super::mount::{ProbeVia, alias_path, file_system_fault};
 use super::refusals::Subject;
 use crate::error::{Error, Result};
 
@@ -20,7 +20,7 @@ pub(crate) struct MountedVolume {
     /// What is wrong with it, in words.
     pub(crate) fault: Option<String>,
     /// How to ask for its usage, unless that would ask another file system.
-    pub(crate) through: Option<Through>,
+    pub(crate) via: Option<ProbeVia>,
 }
 
 impl Host {
@@ -85,25 +85,25 @@ impl Host {
     }
 
     fn measurable(&self, dataset: Uuid, mount: Mount, visible: bool, fault: Option<Fault>) -> MountedVolume {
-        let through = self.usage_through(dataset, &mount);
-        let leads_there = visible || matches!(through, Through::Root(_));
+        let via = self.usage_through(dataset, &mount);
+        let leads_there = visible || matches!(via, ProbeVia::Root(_));
         MountedVolume {
             dataset,
             fault: fault
                 .map(|fault| fault.to_string())
-                .or_else(|| file_system_ailment(&mount)),
-            through: leads_there.then_some(through),
+                .or_else(|| file_system_fault(&mount)),
+            via: leads_there.then_some(via),
             mount,
         }
     }
 
-    /// Chooses through what to ask for the usage of a mounted volume: best through the mount that is held anyway.
-    fn usage_through(&self, dataset: Uuid, mount: &Mount) -> Through {
+    /// Chooses via what to ask for the usage of a mounted volume: best via the mount that is held anyway.
+    fn usage_through(&self, dataset: Uuid, mount: &Mount) -> ProbeVia {
         let held = self
             .pins
             .get(dataset)
             .is_some_and(|held| held.device == mount.device);
         let root = held.then(|| self.pins.root(dataset)).flatten();
-        root.map_or(Through::Path, Through::Root)
+        root.map_or(ProbeVia::Path, ProbeVia::Root)
     }
 }

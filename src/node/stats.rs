@@ -45,13 +45,13 @@ pub(super) async fn stats(
         dataset,
         mount,
         fault,
-        through,
+        via,
     } = found;
     let within = answer_by.saturating_duration_since(Instant::now());
-    let used = match through {
-        Some(through) => core
+    let used = match via {
+        Some(via) => core
             .usage
-            .usage(dataset, &mount.point, through, within)
+            .usage(dataset, &mount.point, via, within)
             .await
             .map(usages),
         None => Ok(Vec::new()),

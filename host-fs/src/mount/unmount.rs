@@ -1,4 +1,4 @@
-//! Taking the plugin's mounts away again, and nothing else.
+//! Unmounting what is known, and nothing else.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,14 @@ use rustix::mount::{UnmountFlags, unmount};
 use super::entry::Mount;
 use super::events::MountEvents;
 use super::holders::{Holders, find_holders};
-use super::lookup::layers_at;
 use super::table::TableError;
+use super::target::{Target, TargetError};
 
 /// Why something is still mounted.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum UnmountError {
-    /// A mount at the path belongs to somebody else.
+    /// A mount at the path is not the caller's.
     #[error("{} is in use by a mount that is not the plugin's and is left alone: {found}", .path.display())]
     Foreign {
         /// The path.
@@ -29,7 +30,7 @@ pub enum UnmountError {
     Busy {
         /// The path.
         path: PathBuf,
-        /// Who uses it.
+        /// The processes and mounts that use it.
         holders: Holders,
     },
     /// The kernel refused.
@@ -46,12 +47,12 @@ pub enum UnmountError {
     Directory {
         /// The directory.
         path: PathBuf,
-        /// What the file system answered.
+        /// What is wrong with it.
         #[source]
-        source: io::Error,
+        source: TargetError,
     },
     /// The mount table could not be read.
-    #[error("cannot tell what is mounted at {}", .path.display())]
+    #[error("cannot read what is mounted at {}", .path.display())]
     Table {
         /// The path.
         path: PathBuf,
@@ -81,7 +82,7 @@ impl Default for Patience {
 }
 
 impl Patience {
-    /// Gives up at once.
+    /// Tries once.
     pub fn none() -> Patience {
         Patience {
             retries: 0,
@@ -90,50 +91,69 @@ impl Patience {
     }
 }
 
-/// Unmounts every layer at a path that is `owned`, and answers how many there were.
+/// Unmounts every layer at a target that is `owned`, and returns how many there were.
 ///
-/// The path must be free of symbolic links. Nothing mounted, or no such path, is success with 0. The first layer from
-/// the top that is somebody else's is an error, after those above it have gone.
+/// The work begins with what the target shows, so open or [refresh](Target::refresh) it right before. The path that
+/// leads to each mount starts at the target's open directory and is not followed at its end; no mount is detached
+/// lazily. Nothing mounted is success with 0.
+///
+/// # Errors
+/// [`UnmountError::Foreign`] for the first layer from the top that is not `owned`, after those above it are unmounted;
+/// [`UnmountError::Busy`] with the processes and mounts that use the layer; [`UnmountError::Refused`] and
+/// [`UnmountError::Table`] when the kernel refuses.
 pub fn unmount_owned(
-    path: &Path,
+    target: &Target,
     owned: impl Fn(&Mount) -> bool,
     patience: Patience,
 ) -> Result<usize, UnmountError> {
+    let path = || target.path().to_owned();
+    let table = |source| UnmountError::Table { path: path(), source };
     let mut removed = 0;
-    while let Some(top) = visible(path)? {
-        if !owned(&top) {
+    let mut next = match target.top().map_err(table)? {
+        // A caller relies on there being nothing, so the target is read again.
+        None => target.top_now().map_err(table)?,
+        top => top,
+    };
+    while let Some(top) = next {
+        if !owned(&top.mount) {
             return Err(UnmountError::Foreign {
-                path: path.to_owned(),
-                found: Box::new(top),
+                path: path(),
+                found: Box::new(top.mount),
             });
         }
-        match unmount_top(path, patience) {
-            Ok(()) => removed += 1,
-            Err(Errno::BUSY) => {
-                return Err(UnmountError::Busy {
-                    path: path.to_owned(),
-                    holders: find_holders(&top),
-                });
+        let unmounted = unmount_top(&target.path_by_descriptor(), patience);
+        if unmounted == Err(Errno::BUSY) {
+            return Err(UnmountError::Busy {
+                path: path(),
+                holders: find_holders(&top.mount),
+            });
+        }
+        next = target.top_now().map_err(table)?;
+        let stays = next.as_ref().is_some_and(|next| next.is_same(&top));
+        match unmounted {
+            Ok(()) if stays => {
+                // After the target was read, another process mounted something over it, and that was unmounted.
+                tracing::warn!(path = %target.path().display(), "Unmounted a mount that appeared over {}", top.mount);
             }
+            Ok(()) => removed += 1,
+            // Not a mount point, or no such path: another process unmounted it.
+            Err(Errno::INVAL | Errno::NOENT) if !stays => {}
             Err(errno) => {
-                // Not a mount point, or no such path: somebody else may have been faster.
-                let still_there = visible(path)?.is_some_and(|mount| mount.id == top.id);
-                if still_there || !matches!(errno, Errno::INVAL | Errno::NOENT) {
-                    return Err(UnmountError::Refused {
-                        path: path.to_owned(),
-                        source: errno.into(),
-                    });
-                }
+                return Err(UnmountError::Refused {
+                    path: path(),
+                    source: errno.into(),
+                });
             }
         }
     }
     Ok(removed)
 }
 
-/// Unmounts the visible mount at a path, trying again while it is busy.
+/// Unmounts the visible mount at a path, and tries again while it is busy.
 ///
-/// Whoever looks at open files through `/proc` makes a mount busy for a moment, so one attempt is hardly ever enough.
-pub fn unmount_top(path: &Path, patience: Patience) -> Result<(), Errno> {
+/// A process that reads the open files of other processes through `/proc` makes a mount busy for a moment, so one attempt is
+/// hardly ever enough.
+pub(super) fn unmount_top(path: &Path, patience: Patience) -> Result<(), Errno> {
     let attempt = || unmount(path, UnmountFlags::NOFOLLOW);
     let first = attempt();
     if first != Err(Errno::BUSY) || patience.retries == 0 {
@@ -157,16 +177,9 @@ pub fn unmount_top(path: &Path, patience: Patience) -> Result<(), Errno> {
     attempt()
 }
 
-fn visible(path: &Path) -> Result<Option<Mount>, UnmountError> {
-    let layers = layers_at(path).map_err(|source| UnmountError::Table {
-        path: path.to_owned(),
-        source,
-    });
-    Ok(layers?.pop())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::lookup::layers_at;
     use super::super::table::MountTable;
     use super::super::testing::{bind, in_own_namespace, tmpfs, tmpfs_named};
     use super::*;
@@ -178,35 +191,39 @@ mod tests {
         mount.source == OURS
     }
 
+    fn target(path: &Path) -> Target {
+        Target::open(path).unwrap()
+    }
+
     fn mount_ours(point: &Path) {
         tmpfs_named(OURS, point);
     }
 
     #[test]
-    fn every_layer_of_the_volume_goes() {
+    fn every_layer_of_the_volume_is_unmounted() {
         in_own_namespace(|scratch| {
             let point = scratch.join("a");
             for _ in 0..3 {
                 mount_ours(&point);
             }
-            assert_eq!(unmount_owned(&point, ours, Patience::none()).unwrap(), 3);
+            assert_eq!(unmount_owned(&target(&point), ours, Patience::none()).unwrap(), 3);
             assert!(layers_at(&point).unwrap().is_empty());
-            assert_eq!(unmount_owned(&point, ours, Patience::none()).unwrap(), 0);
+            assert_eq!(unmount_owned(&target(&point), ours, Patience::none()).unwrap(), 0);
             assert_eq!(
-                unmount_owned(&scratch.join("missing/path"), ours, Patience::none()).unwrap(),
+                unmount_owned(&target(&scratch.join("missing")), ours, Patience::none()).unwrap(),
                 0
             );
         });
     }
 
     #[test]
-    fn somebody_elses_mount_is_named_and_stays() {
+    fn a_foreign_mount_is_named_and_stays() {
         in_own_namespace(|scratch| {
             let point = scratch.join("a");
             mount_ours(&point);
             tmpfs_named("theirs", &point);
             mount_ours(&point);
-            let error = unmount_owned(&point, ours, Patience::none()).unwrap_err();
+            let error = unmount_owned(&target(&point), ours, Patience::none()).unwrap_err();
             assert!(
                 matches!(&error, UnmountError::Foreign { found, .. } if found.source == "theirs"),
                 "{error}"
@@ -223,7 +240,7 @@ mod tests {
             mount_ours(&alias);
             bind(&alias, &one);
             bind(&alias, &two);
-            unmount_owned(&one, ours, Patience::none()).unwrap();
+            unmount_owned(&target(&one), ours, Patience::none()).unwrap();
             let table = MountTable::read().unwrap();
             let left: Vec<_> = table
                 .by_source(OsStr::new(OURS))
@@ -234,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_volume_stays_and_its_user_is_named() {
+    fn a_busy_volume_stays_and_the_process_is_named() {
         in_own_namespace(|scratch| {
             let point = scratch.join("a");
             mount_ours(&point);
@@ -243,7 +260,9 @@ mod tests {
                 retries: 2,
                 pause: Duration::from_millis(1),
             };
-            let error = unmount_owned(&point, ours, patience).unwrap_err().to_string();
+            let error = unmount_owned(&target(&point), ours, patience)
+                .unwrap_err()
+                .to_string();
             assert!(
                 error.contains(&format!("process {}", std::process::id())),
                 "{error}"
@@ -251,12 +270,12 @@ mod tests {
             assert!(error.contains("a/file open"), "{error}");
             assert_eq!(layers_at(&point).unwrap().len(), 1);
             drop(open);
-            assert_eq!(unmount_owned(&point, ours, Patience::none()).unwrap(), 1);
+            assert_eq!(unmount_owned(&target(&point), ours, Patience::none()).unwrap(), 1);
         });
     }
 
     #[test]
-    fn a_mount_below_that_goes_away_ends_the_wait() {
+    fn the_unmount_of_a_mount_below_ends_the_wait() {
         in_own_namespace(|scratch| {
             let (point, below) = (scratch.join("a"), scratch.join("a/b"));
             mount_ours(&point);
@@ -268,7 +287,7 @@ mod tests {
                     pause: Duration::from_secs(3600),
                 };
                 let point = &point;
-                let waiting = scope.spawn(move || unmount_owned(point, ours, patience));
+                let waiting = scope.spawn(move || unmount_owned(&target(point), ours, patience));
                 unmount_top(&below, Patience::default()).unwrap();
                 assert_eq!(waiting.join().unwrap().unwrap(), 1);
             });
@@ -276,13 +295,47 @@ mod tests {
     }
 
     #[test]
-    fn a_link_to_a_mount_is_not_followed() {
+    fn a_link_in_place_of_the_directory_is_not_followed() {
         in_own_namespace(|scratch| {
-            let (point, link) = (scratch.join("a"), scratch.join("link"));
+            let (point, other) = (scratch.join("a"), scratch.join("b"));
             mount_ours(&point);
-            std::os::unix::fs::symlink(&point, &link).unwrap();
-            assert_eq!(unmount_owned(&link, ours, Patience::none()).unwrap(), 0);
+            std::fs::create_dir(&other).unwrap();
+            let target = target(&other);
+            std::fs::remove_dir(&other).unwrap();
+            std::os::unix::fs::symlink(&point, &other).unwrap();
+            assert_eq!(unmount_owned(&target, ours, Patience::none()).unwrap(), 0);
             assert_eq!(layers_at(&point).unwrap().len(), 1);
+        });
+    }
+
+    #[test]
+    fn a_directory_above_that_is_swapped_for_a_link_leads_to_no_other_mount() {
+        in_own_namespace(|scratch| {
+            let (above, other) = (scratch.join("above"), scratch.join("other"));
+            for directory in [&above, &other] {
+                std::fs::create_dir(directory).unwrap();
+                mount_ours(&directory.join("a"));
+            }
+            let target = target(&above.join("a"));
+            std::fs::rename(&above, scratch.join("moved")).unwrap();
+            std::os::unix::fs::symlink(&other, &above).unwrap();
+            assert_eq!(unmount_owned(&target, ours, Patience::none()).unwrap(), 1);
+            assert_eq!(layers_at(&other.join("a")).unwrap().len(), 1);
+            assert!(layers_at(&scratch.join("moved/a")).unwrap().is_empty());
+        });
+    }
+
+    #[test]
+    fn a_mount_that_appeared_since_the_target_was_opened_is_unmounted() {
+        in_own_namespace(|scratch| {
+            let point = scratch.join("a");
+            std::fs::create_dir(&point).unwrap();
+            let target = target(&point);
+            mount_ours(&point);
+            assert_eq!(target.visible().unwrap(), None);
+            assert!(target.clone().refresh().unwrap().visible().unwrap().is_some());
+            assert_eq!(unmount_owned(&target, ours, Patience::none()).unwrap(), 1);
+            assert!(layers_at(&point).unwrap().is_empty());
         });
     }
 }

@@ -19,7 +19,7 @@ pub enum DeviceNodeError {
          set device_dir to a directory below /dev", .0.display()
     )]
     NoDevices(PathBuf),
-    /// The file system or the lack of a capability (`CAP_MKNOD`) is in the way.
+    /// The file system or the lack of a capability (`CAP_MKNOD`) prevents it.
     #[error("cannot {action} {}", .path.display())]
     Io {
         /// What was tried.
@@ -77,7 +77,7 @@ impl DeviceNodes {
             device.to_raw(),
         )
         .map_err(|error| DeviceNodeError::io("make the device node", &fresh, error))?;
-        // Renamed into place, so that nobody ever meets a node with the numbers of another device.
+        // Renamed into place, so that no process ever opens a node with the numbers of another device.
         std::fs::rename(&fresh, &node)
             .map_err(|error| DeviceNodeError::io("rename the device node to", &node, error))?;
         Ok(node)
@@ -105,7 +105,7 @@ impl DeviceNodes {
             Ok(status) if status.f_flag.contains(StatVfsMountFlags::NODEV) => {
                 Err(DeviceNodeError::NoDevices(self.directory.clone()))
             }
-            // Whatever else is wrong shows when the node is made.
+            // Any other fault shows when the node is made.
             _ => Ok(()),
         }
     }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_left_half_made_is_replaced_or_removed() {
+    fn an_unfinished_node_of_a_crash_is_replaced_or_removed() {
         in_own_namespace(|scratch| {
             let (nodes, id) = (nodes(scratch), Uuid::new_v4());
             let crash = || {

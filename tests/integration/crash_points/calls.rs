@@ -248,7 +248,12 @@ impl Thread {
         // A descriptor may be spelled as a path.
         let spelled = ["/proc/self/fd", "/proc/thread-self/fd"];
         match spelled.iter().find_map(|fd| path.strip_prefix(fd).ok()) {
-            Some(number) => self.link(&format!("fd/{}", number.display())),
+            Some(descriptor) => {
+                let mut components = descriptor.components();
+                let number = components.next()?.as_os_str().display().to_string();
+                let below = components.as_path();
+                self.link(&format!("fd/{number}")).map(|path| path.join(below))
+            }
             None => Some(path),
         }
     }

@@ -5,23 +5,25 @@
 //! then moved to its target.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::attributes::AttributeChange;
 use super::entry::Mount;
+use super::handle::MountHandle;
 use super::kernel;
-use super::lookup::layers_at;
-use super::opened::{OpenError, open_mount};
+use super::lookup::Visible;
+use super::scratch::{ScratchError, ScratchMounts};
+use super::statmount;
 use super::table::TableError;
+use super::target::Target;
 use super::unmount::{Patience, unmount_top};
-use super::workbench::{Workbench, WorkbenchError};
 
 /// Why a mount was not made; none is left behind then.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BindError {
     /// The kernel refused a step.
     #[error("cannot {step} while mounting {} at {}", .from.display(), .target.display())]
@@ -36,25 +38,16 @@ pub enum BindError {
         #[source]
         source: io::Error,
     },
-    /// The mount to bind is not there any more.
-    #[error("cannot mount anything at {}", .target.display())]
-    Source {
-        /// Where it should appear.
-        target: PathBuf,
-        /// What is there instead.
-        #[source]
-        source: OpenError,
-    },
-    /// The mount could not be prepared where nobody sees it.
+    /// The mount could not be prepared out of sight.
     #[error("cannot prepare the mount for {}", .target.display())]
-    Workbench {
+    Scratch {
         /// Where it should appear.
         target: PathBuf,
         /// What failed.
         #[source]
-        source: WorkbenchError,
+        source: ScratchError,
     },
-    /// There is a mount at the target already.
+    /// A mount exists at the target already.
     #[error("{} is in use by another mount: {found}", .target.display())]
     Occupied {
         /// Where ours should appear.
@@ -62,7 +55,7 @@ pub enum BindError {
         /// What is there.
         found: Box<Mount>,
     },
-    /// What is at the target afterwards is not what was asked for; it is taken away again if it is ours.
+    /// What is at the target afterwards is not what was asked for; it is unmounted if it is ours.
     #[error("after mounting {} at {}, there is {}", .from.display(), .target.display(), describe(.found.as_deref()))]
     Unverified {
         /// What is bound.
@@ -100,8 +93,8 @@ pub struct Binder {
 enum Method {
     /// A detached copy of the mount gets its flags and is attached (Linux 5.12).
     Detached,
-    /// The mount gets its flags on a private mount of ours and is moved from there.
-    Moved(Workbench),
+    /// The mount gets its flags on a private mount and is moved from there.
+    Moved(ScratchMounts),
 }
 
 impl Binder {
@@ -126,123 +119,155 @@ impl Binder {
     /// Uses what every Linux has.
     pub fn moved(work_dir: &Path) -> Binder {
         Binder {
-            method: Method::Moved(Workbench::new(work_dir)),
+            method: Method::Moved(ScratchMounts::new(work_dir)),
         }
     }
 
-    /// Takes away what a process that was killed left unfinished, and tells how many mounts that were.
+    /// Unmounts what a process that was killed left unfinished, and returns how many mounts that were.
     ///
     /// Nothing unfinished is ever at a target. Call it before the first bind.
-    pub fn clear_unfinished(&self) -> Result<usize, WorkbenchError> {
+    ///
+    /// # Errors
+    /// The mount table cannot be read, or the kernel refuses.
+    pub fn clear_unfinished(&self) -> Result<usize, ScratchError> {
         match &self.method {
             Method::Detached => Ok(0),
-            Method::Moved(workbench) => workbench.clear(),
+            Method::Moved(scratch) => scratch.clear(),
         }
     }
 
     /// Makes the mount `source` appear at an existing directory with nothing mounted on it.
     ///
-    /// `source` is the visible mount at its point; the result is the mount at the target, checked to be of the same
-    /// file system, root and source name and to have the flags. The target must be free of symbolic links.
-    pub fn bind(&self, source: &Mount, target: &Path, change: AttributeChange) -> Result<Mount, BindError> {
-        let attempt = Attempt {
+    /// The result is the mount at the target, checked to be of the same file system, root and source name, to have the
+    /// flags, and to lie on no mount that appeared at the target since that was opened.
+    ///
+    /// # Errors
+    /// [`BindError::Occupied`] when something is mounted at the target, [`BindError::Unverified`] when something else
+    /// than asked for is there afterwards; otherwise what the kernel refused. No mount is left behind.
+    pub fn bind(
+        &self,
+        source: &MountHandle,
+        target: &Target,
+        change: AttributeChange,
+    ) -> Result<Mount, BindError> {
+        let binding = Binding {
             source,
             target,
             change,
         };
-        if let Some(found) = attempt.visible()? {
-            return Err(BindError::Occupied {
-                target: target.to_owned(),
-                found: Box::new(found),
-            });
+        if let Some(found) = target.visible().map_err(|error| binding.unreadable(error))? {
+            return Err(binding.occupied(found));
         }
-        let root = open_mount(source).map_err(|source| BindError::Source {
-            target: target.to_owned(),
-            source,
-        })?;
         match &self.method {
-            Method::Detached => attempt.attach_copy(&root)?,
-            Method::Moved(workbench) => workbench
-                .bind(&root, change.over(source.attributes), target)
-                .map_err(|source| BindError::Workbench {
-                    target: target.to_owned(),
-                    source,
-                })?,
+            Method::Detached => binding.attach_copy()?,
+            Method::Moved(scratch) => {
+                scratch
+                    .bind(source.as_fd(), binding.wanted(), target)
+                    .map_err(|source| BindError::Scratch {
+                        target: target.path().to_owned(),
+                        source,
+                    })?;
+            }
         }
-        attempt.verify()
+        binding.verify()
     }
 }
 
-/// One bind on its way.
-struct Attempt<'a> {
-    source: &'a Mount,
-    target: &'a Path,
+/// A bind that is under way.
+struct Binding<'a> {
+    source: &'a MountHandle,
+    target: &'a Target,
     change: AttributeChange,
 }
 
-impl Attempt<'_> {
-    fn attach_copy(&self, root: &OwnedFd) -> Result<(), BindError> {
+impl Binding<'_> {
+    /// Returns the attributes that the new mount must have.
+    fn wanted(&self) -> MountAttrFlags {
+        self.change.over(self.source.mount().attributes)
+    }
+
+    fn attach_copy(&self) -> Result<(), BindError> {
         let copy = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let tree = open_tree(root, "", copy | OpenTreeFlags::AT_EMPTY_PATH)
+        let tree = open_tree(self.source, "", copy | OpenTreeFlags::AT_EMPTY_PATH)
             .map_err(|error| self.failed("copy the mount", error))?;
         if !self.change.is_empty() {
             kernel::mount_setattr(tree.as_fd(), self.change.set, self.change.clear)
                 .map_err(|error| self.failed("set the flags", error))?;
         }
-        // Opened without following anything, so that nobody can swap a directory for a link after the check.
-        let target = open_directory(self.target).map_err(|error| self.failed("open the target", error))?;
-        let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-        move_mount(&tree, "", &target, "", empty).map_err(|error| self.failed("attach the mount", error))
+        // The name at the end is not followed, so a directory that is swapped for a link leads nowhere.
+        move_mount(
+            &tree,
+            "",
+            self.target.parent(),
+            self.target.name(),
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+        .map_err(|error| self.failed("attach the mount", error))
         // The descriptor keeps the mount busy, so it must not outlive this function.
     }
 
-    /// Compares what is at the target with what was meant; anything of ours that differs is taken away.
+    /// Compares what is at the target with what was asked for; anything of ours that differs is unmounted.
     fn verify(&self) -> Result<Mount, BindError> {
-        let found = self.visible()?;
-        let same = |mount: &Mount| {
-            (mount.device, &mount.root, &mount.source)
-                == (self.source.device, &self.source.root, &self.source.source)
+        let found = self.target.top_now().map_err(|error| self.unreadable(error))?;
+        let source = self.source.mount();
+        let Some(found) = found else {
+            return Err(self.unverified(None));
         };
-        match found {
-            Some(mount) if same(&mount) && self.change.over(self.source.attributes) == mount.attributes => {
-                Ok(mount)
-            }
-            found => {
-                if found.as_ref().is_some_and(same) {
-                    unmount_top(self.target, Patience::default())
-                        .map_err(|error| self.failed("take the wrong mount away again", error))?;
-                }
-                Err(BindError::Unverified {
-                    from: self.source.point.clone(),
-                    target: self.target.to_owned(),
-                    found: found.map(Box::new),
-                })
-            }
+        let mount = &found.mount;
+        if (mount.device, &mount.root, &mount.source) != (source.device, &source.root, &source.source) {
+            return Err(self.unverified(Some(found.mount)));
+        }
+        let covered = self.covered(&found);
+        if covered.is_none() && self.wanted() == mount.attributes {
+            return Ok(found.mount);
+        }
+        unmount_top(&self.target.path_by_descriptor(), Patience::default())
+            .map_err(|error| self.failed("unmount the wrong mount", error))?;
+        Err(match covered {
+            Some(covered) => self.occupied(covered),
+            None => self.unverified(Some(found.mount)),
+        })
+    }
+
+    /// Returns the mount at the target that the new one lies on, which appeared after the target was opened.
+    fn covered(&self, found: &Visible) -> Option<Mount> {
+        let below = found.unique?.parent;
+        (self.target.holder()? != below)
+            .then(|| statmount::describe(below))
+            .flatten()
+            .map(|below| below.mount)
+    }
+
+    fn occupied(&self, found: Mount) -> BindError {
+        BindError::Occupied {
+            target: self.target.path().to_owned(),
+            found: Box::new(found),
         }
     }
 
-    fn visible(&self) -> Result<Option<Mount>, BindError> {
-        let layers = layers_at(self.target);
-        let mut layers = layers.map_err(|source| BindError::Table {
-            target: self.target.to_owned(),
+    fn unverified(&self, found: Option<Mount>) -> BindError {
+        BindError::Unverified {
+            from: self.source.mount().point.clone(),
+            target: self.target.path().to_owned(),
+            found: found.map(Box::new),
+        }
+    }
+
+    fn unreadable(&self, source: TableError) -> BindError {
+        BindError::Table {
+            target: self.target.path().to_owned(),
             source,
-        })?;
-        Ok(layers.pop())
+        }
     }
 
     fn failed(&self, step: &'static str, error: impl Into<io::Error>) -> BindError {
         BindError::Step {
             step,
-            from: self.source.point.clone(),
-            target: self.target.to_owned(),
+            from: self.source.mount().point.clone(),
+            target: self.target.path().to_owned(),
             source: error.into(),
         }
     }
-}
-
-fn open_directory(path: &Path) -> Result<OwnedFd, rustix::io::Errno> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
 }
 
 #[cfg(test)]

@@ -3,26 +3,22 @@
 //! It shows the same file system as Flocker's mount, under a source name of our own wherever that lies on a block
 //! device. Everything that is published is bound from it.
 
-use std::fs::DirBuilder;
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
 use super::device_nodes::{DeviceNodeError, DeviceNodes};
 use super::origin::Origin;
-use host_fs::mount::AttributeChange;
-use host_fs::mount::TableError;
-use host_fs::mount::layers_at;
-use host_fs::mount::{BindError, Binder};
-use host_fs::mount::{Device, Mount};
-use host_fs::mount::{Patience, UnmountError, unmount_owned, unmount_top};
+use host_fs::mount::{
+    AttributeChange, BindError, Binder, Device, Mount, OpenError, Patience, TableError, Target, TargetError,
+    UnmountError, open_mount, unmount_owned, visible_at,
+};
 
 /// Why the plugin's own mount could not be made; nothing of it is left behind then.
 #[derive(Debug, thiserror::Error)]
 pub enum AliasError {
-    /// The file system is read-only, and mounting it once more would fail or hide that.
+    /// The file system is read-only, and mounting it again would fail or hide that.
     #[error("{0} has become read-only, usually after an I/O error; repair the file system first")]
     ReadOnly(Box<Mount>),
     /// Flocker's mount shows only a part of the device, which mounting the device could not reproduce.
@@ -37,27 +33,36 @@ pub enum AliasError {
         #[source]
         source: DeviceNodeError,
     },
-    /// The mount point could not be made.
-    #[error("cannot make the directory {}", .path.display())]
-    Directory {
-        /// The mount point.
-        path: PathBuf,
-        /// What the file system answered.
+    /// The mount point cannot be used or made.
+    #[error("cannot use the mount point of dataset {dataset_id}")]
+    Target {
+        /// The dataset.
+        dataset_id: Uuid,
+        /// What is wrong with it.
         #[source]
-        source: io::Error,
+        source: TargetError,
+    },
+    /// Flocker's mount could not be opened.
+    #[error("cannot open the mount of dataset {dataset_id}")]
+    Open {
+        /// The dataset.
+        dataset_id: Uuid,
+        /// What exists instead.
+        #[source]
+        source: OpenError,
     },
     /// Something else is mounted at the mount point.
     #[error("{} is in use by another mount: {found}", .path.display())]
     Occupied {
         /// The mount point.
         path: PathBuf,
-        /// What is there.
+        /// The mount there.
         found: Box<Mount>,
     },
-    /// A mount of ours is there that is not the volume as Flocker has it now.
+    /// A mount of ours exists that is not the volume as Flocker has it now.
     #[error("{found} has our name, but Flocker has the volume on device {expected}, for reading and writing")]
     Stale {
-        /// What is there.
+        /// The mount there.
         found: Box<Mount>,
         /// The device of Flocker's mount.
         expected: Device,
@@ -93,7 +98,7 @@ pub enum AliasError {
         device: Device,
         /// The mount point.
         path: PathBuf,
-        /// What is there, in words.
+        /// What exists there, in words.
         found: String,
     },
     /// The mount table could not be read.
@@ -130,25 +135,26 @@ impl Aliases {
         &self.nodes
     }
 
-    /// Tells where the plugin's mounts of a volume come from, given Flocker's mount of it.
+    /// Returns where the plugin's mounts of a volume come from, given Flocker's mount of it.
     pub fn origin(&self, dataset_id: Uuid, flocker: &Mount) -> Origin {
         Origin::of(flocker, &self.nodes.path(dataset_id))
     }
 
     /// Mounts a dataset for a staging path, which must exist and be free of symbolic links.
     ///
-    /// A sound mount that is there already is returned as it is. The device node is made anew in any case. One caller
+    /// A healthy mount that exists already is returned as it is. The device node is made again in any case. One caller
     /// at a time may work for the same dataset.
     pub fn mount(&self, dataset_id: Uuid, flocker: &Mount, staging: &Path) -> Result<Mount, AliasError> {
         if flocker.file_system_read_only() {
             return Err(AliasError::ReadOnly(Box::new(flocker.clone())));
         }
         let origin = self.origin(dataset_id, flocker);
-        let path = alias_path(staging, dataset_id);
-        if let Some(found) = visible(&path)? {
+        let unusable = |source| AliasError::Target { dataset_id, source };
+        let target = Target::open(&alias_path(staging, dataset_id)).map_err(unusable)?;
+        if let Some(found) = target.visible().map_err(|source| unreadable(&target, source))? {
             return if !origin.owns(&found) {
                 Err(AliasError::Occupied {
-                    path,
+                    path: target.path().to_owned(),
                     found: Box::new(found),
                 })
             } else if found.device != flocker.device || found.read_only() {
@@ -160,19 +166,14 @@ impl Aliases {
                 Ok(found)
             };
         }
-        let made = make_directory(&path)?;
+        // A directory that an interrupted attempt left is used.
+        let made = target.make_directory().map_err(unusable)?;
         let mounted = match &origin {
-            Origin::Alias { node } => self.mount_device(dataset_id, flocker, node, &path),
-            Origin::Bind { .. } => self
-                .binder
-                .bind(flocker, &path, AttributeChange::default())
-                .map_err(|source| AliasError::Bind {
-                    dataset_id,
-                    source: Box::new(source),
-                }),
+            Origin::Alias { node } => self.mount_device(dataset_id, flocker, node, &target),
+            Origin::Bind { .. } => self.bind(dataset_id, flocker, &target),
         };
         if mounted.is_err() && made {
-            discard(&path, std::fs::remove_dir(&path));
+            warn_of_failure(&target, target.remove_directory());
         }
         mounted
     }
@@ -189,13 +190,14 @@ impl Aliases {
         patience: Patience,
     ) -> Result<(), UnmountError> {
         let path = alias_path(staging, dataset_id);
-        unmount_owned(&path, |mount| origin.owns(mount), patience)?;
-        match std::fs::remove_dir(&path) {
-            Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                Err(UnmountError::Directory { path, source: error })
-            }
-            _ => Ok(()),
-        }
+        let target = match Target::open(&path) {
+            Ok(target) => target,
+            Err(error) => return refuse_foreign(path, error),
+        };
+        unmount_owned(&target, |mount| origin.owns(mount), patience)?;
+        target
+            .remove_directory()
+            .map_err(|source| UnmountError::Directory { path, source })
     }
 
     /// Removes the device node of a dataset that this process no longer mounts. It lies elsewhere than usual where the
@@ -204,12 +206,22 @@ impl Aliases {
         self.nodes.remove(dataset_id, node)
     }
 
+    fn bind(&self, dataset_id: Uuid, flocker: &Mount, target: &Target) -> Result<Mount, AliasError> {
+        let source = open_mount(flocker).map_err(|source| AliasError::Open { dataset_id, source })?;
+        self.binder
+            .bind(&source, target, AttributeChange::default())
+            .map_err(|source| AliasError::Bind {
+                dataset_id,
+                source: Box::new(source),
+            })
+    }
+
     fn mount_device(
         &self,
         dataset_id: Uuid,
         flocker: &Mount,
         node: &Path,
-        path: &Path,
+        target: &Target,
     ) -> Result<Mount, AliasError> {
         if flocker.root != Path::new("/") {
             return Err(AliasError::Partial(Box::new(flocker.clone())));
@@ -218,33 +230,34 @@ impl Aliases {
         self.nodes
             .make(dataset_id, device)
             .map_err(|source| AliasError::DeviceNode { dataset_id, source })?;
-        // No options: those of the file system are decided by its first mount, which is Flocker's.
-        let mounted = sys_mount::Mount::builder()
-            .fstype(flocker.fs_type.as_str())
-            .mount(node, path);
-        mounted.map_err(|source| AliasError::Mount {
-            node: node.to_owned(),
-            fs_type: flocker.fs_type.clone(),
-            device,
-            path: path.to_owned(),
-            source,
-        })?;
-        let verified = verify(flocker, node, path);
+        target
+            .mount(node, &flocker.fs_type)
+            .map_err(|source| AliasError::Mount {
+                node: node.to_owned(),
+                fs_type: flocker.fs_type.clone(),
+                device,
+                path: target.path().to_owned(),
+                source,
+            })?;
+        let verified = verify(flocker, node, target);
         if verified.is_err() {
-            let undone = unmount_top(path, Patience::default());
-            discard(path, undone.map_err(io::Error::from));
+            let named_alike = |mount: &Mount| Path::new(&mount.source) == node;
+            warn_of_failure(target, unmount_owned(target, named_alike, Patience::default()));
         }
         verified
     }
 }
 
-fn verify(flocker: &Mount, node: &Path, path: &Path) -> Result<Mount, AliasError> {
+fn verify(flocker: &Mount, node: &Path, target: &Target) -> Result<Mount, AliasError> {
     let unverified = |found: String| AliasError::Unverified {
         device: flocker.device,
-        path: path.to_owned(),
+        path: target.path().to_owned(),
         found,
     };
-    let mount = visible(path)?.ok_or_else(|| unverified("no mount".to_owned()))?;
+    let mount = target
+        .visible_now()
+        .map_err(|source| unreadable(target, source))?;
+    let mount = mount.ok_or_else(|| unverified("no mount".to_owned()))?;
     if Path::new(&mount.source) != node
         || (mount.device, &mount.root, mount.read_only()) != (flocker.device, &flocker.root, false)
     {
@@ -253,38 +266,30 @@ fn verify(flocker: &Mount, node: &Path, path: &Path) -> Result<Mount, AliasError
     Ok(mount)
 }
 
-fn visible(path: &Path) -> Result<Option<Mount>, AliasError> {
-    let layers = layers_at(path).map_err(|source| AliasError::Table {
-        path: path.to_owned(),
-        source,
-    });
-    Ok(layers?.pop())
-}
-
-/// Makes the mount point, or takes a directory that an interrupted attempt left; answers whether it was made.
-fn make_directory(path: &Path) -> Result<bool, AliasError> {
-    let failed = |source| AliasError::Directory {
-        path: path.to_owned(),
-        source,
-    };
-    match DirBuilder::new().mode(0o750).create(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            let found = path.symlink_metadata().map_err(failed)?;
-            if found.is_dir() {
-                Ok(false)
-            } else {
-                Err(failed(error))
-            }
-        }
-        Err(error) => Err(failed(error)),
+/// Returns why nothing can be unmounted at a path that is no directory, unless nothing is mounted there anyway.
+fn refuse_foreign(path: PathBuf, error: TargetError) -> Result<(), UnmountError> {
+    match (visible_at(&path), error) {
+        (Ok(Some(found)), _) => Err(UnmountError::Foreign {
+            path,
+            found: Box::new(found),
+        }),
+        (Ok(None), source @ TargetError::Io { .. }) => Err(UnmountError::Directory { path, source }),
+        (Ok(None), _) => Ok(()),
+        (Err(source), _) => Err(UnmountError::Table { path, source }),
     }
 }
 
-/// Takes note of a step back that failed; the error that made it necessary is the one that is answered.
-fn discard(path: &Path, result: io::Result<()>) {
-    if let Err(error) = result {
-        tracing::warn!(path = %path.display(), %error, "Could not undo a failed mount");
+fn unreadable(target: &Target, source: TableError) -> AliasError {
+    AliasError::Table {
+        path: target.path().to_owned(),
+        source,
+    }
+}
+
+/// Logs an undoing step that failed; the error that made it necessary is the one that is returned.
+fn warn_of_failure<T, E: std::error::Error>(target: &Target, undone: Result<T, E>) {
+    if let Err(error) = undone {
+        tracing::warn!(path = %target.path().display(), %error, "Could not undo a failed mount");
     }
 }
 

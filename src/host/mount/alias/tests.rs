@@ -1,5 +1,6 @@
 use super::*;
 use host_fs::mount::MountTable;
+use host_fs::mount::layers_at;
 use host_fs::mount::testing::{LoopDevice, bind, in_own_namespace, run, tmpfs_named};
 use rustix::mount::{MountFlags as Ms, mount, mount_remount};
 use std::path::Path;
@@ -68,7 +69,7 @@ fn the_volume_is_the_same_under_another_name() {
         assert_eq!(std::fs::read(bench.flocker.join("file")).unwrap(), b"data");
         let table = MountTable::read().unwrap();
         assert_eq!(
-            table.agent_mount_point(device.path.as_os_str()),
+            table.last_point_of(device.path.as_os_str()),
             Some(bench.flocker.as_path())
         );
     });
@@ -166,7 +167,7 @@ fn a_file_at_the_place_is_an_error_and_stays() {
     with_device(|bench, _| {
         let path = alias_path(&bench.staging, bench.dataset_id);
         std::fs::write(&path, "theirs").unwrap();
-        assert!(matches!(bench.mount(), Err(AliasError::Directory { .. })));
+        assert!(matches!(bench.mount(), Err(AliasError::Target { .. })));
         assert_eq!(std::fs::read(&path).unwrap(), b"theirs");
     });
 }

@@ -1,15 +1,20 @@
-//! Taking hold of one particular mount.
+//! An open mount.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, open, statx};
+use rustix::io::Errno;
 
 use super::entry::{Device, Mount};
+use super::lookup::{self, Mounted};
+use super::statmount;
+use super::table::{MountTable, TableError};
 
 /// Why a mount could not be opened.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OpenError {
     /// Its root directory cannot be opened or looked at.
     #[error("cannot open the mount at {}", .path.display())]
@@ -25,17 +30,83 @@ pub enum OpenError {
     Replaced {
         /// The mount that was to be opened.
         expected: Box<Mount>,
-        /// The id of what is there.
+        /// The id of the mount found.
         found_id: u64,
-        /// The device of what is there.
+        /// The device of the mount found.
         found_device: Device,
+    },
+    /// The mount table could not be read.
+    #[error("cannot describe the mount at {}", .path.display())]
+    Table {
+        /// Where the mount is.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        source: TableError,
     },
 }
 
-/// Opens the root of a mount without any access to its contents (`O_PATH`).
+/// A mount whose root directory is open, without any access to its contents (`O_PATH`).
 ///
-/// The descriptor keeps the mount from being unmounted, and leads to it whatever is mounted over it later.
-pub fn open_mount(mount: &Mount) -> Result<OwnedFd, OpenError> {
+/// The descriptor keeps the mount from being unmounted, and leads to it even when another mount covers it later.
+#[derive(Debug)]
+pub struct MountHandle {
+    mount: Mount,
+    root: OwnedFd,
+}
+
+impl MountHandle {
+    /// Returns the mount, as it was when it was opened.
+    pub fn mount(&self) -> &Mount {
+        &self.mount
+    }
+
+    /// Takes a directory that was opened at a path for the root of the mount there; `None` when nothing is mounted
+    /// there.
+    pub(super) fn at(opened: Result<OwnedFd, Errno>, path: &Path) -> Result<Option<MountHandle>, OpenError> {
+        let failed = |source| OpenError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let root = match opened {
+            Ok(root) => root,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(error) => return Err(failed(error.into())),
+        };
+        let described = match lookup::look(&root, "")
+            .map_err(|error| failed(error.into()))?
+            .mounted
+        {
+            Mounted::No(_) => return Ok(None),
+            Mounted::Yes(id) => statmount::describe(id),
+            Mounted::Unknown => None,
+        };
+        if let Some(described) = described {
+            let mount = described.mount;
+            return Ok(Some(MountHandle { mount, root }));
+        }
+        let (id, _) = identify(&root).map_err(failed)?;
+        let table = MountTable::read().map_err(|source| OpenError::Table {
+            path: path.to_owned(),
+            source,
+        })?;
+        // A directory that is no root has the id of the mount that holds it, which is at another path.
+        let mount = table.by_id(id).filter(|mount| mount.point == path).cloned();
+        Ok(mount.map(|mount| MountHandle { mount, root }))
+    }
+}
+
+impl AsFd for MountHandle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}
+
+/// Opens a mount that is the visible one at its point.
+///
+/// # Errors
+/// [`OpenError::Replaced`] when another mount is the visible one; [`OpenError::Io`] when the kernel refuses.
+pub fn open_mount(mount: &Mount) -> Result<MountHandle, OpenError> {
     let failed = |source| OpenError::Io {
         path: mount.point.clone(),
         source,
@@ -43,10 +114,13 @@ pub fn open_mount(mount: &Mount) -> Result<OwnedFd, OpenError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = open(&mount.point, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
     let (found_id, found_device) = identify(&root).map_err(failed)?;
-    // An id is free for others once its mount has gone, so it proves nothing alone. Without a block device the
-    // file system may show other device numbers than the mount table does (btrfs).
+    // An id is free for another mount once its mount no longer exists, so it proves nothing alone. Without a block
+    // device the file system may show other device numbers than the mount table does (btrfs).
     if found_id == mount.id && (found_device == mount.device || !mount.device.is_block()) {
-        Ok(root)
+        Ok(MountHandle {
+            mount: mount.clone(),
+            root,
+        })
     } else {
         Err(OpenError::Replaced {
             expected: Box::new(mount.clone()),
@@ -62,7 +136,7 @@ fn identify(root: impl AsFd) -> io::Result<(u64, Device)> {
     let status = statx(
         root,
         "",
-        // Neither number is for a server to tell, which may hang.
+        // Neither number comes from a server, which may hang.
         AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC,
         StatxFlags::BASIC_STATS | StatxFlags::MNT_ID,
     )?;
@@ -76,13 +150,13 @@ fn identify(root: impl AsFd) -> io::Result<(u64, Device)> {
     Ok((id_from_fdinfo(&root)?, device))
 }
 
-/// Reads the id where statx(2) does not tell it, before Linux 5.8.
+/// Reads the id where statx(2) does not return it, before Linux 5.8.
 fn id_from_fdinfo(root: &impl AsRawFd) -> io::Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", root.as_raw_fd()))?;
     let id = text
         .lines()
         .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
-    id.ok_or_else(|| io::Error::other("the kernel does not tell the mount of an open file"))
+    id.ok_or_else(|| io::Error::other("the kernel does not name the mount of an open file"))
 }
 
 #[cfg(test)]
@@ -98,7 +172,8 @@ mod tests {
             let mount = layers_at(&scratch.join("a")).unwrap().pop().unwrap();
             let root = open_mount(&mount).unwrap();
             assert_eq!(identify(&root).unwrap(), (mount.id, mount.device));
-            assert_eq!(id_from_fdinfo(&root).unwrap(), mount.id);
+            assert_eq!(id_from_fdinfo(&root.root).unwrap(), mount.id);
+            assert_eq!(root.mount(), &mount);
         });
     }
 

@@ -1,9 +1,9 @@
-//! A private place to finish a mount before it is moved to where it will be seen.
+//! Private mounts on which another mount is finished before it is moved to where it is visible.
 
 use std::error::Error;
 use std::fs::DirBuilder;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use sys_mount::MountFlags as Sys;
 
 use super::entry::Mount;
 use super::table::{MountTable, TableError};
+use super::target::{Target, path_of_descriptor};
 use super::unmount::{Patience, unmount_top};
 
 /// Per-mount attributes with the flags of mount(2) that stand for them.
@@ -29,9 +30,10 @@ const FLAGS: [(Attr, Sys); 8] = [
     ),
 ];
 
-/// Why a mount could not be prepared, or its remains not cleared away.
+/// Why a mount could not be prepared, or what remains of it not removed.
 #[derive(Debug, thiserror::Error)]
-pub enum WorkbenchError {
+#[non_exhaustive]
+pub enum ScratchError {
     /// The kernel refused a step.
     #[error("cannot {step} {}", .path.display())]
     Step {
@@ -54,8 +56,8 @@ pub enum WorkbenchError {
     },
 }
 
-fn failed<E: Into<io::Error>>(step: &'static str, path: &Path) -> impl FnOnce(E) -> WorkbenchError {
-    move |error| WorkbenchError::Step {
+fn failed<E: Into<io::Error>>(step: &'static str, path: &Path) -> impl FnOnce(E) -> ScratchError {
+    move |error| ScratchError::Step {
         step,
         path: path.to_owned(),
         source: error.into(),
@@ -64,28 +66,32 @@ fn failed<E: Into<io::Error>>(step: &'static str, path: &Path) -> impl FnOnce(E)
 
 /// A directory in which unfinished mounts live, each on a private mount of its own.
 #[derive(Debug, Clone)]
-pub(super) struct Workbench {
+pub(super) struct ScratchMounts {
     directory: PathBuf,
 }
 
-impl Workbench {
-    pub(super) fn new(directory: &Path) -> Workbench {
-        Workbench {
+impl ScratchMounts {
+    pub(super) fn new(directory: &Path) -> ScratchMounts {
+        ScratchMounts {
             directory: directory.to_owned(),
         }
     }
 
     /// Binds an open mount to a target, complete with its attributes when it appears there.
-    pub(super) fn bind(&self, root: &OwnedFd, wanted: Attr, target: &Path) -> Result<(), WorkbenchError> {
+    pub(super) fn bind(
+        &self,
+        root: BorrowedFd<'_>,
+        wanted: Attr,
+        target: &Target,
+    ) -> Result<(), ScratchError> {
         let directory = &self.directory;
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         made.map_err(failed("make", directory))?;
-        let place = Place::new(directory)?;
-        let unfinished = place.unfinished();
-        // Through the descriptor, so that it is this very mount whatever has happened to its path.
-        let source = format!("/proc/thread-self/fd/{}", root.as_raw_fd());
+        let scratch_mount = ScratchMount::new(directory)?;
+        let unfinished = scratch_mount.unfinished();
+        // Through the descriptor, so that it is this mount even if its path leads elsewhere by now.
         let bind = sys_mount::Mount::builder().fstype("none").flags(Sys::BIND);
-        bind.mount(source, &unfinished)
+        bind.mount(path_of_descriptor(root), &unfinished)
             .map_err(failed("bind the mount to", &unfinished))?;
         // What this call does not name is cleared, so it names what was inherited too.
         let flags = Sys::BIND | Sys::REMOUNT | flags_of(wanted);
@@ -93,18 +99,21 @@ impl Workbench {
         change
             .mount("", &unfinished)
             .map_err(failed("set the flags of", &unfinished))?;
-        mount_move(&unfinished, target).map_err(failed("move the finished mount to", target))
+        let moving = "move the finished mount to";
+        // Opened without following anything: the directory cannot be swapped for a link after the check.
+        let directory = target.open_directory().map_err(failed(moving, target.path()))?;
+        mount_move(&unfinished, path_of_descriptor(directory.as_fd())).map_err(failed(moving, target.path()))
     }
 
-    /// Unmounts and removes everything in the directory, answering how many mounts there were.
-    pub(super) fn clear(&self) -> Result<usize, WorkbenchError> {
+    /// Unmounts and removes everything in the directory, and returns how many mounts there were.
+    pub(super) fn clear(&self) -> Result<usize, ScratchError> {
         let directory = match self.directory.canonicalize() {
             Ok(directory) => directory,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             Err(error) => return Err(failed("look up", &self.directory)(error)),
         };
         let table = MountTable::read();
-        let table = table.map_err(|source| WorkbenchError::Table {
+        let table = table.map_err(|source| ScratchError::Table {
             path: directory.clone(),
             source,
         })?;
@@ -123,67 +132,67 @@ impl Workbench {
             .map_err(failed("list", &directory))?
             .flatten()
         {
-            remove_place(&entry.path())?;
+            remove_directories(&entry.path())?;
         }
         Ok(points.len())
     }
 }
 
-/// The name of the mount under work.
+/// The name of the mount that is not finished.
 const UNFINISHED: &str = "unfinished";
 
 /// A directory bound to itself and made private: what is mounted in it spreads nowhere, and can be moved out.
-struct Place {
+struct ScratchMount {
     directory: PathBuf,
 }
 
-impl Place {
-    fn new(parent: &Path) -> Result<Place, WorkbenchError> {
+impl ScratchMount {
+    fn new(parent: &Path) -> Result<ScratchMount, ScratchError> {
         // Kept, because a temporary directory removes its contents, which may be the data of a volume.
         let directory = tempfile::tempdir_in(parent)
             .map_err(failed("make a directory in", parent))?
             .keep();
-        let place = Place { directory };
-        let path = place.directory.as_path();
-        std::fs::create_dir(place.unfinished()).map_err(failed("make a directory in", path))?;
+        let scratch_mount = ScratchMount { directory };
+        let path = scratch_mount.directory.as_path();
+        std::fs::create_dir(scratch_mount.unfinished()).map_err(failed("make a directory in", path))?;
         let bind = sys_mount::Mount::builder().fstype("none").flags(Sys::BIND);
         bind.mount(path, path).map_err(failed("bind to itself", path))?;
         mount_change(path, MountPropagationFlags::PRIVATE).map_err(failed("make private", path))?;
-        Ok(place)
+        Ok(scratch_mount)
     }
 
     fn unfinished(&self) -> PathBuf {
         self.directory.join(UNFINISHED)
     }
 
-    /// Unmounts what is there, the unfinished mount first; there is one only after a failure.
-    fn dismantle(&self) -> Result<(), WorkbenchError> {
+    /// Unmounts both mounts, the unfinished one first, which exists only after a failure.
+    fn dismantle(&self) -> Result<(), ScratchError> {
         for path in [self.unfinished(), self.directory.clone()] {
             match unmount_top(&path, Patience::default()) {
                 Ok(()) | Err(rustix::io::Errno::INVAL) => {}
                 Err(error) => return Err(failed("unmount the unfinished", &path)(error)),
             }
         }
-        remove_place(&self.directory)
+        remove_directories(&self.directory)
     }
 }
 
-impl Drop for Place {
+impl Drop for ScratchMount {
     fn drop(&mut self) {
         if let Err(error) = self.dismantle() {
             tracing::warn!(
                 path = %self.directory.display(),
                 error = %error,
                 cause = error.source().map(tracing::field::display),
-                "Could not clear away an unfinished mount; the next start will",
+                "Could not remove an unfinished mount; the next start does",
             );
         }
     }
 }
 
-/// Removes the directories of a place, never what is in them.
-fn remove_place(place: &Path) -> Result<(), WorkbenchError> {
-    for path in [&place.join(UNFINISHED), place] {
+/// Removes the directories of a scratch mount, never what is in them.
+fn remove_directories(directory: &Path) -> Result<(), ScratchError> {
+    for path in [&directory.join(UNFINISHED), directory] {
         match std::fs::remove_dir(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(failed("remove", path)(error));
@@ -209,25 +218,25 @@ fn flags_of(attributes: Attr) -> Sys {
 
 #[cfg(test)]
 mod tests {
+    use super::super::handle::open_mount;
     use super::super::lookup::layers_at;
-    use super::super::opened::open_mount;
     use super::super::testing::{in_own_namespace, tmpfs};
     use super::*;
 
     #[test]
-    fn what_a_killed_process_left_is_cleared() {
+    fn unfinished_mounts_of_a_killed_process_are_removed() {
         in_own_namespace(|scratch| {
             let (source, work) = (scratch.join("source"), scratch.join("work"));
             tmpfs(&source);
             std::fs::create_dir(&work).unwrap();
-            let place = Place::new(&work).unwrap();
-            rustix::mount::mount_bind(&source, place.unfinished()).unwrap();
-            std::mem::forget(place);
+            let scratch_mount = ScratchMount::new(&work).unwrap();
+            rustix::mount::mount_bind(&source, scratch_mount.unfinished()).unwrap();
+            std::mem::forget(scratch_mount);
 
-            let workbench = Workbench::new(&work);
-            assert_eq!(workbench.clear().unwrap(), 2);
+            let mounts = ScratchMounts::new(&work);
+            assert_eq!(mounts.clear().unwrap(), 2);
             assert_eq!(std::fs::read_dir(&work).unwrap().count(), 0);
-            assert_eq!(workbench.clear().unwrap(), 0);
+            assert_eq!(mounts.clear().unwrap(), 0);
             assert_eq!(layers_at(&source).unwrap().len(), 1);
         });
     }
@@ -240,8 +249,12 @@ mod tests {
             let source = layers_at(&source).unwrap().pop().unwrap();
             let root = open_mount(&source).unwrap();
             let before = MountTable::read().unwrap();
-            let error = Workbench::new(&work)
-                .bind(&root, Attr::empty(), &scratch.join("missing"))
+            let error = ScratchMounts::new(&work)
+                .bind(
+                    root.as_fd(),
+                    Attr::empty(),
+                    &Target::open(&scratch.join("missing")).unwrap(),
+                )
                 .unwrap_err();
             assert!(
                 error.to_string().starts_with("cannot move the finished mount"),
@@ -253,22 +266,27 @@ mod tests {
     }
 
     #[test]
-    fn data_in_a_mount_that_cannot_be_cleared_is_kept() {
+    fn data_in_a_mount_that_cannot_be_unmounted_is_kept() {
         in_own_namespace(|scratch| {
-            let place = Place::new(scratch).unwrap();
-            let file = place.unfinished().join("file");
-            tmpfs(&place.unfinished());
+            let scratch_mount = ScratchMount::new(scratch).unwrap();
+            let file = scratch_mount.unfinished().join("file");
+            tmpfs(&scratch_mount.unfinished());
             std::fs::write(&file, "precious").unwrap();
             let open = std::fs::File::open(&file).unwrap();
-            drop(place);
+            drop(scratch_mount);
             assert_eq!(std::fs::read(&file).unwrap(), b"precious");
             drop(open);
-            assert_eq!(Workbench::new(scratch).clear().unwrap(), 2);
+            assert_eq!(ScratchMounts::new(scratch).clear().unwrap(), 2);
         });
     }
 
     #[test]
-    fn nothing_to_clear_is_no_error() {
-        assert_eq!(Workbench::new(Path::new("/nonexistent/work")).clear().unwrap(), 0);
+    fn a_missing_directory_has_nothing_to_remove() {
+        assert_eq!(
+            ScratchMounts::new(Path::new("/nonexistent/work"))
+                .clear()
+                .unwrap(),
+            0
+        );
     }
 }

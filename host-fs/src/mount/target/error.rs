@@ -1,0 +1,51 @@
+//! Why a path cannot be used as a mount point.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a path cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TargetError {
+    /// The path cannot be a mount point on any machine.
+    #[error("path {path:?} {reason}")]
+    Invalid {
+        /// The path as it came, cut if it is long.
+        path: String,
+        /// What is wrong with it, as the end of a sentence.
+        reason: &'static str,
+    },
+    /// A directory above the path does not exist.
+    #[error("the directory {} does not exist; the orchestrator must make it before the volume is mounted in it", .0.display())]
+    NoParent(PathBuf),
+    /// Something above the path is no directory.
+    #[error("{} is not a directory, so there can be no mount point below it", .0.display())]
+    ParentNotDirectory(PathBuf),
+    /// The path itself is a symbolic link: mounting would happen somewhere else.
+    #[error("{} is a symbolic link; the path of a mount must be the directory itself", .0.display())]
+    SymbolicLink(PathBuf),
+    /// The path itself is something else than a directory.
+    #[error("{} exists and is not a directory", .0.display())]
+    NotDirectory(PathBuf),
+    /// The directory is not empty, so it is not removed.
+    #[error("the directory {} is not empty after the unmount, so it is kept; check what is in it", .0.display())]
+    NotEmpty(PathBuf),
+    /// The file system refused a step.
+    #[error("cannot {action} {}", .path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the kernel answered.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl TargetError {
+    /// Returns whether nothing can be mounted at the path because a directory above it does not exist.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, TargetError::NoParent(_))
+    }
+}

@@ -1,0 +1,279 @@
+//! Paths an orchestrator names: where it wants a volume to appear.
+
+mod error;
+mod parent;
+mod path;
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, mkdirat, openat, unlinkat};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
+
+use super::entry::Mount;
+use super::handle::{MountHandle, OpenError};
+use super::lookup::{self, Mounted, Visible};
+use super::table::TableError;
+
+pub use error::TargetError;
+pub use path::TargetPath;
+
+/// A directory where something is or can be mounted, as it was found at one moment: the open directory above it, and a
+/// name in that.
+///
+/// Everything is done relative to the open directory, so no directory on the way can be swapped afterwards. The
+/// descriptor keeps the mount that holds the directory above busy, not what is mounted at the target.
+#[derive(Debug, Clone)]
+pub struct Target {
+    parent: Arc<OwnedFd>,
+    path: PathBuf,
+    found: Found,
+}
+
+/// What was found at the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    Directory(Mounted),
+}
+
+impl Target {
+    /// Opens the directory above a path, and reads what the path leads to.
+    ///
+    /// Symbolic links above the path are followed, so that [`Target::path`] compares with the mount table. The path
+    /// itself must be a directory or not exist. Three system calls since Linux 5.6: openat2(2), readlink(2) and
+    /// statx(2); before, or where a seccomp filter refuses openat2(2), a few for each component. No file system that is
+    /// mounted at the path is asked: its server may be dead.
+    ///
+    /// # Errors
+    /// [`TargetError::NoParent`], [`TargetError::ParentNotDirectory`], [`TargetError::SymbolicLink`],
+    /// [`TargetError::NotDirectory`]; [`TargetError::Io`] when the kernel refuses.
+    pub fn open(path: &Path) -> Result<Target, TargetError> {
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(TargetError::NoParent(path.to_owned()));
+        };
+        let opened = parent::open_parent(above).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => TargetError::NoParent(above.to_owned()),
+            io::ErrorKind::NotADirectory => TargetError::ParentNotDirectory(above.to_owned()),
+            _ => TargetError::Io {
+                action: "look up",
+                path: above.to_owned(),
+                source,
+            },
+        });
+        let (parent, above) = opened?;
+        Target {
+            parent: Arc::new(parent),
+            path: above.join(name),
+            found: Found::Nothing,
+        }
+        .refresh()
+    }
+
+    /// Reads again what the path leads to, with one statx(2): for a caller who has waited since the target was opened.
+    ///
+    /// # Errors
+    /// As [`Target::open`], for the path itself.
+    pub fn refresh(self) -> Result<Target, TargetError> {
+        let found = match lookup::look(&*self.parent, self.name()) {
+            Ok(seen) => {
+                self.check_directory(seen.file_type)?;
+                Found::Directory(seen.mounted)
+            }
+            Err(Errno::NOENT) => Found::Nothing,
+            Err(error) => return Err(self.failed("look at", error)),
+        };
+        Ok(Target { found, ..self })
+    }
+
+    /// Returns the path, without symbolic links.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns whether the directory existed when the target was opened or refreshed.
+    pub fn exists(&self) -> bool {
+        self.found != Found::Nothing
+    }
+
+    /// Returns the visible mount at the path, of the moment when the target was opened or refreshed.
+    ///
+    /// Where nothing was mounted, that costs no system call; otherwise one, where the kernel has statmount(2).
+    ///
+    /// # Errors
+    /// The mount table cannot be read.
+    pub fn visible(&self) -> Result<Option<Mount>, TableError> {
+        Ok(self.top()?.map(|top| top.mount))
+    }
+
+    pub(super) fn top(&self) -> Result<Option<Visible>, TableError> {
+        match self.found {
+            Found::Nothing => Ok(None),
+            Found::Directory(mounted) => lookup::top(mounted, &self.path),
+        }
+    }
+
+    /// Returns the visible mount at the path at this moment.
+    ///
+    /// # Errors
+    /// The mount table cannot be read.
+    pub fn visible_now(&self) -> Result<Option<Mount>, TableError> {
+        Ok(self.top_now()?.map(|top| top.mount))
+    }
+
+    pub(super) fn top_now(&self) -> Result<Option<Visible>, TableError> {
+        lookup::top_of(lookup::look(&*self.parent, self.name()), &self.path)
+    }
+
+    /// Returns the unique id of the mount that holds the directory, if nothing was mounted on it and the kernel has
+    /// such ids.
+    pub(super) fn holder(&self) -> Option<u64> {
+        let mounted = match self.found {
+            Found::Nothing => lookup::look(&*self.parent, "").ok()?.mounted,
+            Found::Directory(mounted) => return mounted.holder(),
+        };
+        // The directory above may itself be the root of a mount.
+        mounted.holder().or(mounted.unique_id())
+    }
+
+    /// Opens the visible mount at the path, if there is one.
+    ///
+    /// # Errors
+    /// The directory or the mount table cannot be opened.
+    pub fn open_mount(&self) -> Result<Option<MountHandle>, OpenError> {
+        MountHandle::at(
+            parent::open_below(self.parent(), Path::new(self.name())),
+            &self.path,
+        )
+    }
+
+    /// Opens the visible mount one level below the path, if there is one; no symbolic link is followed.
+    ///
+    /// # Errors
+    /// The directory or the mount table cannot be opened.
+    pub fn open_mount_below(&self, name: &str) -> Result<Option<MountHandle>, OpenError> {
+        let below = Path::new(self.name()).join(name);
+        MountHandle::at(parent::open_below(self.parent(), &below), &self.join(name))
+    }
+
+    /// Mounts a file system at the directory, which must exist, without options.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn mount(&self, source: &Path, fs_type: &str) -> io::Result<()> {
+        let directory = self.open_directory()?;
+        let flags = MountFlags::empty();
+        Ok(mount(
+            source,
+            path_of_descriptor(directory.as_fd()),
+            fs_type,
+            flags,
+            None,
+        )?)
+    }
+
+    /// Makes the directory where it is missing, for root and its group only: the mount will cover it.
+    ///
+    /// Returns whether it was made.
+    ///
+    /// # Errors
+    /// [`TargetError::SymbolicLink`] and [`TargetError::NotDirectory`] for what exists instead; [`TargetError::Io`].
+    pub fn make_directory(&self) -> Result<bool, TargetError> {
+        match mkdirat(&*self.parent, self.name(), Mode::from_raw_mode(0o750)) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => {
+                let seen = lookup::look(&*self.parent, self.name());
+                let seen = seen.map_err(|error| self.failed("look at", error))?;
+                self.check_directory(seen.file_type).map(|()| false)
+            }
+            Err(error) => Err(self.failed("make the directory", error)),
+        }
+    }
+
+    /// Checks that there is nothing in the directory, where another program removes it; it may not exist any more.
+    ///
+    /// # Errors
+    /// [`TargetError::NotEmpty`]; [`TargetError::Io`].
+    pub fn check_empty(&self) -> Result<(), TargetError> {
+        match self.is_empty() {
+            Ok(true) | Err(Errno::NOENT) => Ok(()),
+            Ok(false) => Err(TargetError::NotEmpty(self.path.clone())),
+            Err(error) => Err(self.failed("look into", error)),
+        }
+    }
+
+    fn is_empty(&self) -> Result<bool, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = openat(&*self.parent, self.name(), flags, Mode::empty())?;
+        for entry in Dir::new(directory)? {
+            if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Removes the directory if it exists, never anything in it.
+    ///
+    /// # Errors
+    /// [`TargetError::NotEmpty`]; [`TargetError::Io`].
+    pub fn remove_directory(&self) -> Result<(), TargetError> {
+        match unlinkat(&*self.parent, self.name(), AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => Err(TargetError::NotEmpty(self.path.clone())),
+            Err(error) => Err(self.failed("remove the directory", error)),
+        }
+    }
+
+    /// Returns a path below this directory; nothing is checked on the disk.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub(super) fn parent(&self) -> BorrowedFd<'_> {
+        self.parent.as_fd()
+    }
+
+    /// Returns the name in the directory above.
+    pub(super) fn name(&self) -> &std::ffi::OsStr {
+        // A path without one is refused by `open`.
+        self.path.file_name().unwrap_or_default()
+    }
+
+    /// Opens the directory itself, without access to its contents; that keeps what is mounted on it busy.
+    pub(super) fn open_directory(&self) -> Result<OwnedFd, Errno> {
+        parent::open_below(self.parent(), Path::new(self.name()))
+    }
+
+    /// Returns a path that leads to the target through the open directory, for system calls that take only a path.
+    pub(super) fn path_by_descriptor(&self) -> PathBuf {
+        path_of_descriptor(self.parent()).join(self.name())
+    }
+
+    fn check_directory(&self, found: FileType) -> Result<(), TargetError> {
+        match found {
+            FileType::Directory => Ok(()),
+            FileType::Symlink => Err(TargetError::SymbolicLink(self.path.clone())),
+            _ => Err(TargetError::NotDirectory(self.path.clone())),
+        }
+    }
+
+    fn failed(&self, action: &'static str, source: Errno) -> TargetError {
+        TargetError::Io {
+            action,
+            path: self.path.clone(),
+            source: source.into(),
+        }
+    }
+}
+
+/// Returns a path that leads to what a descriptor of this thread leads to.
+pub(super) fn path_of_descriptor(descriptor: BorrowedFd<'_>) -> PathBuf {
+    format!("/proc/thread-self/fd/{}", descriptor.as_raw_fd()).into()
+}
+
+#[cfg(test)]
+mod tests;
