@@ -7,6 +7,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use flocker_client::RequestOutcome;
+
 /// Names why an operation could not be done.
 ///
 /// A situation is a fact about the cluster or the request, not a code. Each one is turned into exactly one gRPC
@@ -124,14 +126,13 @@ impl Error {
 
     /// Makes the error of a request to Flocker that failed while `doing`.
     ///
-    /// A refusal by Flocker (4xx) is final; everything else may pass, so it is [`Situation::FlockerUnavailable`].
+    /// Only a refusal by Flocker itself is final. Everything else may pass, the answers of a proxy included, so it is
+    /// [`Situation::FlockerUnavailable`].
     pub fn flocker(doing: impl fmt::Display, source: impl Into<Arc<flocker_client::Error>>) -> Self {
         let source = source.into();
-        let refused = source.status().is_some_and(|status| (400..500).contains(&status));
-        let situation = if refused {
-            Situation::Internal
-        } else {
-            Situation::FlockerUnavailable
+        let situation = match source.outcome() {
+            RequestOutcome::Refused => Situation::Internal,
+            RequestOutcome::WithoutEffect | RequestOutcome::Unclear => Situation::FlockerUnavailable,
         };
         Self::new(situation, format!("cannot {doing}")).because(source)
     }
