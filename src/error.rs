@@ -73,6 +73,7 @@ pub struct Error {
     situation: Situation,
     message: String,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    is_unclear: bool,
 }
 
 /// The result of the plugin's operations.
@@ -85,6 +86,7 @@ impl Error {
             situation,
             message: message.into(),
             source: None,
+            is_unclear: false,
         }
     }
 
@@ -130,11 +132,20 @@ impl Error {
     /// [`Situation::FlockerUnavailable`].
     pub fn flocker(doing: impl fmt::Display, source: impl Into<Arc<flocker_client::Error>>) -> Self {
         let source = source.into();
-        let situation = match source.outcome() {
+        let outcome = source.outcome();
+        let situation = match outcome {
             RequestOutcome::Refused => Situation::Internal,
             RequestOutcome::WithoutEffect | RequestOutcome::Unclear => Situation::FlockerUnavailable,
         };
-        Self::new(situation, format!("cannot {doing}")).because(source)
+        Self {
+            is_unclear: outcome == RequestOutcome::Unclear,
+            ..Self::new(situation, format!("cannot {doing}")).because(source)
+        }
+    }
+
+    /// Returns whether Flocker may have carried out the write that failed, or may still do so.
+    pub fn is_unclear(&self) -> bool {
+        self.is_unclear
     }
 
     /// Returns the situation.

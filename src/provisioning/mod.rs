@@ -8,6 +8,7 @@ mod existing;
 mod provisioner;
 mod request;
 mod settings;
+mod unclear;
 mod usage;
 
 pub use provisioner::Provisioner;

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::existing::{self, Existing};
 use super::request::{NewVolume, Volume};
 use super::settings::{Scope, Settings};
+use super::unclear::UnclearCreations;
 use super::usage::{Claimed, Ledger, Usage, pool_of};
 use crate::cluster::{Cluster, Creation, Lists, Snapshot};
 use crate::config::{Pool, ProvisionWait};
@@ -26,6 +27,7 @@ pub struct Provisioner {
     pub(super) cluster: Cluster,
     pub(super) locks: Locks,
     pub(super) ledger: Ledger,
+    unclear: UnclearCreations,
 }
 
 impl Provisioner {
@@ -36,6 +38,7 @@ impl Provisioner {
             cluster,
             locks,
             ledger: Ledger::default(),
+            unclear: UnclearCreations::default(),
         }
     }
 
@@ -60,16 +63,25 @@ impl Provisioner {
 
     /// Finds or makes the volume.
     ///
-    /// Until the dataset is asked for, an error may be final. From then on it may exist, and every error is one that
-    /// makes the orchestrator call again: after a final one nobody would ever delete it.
+    /// Until the dataset is requested, an error may be final. From then on the dataset may exist, and every error is one
+    /// that makes the orchestrator call again, also in later calls: after a final one it would never delete the dataset.
     ///
     /// # Errors
     /// [`Situation::Incompatible`] naming the difference when the name is taken; [`Situation::PoolFull`],
     /// [`Situation::ImpossibleSize`], [`Situation::InvalidArgument`] for a profile that no pool has,
     /// [`Situation::NodeNotReporting`], [`Situation::FlockerUnavailable`], [`Situation::Cancelled`].
     pub async fn provision(&self, context: &Context, wanted: &NewVolume) -> Result<Volume> {
+        match self.find_or_declare(context, wanted).await {
+            Err(error) if is_final(error.situation()) && self.unclear.contains(&wanted.name) => {
+                Err(in_progress(error).told_by(wanted))
+            }
+            ended => ended,
+        }
+    }
+
+    async fn find_or_declare(&self, context: &Context, wanted: &NewVolume) -> Result<Volume> {
         self.refuse_unknown_profile(wanted)?;
-        let mut unclear = None;
+        let mut last_error = None;
         let mut attempts = 0;
         loop {
             let lists = Lists::CONFIGURATION | Lists::STATE | Lists::NODES;
@@ -81,7 +93,10 @@ impl Provisioner {
                 ..
             } = &self.settings;
             let (dataset, generation) = match existing::find(&snapshot, driver_name, namespace, wanted)? {
-                Existing::Same(volume) => return self.finish(context, wanted, volume).await,
+                Existing::Same(volume) => {
+                    self.unclear.settle(&wanted.name);
+                    return self.finish(context, wanted, volume).await;
+                }
                 Existing::Free { dataset, generation } => (dataset, generation),
             };
             if attempts == ATTEMPTS {
@@ -89,7 +104,7 @@ impl Provisioner {
                     "{wanted}: after {ATTEMPTS} attempts Flocker does not have dataset {dataset}; see the control \
                      service's log"
                 );
-                return Err(unclear.unwrap_or_else(|| Error::new(Situation::FlockerUnavailable, text)));
+                return Err(last_error.unwrap_or_else(|| Error::new(Situation::FlockerUnavailable, text)));
             }
             context.about(dataset);
             let Some(claimed) = self.place(context, wanted, &snapshot, dataset).await? else {
@@ -104,14 +119,20 @@ impl Provisioner {
             let declared = self.declare(wanted, &claimed, generation).await;
             drop(claimed);
             match declared {
-                Ok(Some(volume)) => return self.finish(context, wanted, volume).await,
+                Ok(Some(volume)) => {
+                    self.unclear.settle(&wanted.name);
+                    return self.finish(context, wanted, volume).await;
+                }
                 // Somebody else made it, or the last look was too early: look again.
                 Ok(None) => {}
-                // What Flocker refuses it has not stored; but an earlier attempt may have come through.
-                Err(refused) if is_final(refused.situation()) && unclear.is_none() => {
-                    return Err(refused.told_by(wanted));
+                // What Flocker refuses it has not stored.
+                Err(refused) if is_final(refused.situation()) => return Err(refused.told_by(wanted)),
+                Err(error) => {
+                    if error.is_unclear() {
+                        self.unclear.record(&wanted.name);
+                    }
+                    last_error = Some(error.told_by(wanted));
                 }
-                Err(error) => unclear = Some(in_progress(error).told_by(wanted)),
             }
         }
     }
