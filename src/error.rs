@@ -7,6 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use flocker_client::RequestOutcome;
 use uuid::Uuid;
 
 /// Names why an operation could not be done.
@@ -138,6 +139,7 @@ pub struct Error {
     situation: Situation,
     message: String,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    is_unclear: bool,
 }
 
 /// The result of the plugin's operations.
@@ -150,6 +152,7 @@ impl Error {
             situation,
             message: message.into(),
             source: None,
+            is_unclear: false,
         }
     }
 
@@ -191,16 +194,24 @@ impl Error {
 
     /// Makes the error of a request to Flocker that failed while `doing`.
     ///
-    /// A refusal by Flocker (4xx) is final; everything else may pass, so it is [`Situation::FlockerUnavailable`].
+    /// Only a refusal by Flocker itself is final. Everything else may pass, the answers of a proxy included, so it is
+    /// [`Situation::FlockerUnavailable`].
     pub fn flocker(doing: impl fmt::Display, source: impl Into<Arc<flocker_client::Error>>) -> Self {
         let source = source.into();
-        let refused = source.status().is_some_and(|status| (400..500).contains(&status));
-        let situation = if refused {
-            Situation::Internal
-        } else {
-            Situation::FlockerUnavailable
+        let outcome = source.outcome();
+        let situation = match outcome {
+            RequestOutcome::Refused => Situation::Internal,
+            RequestOutcome::WithoutEffect | RequestOutcome::Unclear => Situation::FlockerUnavailable,
         };
-        Self::new(situation, format!("cannot {doing}")).with_source(source)
+        Self {
+            is_unclear: outcome == RequestOutcome::Unclear,
+            ..Self::new(situation, format!("cannot {doing}")).with_source(source)
+        }
+    }
+
+    /// Returns whether Flocker may have carried out the write that failed, or may still do so.
+    pub fn is_unclear(&self) -> bool {
+        self.is_unclear
     }
 
     /// Makes the error of a dataset that does not exist, or no longer.

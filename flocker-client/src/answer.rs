@@ -1,82 +1,94 @@
-//! Reads an answer of the control service: a value, or one of the several forms a refusal takes.
+//! Reads an answer of the control service: a value, or one of the forms of a failure.
 
 use reqwest::{Response, StatusCode, header};
-use serde::{
-    Deserialize,
-    de::{self, DeserializeOwned},
-};
-use serde_json::Value;
+use serde::de::{self, DeserializeOwned};
 
 use crate::{
     Error,
-    error::{Answered, Call, DecodeError, Target, excerpt, failed_request, one_line},
+    endpoint::Endpoint,
+    error::{
+        ApiCall, DecodeError, Target, excerpt, failed_request, is_json, is_markup, one_line, unsuccessful,
+    },
 };
 
-/// The most an answer may hold. A list of 100,000 datasets with much metadata stays below it.
+/// The maximum length of an answer in bytes. A list of 100,000 datasets with much metadata is shorter.
 pub(crate) const BODY_LIMIT: usize = 64 << 20;
 
-/// The most that is read of a refusal, and the most of its text that goes into a message.
-const REFUSAL_LIMIT: usize = 64 << 10;
-const DESCRIPTION_LIMIT: usize = 500;
-const FINDINGS_LIMIT: usize = 8;
+/// The maximum number of bytes that are read of an answer that reports no success.
+const FAILURE_LIMIT: usize = 64 << 10;
 
-/// The most that is told of why an answer does not decode.
+/// The maximum length of the reason why an answer cannot be decoded, in characters.
 const REASON_LIMIT: usize = 200;
 
-/// The header in which the configuration's tag comes.
+/// The header that carries the configuration's tag.
 const TAG: &str = "X-Configuration-Tag";
 
-/// A successful answer that has arrived in full.
+/// Status and headers of an answer.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) status: StatusCode,
+    pub(crate) content_type: Option<String>,
+    pub(crate) tag: Option<String>,
+}
+
+impl Head {
+    fn of(response: &Response) -> Self {
+        let header = |name: &str| {
+            let value = response.headers().get(name)?;
+            value.to_str().ok().map(ToOwned::to_owned)
+        };
+        Self {
+            status: response.status(),
+            content_type: header(header::CONTENT_TYPE.as_str()),
+            tag: header(TAG),
+        }
+    }
+}
+
+/// An answer that reports success and has arrived in full.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    call: Call,
+    call: ApiCall,
     status: StatusCode,
     tag: Option<String>,
     body: Vec<u8>,
 }
 
 impl Answer {
-    /// Reads a response to its end; any status but success becomes an error.
-    pub(crate) async fn read(target: &Target, call: Call, response: Response) -> Result<Self, Error> {
-        let status = response.status();
-        let header = |name: &str| {
-            response
-                .headers()
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-                .map(ToOwned::to_owned)
-        };
-        let tag = header(TAG);
-        let html = header(header::CONTENT_TYPE.as_str()).is_some_and(|kind| kind.starts_with("text/html"));
-        let limit = if status.is_success() {
+    /// Reads a response to its end; every status but those of success becomes an error.
+    pub(crate) async fn read(target: &Target, call: ApiCall, response: Response) -> Result<Self, Error> {
+        let head = Head::of(&response);
+        let limit = if head.status.is_success() {
             BODY_LIMIT
         } else {
-            REFUSAL_LIMIT
+            FAILURE_LIMIT
         };
-        let body = body(target, &call, response, limit).await?;
-        Self::of(call, status, tag, html, body)
+        let body = read_body(target, &call, response, limit).await?;
+        Self::from_parts(call, head, body)
     }
 
-    /// Makes an answer of what has arrived.
-    pub(crate) fn of(
-        call: Call,
-        status: StatusCode,
-        tag: Option<String>,
-        html: bool,
-        body: Body,
-    ) -> Result<Self, Error> {
-        match body {
-            Body::Whole(body) if status.is_success() => Ok(Self {
+    /// Makes an answer of its parts.
+    pub(crate) fn from_parts(call: ApiCall, head: Head, body: Body) -> Result<Self, Error> {
+        let Head {
+            status,
+            content_type,
+            tag,
+        } = head;
+        let content_type = content_type.as_deref();
+        if !status.is_success() {
+            return Err(unsuccessful(call, status.as_u16(), content_type, &body));
+        }
+        match success(call.endpoint(), status, content_type, body) {
+            Ok(body) => Ok(Self {
                 call,
                 status,
                 tag,
                 body,
             }),
-            Body::Cut(_) if status.is_success() => Err(Error::Decode {
+            Err(source) => Err(Error::Decode {
                 call: Box::new(call),
-                source: DecodeError::TooLong { limit: BODY_LIMIT },
+                source,
             }),
-            Body::Whole(body) | Body::Cut(body) => Err(refusal(call, status, html, &body)),
         }
     }
 
@@ -90,22 +102,64 @@ impl Answer {
 
     /// Decodes the body.
     pub(crate) fn decode<T: DeserializeOwned>(self) -> Result<T, Error> {
-        decode(&self.body).map_err(|source| Error::Decode {
+        self.decode_matching(|_| None)
+    }
+
+    /// Decodes the body, and fails if `mismatch` names a field that contradicts the request: then the answer belongs
+    /// to another request.
+    pub(crate) fn decode_matching<T: DeserializeOwned>(
+        self,
+        mismatch: impl FnOnce(&T) -> Option<&'static str>,
+    ) -> Result<T, Error> {
+        let decoded = decode(&self.body).and_then(|value| match mismatch(&value) {
+            None => Ok(value),
+            Some(field) => Err(DecodeError::Mismatch { field }),
+        });
+        decoded.map_err(|source| Error::Decode {
             call: Box::new(self.call),
             source,
         })
     }
 }
 
-/// What has been read of a body.
+/// Returns the body of an answer with a status of success, if Flocker may have sent it.
+fn success(
+    endpoint: Endpoint,
+    status: StatusCode,
+    content_type: Option<&str>,
+    body: Body,
+) -> Result<Vec<u8>, DecodeError> {
+    let body = match body {
+        Body::Whole(body) => body,
+        Body::Cut(_) => return Err(DecodeError::TooLong { limit: BODY_LIMIT }),
+    };
+    let status = status.as_u16();
+    if is_markup(&body) {
+        Err(DecodeError::Html)
+    } else if !endpoint.success_statuses().contains(&status) {
+        Err(DecodeError::Status { status })
+    } else if !is_json(content_type) {
+        let content_type = one_line(content_type.unwrap_or("none"), 80);
+        Err(DecodeError::NotJson { content_type })
+    } else {
+        Ok(body)
+    }
+}
+
+/// The part of a body that has been read.
 pub(crate) enum Body {
     /// All of it.
     Whole(Vec<u8>),
-    /// As much as may be read.
+    /// The beginning, because it is longer than the limit.
     Cut(Vec<u8>),
 }
 
-async fn body(target: &Target, call: &Call, mut response: Response, limit: usize) -> Result<Body, Error> {
+async fn read_body(
+    target: &Target,
+    call: &ApiCall,
+    mut response: Response,
+    limit: usize,
+) -> Result<Body, Error> {
     let mut body = Vec::new();
     while let Some(chunk) = response
         .chunk()
@@ -122,10 +176,7 @@ async fn body(target: &Target, call: &Call, mut response: Response, limit: usize
 
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
     serde_json::from_slice(body).map_err(|error| {
-        if is_markup(body) {
-            return DecodeError::Html;
-        }
-        // Keeping track of the path costs time, so only what does not decode is decoded again with it.
+        // Recording the path takes time, so only a body that cannot be decoded is decoded again with it.
         let mut parser = serde_json::Deserializer::from_slice(body);
         let (field, source) = match serde_path_to_error::deserialize::<_, T>(&mut parser) {
             Ok(_) => (".".to_owned(), error),
@@ -134,86 +185,16 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
         DecodeError::Field {
             field,
             excerpt: excerpt(body, source.line(), source.column()),
-            source: fit(source),
+            source: shortened(source),
         }
     })
 }
 
-/// Makes a reason fit for a message that repeats the value it is about, which may be all of the answer.
-fn fit(error: serde_json::Error) -> serde_json::Error {
+/// Limits the length of a reason, which repeats the value that it is about: that may be all of the answer.
+fn shortened(error: serde_json::Error) -> serde_json::Error {
     let reason = error.to_string();
     if reason.len() <= REASON_LIMIT && !reason.contains(char::is_control) {
         return error;
     }
     de::Error::custom(one_line(&reason, REASON_LIMIT))
-}
-
-/// The forms of a refusal.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Refused {
-    Described {
-        description: String,
-        #[serde(default)]
-        errors: Vec<Value>,
-    },
-    LogId(String),
-}
-
-fn refusal(call: Call, status: StatusCode, html: bool, body: &[u8]) -> Error {
-    let (answered, description, errors) = match serde_json::from_slice(body) {
-        Ok(Refused::Described { description, errors }) => (
-            Answered::Flocker,
-            one_line(&description, DESCRIPTION_LIMIT),
-            findings(&errors),
-        ),
-        Ok(Refused::LogId(id)) => {
-            let id = one_line(&id, DESCRIPTION_LIMIT);
-            (
-                Answered::LogId,
-                format!("an error of its own, in its log as `{id}`"),
-                Vec::new(),
-            )
-        }
-        Err(_) if html || is_markup(body) => {
-            let text =
-                "an HTML page, so it is no Flocker that answers, or one that does not know this request";
-            (Answered::Html, text.to_owned(), Vec::new())
-        }
-        Err(_) if body.is_empty() => (Answered::Other, "nothing more".to_owned(), Vec::new()),
-        Err(_) => {
-            let text = one_line(&String::from_utf8_lossy(body), 80);
-            (
-                Answered::Other,
-                format!("not in Flocker's form: `{text}`"),
-                Vec::new(),
-            )
-        }
-    };
-    Error::Status {
-        call: Box::new(call),
-        status: status.as_u16(),
-        description,
-        errors,
-        answered,
-    }
-}
-
-/// Returns Flocker's findings: it repeats some, and never has many.
-fn findings(errors: &[Value]) -> Vec<String> {
-    let mut findings: Vec<String> = Vec::new();
-    for error in errors {
-        let text = error
-            .as_str()
-            .map_or_else(|| error.to_string(), ToOwned::to_owned);
-        let text = one_line(&text, DESCRIPTION_LIMIT);
-        if findings.len() < FINDINGS_LIMIT && !findings.contains(&text) {
-            findings.push(text);
-        }
-    }
-    findings
-}
-
-fn is_markup(body: &[u8]) -> bool {
-    body.trim_ascii_start().starts_with(b"<")
 }

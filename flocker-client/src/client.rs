@@ -9,30 +9,24 @@ use uuid::Uuid;
 use crate::{
     Acquired, AcquiredKind, ControlService, Credentials, Dataset, DatasetState, Datasets, Error, Lease,
     NewDataset, Node,
+    endpoint::Endpoint,
     model::{NodeOfEra, Version},
     resolver::ServiceResolver,
     transport::Transport,
 };
 
-const VERSION: &str = "/v1/version";
-const DATASETS: &str = "/v1/configuration/datasets";
-const LEASES: &str = "/v1/configuration/leases";
-const DATASET_STATES: &str = "/v1/state/datasets";
-const NODES: &str = "/v1/state/nodes";
-const NODES_BY_ERA: &str = "/v1/state/nodes/by_era";
-
-/// What a [`Client`] needs to know.
+/// The settings of a [`Client`].
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where the control service is.
+    /// The address of the control service.
     pub control_service: ControlService,
-    /// Who we are, and which cluster we trust.
+    /// The user's certificate and key, and the certificate of the cluster to trust.
     pub credentials: Credentials,
-    /// Name that the certificate of the control service must carry, whatever its host is called.
+    /// The name that the certificate of the control service must carry. The name of its host does not matter.
     pub server_name: String,
-    /// How long a request may take in all, a repetition included.
+    /// How long a request may take, the repetition of a read included.
     pub timeout: Duration,
-    /// How long a connection may take to come about, TLS included.
+    /// How long it may take to make a connection, TLS included.
     pub connect_timeout: Duration,
 }
 
@@ -51,8 +45,12 @@ impl Settings {
 
 /// A client of one Flocker control service.
 ///
-/// Clones share their connections. Requests need a tokio runtime, on which the connections live too. Dropping
-/// a request's future gives the request up; whether a write has been carried out is unclear then.
+/// Clones share their connections. Requests need a tokio runtime, which also drives the connections. Dropping the
+/// future of a request abandons the request; whether a write has been carried out is then unclear.
+///
+/// # Errors
+///
+/// Every method can fail in each way that [`Error`] describes; the methods name only what is special to them.
 #[derive(Debug, Clone)]
 pub struct Client {
     transport: Arc<Transport>,
@@ -61,9 +59,9 @@ pub struct Client {
 impl Client {
     /// Makes a client; no connection is made yet.
     ///
-    /// Blocks for some 20 ms, because OpenSSL reads the system's certificates before they are discarded, so
-    /// call it from a thread that may block. A client keeps its certificates: make a new one when the files
-    /// change, and drop the old one, whose connections close with it.
+    /// Blocks for about 20 ms, because OpenSSL reads the system's certificates before they are discarded, so call it
+    /// from a thread that may block. A client keeps its certificates: make a new one when the files change, and drop
+    /// the old one, whose connections close with it.
     ///
     /// # Errors
     ///
@@ -73,7 +71,7 @@ impl Client {
         Self::with_resolver(settings, resolver)
     }
 
-    /// Makes a client that finds the control service by `resolver`.
+    /// Makes a client that looks up the control service with `resolver`.
     pub(crate) fn with_resolver(settings: Settings, resolver: Arc<dyn Resolve>) -> Result<Self, Error> {
         let authorities = settings.credentials.authorities()?;
         let identity = settings.credentials.identity()?;
@@ -88,13 +86,13 @@ impl Client {
 
     /// Returns the version of the control service.
     pub async fn version(&self) -> Result<String, Error> {
-        let version: Version = self.transport.get(VERSION).await?.decode()?;
+        let version: Version = self.transport.send(Endpoint::Version).await?.decode()?;
         Ok(version.flocker)
     }
 
     /// Lists the configured datasets, deleted ones included.
     pub async fn list_datasets(&self) -> Result<Datasets, Error> {
-        let mut answer = self.transport.get(DATASETS).await?;
+        let mut answer = self.transport.send(Endpoint::ListDatasets).await?;
         let tag = answer.take_tag();
         Ok(Datasets {
             datasets: answer.decode()?,
@@ -102,33 +100,42 @@ impl Client {
         })
     }
 
-    /// Configures a new dataset; a node makes it some seconds later.
+    /// Configures a new dataset; a node creates it some seconds later.
     ///
     /// # Errors
     ///
-    /// A conflict ([`Error::is_conflict`]) if the id is in use, also by the very same dataset or a deleted
-    /// one.
+    /// A conflict ([`Error::is_conflict`]) if the id is in use, even by an equal dataset or a deleted one.
     pub async fn create_dataset(&self, new: &NewDataset) -> Result<Dataset, Error> {
-        self.transport.post(DATASETS, new).await?.decode()
+        let answer = self.transport.send_with(Endpoint::CreateDataset, new).await?;
+        answer.decode_matching(|created: &Dataset| {
+            let id_matches = new.dataset_id.is_none_or(|id| id == created.dataset_id);
+            mismatch(&[
+                ("dataset_id", id_matches),
+                ("primary", created.primary == new.primary),
+            ])
+        })
     }
 
-    /// Makes `primary` the node on which the dataset is meant to be mounted; nothing happens if it is
-    /// already.
+    /// Makes `primary` the node on which the dataset is meant to be mounted; nothing happens if it is already.
     ///
-    /// Flocker checks neither leases nor whether there is such a node.
+    /// Flocker checks neither leases nor whether the node exists.
     ///
     /// # Errors
     ///
-    /// [`Error::is_not_found`] for an unknown dataset, [`Error::is_gone_deleted`] for a deleted one.
+    /// [`Error::is_not_found`] for an unknown dataset, [`Error::is_deleted`] for a deleted one.
     pub async fn move_dataset(&self, dataset_id: Uuid, primary: Uuid) -> Result<Dataset, Error> {
         #[derive(Serialize)]
         struct Move {
             primary: Uuid,
         }
-        self.transport
-            .post(&item(DATASETS, dataset_id), &Move { primary })
-            .await?
-            .decode()
+        let endpoint = Endpoint::MoveDataset(dataset_id);
+        let answer = self.transport.send_with(endpoint, &Move { primary }).await?;
+        answer.decode_matching(|moved: &Dataset| {
+            mismatch(&[
+                ("dataset_id", moved.dataset_id == dataset_id),
+                ("primary", moved.primary == primary),
+            ])
+        })
     }
 
     /// Marks the dataset as deleted; its primary destroys it later. May be repeated.
@@ -137,27 +144,32 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::is_not_found`] for a dataset that never was.
+    /// [`Error::is_not_found`] for a dataset that never existed.
     pub async fn delete_dataset(&self, dataset_id: Uuid) -> Result<Dataset, Error> {
-        self.transport.delete(&item(DATASETS, dataset_id)).await?.decode()
+        let answer = self.transport.send(Endpoint::DeleteDataset(dataset_id)).await?;
+        answer.decode_matching(|deleted: &Dataset| {
+            mismatch(&[
+                ("dataset_id", deleted.dataset_id == dataset_id),
+                ("deleted", deleted.deleted),
+            ])
+        })
     }
 
     /// Lists the datasets as the nodes report them.
     pub async fn list_dataset_states(&self) -> Result<Vec<DatasetState>, Error> {
-        self.transport.get(DATASET_STATES).await?.decode()
+        self.transport.send(Endpoint::ListDatasetStates).await?.decode()
     }
 
     /// Lists the nodes that report to the control service.
     pub async fn list_nodes(&self) -> Result<Vec<Node>, Error> {
-        self.transport.get(NODES).await?.decode()
+        self.transport.send(Endpoint::ListNodes).await?.decode()
     }
 
-    /// Returns the node that runs in the given era (its boot id), or `None` if none has reported that era
-    /// yet.
+    /// Returns the node that reported the given era (its boot id), or `None` if no node has.
     ///
-    /// Flocker goes on answering for nodes that are long gone.
+    /// Flocker keeps the eras of nodes that no longer exist.
     pub async fn node_by_era(&self, era: Uuid) -> Result<Option<Uuid>, Error> {
-        match self.transport.get(&item(NODES_BY_ERA, era)).await {
+        match self.transport.send(Endpoint::NodeByEra(era)).await {
             Ok(answer) => answer.decode().map(|node: NodeOfEra| Some(node.uuid)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
@@ -166,17 +178,18 @@ impl Client {
 
     /// Lists the leases.
     pub async fn list_leases(&self) -> Result<Vec<Lease>, Error> {
-        self.transport.get(LEASES).await?.decode()
+        self.transport.send(Endpoint::ListLeases).await?.decode()
     }
 
-    /// Acquires the lease on a dataset for a node, or renews it, for `expires` seconds or for ever.
+    /// Acquires the lease on a dataset for a node, or renews it, for `expires` seconds; `None` means until it is
+    /// released.
     ///
-    /// Flocker checks neither whether there is such a dataset nor such a node.
+    /// Flocker checks neither whether the dataset exists nor whether the node does.
     ///
     /// # Errors
     ///
-    /// A conflict ([`Error::is_conflict`]) if another node holds the lease; [`Error::Invalid`] for an
-    /// `expires` that is no finite number.
+    /// A conflict ([`Error::is_conflict`]) if another node holds the lease; [`Error::Invalid`] for an `expires` that
+    /// is no finite number.
     pub async fn acquire_lease(
         &self,
         dataset_id: Uuid,
@@ -196,40 +209,43 @@ impl Client {
                 source: None,
             });
         }
-        let answer = self
-            .transport
-            .post(
-                LEASES,
-                &Acquire {
-                    dataset_id,
-                    node_uuid: node,
-                    expires,
-                },
-            )
-            .await?;
+        let body = Acquire {
+            dataset_id,
+            node_uuid: node,
+            expires,
+        };
+        let answer = self.transport.send_with(Endpoint::AcquireLease, &body).await?;
         let kind = if answer.status() == StatusCode::CREATED {
             AcquiredKind::New
         } else {
             AcquiredKind::Renewed
         };
-        Ok(Acquired {
-            lease: answer.decode()?,
-            kind,
-        })
+        let lease = answer.decode_matching(|lease: &Lease| {
+            mismatch(&[
+                ("dataset_id", lease.dataset_id == dataset_id),
+                ("node_uuid", lease.node_uuid == node),
+            ])
+        })?;
+        Ok(Acquired { lease, kind })
     }
 
-    /// Releases the lease on a dataset, whichever node holds it, and returns it; `None` if there was none.
+    /// Releases the lease on a dataset, whichever node holds it, and returns it; `None` if no node held one.
     pub async fn release_lease(&self, dataset_id: Uuid) -> Result<Option<Lease>, Error> {
-        match self.transport.delete(&item(LEASES, dataset_id)).await {
-            Ok(answer) => answer.decode().map(Some),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
+        let released = match self.transport.send(Endpoint::ReleaseLease(dataset_id)).await {
+            Ok(answer) => answer,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let lease = released
+            .decode_matching(|lease: &Lease| mismatch(&[("dataset_id", lease.dataset_id == dataset_id)]));
+        lease.map(Some)
     }
 }
 
-/// Returns the path of one item; Flocker compares ids in paths by their letters, and writes them in lower
-/// case.
-fn item(collection: &str, id: Uuid) -> String {
-    format!("{collection}/{}", id.as_hyphenated())
+/// Returns the first field of an answer that is not as the request demands.
+fn mismatch(fields: &[(&'static str, bool)]) -> Option<&'static str> {
+    fields
+        .iter()
+        .find(|(_, matches)| !matches)
+        .map(|(field, _)| *field)
 }

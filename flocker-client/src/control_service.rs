@@ -1,4 +1,4 @@
-//! Where the control service is.
+//! The address of the control service.
 
 use std::{
     fmt,
@@ -8,7 +8,7 @@ use std::{
 
 use reqwest::Url;
 
-/// The port on which a control service offers its REST API unless told otherwise.
+/// The default port of the REST API.
 const DEFAULT_PORT: u16 = 4523;
 
 /// The address of a control service's REST API, parsed from `https://HOST[:PORT]`.
@@ -29,7 +29,7 @@ pub struct ControlService {
     port: u16,
 }
 
-/// Says why a text is no address of a control service.
+/// The reason why a text is no address of a control service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not the address of a Flocker control service: {reason}; expected https://HOST[:PORT]")]
 pub struct ControlServiceError {
@@ -54,7 +54,7 @@ impl FromStr for ControlService {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let refused = |reason| ControlServiceError {
-            text: shown(text),
+            text: without_password(text),
             reason,
         };
         let (scheme, rest) = text
@@ -64,8 +64,8 @@ impl FromStr for ControlService {
         if !scheme.eq_ignore_ascii_case("https") {
             return Err(refused("Flocker speaks HTTPS only"));
         }
-        // A parsed https URL no longer tells port 443 from no port at all; a port of 80 is lost the same way
-        // in an http URL, so between the two nothing is.
+        // A parsed https URL omits port 443, as if none had been given; an http URL omits port 80 the same way. Parsed
+        // as both, the text keeps its port in one of them.
         let parse = |scheme: &str| {
             Url::parse(&format!("{scheme}://{rest}"))
                 .map_err(|_| refused("its host or port is not well-formed"))
@@ -79,7 +79,7 @@ impl FromStr for ControlService {
         }
         let port = url.port().or(parse("http")?.port()).unwrap_or(DEFAULT_PORT);
         if port == 0 {
-            return Err(refused("0 is not a port one can connect to"));
+            return Err(refused("0 is not a port that accepts connections"));
         }
         let host = url.host_str().unwrap_or_default();
         let host = host
@@ -112,8 +112,8 @@ impl From<SocketAddr> for ControlService {
     }
 }
 
-/// Returns the text without what may be a password.
-fn shown(text: &str) -> String {
+/// Returns the text without a part that may be a password.
+fn without_password(text: &str) -> String {
     match (text.find("://"), text.rfind('@')) {
         (Some(scheme), Some(at)) if scheme < at => {
             format!("{}...{}", &text[..scheme + 3], &text[at..])

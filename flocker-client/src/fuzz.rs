@@ -1,29 +1,31 @@
-//! What reads foreign bytes, as functions that take any and panic only when a promise is broken.
+//! The functions that parse foreign bytes, for fuzzing: they accept any bytes and panic only if a promise is broken.
 //!
-//! `make fuzz` lets an engine look for bytes that make one panic, and the tests below give each its corpus.
+//! `make fuzz` searches for bytes that make one panic, and the tests below run each of them on its corpus.
 
 use std::{error::Error as _, time::Duration};
 
-use hyper::StatusCode;
+use reqwest::StatusCode;
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 
 use crate::{
     Dataset, DatasetState, Error, Lease, Node,
-    answer::{Answer, Body},
-    error::{Call, Target},
+    answer::{Answer, Body, Head},
+    endpoint::Endpoint,
+    error::{ApiCall, Target},
     model::{NodeOfEra, Version},
 };
 
 pub use crate::credentials::fuzz::certificate;
 
-/// The most that an error tells of an answer, in characters: a description and eight findings of 500 each, and what is
-/// said around them.
+/// The maximum length of an error with its causes, in characters: a description and eight findings of 500 each, and the
+/// text around them.
 const LONGEST_MESSAGE: usize = 5_000;
 
 /// Reads `METHOD PATH STATUS CONTENT-TYPE`, a line feed and a body as an answer of the control service.
 ///
 /// # Panics
-/// If the error of an answer that is refused has more than one line, is long, or repeats a page.
+/// If the resulting error has more than one line, is too long, or repeats an HTML page.
 pub fn answer(bytes: &[u8]) {
     let end = bytes.iter().position(|byte| *byte == b'\n');
     let (line, body) = bytes.split_at(end.unwrap_or(bytes.len()));
@@ -34,17 +36,23 @@ pub fn answer(bytes: &[u8]) {
     };
     let body = body.get(1..).unwrap_or_default();
     let page = body.trim_ascii_start().starts_with(b"<");
-    let html = content_type.starts_with("text/html");
     let Ok(status) = status.parse::<StatusCode>() else {
         return;
     };
-    let asked = |(asked, beginning, _): &&Endpoint| *asked == method && path.starts_with(beginning);
-    let read = ENDPOINTS.iter().find(asked).map(|(method, path, decode)| {
-        decode(Answer::of(
-            call(method, path),
+    let requested = |(endpoint, _): &&Reader| {
+        let prefix = endpoint.path();
+        let prefix = prefix.trim_end_matches(&ANY_ID.to_string());
+        endpoint.method() == method && path.starts_with(prefix)
+    };
+    let read = READERS.iter().find(requested).map(|(endpoint, decode)| {
+        let head = Head {
             status,
-            None,
-            html,
+            content_type: Some(content_type.to_owned()),
+            tag: None,
+        };
+        decode(Answer::from_parts(
+            call(*endpoint),
+            head,
             Body::Whole(body.to_vec()),
         )?)
     });
@@ -60,35 +68,39 @@ pub fn answer(bytes: &[u8]) {
     assert!(!page || !messages.contains('<'), "{messages}");
 }
 
-/// A request, the beginning of its path, and how the client decodes what is answered.
-type Endpoint = (&'static str, &'static str, fn(Answer) -> Result<(), Error>);
+/// A request, and how the client decodes the answer.
+type Reader = (Endpoint, fn(Answer) -> Result<(), Error>);
 
-/// The longer of two paths comes first.
-const ENDPOINTS: [Endpoint; 10] = [
-    ("GET", "/v1/version", decode::<Version>),
-    ("GET", "/v1/configuration/datasets", decode::<Vec<Dataset>>),
-    ("POST", "/v1/configuration/datasets", decode::<Dataset>),
-    ("DELETE", "/v1/configuration/datasets/", decode::<Dataset>),
-    ("GET", "/v1/configuration/leases", decode::<Vec<Lease>>),
-    ("POST", "/v1/configuration/leases", decode::<Lease>),
-    ("DELETE", "/v1/configuration/leases/", decode::<Lease>),
-    ("GET", "/v1/state/datasets", decode::<Vec<DatasetState>>),
-    ("GET", "/v1/state/nodes/by_era/", decode::<NodeOfEra>),
-    ("GET", "/v1/state/nodes", decode::<Vec<Node>>),
+/// The id in a path, which may be any.
+const ANY_ID: Uuid = Uuid::nil();
+
+/// A longer path comes before its prefix.
+const READERS: [Reader; 11] = [
+    (Endpoint::Version, decode::<Version>),
+    (Endpoint::ListDatasets, decode::<Vec<Dataset>>),
+    (Endpoint::MoveDataset(ANY_ID), decode::<Dataset>),
+    (Endpoint::CreateDataset, decode::<Dataset>),
+    (Endpoint::DeleteDataset(ANY_ID), decode::<Dataset>),
+    (Endpoint::ListLeases, decode::<Vec<Lease>>),
+    (Endpoint::AcquireLease, decode::<Lease>),
+    (Endpoint::ReleaseLease(ANY_ID), decode::<Lease>),
+    (Endpoint::ListDatasetStates, decode::<Vec<DatasetState>>),
+    (Endpoint::NodeByEra(ANY_ID), decode::<NodeOfEra>),
+    (Endpoint::ListNodes, decode::<Vec<Node>>),
 ];
 
 fn decode<T: DeserializeOwned>(answer: Answer) -> Result<(), Error> {
     answer.decode::<T>().map(drop)
 }
 
-fn call(method: &str, path: &str) -> Call {
+fn call(endpoint: Endpoint) -> ApiCall {
     let target = Target {
         service: "https://10.0.0.1".parse().expect("this is an address"),
         server_name: "control-service".to_owned(),
         timeout: Duration::from_secs(30),
         connect_timeout: Duration::from_secs(10),
     };
-    Call::new(&target, method.parse().expect("this is a method"), path)
+    ApiCall::new(&target, endpoint)
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! A typed, asynchronous client of the Flocker control service's REST API.
 //!
-//! Flocker keeps *datasets* (volumes) and moves them between the *nodes* of a cluster. Its control service
-//! holds the *configuration* (what is wanted) and the *state* (what the nodes report), and offers both over
-//! HTTPS with certificates on both sides. [`Client`] has one method for each endpoint; everything it returns
-//! is typed, and [`Error`] tells apart what a caller has to treat differently.
+//! Flocker manages *datasets* (volumes) and moves them between the *nodes* of a cluster. Its control service holds the
+//! *configuration* (what is wanted) and the *state* (what the nodes report), and serves both over HTTPS with
+//! certificates on both sides. [`Client`] has one method for each endpoint and returns typed values.
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -28,34 +27,41 @@
 //!
 //! # Certificates
 //!
-//! Every certificate that `flocker-ca` makes is an X.509 *version 1* certificate that carries version 3
-//! extensions, which OpenSSL verifies and most other libraries refuse. So this crate is bound to OpenSSL;
-//! proper version 3 certificates work as well. Only the cluster's own authority is trusted, the system's are
-//! not. The certificate of the control service is verified against a fixed name, by default
-//! `control-service`, which all of them carry, whatever host the service runs on.
+//! `flocker-ca` makes X.509 *version 1* certificates with version 3 extensions, which OpenSSL verifies and most other
+//! libraries refuse. So this crate is bound to OpenSSL; proper version 3 certificates work as well. Only the cluster's
+//! own authority is trusted, the system's authorities are not. The certificate of the control service is verified
+//! against a fixed name, by default `control-service`, which all of them carry; the name of the host does not matter.
 //!
 //! # Connections
 //!
 //! A new connection costs the control service more than most requests do. So all requests of a client share a few
-//! connections, and wait for their turn: one for anything that takes long must not keep the rest waiting, so reads
-//! and writes wait apart. Connections are kept for good. The host is looked up for each new one.
+//! connections and queue for them. Reads and writes queue separately, so that a slow write delays no read. Connections
+//! are kept open permanently. The host is looked up for each new one.
 //!
-//! # Retries
+//! # Errors
 //!
-//! A read is sent once more if the connection was closed under it, which happens to connections that were
-//! kept for a while. A write is never sent twice: see [`Error::is_unclear`].
+//! [`Error::outcome`] says what a failure means for the request. Only Flocker's own refusal is final: the answer of a
+//! proxy, or of another service at the address, never counts as Flocker's ([`Answered`]).
+//!
+//! A read is sent a second time if its connection was closed, which happens to connections that were idle. A write is
+//! never sent twice: see [`Error::is_unclear`].
+//!
+//! # Features
+//!
+//! `vendored` (on by default) builds OpenSSL from source. Without it the crate uses the system's libssl.
 
 #![forbid(unsafe_code)]
 
 mod answer;
 mod client;
+mod connection_limit;
 mod control_service;
 mod credentials;
+mod endpoint;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod model;
-mod places;
 mod resolver;
 #[cfg(test)]
 mod tests;
@@ -65,6 +71,6 @@ pub use self::{
     client::{Client, Settings},
     control_service::{ControlService, ControlServiceError},
     credentials::{Credentials, CredentialsError, CredentialsFile, CredentialsProblem},
-    error::{Answered, Call, Cause, DecodeError, Error, Refusal, TlsKind, TransportKind},
+    error::{Answered, ApiCall, Cause, DecodeError, Error, Refusal, RequestOutcome, TlsKind, TransportKind},
     model::{Acquired, AcquiredKind, Dataset, DatasetState, Datasets, Lease, NewDataset, Node},
 };

@@ -1,4 +1,4 @@
-//! Finds the control service whatever name its certificate carries.
+//! Looks up the host of the control service, which need not be the name in its certificate.
 
 use std::{io, net::SocketAddr};
 
@@ -6,8 +6,8 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 /// Looks up the host of the control service for each new connection.
 ///
-/// Requests are made to the name that the certificate must carry, so that name is verified; where it leads is
-/// decided here. A control service that moves to another address is found by the next connection.
+/// Requests are made to the name that the certificate must carry, so that this name is verified; the address comes from
+/// here. The next connection finds a control service that has moved to another address.
 #[derive(Debug, Clone)]
 pub(crate) struct ServiceResolver {
     host: String,
@@ -23,8 +23,7 @@ impl Resolve for ServiceResolver {
     fn resolve(&self, _server_name: Name) -> Resolving {
         let host = self.host.clone();
         Box::pin(async move {
-            // The port of the request's URL takes the place of 0. Address literals need no look-up and get
-            // none.
+            // The port of the request's URL replaces the 0. Address literals are not looked up.
             let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
             if addresses.is_empty() {
                 return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address").into());
@@ -56,7 +55,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_nobody_has_is_an_error() {
+    async fn a_name_without_an_address_is_an_error() {
         let name = "control-service".parse().unwrap();
         assert!(
             ServiceResolver::new("flocker.invalid")

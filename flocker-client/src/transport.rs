@@ -1,20 +1,22 @@
-//! Carries requests to the control service over a few long-lived connections.
+//! Sends requests to the control service over a few long-lived connections.
 
 use std::{sync::Arc, time::Duration};
 
-use reqwest::{Certificate, Identity, Method, Url, dns::Resolve, redirect, tls};
+use reqwest::{Certificate, Identity, Url, dns::Resolve, redirect, tls};
 use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
     Error, Settings,
     answer::Answer,
-    error::{Call, Cause, Target, failed_request, may_be_sent_again},
-    places::{self, Places},
+    connection_limit::{self, ConnectionLimit},
+    endpoint::Endpoint,
+    error::{ApiCall, Cause, Target, failed_request, may_be_repeated},
 };
 
-/// How long a connection may be silent before the peer is asked whether it is still there, and how often it is asked.
-/// The control service keeps a silent connection for hours; what stands in between might not, and tells nobody.
+/// How long a connection may be idle before the kernel probes it, how often it probes, and after how many probes
+/// without an answer it closes the connection. The control service keeps an idle connection for hours; a firewall in
+/// between may drop it and inform neither side.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_PROBE: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_PROBES: u32 = 3;
@@ -24,12 +26,12 @@ const KEEP_ALIVE_PROBES: u32 = 3;
 pub(crate) struct Transport {
     http: reqwest::Client,
     base: Url,
-    places: Places,
+    connection_limit: ConnectionLimit,
     target: Target,
 }
 
 impl Transport {
-    /// Makes a transport that shows `identity`; nothing is sent yet.
+    /// Makes a transport that presents `identity`; nothing is sent yet.
     pub(crate) fn new(
         settings: Settings,
         authorities: Vec<Certificate>,
@@ -49,9 +51,9 @@ impl Transport {
             .tcp_keepalive(KEEP_ALIVE)
             .tcp_keepalive_interval(KEEP_ALIVE_PROBE)
             .tcp_keepalive_retries(KEEP_ALIVE_PROBES)
-            // Kept for good: a new connection costs both sides more than all that is asked over it in an hour.
+            // A new connection costs both sides more than all the requests that use it in an hour.
             .pool_idle_timeout(None)
-            .pool_max_idle_per_host(places::ALL);
+            .pool_max_idle_per_host(connection_limit::TOTAL);
         if let Some(identity) = identity {
             builder = builder.identity(identity);
         }
@@ -68,56 +70,49 @@ impl Transport {
         Ok(Self {
             http,
             base: base(&target)?,
-            places: Places::new(),
+            connection_limit: ConnectionLimit::new(),
             target,
         })
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Result<Answer, Error> {
-        let begun = Instant::now();
-        match self
-            .send(Method::GET, path, None::<&()>, self.target.timeout)
-            .await
-        {
-            Err(error) if may_be_sent_again(&error) => {
+    /// Sends a request without a body. A read is sent a second time if its connection was closed.
+    pub(crate) async fn send(&self, endpoint: Endpoint) -> Result<Answer, Error> {
+        let began = Instant::now();
+        match self.attempt(endpoint, None::<&()>, self.target.timeout).await {
+            Err(error) if may_be_repeated(&error) => {
+                let path = endpoint.path();
                 tracing::debug!(
                     http.path = path,
-                    "GET {path} met a closed connection and is sent once more"
+                    "The connection for GET {path} was closed; sending it a second time"
                 );
-                let left = self.target.timeout.saturating_sub(begun.elapsed());
-                self.send(Method::GET, path, None::<&()>, left).await
+                let left = self.target.timeout.saturating_sub(began.elapsed());
+                self.attempt(endpoint, None::<&()>, left).await
             }
             answer => answer,
         }
     }
 
-    pub(crate) async fn post(&self, path: &str, body: &impl Serialize) -> Result<Answer, Error> {
-        self.send(Method::POST, path, Some(body), self.target.timeout)
-            .await
+    /// Sends a request with a body, once.
+    pub(crate) async fn send_with(&self, endpoint: Endpoint, body: &impl Serialize) -> Result<Answer, Error> {
+        self.attempt(endpoint, Some(body), self.target.timeout).await
     }
 
-    pub(crate) async fn delete(&self, path: &str) -> Result<Answer, Error> {
-        self.send(Method::DELETE, path, None::<&()>, self.target.timeout)
-            .await
-    }
-
-    /// Sends a request, once it is its turn, and reads the answer. Waiting for the turn does not count as its time:
-    /// whoever has a place gives it back within the time-out, so everybody's turn comes.
-    async fn send(
+    /// Waits for a permit, sends a request and reads the answer. The wait does not count towards `timeout`: every
+    /// holder of a permit returns it within its own time-out, so each request gets one.
+    async fn attempt(
         &self,
-        method: Method,
-        path: &str,
+        endpoint: Endpoint,
         body: Option<&impl Serialize>,
         timeout: Duration,
     ) -> Result<Answer, Error> {
-        let call = Call::new(&self.target, method.clone(), path);
+        let call = ApiCall::new(&self.target, endpoint);
         let mut url = self.base.clone();
-        url.set_path(path);
-        let mut request = self.http.request(method, url).timeout(timeout);
+        url.set_path(call.path());
+        let mut request = self.http.request(endpoint.method(), url).timeout(timeout);
         if let Some(body) = body {
             request = request.json(body);
         }
-        let _place = self.places.take(call.is_write()).await;
+        let _permit = self.connection_limit.acquire(call.is_write()).await;
         match request.send().await {
             Ok(response) => Answer::read(&self.target, call, response).await,
             Err(error) => Err(failed_request(&self.target, call, error)),

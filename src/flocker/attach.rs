@@ -1,7 +1,7 @@
 //! The one protocol that puts a dataset on a node and lets go of it.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -38,6 +38,7 @@ pub struct Attach {
     locks: Locks,
     takeover: Takeover,
     releases: Option<Arc<dyn PendingReleases>>,
+    unreturned: Arc<Mutex<HashSet<(Uuid, Uuid)>>>,
 }
 
 /// The leases that the node of this process still has to release, from stagings that have been undone.
@@ -65,6 +66,7 @@ impl Attach {
             locks,
             takeover: Takeover::default(),
             releases: None,
+            unreturned: Arc::default(),
         }
     }
 
@@ -86,8 +88,9 @@ impl Attach {
 
     /// Gives `node` the lease on `dataset` and makes it the only node that has it.
     ///
-    /// Repeating it is harmless. When it ends with a final error, a lease that it acquired is released; one that the
-    /// node had before stays, because it may protect a volume in use.
+    /// Repeating it is harmless. When it ends with a final error, a lease is released that it acquired, or that an earlier
+    /// attachment of this process requested without ending in success. One that the node had before stays, because it
+    /// may protect a volume in use.
     ///
     /// # Errors
     /// [`Situation::UnknownVolume`], [`Situation::HeldElsewhere`] naming the node, [`Situation::Busy`] when others
@@ -100,19 +103,26 @@ impl Attach {
         others: OthersLease,
     ) -> Result<()> {
         context.about(dataset);
-        let mut attachment = Attachment {
+        let attachment = Attachment {
             attach: self,
             context,
             dataset,
             node,
             others,
-            acquired: false,
         };
+        let lease = (dataset, node);
         match attachment.run().await {
-            Err(error) if attachment.acquired && error.situation().is_final() => {
+            Ok(()) => {
+                self.unreturned().remove(&lease);
+                Ok(())
+            }
+            Err(error) if error.situation().is_final() && self.unreturned().contains(&lease) => {
                 let _guard = self.locks.lock(context, dataset).await?;
                 match self.cluster.release_lease_of(dataset, Some(node)).await {
-                    Ok(Release::Released | Release::NotHeld) => Err(error),
+                    Ok(Release::Released | Release::NotHeld) => {
+                        self.unreturned().remove(&lease);
+                        Err(error)
+                    }
                     // A final answer would promise that nothing is left, so the caller has to come back.
                     Err(still_leased) => Err(still_leased.context(error.chain())),
                 }
@@ -128,7 +138,16 @@ impl Attach {
     pub async fn detach(&self, context: &Context, dataset: Uuid, node: Option<Uuid>) -> Result<Release> {
         context.about(dataset);
         let _guard = self.locks.lock(context, dataset).await?;
-        self.cluster.release_lease_of(dataset, node).await
+        let release = self.cluster.release_lease_of(dataset, node).await?;
+        self.unreturned()
+            .retain(|(leased, holder)| *leased != dataset || node.is_some_and(|node| node != *holder));
+        Ok(release)
+    }
+
+    /// The leases, by dataset and node, that attachments of this process have requested and that no caller has been
+    /// answered with yet. A request whose outcome is unclear counts: it may have been carried out.
+    fn unreturned(&self) -> MutexGuard<'_, HashSet<(Uuid, Uuid)>> {
+        self.unreturned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a lease may be taken from the node that holds it.
@@ -156,12 +175,10 @@ struct Attachment<'a> {
     dataset: Uuid,
     node: Uuid,
     others: OthersLease,
-    /// Whether the lease is the node's because of this attachment, so that nobody else would release it.
-    acquired: bool,
 }
 
 impl Attachment<'_> {
-    async fn run(&mut self) -> Result<()> {
+    async fn run(&self) -> Result<()> {
         let mut restarts = 0;
         while restarts <= RESTARTS {
             match self.pass().await? {
@@ -181,7 +198,7 @@ impl Attachment<'_> {
         ))
     }
 
-    async fn pass(&mut self) -> Result<Pass> {
+    async fn pass(&self) -> Result<Pass> {
         let (context, dataset, node) = (self.context, self.dataset, self.node);
         let cluster = &self.attach.cluster;
         let guard = self.attach.locks.lock(context, dataset).await?;
@@ -209,19 +226,26 @@ impl Attachment<'_> {
             context.check()?;
             cluster.take_over_lease(dataset, holder).await?;
         }
-        if let Some(releases) = &self.attach.releases {
-            self.acquired |= releases.take_over(dataset, node).await?;
+        if let Some(releases) = &self.attach.releases
+            && releases.take_over(dataset, node).await?
+        {
+            self.attach.unreturned().insert((dataset, node));
         }
         if lease.is_none_or(|lease| lease.node_uuid != node || lease.expires.is_some()) {
             context.enter(Phase::Configured {
                 what: Wanted::Lease,
                 node,
             });
-            match cluster.claim_lease(dataset, node).await? {
-                Claim::New => self.acquired = true,
-                Claim::Renewed => {}
-                // The race for it is lost; the next look tells to whom.
-                Claim::HeldByAnother => return Ok(Pass::StartOver),
+            let claim = cluster.claim_lease(dataset, node).await;
+            let had_none = lease.is_none_or(|lease| lease.node_uuid != node);
+            if matches!(&claim, Ok(Claim::New)) || (had_none && claim.as_ref().is_err_and(Error::is_unclear))
+            {
+                self.attach.unreturned().insert((dataset, node));
+            }
+            // The race for the lease may be lost; the next read shows to which node.
+            if claim? == Claim::HeldByAnother {
+                self.attach.unreturned().remove(&(dataset, node));
+                return Ok(Pass::StartOver);
             }
         }
         if primary != node {

@@ -1,4 +1,4 @@
-//! Checks that certificates and key are parts of one whole, valid now, and what the REST API asks for.
+//! Checks that certificates and key belong together, are valid now, and are what the REST API accepts.
 
 use openssl::{
     error::ErrorStack,
@@ -12,13 +12,13 @@ use openssl::{
 use super::{CredentialsFile, CredentialsProblem};
 use crate::error::one_line;
 
-/// How the common name of a user's certificate starts.
+/// The prefix of the common name in a user's certificate.
 pub(super) const USER: &str = "user-";
 
-/// The most that is shown of a name, which is as much as X.509 allows.
+/// The maximum length of a name in a message, which is the maximum of X.509.
 const NAME_LIMIT: usize = 64;
 
-/// OpenSSL's numbers for a certificate that is not valid yet, or no longer.
+/// OpenSSL's numbers for a certificate that is not valid yet, and for one that has expired.
 const NOT_YET_VALID: i32 = 9;
 const HAS_EXPIRED: i32 = 10;
 
@@ -32,13 +32,13 @@ pub(super) fn user(chain: &[X509]) -> Result<String, CredentialsProblem> {
         Ok(common_name)
     } else {
         Err(CredentialsProblem::NotUser {
-            common_name: shown(&common_name),
+            common_name: printable(&common_name),
         })
     }
 }
 
-/// Requires a valid chain from the user's certificate to one of the authorities.
-pub(super) fn chain(
+/// Requires the user's certificate to be signed by one of the authorities, directly or not, and all to be valid now.
+pub(super) fn signature(
     authorities: &[X509],
     chain: &[X509],
 ) -> Result<(), (CredentialsFile, CredentialsProblem)> {
@@ -72,7 +72,7 @@ pub(super) fn chain(
             CredentialsProblem::OtherAuthority {
                 authority: authorities
                     .first()
-                    .map(|authority| shown(&common_name(authority)))
+                    .map(|authority| printable(&common_name(authority)))
                     .unwrap_or_default(),
                 verdict: verdict.text,
             },
@@ -80,7 +80,7 @@ pub(super) fn chain(
     })
 }
 
-/// Requires the key to be the one to the user's certificate.
+/// Requires the key to belong to the user's certificate.
 pub(super) fn key(chain: &[X509], key: &PKey<Private>) -> Result<(), CredentialsProblem> {
     let public = chain
         .first()
@@ -104,7 +104,7 @@ pub(super) fn usable(chain: &[X509], key: &PKey<Private>) -> Result<(), Credenti
     accept().map_err(CredentialsProblem::Unusable)
 }
 
-/// What OpenSSL found wrong with a chain, and at which certificate of it.
+/// What OpenSSL found wrong with a chain of certificates, and with which of them.
 struct Verdict {
     code: i32,
     text: String,
@@ -118,14 +118,14 @@ fn verify(authorities: &[X509], chain: &[X509]) -> Result<Option<Verdict>, Error
     for authority in authorities {
         store.add_cert(authority.clone())?;
     }
-    let mut between = Stack::new()?;
+    let mut intermediates = Stack::new()?;
     for certificate in chain.iter().skip(1) {
-        between.push(certificate.clone())?;
+        intermediates.push(certificate.clone())?;
     }
     let Some(leaf) = chain.first() else {
         return Ok(None);
     };
-    X509StoreContext::new()?.init(&store.build(), leaf, &between, |context| {
+    X509StoreContext::new()?.init(&store.build(), leaf, &intermediates, |context| {
         if context.verify_cert()? {
             return Ok(None);
         }
@@ -152,7 +152,7 @@ fn common_name(certificate: &X509Ref) -> String {
         .unwrap_or_default()
 }
 
-/// Returns a name, which may hold anything, as a message takes it.
-fn shown(common_name: &str) -> String {
+/// Returns a name, which may contain any characters, as one line for a message.
+fn printable(common_name: &str) -> String {
     one_line(common_name, NAME_LIMIT)
 }

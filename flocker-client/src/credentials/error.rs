@@ -2,7 +2,7 @@ use std::{error::Error as StdError, fmt, io, path::PathBuf};
 
 use openssl::error::ErrorStack;
 
-/// Says which of the three files of the credentials cannot be used, and why.
+/// One of the three files of the credentials cannot be used.
 #[derive(Debug)]
 pub struct CredentialsError {
     file: CredentialsFile,
@@ -15,7 +15,7 @@ impl CredentialsError {
         Self { file, path, problem }
     }
 
-    /// Returns which of the files it is.
+    /// Returns the file.
     pub fn file(&self) -> CredentialsFile {
         self.file
     }
@@ -65,42 +65,45 @@ impl fmt::Display for CredentialsFile {
 
 /// What is wrong with a file of the credentials, as the end of a sentence about it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CredentialsProblem {
-    /// There is no such file.
+    /// The file does not exist.
     #[error("does not exist")]
     Missing,
     /// The file cannot be read.
     #[error("cannot be read")]
     Unreadable(#[source] io::Error),
-    /// The file is no PEM text.
+    /// The file is not in PEM form.
     #[error("is not in PEM form (text with a line `-----BEGIN ...-----`)")]
     NotPem,
-    /// The file is PEM, but without a certificate.
-    #[error("holds no certificate")]
+    /// The file is PEM, but contains no certificate.
+    #[error("contains no certificate")]
     NoCertificate,
-    /// The file is PEM, but without a private key.
-    #[error("holds no private key")]
+    /// The file is PEM, but contains no private key.
+    #[error("contains no private key")]
     NoKey,
-    /// What the file holds is damaged.
+    /// The contents of the file are damaged.
     #[error("is damaged")]
     Malformed(#[source] ErrorStack),
     /// The key is protected by a passphrase.
     #[error(
-        "is encrypted, and nobody is there to type the passphrase; \
+        "is encrypted, but a passphrase cannot be entered; \
          `openssl pkey -in KEY -out PLAIN` removes it"
     )]
     Encrypted,
-    /// The key is not the one to the certificate.
+    /// The key does not belong to the certificate.
     #[error("does not belong to the user certificate")]
     OtherKey,
     /// The certificate has expired.
     #[error("expired on {since}")]
+    #[non_exhaustive]
     Expired {
         /// The last moment of its validity.
         since: String,
     },
     /// The certificate is not valid yet.
     #[error("is not valid before {from}; is the clock of this machine right?")]
+    #[non_exhaustive]
     NotYetValid {
         /// The first moment of its validity.
         from: String,
@@ -109,10 +112,11 @@ pub enum CredentialsProblem {
     #[error(
         "is {}, but the REST API takes user certificates only (common name `user-NAME`); \
          `flocker-ca create-api-certificate NAME` makes one",
-        whose(common_name)
+        owner(common_name)
     )]
+    #[non_exhaustive]
     NotUser {
-        /// The common name it has.
+        /// Its common name.
         common_name: String,
     },
     /// The certificate is not signed by the authority of the cluster certificate.
@@ -120,10 +124,11 @@ pub enum CredentialsProblem {
         "is not signed by the cluster certificate `{authority}`: \
          they belong to different clusters ({verdict})"
     )]
+    #[non_exhaustive]
     OtherAuthority {
         /// The common name in the cluster certificate, which is the cluster's name.
         authority: String,
-        /// What OpenSSL says.
+        /// The reason that OpenSSL gives.
         verdict: String,
     },
     /// OpenSSL refuses to use the certificate, for instance because its key is too short.
@@ -131,12 +136,12 @@ pub enum CredentialsProblem {
     Unusable(#[source] ErrorStack),
 }
 
-/// Says whose certificate it is that has this common name.
-fn whose(common_name: &str) -> String {
+/// Describes the certificate by its common name.
+fn owner(common_name: &str) -> String {
     match common_name {
         "" => "without a common name".to_owned(),
         "control-service" => "the control service's own certificate".to_owned(),
         node if node.starts_with("node-") => format!("a node's certificate (`{node}`)"),
-        other => format!("made out to `{other}`"),
+        other => format!("of `{other}`"),
     }
 }

@@ -1,11 +1,11 @@
-//! Certificates, whoever made them.
+//! Certificates with any contents.
 
 use super::{CredentialsError, CredentialsFile, check, moment, read};
 
-/// Reads any bytes as the text of a user's certificate, and as the certificate itself.
+/// Reads bytes as the text of a user's certificate, and as the certificate itself.
 ///
 /// # Panics
-/// If what is wrong with it takes more than one line to tell.
+/// If the error has more than one line.
 pub fn certificate(bytes: &[u8]) {
     let encoded = openssl::base64::encode_block(bytes);
     let text = format!("-----BEGIN CERTIFICATE-----\n{encoded}\n-----END CERTIFICATE-----\n");
@@ -22,5 +22,5 @@ fn examine(source: &read::Source) -> Result<(), CredentialsError> {
         drop(moment(certificate.not_after()));
     }
     check::user(&chain).map_err(|problem| source.error(problem))?;
-    check::chain(&chain, &chain).map_err(|(_, problem)| source.error(problem))
+    check::signature(&chain, &chain).map_err(|(_, problem)| source.error(problem))
 }

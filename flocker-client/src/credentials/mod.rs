@@ -1,4 +1,4 @@
-//! Who we are, and which cluster we trust.
+//! The user's certificate and key, and the cluster's certificate.
 
 mod check;
 mod error;
@@ -29,7 +29,7 @@ use crate::{Error, error::Cause};
 /// A user's certificate and key, and the certificate of the cluster's authority.
 ///
 /// The certificates may be of X.509 version 1, as `flocker-ca` makes them, or 3. The key may be in PKCS#8,
-/// PKCS#1 or SEC1 form, without a passphrase. Clones share the contents.
+/// PKCS#1 or SEC1 form, without a passphrase. Clones share their contents.
 #[derive(Clone)]
 pub struct Credentials {
     contents: Arc<Contents>,
@@ -37,7 +37,7 @@ pub struct Credentials {
 
 struct Contents {
     authorities: Vec<X509>,
-    /// The user's certificate, and after it those between it and the authority, if any.
+    /// The user's certificate, followed by the intermediate ones, if any.
     chain: Vec<X509>,
     key: PKey<Private>,
     common_name: String,
@@ -47,13 +47,13 @@ struct Contents {
 }
 
 impl Credentials {
-    /// Reads and checks the three files: PEM, parts of one whole, valid now.
+    /// Reads the three files and checks that they are PEM, belong together and are valid now.
     ///
     /// Blocks while it reads and computes.
     ///
     /// # Errors
     ///
-    /// The first problem found, with the file it is in.
+    /// The first problem, with the file it is in.
     pub fn load(cluster_cert: &Path, user_cert: &Path, user_key: &Path) -> Result<Self, CredentialsError> {
         let cluster = read::file(CredentialsFile::ClusterCertificate, cluster_cert)?;
         let user = read::file(CredentialsFile::UserCertificate, user_cert)?;
@@ -61,19 +61,19 @@ impl Credentials {
         Self::checked(&cluster, &user, &key)
     }
 
-    /// Tells whether any of the files they were loaded from has been replaced or written to since.
+    /// Returns whether any of the files has been replaced or written to since they were loaded.
     ///
-    /// Blocks while it looks. Never so for those that came as texts.
+    /// Blocks while it examines them. False for credentials that came as texts.
     pub fn changed_on_disk(&self) -> bool {
         let mut origins = self.contents.origins.iter().flatten();
         origins.any(|(path, seen)| read::Stamp::at(path).as_ref() != Some(seen))
     }
 
-    /// Loads the same files again; those that came as texts stay what they are.
+    /// Loads the same files again; credentials that came as texts stay as they are.
     ///
     /// # Errors
     ///
-    /// As [`Self::load`], also while somebody is in the middle of replacing the files one by one.
+    /// As [`Self::load`]. Also when the files are being replaced one by one and do not belong together yet.
     pub fn load_again(&self) -> Result<Self, CredentialsError> {
         match &self.contents.origins {
             Some([(cluster, _), (user, _), (key, _)]) => Self::load(cluster, user, key),
@@ -81,17 +81,17 @@ impl Credentials {
         }
     }
 
-    /// Tells whether the certificates are the same, whatever files they came from. The key then is, too.
+    /// Returns whether the certificates, and with them the key, are the same, even if they came from other files.
     pub fn same_as(&self, other: &Self) -> bool {
         let (ours, theirs) = (&self.contents, &other.contents);
         ours.chain == theirs.chain && ours.authorities == theirs.authorities
     }
 
-    /// Checks the same three things given as PEM texts.
+    /// As [`Self::load`], from PEM texts.
     ///
     /// # Errors
     ///
-    /// The first problem found, without a file name.
+    /// The first problem, without a file name.
     pub fn from_pem(
         cluster_cert: &[u8],
         user_cert: &[u8],
@@ -113,7 +113,7 @@ impl Credentials {
         let chain = read::certificates(user)?;
         let key = read::key(key_source)?;
         let common_name = check::user(&chain).map_err(|problem| user.error(problem))?;
-        check::chain(&authorities, &chain).map_err(|(file, problem)| match file {
+        check::signature(&authorities, &chain).map_err(|(file, problem)| match file {
             CredentialsFile::ClusterCertificate => cluster.error(problem),
             CredentialsFile::UserCertificate | CredentialsFile::UserKey => user.error(problem),
         })?;
@@ -134,7 +134,7 @@ impl Credentials {
         })
     }
 
-    /// Returns the user's name, which is the common name without its `user-`.
+    /// Returns the user's name: the common name without its prefix `user-`.
     pub fn user(&self) -> &str {
         self.contents
             .common_name
@@ -142,8 +142,7 @@ impl Credentials {
             .unwrap_or(&self.contents.common_name)
     }
 
-    /// Returns the moment after which these credentials are no good: the earliest end of all their
-    /// certificates.
+    /// Returns the moment at which the first of the certificates expires.
     pub fn not_after(&self) -> SystemTime {
         let certificates = self.contents.chain.iter().chain(&self.contents.authorities);
         certificates
@@ -152,7 +151,7 @@ impl Credentials {
             .unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
-    /// Returns how many whole days are left of that from `now` on; less than 0 once they are no good.
+    /// Returns the number of whole days from `now` until [`Self::not_after`]; negative once they have expired.
     pub fn days_left(&self, now: SystemTime) -> i64 {
         const DAY: u64 = 86_400;
         let days = |time: Duration| i64::try_from(time.as_secs() / DAY).unwrap_or(i64::MAX);
@@ -162,13 +161,13 @@ impl Credentials {
         }
     }
 
-    /// Tells whether the key's file let others read it when it was loaded: everybody or, if the file is this process's
-    /// own, its group.
+    /// Returns whether the mode of the key's file let other users read it when it was loaded: every user or, if the
+    /// file belongs to the user of this process, the group.
     pub fn key_readable_by_others(&self) -> bool {
         self.contents.key_readable_by_others
     }
 
-    /// Returns the authorities to trust, in the form the HTTP library takes.
+    /// Returns the authorities to trust, for the HTTP library.
     pub(crate) fn authorities(&self) -> Result<Vec<Certificate>, Error> {
         let convert = |authority: &X509| {
             Certificate::from_der(&authority.to_der().map_err(unusable)?).map_err(unusable)
@@ -176,7 +175,7 @@ impl Credentials {
         self.contents.authorities.iter().map(convert).collect()
     }
 
-    /// Returns certificate and key, in the form the HTTP library takes: PEM, the key as PKCS#8.
+    /// Returns certificate and key, for the HTTP library: PEM, the key as PKCS#8.
     pub(crate) fn identity(&self) -> Result<Identity, Error> {
         let mut chain = Vec::new();
         for certificate in &self.contents.chain {

@@ -1,4 +1,4 @@
-//! Reads certificates and keys out of PEM texts.
+//! Reads certificates and keys from PEM texts.
 
 use std::{
     fs, io,
@@ -14,12 +14,12 @@ use openssl::{
 
 use super::{CredentialsError, CredentialsFile, CredentialsProblem};
 
-/// The most that is read of a file; a certificate has some 2 KiB.
+/// The maximum number of bytes that are read of a file; a certificate has about 2 KiB.
 const FILE_LIMIT: u64 = 1 << 20;
 
-/// Leave to read for a file's group, and for everybody.
+/// The mode bits that let a file's group, and every user, read it.
 const READABLE_BY_GROUP: u32 = 0o040;
-const READABLE_BY_EVERYBODY: u32 = 0o004;
+const READABLE_BY_EVERY_USER: u32 = 0o004;
 
 /// The text of one of the files.
 pub(super) struct Source {
@@ -29,10 +29,10 @@ pub(super) struct Source {
     seen: Option<Stamp>,
 }
 
-/// What tells a file from one that has taken its place, and from itself once it has been written to again.
+/// Identifies a file and its contents: it differs once the file has been replaced or written to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stamp {
-    place: (u64, u64),
+    device_and_inode: (u64, u64),
     size: u64,
     written: (i64, i64),
     changed: (i64, i64),
@@ -43,7 +43,7 @@ pub(super) struct Stamp {
 impl Stamp {
     fn of(file: &fs::Metadata) -> Self {
         Self {
-            place: (file.dev(), file.ino()),
+            device_and_inode: (file.dev(), file.ino()),
             size: file.size(),
             written: (file.mtime(), file.mtime_nsec()),
             changed: (file.ctime(), file.ctime_nsec()),
@@ -52,14 +52,15 @@ impl Stamp {
         }
     }
 
-    /// Tells whether the file's mode lets others read it than a user who has to.
+    /// Returns whether the file's mode lets more users read it than `user`, who has to.
     ///
-    /// The group of somebody else's file may be how that user gets to read it at all, as with a secret of Kubernetes.
+    /// The group of another user's file does not count: `user` may have access through that group alone, as to a secret
+    /// of Kubernetes.
     fn is_exposed_by(&self, user: u32) -> bool {
-        self.mode & READABLE_BY_EVERYBODY != 0 || (self.owner == user && self.mode & READABLE_BY_GROUP != 0)
+        self.mode & READABLE_BY_EVERY_USER != 0 || (self.owner == user && self.mode & READABLE_BY_GROUP != 0)
     }
 
-    /// Returns that of the file that is at a path now, if one is.
+    /// Returns the stamp of the file that exists at a path now.
     pub(super) fn at(path: &Path) -> Option<Self> {
         fs::metadata(path).ok().as_ref().map(Self::of)
     }
@@ -80,7 +81,7 @@ impl Source {
         self.seen.as_ref().is_some_and(|seen| seen.is_exposed_by(user))
     }
 
-    /// Returns where the text was read, and what the file was like before that.
+    /// Returns the path of the text and the stamp of its file, taken before the text was read.
     pub(super) fn origin(&self) -> Option<(PathBuf, Stamp)> {
         self.path.clone().zip(self.seen.clone())
     }
@@ -89,13 +90,13 @@ impl Source {
         CredentialsError::new(self.file, self.path.clone(), problem)
     }
 
-    fn holds(&self, label: &str) -> bool {
+    fn contains(&self, label: &str) -> bool {
         let label = label.as_bytes();
         self.text.windows(label.len()).any(|text| text == label)
     }
 
     fn require_pem(&self) -> Result<(), CredentialsError> {
-        if self.holds("-----BEGIN ") {
+        if self.contains("-----BEGIN ") {
             Ok(())
         } else {
             Err(self.error(CredentialsProblem::NotPem))
@@ -113,7 +114,7 @@ pub(super) fn file(file: CredentialsFile, path: &Path) -> Result<Source, Credent
     };
     let read = || -> io::Result<(Stamp, Vec<u8>)> {
         let opened = fs::File::open(path)?;
-        // Before the text, so that whoever writes meanwhile is noticed later.
+        // Before the text is read, so that a write during the read shows later.
         let seen = Stamp::of(&opened.metadata()?);
         let mut text = Vec::new();
         opened.take(FILE_LIMIT).read_to_end(&mut text)?;
@@ -146,16 +147,16 @@ pub(super) fn certificates(source: &Source) -> Result<Vec<X509>, CredentialsErro
 /// Returns the private key of a text.
 pub(super) fn key(source: &Source) -> Result<PKey<Private>, CredentialsError> {
     source.require_pem()?;
-    let mut asked = false;
-    // Without a callback OpenSSL would ask for a passphrase on the terminal.
+    let mut passphrase_requested = false;
+    // Without a callback OpenSSL would request a passphrase on the terminal.
     let key = PKey::private_key_from_pem_callback(&source.text, |_| {
-        asked = true;
+        passphrase_requested = true;
         Ok(0)
     });
     match key {
-        _ if asked => Err(source.error(CredentialsProblem::Encrypted)),
+        _ if passphrase_requested => Err(source.error(CredentialsProblem::Encrypted)),
         Ok(key) => Ok(key),
-        Err(_) if !source.holds("PRIVATE KEY-----") => Err(source.error(CredentialsProblem::NoKey)),
+        Err(_) if !source.contains("PRIVATE KEY-----") => Err(source.error(CredentialsProblem::NoKey)),
         Err(error) => Err(source.error(CredentialsProblem::Malformed(error))),
     }
 }
@@ -165,14 +166,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_that_lets_us_read_somebody_elses_file_exposes_nothing() {
-        const US: u32 = 65_532;
+    fn a_group_that_gives_access_to_another_users_file_exposes_nothing() {
+        const READER: u32 = 65_532;
         let file = tempfile::NamedTempFile::new().unwrap();
         let stamp = Stamp::at(file.path()).unwrap();
         for (owner, mode, exposed) in [
-            (US, 0o400, false),
-            (US, 0o640, true),
-            (US, 0o604, true),
+            (READER, 0o400, false),
+            (READER, 0o640, true),
+            (READER, 0o604, true),
             (0, 0o440, false),
             (0, 0o640, false),
             (0, 0o444, true),
@@ -182,7 +183,7 @@ mod tests {
                 owner,
                 ..stamp.clone()
             };
-            assert_eq!(stamp.is_exposed_by(US), exposed, "{owner} {mode:o}");
+            assert_eq!(stamp.is_exposed_by(READER), exposed, "{owner} {mode:o}");
         }
     }
 }

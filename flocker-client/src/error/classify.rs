@@ -1,29 +1,37 @@
-//! Finds out what a failed request means, from the chain of causes the HTTP and TLS libraries leave.
+//! Finds the reason of a failed request in the chain of causes that the HTTP and TLS libraries return.
 
 use std::{error::Error as StdError, io};
 
 use openssl::error::ErrorStack;
 
-use super::{Call, Cause, Error, Refusal, Target, TlsKind, TransportKind};
+use super::{ApiCall, Cause, Error, Refusal, Target, TlsKind, TransportKind};
 
 /// OpenSSL's numbers of the libraries that report errors: `ERR_LIB_SYS` and `ERR_LIB_SSL`.
 const LIBRARY_SYSTEM: i32 = 2;
 const LIBRARY_SSL: i32 = 20;
 
-/// Reasons of the latter; alerts of the other side are those above 1000.
+/// Reasons of `ERR_LIB_SSL`. The peer's alerts are those from 1000 on.
 const CERTIFICATE_VERIFY_FAILED: i32 = 134;
 const WRONG_VERSION_NUMBER: i32 = 267;
 const UNEXPECTED_EOF: i32 = 294;
 const ALERT_BASE: i32 = 1000;
 
-/// Turns the failure of a request, or of reading its answer, into the error that says what happened.
-pub(crate) fn failed_request(target: &Target, call: Call, error: reqwest::Error) -> Error {
-    // The URL holds the server name, not the host that was dialled.
+/// The texts of the HTTP library for a connection that was closed before the answer was complete. It has no type for
+/// them that this crate could name without a dependency on the library below it.
+const CLOSED: [&str; 3] = [
+    "connection closed before message completed",
+    "operation was canceled",
+    "channel closed",
+];
+
+/// Turns the failure of a request, or of reading its answer, into an error that says what happened.
+pub(crate) fn failed_request(target: &Target, call: ApiCall, error: reqwest::Error) -> Error {
+    // The URL contains the server name, not the host that the connection goes to.
     let error = error.without_url();
     let call = Box::new(call);
     let sent = !error.is_connect() && !error.is_builder();
     let finding = match tls_finding(&error, &target.server_name) {
-        // Once a session is there, what breaks it says nothing about trust, and the request may be under way.
+        // What ends an established session says nothing about trust, and the request may have been sent.
         Some(Finding::Tls(_)) if sent => Finding::Transport(TransportKind::Other),
         Some(finding) => finding,
         None => Finding::Transport(transport_kind(&error, target)),
@@ -45,8 +53,8 @@ pub(crate) fn failed_request(target: &Target, call: Call, error: reqwest::Error)
     }
 }
 
-/// Tells whether a request may be sent once more: it changes nothing, and the connection was closed under it.
-pub(crate) fn may_be_sent_again(error: &Error) -> bool {
+/// Returns whether a request may be sent a second time: it is a read, and its connection was closed.
+pub(crate) fn may_be_repeated(error: &Error) -> bool {
     match error {
         Error::Transport { call, kind, sent, .. } => {
             *kind == TransportKind::Closed && *sent && !call.is_write()
@@ -62,7 +70,7 @@ enum Finding {
 }
 
 fn tls_finding(error: &reqwest::Error, server_name: &str) -> Option<Finding> {
-    let stack = chain(error).find_map(|error| error.downcast_ref::<ErrorStack>())?;
+    let stack = causes(error).find_map(|error| error.downcast_ref::<ErrorStack>())?;
     if let Some(kind) = stack.errors().iter().find_map(system_error) {
         return Some(Finding::Transport(io_kind(kind)));
     }
@@ -74,7 +82,7 @@ fn tls_finding(error: &reqwest::Error, server_name: &str) -> Option<Finding> {
         errors.map(openssl::error::Error::reason_code)
     };
     if reasons().any(|reason| reason == UNEXPECTED_EOF) {
-        // OpenSSL's word for a connection that ends without the TLS good-bye.
+        // The connection ended without the TLS message that closes a session.
         return Some(Finding::Transport(TransportKind::Closed));
     }
     if reasons().any(|reason| reason == CERTIFICATE_VERIFY_FAILED) {
@@ -90,7 +98,7 @@ fn tls_finding(error: &reqwest::Error, server_name: &str) -> Option<Finding> {
     })
 }
 
-/// How OpenSSL's verdicts begin on a certificate that no authority of ours has signed.
+/// How OpenSSL's verdicts on a certificate of another authority begin.
 const UNKNOWN_AUTHORITY: &[&str] = &[
     "certificate signature failure",
     "self-signed certificate",
@@ -99,10 +107,10 @@ const UNKNOWN_AUTHORITY: &[&str] = &[
     "unable to verify the first certificate",
 ];
 
-/// Reads OpenSSL's verdict on the server's certificate off the text of the TLS library's error, which is the
-/// only place that has it: `... (hostname mismatch)`. Some versions of OpenSSL add advice to a verdict.
+/// Returns what OpenSSL found wrong with the server's certificate. Only the text of the TLS library's error has it:
+/// `... (hostname mismatch)`. Some versions of OpenSSL append advice to it.
 fn verification_kind(error: &reqwest::Error, server_name: &str) -> TlsKind {
-    let above_stack = chain(error).take_while(|error| !error.is::<ErrorStack>()).last();
+    let above_stack = causes(error).take_while(|error| !error.is::<ErrorStack>()).last();
     let verdict = above_stack.and_then(|error| {
         let text = error.to_string();
         let (_, verdict) = text.strip_suffix(')')?.rsplit_once('(')?;
@@ -135,23 +143,25 @@ fn transport_kind(error: &reqwest::Error, target: &Target) -> TransportKind {
             TransportKind::Timeout(target.timeout)
         };
     }
-    let closed =
-        |error: &hyper::Error| error.is_incomplete_message() || error.is_canceled() || error.is_closed();
-    if chain(error).filter_map(|error| error.downcast_ref()).any(closed) {
+    if is_closed(error) {
         return TransportKind::Closed;
     }
-    let io = chain(error)
+    let io = causes(error)
         .filter_map(|error| error.downcast_ref::<io::Error>())
         .last();
     io.map_or(TransportKind::Other, |error| io_kind(error.kind()))
 }
 
-/// Returns what the system said, if that is what OpenSSL reports.
+fn is_closed(error: &(dyn StdError + 'static)) -> bool {
+    causes(error).any(|error| CLOSED.contains(&error.to_string().as_str()))
+}
+
+/// Returns the kind of the system's error, if OpenSSL reports one.
 fn system_error(error: &openssl::error::Error) -> Option<io::ErrorKind> {
     if error.library_code() != LIBRARY_SYSTEM {
         return None;
     }
-    // The code is the system's number under a flag; `reason_code` does not give it.
+    // The code is the system's number with a flag above it; `reason_code` does not return it.
     let number = i32::try_from(error.code() & 0x7fff_ffff).ok()?;
     Some(io::Error::from_raw_os_error(number).kind())
 }
@@ -169,14 +179,70 @@ fn io_kind(kind: io::ErrorKind) -> TransportKind {
     }
 }
 
-/// Walks from an error to its lowest cause.
+/// Returns an error and all its causes, the lowest one last.
 ///
-/// An `io::Error` that wraps another error passes that one over in `source`, so it is looked into.
-fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+/// The `source` of an `io::Error` that wraps another error is that error's own source, so the wrapped error is added.
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |&error| {
         match error.downcast_ref().and_then(io::Error::get_ref) {
             Some(inner) => Some(inner as &(dyn StdError + 'static)),
             None => error.source(),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::{Request, client::conn::http1};
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    /// Returns the HTTP library's error for a request whose connection the peer closes after these bytes.
+    async fn error_after(answer: &[u8]) -> hyper::Error {
+        let (client, mut server) = duplex(1024);
+        let (mut sender, connection) = http1::handshake::<_, String>(TokioIo::new(client)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let request = sender.send_request(Request::new(String::new()));
+        let peer = async {
+            server.read_u8().await.unwrap();
+            server.write_all(answer).await.unwrap();
+            drop(server);
+        };
+        let (error, ()) = tokio::join!(request, peer);
+        drop(connection.await.unwrap());
+        error.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_closed_connection_is_recognised_by_the_texts_of_the_http_library() {
+        let incomplete = error_after(b"").await;
+        assert!(
+            incomplete.is_incomplete_message() && is_closed(&incomplete),
+            "{incomplete}"
+        );
+        let incomplete = error_after(b"HTTP/1.1 200 OK\r\n").await;
+        assert!(
+            incomplete.is_incomplete_message() && is_closed(&incomplete),
+            "{incomplete}"
+        );
+
+        let (client, server) = duplex(1024);
+        let (mut sender, connection) = http1::handshake::<_, String>(TokioIo::new(client)).await.unwrap();
+        drop((connection, server));
+        let canceled = sender
+            .send_request(Request::new(String::new()))
+            .await
+            .unwrap_err();
+        assert!(canceled.is_canceled() && is_closed(&canceled), "{canceled}");
+        let closed = sender.ready().await.unwrap_err();
+        assert!(closed.is_closed() && is_closed(&closed), "{closed}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_no_http_is_not_a_closed_connection() {
+        let malformed = error_after(b"220 mail.example ESMTP\r\n\r\n").await;
+        assert!(malformed.is_parse() && !is_closed(&malformed), "{malformed}");
+    }
 }

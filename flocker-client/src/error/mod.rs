@@ -1,49 +1,55 @@
 //! What can go wrong between a caller and the control service.
 //!
-//! A caller decides by variant, a person reads the text: every message says what was asked of which control
-//! service and, where it is known, what to do. No message repeats its source, so print the whole chain.
+//! A caller decides by [`Error::outcome`] or by variant, a person reads the text: every message says which request
+//! went to which control service and, where that is known, what to do. No message repeats its source, so print the
+//! whole chain.
 
-mod call;
+mod answered;
+mod api_call;
 mod classify;
 mod kind;
 mod text;
 
 pub use self::{
-    call::Call,
-    kind::{Answered, DecodeError, Refusal, TlsKind, TransportKind},
+    answered::Answered,
+    api_call::ApiCall,
+    kind::{DecodeError, Refusal, TlsKind, TransportKind},
 };
 pub(crate) use self::{
-    call::Target,
-    classify::{failed_request, may_be_sent_again},
+    answered::{is_json, is_markup, unsuccessful},
+    api_call::Target,
+    classify::{failed_request, may_be_repeated},
     text::{excerpt, one_line},
 };
 
 use std::{error::Error as StdError, fmt};
 
-use crate::CredentialsError;
+use crate::{CredentialsError, endpoint::DATASET_DELETED};
 
 /// Any failure of this crate.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// Settings or an argument that no request can be made with; nothing was sent.
     #[error("{problem}")]
     Invalid {
         /// What cannot be used, and why.
         problem: String,
-        /// What the TLS library says to it.
+        /// The error of the TLS library, if it has one.
         #[source]
         source: Option<Cause>,
     },
 
-    /// The files a user shows to the control service cannot be used; nothing was sent.
+    /// The user's certificate, its key or the cluster's certificate cannot be used; nothing was sent.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
 
-    /// The connection could not be made, or broke, or the answer did not come in time.
+    /// The connection could not be made or was closed, or the answer did not arrive in time.
     #[error("{}", kind.message(call))]
+    #[non_exhaustive]
     Transport {
         /// The request that failed.
-        call: Box<Call>,
+        call: Box<ApiCall>,
         /// How it failed.
         kind: TransportKind,
         /// Whether the request may have reached the control service.
@@ -52,62 +58,108 @@ pub enum Error {
         source: Cause,
     },
 
-    /// The control service could not be trusted, or no TLS session came about.
+    /// The control service could not be trusted, or the TLS handshake failed.
     #[error("{}", kind.message(call))]
+    #[non_exhaustive]
     Tls {
-        /// The request that was not made.
-        call: Box<Call>,
+        /// The request that was not sent.
+        call: Box<ApiCall>,
         /// What was wrong.
         kind: TlsKind,
-        /// What the TLS library says to it.
+        /// The error of the TLS library.
         source: Cause,
     },
 
-    /// The control service refused our certificate; the request was not carried out.
+    /// The control service refused the user's certificate; the request was not carried out.
     #[error("{}", refusal.message(call))]
+    #[non_exhaustive]
     Certificate {
         /// The request that was not carried out.
-        call: Box<Call>,
-        /// How the control service put it.
+        call: Box<ApiCall>,
+        /// The reason that the control service gave.
         refusal: Refusal,
-        /// What the TLS library says to it.
+        /// The error of the TLS library.
         source: Cause,
     },
 
-    /// The control service answered with a status other than success.
+    /// The answer has a status other than success.
     #[error(
         "the Flocker control service at {} answered {call} with status {status}: {description}{}",
         call.service(),
         list(errors)
     )]
+    #[non_exhaustive]
     Status {
         /// The request that was answered.
-        call: Box<Call>,
+        call: Box<ApiCall>,
         /// HTTP status.
         status: u16,
-        /// Flocker's own description, or what came instead of one; always one line of bounded length.
+        /// Flocker's own description, or what the answer contains instead: one line of limited length.
         description: String,
         /// Flocker's findings about the request, usually none.
         errors: Vec<String>,
-        /// Whose words the description is.
+        /// Who gave the answer.
         answered: Answered,
     },
 
-    /// The control service answered with success, but not with what its API defines.
+    /// The answer has a status of success, but not the content that Flocker's API defines.
     #[error(
         "the answer of the Flocker control service at {} to {call} is not what its API defines",
         call.service()
     )]
+    #[non_exhaustive]
     Decode {
         /// The request that was answered.
-        call: Box<Call>,
+        call: Box<ApiCall>,
         /// What was wrong with the answer.
         source: DecodeError,
     },
 }
 
+/// What a failure means for the request, which is what a caller needs to know to decide on the next step.
+///
+/// A match on it is meant to be exhaustive, so it will not get more variants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestOutcome {
+    /// Flocker itself has read the request and refuses it. Nothing has changed, and repeating the request is useless as
+    /// long as Flocker's configuration stays the same. This is the only outcome that is final.
+    Refused,
+    /// Nothing has changed, and the request may succeed later: it was not sent, or it was a read.
+    WithoutEffect,
+    /// The write may have been carried out, may be carried out later, or never. Read the state again before deciding.
+    Unclear,
+}
+
 impl Error {
-    /// Returns the HTTP status with which the control service refused the request.
+    /// Returns what the failure means for the request.
+    ///
+    /// Every answer that is not Flocker's own leaves a write unclear, with any status: nothing proves what a
+    /// proxy did with the request before it answered.
+    pub fn outcome(&self) -> RequestOutcome {
+        let failed = |call: &ApiCall| {
+            if call.is_write() {
+                RequestOutcome::Unclear
+            } else {
+                RequestOutcome::WithoutEffect
+            }
+        };
+        match self {
+            Self::Status {
+                answered: Answered::Flocker,
+                ..
+            } => RequestOutcome::Refused,
+            Self::Transport { call, sent: true, .. }
+            | Self::Status { call, .. }
+            | Self::Decode { call, .. } => failed(call),
+            Self::Transport { sent: false, .. }
+            | Self::Invalid { .. }
+            | Self::Credentials(_)
+            | Self::Tls { .. }
+            | Self::Certificate { .. } => RequestOutcome::WithoutEffect,
+        }
+    }
+
+    /// Returns the HTTP status of an answer that reports no success, from Flocker or not.
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Status { status, .. } => Some(*status),
@@ -115,44 +167,43 @@ impl Error {
         }
     }
 
-    /// Tells whether Flocker found the request in conflict with what there is: a dataset id in use, or a
-    /// lease held by another node (409).
-    pub fn is_conflict(&self) -> bool {
-        self.is_flockers(409)
-    }
-
-    /// Tells whether Flocker knows nothing by the id in the request (404).
-    ///
-    /// A 404 that is not Flocker's own, such as the HTML page for an unknown route, is none of these: taking
-    /// it for the absence of a dataset would be fatal.
-    pub fn is_not_found(&self) -> bool {
-        self.is_flockers(404)
-    }
-
-    /// Tells whether the dataset in the request has been deleted (405 with Flocker's own description).
-    pub fn is_gone_deleted(&self) -> bool {
-        self.is_flockers(405)
-            && matches!(self, Self::Status { description, .. } if description.contains("has been deleted"))
-    }
-
-    /// Tells whether a write may or may not have been carried out.
-    ///
-    /// So it is after a connection that broke or a time-out once the request may have been sent, after a
-    /// status of 500 or more, and after an answer that cannot be read. Read the state again before deciding.
-    /// Always false for reads, and for writes that certainly had no effect.
-    pub fn is_unclear(&self) -> bool {
-        match self {
-            Self::Transport { call, sent, .. } => *sent && call.is_write(),
-            Self::Status { call, status, .. } => *status >= 500 && call.is_write(),
-            Self::Decode { call, .. } => call.is_write(),
-            Self::Invalid { .. } | Self::Credentials(_) | Self::Tls { .. } | Self::Certificate { .. } => {
-                false
+    /// Returns whether Flocker itself answered, though not with success: something else may have, such as a proxy.
+    pub fn is_flockers_answer(&self) -> bool {
+        matches!(
+            self,
+            Self::Status {
+                answered: Answered::Flocker | Answered::LogId,
+                ..
             }
-        }
+        )
     }
 
-    /// Returns the request that failed, if one had been begun.
-    pub fn call(&self) -> Option<&Call> {
+    /// Returns whether the request conflicts with Flocker's configuration: a dataset id in use, or a lease held by
+    /// another node (409).
+    pub fn is_conflict(&self) -> bool {
+        self.is_refusal(409)
+    }
+
+    /// Returns whether Flocker knows no object of the id in the request (404).
+    ///
+    /// False for a 404 that is not Flocker's own, such as the HTML page for an unknown route: to infer from one that a
+    /// dataset does not exist would be fatal.
+    pub fn is_not_found(&self) -> bool {
+        self.is_refusal(404)
+    }
+
+    /// Returns whether the dataset in the request has been deleted (405).
+    pub fn is_deleted(&self) -> bool {
+        self.is_refusal(DATASET_DELETED.status)
+    }
+
+    /// Returns whether a write may or may not have been carried out: [`RequestOutcome::Unclear`].
+    pub fn is_unclear(&self) -> bool {
+        self.outcome() == RequestOutcome::Unclear
+    }
+
+    /// Returns the request that failed, if there was one.
+    pub fn call(&self) -> Option<&ApiCall> {
         match self {
             Self::Transport { call, .. }
             | Self::Tls { call, .. }
@@ -163,14 +214,14 @@ impl Error {
         }
     }
 
-    fn is_flockers(&self, wanted: u16) -> bool {
-        matches!(self, Self::Status { status, answered: Answered::Flocker, .. } if *status == wanted)
+    fn is_refusal(&self, wanted: u16) -> bool {
+        self.outcome() == RequestOutcome::Refused && self.status() == Some(wanted)
     }
 }
 
-/// The lowest cause of a failure, in the words of the library that met it.
+/// The lowest cause of a failure, in the words of the library that reported it.
 ///
-/// The layers in between say nothing a person can use, so they appear in the `Debug` form only.
+/// The layers in between add nothing that helps a person, so they appear in the `Debug` form only.
 #[derive(Debug)]
 pub struct Cause(Box<dyn StdError + Send + Sync>);
 

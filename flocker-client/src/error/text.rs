@@ -1,4 +1,4 @@
-//! Foreign text made fit for a message.
+//! Foreign text, limited to what a message may contain.
 
 /// Returns the text as one line of at most `limit` characters, without control characters.
 pub(crate) fn one_line(text: &str, limit: usize) -> String {
@@ -21,7 +21,7 @@ pub(crate) fn one_line(text: &str, limit: usize) -> String {
     line
 }
 
-/// Returns what stands around a place in a body: about 60 bytes before it and 20 after it.
+/// Returns the text around a position in a body: about 60 bytes before it and 20 after it.
 ///
 /// `line` counts from 1 and `column` is a number of bytes, as `serde_json` gives them.
 pub(crate) fn excerpt(body: &[u8], line: usize, column: usize) -> String {
@@ -30,9 +30,9 @@ pub(crate) fn excerpt(body: &[u8], line: usize, column: usize) -> String {
         .take(line.saturating_sub(1))
         .map(<[u8]>::len)
         .sum();
-    let place = start_of_line.saturating_add(column).min(body.len());
+    let position = start_of_line.saturating_add(column).min(body.len());
     let around = body
-        .get(place.saturating_sub(60)..body.len().min(place + 20))
+        .get(position.saturating_sub(60)..body.len().min(position + 20))
         .unwrap_or_default();
     one_line(&String::from_utf8_lossy(around), 80)
 }
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn an_excerpt_shows_the_place_of_the_mistake_and_stays_short() {
+    fn an_excerpt_shows_the_position_of_the_mistake_and_stays_short() {
         let body = format!("[{}\n{{\"primary\": 7}}]", "1, ".repeat(10_000));
         let shown = excerpt(body.as_bytes(), 2, 12);
         assert!(shown.contains("\"primary\": 7"), "{shown}");

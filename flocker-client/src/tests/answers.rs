@@ -1,4 +1,4 @@
-//! Answers: those of a real Flocker, recorded, and those that nobody should give.
+//! Answers: recorded ones of a real Flocker, and malformed ones.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,9 @@ use serde_json::{Value, json};
 use uuid::{Uuid, uuid};
 
 use super::{
-    NODE, client, new_dataset,
+    NODE, client, full_message, new_dataset,
     pki::V3,
     server::{Reply, Server, stock_tls},
-    shown,
 };
 use crate::{AcquiredKind, Answered, Client, DecodeError, Error, NewDataset};
 
@@ -31,7 +30,7 @@ struct Recorded {
     body: String,
 }
 
-/// A server that gives one recorded answer, and the client to ask it with.
+/// A server that gives one recorded answer, and a client of it.
 struct Replay {
     server: Server,
     client: Client,
@@ -71,8 +70,8 @@ impl Replay {
         }
     }
 
-    /// Asserts that the client asked what was asked when the answer was recorded.
-    fn asked_the_same(&self) {
+    /// Asserts that the client sent the request that the answer was recorded for.
+    fn assert_same_request(&self) {
         let request = self.server.requests().pop().unwrap();
         assert_eq!(
             (request.method, request.path),
@@ -84,7 +83,7 @@ impl Replay {
     }
 }
 
-/// A client of a server that answers everything in one way.
+/// A client of a server that answers every request alike.
 fn answering(reply: impl Fn() -> Reply + Send + Sync + 'static) -> (Server, Client) {
     let server = Server::start(stock_tls(&V3), move |_| reply());
     let client = client(server.address, V3.credentials());
@@ -98,14 +97,14 @@ async fn the_version_is_read() {
         replay.client.version().await.unwrap(),
         "1.15.0.post2+274.geaa5862"
     );
-    replay.asked_the_same();
+    replay.assert_same_request();
 }
 
 #[tokio::test]
 async fn the_configuration_is_read_with_its_tag() {
     let replay = Replay::of("config datasets after creates");
     let all = replay.client.list_datasets().await.unwrap();
-    replay.asked_the_same();
+    replay.assert_same_request();
     assert_eq!(all.tag.as_deref(), Some("e7144bc027abf9c297dbbcd8ee821853"));
     let find = |id: Uuid| {
         all.datasets
@@ -130,11 +129,11 @@ async fn the_configuration_is_read_with_its_tag() {
 async fn the_state_is_read_mounted_or_not() {
     let replay = Replay::of("timeline: state while creating");
     let states = replay.client.list_dataset_states().await.unwrap();
-    replay.asked_the_same();
-    let (mounted, others): (Vec<_>, Vec<_>) = states.iter().partition(|state| state.path.is_some());
-    assert!(!mounted.is_empty() && !others.is_empty());
+    replay.assert_same_request();
+    let (mounted, unmounted): (Vec<_>, Vec<_>) = states.iter().partition(|state| state.path.is_some());
+    assert!(!mounted.is_empty() && !unmounted.is_empty());
     assert!(
-        others
+        unmounted
             .iter()
             .all(|state| state.primary.is_none() && state.maximum_size.is_some())
     );
@@ -148,7 +147,7 @@ async fn the_state_is_read_mounted_or_not() {
 async fn nodes_are_read_and_found_by_era() {
     let replay = Replay::of("nodes state");
     let nodes = replay.client.list_nodes().await.unwrap();
-    replay.asked_the_same();
+    replay.assert_same_request();
     assert!(
         nodes.len() == 3
             && nodes
@@ -159,12 +158,12 @@ async fn nodes_are_read_and_found_by_era() {
     let replay = Replay::of("by_era node2");
     let era = uuid!("142eed17-65d6-45f7-b66f-ee7bd87a6519");
     assert_eq!(replay.client.node_by_era(era).await.unwrap(), Some(NODE_2));
-    replay.asked_the_same();
+    replay.assert_same_request();
 
     let replay = Replay::of("by_era unknown");
     let era = uuid!("d29dd440-a59b-4146-a633-76930b2efe00");
     assert_eq!(replay.client.node_by_era(era).await.unwrap(), None);
-    replay.asked_the_same();
+    replay.assert_same_request();
 }
 
 #[tokio::test]
@@ -175,7 +174,7 @@ async fn datasets_are_created_moved_and_deleted() {
         ..new_dataset()
     };
     let dataset = replay.client.create_dataset(&new).await.unwrap();
-    replay.asked_the_same();
+    replay.assert_same_request();
     assert_eq!((dataset.primary, dataset.metadata), (NODE, BTreeMap::new()));
 
     let replay = Replay::of("move: to node2");
@@ -183,11 +182,11 @@ async fn datasets_are_created_moved_and_deleted() {
         replay.client.move_dataset(MOVED, NODE_2).await.unwrap().primary,
         NODE_2
     );
-    replay.asked_the_same();
+    replay.assert_same_request();
 
     let replay = Replay::of("delete: ok");
     assert!(replay.client.delete_dataset(MOVED).await.unwrap().deleted);
-    replay.asked_the_same();
+    replay.assert_same_request();
 }
 
 #[tokio::test]
@@ -212,7 +211,7 @@ async fn everything_about_a_new_dataset_is_sent() {
 async fn leases_are_acquired_renewed_listed_and_released() {
     let replay = Replay::of("lease: acquire no expiry");
     let acquired = replay.client.acquire_lease(LEASED, NODE, None).await.unwrap();
-    replay.asked_the_same();
+    replay.assert_same_request();
     assert_eq!((acquired.kind, acquired.lease.expires), (AcquiredKind::New, None));
 
     let replay = Replay::of("lease: renew same node with expiry 300");
@@ -239,7 +238,7 @@ async fn leases_are_acquired_renewed_listed_and_released() {
         .release_lease(uuid!("c29d4d76-3a29-4d91-b369-fe5ce34dfb32"))
         .await
         .unwrap();
-    replay.asked_the_same();
+    replay.assert_same_request();
     assert_eq!(lease.map(|lease| lease.node_uuid), Some(NODE));
 
     let replay = Replay::of("lease: release twice");
@@ -247,7 +246,7 @@ async fn leases_are_acquired_renewed_listed_and_released() {
 }
 
 #[tokio::test]
-async fn a_lease_for_no_number_of_seconds_is_not_asked_for() {
+async fn a_lease_without_a_finite_duration_is_not_requested() {
     let (server, client) = answering(|| Reply::json(201, "{}"));
     for expires in [f64::NAN, f64::INFINITY] {
         let error = client
@@ -260,12 +259,12 @@ async fn a_lease_for_no_number_of_seconds_is_not_asked_for() {
 }
 
 #[tokio::test]
-async fn flockers_refusals_are_told_apart() {
+async fn flockers_refusals_are_distinguished() {
     let replay = Replay::of("create: duplicate id same body");
     let error = replay.client.create_dataset(&new_dataset()).await.unwrap_err();
     assert!(error.is_conflict() && !error.is_unclear());
     assert!(
-        shown(&error).contains("status 409: The provided dataset_id is already in use."),
+        full_message(&error).contains("status 409: The provided dataset_id is already in use."),
         "{error}"
     );
 
@@ -281,7 +280,7 @@ async fn flockers_refusals_are_told_apart() {
 
     let replay = Replay::of("deleted: move it");
     let error = replay.client.move_dataset(MOVED, NODE_2).await.unwrap_err();
-    assert!(error.is_gone_deleted() && !error.is_not_found());
+    assert!(error.is_deleted() && !error.is_not_found());
 
     let replay = Replay::of("delete: unknown id");
     assert!(
@@ -311,18 +310,18 @@ async fn flockers_findings_about_a_request_are_kept() {
         errors.len() == 2 && errors.iter().any(|error| error == "u'node1' is too short"),
         "{errors:?}"
     );
-    assert!(shown(&error).contains("u'node1' is too short"));
+    assert!(full_message(&error).contains("u'node1' is too short"));
 
     let replay = Replay::of("lease: malformed JSON");
     let error = replay.client.acquire_lease(LEASED, NODE, None).await.unwrap_err();
     assert!(
-        shown(&error).contains("according to the value of the Content-Type header."),
+        full_message(&error).contains("according to the value of the Content-Type header."),
         "one line: {error}"
     );
 }
 
 #[tokio::test]
-async fn an_error_of_flockers_own_gives_its_log_id_and_leaves_a_write_unclear() {
+async fn an_exception_of_flockers_has_the_id_of_its_log_entry_and_leaves_a_write_unclear() {
     let replay = Replay::of("create: deleted true");
     let error = replay.client.create_dataset(&new_dataset()).await.unwrap_err();
     assert!(
@@ -337,7 +336,7 @@ async fn an_error_of_flockers_own_gives_its_log_id_and_leaves_a_write_unclear() 
         "{error:?}"
     );
     assert!(
-        shown(&error).contains("3d4712a1-1788-443f-bce3-e25ffcc984e2@/2"),
+        full_message(&error).contains("3d4712a1-1788-443f-bce3-e25ffcc984e2@/2"),
         "{error}"
     );
     assert!(error.is_unclear());
@@ -345,7 +344,7 @@ async fn an_error_of_flockers_own_gives_its_log_id_and_leaves_a_write_unclear() 
 }
 
 #[tokio::test]
-async fn a_page_is_not_taken_for_flockers_word_that_nothing_is_there() {
+async fn a_page_does_not_count_as_flockers_answer_that_an_object_does_not_exist() {
     let replay = Replay::of("unknown path");
     let errors = [
         replay.client.delete_dataset(MOVED).await.unwrap_err(),
@@ -365,18 +364,18 @@ async fn a_page_is_not_taken_for_flockers_word_that_nothing_is_there() {
             "{error:?}"
         );
         assert!(!error.is_not_found());
-        let text = shown(&error);
+        let text = full_message(&error);
         assert!(text.contains("HTML page") && !text.contains('<'), "{text}");
     }
 }
 
 #[tokio::test]
-async fn refusals_in_no_known_form_are_shown_in_part() {
+async fn answers_in_an_unknown_form_are_quoted_in_part() {
     for (body, expected) in [
-        ("", "nothing more"),
+        ("", "an empty answer"),
         ("oh\nno", "`oh no`"),
         ("[1, 2]", "`[1, 2]`"),
-        ("{\"a\": 1}", "not in Flocker's form"),
+        ("{\"a\": 1}", "not an answer of Flocker's API"),
     ] {
         let (_server, client) = answering(move || Reply::json(503, body));
         let error = client.create_dataset(&new_dataset()).await.unwrap_err();
@@ -406,11 +405,11 @@ async fn ids_in_any_case_and_unknown_keys_are_accepted() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_fit_names_the_field_and_shows_the_place() {
+async fn an_answer_that_cannot_be_decoded_is_reported_with_the_field_and_the_text_around_it() {
     let body = format!(r#"[{{"dataset_id": "{MOVED}"}}, {{"dataset_id": "{MOVED}", "maximum_size": -1}}]"#);
     let (_server, client) = answering(move || Reply::ok(body.clone()));
     let error = client.list_dataset_states().await.unwrap_err();
-    let text = shown(&error);
+    let text = full_message(&error);
     assert!(
         text.contains("`[1].maximum_size`") && text.contains(r#""maximum_size": -1"#),
         "{text}"
@@ -419,11 +418,11 @@ async fn an_answer_that_does_not_fit_names_the_field_and_shows_the_place() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_fit_is_not_repeated() {
+async fn an_answer_that_cannot_be_decoded_is_not_repeated() {
     let text = "x".repeat(1 << 20);
     let body = format!(r#"[{{"dataset_id": "{MOVED}", "maximum_size": "{text}"}}]"#);
     let (_server, client) = answering(move || Reply::ok(body.clone()));
-    let text = shown(&client.list_dataset_states().await.unwrap_err());
+    let text = full_message(&client.list_dataset_states().await.unwrap_err());
     assert!(
         text.contains("invalid type: string") && text.len() < 1000,
         "{text}"
@@ -438,15 +437,15 @@ async fn an_unreadable_answer_to_a_write_leaves_it_unclear() {
         assert!(matches!(error, Error::Decode { .. }), "{error:?}");
         assert!(error.is_unclear());
         assert!(
-            !shown(&error).contains('<'),
+            !full_message(&error).contains('<'),
             "pages are not repeated: {}",
-            shown(&error)
+            full_message(&error)
         );
     }
 }
 
 #[tokio::test]
-async fn what_follows_a_redirect_is_not_fetched() {
+async fn a_redirect_is_not_followed() {
     let (server, client) = answering(|| Reply::Answer {
         status: 302,
         headers: vec![("Location", "https://control-service/elsewhere".to_owned())],
@@ -457,7 +456,7 @@ async fn what_follows_a_redirect_is_not_fetched() {
 }
 
 #[tokio::test]
-async fn an_answer_without_end_is_given_up() {
+async fn an_answer_above_the_limit_is_not_read_on() {
     let (_server, client) = answering(|| Reply::ok(vec![b' '; crate::answer::BODY_LIMIT + 1]));
     let error = client.list_nodes().await.unwrap_err();
     assert!(
@@ -473,8 +472,8 @@ async fn an_answer_without_end_is_given_up() {
 }
 
 #[test]
-fn of_a_deleted_dataset_the_metadata_is_not_kept() {
-    let told = |deleted: bool| {
+fn the_metadata_of_a_deleted_dataset_is_dropped() {
+    let received = |deleted: bool| {
         serde_json::json!({
             "dataset_id": "e5861c65-3166-46d9-a9d4-38f4fb17ce62",
             "primary": NODE,
@@ -482,7 +481,7 @@ fn of_a_deleted_dataset_the_metadata_is_not_kept() {
             "metadata": {"name": "pvc-1"},
         })
     };
-    let read = |told| serde_json::from_value::<crate::Dataset>(told).unwrap();
-    assert!(read(told(true)).deleted && read(told(true)).metadata.is_empty());
-    assert_eq!(read(told(false)).metadata["name"], "pvc-1");
+    let read = |received| serde_json::from_value::<crate::Dataset>(received).unwrap();
+    assert!(read(received(true)).deleted && read(received(true)).metadata.is_empty());
+    assert_eq!(read(received(false)).metadata["name"], "pvc-1");
 }

@@ -1,4 +1,4 @@
-//! Connections: how many there are, where they lead, and what happens when they break.
+//! Connections: their number, their addresses, and what happens when they are closed.
 
 use std::{
     collections::VecDeque,
@@ -14,17 +14,17 @@ use std::{
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::{
-    NODE, client, new_dataset,
+    NODE, client, full_message, new_dataset,
     pki::V1,
     server::{Reply, Server, mute, stock_tls},
-    settings, shown,
+    settings,
 };
 use crate::{Client, Error, NewDataset, Settings, TransportKind};
 
 /// Answers each look-up with the next of its addresses.
-struct Turns(Mutex<VecDeque<IpAddr>>);
+struct AddressSequence(Mutex<VecDeque<IpAddr>>);
 
-impl Resolve for Turns {
+impl Resolve for AddressSequence {
     fn resolve(&self, _name: Name) -> Resolving {
         let next = self.0.lock().unwrap().pop_front();
         Box::pin(async move {
@@ -35,11 +35,11 @@ impl Resolve for Turns {
 }
 
 /// Returns a handler that closes the connection under the requests with these numbers, counted from 0.
-fn hanging_up_on(numbers: &'static [usize]) -> impl Fn(&super::server::Request) -> Reply {
+fn closing_on(numbers: &'static [usize]) -> impl Fn(&super::server::Request) -> Reply {
     let count = AtomicUsize::new(0);
     move |_| {
         if numbers.contains(&count.fetch_add(1, Ordering::SeqCst)) {
-            Reply::HangUp
+            Reply::Close
         } else {
             Reply::ok(r#"{"flocker": "1.15.0"}"#)
         }
@@ -83,8 +83,8 @@ async fn the_address_is_looked_up_for_each_new_connection_and_for_no_other() {
     let second = Server::start_at((there, first.address.port()).into(), stock_tls(&V1), |_| {
         Reply::ok(r#"{"flocker": "there"}"#)
     });
-    let turns = Arc::new(Turns(Mutex::new([here.into(), there.into()].into())));
-    let client = Client::with_resolver(settings(first.address, V1.credentials()), turns).unwrap();
+    let addresses = Arc::new(AddressSequence(Mutex::new([here.into(), there.into()].into())));
+    let client = Client::with_resolver(settings(first.address, V1.credentials()), addresses).unwrap();
 
     let mut answers = Vec::new();
     for _ in 0..4 {
@@ -95,7 +95,7 @@ async fn the_address_is_looked_up_for_each_new_connection_and_for_no_other() {
 }
 
 #[tokio::test]
-async fn addresses_of_both_families_and_names_lead_to_the_control_service() {
+async fn addresses_of_both_families_and_names_reach_the_control_service() {
     let v6 = Server::start_at((Ipv6Addr::LOCALHOST, 0).into(), stock_tls(&V1), |_| {
         Reply::ok(r#"{"flocker": "1.15.0"}"#)
     });
@@ -119,8 +119,8 @@ async fn addresses_of_both_families_and_names_lead_to_the_control_service() {
 }
 
 #[tokio::test]
-async fn a_read_is_sent_once_more_when_its_connection_turns_out_to_be_closed() {
-    let server = Server::start(stock_tls(&V1), hanging_up_on(&[1]));
+async fn a_read_is_sent_a_second_time_when_its_connection_was_closed() {
+    let server = Server::start(stock_tls(&V1), closing_on(&[1]));
     let client = client(server.address, V1.credentials());
     client.version().await.unwrap();
     assert_eq!(client.version().await.unwrap(), "1.15.0");
@@ -130,7 +130,7 @@ async fn a_read_is_sent_once_more_when_its_connection_turns_out_to_be_closed() {
 
 #[tokio::test]
 async fn a_read_is_not_sent_a_third_time() {
-    let server = Server::start(stock_tls(&V1), hanging_up_on(&[0, 1]));
+    let server = Server::start(stock_tls(&V1), closing_on(&[0, 1]));
     let error = client(server.address, V1.credentials())
         .version()
         .await
@@ -142,7 +142,7 @@ async fn a_read_is_not_sent_a_third_time() {
 
 #[tokio::test]
 async fn a_write_is_never_sent_twice_and_its_outcome_is_unclear() {
-    let server = Server::start(stock_tls(&V1), hanging_up_on(&[1, 3, 5]));
+    let server = Server::start(stock_tls(&V1), closing_on(&[1, 3, 5]));
     let client = client(server.address, V1.credentials());
     for write in ["create", "move", "release"] {
         client.version().await.unwrap();
@@ -168,7 +168,7 @@ async fn a_write_is_never_sent_twice_and_its_outcome_is_unclear() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_a_closed_connection() {
+async fn an_incomplete_answer_is_a_closed_connection() {
     let server = Server::start(stock_tls(&V1), |_| Reply::Half);
     let client = client(server.address, V1.credentials());
     let error = client.delete_dataset(NODE).await.unwrap_err();
@@ -205,7 +205,7 @@ async fn a_connection_that_is_reset_while_a_write_is_sent_is_a_closed_connection
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_come_in_time_leaves_a_write_unclear() {
+async fn an_answer_that_is_not_in_time_leaves_a_write_unclear() {
     let server = Server::start(stock_tls(&V1), |_| Reply::Silence);
     let timeout = Duration::from_millis(300);
     let settings = Settings {
@@ -216,12 +216,12 @@ async fn an_answer_that_does_not_come_in_time_leaves_a_write_unclear() {
     let error = client.create_dataset(&new_dataset()).await.unwrap_err();
     assert_eq!(kind(&error), TransportKind::Timeout(timeout));
     assert!(error.is_unclear());
-    assert!(shown(&error).contains("did not answer POST /v1/configuration/datasets within 300ms"));
+    assert!(full_message(&error).contains("did not answer POST /v1/configuration/datasets within 300ms"));
     assert!(!client.version().await.unwrap_err().is_unclear());
 }
 
 #[tokio::test]
-async fn a_connection_that_does_not_come_about_in_time_carried_no_write() {
+async fn a_connection_that_is_not_established_in_time_carries_no_write() {
     let (_listener, address) = mute();
     let connect_timeout = Duration::from_millis(300);
     let settings = Settings {
@@ -238,7 +238,7 @@ async fn a_connection_that_does_not_come_about_in_time_carried_no_write() {
 }
 
 #[tokio::test]
-async fn a_port_where_nobody_listens_is_told_apart() {
+async fn a_port_without_a_listener_is_reported_as_such() {
     let (listener, address) = mute();
     drop(listener);
     let error = client(address, V1.credentials())
@@ -248,29 +248,33 @@ async fn a_port_where_nobody_listens_is_told_apart() {
     assert_eq!(kind(&error), TransportKind::Refused);
     assert!(!error.is_unclear());
     assert!(
-        shown(&error).contains(&format!("https://{address} refuses connections")),
+        full_message(&error).contains(&format!("https://{address} refuses connections")),
         "{}",
-        shown(&error)
+        full_message(&error)
     );
 }
 
 #[tokio::test]
-async fn a_host_name_that_nobody_has_is_told_apart() {
+async fn a_host_name_without_an_address_is_reported_as_such() {
     let settings = Settings {
         control_service: "https://flocker.invalid".parse().unwrap(),
         ..settings("127.0.0.1:1".parse().unwrap(), V1.credentials())
     };
     let error = Client::new(settings).unwrap().version().await.unwrap_err();
     assert_eq!(kind(&error), TransportKind::Lookup);
-    assert!(shown(&error).contains("flocker.invalid"), "{}", shown(&error));
     assert!(
-        !shown(&error).contains("control-service"),
+        full_message(&error).contains("flocker.invalid"),
+        "{}",
+        full_message(&error)
+    );
+    assert!(
+        !full_message(&error).contains("control-service"),
         "the name in the certificate is not looked up"
     );
 }
 
 #[tokio::test]
-async fn what_does_not_speak_tls_is_told_apart() {
+async fn a_service_that_does_not_speak_tls_is_reported_as_such() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! What is said about files that cannot be used.
+//! The errors of files that cannot be used.
 
 use std::{
     fs,
@@ -11,12 +11,12 @@ use openssl::{pkey::PKey, rsa::Rsa, symm::Cipher};
 use tempfile::TempDir;
 
 use super::{
-    pki::{self, Authority, Issued, OTHER, V1, V3, Wish},
-    shown,
+    full_message,
+    pki::{self, Authority, CertificateRequest, Issued, OTHER, V1, V3},
 };
 use crate::{Credentials, CredentialsError, CredentialsFile, CredentialsProblem};
 
-/// The three files, good until a test spoils one.
+/// The three files, which are good until a test changes one.
 struct Files {
     _dir: TempDir,
     cluster: PathBuf,
@@ -46,7 +46,7 @@ impl Files {
         Credentials::load(&self.cluster, &self.user, &self.key)
     }
 
-    /// Asserts that loading fails over one of the files, with a message that names it and holds `expected`.
+    /// Asserts that loading fails over one of the files, with a message that names it and contains `expected`.
     fn refused(&self, file: CredentialsFile, expected: &str, problem: fn(&CredentialsProblem) -> bool) {
         let error = self.load().unwrap_err();
         let path = match file {
@@ -54,7 +54,7 @@ impl Files {
             CredentialsFile::UserCertificate => &self.user,
             CredentialsFile::UserKey => &self.key,
         };
-        let text = shown(&error);
+        let text = full_message(&error);
         assert_eq!(error.file(), file, "{text}");
         assert!(problem(error.problem()), "{error:?}");
         assert!(
@@ -75,7 +75,7 @@ const USER: CredentialsFile = CredentialsFile::UserCertificate;
 const KEY: CredentialsFile = CredentialsFile::UserKey;
 
 #[test]
-fn good_files_tell_who_we_are_and_for_how_long() {
+fn good_files_have_the_name_of_the_user_and_the_end_of_validity() {
     let files = Files::good();
     let credentials = files.load().unwrap();
     assert_eq!(credentials.user(), "plugin");
@@ -87,9 +87,9 @@ fn good_files_tell_who_we_are_and_for_how_long() {
 
 #[test]
 fn credentials_end_with_the_first_of_their_certificates() {
-    let user = V3.issue(&Wish {
+    let user = V3.issue(&CertificateRequest {
         valid: (-60, 3600),
-        ..Wish::for_name("user-short")
+        ..CertificateRequest::for_name("user-short")
     });
     let credentials = Credentials::from_pem(&V3.pem(), &user.pem(), &user.key_pem()).unwrap();
     let left = credentials.not_after().duration_since(SystemTime::now()).unwrap();
@@ -142,7 +142,7 @@ fn files_that_cannot_be_read_are_named() {
 }
 
 #[test]
-fn files_that_hold_something_else_are_named() {
+fn files_with_other_contents_are_named() {
     let files = Files::good();
     fs::write(&files.cluster, V1.certificate.to_der().unwrap()).unwrap();
     files.refused(CLUSTER, "not in PEM form", |problem| {
@@ -151,13 +151,13 @@ fn files_that_hold_something_else_are_named() {
 
     let files = Files::good();
     fs::copy(&files.key, &files.user).unwrap();
-    files.refused(USER, "holds no certificate", |problem| {
+    files.refused(USER, "contains no certificate", |problem| {
         matches!(problem, CredentialsProblem::NoCertificate)
     });
 
     let files = Files::good();
     fs::copy(&files.user, &files.key).unwrap();
-    files.refused(KEY, "holds no private key", |problem| {
+    files.refused(KEY, "contains no private key", |problem| {
         matches!(problem, CredentialsProblem::NoKey)
     });
 
@@ -220,11 +220,11 @@ fn a_key_to_another_certificate_is_refused() {
 #[test]
 fn certificates_outside_their_validity_are_refused_with_the_date() {
     let files = Files::good();
-    files.set_user(&V1.issue(&Wish::expired("user-plugin")));
+    files.set_user(&V1.issue(&CertificateRequest::expired("user-plugin")));
     files.refused(USER, "GMT", |problem| {
         matches!(problem, CredentialsProblem::Expired { .. })
     });
-    files.set_user(&V1.issue(&Wish::premature("user-plugin")));
+    files.set_user(&V1.issue(&CertificateRequest::premature("user-plugin")));
     files.refused(USER, "GMT", |problem| {
         matches!(problem, CredentialsProblem::NotYetValid { .. })
     });
@@ -245,11 +245,11 @@ fn certificates_that_are_no_users_are_refused_with_what_they_are() {
             "a node's certificate",
         ),
         ("control-service", "the control service's own certificate"),
-        ("plugin", "made out to `plugin`"),
-        ("user-", "made out to `user-`"),
+        ("plugin", "is of `plugin`"),
+        ("user-", "is of `user-`"),
     ] {
         let files = Files::good();
-        files.set_user(&V1.issue(&Wish::for_name(name)));
+        files.set_user(&V1.issue(&CertificateRequest::for_name(name)));
         let not_user = |problem: &CredentialsProblem| matches!(problem, CredentialsProblem::NotUser { .. });
         files.refused(USER, expected, not_user);
         files.refused(USER, "flocker-ca create-api-certificate NAME", not_user);
@@ -284,9 +284,9 @@ fn a_cluster_file_may_hold_several_authorities() {
 fn a_key_too_short_for_openssl_is_refused_before_it_is_used() {
     let key = PKey::from_rsa(Rsa::generate(1024).unwrap()).unwrap();
     let files = Files::good();
-    files.set_user(&V1.issue(&Wish {
+    files.set_user(&V1.issue(&CertificateRequest {
         key,
-        ..Wish::for_name("user-plugin")
+        ..CertificateRequest::for_name("user-plugin")
     }));
     files.refused(USER, "is refused by OpenSSL: ", |problem| {
         matches!(problem, CredentialsProblem::Unusable(_))
@@ -299,7 +299,7 @@ fn files_that_are_replaced_or_written_to_are_noticed_and_loaded_again() {
     let first = files.load().unwrap();
     assert!(!first.changed_on_disk());
 
-    // In its place, and by another file that takes its place.
+    // The file itself is written, replaced by another file, and removed.
     let changes: [fn(&PathBuf); 3] = [
         |file| fs::write(file, fs::read(file).unwrap()).unwrap(),
         |file| {
@@ -312,7 +312,7 @@ fn files_that_are_replaced_or_written_to_are_noticed_and_loaded_again() {
     for file in [&files.cluster, &files.user, &files.key] {
         let text = fs::read(file).unwrap();
         for change in changes {
-            // Times are only as fine as the kernel's ticks, within which a test does a lot.
+            // The resolution of a file's times is a tick of the kernel, which is longer than these steps.
             let long_ago = SystemTime::now() - Duration::from_secs(3600);
             let opened = fs::File::options().write(true).open(file).unwrap();
             opened.set_modified(long_ago).unwrap();

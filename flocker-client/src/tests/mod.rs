@@ -1,6 +1,7 @@
-//! Behaviour against a TLS server that stands in for the control service.
+//! Behaviour towards a TLS server that replaces the control service.
 
 mod answers;
+mod classification;
 mod connection;
 mod credentials;
 mod pki;
@@ -17,7 +18,7 @@ use crate::{Client, Credentials, NewDataset, Settings};
 
 const NODE: Uuid = Uuid::from_u128(0x0fbb_d6e1_f558_4ea3_b2fe_b026_8d12_322a);
 
-/// Returns settings that are patient enough for a busy machine.
+/// Returns settings with time-outs that suffice on a busy machine.
 fn settings(address: SocketAddr, credentials: Credentials) -> Settings {
     let patience = Duration::from_secs(60);
     Settings {
@@ -40,8 +41,8 @@ fn new_dataset() -> NewDataset {
     }
 }
 
-/// Returns the messages of an error and its causes, as they are shown to a person.
-fn shown(error: &dyn StdError) -> String {
+/// Returns the messages of an error and all its causes, as a log prints them.
+fn full_message(error: &dyn StdError) -> String {
     let mut messages = vec![error.to_string()];
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -26,10 +26,10 @@ pub(crate) enum Profile {
     V3,
 }
 
-/// One key for everything but the authorities: making keys is what takes the time.
+/// One key for all certificates but those of the authorities: generating keys is slow.
 static LEAF_KEY: LazyLock<PKey<Private>> = LazyLock::new(rsa_key);
 
-/// A cluster of each profile, and one whose certificates nobody else knows.
+/// A cluster of each profile, and one whose authority no other trusts.
 pub(crate) static V1: LazyLock<Authority> = LazyLock::new(|| Authority::new("first", Profile::V1));
 pub(crate) static V3: LazyLock<Authority> = LazyLock::new(|| Authority::new("first", Profile::V3));
 pub(crate) static OTHER: LazyLock<Authority> = LazyLock::new(|| Authority::new("other", Profile::V3));
@@ -48,8 +48,8 @@ pub(crate) struct Issued {
     pub(crate) key: PKey<Private>,
 }
 
-/// What a certificate is to say.
-pub(crate) struct Wish<'a> {
+/// The contents of a certificate to issue.
+pub(crate) struct CertificateRequest<'a> {
     pub(crate) common_name: &'a str,
     /// First and last second of the validity, counted from the present.
     pub(crate) valid: (i64, i64),
@@ -58,7 +58,7 @@ pub(crate) struct Wish<'a> {
 
 const DAY: i64 = 86_400;
 
-impl<'a> Wish<'a> {
+impl<'a> CertificateRequest<'a> {
     pub(crate) fn for_name(common_name: &'a str) -> Self {
         Self {
             common_name,
@@ -85,9 +85,9 @@ impl<'a> Wish<'a> {
 impl Authority {
     fn new(cluster: &str, profile: Profile) -> Self {
         Self::made(
-            &Wish {
+            &CertificateRequest {
                 key: rsa_key(),
-                ..Wish::for_name(cluster)
+                ..CertificateRequest::for_name(cluster)
             },
             profile,
         )
@@ -97,18 +97,18 @@ impl Authority {
     /// present.
     pub(crate) fn valid(cluster: &str, valid: (i64, i64)) -> Self {
         Self::made(
-            &Wish {
+            &CertificateRequest {
                 key: rsa_key(),
                 valid,
-                ..Wish::for_name(cluster)
+                ..CertificateRequest::for_name(cluster)
             },
             Profile::V1,
         )
     }
 
-    fn made(wish: &Wish<'_>, profile: Profile) -> Self {
-        let mut builder = builder(wish);
-        builder.set_issuer_name(&name(wish.common_name)).unwrap();
+    fn made(request: &CertificateRequest<'_>, profile: Profile) -> Self {
+        let mut builder = builder(request);
+        builder.set_issuer_name(&name(request.common_name)).unwrap();
         let constraints = BasicConstraints::new()
             .critical()
             .ca()
@@ -124,40 +124,40 @@ impl Authority {
             .unwrap();
         builder.append_extension(usage).unwrap();
         Self {
-            certificate: signed(builder, &wish.key, profile),
-            key: wish.key.clone(),
+            certificate: signed(builder, &request.key, profile),
+            key: request.key.clone(),
             profile,
         }
     }
 
     /// Issues a certificate: the extensions follow from the common name, as they do in `flocker-ca`.
-    pub(crate) fn issue(&self, wish: &Wish<'_>) -> Issued {
-        let mut builder = builder(wish);
+    pub(crate) fn issue(&self, request: &CertificateRequest<'_>) -> Issued {
+        let mut builder = builder(request);
         builder.set_issuer_name(self.certificate.subject_name()).unwrap();
-        if wish.common_name == "control-service" {
+        if request.common_name == "control-service" {
             let names = SubjectAlternativeName::new()
                 .dns("control-service")
                 .dns("flocker.example")
                 .build(&builder.x509v3_context(Some(&self.certificate), None))
                 .unwrap();
             builder.append_extension(names).unwrap();
-        } else if wish.common_name.starts_with("user-") {
+        } else if request.common_name.starts_with("user-") {
             builder
                 .append_extension(ExtendedKeyUsage::new().client_auth().build().unwrap())
                 .unwrap();
         }
         Issued {
             certificate: signed(builder, &self.key, self.profile),
-            key: wish.key.clone(),
+            key: request.key.clone(),
         }
     }
 
     pub(crate) fn control(&self) -> Issued {
-        self.issue(&Wish::for_name("control-service"))
+        self.issue(&CertificateRequest::for_name("control-service"))
     }
 
     pub(crate) fn user(&self) -> Issued {
-        self.issue(&Wish::for_name("user-plugin"))
+        self.issue(&CertificateRequest::for_name("user-plugin"))
     }
 
     pub(crate) fn credentials(&self) -> Credentials {
@@ -200,7 +200,7 @@ fn name(common_name: &str) -> X509Name {
     name.build()
 }
 
-fn builder(wish: &Wish<'_>) -> X509Builder {
+fn builder(request: &CertificateRequest<'_>) -> X509Builder {
     let mut builder = X509::builder().unwrap();
     builder.set_version(2).unwrap();
     let mut serial = BigNum::new().unwrap();
@@ -208,18 +208,18 @@ fn builder(wish: &Wish<'_>) -> X509Builder {
     builder
         .set_serial_number(&serial.to_asn1_integer().unwrap())
         .unwrap();
-    builder.set_subject_name(&name(wish.common_name)).unwrap();
-    builder.set_pubkey(&wish.key).unwrap();
+    builder.set_subject_name(&name(request.common_name)).unwrap();
+    builder.set_pubkey(&request.key).unwrap();
     let now = Asn1Time::from_unix(0)
         .unwrap()
         .diff(&Asn1Time::days_from_now(0).unwrap())
         .unwrap();
     let now = i64::from(now.days) * DAY + i64::from(now.secs);
     builder
-        .set_not_before(&Asn1Time::from_unix(now + wish.valid.0).unwrap())
+        .set_not_before(&Asn1Time::from_unix(now + request.valid.0).unwrap())
         .unwrap();
     builder
-        .set_not_after(&Asn1Time::from_unix(now + wish.valid.1).unwrap())
+        .set_not_after(&Asn1Time::from_unix(now + request.valid.1).unwrap())
         .unwrap();
     builder
 }
@@ -233,7 +233,7 @@ fn signed(mut builder: X509Builder, key: &PKey<Private>, profile: Profile) -> X5
     }
 }
 
-/// Drops the version from a certificate and signs it again: OpenSSL itself writes 3 wherever there are
+/// Removes the version from a certificate and signs it again: OpenSSL itself writes version 3 for a certificate with
 /// extensions.
 fn as_version_1(certificate: &X509, key: &PKey<Private>) -> X509 {
     let der = certificate.to_der().unwrap();

@@ -1,4 +1,4 @@
-//! How it is told that the control service does not trust us.
+//! How a client reports that the control service does not trust it.
 
 use std::sync::Arc;
 
@@ -6,36 +6,34 @@ use openssl::ssl::SslVersion;
 use reqwest::{Certificate, Identity};
 
 use super::{
-    new_dataset,
-    pki::{Issued, OTHER, V1, Wish},
+    full_message, new_dataset,
+    pki::{CertificateRequest, Issued, OTHER, V1},
     server::{Server, tls},
-    settings, shown,
+    settings,
 };
 use crate::{Client, Error, Refusal, resolver::ServiceResolver, transport::Transport};
 
-/// Returns a client that shows this certificate without the checks that `Credentials` makes.
-fn client_showing(server: &Server, shown: Option<&Issued>) -> Client {
+/// Returns a client that presents this certificate without the checks that `Credentials` makes.
+fn client_presenting(server: &Server, presented: Option<&Issued>) -> Client {
     let settings = settings(server.address, V1.credentials());
     let authorities = vec![Certificate::from_pem(&V1.pem()).unwrap()];
-    let identity = shown.map(|shown| Identity::from_pkcs8_pem(&shown.pem(), &shown.key_pem()).unwrap());
+    let identity =
+        presented.map(|issued| Identity::from_pkcs8_pem(&issued.pem(), &issued.key_pem()).unwrap());
     let resolver = Arc::new(ServiceResolver::new("127.0.0.1"));
     Client::over(Transport::new(settings, authorities, identity, resolver).unwrap())
 }
 
-/// Asks for the version and makes a dataset under both versions of TLS; returns how each was refused.
-async fn refusals(shown: Option<&Issued>) -> Vec<(SslVersion, Refusal)> {
+/// Reads the version and creates a dataset under both versions of TLS; returns how each was refused.
+async fn refusals(presented: Option<&Issued>) -> Vec<(SslVersion, Refusal)> {
     let mut refusals = Vec::new();
     for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
         let server = Server::of_version(tls(&V1, &V1.control(), version));
-        let client = client_showing(&server, shown);
+        let client = client_presenting(&server, presented);
         for error in [
             client.version().await.unwrap_err(),
             client.create_dataset(&new_dataset()).await.unwrap_err(),
         ] {
-            assert!(
-                !error.is_unclear(),
-                "a write that was refused has had no effect: {error:?}"
-            );
+            assert!(!error.is_unclear(), "a refused write has no effect: {error:?}");
             match error {
                 Error::Certificate { refusal, .. } => refusals.push((version, refusal)),
                 other => panic!("{version:?}: {other:?}"),
@@ -48,7 +46,7 @@ async fn refusals(shown: Option<&Issued>) -> Vec<(SslVersion, Refusal)> {
 }
 
 #[tokio::test]
-async fn a_missing_certificate_is_told_apart() {
+async fn a_missing_certificate_is_reported_as_such() {
     let expected = [
         (SslVersion::TLS1_2, Refusal::Unacceptable),
         (SslVersion::TLS1_3, Refusal::Missing),
@@ -57,7 +55,7 @@ async fn a_missing_certificate_is_told_apart() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_another_cluster_is_told_apart() {
+async fn a_certificate_of_another_cluster_is_reported_as_such() {
     let expected = [
         (SslVersion::TLS1_2, Refusal::UnknownAuthority),
         (SslVersion::TLS1_3, Refusal::UnknownAuthority),
@@ -66,23 +64,25 @@ async fn a_certificate_of_another_cluster_is_told_apart() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_a_users_is_told_apart() {
+async fn a_certificate_that_is_not_a_users_is_reported_as_such() {
     let expected = [
         (SslVersion::TLS1_2, Refusal::NotUser),
         (SslVersion::TLS1_3, Refusal::NotUser),
     ];
-    let node = V1.issue(&Wish::for_name("node-0fbbd6e1-f558-4ea3-b2fe-b0268d12322a"));
+    let node = V1.issue(&CertificateRequest::for_name(
+        "node-0fbbd6e1-f558-4ea3-b2fe-b0268d12322a",
+    ));
     assert_eq!(refusals(Some(&node)).await, expected);
 }
 
 #[tokio::test]
-async fn a_certificate_that_has_expired_is_told_apart() {
+async fn an_expired_certificate_is_reported_as_such() {
     let expected = [
         (SslVersion::TLS1_2, Refusal::Expired),
         (SslVersion::TLS1_3, Refusal::Expired),
     ];
     assert_eq!(
-        refusals(Some(&V1.issue(&Wish::expired("user-plugin")))).await,
+        refusals(Some(&V1.issue(&CertificateRequest::expired("user-plugin")))).await,
         expected
     );
 }
@@ -90,8 +90,13 @@ async fn a_certificate_that_has_expired_is_told_apart() {
 #[tokio::test]
 async fn a_refusal_says_which_control_service_and_what_to_do() {
     let server = Server::of_version(tls(&V1, &V1.control(), SslVersion::TLS1_3));
-    let node = V1.issue(&Wish::for_name("node-x"));
-    let text = shown(&client_showing(&server, Some(&node)).version().await.unwrap_err());
+    let node = V1.issue(&CertificateRequest::for_name("node-x"));
+    let text = full_message(
+        &client_presenting(&server, Some(&node))
+            .version()
+            .await
+            .unwrap_err(),
+    );
     assert!(text.contains(&format!("https://{}", server.address)), "{text}");
     assert!(text.contains("flocker-ca create-api-certificate"), "{text}");
     assert!(

@@ -1,4 +1,4 @@
-//! A TLS server that behaves like the control service, and notes what it is asked.
+//! A TLS server that behaves like the control service and records its requests.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -39,7 +39,7 @@ pub(crate) enum Reply {
     /// Promises more than it sends, then closes the connection.
     Half,
     /// Closes the connection without an answer.
-    HangUp,
+    Close,
     /// Never answers.
     Silence,
 }
@@ -50,13 +50,16 @@ impl Reply {
     }
 
     pub(crate) fn json(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        let headers = vec![("Content-Type", "application/json".to_owned())];
         Self::Answer {
             status,
-            headers,
+            headers: vec![json_content()],
             body: body.into(),
         }
     }
+}
+
+fn json_content() -> (&'static str, String) {
+    ("Content-Type", "application/json".to_owned())
 }
 
 type Handler = dyn Fn(&Request) -> Reply + Send + Sync;
@@ -140,18 +143,18 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::SeqCst);
-        // Wakes the thread that accepts; if that fails, the thread is gone.
+        // Wakes the accepting thread; if that fails, the thread has already ended.
         drop(TcpStream::connect(self.address));
     }
 }
 
-/// Returns TLS as the control service has it: only users of its cluster get in.
-pub(crate) fn tls(authority: &Authority, shown: &Issued, version: SslVersion) -> SslAcceptor {
+/// Returns the TLS configuration of a control service, which accepts only users of its cluster.
+pub(crate) fn tls(authority: &Authority, certificate: &Issued, version: SslVersion) -> SslAcceptor {
     let mut tls = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).unwrap();
     tls.set_min_proto_version(Some(version)).unwrap();
     tls.set_max_proto_version(Some(version)).unwrap();
-    tls.set_certificate(&shown.certificate).unwrap();
-    tls.set_private_key(&shown.key).unwrap();
+    tls.set_certificate(&certificate.certificate).unwrap();
+    tls.set_private_key(&certificate.key).unwrap();
     let mut store = X509StoreBuilder::new().unwrap();
     store.add_cert(authority.certificate.clone()).unwrap();
     tls.set_verify_cert_store(store.build()).unwrap();
@@ -169,15 +172,14 @@ pub(crate) fn tls(authority: &Authority, shown: &Issued, version: SslVersion) ->
     tls.build()
 }
 
-/// Returns TLS 1.3 of the authority's own control service.
+/// Returns the TLS 1.3 configuration of the control service of an authority.
 pub(crate) fn stock_tls(authority: &Authority) -> SslAcceptor {
     tls(authority, &authority.control(), SslVersion::TLS1_3)
 }
 
 /// Waits for the client to close a connection on which an alert has been sent.
 ///
-/// If the server closed it first, with the client's request unread, the client might not get to see the
-/// alert.
+/// If the server closed it first, with the client's request unread, the client might not receive the alert.
 fn linger(mut stream: &TcpStream) {
     drop(stream.shutdown(Shutdown::Write));
     drop(std::io::copy(&mut stream, &mut std::io::sink()));
@@ -195,8 +197,8 @@ fn serve(stream: SslStream<TcpStream>, handler: &Handler, seen: &Seen) {
                 body,
             } => answer(tls, status, &headers, &body).is_ok(),
             Reply::Last { body } => {
-                let close = ("Connection", "close".to_owned());
-                drop(answer(tls, 200, &[close], &body));
+                let headers = [json_content(), ("Connection", "close".to_owned())];
+                drop(answer(tls, 200, &headers, &body));
                 drop(tls.shutdown());
                 false
             }
@@ -204,9 +206,9 @@ fn serve(stream: SslStream<TcpStream>, handler: &Handler, seen: &Seen) {
                 drop(tls.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n[{"));
                 false
             }
-            Reply::HangUp => false,
+            Reply::Close => false,
             Reply::Silence => {
-                // Returns when the client has given up.
+                // Returns when the client closes the connection.
                 drop(tls.read(&mut [0]));
                 false
             }
@@ -259,7 +261,7 @@ fn answer(
     stream.flush()
 }
 
-/// Returns an address at which connections are made but nobody ever speaks.
+/// Returns an address that accepts connections and never sends anything.
 pub(crate) fn mute() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind((IpAddr::from(Ipv4Addr::LOCALHOST), 0)).unwrap();
     let address = listener.local_addr().unwrap();

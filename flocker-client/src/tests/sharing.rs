@@ -13,12 +13,12 @@ use super::{
 };
 use crate::{Client, NewDataset};
 
-/// The most connections that are made at once: for two reads and three writes.
-const AT_MOST: usize = 5;
+/// The maximum number of connections: for two reads and three writes.
+const LIMIT: usize = 5;
 /// A dataset whose requests are never answered.
 const HANGING: Uuid = Uuid::from_u128(0xdead);
 
-/// Answers everything but what is about [`HANGING`].
+/// Answers every request but those for [`HANGING`].
 fn server() -> Server {
     Server::start(stock_tls(&V1), |request| {
         let hanging = HANGING.to_string();
@@ -28,7 +28,7 @@ fn server() -> Server {
             Reply::ok(r#"{"flocker": "1.15.0"}"#)
         } else {
             let dataset = format!(
-                r#"{{"dataset_id": "{NODE}", "primary": "{NODE}", "metadata": {{}}, "deleted": false}}"#
+                r#"{{"dataset_id": "{NODE}", "primary": "{NODE}", "metadata": {{}}, "deleted": true}}"#
             );
             Reply::ok(dataset)
         }
@@ -42,9 +42,9 @@ fn hanging() -> NewDataset {
     }
 }
 
-/// Waits until the server has got that many requests that hang.
+/// Waits until that many requests hang.
 async fn until_hanging(server: &Server, count: usize) {
-    let give_up = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let requests = server.requests();
         let hanging = requests
@@ -53,13 +53,13 @@ async fn until_hanging(server: &Server, count: usize) {
         if hanging.count() == count {
             return;
         }
-        assert!(Instant::now() < give_up, "{:?}", server.calls());
+        assert!(Instant::now() < deadline, "{:?}", server.calls());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Makes that many reads and writes at once.
-async fn crowd(client: &Client, callers: usize) {
+/// Sends that many concurrent reads and writes.
+async fn send_concurrently(client: &Client, callers: usize) {
     let mut requests = JoinSet::new();
     for number in 0..callers {
         let client = client.clone();
@@ -77,21 +77,21 @@ async fn crowd(client: &Client, callers: usize) {
 }
 
 #[tokio::test]
-async fn a_crowd_shares_a_few_connections() {
+async fn concurrent_requests_share_a_few_connections() {
     let server = server();
     let client = client(server.address, V1.credentials());
     for _ in 0..3 {
-        crowd(&client, 64).await;
+        send_concurrently(&client, 64).await;
     }
     assert_eq!(server.requests().len(), 3 * 64);
-    assert!(server.accepted() <= AT_MOST, "{}", server.accepted());
+    assert!(server.accepted() <= LIMIT, "{}", server.accepted());
 }
 
 #[tokio::test]
-async fn the_connections_of_a_crowd_are_kept_and_used_again() {
+async fn connections_stay_open_and_are_used_again() {
     let server = server();
     let client = client(server.address, V1.credentials());
-    crowd(&client, 64).await;
+    send_concurrently(&client, 64).await;
     let made = server.accepted();
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(3600)).await;
@@ -103,7 +103,7 @@ async fn the_connections_of_a_crowd_are_kept_and_used_again() {
 }
 
 #[tokio::test]
-async fn writes_that_hang_keep_neither_reads_nor_each_others_places_for_ever() {
+async fn hanging_writes_delay_no_read_and_return_their_permits_when_they_are_dropped() {
     let server = server();
     let client = client(server.address, V1.credentials());
     let mut hung: Vec<_> = (0..3)
@@ -118,8 +118,8 @@ async fn writes_that_hang_keep_neither_reads_nor_each_others_places_for_ever() {
     let waiting = client.delete_dataset(NODE);
     tokio::pin!(waiting);
     let early = tokio::time::timeout(Duration::from_millis(50), &mut waiting).await;
-    assert!(early.is_err(), "every place for a write is taken");
-    // A caller that gives up frees its place.
+    assert!(early.is_err(), "every permit for a write is taken");
+    // A dropped request returns its permit.
     hung.swap_remove(1).abort();
     waiting.await.unwrap();
     for hung in hung {
@@ -128,7 +128,7 @@ async fn writes_that_hang_keep_neither_reads_nor_each_others_places_for_ever() {
 }
 
 #[tokio::test]
-async fn time_spent_waiting_for_a_place_is_not_the_requests_own() {
+async fn the_wait_for_a_permit_does_not_count_towards_the_time_out() {
     let server = server();
     let timeout = Duration::from_secs(2);
     let settings = crate::Settings {
@@ -137,7 +137,7 @@ async fn time_spent_waiting_for_a_place_is_not_the_requests_own() {
     };
     let client = Client::new(settings).unwrap();
     let mut requests = JoinSet::new();
-    // Two rounds of them time out, one after the other, before it is the last one's turn.
+    // Three of them time out, and then the other three, before the deletion gets a permit.
     for _ in 0..6 {
         let client = client.clone();
         requests.spawn(async move { client.create_dataset(&hanging()).await.is_err() });

@@ -1,23 +1,26 @@
-//! Which control services we trust.
+//! Which control services a client trusts.
 
 use openssl::ssl::SslVersion;
 
 use super::{
-    client,
-    pki::{self, OTHER, V1, V3, Wish},
+    client, full_message,
+    pki::{self, CertificateRequest, OTHER, V1, V3},
     server::{Server, stock_tls, tls},
-    settings, shown,
+    settings,
 };
 use crate::{Client, Credentials, Error, TlsKind};
 
-/// Asks a control service that shows a certificate of this kind, and returns the failure.
-async fn refusal_of(wish: Wish<'_>) -> Error {
-    let server = Server::of_version(tls(&V1, &V1.issue(&wish), SslVersion::TLS1_3));
+/// Sends a request to a control service that presents this certificate, and returns the failure.
+async fn refusal_of(request: CertificateRequest<'_>) -> Error {
+    let server = Server::of_version(tls(&V1, &V1.issue(&request), SslVersion::TLS1_3));
     let error = client(server.address, V1.credentials())
         .version()
         .await
         .unwrap_err();
-    assert!(server.requests().is_empty(), "nothing may be asked of a stranger");
+    assert!(
+        server.requests().is_empty(),
+        "no request may be sent to an untrusted service"
+    );
     error
 }
 
@@ -51,9 +54,9 @@ async fn keys_in_pkcs1_and_sec1_form_work() {
     ];
     for (label, pem, key) in keys {
         assert!(pem.starts_with(format!("-----BEGIN {label}-----").as_bytes()));
-        let user = V1.issue(&Wish {
+        let user = V1.issue(&CertificateRequest {
             key,
-            ..Wish::for_name("user-plugin")
+            ..CertificateRequest::for_name("user-plugin")
         });
         let credentials = Credentials::from_pem(&V1.pem(), &user.pem(), &pem).unwrap();
         assert_eq!(
@@ -88,7 +91,7 @@ async fn the_name_in_the_certificate_counts_and_not_the_host() {
             matches!(&error, Error::Tls { kind, .. } if *kind == expected),
             "{error:?}"
         );
-        assert!(shown(&error).contains("not made out to the expected name `127.0.0.1.example`"));
+        assert!(full_message(&error).contains("does not carry the expected name `127.0.0.1.example`"));
     }
 }
 
@@ -108,7 +111,7 @@ async fn a_server_name_that_no_certificate_can_carry_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn a_control_service_of_another_cluster_is_told_apart() {
+async fn a_control_service_of_another_cluster_is_recognised() {
     let server = Server::of_version(stock_tls(&OTHER));
     let error = client(server.address, V1.credentials())
         .version()
@@ -124,13 +127,17 @@ async fn a_control_service_of_another_cluster_is_told_apart() {
         ),
         "{error:?}"
     );
-    assert!(shown(&error).contains("different clusters"), "{}", shown(&error));
+    assert!(
+        full_message(&error).contains("different clusters"),
+        "{}",
+        full_message(&error)
+    );
     assert!(!error.is_unclear());
 }
 
 #[tokio::test]
-async fn a_cluster_set_up_anew_under_the_same_name_is_told_apart() {
-    // Both are named `first`, so only the signature tells them apart.
+async fn a_new_cluster_of_the_same_name_is_recognised_as_another_one() {
+    // Both are named `first`, so only the signature differs.
     let server = Server::of_version(stock_tls(&V3));
     let error = client(server.address, V1.credentials())
         .version()
@@ -149,8 +156,8 @@ async fn a_cluster_set_up_anew_under_the_same_name_is_told_apart() {
 }
 
 #[tokio::test]
-async fn validity_of_the_control_services_certificate_is_told_apart() {
-    let error = refusal_of(Wish::expired("control-service")).await;
+async fn a_control_service_with_a_certificate_outside_its_validity_is_recognised() {
+    let error = refusal_of(CertificateRequest::expired("control-service")).await;
     assert!(
         matches!(
             error,
@@ -161,7 +168,7 @@ async fn validity_of_the_control_services_certificate_is_told_apart() {
         ),
         "{error:?}"
     );
-    let error = refusal_of(Wish::premature("control-service")).await;
+    let error = refusal_of(CertificateRequest::premature("control-service")).await;
     assert!(
         matches!(
             error,
@@ -176,7 +183,10 @@ async fn validity_of_the_control_services_certificate_is_told_apart() {
 
 #[tokio::test]
 async fn neither_a_node_nor_a_user_passes_as_the_control_service() {
-    let error = refusal_of(Wish::for_name("node-0fbbd6e1-f558-4ea3-b2fe-b0268d12322a")).await;
+    let error = refusal_of(CertificateRequest::for_name(
+        "node-0fbbd6e1-f558-4ea3-b2fe-b0268d12322a",
+    ))
+    .await;
     assert!(
         matches!(
             error,
@@ -187,7 +197,7 @@ async fn neither_a_node_nor_a_user_passes_as_the_control_service() {
         ),
         "{error:?}"
     );
-    let error = refusal_of(Wish::for_name("user-mallory")).await;
+    let error = refusal_of(CertificateRequest::for_name("user-mallory")).await;
     assert!(
         matches!(
             error,

@@ -112,17 +112,17 @@ impl CertificateKeeper {
         }
     }
 
-    /// Makes a request with new certificates, and has them used if the control service answers, whatever it says.
+    /// Makes a request with new certificates, and has them used if Flocker itself answers, with success or not.
     async fn show(&self, new: &Credentials) -> Result<(), Error> {
         let settings = self.flocker.settings_with(new.clone());
         let client = flocker::make(settings.clone()).await?;
         match client.version().await {
+            Err(error) if !error.is_flockers_answer() => Err(error),
             // Its connection is the one that is used from here on.
-            Ok(_) | Err(Error::Status { .. } | Error::Decode { .. }) => {
+            Ok(_) | Err(_) => {
                 self.flocker.replace(settings, client);
                 Ok(())
             }
-            Err(error) => Err(error),
         }
     }
 

@@ -244,7 +244,7 @@ impl Cluster {
     pub async fn move_dataset(&self, dataset: Uuid, primary: Uuid) -> Result<Change> {
         match self.client().await?.move_dataset(dataset, primary).await {
             Ok(_) => Ok(Change::Done),
-            Err(error) if error.is_not_found() || error.is_gone_deleted() => Ok(Change::Gone),
+            Err(error) if error.is_not_found() || error.is_deleted() => Ok(Change::Gone),
             Err(error) => Err(Error::flocker(
                 format!("move dataset {dataset} to node {primary}"),
                 error,

@@ -9,6 +9,7 @@ mod pool;
 mod provisioner;
 mod request;
 mod settings;
+mod unclear;
 mod usage;
 
 pub use pool::Pool;

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::existing::{self, Existing};
 use super::request::{NewVolume, Volume};
 use super::settings::{Scope, Settings};
+use super::unclear::UnclearCreations;
 use super::usage::{Claimed, Ledger, Usage, pool_of};
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::{Cluster, Creation, Lists, Snapshot};
@@ -25,6 +26,7 @@ pub struct Provisioner {
     pub(super) cluster: Cluster,
     pub(super) locks: Locks,
     pub(super) ledger: Ledger,
+    unclear: UnclearCreations,
 }
 
 impl Provisioner {
@@ -35,6 +37,7 @@ impl Provisioner {
             cluster,
             locks,
             ledger: Ledger::default(),
+            unclear: UnclearCreations::default(),
         }
     }
 
@@ -59,16 +62,25 @@ impl Provisioner {
 
     /// Finds or makes the volume.
     ///
-    /// Until the dataset is asked for, an error may be final. From then on it may exist, and every error is one that
-    /// makes the orchestrator call again: after a final one nobody would ever delete it.
+    /// Until the dataset is requested, an error may be final. From then on the dataset may exist, and every error is one
+    /// that makes the orchestrator call again, also in later calls: after a final one it would never delete the dataset.
     ///
     /// # Errors
     /// [`Situation::Incompatible`] naming the difference when the name is taken; [`Situation::PoolFull`],
     /// [`Situation::ImpossibleSize`], [`Situation::InvalidArgument`] for a profile that no pool has,
     /// [`Situation::NodeNotReporting`], [`Situation::FlockerUnavailable`], [`Situation::Cancelled`].
     pub async fn provision(&self, context: &Context, wanted: &NewVolume) -> Result<Volume> {
+        match self.find_or_declare(context, wanted).await {
+            Err(error) if error.situation().is_final() && self.unclear.contains(&wanted.name) => {
+                Err(in_progress(error).failure_context(wanted))
+            }
+            ended => ended,
+        }
+    }
+
+    async fn find_or_declare(&self, context: &Context, wanted: &NewVolume) -> Result<Volume> {
         self.refuse_unknown_profile(wanted)?;
-        let mut unclear = None;
+        let mut last_error = None;
         let mut attempts = 0;
         loop {
             let lists = Lists::CONFIGURATION | Lists::STATE | Lists::NODES;
@@ -80,7 +92,10 @@ impl Provisioner {
                 ..
             } = &self.settings;
             let (dataset, generation) = match existing::find(&snapshot, driver_name, namespace, wanted)? {
-                Existing::Same(volume) => return self.finish(context, wanted, volume).await,
+                Existing::Same(volume) => {
+                    self.unclear.settle(&wanted.name);
+                    return self.finish(context, wanted, volume).await;
+                }
                 Existing::Free { dataset, generation } => (dataset, generation),
             };
             if attempts == ATTEMPTS {
@@ -88,7 +103,7 @@ impl Provisioner {
                     "{wanted}: after {ATTEMPTS} attempts Flocker does not have dataset {dataset}; see the control \
                      service's log"
                 );
-                return Err(unclear.unwrap_or_else(|| Error::new(Situation::FlockerUnavailable, text)));
+                return Err(last_error.unwrap_or_else(|| Error::new(Situation::FlockerUnavailable, text)));
             }
             context.about(dataset);
             let Some(claimed) = self.place(context, wanted, &snapshot, dataset).await? else {
@@ -103,14 +118,20 @@ impl Provisioner {
             let declared = self.declare(wanted, &claimed, generation).await;
             drop(claimed);
             match declared {
-                Ok(Some(volume)) => return self.finish(context, wanted, volume).await,
+                Ok(Some(volume)) => {
+                    self.unclear.settle(&wanted.name);
+                    return self.finish(context, wanted, volume).await;
+                }
                 // Somebody else made it, or the last look was too early: look again.
                 Ok(None) => {}
-                // What Flocker refuses it has not stored; but an earlier attempt may have come through.
-                Err(refused) if refused.situation().is_final() && unclear.is_none() => {
-                    return Err(refused.failure_context(wanted));
+                // What Flocker refuses it has not stored.
+                Err(refused) if refused.situation().is_final() => return Err(refused.failure_context(wanted)),
+                Err(error) => {
+                    if error.is_unclear() {
+                        self.unclear.record(&wanted.name);
+                    }
+                    last_error = Some(error.failure_context(wanted));
                 }
-                Err(error) => unclear = Some(in_progress(error).failure_context(wanted)),
             }
         }
     }

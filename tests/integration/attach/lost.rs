@@ -16,12 +16,12 @@ use crate::support::namespace::in_own_namespace;
 const LOSSES: [(Effect, u64); 2] = [(Effect::LoseReply, 1), (Effect::LoseRequest, 2)];
 
 impl Pair {
-    fn lose(&self, effect: &Effect, method: &str, route: &str) {
+    pub(super) fn lose(&self, effect: &Effect, method: &str, route: &str) {
         let rule = RequestFault::new("lost", effect.clone()).on(method, route);
         self.faults().add(rule.once());
     }
 
-    fn assert_lost_one(&self) {
+    pub(super) fn assert_lost_one(&self) {
         assert_eq!(self.faults().met("lost"), 1);
         self.faults().clear();
     }

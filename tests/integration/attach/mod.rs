@@ -9,6 +9,7 @@ mod lost;
 mod races;
 mod releases;
 mod takeover;
+mod unclear;
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -6,6 +6,7 @@ mod kept;
 mod list;
 mod publish;
 mod requests;
+mod unclear;
 
 use std::path::Path;
 use std::time::Duration;

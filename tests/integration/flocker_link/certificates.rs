@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use flocker_client::{Credentials, Settings};
 use flocker_csi::flocker::cluster::{self, CertificateKeeper, Cluster, Lists, Look};
 use flocker_embedded::CertificateProfile;
+use flocker_embedded::faults::{Effect, RequestFault};
 use flocker_embedded::pki::{Authority, Role};
 use uuid::Uuid;
 
@@ -105,6 +106,35 @@ fn replaced_certificates_are_in_use_from_the_next_connection_on() {
         assert_works(&cluster).await;
         let after = flocker.embedded().counters();
         assert_eq!(after.connections - before.connections, 1, "and it is used again");
+    });
+}
+
+#[test]
+fn new_certificates_are_used_only_once_flocker_itself_has_answered_to_them() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let files = Files::of(&flocker);
+        let cluster = files.cluster(&flocker);
+        let mut keeper = cluster.certificate_keeper();
+        let before = cluster.credentials();
+        files.write(&new_user(&flocker, "successor"));
+        for (status, body) in [
+            (403, "RBAC: access denied"),
+            (502, "<html>Bad Gateway</html>"),
+            (200, "{}"),
+        ] {
+            let answer = Effect::Answer {
+                status,
+                body: body.to_owned(),
+            };
+            let faults = flocker.embedded().faults();
+            faults.add(RequestFault::new("proxy", answer).on("GET", "/v1/version"));
+            looks_like(&mut keeper, 1, Look::Kept).await;
+            assert!(cluster.credentials().same_as(&before), "{status}");
+            faults.clear();
+        }
+        looks_like(&mut keeper, 1, Look::Replaced).await;
+        assert_eq!(cluster.credentials().user(), "successor");
     });
 }
 

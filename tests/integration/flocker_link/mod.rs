@@ -4,6 +4,7 @@ mod address;
 mod certificates;
 mod connections;
 mod load;
+mod proxy;
 
 use flocker_embedded::{Counters, Options, Timing};
 

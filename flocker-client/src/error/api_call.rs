@@ -2,22 +2,24 @@ use std::{fmt, time::Duration};
 
 use reqwest::Method;
 
-use crate::ControlService;
+use crate::{ControlService, endpoint::Endpoint};
 
-/// A request, as far as an error message tells of it.
+/// A request to the control service, as an error message describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
+pub struct ApiCall {
     service: ControlService,
+    endpoint: Endpoint,
     method: Method,
     path: String,
 }
 
-impl Call {
-    pub(crate) fn new(target: &Target, method: Method, path: impl Into<String>) -> Self {
+impl ApiCall {
+    pub(crate) fn new(target: &Target, endpoint: Endpoint) -> Self {
         Self {
             service: target.service.clone(),
-            method,
-            path: path.into(),
+            endpoint,
+            method: endpoint.method(),
+            path: endpoint.path(),
         }
     }
 
@@ -36,23 +38,29 @@ impl Call {
         &self.path
     }
 
-    /// Tells whether the request changes anything at the control service.
+    /// Returns whether the request changes something at the control service.
     pub fn is_write(&self) -> bool {
         self.method != Method::GET
     }
+
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        self.endpoint
+    }
 }
 
-impl fmt::Display for Call {
+impl fmt::Display for ApiCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.method, self.path)
     }
 }
 
-/// What a client was told about its control service.
+/// The settings of a client that error messages mention.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) service: ControlService,
     pub(crate) server_name: String,
+    /// Limit for a whole request.
     pub(crate) timeout: Duration,
+    /// Limit for making a connection, TLS included.
     pub(crate) connect_timeout: Duration,
 }
