@@ -142,10 +142,7 @@ impl Host {
             target,
             directory,
         } = unpublication;
-        let subject = Subject {
-            volume_id,
-            path: target.path(),
-        };
+        let subject = Subject::at(volume_id, target.path());
         let state = VolumeState::default();
         let (origins, view) = self.view_of_target(*dataset, target)?;
         match decide(&state, Wish::Unpublish { target: view }) {
@@ -172,7 +169,7 @@ impl Host {
         let Some(dataset) = dataset else { return Ok(()) };
         match hidden(&mount_table()?, &self.origins(dataset), path) {
             None => Ok(()),
-            Some((mount, over)) => Err(Subject { volume_id, path }.refuse(Refusal::Hidden { mount, over })),
+            Some((mount, over)) => Err(Subject::at(volume_id, path).refuse(Refusal::Hidden { mount, over })),
         }
     }
 
@@ -204,8 +201,8 @@ impl Publication {
             _ => self.target.path(),
         };
         let subject = Subject {
-            volume_id: &self.volume_id,
-            path,
+            flags: self.flags,
+            ..Subject::at(&self.volume_id, path)
         };
         subject.refuse(refusal)
     }

@@ -7,6 +7,7 @@ use host_fs::mount::Mount;
 use super::evidence::Staged;
 use super::lifecycle::{Fault, Refusal};
 use crate::error::{Error, Situation};
+use crate::volume::MountFlags;
 
 /// Which volume a wish was about, and where.
 #[derive(Clone, Copy, Debug)]
@@ -15,15 +16,23 @@ pub(super) struct Subject<'a> {
     pub(super) volume_id: &'a str,
     /// The staging path or the target.
     pub(super) path: &'a Path,
+    /// The mount flags that are asked for.
+    pub(super) flags: MountFlags,
 }
 
 impl<'a> Subject<'a> {
-    /// The subject of a wish that is about a staging path.
-    pub(super) fn staging(volume_id: &'a str, staged: &'a Staged) -> Self {
+    /// The subject of a wish that is about a path.
+    pub(super) fn at(volume_id: &'a str, path: &'a Path) -> Self {
         Self {
             volume_id,
-            path: &staged.staging,
+            path,
+            flags: MountFlags::default(),
         }
+    }
+
+    /// The subject of a wish that is about a staging path.
+    pub(super) fn staging(volume_id: &'a str, staged: &'a Staged) -> Self {
+        Self::at(volume_id, &staged.staging)
     }
 
     /// Makes the error of a refusal.
@@ -92,9 +101,9 @@ impl<'a> Subject<'a> {
             Refusal::PublishedOtherwise(found) => (
                 Situation::Incompatible,
                 format!(
-                    "volume {volume} is published at {path} already, {}, with other mount flags than these; unpublish it \
-                     first",
-                    mode(&found)
+                    "volume {volume} is published at {path} already, {}, and {}; unpublish it first",
+                    mode(&found),
+                    asked(self.flags)
                 ),
             ),
             Refusal::PublishedFromOtherDevice(found) => (
@@ -123,6 +132,15 @@ impl<'a> Subject<'a> {
             }
         };
         Error::new(situation, text)
+    }
+}
+
+fn asked(flags: MountFlags) -> String {
+    let flags = flags.to_string();
+    if flags.is_empty() {
+        "is asked for without mount flags, for reading and writing".to_owned()
+    } else {
+        format!("does not satisfy the flags \"{flags}\"")
     }
 }
 

@@ -29,10 +29,7 @@ impl Host {
     /// # Errors
     /// [`Situation::NotMountedThere`](crate::error::Situation::NotMountedThere), naming what is mounted there instead.
     pub(crate) fn mounted_volume(&self, volume_id: &str, volume_path: &str) -> Result<MountedVolume> {
-        let refuse = |refusal| {
-            let path = volume_path.as_ref();
-            Subject { volume_id, path }.refuse(refusal)
-        };
+        let refuse = |refusal| Subject::at(volume_id, volume_path.as_ref()).refuse(refusal);
         let not_mounted = |found: Option<Mount>| refuse(Refusal::NotMounted(found.map(Box::new)));
         let resolved = TargetPath::parse(volume_path).and_then(|path| path.resolve());
         let resolved = resolved.map_err(|_| not_mounted(None))?;

@@ -213,7 +213,7 @@ impl Site {
             self.check_staged();
         } else {
             assert_eq!(entries(&self.usage.staging), [""; 0]);
-            assert!(!self.machine.config.plugin.device_dir.exists());
+            assert!(self.machine.devices().is_empty());
             assert_eq!(entries(&self.state("stages")), [""; 0]);
         }
         if level == Level::Published {

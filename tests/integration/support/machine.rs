@@ -77,7 +77,10 @@ impl Machine {
 
     /// Returns the device nodes that are there.
     pub(crate) fn devices(&self) -> Vec<PathBuf> {
-        files_in(&self.config.plugin.device_dir)
+        let mut files = files_in(&self.config.plugin.device_dir);
+        // It belongs to the plugin as long as that runs.
+        files.retain(|file| !file.ends_with("lock"));
+        files
     }
 
     /// Returns the records of what is staged.
