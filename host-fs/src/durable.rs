@@ -31,7 +31,7 @@ pub fn make_directory(path: &Path) -> io::Result<()> {
     sync_directory(parent.unwrap_or(Path::new(".")))
 }
 
-/// Replaces a file, so that whatever happens it holds either what it held or the new content, and keeps that.
+/// Replaces a file, so that after any crash it holds either the earlier or the new content, and keeps that.
 ///
 /// # Errors
 /// The file system refused; then the file is as it was.
@@ -44,7 +44,7 @@ pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_directory(directory)
 }
 
-/// Removes a file for good; one that is not there is removed already.
+/// Removes a file permanently; one that does not exist is removed already.
 ///
 /// # Errors
 /// The file system refused.
@@ -56,7 +56,7 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Tells whether a file is one that a process is writing, or did not finish writing because it was killed.
+/// Returns whether a file is one that a process is writing, or did not finish writing because it was killed.
 pub fn is_unfinished(name: &str) -> bool {
     let random = name.strip_prefix(UNFINISHED);
     random.is_some_and(|random| random.len() == RANDOM && random.bytes().all(|c| c.is_ascii_alphanumeric()))
@@ -64,8 +64,8 @@ pub fn is_unfinished(name: &str) -> bool {
 
 /// Removes the files in a directory that processes were writing when they were killed.
 ///
-/// Several processes may use the directory: whoever writes a file holds its lock, and then it stays. A directory that
-/// does not exist holds none.
+/// Several processes may use the directory: the process that writes a file holds its lock, and then it stays. A
+/// directory that does not exist holds none.
 ///
 /// # Errors
 /// The file system refused.
@@ -78,7 +78,7 @@ pub fn remove_unfinished(directory: &Path) -> io::Result<()> {
         let entry = entry?;
         if is_unfinished(&entry.file_name().to_string_lossy()) && entry.file_type()?.is_file() {
             match remove_abandoned(&entry.path()) {
-                // Its writer has finished it, or somebody else has removed it.
+                // Its writer has finished it, or another process has removed it.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 removed => removed?,
             }
@@ -87,7 +87,7 @@ pub fn remove_unfinished(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a file unless somebody writes it.
+/// Removes a file unless a process writes it.
 fn remove_abandoned(path: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -110,7 +110,7 @@ fn unfinished_in(directory: &Path) -> io::Result<NamedTempFile> {
             .rand_bytes(RANDOM)
             .tempfile_in(directory)?;
         flock(file.as_file(), FlockOperation::LockExclusive)?;
-        // Before it was locked, another process may have taken it for one that nobody writes.
+        // Before it was locked, another process may have taken it for one that no process writes.
         if file.as_file().metadata()?.nlink() > 0 {
             return Ok(file);
         }
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_somebody_writes_is_not_removed() {
+    fn a_file_that_a_process_writes_is_not_removed() {
         let root = tempfile::tempdir().unwrap();
         let mut writing = unfinished_in(root.path()).unwrap();
         remove_unfinished(root.path()).unwrap();

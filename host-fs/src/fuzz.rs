@@ -1,12 +1,12 @@
-//! The mount table, whoever wrote it.
+//! The mount table from any source.
 
 use crate::mount::MountTable;
 use crate::mount::mountinfo::render;
 
-/// Reads any bytes as a mount table and asks it all that the plugin asks.
+/// Reads any bytes as a mount table and asks it every question.
 ///
 /// # Panics
-/// If the table is not the same when it is written as the kernel writes it and read again, or if two answers about the
+/// If the table is not the same when it is written as the kernel writes it and read again, or if two results for the
 /// same path contradict each other.
 pub fn mountinfo(bytes: &[u8]) {
     let Ok(table) = MountTable::parse(bytes) else {
@@ -20,7 +20,7 @@ pub fn mountinfo(bytes: &[u8]) {
         if let Some(visible) = layers.last() {
             assert_eq!(table.holding(&mount.point), Some(*visible));
         }
-        assert!(table.agent_mount_point(&mount.source).is_some());
+        assert!(table.last_point_of(&mount.source).is_some());
         assert!(table.by_device(mount.device).any(|other| other == mount));
         if let Some((device, place)) = table.place(mount) {
             assert!(

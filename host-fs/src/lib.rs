@@ -1,8 +1,8 @@
 //! Linux mounts, and files that survive a crash.
 //!
 //! - [`mount`]: the mount table and single mounts, binds that are complete when they appear, unmounting what is known,
-//!   and who keeps a mount busy.
-//! - [`durable`]: files that hold what they held or the new content, whatever happens.
+//!   and which processes keep a mount busy.
+//! - [`durable`]: files that hold the earlier or the new content after any crash.
 //! - [`LockedDirectory`]: a directory that one process at a time may use.
 //!
 //! All functions block, and act in the mount namespace of the calling thread.

@@ -21,7 +21,7 @@ use crate::controller::ControllerService;
 use crate::csi::identity::IdentityService;
 use crate::flocker::cluster::{Cluster, Flocker, Lists};
 use crate::flocker::node_identity::NodeIdentity;
-use crate::host::mount::Vantage;
+use crate::host::mount::MountVisibility;
 use crate::host::state_dir;
 use crate::node::NodeService;
 use crate::operation::Locks;
@@ -234,7 +234,7 @@ impl Drop for Plugin {
 async fn warn_if_hidden() {
     let hidden = tokio::task::spawn_blocking(|| {
         let shared = |table: MountTable| table.mounts().iter().any(Mount::shared);
-        Vantage::of_this_process() == Vantage::Apart && !MountTable::read().is_ok_and(shared)
+        MountVisibility::of_this_process() == MountVisibility::Apart && !MountTable::read().is_ok_and(shared)
     });
     if hidden.await.unwrap_or(false) {
         tracing::warn!(

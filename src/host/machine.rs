@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::HostSettings;
 use super::boot::boot_id;
-use super::mount::{Aliases, DeviceNodes, Origin, Vantage, alias_path};
+use super::mount::{Aliases, DeviceNodes, MountVisibility, Origin, alias_path};
 use super::pins::Pins;
 use super::records::{Progress, Record, Records};
 use super::soundness::mount_table;
@@ -53,7 +53,7 @@ pub(crate) struct Host {
     boot_id: Uuid,
     aliases: Aliases,
     binder: Binder,
-    vantage: Vantage,
+    visibility: MountVisibility,
     pub(crate) records: Records,
     pins: Pins,
     /// Declared last, so that the directory is given up after everything else.
@@ -83,7 +83,7 @@ impl Host {
             boot_id,
             aliases: Aliases::new(DeviceNodes::new(&settings.device_dir), binder.clone()),
             binder,
-            vantage: Vantage::of_this_process(),
+            visibility: MountVisibility::of_this_process(),
             records,
             pins: Pins::default(),
             _state_dir: state_dir,
@@ -114,8 +114,8 @@ impl Host {
         &self.binder
     }
 
-    pub(crate) fn vantage(&self) -> Vantage {
-        self.vantage
+    pub(crate) fn visibility(&self) -> MountVisibility {
+        self.visibility
     }
 
     /// Writes the record of a staging that begins. What an earlier attempt of this boot noted of its mounts stays.

@@ -5,7 +5,7 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::machine::{Host, Staged, visible};
-use super::mount::{Through, alias_path, file_system_ailment};
+use super::mount::{ProbeVia, alias_path, file_system_fault};
 use super::records::Progress;
 use crate::error::{Error, Result, Situation};
 use host_fs::mount::{Mount, MountTable, Target, layers_at};
@@ -51,17 +51,16 @@ impl Host {
 
     /// Tells what is wrong with a mounted volume, if anything is.
     pub(crate) fn ailment(&self, dataset: Uuid, mount: &Mount) -> Option<String> {
-        self.weakness(dataset, mount)
-            .or_else(|| file_system_ailment(mount))
+        self.weakness(dataset, mount).or_else(|| file_system_fault(mount))
     }
 
     /// Chooses through what to ask for the usage of a mounted volume: best through the mount that is held anyway.
-    pub(crate) fn way_to(&self, dataset: Uuid, mount: &Mount) -> Through {
+    pub(crate) fn way_to(&self, dataset: Uuid, mount: &Mount) -> ProbeVia {
         let held = self
             .pinned(dataset)
             .is_some_and(|held| held.device == mount.device);
         let root = held.then(|| self.pinned_root(dataset)).flatten();
-        root.map_or(Through::Path, Through::Root)
+        root.map_or(ProbeVia::Path, ProbeVia::Root)
     }
 
     /// Whether a mount is one that the plugin made of the dataset.

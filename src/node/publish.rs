@@ -8,7 +8,7 @@ use super::Core;
 use super::calls::{Publish, TargetDirectory};
 use crate::error::{Error, Result, Situation};
 use crate::host::Host;
-use crate::host::mount::{Origin, device_has_gone, file_system_ailment};
+use crate::host::mount::{Origin, device_is_missing, file_system_fault};
 use crate::host::mount_table;
 use crate::operation::Context;
 use crate::volume::dataset_of;
@@ -84,7 +84,7 @@ impl Publication<'_> {
         if self.publish.single_target {
             self.refuse_second_target(&origin)?;
         }
-        self.host.vantage().check(self.target.path())?;
+        self.host.visibility().check(self.target.path())?;
         let made = match self.publish.directory {
             TargetDirectory::Ours => self.target.make_directory()?,
             TargetDirectory::Orchestrators if self.target.exists() => false,
@@ -138,14 +138,14 @@ impl Publication<'_> {
     /// Refuses a volume that nobody could use; one that can still be read may be published for that.
     fn refuse_broken(&self, alias: &Mount) -> Result<()> {
         let writable = !alias.file_system_read_only() || self.publish.flags.read_only();
-        if writable && !device_has_gone(alias) {
+        if writable && !device_is_missing(alias) {
             return Ok(());
         }
         let text = format!(
             "volume {} cannot be published{}: {}",
             self.publish.volume_id,
             if writable { "" } else { " for writing" },
-            file_system_ailment(alias).unwrap_or_default()
+            file_system_fault(alias).unwrap_or_default()
         );
         Err(Error::new(Situation::NotStaged, text))
     }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::Core;
 use crate::error::{Error, Result, Situation};
 use crate::host::Host;
-use crate::host::mount::{Through, Usage, UsageError, alias_path};
+use crate::host::mount::{ProbeVia, Usage, UsageError, alias_path};
 use crate::host::mount_table;
 use host_fs::mount::{Mount, TargetPath, layers_at};
 
@@ -26,7 +26,7 @@ struct Found {
     mount: Mount,
     ailment: Option<String>,
     /// How to ask for its usage, unless that would ask another file system.
-    through: Option<Through>,
+    through: Option<ProbeVia>,
 }
 
 /// Answers within about a second, whatever the device does.
@@ -104,7 +104,7 @@ fn find(host: &Host, volume_id: &str, volume_path: &str) -> Result<Found> {
     };
     let (mount, over) = found.ok_or_else(|| not_there(at_path.last()))?;
     let through = host.way_to(dataset, &mount);
-    let leads_there = over.is_none() || matches!(through, Through::Root(_));
+    let leads_there = over.is_none() || matches!(through, ProbeVia::Root(_));
     let hidden = over.map(|over| {
         format!("the volume at {volume_path:?} is hidden under {over}, which is not ours; unmount that")
     });

@@ -93,7 +93,7 @@ fn the_capabilities_a_node_needs_are_enough_for_the_whole_life_of_a_volume() {
         assert!(
             plugin
                 .log()
-                .contains("CAP_SYS_PTRACE, which it takes to tell which processes"),
+                .contains("CAP_SYS_PTRACE, which is required to name the processes"),
             "{}",
             plugin.log()
         );

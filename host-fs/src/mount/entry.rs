@@ -31,7 +31,7 @@ impl Device {
         rustix::fs::makedev(self.major, self.minor)
     }
 
-    /// Tells whether the file system lies on a block device.
+    /// Returns whether the file system lies on a block device.
     ///
     /// The kernel numbers file systems without one (ZFS, btrfs, tmpfs, NFS) under major 0.
     pub fn is_block(self) -> bool {
@@ -77,19 +77,19 @@ pub struct Mount {
     pub propagation: Propagation,
     /// The type of the file system with its subtype, such as `ext4` or `fuse.sshfs`.
     pub fs_type: String,
-    /// The source as whoever mounted it spelled it.
+    /// The source as the mounting process spelled it.
     pub source: OsString,
     /// The options of the file system, comma-separated and escaped as in the mount table.
     pub super_options: OsString,
 }
 
 impl Mount {
-    /// Tells whether writing through this very mount is refused.
+    /// Returns whether writing through this mount is refused.
     pub fn read_only(&self) -> bool {
         self.attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY)
     }
 
-    /// Tells whether the file system itself refuses writes, usually after an I/O error.
+    /// Returns whether the file system itself refuses writes, usually after an I/O error.
     ///
     /// Since Linux 6.15 ext4 shows that as `emergency_ro` and leaves `rw` in place.
     pub fn file_system_read_only(&self) -> bool {
@@ -99,7 +99,7 @@ impl Mount {
             .any(|option| matches!(option, b"ro" | b"emergency_ro" | b"shutdown"))
     }
 
-    /// Tells whether mounts made below it appear in other mount namespaces too.
+    /// Returns whether mounts made below it appear in other mount namespaces too.
     pub fn shared(&self) -> bool {
         self.propagation.peer_group.is_some()
     }

@@ -37,12 +37,12 @@ impl MountEvents {
         Ok(text)
     }
 
-    /// Waits until the table changes, or answers `false` when the time is over.
+    /// Waits until the table changes, or returns `false` when the time is over.
     pub fn changed_within(&self, timeout: Duration) -> io::Result<bool> {
         wait_for(&mut [PollFd::new(&self.table, PollFlags::PRI)], Some(timeout))
     }
 
-    /// Waits until the table changes, or answers `false` as soon as the other descriptor is readable or closed.
+    /// Waits until the table changes, or returns `false` as soon as the other descriptor is readable or closed.
     pub fn changed_before(&self, stop: impl AsFd) -> io::Result<bool> {
         let mut descriptors = [
             PollFd::new(&self.table, PollFlags::PRI),
@@ -62,17 +62,17 @@ impl MountEvents {
     }
 }
 
-/// Waits until a descriptor is readable or closed, or answers `false` when the time is over.
+/// Waits until a descriptor is readable or closed, or returns `false` when the time is over.
 pub fn wait_readable(descriptor: impl AsFd, timeout: Duration) -> io::Result<bool> {
     wait_for(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(timeout))
 }
 
 fn wait_for(descriptors: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<bool> {
-    // A time that does not fit is as good as for ever.
+    // A time that does not fit is treated as no limit.
     let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
     match poll(descriptors, timeout.as_ref()) {
         Ok(ready) => Ok(ready > 0),
-        // A signal is no event; whoever waits has a condition or a deadline of its own and comes back.
+        // A signal is no event; the caller checks its own condition or deadline and calls again.
         Err(rustix::io::Errno::INTR) => Ok(false),
         Err(error) => Err(error.into()),
     }

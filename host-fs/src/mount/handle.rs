@@ -1,4 +1,4 @@
-//! Taking hold of one particular mount.
+//! An open mount.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -30,9 +30,9 @@ pub enum OpenError {
     Replaced {
         /// The mount that was to be opened.
         expected: Box<Mount>,
-        /// The id of what is there.
+        /// The id of the mount found.
         found_id: u64,
-        /// The device of what is there.
+        /// The device of the mount found.
         found_device: Device,
     },
     /// The mount table could not be read.
@@ -48,7 +48,7 @@ pub enum OpenError {
 
 /// A mount whose root directory is open, without any access to its contents (`O_PATH`).
 ///
-/// The descriptor keeps the mount from being unmounted, and leads to it whatever is mounted over it later.
+/// The descriptor keeps the mount from being unmounted, and leads to it even when another mount covers it later.
 #[derive(Debug)]
 pub struct MountHandle {
     mount: Mount,

@@ -1,4 +1,4 @@
-//! Who keeps a mount busy.
+//! The processes and mounts that keep a mount busy.
 
 use std::fmt;
 use std::fs::{self, DirEntry};
@@ -12,15 +12,16 @@ use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use super::entry::{Device, Mount};
 use super::table::MountTable;
 
-/// How long is looked for holders.
+/// How long the search for holders may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How many holders a message names.
 const NAMED: usize = 5;
 
-/// One user of a mount.
+/// One process or mount that uses a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Holder {
+#[non_exhaustive]
+pub enum MountHolder {
     /// A process.
     Process {
         /// Its id, in our PID namespace.
@@ -34,24 +35,24 @@ pub enum Holder {
     Mount(PathBuf),
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for MountHolder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Holder::Process { pid, command, uses } => {
+            MountHolder::Process { pid, command, uses } => {
                 write!(formatter, "process {pid} ({command}) has {uses}")
             }
-            Holder::Mount(point) => write!(formatter, "there is a mount at {}", point.display()),
+            MountHolder::Mount(point) => write!(formatter, "a mount exists at {}", point.display()),
         }
     }
 }
 
-/// Everybody found to use a mount, as far as we may look and had the time.
+/// The processes and mounts found to use a mount, as far as this process may look and the time allows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Holders(Vec<Holder>);
+pub struct Holders(Vec<MountHolder>);
 
 impl Holders {
     /// Returns them, mounts first.
-    pub fn as_slice(&self) -> &[Holder] {
+    pub fn as_slice(&self) -> &[MountHolder] {
         &self.0
     }
 }
@@ -74,11 +75,11 @@ impl fmt::Display for Holders {
     }
 }
 
-/// Looks for whoever uses a mount of the calling thread's namespace, for a bounded time.
+/// Looks for the processes and mounts that use a mount of the calling thread's namespace, for two seconds at most.
 pub fn find_holders(mount: &Mount) -> Holders {
     let (found, holders) = mpsc::channel();
     let mount = mount.clone();
-    // A thread of its own: a process that hangs may keep whoever looks at its memory map waiting for ever.
+    // A thread of its own: reading the memory map of a process that hangs may block indefinitely.
     let searching = thread::Builder::new()
         .name("holders".to_owned())
         .spawn(move || search(&mount, &found));
@@ -98,7 +99,7 @@ pub fn find_holders(mount: &Mount) -> Holders {
 /// Reports mounts first, then processes.
 ///
 /// In other mount namespaces a copy of the mount has another id and may be busy too, so there the device decides.
-fn search(mount: &Mount, found: &mpsc::Sender<Holder>) {
+fn search(mount: &Mount, found: &mpsc::Sender<MountHolder>) {
     for below in mounts_below(mount) {
         found.send(below).ok();
     }
@@ -117,7 +118,7 @@ fn search(mount: &Mount, found: &mpsc::Sender<Holder>) {
             continue;
         };
         let command = fs::read_to_string(process.join("comm")).unwrap_or_default();
-        let holder = Holder::Process {
+        let holder = MountHolder::Process {
             pid,
             command: command.trim_end().to_owned(),
             uses,
@@ -128,7 +129,7 @@ fn search(mount: &Mount, found: &mpsc::Sender<Holder>) {
     }
 }
 
-fn mounts_below(mount: &Mount) -> Vec<Holder> {
+fn mounts_below(mount: &Mount) -> Vec<MountHolder> {
     let Ok(table) = MountTable::read() else {
         return Vec::new();
     };
@@ -136,11 +137,13 @@ fn mounts_below(mount: &Mount) -> Vec<Holder> {
         .mounts()
         .iter()
         .filter(|child| child.parent == mount.id && child.id != mount.id);
-    children.map(|child| Holder::Mount(child.point.clone())).collect()
+    children
+        .map(|child| MountHolder::Mount(child.point.clone()))
+        .collect()
 }
 
 fn list(directory: impl AsRef<Path>) -> impl Iterator<Item = DirEntry> {
-    // A process may end while it is looked at, and others may be none of our business.
+    // A process may end while it is read, and some may not be read.
     fs::read_dir(directory).into_iter().flatten().flatten()
 }
 
@@ -151,7 +154,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Tells what a process uses of the mount, if anything.
+    /// Returns what a process uses of the mount, if anything.
     fn use_by(&self, process: &Path) -> Option<String> {
         for (link, what) in [
             ("root", "its root directory"),
@@ -173,7 +176,7 @@ impl Search<'_> {
             .map(|file| format!("{file} mapped into memory"))
     }
 
-    /// Tells whether a link of `/proc` leads into the mount.
+    /// Returns whether a link of `/proc` leads into the mount.
     fn holds(&self, link: &Path) -> bool {
         let flags = AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
         let Ok(status) = statx(CWD, link, flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID) else {
@@ -226,7 +229,7 @@ mod tests {
 
     impl Drop for Running {
         fn drop(&mut self) {
-            let _gone = self.0.kill().and_then(|()| self.0.wait());
+            let _ended = self.0.kill().and_then(|()| self.0.wait());
         }
     }
 
@@ -235,7 +238,7 @@ mod tests {
     }
 
     fn describes(holders: &Holders, pid: u32, words: &str) -> bool {
-        let by = |holder: &&Holder| matches!(holder, Holder::Process { pid: found, .. } if *found == pid);
+        let by = |holder: &&MountHolder| matches!(holder, MountHolder::Process { pid: found, .. } if *found == pid);
         holders
             .as_slice()
             .iter()
@@ -277,8 +280,8 @@ mod tests {
         in_own_namespace(|scratch| {
             let point = scratch.join("a");
             tmpfs(&point);
-            // By another process: a file that this one has open for writing would be busy for whatever another test
-            // starts meanwhile, and so for this one.
+            // By another process: a file that this one has open for writing would be inherited by a
+            // process that another test starts at this moment, and keep this program from being started.
             let copy = Command::new("cp")
                 .arg("/bin/sleep")
                 .arg(point.join("program"))
@@ -314,14 +317,14 @@ mod tests {
             let (outer, inner) = (scratch.join("a"), scratch.join("a/b"));
             tmpfs(&outer);
             tmpfs(&inner);
-            assert_eq!(holders_of(&outer).as_slice(), [Holder::Mount(inner)]);
+            assert_eq!(holders_of(&outer).as_slice(), [MountHolder::Mount(inner)]);
         });
     }
 
     #[test]
     fn a_long_list_is_cut_and_an_empty_one_explained() {
         let many = (0..7)
-            .map(|number| Holder::Mount(PathBuf::from(format!("/{number}"))))
+            .map(|number| MountHolder::Mount(PathBuf::from(format!("/{number}"))))
             .collect();
         assert!(Holders(many).to_string().ends_with("at /4; and 2 more"));
         assert!(Holders::default().to_string().contains("another PID namespace"));

@@ -55,7 +55,7 @@ pub(super) fn mount_setattr(
         propagation: 0,
         userns_fd: 0,
     };
-    // SAFETY: the path is a C string, the structure has the size told, and the kernel only reads both.
+    // SAFETY: the path is a C string, the structure has the given size, and the kernel only reads both.
     let answer = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -73,7 +73,7 @@ pub(super) fn mount_setattr(
     }
 }
 
-/// Tells whether the kernel has [`mount_setattr`] and lets us call it (a seccomp filter may not).
+/// Returns whether the kernel has [`mount_setattr`] and allows it (a seccomp filter may not).
 pub(super) fn has_mount_setattr() -> bool {
     // SAFETY: a structure of size 0 is refused with EINVAL before any pointer is read.
     let answer = unsafe {
@@ -99,7 +99,7 @@ pub(super) fn statmount(mount: u64, wanted: u64, buffer: &mut [u8]) -> io::Resul
         mount,
         wanted,
     };
-    // SAFETY: the request has the size it tells, and the kernel writes no more than the length of the buffer.
+    // SAFETY: the request has the size that it states, and the kernel writes no more than the length of the buffer.
     let answer = unsafe {
         libc::syscall(
             SYS_STATMOUNT,

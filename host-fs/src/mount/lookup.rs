@@ -127,7 +127,7 @@ pub(super) fn top_of(seen: Result<Seen, Errno>, path: &Path) -> Result<Option<Vi
     match seen {
         Ok(seen) => top(seen.mounted, path),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-        // A dead FUSE or NFS mount refuses statx(2), yet it is there.
+        // A dead FUSE or NFS mount refuses statx(2), yet it exists.
         Err(_) => top(Mounted::Unknown, path),
     }
 }
@@ -159,7 +159,7 @@ pub(super) fn top(mounted: Mounted, path: &Path) -> Result<Option<Visible>, Tabl
 fn describe_layers(path: &Path) -> Option<Vec<Mount>> {
     let mut next = match look(CWD, path).map(|seen| seen.mounted) {
         Err(Errno::NOENT | Errno::NOTDIR) | Ok(Mounted::No(_)) => return Some(Vec::new()),
-        // A dead FUSE or NFS mount refuses statx(2), yet it is there.
+        // A dead FUSE or NFS mount refuses statx(2), yet it exists.
         Err(_) | Ok(Mounted::Unknown) => return None,
         Ok(Mounted::Yes(id)) => id,
     };

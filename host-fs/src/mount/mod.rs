@@ -22,7 +22,7 @@ pub use bind::{BindError, Binder};
 pub use entry::{Device, Mount, Propagation};
 pub use events::{MountEvents, wait_readable};
 pub use handle::{MountHandle, OpenError, open_mount};
-pub use holders::{Holder, Holders, find_holders};
+pub use holders::{Holders, MountHolder, find_holders};
 pub use lookup::{holding, layers_at, visible_at};
 pub use mountinfo::ParseError;
 pub use scratch::ScratchError;

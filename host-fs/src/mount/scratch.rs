@@ -89,7 +89,7 @@ impl ScratchMounts {
         made.map_err(failed("make", directory))?;
         let scratch_mount = ScratchMount::new(directory)?;
         let unfinished = scratch_mount.unfinished();
-        // Through the descriptor, so that it is this very mount whatever has happened to its path.
+        // Through the descriptor, so that it is this mount even if its path leads elsewhere by now.
         let bind = sys_mount::Mount::builder().fstype("none").flags(Sys::BIND);
         bind.mount(path_of_descriptor(root), &unfinished)
             .map_err(failed("bind the mount to", &unfinished))?;
@@ -165,7 +165,7 @@ impl ScratchMount {
         self.directory.join(UNFINISHED)
     }
 
-    /// Unmounts what is there, the unfinished mount first; there is one only after a failure.
+    /// Unmounts both mounts, the unfinished one first, which exists only after a failure.
     fn dismantle(&self) -> Result<(), ScratchError> {
         for path in [self.unfinished(), self.directory.clone()] {
             match unmount_top(&path, Patience::default()) {
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_killed_process_left_is_cleared() {
+    fn unfinished_mounts_of_a_killed_process_are_removed() {
         in_own_namespace(|scratch| {
             let (source, work) = (scratch.join("source"), scratch.join("work"));
             tmpfs(&source);
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn data_in_a_mount_that_cannot_be_cleared_is_kept() {
+    fn data_in_a_mount_that_cannot_be_unmounted_is_kept() {
         in_own_namespace(|scratch| {
             let scratch_mount = ScratchMount::new(scratch).unwrap();
             let file = scratch_mount.unfinished().join("file");
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_clear_is_no_error() {
+    fn a_missing_directory_has_nothing_to_remove() {
         assert_eq!(
             ScratchMounts::new(Path::new("/nonexistent/work"))
                 .clear()

@@ -20,7 +20,7 @@ const WANTED: u64 = want::SB_BASIC
     | want::FS_SUBTYPE
     | want::SB_SOURCE;
 
-/// What every answer must hold, or the kernel is too old; empty strings leave no bit behind.
+/// What every description must hold, or the kernel is too old; empty strings leave no bit behind.
 const NEEDED: u64 =
     want::SB_BASIC | want::MNT_BASIC | want::MNT_ROOT | want::MNT_POINT | want::FS_TYPE | want::SB_SOURCE;
 
@@ -38,19 +38,19 @@ const SUPER_FLAGS: [(u32, &str); 4] = [
     (1 << 25, ",lazytime"),
 ];
 
-/// A mount together with the ids by which the kernel tells mounts apart for ever.
+/// A mount together with the ids that the kernel never gives to another mount.
 pub(super) struct Described {
     pub(super) mount: Mount,
     pub(super) unique_id: u64,
     pub(super) unique_parent: u64,
 }
 
-/// Describes a mount, or answers `None` when the kernel cannot: too old, not allowed, or the mount has gone.
+/// Describes a mount, or returns `None` when the kernel cannot: too old, not allowed, or the mount no longer exists.
 pub(super) fn describe(unique_id: u64) -> Option<Described> {
     let mut buffer = vec![0; 1024];
     loop {
         match kernel::statmount(unique_id, WANTED, &mut buffer) {
-            Ok(()) => return Answer(&buffer).decode(),
+            Ok(()) => return Description(&buffer).decode(),
             Err(error) if too_small(&error) && buffer.len() < 1 << 20 => buffer = vec![0; buffer.len() * 4],
             Err(_) => return None,
         }
@@ -62,9 +62,9 @@ fn too_small(error: &io::Error) -> bool {
 }
 
 /// The bytes of a `struct statmount`, read by offset.
-struct Answer<'a>(&'a [u8]);
+struct Description<'a>(&'a [u8]);
 
-impl Answer<'_> {
+impl Description<'_> {
     fn decode(&self) -> Option<Described> {
         let mask = self.wide(8)?;
         if mask & NEEDED != NEEDED {
@@ -130,7 +130,7 @@ impl Answer<'_> {
         Some(u32::from_ne_bytes(*self.0.get(offset..)?.first_chunk()?))
     }
 
-    /// Returns the string whose place among the strings is told at this offset.
+    /// Returns the string whose position among the strings stands at this offset.
     fn string(&self, offset: usize) -> Option<OsString> {
         let text = self
             .0

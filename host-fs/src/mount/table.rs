@@ -18,7 +18,7 @@ pub enum TableError {
     /// `/proc` is missing or may not be read.
     #[error("cannot read the mount table /proc/{process}/mountinfo")]
     Read {
-        /// Whose table it is.
+        /// The process whose table it is.
         process: String,
         /// What the kernel answered.
         #[source]
@@ -27,7 +27,7 @@ pub enum TableError {
     /// The text is not what proc(5) describes.
     #[error("cannot understand the mount table /proc/{process}/mountinfo")]
     Parse {
-        /// Whose table it is.
+        /// The process whose table it is.
         process: String,
         /// The line.
         #[source]
@@ -55,7 +55,7 @@ impl MountTable {
     /// Reads the table of a process, given by its id or as `self`.
     ///
     /// The kernel hands out a page per read(2) and lets mounts change in between; before Linux 5.8 a line can then
-    /// be missing although its mount was there all the time. So the table is read again until poll(2) tells that
+    /// be missing although its mount existed all the time. So the table is read again until poll(2) reports that
     /// nothing has changed since before the first byte.
     pub fn read_of(process: &str) -> Result<MountTable, TableError> {
         let unreadable = |source| TableError::Read {
@@ -128,25 +128,25 @@ impl MountTable {
     /// Returns where a mount lies in the file system of its parent.
     ///
     /// Propagation makes copies of a mount wherever that directory is visible too. They have other paths, but lie in
-    /// the same place, and go with the one that was made.
+    /// the same place, and are unmounted with the one that was made.
     pub fn place(&self, mount: &Mount) -> Option<(Device, PathBuf)> {
         let parent = self.by_id(mount.parent)?;
         let below = mount.point.strip_prefix(&parent.point).ok()?;
         Some((parent.device, parent.root.join(below)))
     }
 
-    /// Tells where Flocker's dataset agent believes a device to be mounted.
+    /// Returns where the last mount in the table that was made from this source is mounted.
     ///
-    /// The agent keeps one place per device name, and the last line of the table wins.
-    pub fn agent_mount_point(&self, source: &OsStr) -> Option<&Path> {
+    /// Programs that keep one mount point for each source, as Flocker's dataset agent does, keep this one.
+    pub fn last_point_of(&self, source: &OsStr) -> Option<&Path> {
         self.by_source(source).last().map(|mount| mount.point.as_path())
     }
 
     /// Follows a path from the root the way the kernel does, through every mount it crosses.
     ///
-    /// Ids are given to other mounts after an unmount, so a table that was read while it changed may tell of mounts that
-    /// lie on each other, or above what they lie on. The way leads down, and ends where it comes to one for the second
-    /// time.
+    /// Ids are given to other mounts after an unmount, so a table that was read while it changed may show mounts that
+    /// lie on each other, or above what they lie on. The walk leads down, and ends at a mount that it meets for the
+    /// second time.
     fn on_the_way_to(&self, path: &Path) -> Vec<&Mount> {
         let mut crossed: Vec<&Mount> = Vec::new();
         let mut next = self.first_below(path, |mount| {
@@ -172,7 +172,7 @@ impl MountTable {
     }
 }
 
-/// Tells whether the kernel lists every mount that stays, whatever else comes and goes meanwhile (Linux 5.8).
+/// Returns whether the kernel lists every mount that stays, while other mounts are made and unmounted (Linux 5.8).
 fn complete_while_changing() -> bool {
     let release = rustix::system::uname();
     let mut numbers = release
@@ -246,16 +246,13 @@ mod tests {
     }
 
     #[test]
-    fn the_agent_sees_the_last_mount_of_a_device_name() {
+    fn the_last_mount_of_a_source_is_the_last_in_the_table() {
         in_own_namespace(|scratch| {
             let (flocker, target) = (scratch.join("flocker"), scratch.join("target"));
             tmpfs_named("device", &flocker);
             bind(&flocker, &target);
             let table = MountTable::read().unwrap();
-            assert_eq!(
-                table.agent_mount_point(OsStr::new("device")),
-                Some(target.as_path())
-            );
+            assert_eq!(table.last_point_of(OsStr::new("device")), Some(target.as_path()));
             assert_eq!(
                 table.by_device(table.holding(&flocker).unwrap().device).count(),
                 2

@@ -16,7 +16,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::{Device, MountTable};
 
-/// Runs a test body with an empty directory, in a thread whose mounts nobody else sees.
+/// Runs a test body with an empty directory, in a thread whose mounts no other process sees.
 ///
 /// The namespace ends with the thread, and its mounts with it, whether the body panics or not.
 pub fn in_own_namespace<R: Send + 'static>(body: impl FnOnce(&Path) -> R + Send + 'static) -> R {
@@ -105,11 +105,11 @@ impl PeerNamespace {
 
 impl Drop for PeerNamespace {
     fn drop(&mut self) {
-        let _gone = self.0.kill().and_then(|()| self.0.wait());
+        let _ended = self.0.kill().and_then(|()| self.0.wait());
     }
 }
 
-/// A loop device with an ext4 file system, which goes when the last user has gone, also after a crash.
+/// A loop device with an ext4 file system, which the kernel frees after its last use, also after a crash.
 pub struct LoopDevice {
     /// Its device node.
     pub path: PathBuf,
@@ -122,7 +122,7 @@ impl LoopDevice {
     /// Makes one from a sparse file.
     ///
     /// The file lies outside of the test's own mounts. Below one of them it would keep that mount alive and with it,
-    /// now and then, the mounts on it, when the namespace ends: the kernel would never free the device.
+    /// the mounts on it, when the namespace ends: the kernel would never free the device.
     pub fn new() -> LoopDevice {
         let file = tempfile::Builder::new()
             .prefix("flocker-csi-test-")

@@ -110,7 +110,7 @@ pub fn unmount_owned(
     let table = |source| UnmountError::Table { path: path(), source };
     let mut removed = 0;
     let mut next = match target.top().map_err(table)? {
-        // Whoever says that nothing is mounted relies on it, so it is looked at again.
+        // A caller relies on there being nothing, so the target is read again.
         None => target.top_now().map_err(table)?,
         top => top,
     };
@@ -132,7 +132,7 @@ pub fn unmount_owned(
         let stays = next.as_ref().is_some_and(|next| next.is_same(&top));
         match unmounted {
             Ok(()) if stays => {
-                // Between the look and the call another process mounted something over it, and that was unmounted.
+                // After the target was read, another process mounted something over it, and that was unmounted.
                 tracing::warn!(path = %target.path().display(), "Unmounted a mount that appeared over {}", top.mount);
             }
             Ok(()) => removed += 1,
@@ -151,7 +151,7 @@ pub fn unmount_owned(
 
 /// Unmounts the visible mount at a path, and tries again while it is busy.
 ///
-/// A process that reads the open files of others through `/proc` makes a mount busy for a moment, so one attempt is
+/// A process that reads the open files of other processes through `/proc` makes a mount busy for a moment, so one attempt is
 /// hardly ever enough.
 pub(super) fn unmount_top(path: &Path, patience: Patience) -> Result<(), Errno> {
     let attempt = || unmount(path, UnmountFlags::NOFOLLOW);
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn every_layer_of_the_volume_goes() {
+    fn every_layer_of_the_volume_is_unmounted() {
         in_own_namespace(|scratch| {
             let point = scratch.join("a");
             for _ in 0..3 {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_elses_mount_is_named_and_stays() {
+    fn a_foreign_mount_is_named_and_stays() {
         in_own_namespace(|scratch| {
             let point = scratch.join("a");
             mount_ours(&point);
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_volume_stays_and_its_user_is_named() {
+    fn a_busy_volume_stays_and_the_process_is_named() {
         in_own_namespace(|scratch| {
             let point = scratch.join("a");
             mount_ours(&point);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_below_that_goes_away_ends_the_wait() {
+    fn the_unmount_of_a_mount_below_ends_the_wait() {
         in_own_namespace(|scratch| {
             let (point, below) = (scratch.join("a"), scratch.join("a/b"));
             mount_ours(&point);

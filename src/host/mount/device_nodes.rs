@@ -22,7 +22,7 @@ pub enum DeviceNodeError {
          set device_dir to a directory below /dev", .0.display()
     )]
     NoDevices(PathBuf),
-    /// The file system or the lack of a capability (`CAP_MKNOD`) is in the way.
+    /// The file system or the lack of a capability (`CAP_MKNOD`) prevents it.
     #[error("cannot {action} {}", .path.display())]
     Io {
         /// What was tried.
@@ -81,12 +81,12 @@ impl DeviceNodes {
                 device.to_raw(),
             ) {
                 Ok(()) => break,
-                // Somebody removed the last other node and the empty directory with it.
+                // Another call removed the last other node and the empty directory with it.
                 Err(rustix::io::Errno::NOENT) if attempt < ATTEMPTS => {}
                 Err(error) => return Err(DeviceNodeError::io("make the device node", &fresh, error)),
             }
         }
-        // Renamed into place, so that nobody ever meets a node with the numbers of another device.
+        // Renamed into place, so that no process ever opens a node with the numbers of another device.
         std::fs::rename(&fresh, &node)
             .map_err(|error| DeviceNodeError::io("rename the device node to", &node, error))?;
         Ok(node)
@@ -128,7 +128,7 @@ impl DeviceNodes {
             Ok(status) if status.f_flag.contains(StatVfsMountFlags::NODEV) => {
                 Err(DeviceNodeError::NoDevices(self.directory.clone()))
             }
-            // Whatever else is wrong shows when the node is made.
+            // Any other fault shows when the node is made.
             _ => Ok(()),
         }
     }
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn the_directory_goes_with_the_last_node() {
+    fn the_directory_is_removed_with_the_last_node() {
         in_own_namespace(|scratch| {
             let (nodes, one, two) = (nodes(scratch), Uuid::new_v4(), Uuid::new_v4());
             nodes.make(one, FIRST).unwrap();
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_left_half_made_is_replaced_or_removed() {
+    fn an_unfinished_node_of_a_crash_is_replaced_or_removed() {
         in_own_namespace(|scratch| {
             let (nodes, id) = (nodes(scratch), Uuid::new_v4());
             let crash = || {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn many_may_come_and_go_at_once() {
+    fn many_nodes_are_made_and_removed_concurrently() {
         in_own_namespace(|scratch| {
             let nodes = nodes(scratch);
             std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! What the kernel knows to be wrong with a file system and its device.
+//! The faults that the kernel knows of a file system and its device.
 
 use std::fs;
 use std::path::Path;
@@ -7,30 +7,30 @@ use host_fs::mount::Mount;
 
 /// Where the kernel lists block devices by their numbers.
 const DEVICES: &str = "/sys/dev/block";
-/// Where ext4 tells about its file systems, by the names of their devices.
+/// Where ext4 describes its file systems, by the names of their devices.
 const EXT4: &str = "/sys/fs/ext4";
 
-/// Tells what is wrong with the file system of a mount, if anything is known to be.
+/// Returns the fault of the file system of a mount, if one is known.
 ///
-/// Only memory is read, so a device that hangs hinders nobody.
-pub fn file_system_ailment(mount: &Mount) -> Option<String> {
-    ailment_by(mount, Path::new(DEVICES), Path::new(EXT4))
+/// Only memory is read, so a device that hangs blocks no caller.
+pub fn file_system_fault(mount: &Mount) -> Option<String> {
+    fault_by(mount, Path::new(DEVICES), Path::new(EXT4))
 }
 
-/// Tells whether the kernel does not know the device of a mount any more.
-pub fn device_has_gone(mount: &Mount) -> bool {
-    has_gone_from(mount, Path::new(DEVICES))
+/// Returns whether the kernel no longer lists the device of a mount.
+pub fn device_is_missing(mount: &Mount) -> bool {
+    is_missing_from(mount, Path::new(DEVICES))
 }
 
-fn has_gone_from(mount: &Mount, devices: &Path) -> bool {
+fn is_missing_from(mount: &Mount, devices: &Path) -> bool {
     // In a container without sysfs nothing is known.
     mount.device.is_block() && !devices.join(mount.device.to_string()).exists() && devices.exists()
 }
 
-fn ailment_by(mount: &Mount, devices: &Path, ext4: &Path) -> Option<String> {
-    if has_gone_from(mount, devices) {
+fn fault_by(mount: &Mount, devices: &Path, ext4: &Path) -> Option<String> {
+    if is_missing_from(mount, devices) {
         return Some(format!(
-            "device {} has gone; attach it again, and check the file system",
+            "device {} no longer exists; attach it again, and check the file system",
             mount.device
         ));
     }
@@ -41,12 +41,12 @@ fn ailment_by(mount: &Mount, devices: &Path, ext4: &Path) -> Option<String> {
     }
     let device = fs::canonicalize(devices.join(mount.device.to_string())).ok()?;
     let about = ext4.join(device.file_name()?);
-    let told = |name: &str| Some(fs::read_to_string(about.join(name)).ok()?.trim().to_owned());
-    let errors: u64 = told("errors_count")?.parse().ok()?;
+    let read = |name: &str| Some(fs::read_to_string(about.join(name)).ok()?.trim().to_owned());
+    let errors: u64 = read("errors_count")?.parse().ok()?;
     (errors > 0).then(|| {
-        let place = told("last_error_func").unwrap_or_default();
+        let place = read("last_error_func").unwrap_or_default();
         format!(
-            "the file system on device {} has met {errors} errors since its last check, the last one in {place}; it needs \
+            "the file system on device {} has reported {errors} errors since its last check, the last one in {place}; it needs \
              a repair",
             mount.device
         )
@@ -60,7 +60,7 @@ mod tests {
     use super::super::origin::tests::mounted;
     use super::*;
 
-    /// Makes up what the kernel tells of device 7:5.
+    /// Makes the files in which the kernel describes device 7:5.
     fn system(errors: &str) -> tempfile::TempDir {
         let system = tempfile::tempdir().unwrap();
         let path = |name: &str| system.path().join(name);
@@ -73,15 +73,15 @@ mod tests {
         system
     }
 
-    fn told(system: &Path, device: &str) -> Option<String> {
+    fn fault(system: &Path, device: &str) -> Option<String> {
         let mount = mounted("/dev/flocker-csi/1", device, "/target");
-        ailment_by(&mount, &system.join("devices"), &system.join("ext4"))
+        fault_by(&mount, &system.join("devices"), &system.join("ext4"))
     }
 
     #[test]
-    fn errors_that_ext4_counts_are_told_with_their_place() {
+    fn errors_that_ext4_counts_are_reported_with_their_place() {
         let system = system("2\n");
-        let text = told(system.path(), "7:5").unwrap();
+        let text = fault(system.path(), "7:5").unwrap();
         assert!(
             text.contains("7:5") && text.contains("2 errors") && text.contains("ext4_lookup"),
             "{text}"
@@ -89,19 +89,19 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_file_system_has_no_ailment() {
-        assert_eq!(told(system("0\n").path(), "7:5"), None);
+    fn a_healthy_file_system_has_no_fault() {
+        assert_eq!(fault(system("0\n").path(), "7:5"), None);
     }
 
     #[test]
-    fn a_device_that_the_kernel_does_not_list_has_gone() {
+    fn a_device_that_the_kernel_does_not_list_is_missing() {
         let system = system("0\n");
         assert!(
-            told(system.path(), "7:6")
+            fault(system.path(), "7:6")
                 .unwrap()
-                .contains("device 7:6 has gone")
+                .contains("device 7:6 no longer exists")
         );
-        assert_eq!(told(system.path(), "0:6"), None, "it never was one");
-        assert_eq!(told(Path::new("/missing"), "7:6"), None, "nothing is known");
+        assert_eq!(fault(system.path(), "0:6"), None, "it never was one");
+        assert_eq!(fault(Path::new("/missing"), "7:6"), None, "nothing is known");
     }
 }

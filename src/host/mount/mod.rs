@@ -13,8 +13,8 @@ mod watch;
 
 pub use alias::{AliasError, Aliases, alias_path};
 pub use device_nodes::{DeviceNodeError, DeviceNodes};
-pub use health::{device_has_gone, file_system_ailment};
+pub use health::{device_is_missing, file_system_fault};
 pub use origin::Origin;
-pub use usage::{Through, Usage, UsageError, UsageProbe};
-pub use visibility::{Vantage, VisibilityError, on_root_of_host};
+pub use usage::{ProbeVia, Usage, UsageError, UsageProbe};
+pub use visibility::{MountVisibility, VisibilityError, on_root_of_host};
 pub use watch::{MountChanges, MountWatch, WatchError};

@@ -1,4 +1,4 @@
-//! What tells the mounts of one volume from everybody else's.
+//! What distinguishes the plugin's mounts of one volume from all other mounts.
 
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,8 @@ use host_fs::mount::{Device, Mount};
 pub enum Origin {
     /// The block device, under a device node of the plugin's own.
     ///
-    /// Flocker's agent tells mounts apart by the name of their source; under this name ours do not confuse it, and
-    /// whatever is bound from them keeps the name.
+    /// Flocker's agent distinguishes mounts by the name of their source; under this name ours do not confuse it, and
+    /// every mount bound from them keeps the name.
     Alias {
         /// The device node.
         node: PathBuf,
@@ -45,7 +45,7 @@ impl Origin {
         }
     }
 
-    /// Tells whether a mount is one of this volume that the plugin made.
+    /// Returns whether a mount is one of this volume that the plugin made.
     pub fn owns(&self, mount: &Mount) -> bool {
         match self {
             Origin::Alias { node } => Path::new(&mount.source) == node,

@@ -1,4 +1,4 @@
-//! How full a volume is, asked so that a device that hangs does no harm.
+//! The usage of a volume, read so that a device that hangs blocks no other volume.
 
 use std::collections::HashMap;
 use std::io;
@@ -65,11 +65,11 @@ pub enum UsageError {
     },
 }
 
-/// Through what a file system is asked.
+/// What the usage of a file system is read through.
 ///
-/// Whoever waits for an answer keeps the mount busy, so it is best to ask through one that is not to be unmounted.
+/// A thread that waits for the file system keeps the mount busy, so it is best to use a mount that stays.
 #[derive(Debug)]
-pub enum Through {
+pub enum ProbeVia {
     /// A descriptor on some mount of it.
     Root(OwnedFd),
     /// The path itself.
@@ -77,7 +77,7 @@ pub enum Through {
 }
 
 type Answer = Result<Usage, Arc<io::Error>>;
-type Ask = dyn Fn(&Path, &Through) -> io::Result<Usage> + Send + Sync;
+type Ask = dyn Fn(&Path, &ProbeVia) -> io::Result<Usage> + Send + Sync;
 
 /// Asks file systems for their usage, with at most one question under way for each dataset.
 #[derive(Clone)]
@@ -101,10 +101,10 @@ impl std::fmt::Debug for UsageProbe {
 
 impl Default for UsageProbe {
     fn default() -> Self {
-        UsageProbe::asking(|path, through| {
-            Ok(match through {
-                Through::Root(root) => rustix::fs::fstatvfs(root)?,
-                Through::Path => rustix::fs::statvfs(path)?,
+        UsageProbe::asking(|path, via| {
+            Ok(match via {
+                ProbeVia::Root(root) => rustix::fs::fstatvfs(root)?,
+                ProbeVia::Path => rustix::fs::statvfs(path)?,
             }
             .into())
         })
@@ -112,7 +112,7 @@ impl Default for UsageProbe {
 }
 
 impl UsageProbe {
-    fn asking(ask: impl Fn(&Path, &Through) -> io::Result<Usage> + Send + Sync + 'static) -> UsageProbe {
+    fn asking(ask: impl Fn(&Path, &ProbeVia) -> io::Result<Usage> + Send + Sync + 'static) -> UsageProbe {
         UsageProbe {
             ask: Arc::new(ask),
             questions: Arc::default(),
@@ -127,11 +127,11 @@ impl UsageProbe {
         &self,
         dataset_id: Uuid,
         path: &Path,
-        through: Through,
+        via: ProbeVia,
         within: Duration,
     ) -> Result<Usage, UsageError> {
         let mut question = self
-            .question(dataset_id, path, through)
+            .question(dataset_id, path, via)
             .map_err(|source| failed(path, Arc::new(source)))?;
         let answered = tokio::time::timeout(within, question.answer.wait_for(Option::is_some)).await;
         match answered {
@@ -152,9 +152,9 @@ impl UsageProbe {
     }
 
     /// Joins the question under way for a dataset, or asks a new one.
-    fn question(&self, dataset_id: Uuid, path: &Path, through: Through) -> io::Result<Question> {
+    fn question(&self, dataset_id: Uuid, path: &Path, via: ProbeVia) -> io::Result<Question> {
         let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
-        // A question without anybody left to answer it has failed.
+        // A question whose thread has ended has failed.
         if let Some(question) = questions
             .get(&dataset_id)
             .filter(|question| question.answer.has_changed().is_ok())
@@ -172,8 +172,8 @@ impl UsageProbe {
             .name("usage".to_owned())
             .stack_size(128 * 1024)
             .spawn(move || {
-                let usage = ask(&path, &through).map_err(Arc::new);
-                drop(through);
+                let usage = ask(&path, &via).map_err(Arc::new);
+                drop(via);
                 asked
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -208,7 +208,7 @@ mod tests {
     #[tokio::test]
     async fn the_usage_of_a_real_file_system_adds_up() {
         let usage = UsageProbe::default()
-            .usage(Uuid::new_v4(), Path::new("/"), Through::Path, LONG)
+            .usage(Uuid::new_v4(), Path::new("/"), ProbeVia::Path, LONG)
             .await
             .unwrap();
         assert!(
@@ -221,7 +221,7 @@ mod tests {
     #[tokio::test]
     async fn a_missing_path_is_an_error_with_its_cause() {
         let error = UsageProbe::default()
-            .usage(Uuid::new_v4(), Path::new("/missing"), Through::Path, LONG)
+            .usage(Uuid::new_v4(), Path::new("/missing"), ProbeVia::Path, LONG)
             .await
             .unwrap_err();
         let UsageError::Failed { source, .. } = error else {
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hanging_device_holds_one_thread_whoever_asks_and_recovers() {
+    async fn a_hanging_device_holds_one_thread_for_all_callers_and_recovers() {
         let (release, hang) = mpsc::channel::<()>();
         let (hang, asked) = (Mutex::new(hang), Arc::new(AtomicUsize::new(0)));
         let counted = Arc::clone(&asked);
@@ -242,7 +242,7 @@ mod tests {
         });
         let dataset_id = Uuid::new_v4();
         for _ in 0..3 {
-            let asked = probe.usage(dataset_id, Path::new("/"), Through::Path, WITHIN);
+            let asked = probe.usage(dataset_id, Path::new("/"), ProbeVia::Path, WITHIN);
             let error = asked.await.unwrap_err();
             assert!(matches!(error, UsageError::Hung { .. }), "{error}");
         }
@@ -250,7 +250,7 @@ mod tests {
 
         release.send(()).unwrap();
         release.send(()).unwrap();
-        let asked = probe.usage(dataset_id, Path::new("/"), Through::Path, LONG);
+        let asked = probe.usage(dataset_id, Path::new("/"), ProbeVia::Path, LONG);
         asked.await.unwrap();
     }
 
@@ -264,9 +264,9 @@ mod tests {
             }
             Ok(rustix::fs::statvfs(path)?.into())
         });
-        let hanging = probe.usage(Uuid::new_v4(), Path::new("/proc"), Through::Path, WITHIN);
+        let hanging = probe.usage(Uuid::new_v4(), Path::new("/proc"), ProbeVia::Path, WITHIN);
         assert!(hanging.await.is_err());
-        let other = probe.usage(Uuid::new_v4(), Path::new("/"), Through::Path, LONG);
+        let other = probe.usage(Uuid::new_v4(), Path::new("/"), ProbeVia::Path, LONG);
         other.await.unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Whether anybody but the plugin would see a mount.
+//! Whether other processes than the plugin would see a mount.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use host_fs::mount::{MountTable, TableError};
 /// The inode number of the initial PID namespace in every Linux (`PROC_PID_INIT_INO`).
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
-/// Why a mount at a path would be of no use, or could not be judged.
+/// Why a mount at a path would not be visible, or why that is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum VisibilityError {
     /// The mount would be seen by the plugin alone.
@@ -30,7 +30,7 @@ pub enum VisibilityError {
     #[error("no mount in the table holds {}", .0.display())]
     NoHolder(PathBuf),
     /// The mount table could not be read.
-    #[error("cannot tell which mount holds {}", .path.display())]
+    #[error("cannot find the mount that holds {}", .path.display())]
     Table {
         /// Where the volume should be mounted.
         path: PathBuf,
@@ -40,33 +40,33 @@ pub enum VisibilityError {
     },
 }
 
-/// From where the plugin sees the mounts of the machine; fixed for the life of a process.
+/// Who sees what the plugin mounts; fixed for the life of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Vantage {
-    /// It runs in the mount namespace of the host: whatever it mounts is the host's.
+pub enum MountVisibility {
+    /// It runs in the mount namespace of the host: everything that it mounts is the host's.
     Host,
     /// It runs in a mount namespace of its own, or that could not be ruled out.
     Apart,
 }
 
-impl Vantage {
-    /// Finds out where this process runs.
+impl MountVisibility {
+    /// Detects where this process runs.
     ///
     /// In a pod, process 1 is the plugin itself, so it must be the host's first: our PID namespace is the initial one.
     /// `/proc/1/ns/mnt` may be unreadable; instead the root must be the same mount for process 1 and for us, because
     /// every namespace has mounts of its own.
-    pub fn of_this_process() -> Vantage {
+    pub fn of_this_process() -> MountVisibility {
         match roots() {
-            Some((first, own)) if first.id == own.id => Vantage::Host,
-            _ => Vantage::Apart,
+            Some((first, own)) if first.id == own.id => MountVisibility::Host,
+            _ => MountVisibility::Apart,
         }
     }
 
-    /// Checks that a mount made at a path would be seen by those who are to use it.
+    /// Checks that a mount made at a path would be visible outside of the plugin.
     ///
     /// The path need not exist but its parent must, and neither may contain a symbolic link.
     pub fn check(self, path: &Path) -> Result<(), VisibilityError> {
-        if self == Vantage::Host {
+        if self == MountVisibility::Host {
             return Ok(());
         }
         let holder = holding(path.parent().unwrap_or(path));
@@ -85,12 +85,12 @@ impl Vantage {
     }
 }
 
-/// Tells whether `/` is the host's root file system, in whichever mount namespace: in a container it is not.
+/// Returns whether `/` is the host's root file system, in any mount namespace: in a container it is not.
 pub fn on_root_of_host() -> bool {
     roots().is_some_and(|(first, own)| first.device == own.device && first.root == own.root)
 }
 
-/// Returns what is mounted at `/` for the first process of the host and for this thread, if that can be told.
+/// Returns what is mounted at `/` for the first process of the host and for this thread, if both are known.
 fn roots() -> Option<(Mount, Mount)> {
     let initial = std::fs::metadata("/proc/self/ns/pid").ok()?.ino() == INITIAL_PID_NAMESPACE;
     let root = |process| {
@@ -111,7 +111,9 @@ mod tests {
     fn a_target_on_a_private_mount_is_refused_with_the_remedy() {
         in_own_namespace(|scratch| {
             tmpfs(&scratch.join("volumes"));
-            let error = Vantage::Apart.check(&scratch.join("volumes/target")).unwrap_err();
+            let error = MountVisibility::Apart
+                .check(&scratch.join("volumes/target"))
+                .unwrap_err();
             assert!(
                 matches!(&error, VisibilityError::Hidden { holder, .. } if holder.point.ends_with("volumes"))
             );
@@ -124,7 +126,9 @@ mod tests {
         in_own_namespace(|scratch| {
             tmpfs(&scratch.join("volumes"));
             share(&scratch.join("volumes"));
-            Vantage::Apart.check(&scratch.join("volumes/target")).unwrap();
+            MountVisibility::Apart
+                .check(&scratch.join("volumes/target"))
+                .unwrap();
         });
     }
 
@@ -132,12 +136,17 @@ mod tests {
     fn on_the_host_every_mount_counts() {
         in_own_namespace(|scratch| {
             tmpfs(&scratch.join("volumes"));
-            Vantage::Host.check(&scratch.join("volumes/target")).unwrap();
+            MountVisibility::Host
+                .check(&scratch.join("volumes/target"))
+                .unwrap();
         });
     }
 
     #[test]
     fn a_namespace_of_its_own_is_not_the_host() {
-        assert_eq!(in_own_namespace(|_| Vantage::of_this_process()), Vantage::Apart);
+        assert_eq!(
+            in_own_namespace(|_| MountVisibility::of_this_process()),
+            MountVisibility::Apart
+        );
     }
 }

@@ -131,7 +131,7 @@ mod tests {
         });
     }
 
-    /// Tells whether some thread of this namespace still reads for us.
+    /// Returns whether a thread of this namespace still reads for us.
     fn follows() -> bool {
         let namespace = |task: &Path| std::fs::read_link(task.join("ns/mnt")).ok();
         let own = namespace(Path::new("/proc/thread-self"));

@@ -1,15 +1,15 @@
-//! What the kernel has to let the process do.
+//! The capabilities of the process.
 
 use rustix::thread::CapabilitySet;
 
-/// A capability, and what it takes it to do.
+/// A capability, and what it is required for.
 struct Capability {
     set: CapabilitySet,
     name: &'static str,
     purpose: &'static str,
 }
 
-/// What no volume can be used without: found by taking each one away from a plugin that stages, publishes, starts anew,
+/// What no volume can be used without: found by dropping each one from a plugin that stages, publishes, restarts,
 /// unpublishes and unstages a volume.
 const NEEDED: [Capability; 3] = [
     Capability {
@@ -29,11 +29,11 @@ const NEEDED: [Capability; 3] = [
     },
 ];
 
-/// What only messages are the poorer without.
+/// What only messages depend on.
 const USEFUL: Capability = Capability {
     set: CapabilitySet::SYS_PTRACE,
     name: "SYS_PTRACE",
-    purpose: "tell which processes keep a volume busy",
+    purpose: "name the processes that keep a volume busy",
 };
 
 /// Returns what is missing and how to give it.
@@ -48,7 +48,7 @@ pub(crate) fn missing() -> Vec<String> {
                 .filter_map(|needed| describe(needed, sets.effective));
             missing.collect()
         }
-        Err(error) => vec![format!("cannot tell which capabilities the plugin has: {error}")],
+        Err(error) => vec![format!("cannot read which capabilities the plugin has: {error}")],
     }
 }
 
@@ -56,7 +56,7 @@ fn describe(wanted: &Capability, present: CapabilitySet) -> Option<String> {
     let Capability { set, name, purpose } = wanted;
     (!present.contains(*set)).then(|| {
         format!(
-            "the plugin lacks the capability CAP_{name}, which it takes to {purpose}: run it as root, and with that \
+            "the plugin lacks the capability CAP_{name}, which is required to {purpose}: run it as root, and with that \
              (Kubernetes: securityContext.privileged: true; docker and podman: --cap-add={name}; systemd: in \
              CapabilityBoundingSet=, if that is set)"
         )
@@ -71,13 +71,13 @@ mod tests {
     fn each_capability_is_missed_by_itself_and_by_its_name() {
         for (index, missing) in NEEDED.iter().enumerate() {
             let present = CapabilitySet::all() - missing.set;
-            let told: Vec<_> = NEEDED.iter().map(|needed| describe(needed, present)).collect();
-            for (other, told) in told.iter().enumerate() {
-                match told {
+            let missed: Vec<_> = NEEDED.iter().map(|needed| describe(needed, present)).collect();
+            for (other, text) in missed.iter().enumerate() {
+                match text {
                     None => assert_ne!(other, index),
-                    Some(told) => {
+                    Some(text) => {
                         assert_eq!(other, index);
-                        assert!(told.contains(&format!("CAP_{}", missing.name)), "{told}");
+                        assert!(text.contains(&format!("CAP_{}", missing.name)), "{text}");
                     }
                 }
             }

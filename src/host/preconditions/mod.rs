@@ -1,26 +1,30 @@
-//! What has to be so before a node is served: all of it, in one place.
+//! What must hold before a node is served: all of it, in one place.
 //!
-//! - The process has the capabilities its work takes (see `capabilities`).
-//! - In a pod, which we know to be in where a kubelet is to learn of the plugin, it has the host's directories that it
-//!   needs, with the propagation that it needs (see `places`). Elsewhere a plugin may come to have them later, and what
-//!   nobody else would see is refused when it is asked for.
+//! - The process has the capabilities that its work requires (see `capabilities`).
+//! - In a pod, which is known from the registration with a kubelet, it has the required directories of the host with
+//!   the required propagation (see `directories`). Elsewhere the directories may be mounted later, and a mount that no
+//!   other process would see is refused when it is requested.
 //!
-//! What is missing is told at once, each with what to add where, instead of by each volume in turn.
+//! Everything that is missing is reported together, each with what to add where, instead of once for each volume.
 
 mod capabilities;
-mod places;
+mod directories;
 
 use std::path::Path;
 
-use super::mount::Vantage;
+use super::mount::MountVisibility;
 use crate::host::HostSettings;
 
-/// Returns what is not as it has to be, a sentence each with what to do; a kubelet may be to learn of the plugin in
-/// `registration_dir`. Blocks.
+/// Returns what is missing, a sentence each with what to do; `registration_dir` is where the plugin registers with a
+/// kubelet, if it does. Blocks.
 pub fn unmet(paths: &HostSettings, registration_dir: Option<&Path>) -> Vec<String> {
     let mut unmet = capabilities::missing();
     if let Some(registration_dir) = registration_dir {
-        unmet.extend(places::unmet(Vantage::of_this_process(), paths, registration_dir));
+        unmet.extend(directories::unmet(
+            MountVisibility::of_this_process(),
+            paths,
+            registration_dir,
+        ));
     }
     unmet
 }

@@ -150,37 +150,37 @@ impl Binder {
         target: &Target,
         change: AttributeChange,
     ) -> Result<Mount, BindError> {
-        let attempt = Attempt {
+        let binding = Binding {
             source,
             target,
             change,
         };
-        if let Some(found) = target.visible().map_err(|error| attempt.unreadable(error))? {
-            return Err(attempt.occupied(found));
+        if let Some(found) = target.visible().map_err(|error| binding.unreadable(error))? {
+            return Err(binding.occupied(found));
         }
         match &self.method {
-            Method::Detached => attempt.attach_copy()?,
+            Method::Detached => binding.attach_copy()?,
             Method::Moved(scratch) => {
                 scratch
-                    .bind(source.as_fd(), attempt.wanted(), target)
+                    .bind(source.as_fd(), binding.wanted(), target)
                     .map_err(|source| BindError::Scratch {
                         target: target.path().to_owned(),
                         source,
                     })?;
             }
         }
-        attempt.verify()
+        binding.verify()
     }
 }
 
 /// A bind that is under way.
-struct Attempt<'a> {
+struct Binding<'a> {
     source: &'a MountHandle,
     target: &'a Target,
     change: AttributeChange,
 }
 
-impl Attempt<'_> {
+impl Binding<'_> {
     /// Returns the attributes that the new mount must have.
     fn wanted(&self) -> MountAttrFlags {
         self.change.over(self.source.mount().attributes)

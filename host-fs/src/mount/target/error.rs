@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {
-    /// The path can be no mount point, whatever is on the disk.
+    /// The path cannot be a mount point on any machine.
     #[error("path {path:?} {reason}")]
     Invalid {
         /// The path as it came, cut if it is long.
@@ -28,7 +28,7 @@ pub enum TargetError {
     #[error("{} exists and is not a directory", .0.display())]
     NotDirectory(PathBuf),
     /// The directory is not empty, so it is not removed.
-    #[error("the directory {} is not empty after the unmount, so it is left alone; look at what is in it", .0.display())]
+    #[error("the directory {} is not empty after the unmount, so it is kept; check what is in it", .0.display())]
     NotEmpty(PathBuf),
     /// The file system refused a step.
     #[error("cannot {action} {}", .path.display())]

@@ -41,7 +41,7 @@ enum Found {
 }
 
 impl Target {
-    /// Opens the directory above a path, and finds out what the path leads to.
+    /// Opens the directory above a path, and reads what the path leads to.
     ///
     /// Symbolic links above the path are followed, so that [`Target::path`] compares with the mount table. The path
     /// itself must be a directory or not exist. Three system calls since Linux 5.6: openat2(2), readlink(2) and
@@ -73,7 +73,7 @@ impl Target {
         .refresh()
     }
 
-    /// Finds out again what the path leads to, at the cost of one statx(2): for a caller who waited since.
+    /// Reads again what the path leads to, with one statx(2): for a caller who has waited since the target was opened.
     ///
     /// # Errors
     /// As [`Target::open`], for the path itself.
@@ -180,7 +180,7 @@ impl Target {
     /// Returns whether it was made.
     ///
     /// # Errors
-    /// [`TargetError::SymbolicLink`] and [`TargetError::NotDirectory`] for what is there instead; [`TargetError::Io`].
+    /// [`TargetError::SymbolicLink`] and [`TargetError::NotDirectory`] for what exists instead; [`TargetError::Io`].
     pub fn make_directory(&self) -> Result<bool, TargetError> {
         match mkdirat(&*self.parent, self.name(), Mode::from_raw_mode(0o750)) {
             Ok(()) => Ok(true),

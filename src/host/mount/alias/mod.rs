@@ -18,7 +18,7 @@ use host_fs::mount::{
 /// Why the plugin's own mount could not be made; nothing of it is left behind then.
 #[derive(Debug, thiserror::Error)]
 pub enum AliasError {
-    /// The file system is read-only, and mounting it once more would fail or hide that.
+    /// The file system is read-only, and mounting it again would fail or hide that.
     #[error("{0} has become read-only, usually after an I/O error; repair the file system first")]
     ReadOnly(Box<Mount>),
     /// Flocker's mount shows only a part of the device, which mounting the device could not reproduce.
@@ -47,7 +47,7 @@ pub enum AliasError {
     Open {
         /// The dataset.
         dataset_id: Uuid,
-        /// What is there instead.
+        /// What exists instead.
         #[source]
         source: OpenError,
     },
@@ -56,13 +56,13 @@ pub enum AliasError {
     Occupied {
         /// The mount point.
         path: PathBuf,
-        /// What is there.
+        /// The mount there.
         found: Box<Mount>,
     },
-    /// A mount of ours is there that is not the volume as Flocker has it now.
+    /// A mount of ours exists that is not the volume as Flocker has it now.
     #[error("{found} has our name, but Flocker has the volume on device {expected}, for reading and writing")]
     Stale {
-        /// What is there.
+        /// The mount there.
         found: Box<Mount>,
         /// The device of Flocker's mount.
         expected: Device,
@@ -98,7 +98,7 @@ pub enum AliasError {
         device: Device,
         /// The mount point.
         path: PathBuf,
-        /// What is there, in words.
+        /// What exists there, in words.
         found: String,
     },
     /// The mount table could not be read.
@@ -135,14 +135,14 @@ impl Aliases {
         &self.nodes
     }
 
-    /// Tells where the plugin's mounts of a volume come from, given Flocker's mount of it.
+    /// Returns where the plugin's mounts of a volume come from, given Flocker's mount of it.
     pub fn origin(&self, dataset_id: Uuid, flocker: &Mount) -> Origin {
         Origin::of(flocker, &self.nodes.path(dataset_id))
     }
 
     /// Mounts a dataset for a staging path, which must exist and be free of symbolic links.
     ///
-    /// A sound mount that is there already is returned as it is. The device node is made anew in any case. One caller
+    /// A healthy mount that exists already is returned as it is. The device node is made again in any case. One caller
     /// at a time may work for the same dataset.
     pub fn mount(&self, dataset_id: Uuid, flocker: &Mount, staging: &Path) -> Result<Mount, AliasError> {
         if flocker.file_system_read_only() {

@@ -69,7 +69,7 @@ fn the_volume_is_the_same_under_another_name() {
         assert_eq!(std::fs::read(bench.flocker.join("file")).unwrap(), b"data");
         let table = MountTable::read().unwrap();
         assert_eq!(
-            table.agent_mount_point(device.path.as_os_str()),
+            table.last_point_of(device.path.as_os_str()),
             Some(bench.flocker.as_path())
         );
     });

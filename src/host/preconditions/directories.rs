@@ -1,32 +1,36 @@
-//! What a pod has to have of the host's directories.
+//! The directories of the host that a pod must have.
 
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::super::mount::{Vantage, on_root_of_host};
+use super::super::mount::{MountVisibility, on_root_of_host};
 use crate::error;
 use crate::host::HostSettings;
 use host_fs::durable::make_directory;
 use host_fs::mount::{Mount, TableError, holding};
 
 /// Returns what is missing or wrong, a sentence each with what the pod needs.
-pub(crate) fn unmet(vantage: Vantage, paths: &HostSettings, registration_dir: &Path) -> Vec<String> {
+pub(crate) fn unmet(
+    visibility: MountVisibility,
+    paths: &HostSettings,
+    registration_dir: &Path,
+) -> Vec<String> {
     let problems = [
-        registration(vantage, registration_dir),
-        mount_root(vantage, &paths.mount_root),
-        state_dir(vantage, &paths.state_dir),
+        registration(visibility, registration_dir),
+        mount_root(visibility, &paths.mount_root),
+        state_dir(visibility, &paths.state_dir),
     ];
     problems.into_iter().filter_map(Result::err).collect()
 }
 
 /// The kubelet's directory: sockets and targets are below it, and the host has to see what is mounted there.
-fn registration(vantage: Vantage, directory: &Path) -> Result<(), String> {
+fn registration(visibility: MountVisibility, directory: &Path) -> Result<(), String> {
     let kubelet = directory.parent().unwrap_or(directory);
     let add = |what: &str| {
         format!(
             "{what}; {}",
-            needs(
+            instruction(
                 kubelet,
                 "Bidirectional (which takes securityContext.privileged: true)"
             )
@@ -38,7 +42,7 @@ fn registration(vantage: Vantage, directory: &Path) -> Result<(), String> {
             directory.display()
         )));
     }
-    match holder(vantage, kubelet)? {
+    match holder(visibility, kubelet)? {
         Some(Holder::OwnRoot) => Err(add(&format!("{} is the container's own", kubelet.display()))),
         Some(Holder::Mount(holder)) if !holder.shared() => Err(add(&format!(
             "what the plugin mounts below {} would be seen by no pod, because {holder} is not shared with the host",
@@ -48,27 +52,27 @@ fn registration(vantage: Vantage, directory: &Path) -> Result<(), String> {
     }
 }
 
-/// The root of Flocker's mounts, which are made by others.
-fn mount_root(vantage: Vantage, directory: &Path) -> Result<(), String> {
+/// The root of Flocker's mounts, which its agent makes.
+fn mount_root(visibility: MountVisibility, directory: &Path) -> Result<(), String> {
     let path = directory.display();
-    let add = |what: &str| format!("{what}; {}", needs(directory, "HostToContainer"));
+    let add = |what: &str| format!("{what}; {}", instruction(directory, "HostToContainer"));
     if !directory.is_dir() {
         return Err(add(&format!("the mount_root {path} does not exist")));
     }
-    match holder(vantage, directory)? {
+    match holder(visibility, directory)? {
         Some(Holder::OwnRoot) => Err(add(&format!("the mount_root {path} is the container's own"))),
         Some(Holder::Mount(holder)) if !holder.shared() && holder.propagation.master.is_none() => {
             Err(add(&format!(
                 "what Flocker mounts below the mount_root {path} would not be seen by the plugin, because {holder} \
-                 gets nothing from the host"
+                 receives nothing from the host"
             )))
         }
         None | Some(Holder::Mount(_)) => Ok(()),
     }
 }
 
-/// What has to outlive the pod.
-fn state_dir(vantage: Vantage, directory: &Path) -> Result<(), String> {
+/// The directory that must outlive the pod.
+fn state_dir(visibility: MountVisibility, directory: &Path) -> Result<(), String> {
     let path = directory.display();
     let volume = format!(
         "give the pod a volume with hostPath {{path: {path}, type: DirectoryOrCreate}}, mounted at {path}"
@@ -76,28 +80,31 @@ fn state_dir(vantage: Vantage, directory: &Path) -> Result<(), String> {
     let made =
         make_directory(directory).and_then(|()| Ok(access(directory, Access::WRITE_OK | Access::EXEC_OK)?));
     made.map_err(|error| format!("the state_dir {path} cannot be written: {error}; {volume}"))?;
-    match holder(vantage, directory)? {
+    match holder(visibility, directory)? {
         Some(Holder::OwnRoot) => Err(format!(
-            "the state_dir {path} is the container's own, and goes with it; {volume}"
+            "the state_dir {path} is the container's own, and is lost with it; {volume}"
         )),
         None | Some(Holder::Mount(_)) => Ok(()),
     }
 }
 
-/// What holds a directory where the plugin has mounts of its own.
+/// The mount that holds a directory where the plugin has a mount namespace of its own.
 enum Holder {
     /// The root file system of the container.
     OwnRoot,
     Mount(Box<Mount>),
 }
 
-fn holder(vantage: Vantage, directory: &Path) -> Result<Option<Holder>, String> {
-    if vantage == Vantage::Host {
+fn holder(visibility: MountVisibility, directory: &Path) -> Result<Option<Holder>, String> {
+    if visibility == MountVisibility::Host {
         return Ok(None);
     }
     let failed = |error: TableError| {
         let error = error::chain(&error);
-        format!("cannot tell which mount holds {}: {error}", directory.display())
+        format!(
+            "cannot find the mount that holds {}: {error}",
+            directory.display()
+        )
     };
     let holder = holding(&resolved(directory)).map_err(failed)?;
     Ok(holder.map(|holder| {
@@ -109,8 +116,8 @@ fn holder(vantage: Vantage, directory: &Path) -> Result<Option<Holder>, String> 
     }))
 }
 
-/// Says what a pod needs to have a directory of the host's.
-fn needs(directory: &Path, propagation: &str) -> String {
+/// Returns how to give a pod a directory of the host's.
+fn instruction(directory: &Path, propagation: &str) -> String {
     let path = resolved(directory);
     let path = path.display();
     format!(
