@@ -1,7 +1,7 @@
 //! A thousand volumes that are attached at once.
 
 use flocker_client::NewDataset;
-use flocker_embedded::{Counters, Options, Pace};
+use flocker_embedded::{Counters, Options, Timing};
 use futures::stream::{StreamExt, TryStreamExt, iter};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant};
@@ -30,7 +30,7 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
     // Without storage, which the controller's part of it does not need, the machine has nothing else to do.
     let change = |options| Options {
         nodes: 2,
-        pace: Pace::Stock,
+        timing: Timing::Stock,
         capacity: Some(0),
         ..options
     };

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use flocker_client::{Client, NewDataset};
-use flocker_embedded::{Options, Pace};
+use flocker_embedded::{Options, Timing};
 use futures::future::{BoxFuture, FutureExt};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep};
@@ -72,7 +72,7 @@ async fn declared(bench: &Bench, table: &mut Table) -> Result<()> {
     let root = bench.workplace.memory().join("declared");
     // Without capacity, and at leisure, nothing is ever made, so that what is measured has the machine for itself.
     let change = |options| Options {
-        pace: Pace::Stock,
+        timing: Timing::Stock,
         capacity: Some(0),
         ..options
     };

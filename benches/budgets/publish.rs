@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use flocker_embedded::{Options, Pace};
+use flocker_embedded::{Options, Timing};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use tokio::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
     let root = bench.workplace.memory();
     // At full speed the embedded agents would look at every mount, and take the processor from what is measured.
     let flocker = Flocker::start(&root, |options| Options {
-        pace: Pace::Stock,
+        timing: Timing::Stock,
         ..options
     })
     .await?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use flocker_client::NewDataset;
-use flocker_embedded::{Options, Pace};
+use flocker_embedded::{Options, Timing};
 use futures::stream::{StreamExt, TryStreamExt, iter};
 use uuid::Uuid;
 
@@ -31,7 +31,7 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
     // At full speed the embedded agents would look around after each of thousands of mounts.
     let change = |options| Options {
         nodes: 2,
-        pace: Pace::Stock,
+        timing: Timing::Stock,
         capacity: Some(1 << 40),
         ..options
     };

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use flocker_client::NewDataset;
-use flocker_embedded::{Options, Pace};
+use flocker_embedded::{Options, Timing};
 use tokio::time::{Duration, Instant, sleep};
 use uuid::Uuid;
 
@@ -25,7 +25,7 @@ const LIMIT: f64 = 0.5;
 pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
     let root = bench.workplace.disk().join("usable");
     let change = |options| Options {
-        pace: Pace::Stock,
+        timing: Timing::Stock,
         capacity: Some(1 << 40),
         ..options
     };

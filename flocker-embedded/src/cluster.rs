@@ -1,7 +1,8 @@
-//! What the agents last reported, as the control service keeps it.
+//! What the agents last reported, as the control service stores it.
 //!
-//! Mounted datasets belong to the node that reports them, so one can be listed twice. All others are one list
-//! that every report replaces as a whole: agents that see different things make datasets come and go.
+//! A mounted dataset belongs to the node that reports it, so a dataset can be listed twice. All datasets that are not
+//! mounted are one list, which every report replaces as a whole: where agents see different things, datasets appear
+//! and disappear.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,11 +15,11 @@ use uuid::Uuid;
 /// What one agent sees.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Report {
-    /// Size and mount point of the datasets mounted where they belong.
+    /// Size and mount point of the datasets that are mounted at their mount path.
     pub(crate) mounted: BTreeMap<Uuid, (u64, PathBuf)>,
     /// Sizes of the datasets that have a volume but are not mounted.
     pub(crate) unmounted: BTreeMap<Uuid, u64>,
-    /// Devices of the datasets attached here. No client sees them, but a change counts as news.
+    /// Devices of the datasets attached here. No client sees them, but a change counts as a change of the report.
     pub(crate) devices: BTreeMap<Uuid, PathBuf>,
 }
 
@@ -35,9 +36,9 @@ pub(crate) struct SeenDataset {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Control {
     pub(crate) is_up: bool,
-    /// How often it has started before.
+    /// The number of its starts before this one.
     pub(crate) run: u64,
-    /// When it started last.
+    /// The time of its last start.
     pub(crate) since: Instant,
 }
 
@@ -46,7 +47,7 @@ pub(crate) struct Control {
 pub(crate) struct Connection {
     pub(crate) run: u64,
     pub(crate) node: Uuid,
-    /// What the node can be found by.
+    /// The eras that identify the node.
     pub(crate) eras: Vec<Uuid>,
 }
 
@@ -54,14 +55,14 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct Cluster {
     reports: Mutex<Reports>,
-    news: watch::Sender<()>,
+    changes: watch::Sender<()>,
     control: watch::Sender<Control>,
 }
 
-/// What the control service knows of its agents. It keeps that in memory only.
+/// What the control service knows of its agents. It exists in memory only.
 #[derive(Debug, Default)]
 struct Reports {
-    /// The run of the control service that all this was reported to.
+    /// The run of the control service that received these reports.
     run: u64,
     nodes: BTreeMap<Uuid, Report>,
     unmounted: BTreeMap<Uuid, u64>,
@@ -73,7 +74,7 @@ impl Cluster {
     pub(crate) fn new() -> Self {
         Self {
             reports: Mutex::default(),
-            news: watch::Sender::new(()),
+            changes: watch::Sender::new(()),
             control: watch::Sender::new(Control {
                 is_up: true,
                 run: 0,
@@ -82,12 +83,12 @@ impl Cluster {
         }
     }
 
-    /// Returns a receiver of what becomes of the control service.
+    /// Returns a receiver of the state of the control service.
     pub(crate) fn control(&self) -> watch::Receiver<Control> {
         self.control.subscribe()
     }
 
-    /// Takes it that the control service has ended, with all it knew.
+    /// Records that the control service has stopped, which loses all reports.
     pub(crate) fn stop_control(&self) {
         let mut reports = self.lock();
         *reports = Reports {
@@ -98,7 +99,7 @@ impl Cluster {
         self.control.send_modify(|control| control.is_up = false);
     }
 
-    /// Takes it that the control service has started again.
+    /// Records that the control service has started again.
     pub(crate) fn start_control(&self) {
         let run = self.lock().run;
         self.control.send_replace(Control {
@@ -108,8 +109,8 @@ impl Cluster {
         });
     }
 
-    /// Takes a node's report, which is news if that node saw something else before. What comes in for an earlier run
-    /// of the control service is lost.
+    /// Stores a node's report, and notifies subscribers if it differs from the node's last one. A report to an
+    /// earlier run of the control service is dropped.
     pub(crate) fn report(&self, connection: &Connection, report: Report) {
         let node = connection.node;
         let mut reports = self.lock();
@@ -121,19 +122,19 @@ impl Cluster {
             .eras
             .extend(connection.eras.iter().map(|era| (*era, node)));
         reports.unmounted.clone_from(&report.unmounted);
-        let is_news = reports.nodes.get(&node) != Some(&report);
+        let has_changed = reports.nodes.get(&node) != Some(&report);
         reports.nodes.insert(node, report);
         drop(reports);
-        if is_news {
-            self.news.send_replace(());
+        if has_changed {
+            self.changes.send_replace(());
         }
     }
 
-    /// Removes a node that has been silent for too long, and the datasets that it had mounted. What it said of others
-    /// stays until another node says something else.
+    /// Removes a node that has been silent for too long, and the datasets that it had mounted. What it reported of
+    /// unmounted datasets stays until the next report of any node.
     pub(crate) fn forget(&self, node: Uuid) {
         if self.lock().nodes.remove(&node).is_some() {
-            self.news.send_replace(());
+            self.changes.send_replace(());
         }
     }
 
@@ -141,12 +142,12 @@ impl Cluster {
         self.lock().nodes.contains_key(&node)
     }
 
-    /// Returns the node that said that this is its era.
+    /// Returns the node that reported this era.
     pub(crate) fn node_of_era(&self, era: Uuid) -> Option<Uuid> {
         self.lock().eras.get(&era).copied()
     }
 
-    /// Returns all datasets that have a volume, as far as the last reports know.
+    /// Returns all datasets that have a volume, according to the last reports.
     pub(crate) fn datasets(&self) -> Vec<SeenDataset> {
         let reports = self.lock();
         let mounted = reports.nodes.iter().flat_map(|(node, report)| {
@@ -164,9 +165,9 @@ impl Cluster {
         mounted.chain(unmounted).collect()
     }
 
-    /// Returns a receiver that is notified of news.
+    /// Returns a receiver that is notified of changed reports.
     pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
-        self.news.subscribe()
+        self.changes.subscribe()
     }
 
     fn lock(&self) -> MutexGuard<'_, Reports> {
@@ -208,18 +209,18 @@ mod tests {
         cluster.report(&two, Report::default());
         assert_eq!(cluster.datasets(), []);
 
-        let mut news = cluster.subscribe();
-        news.mark_unchanged();
+        let mut changes = cluster.subscribe();
+        changes.mark_unchanged();
         cluster.report(&one, report);
         assert_eq!(cluster.datasets().len(), 1);
         assert!(
-            !news.has_changed().unwrap(),
-            "node one still sees what it saw before"
+            !changes.has_changed().unwrap(),
+            "node one sees the same as before"
         );
     }
 
     #[test]
-    fn a_control_service_that_starts_again_knows_nothing_of_before() {
+    fn a_restarted_control_service_has_no_reports() {
         let cluster = Cluster::new();
         let era = Uuid::new_v4();
         let before = connection(&cluster, &[era]);
@@ -231,7 +232,7 @@ mod tests {
         cluster.report(&before, Report::default());
         assert!(
             !cluster.has_reported(before.node),
-            "the connection was to the one before"
+            "the connection was to the earlier run"
         );
         assert_eq!(cluster.node_of_era(era), None);
         let after = connection(&cluster, &[era]);
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_gone_is_found_by_its_last_era_and_by_no_other() {
+    fn a_node_that_is_no_longer_listed_is_found_by_its_last_era_alone() {
         let cluster = Cluster::new();
         let (old, new) = (Uuid::new_v4(), Uuid::new_v4());
         let mut node = connection(&cluster, &[old]);

@@ -1,20 +1,21 @@
-//! Counts of what clients asked for, so that tests and benchmarks can tell what a client really sends.
+//! Counts of requests and connections, which show tests and benchmarks what a client sends.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A snapshot of what has been asked of the REST API since the start.
+/// The counts of requests and connections since the start, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counters {
-    /// Number of answers, by what was asked and how it was answered.
+    /// Number of answers, by request and status.
     pub requests: BTreeMap<RequestKey, u64>,
     /// Number of TCP connections accepted, whether or not their TLS handshake succeeded.
     pub connections: u64,
-    /// Number of connections that are open at this moment.
+    /// Number of connections that are open.
     pub open_connections: u64,
-    /// The most connections that were ever open at one time.
+    /// The largest number of connections that were open at one time.
     pub most_connections: u64,
-    /// The most requests that were ever under way at one time.
+    /// The largest number of requests that were in progress at one time.
     pub most_requests: u64,
 }
 
@@ -28,7 +29,7 @@ impl Counters {
             .sum()
     }
 
-    /// Returns how often `method` on `route` was answered at all.
+    /// Returns how often `method` on `route` was answered, with any status.
     pub fn asked(&self, method: &str, route: &str) -> u64 {
         self.requests
             .iter()
@@ -38,8 +39,9 @@ impl Counters {
     }
 }
 
-/// What was asked and how it was answered.
+/// A kind of request, and the status it was answered with.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub struct RequestKey {
     /// The HTTP method.
     pub method: String,
@@ -49,7 +51,7 @@ pub struct RequestKey {
     pub status: u16,
 }
 
-/// The counters themselves, shared by all connections.
+/// The counters, shared by all connections.
 #[derive(Debug, Default)]
 pub(crate) struct Counting {
     counts: Mutex<Counts>,
@@ -58,40 +60,40 @@ pub(crate) struct Counting {
 #[derive(Debug, Default)]
 struct Counts {
     requests: BTreeMap<RequestKey, u64>,
-    connections: Level,
-    under_way: Level,
+    connections: Gauge,
+    in_progress: Gauge,
 }
 
-/// How many there are of something that comes and goes.
+/// How many of something exist, and have existed.
 #[derive(Debug, Default)]
-struct Level {
-    ever: u64,
-    now: u64,
-    most: u64,
+struct Gauge {
+    total: u64,
+    current: u64,
+    maximum: u64,
 }
 
-/// Something that counts as being there until this is dropped.
+/// Counts as one that exists until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Presence {
+pub(crate) struct Counted {
     counting: Arc<Counting>,
-    level: fn(&mut Counts) -> &mut Level,
+    gauge: fn(&mut Counts) -> &mut Gauge,
 }
 
-impl Drop for Presence {
+impl Drop for Counted {
     fn drop(&mut self) {
-        (self.level)(&mut self.counting.lock()).now -= 1;
+        (self.gauge)(&mut self.counting.lock()).current -= 1;
     }
 }
 
 impl Counting {
-    /// Counts a connection, which is open as long as the result lives.
-    pub(crate) fn connection(self: &Arc<Self>) -> Presence {
-        self.presence(|counts| &mut counts.connections)
+    /// Counts a connection, which is open as long as the result exists.
+    pub(crate) fn connection(self: &Arc<Self>) -> Counted {
+        self.count(|counts| &mut counts.connections)
     }
 
-    /// Counts a request as under way as long as the result lives.
-    pub(crate) fn request(self: &Arc<Self>) -> Presence {
-        self.presence(|counts| &mut counts.under_way)
+    /// Counts a request, which is in progress as long as the result exists.
+    pub(crate) fn request(self: &Arc<Self>) -> Counted {
+        self.count(|counts| &mut counts.in_progress)
     }
 
     pub(crate) fn answer(&self, key: RequestKey) {
@@ -102,22 +104,22 @@ impl Counting {
         let counts = self.lock();
         Counters {
             requests: counts.requests.clone(),
-            connections: counts.connections.ever,
-            open_connections: counts.connections.now,
-            most_connections: counts.connections.most,
-            most_requests: counts.under_way.most,
+            connections: counts.connections.total,
+            open_connections: counts.connections.current,
+            most_connections: counts.connections.maximum,
+            most_requests: counts.in_progress.maximum,
         }
     }
 
-    fn presence(self: &Arc<Self>, level: fn(&mut Counts) -> &mut Level) -> Presence {
+    fn count(self: &Arc<Self>, gauge: fn(&mut Counts) -> &mut Gauge) -> Counted {
         let mut counts = self.lock();
-        let reached = level(&mut counts);
-        reached.ever += 1;
-        reached.now += 1;
-        reached.most = reached.most.max(reached.now);
-        Presence {
+        let reached = gauge(&mut counts);
+        reached.total += 1;
+        reached.current += 1;
+        reached.maximum = reached.maximum.max(reached.current);
+        Counted {
             counting: Arc::clone(self),
-            level,
+            gauge,
         }
     }
 
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_told_apart_by_method_and_status() {
+    fn answers_are_counted_by_method_and_status() {
         let counting = Counting::default();
         counting.answer(key("GET", 200));
         counting.answer(key("GET", 200));
@@ -153,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended_counts_for_the_most_but_not_for_now() {
+    fn what_has_ended_counts_for_the_maximum_but_not_as_current() {
         let counting = Arc::new(Counting::default());
         let (first, second) = (counting.connection(), counting.connection());
         drop((first, second));

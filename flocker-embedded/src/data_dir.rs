@@ -1,26 +1,23 @@
 //! The data directory: its layout, and the lock that makes one process its owner.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-
 use crate::Error;
 use crate::options::CertificateProfile;
 
-/// A data directory that this process owns until the last clone of this is gone.
+/// A data directory that this process owns until this is dropped.
 #[derive(Debug)]
 pub(crate) struct DataDir {
-    /// Without symbolic links, because it is compared with what the kernel's tables say.
+    /// Without symbolic links, because it is compared with paths in the kernel's tables.
     root: PathBuf,
     lock: File,
 }
 
 impl DataDir {
-    /// Creates the directory if need be and locks it.
+    /// Creates the directory if it does not exist, and locks it.
     pub(crate) fn claim(path: &Path) -> Result<Self, Error> {
         create_private(path)?;
         let root = fs::canonicalize(path).map_err(Error::file("resolve", path))?;
@@ -33,20 +30,24 @@ impl DataDir {
             .mode(0o600)
             .open(&lock_file)
             .map_err(Error::file("open", &lock_file))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        match lock.try_lock() {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
+            Err(TryLockError::WouldBlock) => {
                 return Err(Error::DataDirInUse {
                     path: root,
-                    holder: holder(&mut lock),
+                    holder: read_holder(&mut lock),
                 });
             }
-            Err(errno) => return Err(Error::file("lock", &lock_file)(errno.into())),
+            Err(TryLockError::Error(error)) => return Err(Error::file("lock", &lock_file)(error)),
         }
         record_holder(&mut lock).map_err(Error::file("write", &lock_file))?;
         let directory = Self { root, lock };
         create_private(&directory.volumes())?;
         Ok(directory)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     pub(crate) fn state_file(&self) -> PathBuf {
@@ -71,9 +72,9 @@ impl DataDir {
 
 impl Drop for DataDir {
     fn drop(&mut self) {
-        // A program that is being started at this moment holds a copy of the descriptor until it runs, and with it the
-        // lock; what is unlocked is so for all copies. Where that fails, closing does it.
-        flock(&self.lock, FlockOperation::Unlock).ok();
+        // A program that is being started at this moment holds a copy of the descriptor until it runs, and with it
+        // the lock; unlocking affects all copies. Where that fails, closing the descriptor unlocks.
+        self.lock.unlock().ok();
     }
 }
 
@@ -92,7 +93,7 @@ fn record_holder(lock: &mut File) -> io::Result<()> {
     writeln!(lock, "{}", std::process::id())
 }
 
-fn holder(lock: &mut File) -> String {
+fn read_holder(lock: &mut File) -> String {
     let mut text = String::new();
     match lock
         .read_to_string(&mut text)
@@ -109,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_owner_is_refused_and_told_who_the_first_is() {
+    fn a_second_owner_is_refused_with_the_process_id_of_the_first() {
         let directory = tempfile::tempdir().unwrap();
         let first = DataDir::claim(directory.path()).unwrap();
         let error = DataDir::claim(directory.path()).unwrap_err();
@@ -120,7 +121,7 @@ mod tests {
             "{error}"
         );
 
-        // As a program has one that is being started at this moment.
+        // A program that is being started at this moment holds such a copy.
         let _copy = first.lock.try_clone().unwrap();
         drop(first);
         assert!(DataDir::claim(directory.path()).is_ok());

@@ -1,4 +1,4 @@
-//! Starting and stopping it all.
+//! Starting and stopping: the parts of an embedded Flocker in their order.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use tokio::time::{Duration, Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::agent::{self, Board, Node, Shared};
+use crate::agent::{self, Node, Shared, Status};
 use crate::api::Api;
 use crate::backend::Backend;
 use crate::counters::{Counters, Counting};
@@ -22,25 +22,24 @@ use crate::pki::{Authority, Pki};
 use crate::server::{self, Port, Server};
 use crate::store::Store;
 use crate::tls::Acceptor;
-use crate::{Error, NodeInfo, Options, Pace};
+use crate::{Error, NodeInfo, Options, Timing};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// How long requests under way may take when it is stopped.
-const LAST_REQUESTS: Duration = Duration::from_secs(2);
-/// How long openers of loop devices, such as those that probe them, are waited for then.
-const LAST_OPENERS: Duration = Duration::from_secs(2);
+/// How long requests in progress may take after a stop.
+const STOP_REQUESTS: Duration = Duration::from_secs(2);
+/// How long a stop waits for processes that have a loop device open, such as those that probe it.
+const STOP_OPENERS: Duration = Duration::from_secs(2);
 const OPENER_POLL: Duration = Duration::from_millis(20);
-/// How long a predecessor that is just ending may keep the data directory.
+/// How long a start waits for a process that is about to release the data directory.
 const HANDOVER: Duration = Duration::from_secs(2);
 const HANDOVER_POLL: Duration = Duration::from_millis(20);
-/// How long the agents may take to look around before the start counts as done.
+/// How long a start waits for the first reports of all agents.
 const FIRST_REPORTS: Duration = Duration::from_secs(10);
 
 /// A running Flocker: its REST API and the agents of its nodes.
 ///
-/// Dropping it is what a crash is: tasks end where they are, loop devices and mounts stay. Use
-/// [`Embedded::stop`] to end it in good order. Either way the next start on the same data directory goes on
-/// from there.
+/// Dropping it has the effect of a crash: tasks end where they are, loop devices and mounts stay. [`Embedded::stop`]
+/// ends it gracefully. In both cases the next start on the same data directory continues from there.
 pub struct Embedded {
     nodes: Vec<NodeInfo>,
     certificates: PathBuf,
@@ -49,18 +48,18 @@ pub struct Embedded {
     stop: CancellationToken,
     server: Arc<Server>,
     agents: JoinSet<()>,
-    /// Whatever runs for ever.
+    /// The tasks that run until they are aborted.
     services: JoinSet<()>,
 }
 
 impl Embedded {
-    /// Starts it and returns when the API answers and the agents have begun to converge what is configured.
+    /// Starts it, and returns when the API answers and the agents have begun to converge what is configured.
     ///
-    /// Mounts are made in the mount namespace of the runtime's threads.
+    /// Mounts are created in the mount namespace of the runtime's threads.
     pub async fn start(options: Options) -> Result<Self, Error> {
         options.check()?;
         spawn_blocking(Backend::check_system).await??;
-        let data_dir = claim(&options.data_dir).await?;
+        let data_dir = claim_data_dir(&options.data_dir).await?;
         let parts = spawn_blocking(move || Parts::prepare(data_dir, options)).await??;
         let Parts {
             options,
@@ -87,11 +86,16 @@ impl Embedded {
             agents: JoinSet::new(),
             services,
         };
-        let expiry = options.node_expiry.unwrap_or_else(|| options.pace.node_expiry());
-        embedded.start_agents(options.pace, expiry);
-        if options.pace == Pace::Instant && timeout(FIRST_REPORTS, embedded.wait_for_reports()).await.is_err()
+        let expiry = options
+            .node_expiry
+            .unwrap_or_else(|| options.timing.node_expiry());
+        embedded.start_agents(options.timing, expiry);
+        if options.timing == Timing::Instant
+            && timeout(FIRST_REPORTS, embedded.wait_for_reports()).await.is_err()
         {
-            tracing::warn!("Not every node has reported within {FIRST_REPORTS:?}; starting all the same");
+            tracing::warn!(
+                "Not every node has reported within {FIRST_REPORTS:?}; the start continues without"
+            );
         }
         tracing::info!(
             "Flocker serves {} node(s) at https://{}",
@@ -101,29 +105,29 @@ impl Embedded {
         Ok(embedded)
     }
 
-    fn start_agents(&mut self, pace: Pace, expiry: Duration) {
+    fn start_agents(&mut self, timing: Timing, expiry: Duration) {
         let (store, cluster) = (&self.shared.store, &self.shared.cluster);
-        let board = Arc::new(Board::new(store));
+        let status = Arc::new(Status::new(store));
         for node in &self.nodes {
-            let (shared, board) = (Arc::clone(&self.shared), Arc::clone(&board));
-            let node = Node::new(node.clone(), pace, expiry, shared, board);
+            let (shared, status) = (Arc::clone(&self.shared), Arc::clone(&status));
+            let node = Node::new(node.clone(), timing, expiry, shared, status);
             self.agents.spawn(node.run(self.stop.clone()));
         }
         self.services.spawn(agent::sweep_leases(Arc::clone(store)));
-        if pace == Pace::Instant {
-            self.services.spawn(agent::watch_mounts(Arc::clone(&board)));
+        if timing == Timing::Instant {
+            self.services.spawn(agent::watch_mounts(Arc::clone(&status)));
         }
         self.services.spawn(agent::publish(
-            board,
+            status,
             Arc::clone(store),
             Arc::clone(cluster),
-            pace,
+            timing,
         ));
     }
 
-    /// Waits until every agent that runs has looked at what is there.
+    /// Waits until every running agent has reported.
     async fn wait_for_reports(&self) {
-        let mut news = self.shared.cluster.subscribe();
+        let mut changes = self.shared.cluster.subscribe();
         let is_expected = |node: &&NodeInfo| self.faults().read(|plan| plan.node(node.number)).agent_runs();
         while !self
             .nodes
@@ -131,7 +135,7 @@ impl Embedded {
             .filter(is_expected)
             .all(|node| self.shared.cluster.has_reported(node.uuid))
         {
-            if news.changed().await.is_err() {
+            if changes.changed().await.is_err() {
                 return;
             }
         }
@@ -157,13 +161,13 @@ impl Embedded {
         &self.authority
     }
 
-    /// Returns the bytes that all volumes together may have.
+    /// Returns the total capacity of all volumes, in bytes.
     pub fn capacity(&self) -> u64 {
         self.shared.backend.volumes().capacity()
     }
 
-    /// Returns the bytes that new datasets may still have: the capacity, less the sizes of all volumes that
-    /// exist and of all that are configured.
+    /// Returns the bytes that new datasets may still take: the capacity, less the sizes of all volumes that exist and
+    /// of all that are configured.
     pub fn free_capacity(&self) -> u64 {
         let volumes = self.shared.backend.volumes();
         let mut sizes = volumes.sizes();
@@ -181,44 +185,47 @@ impl Embedded {
             .fold(volumes.capacity(), |free, size| free.saturating_sub(*size))
     }
 
-    /// Returns what has been asked of the API so far.
+    /// Returns the counts of requests and connections since the start.
     pub fn counters(&self) -> Counters {
         self.server.counting.snapshot()
     }
 
-    /// Returns the switches for what goes wrong on purpose.
+    /// Returns the handle that injects faults.
     pub fn faults(&self) -> &Faults {
         &self.shared.faults
     }
 
-    /// Returns the eras (boot ids) that a node can be found by, by its number: those it has been given at the start,
-    /// or the one it has got when its machine started last.
+    /// Returns the eras (boot ids) of a node, by its number: those of the settings, or the one that its machine has
+    /// had since its last start.
     pub fn eras(&self, number: usize) -> Vec<Uuid> {
         let node = self.nodes.iter().find(|node| node.number == number);
         node.map(|node| self.shared.eras(node.uuid)).unwrap_or_default()
     }
 
-    /// Ends it in good order: what is published stays mounted, everything else is unmounted and detached.
+    /// Stops it gracefully: published datasets stay mounted, all others are unmounted and detached.
     ///
     /// Published is what is mounted anywhere else too, or in use. Returns when the agents' last steps are
-    /// done; making a file system can take seconds.
+    /// done; creating a file system can take seconds.
     pub async fn stop(mut self) -> Result<(), Error> {
         self.stop.cancel();
-        self.server.finish(LAST_REQUESTS);
+        self.server.finish(STOP_REQUESTS);
         while let Some(ended) = self.agents.join_next().await {
             ended?;
         }
         let (shared, nodes) = (Arc::clone(&self.shared), std::mem::take(&mut self.nodes));
         let release = move || nodes.iter().flat_map(|node| shared.release(node)).collect();
         let mut lingering: Vec<Uuid> = spawn_blocking(release).await?;
-        let deadline = Instant::now() + LAST_OPENERS;
+        let deadline = Instant::now() + STOP_OPENERS;
         while !lingering.is_empty() && Instant::now() < deadline {
             sleep(OPENER_POLL).await;
             let shared = Arc::clone(&self.shared);
             lingering = spawn_blocking(move || shared.still_lingering(lingering)).await?;
         }
         for dataset in lingering {
-            tracing::info!(dataset.id = %dataset, "Dataset {dataset} is detached when its last opener goes");
+            tracing::info!(
+                dataset.id = %dataset,
+                "Dataset {dataset} will be detached when the last process has closed its loop device"
+            );
         }
         Ok(())
     }
@@ -230,7 +237,7 @@ impl Drop for Embedded {
     }
 }
 
-/// What has to be there before anything can run.
+/// What is needed before anything can run.
 struct Parts {
     options: Options,
     nodes: Vec<NodeInfo>,
@@ -294,8 +301,8 @@ impl Parts {
     }
 }
 
-/// Claims the data directory, with some patience for a predecessor that is just ending.
-async fn claim(path: &Path) -> Result<Arc<DataDir>, Error> {
+/// Locks the data directory, and waits a moment for a process that is about to release it.
+async fn claim_data_dir(path: &Path) -> Result<Arc<DataDir>, Error> {
     let deadline = Instant::now() + HANDOVER;
     loop {
         let path = path.to_owned();
@@ -306,7 +313,7 @@ async fn claim(path: &Path) -> Result<Arc<DataDir>, Error> {
     }
 }
 
-/// Returns the eras of each node. The boot id of this machine can stand for one node only.
+/// Returns the eras of each node. The boot id of this machine can identify one node only.
 fn eras(given: &BTreeMap<usize, Uuid>, nodes: &[NodeInfo]) -> BTreeMap<Uuid, Vec<Uuid>> {
     let mut eras: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for node in nodes {
@@ -317,7 +324,7 @@ fn eras(given: &BTreeMap<usize, Uuid>, nodes: &[NodeInfo]) -> BTreeMap<Uuid, Vec
             .ok()
             .and_then(|text| Uuid::parse_str(text.trim()).ok());
         if boot_id.is_none() {
-            tracing::warn!("Cannot read {BOOT_ID}; this machine's node is not found by its era");
+            tracing::warn!("Cannot read {BOOT_ID}; the node of this machine cannot be found by its era");
         }
         eras.entry(node.uuid).or_default().extend(boot_id);
     }

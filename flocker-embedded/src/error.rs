@@ -8,23 +8,24 @@ use openssl::error::ErrorStack;
 
 /// Why an [`Embedded`](crate::Embedded) Flocker could not be started or stopped.
 ///
-/// The text never repeats the source; whoever prints it prints the chain.
+/// The text never repeats the source, so print it together with its [chain of sources](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The settings contradict themselves.
     #[error("the settings of the embedded Flocker cannot be used: {0}")]
     Options(String),
     /// Loop devices and mounts need the privileges of root.
     #[error(
-        "the embedded Flocker attaches loop devices and mounts them, so it must run as root (user id {0} does)"
+        "the embedded Flocker attaches loop devices and mounts them, so it must run as root (the user id is {0})"
     )]
     NotRoot(u32),
-    /// A program of the system is not there.
-    #[error("cannot find the program {program} in PATH or /sbin; install the package {package}")]
+    /// A program of the system is missing.
+    #[error("cannot find the program {program} in PATH, /usr/sbin or /sbin; install the package {package}")]
     MissingProgram {
         /// Its name.
         program: &'static str,
-        /// Where Debian has it.
+        /// The package of Debian that contains it.
         package: &'static str,
     },
     /// The kernel offers no loop devices.
@@ -32,45 +33,47 @@ pub enum Error {
     NoLoopDevices {
         /// The control device.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the kernel.
         #[source]
         source: io::Error,
     },
     /// Another process owns the data directory.
-    #[error("the data directory {path} is in use by {holder}; stop that one or choose another directory")]
+    #[error("the data directory {path} is in use by {holder}; stop that process or choose another directory")]
     DataDirInUse {
         /// The directory.
         path: PathBuf,
         /// `process 4711`, or `another process` when it left no id.
         holder: String,
     },
-    /// Something else listens on the address.
-    #[error("cannot listen on {address}: the port is in use; stop what listens there or choose another one")]
+    /// Another process listens on the address.
+    #[error(
+        "cannot listen on {address}: the port is in use; stop the process that listens there or choose another port"
+    )]
     PortInUse {
         /// The address asked for.
         address: SocketAddr,
     },
-    /// The address cannot be listened on for another reason.
+    /// Listening on the address fails for another reason.
     #[error("cannot listen on {address}")]
     Listen {
         /// The address asked for.
         address: SocketAddr,
-        /// What the kernel said.
+        /// The error of the kernel.
         #[source]
         source: io::Error,
     },
-    /// A file or directory of its own could not be used.
+    /// A file or directory of the data directory, or of the clients' files, could not be used.
     #[error("cannot {action} {path}")]
     File {
-        /// What was to be done: `create`, `read`, ...
+        /// What was being done: `create`, `read`, ...
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the kernel.
         #[source]
         source: io::Error,
     },
-    /// The state file of an earlier run cannot be understood.
+    /// The state file of an earlier run cannot be decoded.
     #[error(
         "the state file {path} is damaged or of another version; restore it from a backup, or move it away to start empty"
     )]
@@ -81,24 +84,35 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
-    /// A key or certificate could not be made or read.
+    /// A key or certificate could not be created or read.
     #[error("cannot {action}")]
     Certificate {
-        /// What was to be done, and with which certificate.
+        /// What was being done, and with which certificate.
         action: String,
-        /// What OpenSSL said.
+        /// The errors of OpenSSL.
         #[source]
         source: ErrorStack,
     },
-    /// A task of the embedded Flocker broke down.
-    #[error("a task of the embedded Flocker broke down")]
+    /// A task of the embedded Flocker panicked.
+    #[error("a task of the embedded Flocker panicked or was cancelled")]
     Task(#[from] tokio::task::JoinError),
 }
 
 impl Error {
-    /// Returns a closure that wraps an error of the file system with what was being done to which file.
+    /// Returns a closure that adds to an error of the file system what was being done to which file.
     pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { action, path, source }
     }
+}
+
+/// Returns the text of an error and of all that caused it.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

@@ -1,12 +1,12 @@
 //! Flocker on one machine.
 //!
-//! [`Embedded`] serves the REST API of a Flocker control service over mutual TLS and plays the agents of one
-//! or more nodes on real storage: sparse files, loop devices, ext4. It is meant for single servers, for
-//! trying things out, and for tests; nothing in it is distributed.
+//! [`Embedded`] serves the REST API of a Flocker control service over mutual TLS, and runs the agents of one or more
+//! nodes on real storage: sparse files, loop devices, ext4. It is meant for single servers, for first experiments,
+//! and for tests; nothing in it is distributed.
 //!
-//! It behaves as a real cluster does, the odd corners included: what state shows is what the kernel's mount
-//! table says, deleted datasets are remembered for ever, leases are honoured by the agents alone. What would
-//! lose data it refuses: it never attaches one backing file twice, and never shares a data directory.
+//! It behaves as a real cluster does, also where that is surprising: state shows what the kernel's mount table
+//! contains, deleted datasets are remembered permanently, and only the agents enforce leases. It refuses what would
+//! lose data: it never attaches one backing file twice, and never shares a data directory.
 //!
 //! ```no_run
 //! use flocker_embedded::{Embedded, Options};
@@ -17,6 +17,13 @@
 //! flocker.stop().await
 //! # }
 //! ```
+//!
+//! `examples/move_a_dataset.rs` is a complete client. [`faults`] makes requests, agents, machines and the control service
+//! fail, for tests of clients; [`pki`] issues certificates for more clients.
+//!
+//! # Features
+//!
+//! `vendored`, on by default, builds OpenSSL from source; without it the system's libssl is used.
 
 mod agent;
 mod api;
@@ -27,8 +34,13 @@ mod data_dir;
 mod embedded;
 mod error;
 pub mod faults;
+mod leftovers;
+#[cfg(test)]
+#[path = "../tests/flocker/support/namespace.rs"]
+mod namespace;
 mod options;
 pub mod pki;
+mod routes;
 mod server;
 mod store;
 mod tls;
@@ -36,4 +48,4 @@ mod tls;
 pub use counters::{Counters, RequestKey};
 pub use embedded::Embedded;
 pub use error::Error;
-pub use options::{CertificateProfile, MAX_NODES, NodeInfo, Options, Pace};
+pub use options::{CertificateProfile, MAX_NODES, NodeInfo, Options, Timing};

@@ -1,4 +1,4 @@
-//! What the embedder decides: where to listen, where the data lives, how many nodes, how fast.
+//! The settings: where to listen, where the data is, how many nodes, how fast.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,46 +10,48 @@ use uuid::Uuid;
 use crate::Error;
 use crate::faults::FaultPlan;
 
-/// The most nodes one process can play: node N reports the host address `127.0.0.N`.
+/// The largest number of nodes of one process: node N reports the host address `127.0.0.N`.
 pub const MAX_NODES: usize = 254;
 
-/// Settings of an [`Embedded`](crate::Embedded) Flocker.
+/// Settings of an [`Embedded`](crate::Embedded) Flocker. Start from [`Options::new`] with struct update syntax, so
+/// that a setting added later gets its default.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Address of the REST API, IPv4 or IPv6. Port 0 takes any free port.
+    /// Address of the REST API, IPv4 or IPv6. Port 0 selects any free port.
     pub listen: SocketAddr,
-    /// Directory of everything that must survive a restart: configuration, keys, backing files, mount points.
-    /// It is created if need be, and owned by one process at a time.
+    /// Directory of everything that must survive a restart: configuration, keys, backing files, mount points. It is
+    /// created if it does not exist, and used by one process at a time.
     pub data_dir: PathBuf,
-    /// Number of nodes that live on this host, from 1 to [`MAX_NODES`].
+    /// Number of nodes on this host, from 1 to [`MAX_NODES`].
     pub nodes: usize,
     /// How long the agents wait between their steps.
-    pub pace: Pace,
-    /// Bytes that all volumes together may have. `None`: what the file system of `data_dir` has free at start,
-    /// plus what the backing files occupy already.
+    pub timing: Timing,
+    /// Total capacity of all volumes in bytes. `None`: what the file system of `data_dir` has free at start, plus
+    /// what the backing files occupy already.
     pub capacity: Option<u64>,
-    /// Directory the client's files are written to: `cluster.crt`, `plugin.crt`, `plugin.key`, `node-N.id`.
+    /// Directory for the client's files: `cluster.crt`, `plugin.crt`, `plugin.key`, `node-N.id`.
     pub certificates: PathBuf,
     /// The X.509 version of all certificates.
     pub certificate_profile: CertificateProfile,
-    /// Eras (boot ids) that `by_era` knows, by node number, counted from 1. A single node also has this
-    /// machine's boot id.
+    /// Eras (boot ids) that `by_era` finds, by node number, counted from 1. A single node also has this machine's
+    /// boot id.
     pub eras: BTreeMap<usize, Uuid>,
-    /// How long a node stays listed that is silent. `None`: 120 s as on a real cluster, and less at a shortened pace.
+    /// How long a silent node stays listed. `None`: 120 s as on a real cluster, and proportionally less at
+    /// [`Timing::Shortened`].
     pub node_expiry: Option<Duration>,
-    /// What goes wrong on purpose from the start. Nothing does by default.
+    /// The faults to inject from the start; none by default.
     pub faults: FaultPlan,
 }
 
 impl Options {
-    /// Returns settings for one node at full speed, on any free port of `127.0.0.1`, with certificates as
-    /// Flocker makes them.
+    /// Returns settings for one node without delays, on any free port of `127.0.0.1`, with certificates as Flocker
+    /// creates them.
     pub fn new(data_dir: impl Into<PathBuf>, certificates: impl Into<PathBuf>) -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             data_dir: data_dir.into(),
             nodes: 1,
-            pace: Pace::Instant,
+            timing: Timing::Instant,
             capacity: None,
             certificates: certificates.into(),
             certificate_profile: CertificateProfile::V1,
@@ -62,7 +64,7 @@ impl Options {
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.nodes == 0 || self.nodes > MAX_NODES {
             return Err(Error::Options(format!(
-                "{} nodes asked for; one process plays 1 to {MAX_NODES}",
+                "{} nodes are configured; one process runs 1 to {MAX_NODES}",
                 self.nodes
             )));
         }
@@ -72,16 +74,18 @@ impl Options {
             .find(|number| **number == 0 || **number > self.nodes)
         {
             return Err(Error::Options(format!(
-                "an era is given for node {number}, but the nodes are numbered 1 to {}",
+                "node {number} has an era but does not exist; the nodes are numbered 1 to {}",
                 self.nodes
             )));
         }
         let eras: BTreeSet<_> = self.eras.values().collect();
         if eras.len() < self.eras.len() {
-            return Err(Error::Options("the same era is given for two nodes".to_owned()));
+            return Err(Error::Options("two nodes have the same era".to_owned()));
         }
-        if self.pace == Pace::Shortened(0) {
-            return Err(Error::Options("delays cannot be divided by 0".to_owned()));
+        if self.timing == Timing::Shortened(0) {
+            return Err(Error::Options(
+                "the delays cannot be divided by 0; use a factor of at least 1".to_owned(),
+            ));
         }
         self.faults.check(self.nodes).map_err(Error::Options)
     }
@@ -89,23 +93,24 @@ impl Options {
 
 /// How long the agents wait between their steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
-    /// No waiting but for what has to be retried.
+#[non_exhaustive]
+pub enum Timing {
+    /// No delays except before retries.
     Instant,
-    /// The delays of Flocker's own agents: a create is mounted after about six seconds and reported after about
+    /// The delays of Flocker's own agents: a new dataset is mounted after about six seconds and reported after about
     /// sixteen.
     Stock,
-    /// The same delays divided by a number: what takes long on a real cluster, in the same order and proportions.
+    /// The same delays divided by a number: everything happens in the same order and proportions, in less time.
     Shortened(u32),
 }
 
 /// The X.509 version of all certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CertificateProfile {
-    /// Version 1 that carries version 3 extensions all the same, as every release of Flocker's own
-    /// certificate authority makes them.
+    /// Version 1 with extensions of version 3, as every release of Flocker's own certificate authority creates them.
     V1,
-    /// Proper version 3, with the same names and extensions.
+    /// Valid version 3, with the same names and extensions.
     V3,
 }
 
@@ -118,14 +123,15 @@ impl CertificateProfile {
     }
 }
 
-/// One of the nodes that this process plays.
+/// One of the nodes of this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NodeInfo {
     /// Its number, counted from 1.
     pub number: usize,
-    /// Its UUID, which is kept in the data directory.
+    /// Its UUID, stored in the data directory.
     pub uuid: Uuid,
-    /// The directory its datasets are mounted in: `<data_dir>/flocker/node-N`.
+    /// The directory that contains the mount points of its datasets: `<data_dir>/flocker/node-N`.
     pub mount_root: PathBuf,
 }
 

@@ -20,17 +20,17 @@ use crate::counters::Counting;
 use crate::faults::{FaultPlan, Lost};
 use crate::tls::Acceptor;
 
-/// How often listening is tried again where it was possible before.
+/// Delay between attempts to listen again on an address that was listened on before.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// A port that stays ours while nobody listens on it.
+/// A port that stays reserved while nothing listens on it.
 pub(crate) struct Port {
     address: SocketAddr,
     _reservation: TcpSocket,
 }
 
 impl Port {
-    /// Reserves a port; 0 takes any free one.
+    /// Reserves a port; 0 selects any free one.
     pub(crate) fn reserve(address: SocketAddr) -> Result<Self, Error> {
         let reserved = bind(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
         match reserved {
@@ -38,7 +38,7 @@ impl Port {
                 address,
                 _reservation: reservation,
             }),
-            Err(source) => Err(failure(address, source)),
+            Err(source) => Err(listen_error(address, source)),
         }
     }
 
@@ -48,11 +48,12 @@ impl Port {
                 listener.set_nonblocking(true)?;
                 Ok(listener)
             })
-            .map_err(|source| failure(self.address, source))
+            .map_err(|source| listen_error(self.address, source))
     }
 }
 
-/// Binds a socket as standard listeners are, so that one can have the same port as long as this one does not listen.
+/// Binds a socket with the options of a standard listener, which can then share the port as long as this one does not
+/// listen.
 fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
@@ -64,14 +65,14 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-fn failure(address: SocketAddr, source: io::Error) -> Error {
+fn listen_error(address: SocketAddr, source: io::Error) -> Error {
     match source.kind() {
         io::ErrorKind::AddrInUse => Error::PortInUse { address },
         _ => Error::Listen { address, source },
     }
 }
 
-/// What serves the API, and can do so again.
+/// The server of the API, which can be started again.
 pub(crate) struct Server {
     pub(crate) port: Port,
     pub(crate) acceptor: Acceptor,
@@ -83,7 +84,7 @@ pub(crate) struct Server {
 /// One run of the server.
 pub(crate) struct Running {
     handle: Handle<SocketAddr>,
-    /// Ends what faults hold.
+    /// Drops the requests that faults hold.
     _held: DropGuard,
     task: JoinSet<()>,
 }
@@ -109,16 +110,16 @@ impl Server {
             });
         let handle = Handle::new();
         let mut server = axum_server::from_tcp(self.port.listen()?)
-            .map_err(|source| failure(self.address(), source))?
+            .map_err(|source| listen_error(self.address(), source))?
             .acceptor(self.acceptor.clone())
             .http1_only()
             .handle(handle.clone());
-        // Names are spelled as the control service spells them, for clients that take the spelling seriously.
+        // Header names are spelled as the control service spells them, for clients that compare them with case.
         server.http_builder().http1().title_case_headers(true);
         let mut task = JoinSet::new();
         task.spawn(async move {
             if let Err(error) = server.serve(make::Shared::new(service)).await {
-                tracing::error!(%error, "The REST API has broken down");
+                tracing::error!(%error, "The REST API has failed");
             }
         });
         *self.lock() = Some(Running {
@@ -138,12 +139,12 @@ impl Server {
         }
     }
 
-    /// Ends it as if its process were killed, soon.
+    /// Ends it as if its process were killed, without waiting.
     pub(crate) fn close(&self) {
         drop(self.lock().take());
     }
 
-    /// Takes no more connections, and gives requests under way some time to end.
+    /// Accepts no more connections, and lets requests in progress end within `patience`.
     pub(crate) fn finish(&self, patience: Duration) {
         if let Some(running) = &*self.lock() {
             running.handle.graceful_shutdown(Some(patience));
@@ -157,12 +158,12 @@ impl Server {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Tasks of the server that are not ours would keep serving their connections.
+        // Tasks of the server that were spawned elsewhere would go on serving their connections.
         self.handle.shutdown();
     }
 }
 
-/// Stops and starts the control service as the plan of faults has it. Runs for ever.
+/// Stops and starts the control service as the plan of faults says. Never returns.
 pub(crate) async fn follow_plan(server: Arc<Server>, cluster: Arc<Cluster>) {
     let faults = server.api.faults.clone();
     let mut restarts = faults.read(|plan| plan.control().restarts);
@@ -173,12 +174,12 @@ pub(crate) async fn follow_plan(server: Arc<Server>, cluster: Arc<Cluster>) {
             server.kill().await;
             cluster.stop_control();
             is_up = false;
-            tracing::info!("The control service has been stopped on purpose");
+            tracing::info!("The control service has been stopped, as the plan of faults says");
         }
         restarts = wanted.restarts;
         if !is_up && !wanted.stopped {
             if let Err(error) = server.start() {
-                tracing::warn!(%error, "The control service cannot be started again yet");
+                tracing::warn!(%error, "The control service cannot be started again yet; the next attempt follows");
                 sleep(RETRY).await;
                 continue;
             }

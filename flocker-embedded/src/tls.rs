@@ -1,5 +1,5 @@
-//! Mutual TLS as the control service does it: who has a certificate of the cluster that says `user-…` may do
-//! anything, nobody else gets as far as HTTP.
+//! Mutual TLS as the control service does it: a client whose certificate is issued by the cluster's authority for a
+//! common name `user-…` may use the whole API, any other is refused in the handshake.
 
 use std::io;
 use std::pin::Pin;
@@ -17,21 +17,21 @@ use tokio::time::{Duration, timeout};
 use tokio_openssl::SslStream;
 use tower::Service;
 
-use crate::counters::{Counting, Presence};
+use crate::counters::{Counted, Counting};
 use crate::pki::Pki;
 
-/// What every client's common name begins with.
+/// The prefix of every client's common name.
 const USER_PREFIX: &str = "user-";
 
-/// OpenSSL's code for an unspecified error; it turns into the alert `internal_error`, which is what a client
-/// sees whose certificate is not a user's.
+/// OpenSSL's code for an unspecified error. The client receives it as the alert `internal_error`, which is what
+/// Flocker sends to a client whose certificate is not a user's.
 const UNSPECIFIED: i32 = 1;
 
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
-/// How long a refused client may take to read why.
-const FAREWELL_TIME: Duration = Duration::from_secs(2);
+/// How long a refused client may take to read the alert.
+const ALERT_TIME: Duration = Duration::from_secs(2);
 
-/// Shakes hands with every client, and counts them before.
+/// Performs the handshake with every client, and counts the connection before.
 #[derive(Clone)]
 pub(crate) struct Acceptor {
     ssl: Arc<SslAcceptor>,
@@ -63,11 +63,11 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Acceptor {
     }
 }
 
-/// What serves one connection, which counts as open until this is gone.
+/// The service of one connection, which counts as open until this is dropped.
 #[derive(Clone)]
 pub(crate) struct Served<S> {
     service: S,
-    _open: Arc<Presence>,
+    _open: Arc<Counted>,
 }
 
 impl<S: Service<R>, R> Service<R> for Served<S> {
@@ -90,15 +90,15 @@ async fn shake_hands(mut stream: SslStream<TcpStream>) -> io::Result<SslStream<T
     };
     if let Err(error) = outcome {
         tracing::debug!(%error, "Refused a client");
-        // Closing with bytes unread would reset the connection, and the alert that says why would be lost.
-        let farewell = async {
+        // Closing with unread bytes would reset the connection, and the client would lose the alert.
+        let send_alert = async {
             let stream = stream.get_mut();
             stream.shutdown().await?;
             while stream.read(&mut [0; 1024]).await? > 0 {}
             Ok::<(), io::Error>(())
         };
-        match timeout(FAREWELL_TIME, farewell).await {
-            // The client is gone, or will not go; either way there is no more to be done for it.
+        match timeout(ALERT_TIME, send_alert).await {
+            // The client has closed the connection, or does not; the answer is the same.
             Ok(_) | Err(_) => return Err(io::Error::other(error)),
         }
     }
@@ -116,18 +116,18 @@ fn configuration(pki: &Pki) -> Result<SslAcceptor, ErrorStack> {
         .add_cert(pki.authority.certificate().clone())?;
     acceptor.set_verify_callback(
         SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT,
-        is_welcome,
+        is_user_of_the_cluster,
     );
-    // The control service makes a new context for each connection, so nothing can ever be resumed.
+    // The control service creates a new context for each connection, so no session can be resumed.
     acceptor.set_session_cache_mode(SslSessionCacheMode::OFF);
     acceptor.set_options(SslOptions::NO_TICKET);
     acceptor.set_num_tickets(0)?;
     Ok(acceptor.build())
 }
 
-/// Is asked for each certificate of the client's chain, with OpenSSL's own verdict.
+/// Verifies one certificate of the client's chain, after OpenSSL has.
 #[allow(unsafe_code, reason = "the crate has no safe name for this code")]
-fn is_welcome(verified: bool, context: &mut X509StoreContextRef) -> bool {
+fn is_user_of_the_cluster(verified: bool, context: &mut X509StoreContextRef) -> bool {
     if !verified {
         return false;
     }

@@ -64,9 +64,9 @@ fn options(args: EmbeddedArgs) -> Options {
     Options {
         listen: args.listen,
         nodes: args.nodes,
-        pace: match args.pace {
-            Pace::Instant => flocker_embedded::Pace::Instant,
-            Pace::Stock => flocker_embedded::Pace::Stock,
+        timing: match args.pace {
+            Pace::Instant => flocker_embedded::Timing::Instant,
+            Pace::Stock => flocker_embedded::Timing::Stock,
         },
         capacity: args.capacity,
         certificate_profile: match args.certificate_profile {

@@ -1,22 +1,23 @@
-//! What an agent says about its steps: once when something is done, once when it cannot be done.
+//! What an agent logs of its steps: each success, and each failure once.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 
 use uuid::Uuid;
 
-use super::round::Outcome;
+use super::outcome::Outcome;
 use crate::backend::StepError;
+use crate::error::chain;
 
-/// The failures of the last round of one agent.
+/// The failures of the last iteration of one agent.
 #[derive(Debug)]
 pub(super) struct Failures {
     node_number: usize,
     steps: BTreeMap<Uuid, Failure>,
-    blindness: Failure,
+    unexamined: BTreeMap<Uuid, Failure>,
+    observation: Failure,
 }
 
-/// A reason and how often it came up in a row.
+/// A reason and how often it occurred in succession.
 #[derive(Debug, Default)]
 struct Failure {
     reason: String,
@@ -31,8 +32,8 @@ impl Failure {
             *self = Self { reason, times: 0 };
         }
         self.times = self.times.saturating_add(1);
-        let noteworthy = if error.may_pass() { 2 } else { 1 };
-        (self.times == noteworthy).then_some(&self.reason)
+        let threshold = if error.is_transient() { 2 } else { 1 };
+        (self.times == threshold).then_some(&self.reason)
     }
 }
 
@@ -41,13 +42,13 @@ impl Failures {
         Self {
             node_number,
             steps: BTreeMap::new(),
-            blindness: Failure::default(),
+            unexamined: BTreeMap::new(),
+            observation: Failure::default(),
         }
     }
 
-    /// Takes the outcomes of a round, and tells whether any step succeeded.
+    /// Records the outcomes of an iteration, and returns whether any step succeeded.
     pub(super) fn record(&mut self, outcomes: Vec<Outcome>) -> bool {
-        self.blindness = Failure::default();
         let mut before = std::mem::take(&mut self.steps);
         let mut progress = false;
         for (dataset, outcome) in outcomes {
@@ -61,7 +62,7 @@ impl Failures {
                     if let Some(reason) = failure.count(&error) {
                         tracing::warn!(
                             dataset.id = %dataset,
-                            "Dataset {dataset} stays as it is on node {}: {reason}. Trying on",
+                            "A step of dataset {dataset} on node {} has failed: {reason}. The agent tries it again",
                             self.node_number
                         );
                     }
@@ -72,31 +73,38 @@ impl Failures {
         progress
     }
 
-    /// Takes it that the agent could not even look at what is there.
-    pub(super) fn record_blindness(&mut self, error: &StepError) {
-        if let Some(reason) = self.blindness.count(error) {
+    /// Records that the agent could not observe any dataset.
+    pub(super) fn record_failed_observation(&mut self, error: &StepError) {
+        if let Some(reason) = self.observation.count(error) {
             tracing::error!(
-                "The agent of node {} cannot see its datasets: {reason}",
+                "The agent of node {} cannot observe its datasets, and tries again: {reason}",
                 self.node_number
             );
         }
     }
 
-    /// Takes it that there was nothing to do.
-    pub(super) fn forget(&mut self) {
-        *self = Self::new(self.node_number);
+    /// Records which datasets could not be examined in an iteration that observed the others.
+    pub(super) fn record_unexamined(&mut self, failures: Vec<(Uuid, StepError)>) {
+        self.observation = Failure::default();
+        let mut before = std::mem::take(&mut self.unexamined);
+        for (dataset, error) in failures {
+            let mut failure = before.remove(&dataset).unwrap_or_default();
+            if let Some(reason) = failure.count(&error) {
+                tracing::warn!(
+                    dataset.id = %dataset,
+                    "The agent of node {} cannot examine dataset {dataset}, and leaves it as it is until it can: \
+                     {reason}",
+                    self.node_number
+                );
+            }
+            self.unexamined.insert(dataset, failure);
+        }
     }
-}
 
-/// Returns the text of an error and of all that caused it.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
+    /// Records that an iteration had no step to carry out.
+    pub(super) fn forget_steps(&mut self) {
+        self.steps.clear();
     }
-    text
 }
 
 #[cfg(test)]
@@ -104,14 +112,14 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::agent::round::Done;
+    use crate::agent::outcome::Done;
 
     fn busy() -> StepError {
         StepError::Busy(PathBuf::from("/flocker/one"))
     }
 
     #[test]
-    fn a_reason_is_logged_once_and_if_it_may_pass_only_when_it_has_not() {
+    fn a_reason_is_logged_once_and_a_transient_one_only_when_it_repeats() {
         let mut failure = Failure::default();
         assert_eq!(failure.count(&busy()), None);
         assert!(
@@ -131,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_makes_progress_if_any_step_succeeds() {
+    fn an_iteration_makes_progress_if_any_step_succeeds() {
         let mut failures = Failures::new(1);
         assert!(!failures.record(vec![(Uuid::nil(), Err(busy()))]));
         assert!(failures.record(vec![(Uuid::nil(), Err(busy())), (Uuid::max(), Ok(Done::Mounted))]));

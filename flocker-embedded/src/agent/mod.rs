@@ -1,165 +1,21 @@
 //! The agents: one convergence loop per node, as Flocker's dataset agent runs it.
 //!
-//! A round is: look at what is there, report it, work out the next step of every dataset, carry all of them
-//! out. Then the agent looks again. So a round never acts on what it only believes, and whatever confuses a
-//! real agent confuses this one.
+//! An iteration is: observe, report, work out the next step of every dataset, carry all of them out. Then the
+//! agent observes again. So an iteration never acts on an assumption, and what confuses a real agent confuses
+//! this one.
 
-mod board;
+mod convergence;
 mod failures;
+mod iteration;
 mod node;
-mod pace;
+mod outcome;
 mod plan;
-mod round;
 mod shared;
+mod status;
 #[cfg(test)]
 mod timeline;
+mod timing;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use tokio::select;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
-
-pub(crate) use board::{Board, publish, sweep_leases, watch_mounts};
-pub(crate) use failures::chain;
 pub(crate) use node::Node;
 pub(crate) use shared::Shared;
-
-use crate::backend::Seen;
-use crate::cluster::Connection;
-use crate::options::{NodeInfo, Pace};
-use crate::store::Snapshot;
-use failures::Failures;
-use plan::Plan;
-
-/// The agent of one node.
-struct Agent {
-    node: NodeInfo,
-    pace: Pace,
-    shared: Arc<Shared>,
-    connection: Connection,
-    /// The configuration as this agent was last told of it.
-    configuration: watch::Receiver<Arc<Snapshot>>,
-    mounts: watch::Receiver<()>,
-    failures: Failures,
-}
-
-impl Agent {
-    fn new(node: NodeInfo, pace: Pace, shared: Arc<Shared>, board: &Board, connection: Connection) -> Self {
-        Self {
-            failures: Failures::new(node.number),
-            node,
-            pace,
-            shared,
-            connection,
-            configuration: board.configuration(),
-            mounts: board.mounts(),
-        }
-    }
-
-    /// Converges until it is told to stop; then it finishes the steps it has begun.
-    async fn run(mut self, stop: CancellationToken) {
-        if let Some(delay) = self.pace.batch() {
-            // The time a real agent needs to connect.
-            select! {
-                () = sleep(delay) => {}
-                () = stop.cancelled() => {}
-            }
-        }
-        let mut attempt = 0;
-        while !stop.is_cancelled() {
-            if let Some(delay) = self.pace.look() {
-                select! {
-                    () = sleep(delay) => {}
-                    () = stop.cancelled() => return,
-                }
-            }
-            let configuration = Arc::clone(&self.configuration.borrow_and_update());
-            self.mounts.mark_unchanged();
-            let rest = match self.look(&configuration).await {
-                Err(error) => {
-                    self.failures.record_blindness(&error);
-                    Rest::Retry(attempt)
-                }
-                Ok(seen) => {
-                    let plan = Plan::new(self.node.uuid, &configuration.configuration, &seen);
-                    if plan.is_empty() {
-                        self.failures.forget();
-                        Rest::Idle {
-                            seen,
-                            waits_for_others: plan.waits_for_others,
-                        }
-                    } else if self.carry_out(plan).await && self.pace == Pace::Instant {
-                        Rest::None
-                    } else {
-                        Rest::Retry(attempt)
-                    }
-                }
-            };
-            attempt = match rest {
-                Rest::Retry(attempt) => attempt.saturating_add(1),
-                Rest::None | Rest::Idle { .. } => 0,
-            };
-            select! {
-                () = stop.cancelled() => {}
-                () = self.rest(rest) => {}
-            }
-        }
-    }
-
-    /// Waits until it is time for another round.
-    async fn rest(&mut self, rest: Rest) {
-        match rest {
-            Rest::None => {}
-            Rest::Retry(attempt) => select! {
-                () = sleep(self.pace.back_off(attempt)) => {}
-                _ = self.configuration.changed() => {}
-            },
-            Rest::Idle {
-                seen,
-                waits_for_others,
-            } => self.idle(&seen, waits_for_others).await,
-        }
-    }
-
-    /// Waits until there may be work to do.
-    async fn idle(&mut self, seen: &BTreeMap<Uuid, Seen>, waits_for_others: bool) {
-        let period = if waits_for_others {
-            Some(self.pace.elsewhere())
-        } else {
-            self.pace.idle()
-        };
-        let wake_up = period.map(|period| Instant::now() + period);
-        let fast = self.pace == Pace::Instant;
-        loop {
-            select! {
-                () = sleep_until(wake_up.unwrap_or_else(Instant::now)), if wake_up.is_some() => return,
-                _ = self.mounts.changed(), if fast => return,
-                _ = self.configuration.changed() => {
-                    let snapshot = Arc::clone(&self.configuration.borrow_and_update());
-                    let plan = Plan::new(self.node.uuid, &snapshot.configuration, seen);
-                    let is_new_wait = plan.waits_for_others && !waits_for_others;
-                    if !plan.is_empty() || is_new_wait || (fast && plan.waits_for_others) {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// What an agent does between two rounds.
-enum Rest {
-    /// Nothing: the last round brought it forward.
-    None,
-    /// Back off: there is work that could not be done, for the given number of rounds in a row.
-    Retry(u32),
-    /// Wait for news: all is as it should be, or for others to make so.
-    Idle {
-        seen: BTreeMap<Uuid, Seen>,
-        waits_for_others: bool,
-    },
-}
+pub(crate) use status::{Status, publish, sweep_leases, watch_mounts};

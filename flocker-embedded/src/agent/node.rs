@@ -1,4 +1,4 @@
-//! One node: a machine that can be switched off and on, and the agent that runs on it as long as it may.
+//! One node: a machine that can be switched off and on, and the agent that runs while the machine does.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,21 +9,23 @@ use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Agent, Board, Shared};
+use super::convergence::Agent;
+use super::shared::Shared;
+use super::status::Status;
 use crate::cluster::{Connection, Control};
 use crate::faults::{MachineState, NodeFault};
-use crate::options::{NodeInfo, Pace};
+use crate::options::{NodeInfo, Timing};
 
-/// A node, with all that becomes of it.
+/// A node, its machine and its agent.
 pub(crate) struct Node {
     info: NodeInfo,
-    pace: Pace,
-    /// How long it stays listed once it is silent.
+    timing: Timing,
+    /// How long it stays listed while it is silent.
     expiry: Duration,
     shared: Arc<Shared>,
-    board: Arc<Board>,
+    status: Arc<Status>,
     is_on: bool,
-    /// The count of its reboots that it has lived up to.
+    /// The number of reboots of the plan that have been carried out.
     reboots: u32,
     silent_since: Instant,
 }
@@ -31,25 +33,24 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new(
         info: NodeInfo,
-        pace: Pace,
+        timing: Timing,
         expiry: Duration,
         shared: Arc<Shared>,
-        board: Arc<Board>,
+        status: Arc<Status>,
     ) -> Self {
         Self {
             reboots: shared.faults.read(|plan| plan.node(info.number).reboots),
             info,
-            pace,
+            timing,
             expiry,
             shared,
-            board,
+            status,
             is_on: true,
             silent_since: Instant::now(),
         }
     }
 
-    /// Is what the plan of faults wants it to be until it is told to stop. Then its agent finishes the steps it has
-    /// begun.
+    /// Follows the plan of faults until `stop` is cancelled. Then its agent finishes the steps it has begun.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let shared = Arc::clone(&self.shared);
         let number = self.info.number;
@@ -63,7 +64,7 @@ impl Node {
             let change = async {
                 select! {
                     () = shared.faults.until(|plan| plan.of_node(number) != wanted) => {}
-                    // The sender is part of what is shared, so it cannot be gone.
+                    // The sender is part of `shared`, so it exists.
                     _ = control.changed() => {}
                 }
             };
@@ -81,7 +82,7 @@ impl Node {
         }
     }
 
-    /// Runs the agent until something changes; then it finishes the steps it has begun.
+    /// Runs the agent until `change` completes; then the agent finishes the steps it has begun.
     async fn run_agent(&mut self, run: u64, change: impl Future<Output = ()>, stop: &CancellationToken) {
         let connection = Connection {
             run,
@@ -90,9 +91,9 @@ impl Node {
         };
         let agent = Agent::new(
             self.info.clone(),
-            self.pace,
+            self.timing,
             Arc::clone(&self.shared),
-            &self.board,
+            &self.status,
             connection,
         );
         let end = stop.child_token();
@@ -107,7 +108,7 @@ impl Node {
         self.silent_since = Instant::now();
     }
 
-    /// Makes the machine what it should be.
+    /// Switches the machine off or on as the plan says.
     async fn switch(&mut self, fault: &NodeFault) {
         let reboots = fault.reboots > self.reboots;
         self.reboots = fault.reboots;
@@ -123,19 +124,20 @@ impl Node {
         }
     }
 
-    /// Does to the machine what may block.
+    /// Carries out blocking work on the machine.
     async fn carry_out(&self, work: impl FnOnce(&Shared, &NodeInfo) + Send + 'static) {
         let (shared, node) = (Arc::clone(&self.shared), self.info.clone());
         if let Err(error) = spawn_blocking(move || work(&shared, &node)).await {
-            tracing::error!(%error, "A step of the machine of node {} broke down", self.info.number);
+            tracing::error!(%error, "Switching the machine of node {} failed", self.info.number);
         }
     }
 
-    /// Waits until the node has been silent for so long that it is no longer listed. Never ends if it is not listed.
+    /// Waits until the node has been silent for so long that it is no longer listed. Never returns if it is not
+    /// listed.
     async fn expire(&self) {
         let cluster = &self.shared.cluster;
         let listed = cluster.has_reported(self.info.uuid);
-        // A time that no clock reaches never comes.
+        // A time that no clock reaches never expires.
         let end = self.silent_since.checked_add(self.expiry).filter(|_| listed);
         sleep_until_some(end).await;
         cluster.forget(self.info.uuid);
@@ -158,7 +160,7 @@ fn connection_time(fault: &NodeFault, service: Control, reconnect_after: Duratio
     }
 }
 
-/// Sleeps for ever if there is no time given.
+/// Sleeps until a time, or indefinitely if there is none.
 async fn sleep_until_some(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,

@@ -1,4 +1,4 @@
-//! What an agent has to do next, given what is configured and what it sees.
+//! The next steps of an agent, computed from the configuration and what the agent observes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,28 +11,28 @@ use crate::store::Configuration;
 /// A step that concerns one dataset alone.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Step {
-    /// Make the backing volume, of this size.
+    /// Creates the backing volume, of this size in bytes.
     Create(u64),
     Format(PathBuf),
     Mount(PathBuf),
     Unmount(PathBuf),
     Detach(PathBuf),
-    /// Detach what is attached to a machine that is off.
+    /// Detaches a dataset that is attached to a machine that is off.
     DetachFromDead,
     Destroy,
 }
 
-/// The next steps of one agent. Only when they are done does it look what comes after.
+/// The next steps of one agent. After them it observes again, and plans the steps that follow.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Plan {
-    /// Datasets whose volume has to be recorded in the configuration.
+    /// Datasets whose volume must be recorded in the configuration.
     pub(super) register: Vec<Uuid>,
-    /// Datasets whose volume has to be attached here.
+    /// Datasets whose volume must be attached here.
     pub(super) attach: Vec<Uuid>,
-    /// What has to be done with others.
+    /// Steps of other datasets.
     pub(super) steps: Vec<(Uuid, Step)>,
-    /// Whether a dataset is wanted here that another node has not given up yet.
-    pub(super) waits_for_others: bool,
+    /// Whether a dataset is wanted here that another node has not detached yet, or one cannot be examined at present.
+    pub(super) waits: bool,
 }
 
 /// What is wanted of a dataset on this node.
@@ -58,7 +58,7 @@ impl Plan {
                 Next::Register => plan.register.push(*id),
                 Next::Attach => plan.attach.push(*id),
                 Next::Step(step) => plan.steps.push((*id, step)),
-                Next::Wait => plan.waits_for_others = true,
+                Next::Wait => plan.waits = true,
                 Next::Nothing => {}
             }
         }
@@ -71,7 +71,7 @@ impl Plan {
 }
 
 fn wanted(node: Uuid, configuration: &Configuration, dataset: Uuid, condition: &Condition) -> Wanted {
-    // A lease protects what is seen mounted, and nothing else. It never brings a dataset here.
+    // A lease protects a dataset that is seen mounted, and no other. It never moves a dataset to its node.
     let protected =
         matches!(condition, Condition::Mounted(_)) && configuration.leaseholder(dataset) == Some(node);
     match configuration.datasets.get(&dataset) {
@@ -83,7 +83,7 @@ fn wanted(node: Uuid, configuration: &Configuration, dataset: Uuid, condition: &
     }
 }
 
-/// What comes next for a dataset that has a volume.
+/// The next step of a dataset that has a volume.
 #[derive(Debug, PartialEq)]
 enum Next {
     Register,
@@ -95,7 +95,7 @@ enum Next {
 
 fn next(wanted: Wanted, condition: &Condition) -> Next {
     use Condition::{
-        Attached, AttachedElsewhere, AttachedToDead, Detached, Mounted, Unformatted, Unregistered,
+        Attached, AttachedElsewhere, AttachedToDead, Detached, Mounted, Unexamined, Unformatted, Unregistered,
     };
 
     match (wanted, condition) {
@@ -103,7 +103,7 @@ fn next(wanted: Wanted, condition: &Condition) -> Next {
         (Wanted::Mounted, Detached) => Next::Attach,
         (Wanted::Mounted, Unformatted(device)) => Next::Step(Step::Format(device.clone())),
         (Wanted::Mounted, Attached(device)) => Next::Step(Step::Mount(device.clone())),
-        (Wanted::Mounted | Wanted::Deleted, AttachedElsewhere) => Next::Wait,
+        (Wanted::Mounted | Wanted::Deleted, AttachedElsewhere) | (_, Unexamined) => Next::Wait,
         (Wanted::Mounted | Wanted::Deleted, AttachedToDead) => Next::Step(Step::DetachFromDead),
         (Wanted::Elsewhere | Wanted::Deleted, Mounted(device)) => Next::Step(Step::Unmount(device.clone())),
         (Wanted::Elsewhere | Wanted::Deleted, Attached(device) | Unformatted(device)) => {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wanted_dataset_is_made_recorded_attached_formatted_and_mounted() {
+    fn a_wanted_dataset_is_created_recorded_attached_formatted_and_mounted() {
         let configuration = configured(HERE, false);
         let absent = Plan::new(HERE, &configuration, &BTreeMap::new());
         assert_eq!(absent.steps, [(DATASET, Step::Create(1))]);
@@ -185,7 +185,7 @@ mod tests {
             assert_eq!(
                 next_of(&Configuration::default(), &condition),
                 expected,
-                "not configured at all"
+                "not configured"
             );
         }
     }
@@ -234,15 +234,11 @@ mod tests {
     }
 
     #[test]
-    fn a_dataset_that_another_node_still_has_is_waited_for() {
-        let seen = BTreeMap::from([(
-            DATASET,
-            Seen {
-                size: 1,
-                condition: Condition::AttachedElsewhere,
-            },
-        )]);
-        let plan = Plan::new(HERE, &configured(HERE, false), &seen);
-        assert!(plan.is_empty() && plan.waits_for_others);
+    fn a_dataset_that_another_node_still_has_or_that_cannot_be_examined_is_waited_for() {
+        for condition in [Condition::AttachedElsewhere, Condition::Unexamined] {
+            let seen = BTreeMap::from([(DATASET, Seen { size: 1, condition })]);
+            let plan = Plan::new(HERE, &configured(HERE, false), &seen);
+            assert!(plan.is_empty() && plan.waits, "{seen:?}");
+        }
     }
 }

@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use tokio::sync::{AcquireError, Mutex, Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
-use super::failures::chain;
 use super::plan::Step;
-use crate::backend::{Backend, Released, StepError};
+use crate::backend::{Backend, Discovery, Released, StepError};
 use crate::cluster::Cluster;
+use crate::error::chain;
 use crate::faults::Faults;
 use crate::options::NodeInfo;
 use crate::store::Store;
 
-/// Number of file systems that are made at a time, by all agents together.
+/// Number of file systems that are created concurrently, by all agents together.
 const FORMATTERS: usize = 2;
-/// Number of other steps that are carried out at a time, each on a thread of its own.
+/// Number of other steps that are carried out concurrently, each on a thread of its own.
 const WORKERS: usize = 8;
 
 /// What all agents share.
@@ -25,10 +25,10 @@ pub(crate) struct Shared {
     pub(crate) backend: Arc<Backend>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) faults: Faults,
-    /// The machines that are off, and the eras of the others, by their node.
+    /// The machines that are off, and the eras of the nodes.
     machines: StdMutex<Machines>,
-    /// Held from looking to having reported, so that no report is older than the one it replaces.
-    pub(super) looking: Mutex<()>,
+    /// Held from observing to reporting, so that no report is older than the one it replaces.
+    pub(super) observing: Mutex<()>,
     formatters: Semaphore,
     workers: Semaphore,
 }
@@ -56,14 +56,14 @@ impl Shared {
                 off: BTreeSet::new(),
                 eras,
             }),
-            looking: Mutex::new(()),
+            observing: Mutex::new(()),
             formatters: Semaphore::new(FORMATTERS),
             workers: Semaphore::new(WORKERS),
         }
     }
 
-    /// Waits for the turn of a step, which ends with the permit.
-    pub(super) async fn turn(&self, step: &Step) -> Result<SemaphorePermit<'_>, AcquireError> {
+    /// Waits until a step may begin. It ends when the permit is dropped.
+    pub(super) async fn acquire_permit(&self, step: &Step) -> Result<SemaphorePermit<'_>, AcquireError> {
         let semaphore = if matches!(step, Step::Format(_)) {
             &self.formatters
         } else {
@@ -86,14 +86,14 @@ impl Shared {
         }
     }
 
-    /// Switches the machine of a node off without notice. Blocks.
+    /// Cuts the power of a node's machine. Blocks.
     pub(super) fn cut_power(&self, node: &NodeInfo) {
         let outcomes = self.backend.cut_power(node, &self.store.attachments());
         for (dataset, outcome) in outcomes {
             if let Err(error) = outcome {
                 tracing::warn!(
                     dataset.id = %dataset,
-                    "The machine of node {} is off, but its dataset {dataset} is not free for other nodes: {}",
+                    "The machine of node {} is off, but its dataset {dataset} is not available to other nodes: {}",
                     node.number,
                     chain(&error)
                 );
@@ -103,7 +103,7 @@ impl Shared {
         tracing::info!("The machine of node {} is off", node.number);
     }
 
-    /// Switches the machine of a node on. Blocks.
+    /// Starts the machine of a node, with a new era. Blocks.
     pub(super) fn boot(&self, node: &NodeInfo, era: Uuid) {
         let mut machines = self.machines();
         machines.off.remove(&node.uuid);
@@ -114,7 +114,7 @@ impl Shared {
             if let Err(error) = outcome {
                 tracing::warn!(
                     dataset.id = %dataset,
-                    "The machine of node {} has started, but its dataset {dataset} got no new loop device: {}",
+                    "The machine of node {} has started, but its dataset {dataset} has no new loop device: {}",
                     node.number,
                     chain(&error)
                 );
@@ -130,7 +130,7 @@ impl Shared {
         self.machines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives loop devices that have a backing file of ours, but no record of their node, to a node. Blocks.
+    /// Assigns attached datasets without a record of their node to a node. Blocks.
     pub(crate) fn adopt(&self, nodes: &[NodeInfo]) {
         let snapshot = self.store.snapshot();
         let found =
@@ -138,7 +138,7 @@ impl Shared {
                 .unrecorded_attachments(nodes, &snapshot.configuration, &self.store.attachments());
         let adopted = found.and_then(|owners| {
             for (dataset, node) in &owners {
-                tracing::info!(dataset.id = %dataset, "Dataset {dataset} is attached; it counts as node {node}'s");
+                tracing::info!(dataset.id = %dataset, "Dataset {dataset} is attached without a record of its node; it is assigned to node {node}");
             }
             self.store.change(|state| state.attachments.extend(owners)).map_err(StepError::State)
         });
@@ -147,16 +147,22 @@ impl Shared {
         }
     }
 
-    /// Unmounts and detaches what nobody uses on a node, and returns what the kernel is still to free. Blocks.
+    /// Unmounts and detaches the datasets of a node that no process uses, and returns those whose device the kernel
+    /// has not freed yet. Blocks.
     pub(crate) fn release(&self, node: &NodeInfo) -> Vec<Uuid> {
         let snapshot = self.store.snapshot();
-        let seen = self.backend.discover(
+        let discovered = self.backend.discover(
             node,
             &snapshot.configuration,
             &self.store.attachments(),
             &self.dead(),
         );
-        let outcomes = match seen.and_then(|seen| self.backend.release(&seen)) {
+        let released = discovered.and_then(|Discovery { seen, failures }| {
+            let mut outcomes = self.backend.release(&seen)?;
+            outcomes.extend(failures.into_iter().map(|(dataset, error)| (dataset, Err(error))));
+            Ok(outcomes)
+        });
+        let outcomes = match released {
             Ok(outcomes) => outcomes,
             Err(error) => {
                 tracing::error!(
@@ -187,7 +193,7 @@ impl Shared {
         }
         tracing::info!("Detached {} dataset(s) from node {}", detached.len(), node.number);
         if let Err(error) = self.store.forget_attachments(&detached, node.uuid) {
-            tracing::error!(%error, "Node {} cannot record what it detached", node.number);
+            tracing::error!(%error, "Cannot record which datasets node {} has detached", node.number);
         }
         lingering
     }

@@ -1,4 +1,4 @@
-//! When things happen at the stock pace, on a clock that stands still while anybody works.
+//! When steps happen at the stock timing, on a clock that stands still while any task works.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -11,23 +11,21 @@ use tokio::time::{Duration, Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Board, Node, Shared, publish};
+use super::{Node, Shared, Status, publish};
 use crate::backend::{Backend, is_mounted};
 use crate::cluster::SeenDataset;
 use crate::data_dir::DataDir;
 use crate::faults::{FaultPlan, Faults};
-use crate::options::{NodeInfo, Pace};
+use crate::namespace;
+use crate::options::{NodeInfo, Timing};
 use crate::store::{Dataset, Store};
 
-#[path = "../../tests/flocker/support/namespace.rs"]
-mod namespace;
-
 const TICK: Duration = Duration::from_millis(10);
-/// Nothing takes this long at the stock pace.
+/// Longer than any step takes at the stock timing.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Nodes at the stock pace whose time passes only while all of them wait.
-struct Site {
+/// Nodes at the stock timing whose time passes only while all of them wait.
+struct Fixture {
     shared: Arc<Shared>,
     nodes: Vec<NodeInfo>,
     stop: CancellationToken,
@@ -35,7 +33,7 @@ struct Site {
     services: JoinSet<()>,
 }
 
-impl Drop for Site {
+impl Drop for Fixture {
     fn drop(&mut self) {
         for node in &self.nodes {
             self.shared.cut_power(node);
@@ -43,7 +41,7 @@ impl Drop for Site {
     }
 }
 
-impl Site {
+impl Fixture {
     fn new(directory: &Path) -> Self {
         let data_dir = Arc::new(DataDir::claim(directory).unwrap());
         let store = Arc::new(Store::open(Arc::clone(&data_dir), 2).unwrap());
@@ -58,15 +56,15 @@ impl Site {
         let backend = Arc::new(Backend::open(data_dir, None).unwrap());
         let faults = Faults::new(FaultPlan::default(), 2);
         let shared = Arc::new(Shared::new(store, backend, faults, BTreeMap::new()));
-        let board = Arc::new(Board::new(&shared.store));
+        let status = Arc::new(Status::new(&shared.store));
         let (stop, mut agents, mut services) = (CancellationToken::new(), JoinSet::new(), JoinSet::new());
         for node in &nodes {
-            let (shared, board) = (Arc::clone(&shared), Arc::clone(&board));
-            let node = Node::new(node.clone(), Pace::Stock, LONGEST, shared, board);
+            let (shared, status) = (Arc::clone(&shared), Arc::clone(&status));
+            let node = Node::new(node.clone(), Timing::Stock, LONGEST, shared, status);
             agents.spawn(node.run(stop.clone()));
         }
         let (store, cluster) = (Arc::clone(&shared.store), Arc::clone(&shared.cluster));
-        services.spawn(publish(board, store, cluster, Pace::Stock));
+        services.spawn(publish(status, store, cluster, Timing::Stock));
         Self {
             shared,
             nodes,
@@ -76,8 +74,8 @@ impl Site {
         }
     }
 
-    /// Asserts that something happens within so many seconds from `begin`.
-    async fn happens(
+    /// Asserts that a condition becomes true within these seconds after `begin`.
+    async fn assert_happens(
         &self,
         what: &str,
         begin: Instant,
@@ -85,7 +83,7 @@ impl Site {
         has_happened: impl Fn() -> bool,
     ) {
         while !has_happened() {
-            assert!(begin.elapsed() < LONGEST, "{what} never happens");
+            assert!(begin.elapsed() < LONGEST, "{what} has not happened in time");
             sleep(TICK).await;
         }
         let after = begin.elapsed().as_secs_f64();
@@ -110,7 +108,7 @@ impl Site {
         mounted.is_some_and(|(node, _)| node == self.nodes[number - 1].uuid)
     }
 
-    /// Changes the configured dataset, and returns when that was.
+    /// Changes the configured dataset, and returns the time of the change.
     fn configure(&self, dataset: Uuid, change: impl FnOnce(&mut Dataset)) -> Instant {
         let new = Dataset {
             primary: self.nodes[0].uuid,
@@ -127,7 +125,7 @@ impl Site {
 }
 
 /// Runs a test in a thread of its own, with mounts and a clock of its own.
-fn in_virtual_time<F: Future<Output = ()>>(test: impl FnOnce(Site) -> F + Send + 'static) {
+fn in_virtual_time<F: Future<Output = ()>>(test: impl FnOnce(Fixture) -> F + Send + 'static) {
     let run = move || {
         namespace::enter_own_namespace();
         let directory = tempfile::tempdir().unwrap();
@@ -136,59 +134,66 @@ fn in_virtual_time<F: Future<Output = ()>>(test: impl FnOnce(Site) -> F + Send +
             .start_paused(true)
             .build()
             .unwrap();
-        runtime.block_on(async { test(Site::new(directory.path())).await });
+        runtime.block_on(async { test(Fixture::new(directory.path())).await });
     };
     if let Err(panic) = thread::spawn(run).join() {
         std::panic::resume_unwind(panic);
     }
 }
 
-/// The times are those of a real cluster: `flocker-measured-behaviour.md`, section 6, and when its mounts were there.
+/// The times were measured on a real cluster: when state showed each change, and when the mounts existed.
 #[test]
-fn at_the_stock_pace_everything_takes_as_long_as_on_a_real_cluster() {
-    in_virtual_time(async |mut site| {
+fn at_the_stock_timing_every_change_takes_as_long_as_on_a_real_cluster() {
+    in_virtual_time(async |mut fixture| {
         let dataset = Uuid::new_v4();
         // Long after the agents have connected.
         sleep(Duration::from_secs(5)).await;
-        let begin = site.configure(dataset, |_| {});
-        site.happens("a create is in state", begin, 2.6..=4.2, || {
-            site.seen(dataset).is_some()
-        })
-        .await;
-        site.happens("a create is mounted", begin, 5.5..=6.8, || {
-            site.is_mounted(1, dataset)
-        })
-        .await;
-        assert!(!site.is_reported(1, dataset));
-        site.happens("a create is reported", begin, 15.7..=18.3, || {
-            site.is_reported(1, dataset)
-        })
-        .await;
+        let begin = fixture.configure(dataset, |_| {});
+        fixture
+            .assert_happens("a create is in state", begin, 2.6..=4.2, || {
+                fixture.seen(dataset).is_some()
+            })
+            .await;
+        fixture
+            .assert_happens("a create is mounted", begin, 5.5..=6.8, || {
+                fixture.is_mounted(1, dataset)
+            })
+            .await;
+        assert!(!fixture.is_reported(1, dataset));
+        fixture
+            .assert_happens("a create is reported", begin, 15.7..=18.3, || {
+                fixture.is_reported(1, dataset)
+            })
+            .await;
 
         sleep(Duration::from_secs(20)).await;
-        let begin = site.configure(dataset, |configured| configured.primary = site.nodes[1].uuid);
-        site.happens("a move is under way", begin, 0.5..=4.0, || {
-            !site.is_reported(1, dataset)
-        })
-        .await;
-        site.happens("a move is mounted", begin, 4.1..=5.2, || {
-            site.is_mounted(2, dataset)
-        })
-        .await;
-        site.happens("a move is reported", begin, 5.9..=7.2, || {
-            site.is_reported(2, dataset)
-        })
-        .await;
+        let begin = fixture.configure(dataset, |configured| configured.primary = fixture.nodes[1].uuid);
+        fixture
+            .assert_happens("a move is in progress", begin, 0.5..=4.0, || {
+                !fixture.is_reported(1, dataset)
+            })
+            .await;
+        fixture
+            .assert_happens("a move is mounted", begin, 4.1..=5.2, || {
+                fixture.is_mounted(2, dataset)
+            })
+            .await;
+        fixture
+            .assert_happens("a move is reported", begin, 5.9..=7.2, || {
+                fixture.is_reported(2, dataset)
+            })
+            .await;
 
         sleep(Duration::from_secs(20)).await;
-        let begin = site.configure(dataset, |configured| configured.deleted = true);
-        site.happens("a delete is done", begin, 2.9..=4.3, || {
-            site.seen(dataset).is_none()
-        })
-        .await;
+        let begin = fixture.configure(dataset, |configured| configured.deleted = true);
+        fixture
+            .assert_happens("a delete is done", begin, 2.9..=4.3, || {
+                fixture.seen(dataset).is_none()
+            })
+            .await;
 
-        site.stop.cancel();
-        while site.agents.join_next().await.is_some() {}
-        site.services.shutdown().await;
+        fixture.stop.cancel();
+        while fixture.agents.join_next().await.is_some() {}
+        fixture.services.shutdown().await;
     });
 }

@@ -1,4 +1,4 @@
-//! `configuration/datasets`: what clients want, whether or not it can be had.
+//! `configuration/datasets`: what clients want, whether or not it is possible.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::Api;
+use super::context::Api;
 use super::reply::{Refusal, with_json};
 use super::schema;
 use crate::store::{self, Dataset};
@@ -56,7 +56,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Response {
 }
 
 pub(super) async fn create(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
-    let request = Condition::of(&headers)
+    let request = TagCondition::of(&headers)
         .check(&api.store.snapshot().tag)
         .and_then(|()| schema::create_dataset(&body))
         .and_then(|request| {
@@ -87,14 +87,14 @@ pub(super) async fn create(State(api): State<Arc<Api>>, headers: HeaderMap, body
     .await
 }
 
-/// Changes the primary, which is all that an update can do.
+/// Changes the primary, the only change that an update can make.
 pub(super) async fn relocate(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let checked = Condition::of(&headers)
+    let checked = TagCondition::of(&headers)
         .check(&api.store.snapshot().tag)
         .and_then(|()| schema::update_dataset(&body))
         .and_then(|primary| Ok((dataset_id(&id)?, primary)));
@@ -113,13 +113,13 @@ pub(super) async fn relocate(
     .await
 }
 
-/// Marks a dataset as deleted; doing so again is fine.
+/// Marks a dataset as deleted; repeating it is allowed.
 pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    let checked = Condition::of(&headers)
+    let checked = TagCondition::of(&headers)
         .check(&api.store.snapshot().tag)
         .and_then(|()| dataset_id(&id));
     let dataset_id = match checked {
@@ -142,8 +142,8 @@ impl Api {
         headers: &HeaderMap,
         change: impl FnOnce(&mut store::State) -> Result<(), Refusal> + Send + 'static,
     ) -> Response {
-        let condition = Condition::of(headers);
-        let changed = self.change("record a dataset", move |state, tag| {
+        let condition = TagCondition::of(headers);
+        let changed = self.write("record a dataset", move |state, tag| {
             condition.check(tag)?;
             change(state)?;
             Ok(dataset_of(state, dataset_id)?.clone())
@@ -151,21 +151,6 @@ impl Api {
         match changed.await {
             Ok(dataset) => with_json(status, &DatasetBody::new(dataset_id, &dataset)),
             Err(response) => response,
-        }
-    }
-
-    /// Carries out a change, or returns the answer that says why it was not.
-    pub(super) async fn change<T: Send + 'static>(
-        &self,
-        action: &'static str,
-        change: impl FnOnce(&mut store::State, &str) -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, Response> {
-        let _writing = self.writing.lock().await;
-        let store = Arc::clone(&self.store);
-        let outcome = tokio::task::spawn_blocking(move || store.update(change)).await;
-        match outcome.map_err(std::io::Error::other) {
-            Ok(Ok(outcome)) => outcome.map_err(IntoResponse::into_response),
-            Ok(Err(error)) | Err(error) => Err(super::reply::broken(action, &error)),
         }
     }
 }
@@ -178,7 +163,7 @@ fn dataset_of(state: &mut store::State, dataset_id: Uuid) -> Result<&mut Dataset
         .ok_or(Refusal::DatasetNotFound)
 }
 
-/// Reads the id in a path, which has to be spelled exactly as in a list.
+/// Reads the id in a path, which must be spelled exactly as in a list.
 fn dataset_id(text: &str) -> Result<Uuid, Refusal> {
     Uuid::parse_str(text)
         .ok()
@@ -186,10 +171,10 @@ fn dataset_id(text: &str) -> Result<Uuid, Refusal> {
         .ok_or(Refusal::DatasetNotFound)
 }
 
-/// The tags of which the client wants the configuration to have one; none means any.
-struct Condition(Vec<String>);
+/// The tags that the client accepts as the current one; any if empty.
+struct TagCondition(Vec<String>);
 
-impl Condition {
+impl TagCondition {
     fn of(headers: &HeaderMap) -> Self {
         let tags = headers.get_all(CONDITION).iter();
         Self(

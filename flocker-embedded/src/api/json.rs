@@ -1,4 +1,4 @@
-//! JSON as Python's `json.dumps` writes it: a blank after `,` and `:`, nothing but ASCII.
+//! JSON as Python's `json.dumps` writes it: a blank after `,` and `:`, ASCII only.
 
 use std::io::{self, Write};
 

@@ -1,4 +1,4 @@
-//! `configuration/leases`: one per dataset, held by a node. Nothing here enforces them; the agents do.
+//! `configuration/leases`: one per dataset, held by a node. Only the agents enforce them.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::Api;
+use super::context::Api;
 use super::reply::{Refusal, with_json};
 use super::schema;
 use crate::store::{Lease, now};
 
-/// The first moment after the year 9999, in seconds since 1970: later dates the control service cannot express.
+/// The first moment after the year 9999, in seconds since 1970: the control service cannot express later dates.
 const END_OF_TIME: f64 = 253_402_300_800.0;
 /// The first moment of the year 1.
 const START_OF_TIME: f64 = -62_135_596_800.0;
@@ -24,7 +24,7 @@ const START_OF_TIME: f64 = -62_135_596_800.0;
 struct LeaseBody {
     dataset_id: Uuid,
     node_uuid: Uuid,
-    /// Seconds that are left.
+    /// The remaining seconds.
     expires: Option<f64>,
 }
 
@@ -67,7 +67,7 @@ pub(super) async fn acquire(State(api): State<Arc<Api>>, body: Bytes) -> Respons
         node: request.node,
         expires,
     };
-    let renewed = api.change("record a lease", move |state, _| {
+    let renewed = api.write("record a lease", move |state, _| {
         let leases = &mut state.configuration.leases;
         let held = leases.get(&dataset_id).map(|held| held.node);
         if held.is_some_and(|node| node != lease.node) {
@@ -98,7 +98,7 @@ pub(super) async fn release(State(api): State<Arc<Api>>, Path(id): Path<String>)
     let Ok(dataset_id) = Uuid::parse_str(&id) else {
         return Refusal::Bug.into_response();
     };
-    let released = api.change("release a lease", move |state, _| {
+    let released = api.write("release a lease", move |state, _| {
         state
             .configuration
             .leases

@@ -2,7 +2,7 @@
 
 use serde_json::{Number, Value};
 
-/// Returns what `repr()` gives for a decoded JSON value.
+/// Returns `repr()` of a decoded JSON value.
 pub(super) fn repr(value: &Value) -> String {
     match value {
         Value::Null => "None".to_owned(),
@@ -20,7 +20,7 @@ pub(super) fn repr(value: &Value) -> String {
     }
 }
 
-/// Returns what `repr()` gives for a unicode string.
+/// Returns `repr()` of a unicode string.
 pub(super) fn repr_text(text: &str) -> String {
     let quote = if text.contains('\'') && !text.contains('"') {
         '"'

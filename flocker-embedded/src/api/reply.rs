@@ -1,4 +1,4 @@
-//! The shapes of answers: JSON, errors with a description, and the HTML pages of the web server.
+//! The forms of answers: JSON, errors with a description, and the HTML pages of the web server.
 
 use std::convert::Infallible;
 use std::io;
@@ -28,11 +28,11 @@ const METHOD_PAGE: &str = "<!DOCTYPE HTML PUBLIC \"-//W3C//DTD HTML 3.2 Final//E
 /// Why a request is not carried out.
 #[derive(Debug, PartialEq)]
 pub(super) enum Refusal {
-    /// The body is no JSON.
+    /// The body is not JSON.
     Undecodable,
     /// The body is not what the route expects; one message for each mistake.
     Schema(Vec<String>),
-    /// The configuration is not the one the client has seen.
+    /// The configuration has changed since the client read it.
     TagMismatch {
         required: String,
         current: String,
@@ -43,7 +43,7 @@ pub(super) enum Refusal {
     LeaseHeld,
     LeaseNotFound,
     NoSuchEra,
-    /// Where the control service runs into an exception.
+    /// A request that makes the control service raise an exception.
     Bug,
 }
 
@@ -81,7 +81,7 @@ impl IntoResponse for Refusal {
             Self::LeaseHeld => (StatusCode::CONFLICT, "Lease already held.".to_owned()),
             Self::LeaseNotFound => (StatusCode::NOT_FOUND, "Lease not found.".to_owned()),
             Self::NoSuchEra => (StatusCode::NOT_FOUND, "No node found with given era.".to_owned()),
-            // The control service gives the number of a log entry, as a bare string.
+            // The control service answers with the number of a log entry, as a bare string.
             Self::Bug => {
                 return with_json(
                     StatusCode::INTERNAL_SERVER_ERROR,
@@ -104,7 +104,7 @@ pub(super) fn with_json(status: StatusCode, body: &impl Serialize) -> Response {
     }
 }
 
-/// Answers 500 for a fault of our own, such as a full disk, and logs it.
+/// Answers 500 for a fault of this process, such as a full disk, and logs it.
 pub(super) fn broken(action: &str, error: &io::Error) -> Response {
     tracing::error!(%error, "Cannot {action}");
     let body = format!("\"{}@/2\"", Uuid::new_v4());
@@ -116,7 +116,7 @@ pub(super) fn broken(action: &str, error: &io::Error) -> Response {
         .into_response()
 }
 
-/// Answers HEAD, which the control service refuses wherever there is a GET.
+/// Answers HEAD, which the control service refuses wherever GET is allowed.
 pub(super) async fn head_refused() -> Response {
     (
         StatusCode::BAD_REQUEST,
@@ -134,7 +134,7 @@ pub(super) fn method_not_allowed(allow: &'static str) -> Response {
     response
 }
 
-/// Answers a path that leads nowhere: one page below `/v1`, another one elsewhere.
+/// Answers a path without a route: one page below `/v1`, another one elsewhere.
 pub(super) async fn no_route(uri: Uri) -> Response {
     if uri.path() == "/v1" || uri.path().starts_with("/v1/") {
         page(StatusCode::NOT_FOUND, "text/html", NOT_FOUND_PAGE)

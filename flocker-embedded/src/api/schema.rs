@@ -1,4 +1,4 @@
-//! What the bodies of requests must look like, and the messages about those that do not.
+//! What the bodies of requests must contain, and the messages about those that do not.
 //!
 //! The messages are those of the schema validator that the control service uses.
 
@@ -24,13 +24,13 @@ pub(super) struct CreateDataset {
     pub(super) dataset_id: Option<Uuid>,
     pub(super) maximum_size: Option<u64>,
     pub(super) metadata: BTreeMap<String, String>,
-    /// Whether `deleted` was sent, which the schema allows and the control service then trips over.
+    /// Whether `deleted` was sent, which the schema allows and the control service fails on.
     pub(super) deleted: bool,
 }
 
 /// A valid body of an acquire.
 pub(super) struct AcquireLease {
-    /// Any text of 36 characters: the schema asks for no more.
+    /// Any text of 36 characters: the schema requires no more.
     pub(super) dataset_id: String,
     pub(super) node: Uuid,
     pub(super) expires: Option<f64>,
@@ -66,7 +66,7 @@ pub(super) fn create_dataset(body: &[u8]) -> Result<CreateDataset, Refusal> {
     })
 }
 
-/// Decodes and checks the body of an update, and returns the new primary if there is one.
+/// Decodes and checks the body of an update, and returns the new primary if the body has one.
 pub(super) fn update_dataset(body: &[u8]) -> Result<Option<Uuid>, Refusal> {
     let body = decode(body)?;
     let fields = object(&body, 1)?;
@@ -106,7 +106,7 @@ fn decode(body: &[u8]) -> Result<Value, Refusal> {
     serde_json::from_slice(body).map_err(|_| Refusal::Undecodable)
 }
 
-/// Returns the fields of a body; the message that it has none comes once for each schema that says so.
+/// Returns the fields of a body; the message that it has none is repeated for each schema that requires them.
 fn object(body: &Value, schemas: usize) -> Result<&Map<String, Value>, Refusal> {
     body.as_object()
         .ok_or_else(|| Refusal::Schema(vec![format!("{} is not of type 'object'", repr(body)); schemas]))
@@ -160,7 +160,7 @@ impl Check {
 
     fn uuid(&mut self, value: &Value) -> Option<Uuid> {
         let Some(text) = value.as_str() else {
-            // Two schemas say so: that of the property and that of a UUID.
+            // Two schemas report it: that of the property and that of a UUID.
             self.mistype(value, "'string'");
             self.mistype(value, "'string'");
             return None;
@@ -207,7 +207,7 @@ impl Check {
                 reason = "both constants are exact as floating point"
             )]
             (None, Some(size)) => (size < MINIMUM_SIZE as f64, size % SIZE_UNIT as f64 != 0.0),
-            // No number at all: its type is the only mistake.
+            // Not a number: its type is the only mistake.
             (None, None) => (false, false),
         };
         if small {
@@ -258,7 +258,7 @@ fn uuid_version_4(text: &str) -> Option<Uuid> {
     if matches { Uuid::parse_str(text).ok() } else { None }
 }
 
-/// Tells whether a key matches `^.{1,256}$`: no line break, except one at the end, which `$` lets pass.
+/// Returns whether a key matches `^.{1,256}$`: no line break, except one at the end, which `$` accepts.
 fn is_metadata_key(key: &str) -> bool {
     let line = key.strip_suffix('\n').unwrap_or(key);
     !line.contains('\n') && (1..=METADATA_TEXT).contains(&line.chars().count())

@@ -1,4 +1,4 @@
-//! `state`: what the agents last reported. And the routes that never change.
+//! `state`: what the agents last reported. Also the routes whose answers never change.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::Api;
+use super::context::Api;
 use super::reply::{Refusal, with_json};
 use crate::cluster::SeenDataset;
 use crate::faults::Flicker;
 use crate::store::Configuration;
 
-/// The release whose API this is, with a suffix that tells it from a real one.
+/// The release whose API this is, with a suffix that distinguishes it from a real one.
 const VERSION: &str = concat!("1.15.0+embedded.", env!("CARGO_PKG_VERSION"));
 
-/// A dataset as the agents see it: without `path` and `primary` if none has it mounted.
+/// A dataset as the agents see it: without `path` and `primary` if no node has it mounted.
 #[derive(Serialize)]
 struct DatasetStateBody {
     #[serde(skip_serializing_if = "Option::is_none")]

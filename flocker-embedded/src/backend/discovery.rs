@@ -6,9 +6,10 @@ use std::sync::PoisonError;
 
 use uuid::Uuid;
 
+use super::error::StepError;
 use super::loop_device::has_file;
 use super::mount_table::{MOUNT_TABLE, MountTable};
-use super::{Backend, StepError};
+use super::storage::Backend;
 use crate::options::NodeInfo;
 use crate::store::Configuration;
 
@@ -19,22 +20,33 @@ pub(crate) struct Seen {
     pub(crate) condition: Condition,
 }
 
-/// How far a dataset has come on the way to being mounted on a node.
+/// What an agent sees of all datasets.
+#[derive(Debug)]
+pub(crate) struct Discovery {
+    /// Every dataset that has a backing volume, also those that could not be examined.
+    pub(crate) seen: BTreeMap<Uuid, Seen>,
+    /// Why datasets could not be examined, without those of other nodes.
+    pub(crate) failures: Vec<(Uuid, StepError)>,
+}
+
+/// The progress of a dataset on the way to being mounted on a node.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Condition {
-    /// The volume is there, but not recorded in the configuration yet.
+    /// The volume exists, but is not recorded in the configuration yet.
     Unregistered,
     /// Not attached to any node.
     Detached,
-    /// Attached to another node, or by somebody unknown.
+    /// Attached to another node, or by an unknown process.
     AttachedElsewhere,
     /// Attached to a machine that is known to be off.
     AttachedToDead,
+    /// Attached here, or by an unknown process, to a device that could not be examined.
+    Unexamined,
     /// Attached here; the device has no file system.
     Unformatted(PathBuf),
-    /// Attached here, with a file system that is not mounted where it belongs: by the device's name.
+    /// Attached here, with a file system that is not mounted at its mount path: by the device's name.
     Attached(PathBuf),
-    /// Mounted where it belongs.
+    /// Mounted at its mount path.
     Mounted(PathBuf),
 }
 
@@ -43,25 +55,30 @@ impl Condition {
     pub(crate) fn device(&self) -> Option<&Path> {
         match self {
             Self::Unformatted(device) | Self::Attached(device) | Self::Mounted(device) => Some(device),
-            Self::Unregistered | Self::Detached | Self::AttachedElsewhere | Self::AttachedToDead => None,
+            Self::Unregistered
+            | Self::Detached
+            | Self::AttachedElsewhere
+            | Self::AttachedToDead
+            | Self::Unexamined => None,
         }
     }
 }
 
 impl Backend {
-    /// Returns what the agent of `node` sees. `attachments` says which node a loop device belongs to, and `dead` which
-    /// nodes are known to be dead.
+    /// Returns what the agent of `node` sees. `attachments` is the node of each loop device, and `dead` the nodes
+    /// that are known to be off. A dataset that cannot be examined affects no other.
     pub(crate) fn discover(
         &self,
         node: &NodeInfo,
         configuration: &Configuration,
         attachments: &BTreeMap<Uuid, Uuid>,
         dead: &BTreeSet<Uuid>,
-    ) -> Result<BTreeMap<Uuid, Seen>, StepError> {
+    ) -> Result<Discovery, StepError> {
         let devices = self.devices().clone();
         let table = MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)))?;
         let mount_points = table.by_device();
         let mut seen = BTreeMap::new();
+        let mut failures = Vec::new();
         for (dataset, size) in self.volumes.sizes() {
             let owner = attachments.get(&dataset);
             let belongs_here = owner == Some(&node.uuid);
@@ -71,14 +88,17 @@ impl Backend {
                 Some(device) if belongs_here && mount_point == Some(&&*node.mount_path(dataset)) => {
                     Condition::Mounted(device.clone())
                 }
-                // What is not mounted may have been freed by now.
-                Some(device) if mount_point.is_some() || self.is_attached(dataset, device)? => {
-                    self.attached_condition(dataset, device, belongs_here)
-                }
-                // What a machine that is off had attached is still its own.
-                _ if self.held().contains_key(&dataset) => Condition::AttachedElsewhere,
-                _ if configuration.registered.contains(&dataset) => Condition::Detached,
-                _ => Condition::Unregistered,
+                // Another process may have freed it, and attached another file to it.
+                Some(device) => match self.is_attached(dataset, device) {
+                    Ok(true) => self.attached_condition(dataset, device, belongs_here),
+                    Ok(false) => self.detached_condition(dataset, configuration),
+                    Err(_) if owner.is_some() && !belongs_here => Condition::AttachedElsewhere,
+                    Err(error) => {
+                        failures.push((dataset, error));
+                        Condition::Unexamined
+                    }
+                },
+                None => self.detached_condition(dataset, configuration),
             };
             let condition = match condition {
                 Condition::AttachedElsewhere if owner.is_some_and(|owner| dead.contains(owner)) => {
@@ -88,11 +108,11 @@ impl Backend {
             };
             seen.insert(dataset, Seen { size, condition });
         }
-        Ok(seen)
+        Ok(Discovery { seen, failures })
     }
 
-    /// Returns the node of every attached dataset that no record tells the node of: the one it is mounted on,
-    /// or else its configured primary.
+    /// Returns the node of every attached dataset that has no record of its node: the one it is mounted on, or else
+    /// its configured primary.
     pub(crate) fn unrecorded_attachments(
         &self,
         nodes: &[NodeInfo],
@@ -118,7 +138,7 @@ impl Backend {
         Ok(owners.collect())
     }
 
-    /// Tells whether a device still has the backing file of a dataset, and forgets it if not.
+    /// Returns whether a device still has the backing file of a dataset, and forgets the device if not.
     pub(super) fn is_attached(&self, dataset: Uuid, device: &Path) -> Result<bool, StepError> {
         let path = self.volumes.path(dataset);
         let attached = has_file(device, &path).map_err(StepError::io("examine", device))?;
@@ -128,11 +148,22 @@ impl Backend {
         Ok(attached)
     }
 
+    fn detached_condition(&self, dataset: Uuid, configuration: &Configuration) -> Condition {
+        // What a machine that is off had attached still belongs to it.
+        if self.held().contains_key(&dataset) {
+            Condition::AttachedElsewhere
+        } else if configuration.registered.contains(&dataset) {
+            Condition::Detached
+        } else {
+            Condition::Unregistered
+        }
+    }
+
     fn attached_condition(&self, dataset: Uuid, device: &Path, belongs_here: bool) -> Condition {
         if !belongs_here {
             return Condition::AttachedElsewhere;
         }
-        // A device that cannot be read counts as unformatted; the next step then says what is wrong.
+        // A device that cannot be read counts as unformatted; the next step then fails with the reason.
         if self.is_formatted(dataset, device).unwrap_or(false) {
             Condition::Attached(device.to_owned())
         } else {
@@ -145,6 +176,7 @@ impl Backend {
         if formatted().contains(&dataset) {
             return Ok(true);
         }
+        let _held = self.hold(dataset, device)?;
         let found = self.programs.has_file_system(device)?;
         if found {
             formatted().insert(dataset);

@@ -1,4 +1,4 @@
-//! Loop devices, through the four ioctls of loop(4) and what sysfs shows of them.
+//! Loop devices, through the ioctls of loop(4) and what sysfs shows of them.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -20,24 +20,26 @@ const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
 const LOOP_CTL_ADD: libc::Ioctl = 0x4C80;
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
 
-/// Asks for a device with the next number that has never been used.
+/// Requests a device with the next number that has never been used.
 const NEXT_NUMBER: RawFd = -1;
 
-/// How often another free device is asked for when somebody else was quicker to take the last one.
+/// How often another free device is requested when another process was faster to take the last one.
 const FREE_DEVICE_ATTEMPTS: usize = 64;
 
-/// All loop devices that have a backing file at one moment, also those that only wait for their last mount to
-/// go before the kernel frees them.
+/// All loop devices that have a backing file at one moment, also those that the kernel frees when their last mount
+/// ends.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
     /// Devices by the name the kernel has for the file. It ends in ` (deleted)` if the file has lost its name.
     by_name: HashMap<PathBuf, PathBuf>,
-    /// Devices by what identifies the file whatever its name.
-    by_identity: HashMap<Identity, PathBuf>,
+    /// Devices by what identifies the file under any name.
+    by_identity: HashMap<FileIdentity, PathBuf>,
+    /// A device that could not be opened, so that it is unknown which file it has.
+    unopened: Option<(PathBuf, io::Error)>,
 }
 
 /// The file system and the inode of a file.
-type Identity = (u64, u64);
+type FileIdentity = (u64, u64);
 
 impl Survey {
     pub(super) fn new() -> io::Result<Self> {
@@ -49,31 +51,89 @@ impl Survey {
             }
             let device = Path::new("/dev").join(name);
             if let Some(file) = backing_file(&device)? {
-                if let Some(identity) = identity(&device)? {
-                    survey.by_identity.insert(identity, device.clone());
-                }
-                survey.by_name.insert(file, device);
+                let opened = open(&device);
+                survey.add(device, file, opened);
             }
         }
         Ok(survey)
     }
 
-    /// Returns the device that has a file, whatever name the file had when it was attached.
+    /// Adds a device by the name of its file, and by the identity of that file if the kernel returns it.
+    ///
+    /// Where the kernel does not, it cannot look the file up: the file system of the file has failed. This process
+    /// can look its own files up, so that device has none of them.
+    fn add(&mut self, device: PathBuf, file: PathBuf, opened: io::Result<Option<File>>) {
+        match opened {
+            Ok(opened) => {
+                if let Some(identity) = opened.and_then(|device| identity(&device).ok().flatten()) {
+                    self.by_identity.insert(identity, device.clone());
+                }
+            }
+            Err(error) => self.unopened = Some((device.clone(), error)),
+        }
+        self.by_name.insert(file, device);
+    }
+
+    /// Returns the device that has a file, under any name the file had when it was attached.
+    ///
+    /// Fails if no device is known to have it, but one could not be opened that may.
     pub(super) fn device_of(&self, file: &Path) -> io::Result<Option<&Path>> {
         if let Some(device) = self.by_name.get(file) {
             return Ok(Some(device));
         }
         let device = self.by_identity.get(&identity_of(&fs::metadata(file)?));
-        Ok(device.map(PathBuf::as_path))
+        match (device, &self.unopened) {
+            (Some(device), _) => Ok(Some(device)),
+            (None, None) => Ok(None),
+            (None, Some((device, error))) => Err(io::Error::new(
+                error.kind(),
+                format!(
+                    "it is unknown whether {} has the file, as the device cannot be opened: {error}",
+                    device.display()
+                ),
+            )),
+        }
     }
 }
 
-/// Tells whether a device has a file, whatever name the file had when it was attached.
+/// Returns whether a device has a file, under any name the file had when it was attached.
 pub(super) fn has_file(device: &Path, file: &Path) -> io::Result<bool> {
     match backing_file(device)? {
         None => Ok(false),
         Some(name) if name == file => Ok(true),
-        Some(_) => Ok(identity(device)? == Some(identity_of(&fs::metadata(file)?))),
+        Some(_) => Ok(AttachedDevice::open(device, file)?.is_some()),
+    }
+}
+
+/// A device that has the expected file, and keeps it at least as long as this exists.
+///
+/// A name such as `/dev/loop3` denotes the device of another file as soon as another process has freed it and
+/// attached a file. While a descriptor is open the kernel neither frees the device nor attaches another file to it,
+/// so what is verified on the descriptor stays true.
+#[derive(Debug)]
+pub(super) struct AttachedDevice(File);
+
+impl AttachedDevice {
+    /// Opens a device, and returns it if it has `file`, under any name the file had when it was attached.
+    pub(super) fn open(device: &Path, file: &Path) -> io::Result<Option<Self>> {
+        let expected = match fs::metadata(file) {
+            Ok(file) => identity_of(&file),
+            Err(error) => {
+                let text = format!("its backing file {} cannot be found: {error}", file.display());
+                return Err(io::Error::new(error.kind(), text));
+            }
+        };
+        let Some(device) = open(device)? else {
+            return Ok(None);
+        };
+        let has_file = identity(&device)? == Some(expected);
+        Ok(has_file.then_some(Self(device)))
+    }
+
+    /// Requests that the kernel frees the device. It does so at once, or when the last mount ends and the last
+    /// descriptor is closed.
+    pub(super) fn clear(self) -> io::Result<()> {
+        ioctl(&self.0, LOOP_CLR_FD, 0).map(drop)
     }
 }
 
@@ -87,11 +147,11 @@ pub(super) fn attach(file: &File) -> io::Result<PathBuf> {
         }
     }
     Err(io::Error::other(
-        "other processes took every free loop device that was found",
+        "other processes have taken every free loop device that was found",
     ))
 }
 
-/// Attaches a file to any free device but one, as a machine does that numbers its devices anew.
+/// Attaches a file to any free device but one, as a machine does that has assigned new numbers to its devices.
 pub(super) fn attach_to_another(file: &File, former: &Path) -> io::Result<PathBuf> {
     for entry in fs::read_dir(BLOCK_DEVICES)? {
         let name = entry?.file_name();
@@ -107,7 +167,7 @@ pub(super) fn attach_to_another(file: &File, former: &Path) -> io::Result<PathBu
         Ok(device)
     } else {
         Err(io::Error::other(format!(
-            "another process took {}, which had just been made",
+            "another process has taken {}, which had just been created",
             device.display()
         )))
     }
@@ -117,7 +177,7 @@ fn device_path(number: libc::c_int) -> PathBuf {
     PathBuf::from(format!("/dev/loop{number}"))
 }
 
-/// Attaches a file to a device; says no if somebody else has taken the device.
+/// Attaches a file to a device; returns `false` if another process has taken the device.
 fn attach_to(path: &Path, file: &File) -> io::Result<bool> {
     let device = OpenOptions::new().read(true).write(true).open(path)?;
     match ioctl(&device, LOOP_SET_FD, file.as_raw_fd()) {
@@ -125,28 +185,17 @@ fn attach_to(path: &Path, file: &File) -> io::Result<bool> {
         Err(error) if is(&error, Errno::BUSY) => return Ok(false),
         Err(error) => return Err(error),
     }
-    // A file must never be attached twice, and this list alone tells which ones are. Where something hides it,
+    // A file must never be attached twice, and this list is the only record of what is attached. Where it is hidden,
     // nothing may stay attached.
     if backing_file(path)?.is_some() {
         return Ok(true);
     }
     ioctl(&device, LOOP_CLR_FD, 0)?;
     Err(io::Error::other(format!(
-        "{BLOCK_DEVICES} does not show what {} is attached to, although it has just been attached; make sysfs visible \
+        "{BLOCK_DEVICES} does not show the file of {}, which has just been attached; make sysfs visible \
          to this process",
         path.display()
     )))
-}
-
-/// Asks the kernel to free a device. It does so at once, or when the last mount and opener are gone.
-pub(super) fn clear(device: &Path) -> io::Result<()> {
-    let device = OpenOptions::new().read(true).open(device)?;
-    match ioctl(&device, LOOP_CLR_FD, 0) {
-        Ok(_) => Ok(()),
-        // It has no backing file, so it is free already.
-        Err(error) if is(&error, Errno::NXIO) => Ok(()),
-        Err(error) => Err(error),
-    }
 }
 
 fn backing_file(device: &Path) -> io::Result<Option<PathBuf>> {
@@ -156,27 +205,31 @@ fn backing_file(device: &Path) -> io::Result<Option<PathBuf>> {
             file.pop_if(|last| *last == b'\n');
             Ok(Some(OsString::from_vec(file).into()))
         }
-        // The attribute is there only as long as there is a backing file; it may go between open and read.
+        // The attribute exists only as long as there is a backing file; it may disappear between open and read.
         Err(error) if error.kind() == io::ErrorKind::NotFound || is(&error, Errno::NODEV) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn identity(device: &Path) -> io::Result<Option<Identity>> {
-    let device = match OpenOptions::new().read(true).open(device) {
-        Ok(device) => device,
-        // Freed, and its node removed, since it was found.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    match status(&device) {
+/// Opens a device. `None` if the kernel has freed it, or is about to.
+fn open(device: &Path) -> io::Result<Option<File>> {
+    match OpenOptions::new().read(true).open(device) {
+        Ok(device) => Ok(Some(device)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is(&error, Errno::NXIO) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns what identifies the file of a device, if it has one.
+fn identity(device: &File) -> io::Result<Option<FileIdentity>> {
+    match status(device) {
         Ok(status) => Ok(Some((status.device, status.inode))),
         Err(error) if is(&error, Errno::NXIO) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn identity_of(file: &fs::Metadata) -> Identity {
+fn identity_of(file: &fs::Metadata) -> FileIdentity {
     (file.dev(), file.ino())
 }
 
@@ -203,7 +256,7 @@ struct LoopInfo {
 
 #[allow(unsafe_code, reason = "no crate wraps the ioctls of loop devices")]
 fn ioctl(device: &File, request: libc::Ioctl, argument: RawFd) -> io::Result<libc::c_int> {
-    // SAFETY: the requests made here take an integer or nothing, so the kernel writes no memory of ours.
+    // SAFETY: the requests made here take an integer or nothing, so the kernel writes no memory of this process.
     let result = unsafe { libc::ioctl(device.as_raw_fd(), request, argument) };
     if result < 0 {
         Err(io::Error::last_os_error())
@@ -227,115 +280,4 @@ fn status(device: &File) -> io::Result<LoopInfo> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn attached() -> (tempfile::NamedTempFile, PathBuf) {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().set_len(1 << 20).unwrap();
-        let backing = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(file.path())
-            .unwrap();
-        let device = attach(&backing).unwrap();
-        (file, device)
-    }
-
-    #[test]
-    fn a_file_gets_another_device_than_before() {
-        let (file, former) = attached();
-        clear(&former).unwrap();
-        wait_until_free(&former, file.path());
-        let backing = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(file.path())
-            .unwrap();
-        let device = attach_to_another(&backing, &former).unwrap();
-        assert_ne!(device, former);
-        assert!(has_file(&device, file.path()).unwrap());
-        clear(&device).unwrap();
-        wait_until_free(&device, file.path());
-    }
-
-    /// Other processes look at all devices too, and while they do a device is not freed.
-    fn wait_until_free(device: &Path, file: &Path) {
-        for _ in 0..100_000 {
-            if !has_file(device, file).unwrap() {
-                return;
-            }
-            std::thread::yield_now();
-        }
-        panic!("{} still has {}", device.display(), file.display());
-    }
-
-    #[test]
-    fn the_device_of_a_file_is_found_by_any_name_of_the_file() {
-        let (file, device) = attached();
-        let renamed = file.path().with_extension("renamed");
-        fs::hard_link(file.path(), &renamed).unwrap();
-        for name in [file.path(), &renamed] {
-            assert_eq!(
-                Survey::new().unwrap().device_of(name).unwrap(),
-                Some(device.as_path())
-            );
-            assert!(has_file(&device, name).unwrap());
-        }
-        fs::remove_file(file.path()).unwrap();
-        assert!(
-            has_file(&device, &renamed).unwrap(),
-            "the kernel has marked the old name as deleted"
-        );
-
-        clear(&device).unwrap();
-        wait_until_free(&device, &renamed);
-        assert_eq!(Survey::new().unwrap().device_of(&renamed).unwrap(), None);
-        fs::remove_file(&renamed).unwrap();
-    }
-
-    #[test]
-    fn a_device_that_is_freed_while_it_is_looked_at_has_no_file() {
-        const ROUNDS: usize = 20_000;
-        let (file, device) = attached();
-        let backing = file.reopen().unwrap();
-        let looker = std::thread::spawn({
-            let device = device.clone();
-            move || {
-                let mut without_file = 0;
-                while without_file < ROUNDS {
-                    without_file += usize::from(backing_file(&device).unwrap().is_none());
-                }
-            }
-        });
-        while !looker.is_finished() {
-            // Another process may take the device meanwhile; the look goes on all the same.
-            if has_file(&device, file.path()).unwrap() {
-                clear(&device).unwrap();
-            } else {
-                attach_to(&device, &backing).unwrap();
-            }
-        }
-        if has_file(&device, file.path()).unwrap() {
-            clear(&device).unwrap();
-            wait_until_free(&device, file.path());
-        }
-        looker.join().unwrap();
-    }
-
-    #[test]
-    fn a_cleared_device_keeps_its_file_as_long_as_somebody_has_it_open() {
-        let (file, device) = attached();
-        let opener = File::open(&device).unwrap();
-        clear(&device).unwrap();
-        assert!(has_file(&device, file.path()).unwrap());
-        assert_eq!(
-            Survey::new().unwrap().device_of(file.path()).unwrap(),
-            Some(device.as_path())
-        );
-
-        drop(opener);
-        wait_until_free(&device, file.path());
-        clear(&device).unwrap();
-    }
-}
+mod tests;

@@ -16,7 +16,7 @@ struct Line {
     /// The device's number, as `7:3`.
     number: String,
     mount_point: PathBuf,
-    /// The device's name as it was given to mount(2).
+    /// The device's name as passed to mount(2).
     source: PathBuf,
 }
 
@@ -33,7 +33,7 @@ impl MountTable {
         Self(text.split(|byte| *byte == b'\n').filter_map(parse_line).collect())
     }
 
-    /// Returns where each device is mounted, by its name. Of several lines of one name the last one counts.
+    /// Returns where each device is mounted, by its name. The last of several lines of one name counts.
     pub(super) fn by_device(&self) -> HashMap<&Path, &Path> {
         self.0
             .iter()
@@ -49,7 +49,7 @@ impl MountTable {
             .map(|line| line.mount_point.as_path())
     }
 
-    /// Returns the number of mounts that lie one over the other at a mount point.
+    /// Returns the number of mounts on top of each other at a mount point.
     pub(super) fn count_at(&self, mount_point: &Path) -> usize {
         self.0
             .iter()
@@ -57,7 +57,7 @@ impl MountTable {
             .count()
     }
 
-    /// Returns the mount points of the devices that are mounted more than once, under whatever name.
+    /// Returns the mount points of the devices that are mounted more than once, under any name.
     pub(super) fn of_shared_devices(&self) -> HashSet<&Path> {
         let mut mounts: HashMap<&str, usize> = HashMap::new();
         for line in &self.0 {

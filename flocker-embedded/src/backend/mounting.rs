@@ -9,41 +9,46 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use uuid::Uuid;
 
-use super::StepError;
+use super::error::StepError;
 use super::mount_table::{MOUNT_TABLE, MountTable};
+use super::storage::Backend;
 use crate::options::NodeInfo;
 
-/// What mkfs leaves in the root of a file system.
+/// The directory that mkfs creates in the root of a file system.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// Mounts the device of a dataset on a node. A fresh file system is then emptied and opened to everybody.
-pub(crate) fn mount(dataset: Uuid, device: &Path, node: &NodeInfo) -> Result<(), StepError> {
-    let path = node.mount_path(dataset);
-    fs::create_dir_all(&path).map_err(StepError::io("create", &path))?;
-    fs::set_permissions(&node.mount_root, Permissions::from_mode(0o700))
-        .map_err(StepError::io("set the mode of", &node.mount_root))?;
-    rustix::mount::mount(device, &path, "ext4", MountFlags::empty(), None)
-        .map_err(|errno| StepError::io("mount", &path)(errno.into()))?;
-    open_to_everybody(&path).map_err(StepError::io("prepare the root of", &path))
+impl Backend {
+    /// Mounts the device of a dataset on a node. A fresh file system is then emptied and opened to all users.
+    pub(crate) fn mount(&self, dataset: Uuid, device: &Path, node: &NodeInfo) -> Result<(), StepError> {
+        let _held = self.hold(dataset, device)?;
+        let path = node.mount_path(dataset);
+        fs::create_dir_all(&path).map_err(StepError::io("create", &path))?;
+        fs::set_permissions(&node.mount_root, Permissions::from_mode(0o700))
+            .map_err(StepError::io("set the mode of", &node.mount_root))?;
+        rustix::mount::mount(device, &path, "ext4", MountFlags::empty(), None)
+            .map_err(|errno| StepError::io("mount", &path)(errno.into()))?;
+        open_to_all(&path).map_err(StepError::io("prepare the root of", &path))
+    }
+
+    /// Unmounts the device of a dataset by name: the last line of the mount table that names it decides where.
+    pub(crate) fn unmount(&self, dataset: Uuid, device: &Path) -> Result<(), StepError> {
+        let _held = self.hold(dataset, device)?;
+        let table = MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)))?;
+        let Some(mount_point) = table.mount_point(device) else {
+            return Ok(());
+        };
+        unmount_from(mount_point)
+    }
 }
 
-/// Unmounts a device by name: of all lines of the mount table that name it, the last one goes.
-pub(crate) fn unmount(device: &Path) -> Result<(), StepError> {
-    let table = MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)))?;
-    let Some(mount_point) = table.mount_point(device) else {
-        return Ok(());
-    };
-    unmount_from(mount_point)
-}
-
-/// Tells whether anything is mounted at a place.
+/// Returns whether anything is mounted at a mount point.
 #[cfg(test)]
 pub(crate) fn is_mounted(mount_point: &Path) -> Result<bool, StepError> {
     let table = MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)))?;
     Ok(table.count_at(mount_point) > 0)
 }
 
-/// Unmounts what was mounted last at a mount point.
+/// Unmounts the topmost mount of a mount point.
 pub(super) fn unmount_from(mount_point: &Path) -> Result<(), StepError> {
     match rustix::mount::unmount(mount_point, UnmountFlags::NOFOLLOW) {
         Ok(()) => Ok(()),
@@ -52,7 +57,7 @@ pub(super) fn unmount_from(mount_point: &Path) -> Result<(), StepError> {
     }
 }
 
-/// Removes all mounts of a mount point: what somebody uses goes out of sight, and ends with its last user.
+/// Detaches all mounts of a mount point: processes that use them keep them until they end.
 pub(super) fn unmount_all_from(mount_point: &Path) -> Result<(), StepError> {
     let read = || MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)));
     for _ in 0..read()?.count_at(mount_point) {
@@ -63,8 +68,8 @@ pub(super) fn unmount_all_from(mount_point: &Path) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Does what the agent does to a file system whose root holds nothing but `lost+found`.
-fn open_to_everybody(root: &Path) -> io::Result<()> {
+/// Does what the agent does to a file system whose root contains only `lost+found`.
+fn open_to_all(root: &Path) -> io::Result<()> {
     let names: Vec<_> = fs::read_dir(root)?
         .map(|entry| Ok(entry?.file_name()))
         .collect::<io::Result<_>>()?;

@@ -1,4 +1,4 @@
-//! The programs of the system that make file systems and recognise them.
+//! The programs of the system that create and recognise file systems.
 
 use std::env;
 use std::fs::File;
@@ -6,13 +6,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use super::StepError;
+use super::error::StepError;
 use crate::Error;
 
 /// Where the superblock of ext2, ext3 and ext4 has its magic number, and the number.
 const EXT_MAGIC: (u64, [u8; 2]) = (1080, [0x53, 0xEF]);
 
-/// blkid(8) exits with this when it finds nothing.
+/// The exit status of blkid(8) when it finds nothing.
 const BLKID_NOTHING: i32 = 2;
 
 /// The programs, found once at the start.
@@ -30,7 +30,7 @@ impl Programs {
         })
     }
 
-    /// Tells whether a device has a file system of any kind.
+    /// Returns whether a device has a file system of any type.
     pub(super) fn has_file_system(&self, device: &Path) -> Result<bool, StepError> {
         let open = StepError::io("open", device);
         let mut magic = [0; 2];
@@ -46,17 +46,17 @@ impl Programs {
         match output.status.code() {
             Some(0) => Ok(true),
             Some(BLKID_NOTHING) => Ok(false),
-            _ => Err(failure(&self.blkid, device, &output)),
+            _ => Err(program_error(&self.blkid, device, &output)),
         }
     }
 
-    /// Makes an ext4 file system, as Flocker does: with no options of its own.
+    /// Creates an ext4 file system, as Flocker does: without options.
     pub(super) fn make_file_system(&self, device: &Path) -> Result<(), StepError> {
         let output = run(Command::new(&self.mkfs).arg("-F").arg(device))?;
         if output.status.success() {
             Ok(())
         } else {
-            Err(failure(&self.mkfs, device, &output))
+            Err(program_error(&self.mkfs, device, &output))
         }
     }
 }
@@ -69,7 +69,7 @@ fn run(command: &mut Command) -> Result<Output, StepError> {
         .map_err(StepError::io("run", &program))
 }
 
-fn failure(program: &Path, device: &Path, output: &Output) -> StepError {
+fn program_error(program: &Path, device: &Path, output: &Output) -> StepError {
     let said = String::from_utf8_lossy(&output.stderr);
     StepError::Program {
         program: program.to_owned(),
@@ -78,7 +78,7 @@ fn failure(program: &Path, device: &Path, output: &Output) -> StepError {
     }
 }
 
-/// Finds a program where the shell does, or where root's shell would.
+/// Finds a program where the shell does, or where root's shell does.
 fn find(program: &'static str, package: &'static str) -> Result<PathBuf, Error> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)

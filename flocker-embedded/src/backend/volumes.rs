@@ -10,8 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::statvfs;
 use uuid::Uuid;
 
-use super::StepError;
+use super::error::StepError;
 use crate::Error;
+use crate::leftovers;
 
 /// The unit of `st_blocks`.
 const BLOCK: u64 = 512;
@@ -21,15 +22,16 @@ const BLOCK: u64 = 512;
 pub(crate) struct Volumes {
     directory: PathBuf,
     capacity: u64,
-    /// Sizes of the files that exist, or that are just being made.
+    /// Sizes of the files that exist, or that are being created.
     sizes: Mutex<BTreeMap<Uuid, u64>>,
 }
 
 impl Volumes {
-    /// Finds the files of an earlier run. Without a given capacity it is what the file system has free, plus
-    /// what these files occupy of it.
+    /// Finds the files of an earlier run. The default capacity is the free space of the file system, plus what these
+    /// files occupy of it.
     pub(super) fn open(directory: PathBuf, capacity: Option<u64>) -> Result<Self, Error> {
         let list = || Error::file("list", &directory);
+        leftovers::remove(&directory, leftovers::is_unfinished);
         let mut sizes = BTreeMap::new();
         let mut occupied = 0;
         for entry in fs::read_dir(&directory).map_err(list())? {
@@ -69,7 +71,7 @@ impl Volumes {
         self.capacity
     }
 
-    /// Makes the file of a dataset, complete or not at all, if there is none yet and the capacity allows.
+    /// Creates the file of a dataset, complete or not at all, if it does not exist yet and the capacity suffices.
     pub(crate) fn create(&self, dataset: Uuid, size: u64) -> Result<(), StepError> {
         if !self.reserve(dataset, size)? {
             return Ok(());
@@ -91,7 +93,7 @@ impl Volumes {
         Ok(())
     }
 
-    /// Takes the size off the capacity; says no if that has been done before.
+    /// Reserves a part of the capacity; returns `false` if the dataset has one already.
     fn reserve(&self, dataset: Uuid, size: u64) -> Result<bool, StepError> {
         let mut sizes = self.lock();
         if sizes.contains_key(&dataset) {
@@ -110,7 +112,7 @@ impl Volumes {
     }
 
     fn write(&self, path: &Path, size: u64) -> io::Result<()> {
-        let unfinished = path.with_extension("unfinished");
+        let unfinished = leftovers::unfinished(path);
         let file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -163,7 +165,10 @@ mod tests {
         let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
         volumes.create(first, 2 << 20).unwrap();
         let error = volumes.create(second, (1 << 20) + 1024).unwrap_err();
-        assert!(error.to_string().contains("only 1048576 are free"), "{error}");
+        assert!(
+            error.to_string().contains("only 1048576 of the capacity"),
+            "{error}"
+        );
         volumes.create(second, 1 << 20).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! The plan that is in force, and how often its rules have been met.
+//! The plan that applies, and how often each rule has had its effect.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,49 +6,51 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
-use super::{ControlFault, Effect, FaultPlan, Flicker, NodeFault, RequestFault};
+use super::nodes::{ControlFault, NodeFault};
+use super::plan::{FaultPlan, Flicker};
+use super::rules::{Effect, RequestFault};
 
-/// Switches what goes wrong, while Flocker runs; clones switch the same Flocker.
+/// The handle that injects faults while Flocker runs; clones control the same Flocker.
 #[derive(Clone, Debug)]
 pub struct Faults {
-    state: Arc<watch::Sender<State>>,
-    /// Answers that may have left something out.
+    state: Arc<watch::Sender<FaultState>>,
+    /// The number of answers that `flicker` applied to.
     flickers: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct FaultState {
     plan: FaultPlan,
-    /// What became of each rule of the plan, by its name.
-    rules: BTreeMap<String, Rule>,
-    /// How many rules there have been.
-    known: u64,
-    /// What each node has been made to be.
+    /// The counts of each rule of the plan, by its name.
+    rules: BTreeMap<String, RuleCounts>,
+    /// The number of rules that have existed.
+    rules_so_far: u64,
+    /// The fault of each node that has taken effect.
     nodes: BTreeMap<usize, NodeFault>,
-    /// What the control service has been made to be.
+    /// The fault of the control service that has taken effect.
     control: ControlFault,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Rule {
-    /// Tells the rule from others that have had its name.
+struct RuleCounts {
+    /// Distinguishes the rule from earlier ones of the same name.
     id: u64,
-    /// Requests that it applies to by its method, route and text.
+    /// Requests that match its method, route and text.
     seen: u64,
     /// Requests that it has had its effect on.
     met: u64,
 }
 
-/// A rule that a request has met.
+/// A rule that applies to a request.
 #[derive(Debug)]
-pub(super) struct Met {
+pub(super) struct MatchedRule {
     pub(super) name: String,
     pub(super) effect: Effect,
     id: u64,
 }
 
-impl State {
-    fn is_in_force(&self) -> bool {
+impl FaultState {
+    fn is_applied(&self) -> bool {
         let plan = &self.plan;
         self.control == plan.control()
             && self
@@ -63,10 +65,10 @@ impl State {
             let kept = before
                 .get(&rule.name)
                 .filter(|_| self.plan.requests.contains(rule));
-            self.known += 1;
-            let new = Rule {
-                id: self.known,
-                ..Rule::default()
+            self.rules_so_far += 1;
+            let new = RuleCounts {
+                id: self.rules_so_far,
+                ..RuleCounts::default()
             };
             self.rules.insert(rule.name.clone(), kept.copied().unwrap_or(new));
         }
@@ -76,9 +78,9 @@ impl State {
 
 impl Faults {
     pub(crate) fn new(plan: FaultPlan, nodes: usize) -> Self {
-        let mut state = State {
+        let mut state = FaultState {
             nodes: (1..=nodes).map(|number| (number, NodeFault::default())).collect(),
-            ..State::default()
+            ..FaultState::default()
         };
         state.replace(plan);
         Self {
@@ -87,67 +89,68 @@ impl Faults {
         }
     }
 
-    /// Returns what is wrong at this moment.
+    /// Returns the current plan.
     pub fn plan(&self) -> FaultPlan {
         self.state.borrow().plan.clone()
     }
 
-    /// Replaces what is wrong.
+    /// Replaces the plan.
     pub fn set(&self, plan: FaultPlan) {
         self.change(|current| *current = plan);
     }
 
-    /// Changes what is wrong.
+    /// Changes the plan.
     pub fn change(&self, change: impl FnOnce(&mut FaultPlan)) {
         self.state.send_modify(|state| {
             let mut plan = state.plan.clone();
             change(&mut plan);
             if let Err(mistake) = plan.check(state.nodes.len()) {
-                tracing::error!("Part of the plan of faults has no effect: {mistake}");
+                tracing::error!("A part of the plan of faults has no effect: {mistake}");
             }
             state.replace(plan);
         });
     }
 
-    /// Adds a rule for requests, before all others.
+    /// Adds a rule for requests, before all existing rules.
     pub fn add(&self, rule: RequestFault) {
         self.change(|plan| plan.requests.insert(0, rule));
     }
 
-    /// Removes the rule for requests of this name; what it held goes on.
+    /// Removes the rule for requests of this name; the requests it held continue.
     pub fn remove(&self, name: &str) {
         self.change(|plan| plan.requests.retain(|rule| rule.name != name));
     }
 
-    /// Waits until nodes and control service are as the plan has them: what is to be stopped or off is, what is to
-    /// start has started, though no agent need have reported yet.
+    /// Waits until the faults of nodes and control service have taken effect: what is to stop has stopped, what is to
+    /// start has started, but agents may not have reported yet.
     pub async fn until_in_force(&self) {
-        self.state.subscribe().wait_for(State::is_in_force).await.ok();
+        self.state.subscribe().wait_for(FaultState::is_applied).await.ok();
     }
 
-    /// Makes everything right again.
+    /// Removes all faults.
     pub fn clear(&self) {
         self.set(FaultPlan::default());
     }
 
-    /// Returns how many requests a rule has had its effect on, as long as there is the rule. What it holds counts as
-    /// soon as it is held; a reply that it holds or loses therefore means that the request has been carried out.
+    /// Returns the number of requests a rule has had its effect on, as long as the rule exists. A request that it
+    /// holds counts as soon as it is held; a reply that it holds or loses therefore means that the request has been
+    /// carried out.
     pub fn met(&self, name: &str) -> u64 {
         self.state.borrow().rules.get(name).map_or(0, |rule| rule.met)
     }
 
     /// Waits until a rule has had its effect on that many requests.
     pub async fn until_met(&self, name: &str, times: u64) {
-        let met = |state: &State| state.rules.get(name).is_some_and(|rule| rule.met >= times);
-        // The sender is this handle's own, so it cannot be gone.
+        let met = |state: &FaultState| state.rules.get(name).is_some_and(|rule| rule.met >= times);
+        // The sender is this handle's own, so it exists.
         self.state.subscribe().wait_for(met).await.ok();
     }
 
-    /// Waits until the plan is such.
-    pub(crate) async fn until(&self, is_such: impl Fn(&FaultPlan) -> bool) {
+    /// Waits until the plan fulfils a condition.
+    pub(crate) async fn until(&self, condition: impl Fn(&FaultPlan) -> bool) {
         self.state
             .subscribe()
-            .wait_for(|state| is_such(&state.plan))
+            .wait_for(|state| condition(&state.plan))
             .await
             .ok();
     }
@@ -170,7 +173,7 @@ impl Faults {
         }
     }
 
-    /// Takes note that a node is as the plan had it.
+    /// Records that the fault of a node has taken effect.
     pub(crate) fn node_is(&self, number: usize, fault: NodeFault) {
         self.state.send_if_modified(|state| {
             let before = state.nodes.insert(number, fault.clone());
@@ -178,23 +181,23 @@ impl Faults {
         });
     }
 
-    /// Takes note that the control service is as the plan had it.
+    /// Records that the fault of the control service has taken effect.
     pub(crate) fn control_is(&self, fault: ControlFault) {
         self.state
             .send_if_modified(|state| std::mem::replace(&mut state.control, fault) != fault);
     }
 
-    /// Tells whether there are any rules for requests. Most of the time there are none.
+    /// Returns whether rules for requests exist. Usually none do.
     pub(super) fn has_rules(&self) -> bool {
         !self.state.borrow().plan.requests.is_empty()
     }
 
     /// Returns the rule that decides about a request, if any, and counts the request for it.
-    pub(super) fn meet(&self, applies: impl Fn(&RequestFault) -> bool) -> Option<Met> {
+    pub(super) fn match_rule(&self, applies: impl Fn(&RequestFault) -> bool) -> Option<MatchedRule> {
         let mut found = None;
-        // This is nothing that anybody waits for.
+        // No task waits for this count, so none is notified.
         self.state.send_if_modified(|state| {
-            let State { plan, rules, .. } = state;
+            let FaultState { plan, rules, .. } = state;
             found = plan
                 .requests
                 .iter()
@@ -206,7 +209,7 @@ impl Faults {
                     let ended = rule
                         .times
                         .is_some_and(|times| counts.seen > rule.after.saturating_add(times));
-                    (begun && !ended).then(|| Met {
+                    (begun && !ended).then(|| MatchedRule {
                         name: rule.name.clone(),
                         effect: rule.effect.clone(),
                         id: counts.id,
@@ -218,17 +221,23 @@ impl Faults {
     }
 
     /// Counts that a rule has had its effect.
-    pub(super) fn count(&self, met: &Met) {
+    pub(super) fn count(&self, matched: &MatchedRule) {
         self.state.send_if_modified(|state| {
-            let rule = state.rules.get_mut(&met.name).filter(|rule| rule.id == met.id);
+            let rule = state
+                .rules
+                .get_mut(&matched.name)
+                .filter(|rule| rule.id == matched.id);
             rule.map(|rule| rule.met += 1).is_some()
         });
     }
 
-    /// Waits until a rule has gone that a request has met.
-    pub(super) async fn until_removed(&self, met: &Met) {
-        let gone = |state: &State| state.rules.get(&met.name).is_none_or(|rule| rule.id != met.id);
-        self.state.subscribe().wait_for(gone).await.ok();
+    /// Waits until a rule that applies to a request has been removed.
+    pub(super) async fn until_removed(&self, matched: &MatchedRule) {
+        let removed = |state: &FaultState| {
+            let rule = state.rules.get(&matched.name);
+            rule.is_none_or(|rule| rule.id != matched.id)
+        };
+        self.state.subscribe().wait_for(removed).await.ok();
     }
 }
 
@@ -239,15 +248,15 @@ mod tests {
     fn effects(faults: &Faults, requests: usize) -> Vec<Option<Effect>> {
         (0..requests)
             .map(|_| {
-                let met = faults.meet(|_| true)?;
-                faults.count(&met);
-                Some(met.effect)
+                let matched = faults.match_rule(|_| true)?;
+                faults.count(&matched);
+                Some(matched.effect)
             })
             .collect()
     }
 
     #[test]
-    fn a_rule_applies_after_as_many_requests_and_as_often_as_it_says() {
+    fn a_rule_applies_after_its_number_of_requests_and_as_often_as_it_allows() {
         let faults = Faults::new(FaultPlan::default(), 1);
         assert_eq!(effects(&faults, 1), [None]);
         faults.add(RequestFault {
@@ -275,14 +284,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_rule_has_gone_also_when_another_one_has_got_its_name() {
+    async fn a_rule_counts_as_removed_also_when_another_one_has_its_name() {
         let faults = Faults::new(FaultPlan::default(), 1);
         faults.add(RequestFault::new("held", Effect::HoldReply));
-        let met = faults.meet(|_| true).unwrap();
+        let matched = faults.match_rule(|_| true).unwrap();
         faults.remove("held");
         faults.add(RequestFault::new("held", Effect::HoldReply));
-        faults.until_removed(&met).await;
-        faults.count(&met);
-        assert_eq!(faults.met("held"), 0, "the effect was that of the rule before");
+        faults.until_removed(&matched).await;
+        faults.count(&matched);
+        assert_eq!(faults.met("held"), 0, "the effect was that of the earlier rule");
     }
 }

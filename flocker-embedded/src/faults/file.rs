@@ -1,4 +1,4 @@
-//! A plan that is kept in a file.
+//! A plan that is read from a file.
 
 use std::fs;
 use std::io;
@@ -6,26 +6,28 @@ use std::path::{Path, PathBuf};
 
 use tokio::time::{Duration, sleep};
 
-use super::{FaultPlan, Faults};
-use crate::agent::chain;
+use super::control::Faults;
+use super::plan::FaultPlan;
+use crate::error::chain;
 
-/// How often a file is looked at that may have been replaced.
-const LOOK: Duration = Duration::from_millis(200);
+/// The interval at which the file is read.
+const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Why a plan cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PlanError {
     /// The file cannot be read.
     #[error("cannot read the plan of faults {path}")]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the kernel.
         #[source]
         source: io::Error,
     },
-    /// It is no JSON, or says something that there is not.
-    #[error("the plan of faults {path} cannot be understood")]
+    /// The file is not JSON, or has an unknown field or value.
+    #[error("cannot decode the plan of faults {path}")]
     Undecodable {
         /// The file.
         path: PathBuf,
@@ -33,12 +35,12 @@ pub enum PlanError {
         #[source]
         source: serde_json::Error,
     },
-    /// It asks for what cannot be.
-    #[error("the plan of faults {path} cannot be carried out: {mistake}")]
+    /// The plan has a fault that cannot have an effect.
+    #[error("the plan of faults {path} is invalid: {mistake}")]
     Impossible {
         /// The file.
         path: PathBuf,
-        /// What it asks for.
+        /// The fault, and the reason.
         mistake: String,
     },
 }
@@ -67,10 +69,10 @@ impl FaultPlan {
 }
 
 impl Faults {
-    /// Puts the plan in a file into force, now and whenever the file has changed. Never ends.
+    /// Applies the plan in a file, at once and whenever the file has changed. Never returns.
     ///
-    /// A file that cannot be used is an error in the log, and the last good plan stays. The file has to be replaced as a
-    /// whole, by renaming another one to its name: one that is read half-written is a mistake until it is complete.
+    /// A file that cannot be used is an error in the log, and the last valid plan stays. Replace the file atomically,
+    /// by renaming another one to its name: a file that is read half-written counts as invalid until it is complete.
     pub async fn follow(&self, path: &Path) {
         let mut last = None;
         loop {
@@ -79,14 +81,14 @@ impl Faults {
             if last.as_ref() != Some(&seen) {
                 match FaultPlan::decode(text, path, self.nodes()) {
                     Ok(plan) => {
-                        tracing::info!("The plan of faults {} is in force", path.display());
+                        tracing::info!("The plan of faults {} applies from now on", path.display());
                         self.set(plan);
                     }
-                    Err(error) => tracing::error!("{}; the last good one stays in force", chain(&error)),
+                    Err(error) => tracing::error!("{}; the last valid plan still applies", chain(&error)),
                 }
                 last = Some(seen);
             }
-            sleep(LOOK).await;
+            sleep(INTERVAL).await;
         }
     }
 }
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_can_say_everything_that_there_is() {
+    fn a_file_can_contain_every_fault() {
         let text = r#"{
             "requests": [
                 {"name": "slow", "method": "GET", "route": "/v1/state/datasets", "effect": {"delay": 20}},
@@ -148,10 +150,13 @@ mod tests {
             ),
         ];
         for (text, expected) in cases {
-            let told = decode(text).unwrap_err();
-            assert!(told.contains("/plan.json") && told.contains(expected), "{told}");
+            let error = decode(text).unwrap_err();
+            assert!(
+                error.contains("/plan.json") && error.contains(expected),
+                "{error}"
+            );
         }
-        let told = FaultPlan::read(Path::new("/nowhere/plan.json"), 1).unwrap_err();
-        assert!(told.to_string().contains("/nowhere/plan.json"));
+        let error = FaultPlan::read(Path::new("/nowhere/plan.json"), 1).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/plan.json"));
     }
 }

@@ -1,12 +1,9 @@
-//! What is wrong with nodes, and with the control service itself.
+//! Faults of nodes, and of the control service itself.
 
 use serde::Deserialize;
-use tokio::time::Duration;
 use uuid::Uuid;
 
-use super::FaultPlan;
-
-/// What is wrong with one node.
+/// The fault of one node. Start from the default with struct update syntax, so that a fault added later stays off.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NodeFault {
@@ -14,9 +11,9 @@ pub struct NodeFault {
     pub agent: AgentState,
     /// Whether its machine runs.
     pub machine: MachineState,
-    /// Counting it up reboots a machine that is on: a power cut, and then it starts again.
+    /// Each increment reboots a running machine: a power cut, and then a start.
     pub reboots: u32,
-    /// The era (boot id) that the node has from its next start on; a random one unless given.
+    /// The era (boot id) of the node from its next start on; random if absent.
     pub era: Option<Uuid>,
 }
 
@@ -30,11 +27,11 @@ impl NodeFault {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AgentState {
-    /// It does.
+    /// It runs.
     #[default]
     Running,
-    /// It alone is dead: what is mounted stays mounted, and goes on to be used. The node is listed until it expires,
-    /// and then is gone from state with its datasets. An agent that runs again reports at once.
+    /// Only the agent is stopped: what is mounted stays mounted and usable. The node is listed until it expires, then
+    /// it disappears from state with its datasets. An agent that is started again reports at once.
     Stopped,
 }
 
@@ -42,38 +39,19 @@ pub enum AgentState {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MachineState {
-    /// It does.
+    /// It runs.
     #[default]
     On,
-    /// It had a power cut: its agent is dead, the mounts that its agent made are gone, its loop devices are free. What
-    /// was attached still belongs to it. What others have mounted from a device of its stays, as there is one kernel
-    /// for all nodes, and then no other node gets that dataset. Switching it on again starts it with a new era, and
-    /// with new loop devices for what still belongs to it.
+    /// It had a power cut: its agent has ended, the mounts of its agent no longer exist, its loop devices are free.
+    /// What was attached still belongs to it. Mounts that other processes made of its devices stay, as all nodes
+    /// share one kernel, and until they end no other node gets those datasets. Switching the machine on starts it
+    /// with a new era, and with new loop devices for what still belongs to it.
     Off,
 }
 
-/// What is wrong with the control service.
+/// The fault of the control service.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct ControlFault {
     pub(crate) stopped: bool,
     pub(crate) restarts: u32,
-}
-
-impl FaultPlan {
-    /// Returns what is wrong with a node, by its number.
-    pub(crate) fn node(&self, number: usize) -> NodeFault {
-        self.nodes.get(&number).cloned().unwrap_or_default()
-    }
-
-    pub(crate) fn control(&self) -> ControlFault {
-        ControlFault {
-            stopped: self.control_stopped,
-            restarts: self.control_restarts,
-        }
-    }
-
-    /// Returns what a node has to know to be as it should.
-    pub(crate) fn of_node(&self, number: usize) -> (NodeFault, Duration) {
-        (self.node(number), self.reconnect_after)
-    }
 }

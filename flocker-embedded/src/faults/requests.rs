@@ -1,4 +1,4 @@
-//! What goes wrong with requests.
+//! The effects of rules on requests.
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{MatchedPath, Request};
@@ -7,20 +7,20 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio_util::sync::CancellationToken;
 
-use super::control::Met;
-use super::{Effect, Faults, RequestFault};
+use super::control::{Faults, MatchedRule};
+use super::rules::{Effect, RequestFault};
 
-/// Marks an answer that the client is not to get; its connection is closed instead.
+/// Marks an answer that the client must not receive; its connection is closed instead.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lost;
 
-/// Carries out a request as the plan has it. Its body has been read before.
+/// Carries out a request as the plan says. Its body has been read before.
 pub(crate) async fn inject(faults: Faults, end: CancellationToken, request: Request, next: Next) -> Response {
     if !faults.has_rules() {
         return next.run(request).await;
     }
     let (head, body) = request.into_parts();
-    // The body is in memory already, so there is nothing that could fail or be too long.
+    // The body is in memory already, so reading it neither fails nor exceeds a limit.
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
     let route = head.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
     let applies = |rule: &RequestFault| {
@@ -33,50 +33,50 @@ pub(crate) async fn inject(faults: Faults, end: CancellationToken, request: Requ
                 .as_deref()
                 .is_none_or(|text| head.uri.path().contains(text) || contains(&body, text))
     };
-    let met = faults.meet(applies);
+    let fault = faults.match_rule(applies);
     let request = Request::from_parts(head, Body::from(body));
-    let Some(met) = met else {
+    let Some(fault) = fault else {
         return next.run(request).await;
     };
-    tracing::debug!(rule = met.name, effect = ?met.effect, "A request meets a fault");
-    // A client that gives up does not stop what the control service has received, so neither does it here.
-    let meeting = tokio::spawn(end.run_until_cancelled_owned(meet(faults, met, request, next)));
-    match meeting.await {
+    tracing::debug!(rule = fault.name, effect = ?fault.effect, "A fault applies to a request");
+    // A client that disconnects does not stop what the control service has received, so it does not here either.
+    let response = tokio::spawn(end.run_until_cancelled_owned(apply(faults, fault, request, next)));
+    match response.await {
         Ok(Some(response)) => response,
         Ok(None) | Err(_) => lost(),
     }
 }
 
-async fn meet(faults: Faults, met: Met, request: Request, next: Next) -> Response {
-    match &met.effect {
+async fn apply(faults: Faults, fault: MatchedRule, request: Request, next: Next) -> Response {
+    match &fault.effect {
         Effect::Delay(time) => {
-            faults.count(&met);
+            faults.count(&fault);
             tokio::time::sleep(*time).await;
             next.run(request).await
         }
         Effect::Answer { status, body } => {
-            faults.count(&met);
+            faults.count(&fault);
             let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             (status, [(header::CONTENT_TYPE, "application/json")], body.clone()).into_response()
         }
         Effect::LoseRequest => {
-            faults.count(&met);
+            faults.count(&fault);
             lost()
         }
         Effect::LoseReply => {
             next.run(request).await;
-            faults.count(&met);
+            faults.count(&fault);
             lost()
         }
         Effect::HoldRequest => {
-            faults.count(&met);
-            faults.until_removed(&met).await;
+            faults.count(&fault);
+            faults.until_removed(&fault).await;
             next.run(request).await
         }
         Effect::HoldReply => {
             let response = next.run(request).await;
-            faults.count(&met);
-            faults.until_removed(&met).await;
+            faults.count(&fault);
+            faults.until_removed(&fault).await;
             response
         }
     }

@@ -11,9 +11,10 @@ use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
 use uuid::Uuid;
 
-use super::{Authority, Identity, Role, TWENTY_YEARS, new_key};
+use super::authority::{Authority, Identity, Role, TWENTY_YEARS, new_key};
 use crate::Error;
 use crate::data_dir::create_private;
+use crate::leftovers;
 use crate::options::{CertificateProfile, NodeInfo};
 
 const PUBLIC: u32 = 0o644;
@@ -22,7 +23,7 @@ const CLUSTER: &str = "cluster";
 const CONTROL: &str = "control-service";
 const PLUGIN: &str = "plugin";
 
-/// What the control service and its clients identify themselves with.
+/// The identities of the control service and of its client.
 pub(crate) struct Pki {
     pub(crate) authority: Authority,
     pub(crate) control: Identity,
@@ -30,9 +31,9 @@ pub(crate) struct Pki {
 }
 
 impl Pki {
-    /// Reads the keys of an earlier run, or makes new ones. Blocks, for as long as making RSA keys takes.
+    /// Reads the keys of an earlier run, or generates new ones. Blocks, for as long as generating RSA keys takes.
     ///
-    /// The control service's certificate is issued anew each time, because its address may have changed.
+    /// The control service's certificate is issued again at each start, because its address may have changed.
     pub(crate) fn open(
         directory: &Path,
         cluster: Uuid,
@@ -40,8 +41,9 @@ impl Pki {
         address: IpAddr,
     ) -> Result<Self, Error> {
         create_private(directory)?;
+        leftovers::remove(directory, leftovers::is_private_temporary);
         let new_authority = || Authority::new(cluster, profile).map(|authority| authority.identity);
-        let identity = kept_or_new(directory, CLUSTER, new_authority)?;
+        let identity = read_or_create(directory, CLUSTER, new_authority)?;
         let authority = Authority {
             identity,
             cluster,
@@ -50,13 +52,13 @@ impl Pki {
         let role = Role::ControlService(addresses(address));
         let key = read_key(directory, CONTROL)?
             .map_or_else(new_key, Ok)
-            .map_err(failed(make(CONTROL)))?;
+            .map_err(certificate_error(creating(CONTROL)))?;
         let certificate = authority
             .certify(&role, &key, &TWENTY_YEARS)
-            .map_err(failed(make(CONTROL)))?;
+            .map_err(certificate_error(creating(CONTROL)))?;
         let control = Identity { certificate, key };
         write_identity(directory, CONTROL, &control)?;
-        let plugin = kept_or_new(directory, PLUGIN, || {
+        let plugin = read_or_create(directory, PLUGIN, || {
             authority.issue(&Role::User(PLUGIN.to_owned()))
         })?;
         Ok(Self {
@@ -66,14 +68,15 @@ impl Pki {
         })
     }
 
-    /// Writes what a client needs: `cluster.crt`, `plugin.crt`, `plugin.key`, and the id of each node.
+    /// Writes the client's files: `cluster.crt`, `plugin.crt`, `plugin.key`, and the id of each node.
     pub(crate) fn write_client_files(&self, directory: &Path, nodes: &[NodeInfo]) -> Result<(), Error> {
         create_private(directory)?;
+        leftovers::remove(directory, leftovers::is_temporary);
         let cluster = self
             .authority
             .certificate()
             .to_pem()
-            .map_err(failed(encode(CLUSTER)))?;
+            .map_err(certificate_error(encoding(CLUSTER)))?;
         write(&directory.join("cluster.crt"), &cluster, PUBLIC)?;
         write_identity(directory, PLUGIN, &self.plugin)?;
         for node in nodes {
@@ -84,7 +87,7 @@ impl Pki {
     }
 }
 
-/// Returns the addresses that clients may verify the control service by.
+/// Returns the addresses by which clients may verify the control service.
 fn addresses(listening: IpAddr) -> Vec<IpAddr> {
     let mut addresses = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     if !listening.is_unspecified() && !addresses.contains(&listening) {
@@ -93,8 +96,8 @@ fn addresses(listening: IpAddr) -> Vec<IpAddr> {
     addresses
 }
 
-/// Returns the identity of an earlier run, or a new one that it keeps for the next.
-fn kept_or_new(
+/// Returns the identity of an earlier run, or creates one and stores it.
+fn read_or_create(
     directory: &Path,
     name: &str,
     new: impl FnOnce() -> Result<Identity, ErrorStack>,
@@ -102,7 +105,7 @@ fn kept_or_new(
     if let Some(identity) = read_identity(directory, name)? {
         return Ok(identity);
     }
-    let identity = new().map_err(failed(make(name)))?;
+    let identity = new().map_err(certificate_error(creating(name)))?;
     write_identity(directory, name, &identity)?;
     Ok(identity)
 }
@@ -115,8 +118,10 @@ fn read_identity(directory: &Path, name: &str) -> Result<Option<Identity>, Error
     let Some(pem) = read(&path)? else {
         return Ok(None);
     };
-    let certificate =
-        X509::from_pem(&pem).map_err(failed(format!("read the certificate {}", path.display())))?;
+    let certificate = X509::from_pem(&pem).map_err(certificate_error(format!(
+        "read the certificate {}",
+        path.display()
+    )))?;
     Ok(Some(Identity { certificate, key }))
 }
 
@@ -127,7 +132,7 @@ fn read_key(directory: &Path, name: &str) -> Result<Option<PKey<Private>>, Error
     };
     PKey::private_key_from_pem(&pem)
         .map(Some)
-        .map_err(failed(format!("read the key {}", path.display())))
+        .map_err(certificate_error(format!("read the key {}", path.display())))
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
@@ -140,22 +145,22 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 
 /// Writes the key before the certificate, so that a certificate on disk always has its key.
 fn write_identity(directory: &Path, name: &str, identity: &Identity) -> Result<(), Error> {
-    let key = identity.key_pem().map_err(failed(encode(name)))?;
-    let certificate = identity.certificate_pem().map_err(failed(encode(name)))?;
+    let key = identity.key_pem().map_err(certificate_error(encoding(name)))?;
+    let certificate = identity
+        .certificate_pem()
+        .map_err(certificate_error(encoding(name)))?;
     write(&directory.join(format!("{name}.key")), &key, SECRET)?;
     write(&directory.join(format!("{name}.crt")), &certificate, PUBLIC)
 }
 
-/// Replaces a file as a whole, unless it is as it should be already.
+/// Replaces a file atomically, unless it has the content already.
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
     if read(path)?.as_deref() == Some(content) {
         return fs::set_permissions(path, Permissions::from_mode(mode)).map_err(Error::file("protect", path));
     }
     let replace = || {
         let directory = path.parent().unwrap_or(Path::new("/"));
-        let mut file = tempfile::Builder::new()
-            .permissions(Permissions::from_mode(mode))
-            .tempfile_in(directory)?;
+        let mut file = leftovers::temporary_file(directory, mode)?;
         file.write_all(content)?;
         file.as_file().sync_all()?;
         file.persist(path)?;
@@ -164,15 +169,15 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
     replace().map_err(Error::file("write", path))
 }
 
-fn make(name: &str) -> String {
-    format!("make the certificate {name}.crt")
+fn creating(name: &str) -> String {
+    format!("create the certificate {name}.crt")
 }
 
-fn encode(name: &str) -> String {
+fn encoding(name: &str) -> String {
     format!("encode the certificate {name}.crt")
 }
 
-fn failed(action: String) -> impl FnOnce(ErrorStack) -> Error {
+fn certificate_error(action: String) -> impl FnOnce(ErrorStack) -> Error {
     move |source| Error::Certificate { action, source }
 }
 
@@ -204,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_get_their_files_and_nobody_else_the_key() {
+    fn client_files_are_complete_and_only_root_reads_the_key() {
         let directory = tempfile::tempdir().unwrap();
         let client = directory.path().join("client");
         let node = NodeInfo {

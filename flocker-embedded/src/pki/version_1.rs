@@ -1,7 +1,7 @@
-//! Certificates of X.509 version 1 that carry extensions, which no library writes on purpose.
+//! Certificates of X.509 version 1 with extensions, which no library creates.
 //!
-//! OpenSSL makes every certificate with an extension version 3. The version is one field of the part that is
-//! signed, absent in version 1: so it is cut out, and what is left signed again.
+//! OpenSSL creates every certificate with an extension as version 3. The version is one field of the signed part,
+//! absent in version 1, so it is removed and the rest signed again.
 
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
@@ -21,7 +21,7 @@ pub(super) fn downgrade(certificate: &X509, key: &PKey<Private>) -> Result<X509,
     let content = element(SEQUENCE, fields);
     let mut signer = Signer::new(MessageDigest::sha256(), key)?;
     let signature = signer.sign_oneshot_to_vec(&content)?;
-    // The first byte of a bit string counts the bits of the last byte that are not used.
+    // The first byte of a bit string is the number of unused bits of the last byte.
     let signature = element(BIT_STRING, &[&[0], &*signature].concat());
     X509::from_der(&element(SEQUENCE, &[&*content, algorithm, &*signature].concat()))
 }
@@ -42,7 +42,7 @@ fn split(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (first, rest) = rest.split_first()?;
     let (length, rest) = match first.checked_sub(0x80) {
         None => (usize::from(*first), rest),
-        // The length takes as many bytes as the lower bits say.
+        // The lower bits are the number of bytes of the length.
         Some(bytes) => {
             let (digits, rest) = rest.split_at_checked(usize::from(bytes))?;
             (

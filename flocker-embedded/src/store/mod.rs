@@ -1,7 +1,7 @@
-//! The configuration, kept in one JSON file.
+//! The configuration, stored in one JSON file.
 //!
-//! Every change is on disk before it is seen: the file is written anew under another name, synced, renamed
-//! over the old one, and the directory synced. A crash leaves the old state or the new one.
+//! Every change is on disk before it is visible: the file is written under another name, synced, renamed over the old
+//! one, and the directory synced. A crash leaves the old state or the new one.
 
 mod model;
 
@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openssl::sha::sha256;
-use tempfile::NamedTempFile;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -21,8 +20,9 @@ pub(crate) use model::{Configuration, Dataset, Lease, State, now};
 
 use crate::Error;
 use crate::data_dir::DataDir;
+use crate::leftovers;
 
-/// The configuration at one moment, with the tag that stands for it.
+/// The configuration at one moment, with the tag that identifies it.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     pub(crate) configuration: Configuration,
@@ -35,14 +35,15 @@ pub(crate) struct Store {
     path: PathBuf,
     state: Mutex<State>,
     current: watch::Sender<Arc<Snapshot>>,
-    /// Nobody else may write as long as this is alive.
+    /// No other process may write as long as this exists.
     _data_dir: Arc<DataDir>,
 }
 
 impl Store {
-    /// Reads the state file, or starts an empty one, and gives every node up to `nodes` a UUID.
+    /// Reads the state file, or starts with an empty state, and assigns a UUID to every node up to `nodes`.
     pub(crate) fn open(data_dir: Arc<DataDir>, nodes: usize) -> Result<Self, Error> {
         let path = data_dir.state_file();
+        leftovers::remove(data_dir.root(), leftovers::is_private_temporary);
         let mut state = match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|source| Error::DamagedState {
                 path: path.clone(),
@@ -87,8 +88,8 @@ impl Store {
 
     /// Carries out a change, unless `change` refuses it, and returns when it is on disk. Blocks.
     ///
-    /// `change` sees the tag of the configuration it is about to change. What it did before refusing, or
-    /// what could not be written, is forgotten.
+    /// `change` receives the tag of the configuration it is about to change. What it did before refusing, or what
+    /// could not be written, is dropped.
     pub(crate) fn update<T, R>(
         &self,
         change: impl FnOnce(&mut State, &str) -> Result<T, R>,
@@ -111,7 +112,7 @@ impl Store {
         Ok(Ok(outcome))
     }
 
-    /// Carries out a change that nothing can refuse. Blocks.
+    /// Carries out a change that is never refused. Blocks.
     pub(crate) fn change(&self, change: impl FnOnce(&mut State)) -> io::Result<()> {
         let changed = self.update(|state, _| {
             change(state);
@@ -122,7 +123,7 @@ impl Store {
         }
     }
 
-    /// Records that datasets are no longer attached to `node`, except those that another node has by then.
+    /// Records that datasets are no longer attached to `node`, except those that another node has attached since.
     /// Blocks.
     pub(crate) fn forget_attachments(&self, datasets: &[Uuid], node: Uuid) -> io::Result<()> {
         self.change(|state| {
@@ -161,7 +162,7 @@ fn snapshot(configuration: &Configuration) -> io::Result<Snapshot> {
 
 fn write(path: &Path, state: &State) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
-    let mut file = NamedTempFile::new_in(directory)?;
+    let mut file = leftovers::temporary_file(directory, 0o600)?;
     file.write_all(&serde_json::to_vec(state)?)?;
     file.as_file().sync_all()?;
     file.persist(path)?;

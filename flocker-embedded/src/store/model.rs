@@ -1,4 +1,4 @@
-//! What the state file holds.
+//! The content of the state file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,7 +15,7 @@ pub(crate) struct State {
     /// UUIDs of the nodes, in the order of their numbers.
     pub(crate) nodes: Vec<Uuid>,
     pub(crate) configuration: Configuration,
-    /// The node each dataset was last attached to. It says nothing unless a loop device has the backing file.
+    /// The node each dataset was last attached to. It has no meaning unless a loop device has the backing file.
     pub(crate) attachments: BTreeMap<Uuid, Uuid>,
 }
 
@@ -35,10 +35,10 @@ impl State {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Configuration {
-    /// All datasets there ever were: deleted ones stay for ever.
+    /// All datasets that ever existed: deleted ones stay permanently.
     pub(crate) datasets: BTreeMap<Uuid, Dataset>,
     pub(crate) leases: BTreeMap<Uuid, Lease>,
-    /// Datasets whose backing volume an agent has recorded. Never removed either.
+    /// Datasets whose backing volume an agent has recorded. They are never removed.
     pub(crate) registered: BTreeSet<Uuid>,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct Dataset {
 }
 
 impl Dataset {
-    /// What a dataset gets when no size is configured: 75 GiB, the least that one of Flocker's backends took.
+    /// The size of a dataset without a configured size: 75 GiB, the minimum of one of Flocker's backends.
     const DEFAULT_SIZE: u64 = 75 << 30;
 
     /// Returns the size of the backing volume.
@@ -74,12 +74,12 @@ impl Dataset {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Lease {
     pub(crate) node: Uuid,
-    /// When it ends, in seconds since 1970; never if absent.
+    /// When it ends, in seconds since 1970; `None` if it does not.
     pub(crate) expires: Option<f64>,
 }
 
 impl Lease {
-    /// Returns the seconds that are left, to the microsecond; negative if it only waits to be swept.
+    /// Returns the remaining seconds, to the microsecond; negative if the lease has ended but not been removed yet.
     pub(crate) fn remaining(&self, now: f64) -> Option<f64> {
         self.expires.map(|end| ((end - now) * 1e6).round() / 1e6)
     }

@@ -1,4 +1,4 @@
-//! Who gets as far as HTTP, and how the others are told.
+//! Which clients reach HTTP, and which alert each of the others receives.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::support::{Cluster, isolated, options};
 
-/// OpenSSL reports the alert N of the other side as reason 1000 + N.
+/// OpenSSL reports the alert N of the server as reason 1000 + N.
 const ALERT: i32 = 1000;
 const HANDSHAKE_FAILURE: i32 = 40;
 const UNKNOWN_CA: i32 = 48;
@@ -21,7 +21,7 @@ const INTERNAL_ERROR: i32 = 80;
 const CERTIFICATE_REQUIRED: i32 = 116;
 
 #[test]
-fn only_users_of_this_cluster_are_let_in_and_the_others_get_the_alerts_of_flocker() {
+fn only_users_of_this_cluster_are_accepted_and_the_others_receive_the_alerts_of_flocker() {
     for profile in [CertificateProfile::V1, CertificateProfile::V3] {
         isolated(async move |directory| {
             let options = Options {
@@ -30,7 +30,7 @@ fn only_users_of_this_cluster_are_let_in_and_the_others_get_the_alerts_of_flocke
             };
             let cluster = Cluster::start_with(options).await;
             let authority = cluster.flocker.authority();
-            let user = Role::User("somebody".to_owned());
+            let user = Role::User("operator".to_owned());
             let foreign = Authority::new(Uuid::new_v4(), profile)
                 .unwrap()
                 .issue(&user)
@@ -83,7 +83,7 @@ fn the_profile_decides_the_version_of_all_certificates() {
     }
 }
 
-/// Asks for the version, and returns the alert that was received instead of an answer.
+/// Requests the version, and returns the alert that arrives instead of an answer.
 fn ask(
     address: SocketAddr,
     certificates: &Path,

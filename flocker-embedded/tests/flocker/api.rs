@@ -164,7 +164,7 @@ fn what_is_not_valid_is_refused() {
 }
 
 #[test]
-fn a_tag_stands_for_the_whole_configuration_and_leases_change_it() {
+fn a_tag_identifies_the_whole_configuration_including_leases() {
     isolated(async |directory| {
         let cluster = Cluster::start(&directory, 1).await;
         let node = cluster.node(1).uuid;
@@ -204,7 +204,7 @@ fn a_tag_stands_for_the_whole_configuration_and_leases_change_it() {
 }
 
 #[test]
-fn a_lease_belongs_to_one_node_at_a_time_and_anybody_may_release_it() {
+fn a_lease_belongs_to_one_node_at_a_time_and_any_client_may_release_it() {
     isolated(async |directory| {
         let cluster = Cluster::start(&directory, 2).await;
         let dataset = Uuid::new_v4();

@@ -1,4 +1,4 @@
-//! What goes wrong on purpose with requests, as a client sees it through real TLS.
+//! Injected faults of requests, as a client observes them through real TLS.
 
 use std::fs;
 use std::time::Duration;
@@ -25,7 +25,7 @@ async fn leases(cluster: &Cluster) -> usize {
     list.as_array().unwrap().len()
 }
 
-/// Asks for a lease whose answer gets lost, and checks that the client sees the connection fail.
+/// Requests a lease whose answer is lost, and checks that the client observes a failed connection.
 async fn fail_to_lease(cluster: &Cluster) {
     let (client, body) = (&cluster.client, lease());
     let error = client
@@ -60,7 +60,7 @@ fn a_lost_request_is_not_carried_out_and_the_client_sees_its_connection_closed()
 }
 
 #[test]
-fn a_request_whose_reply_is_lost_is_carried_out_all_the_same() {
+fn a_request_whose_reply_is_lost_is_carried_out() {
     isolated(async |directory| {
         let faults = FaultPlan {
             requests: vec![
@@ -81,7 +81,7 @@ fn a_request_whose_reply_is_lost_is_carried_out_all_the_same() {
 }
 
 #[test]
-fn an_answer_can_be_made_up_and_then_nothing_is_carried_out() {
+fn an_answer_can_be_replaced_and_then_nothing_is_carried_out() {
     isolated(async |directory| {
         let cluster = Cluster::start(&directory, 1).await;
         let body = r#""a-log-id@/2""#.to_owned();
@@ -106,7 +106,7 @@ fn an_answer_can_be_made_up_and_then_nothing_is_carried_out() {
 }
 
 #[test]
-fn a_held_request_is_carried_out_when_its_rule_has_gone() {
+fn a_held_request_is_carried_out_when_its_rule_is_removed() {
     isolated(async |directory| {
         let cluster = Cluster::start(&directory, 1).await;
         let faults = cluster.flocker.faults();
@@ -130,7 +130,7 @@ fn a_held_request_is_carried_out_when_its_rule_has_gone() {
 }
 
 #[test]
-fn a_held_request_is_carried_out_even_if_its_client_has_given_up() {
+fn a_held_request_is_carried_out_even_if_its_client_has_disconnected() {
     isolated(async |directory| {
         let cluster = Cluster::start(&directory, 1).await;
         let faults = cluster.flocker.faults();
@@ -169,7 +169,7 @@ fn a_delayed_request_is_carried_out_and_answered_later() {
     isolated(async |directory| {
         let cluster = Cluster::start(&directory, 1).await;
         let faults = cluster.flocker.faults();
-        // So long that only the end of the test ends it.
+        // Longer than the test; only its end ends the delay.
         let day = Duration::from_secs(24 * 60 * 60);
         faults.add(RequestFault::new("slow", Effect::Delay(day)).once());
         faults.change(|plan| {
@@ -221,7 +221,7 @@ fn a_stop_ends_what_a_rule_holds() {
         faults.until_met("held", 1).await;
         cluster.flocker.stop().await.unwrap();
         assert!(held.await.unwrap().is_err());
-        // The next one gets the data directory, so nothing of the last one goes on.
+        // The next process locks the data directory, so no task of this one still runs.
         let next = Cluster::start(&directory, 1).await;
         faults.clear();
         assert_eq!(leases(&next).await, 0);
@@ -264,7 +264,7 @@ fn connections_and_requests_are_counted() {
 }
 
 #[test]
-fn what_is_on_its_way_or_everything_can_vanish_from_every_second_answer() {
+fn unsettled_or_all_datasets_can_be_missing_from_every_second_answer() {
     isolated(async |directory| {
         let cluster = Cluster::start(&directory, 2).await;
         let (stays, moves) = (cluster.create_mounted(1).await, cluster.create_mounted(1).await);
@@ -294,7 +294,7 @@ fn what_is_on_its_way_or_everything_can_vanish_from_every_second_answer() {
 }
 
 #[test]
-fn a_plan_in_a_file_is_read_again_when_it_changes_and_a_mistake_leaves_the_last_good_one() {
+fn a_plan_in_a_file_is_read_again_when_it_changes_and_a_mistake_leaves_the_last_valid_one() {
     isolated(async |directory| {
         let cluster = Cluster::start(&directory, 1).await;
         let (file, new) = (directory.join("plan.json"), directory.join("plan.json.new"));

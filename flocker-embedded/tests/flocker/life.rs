@@ -1,9 +1,9 @@
-//! The life of datasets: made, mounted, moved, deleted, and what holds them back.
+//! The life of datasets: creation, mounting, moving, deletion, and what delays them.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 
-use flocker_embedded::{Options, Pace};
+use flocker_embedded::{Options, Timing};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use serde_json::json;
 
@@ -12,16 +12,20 @@ use crate::support::{
 };
 
 #[test]
-fn a_new_dataset_is_an_empty_ext4_that_everybody_may_write_to() {
+fn a_new_dataset_is_an_empty_ext4_that_all_users_may_write_to() {
     isolated(async |directory| {
         let cluster = Cluster::start(&directory, 1).await;
         let dataset = cluster.create_mounted(1).await;
         let path = cluster.path(1, dataset);
-        eventually("the root is open to everybody", async || {
+        eventually("all users may write to the root", async || {
             fs::metadata(&path).unwrap().permissions().mode() & 0o7777 == 0o777
         })
         .await;
-        assert_eq!(fs::read_dir(&path).unwrap().count(), 0, "lost+found is gone");
+        assert_eq!(
+            fs::read_dir(&path).unwrap().count(),
+            0,
+            "lost+found has been removed"
+        );
         assert!(mount_points().contains(&path));
         let backing = directory.join("data/volumes").join(dataset.to_string());
         assert_eq!(fs::metadata(&backing).unwrap().len(), SIZE);
@@ -52,7 +56,7 @@ fn a_move_takes_the_data_along_and_leaves_the_directory() {
 }
 
 #[test]
-fn a_deleted_dataset_leaves_neither_file_nor_device_but_its_id_is_burned() {
+fn a_deleted_dataset_leaves_neither_file_nor_device_but_its_id_stays_in_use() {
     isolated(async |directory| {
         let cluster = Cluster::start(&directory, 1).await;
         let dataset = cluster.create_mounted(1).await;
@@ -90,7 +94,7 @@ fn a_move_to_a_node_that_does_not_exist_leaves_the_dataset_detached_until_it_is_
 }
 
 #[test]
-fn a_lease_holds_a_move_until_it_is_released() {
+fn a_lease_delays_a_move_until_it_is_released() {
     isolated(async |directory| {
         let cluster = Cluster::start(&directory, 2).await;
         let dataset = cluster.create_mounted(1).await;
@@ -108,7 +112,7 @@ fn a_lease_holds_a_move_until_it_is_released() {
 }
 
 #[test]
-fn a_lease_that_ends_holds_a_move_no_longer() {
+fn a_lease_that_has_ended_no_longer_delays_a_move() {
     isolated(async |directory| {
         let cluster = Cluster::start(&directory, 2).await;
         let dataset = cluster.create_mounted(1).await;
@@ -132,7 +136,7 @@ fn a_lease_that_ends_holds_a_move_no_longer() {
 }
 
 #[test]
-fn an_open_file_holds_a_move_until_it_is_closed() {
+fn an_open_file_delays_a_move_until_it_is_closed() {
     isolated(async |directory| {
         let cluster = Cluster::start(&directory, 2).await;
         let dataset = cluster.create_mounted(1).await;
@@ -150,7 +154,7 @@ fn an_open_file_holds_a_move_until_it_is_closed() {
 }
 
 #[test]
-fn a_busy_dataset_does_not_hold_up_the_others() {
+fn a_busy_dataset_does_not_delay_the_others() {
     isolated(async |directory| {
         let cluster = Cluster::start(&directory, 2).await;
         let busy = cluster.create_mounted(1).await;
@@ -165,7 +169,29 @@ fn a_busy_dataset_does_not_hold_up_the_others() {
 }
 
 #[test]
-fn a_plain_bind_mount_hides_the_dataset_from_the_agent_and_its_lease_protects_no_longer() {
+fn a_dataset_that_cannot_be_examined_delays_no_other() {
+    isolated(async |directory| {
+        let cluster = Cluster::start(&directory, 2).await;
+        let broken = cluster.create_mounted(1).await;
+        let backing = directory.join("data/volumes").join(broken.to_string());
+        let moved = directory.join("moved");
+        fs::rename(&backing, &moved).unwrap();
+        unmount(cluster.path(1, broken), UnmountFlags::empty()).unwrap();
+        let unmounted = json!({"dataset_id": broken, "maximum_size": SIZE});
+        cluster.wait_until_state(broken, Some(unmounted)).await;
+
+        let other = cluster.create_mounted(1).await;
+        cluster.relocate(other, 2).await;
+        cluster.wait_until_on(2, other).await;
+        assert_eq!(loop_devices(&directory).len(), 2, "no device is freed");
+
+        fs::rename(&moved, &backing).unwrap();
+        cluster.wait_until_on(1, broken).await;
+    });
+}
+
+#[test]
+fn a_plain_bind_mount_hides_the_dataset_from_the_agent_and_ends_the_protection_of_its_lease() {
     isolated(async |directory| {
         let cluster = Cluster::start(&directory, 2).await;
         let dataset = cluster.create_mounted(1).await;
@@ -176,10 +202,10 @@ fn a_plain_bind_mount_hides_the_dataset_from_the_agent_and_its_lease_protects_no
         let unmounted = json!({"dataset_id": dataset, "maximum_size": SIZE});
         cluster.wait_until_state(dataset, Some(unmounted.clone())).await;
 
-        // The agent gives the device up under both mounts. The kernel keeps it for them, and so no other node
-        // gets the backing file.
+        // The agent frees the device under both mounts. The kernel keeps it for them, so no other node gets the
+        // backing file.
         cluster.relocate(dataset, 2).await;
-        for_a_while("nobody has it mounted elsewhere", async || {
+        for_a_while("no other node has it mounted", async || {
             !mount_points().contains(&cluster.path(2, dataset)) && loop_devices(&directory).len() == 1
         })
         .await;
@@ -192,7 +218,7 @@ fn a_plain_bind_mount_hides_the_dataset_from_the_agent_and_its_lease_protects_no
 }
 
 #[test]
-fn a_second_mount_under_another_name_confuses_nobody() {
+fn a_second_mount_under_another_name_does_not_hide_the_dataset() {
     isolated(async |directory| {
         let cluster = Cluster::start(&directory, 2).await;
         let dataset = cluster.create_mounted(1).await;
@@ -204,8 +230,8 @@ fn a_second_mount_under_another_name_confuses_nobody() {
         })
         .await;
 
-        // Without lease or open file the agent unmounts its own mount, but the device stays attached, and
-        // with it the dataset, until the other mount goes.
+        // Without lease or open file the agent unmounts its own mount, but the device stays attached, and with it the
+        // dataset, until the other mount ends.
         cluster.relocate(dataset, 2).await;
         eventually("the agent unmounts", async || {
             !mount_points().contains(&cluster.path(1, dataset))
@@ -244,11 +270,11 @@ fn what_exceeds_the_capacity_is_configured_but_never_backed() {
 }
 
 #[test]
-fn at_the_stock_pace_a_mount_is_there_long_before_it_is_reported() {
+fn at_the_stock_timing_a_mount_exists_long_before_it_is_reported() {
     isolated(async |directory| {
-        let pace = Pace::Stock;
+        let timing = Timing::Stock;
         let cluster = Cluster::start_with(Options {
-            pace,
+            timing,
             ..options(&directory)
         })
         .await;
@@ -282,7 +308,7 @@ fn many_datasets_converge_together() {
         for dataset in &datasets {
             cluster.delete(*dataset).await;
         }
-        eventually("all are gone", async || loop_devices(&directory).is_empty()).await;
+        eventually("all are detached", async || loop_devices(&directory).is_empty()).await;
         assert_eq!(
             cluster
                 .client

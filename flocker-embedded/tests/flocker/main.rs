@@ -1,13 +1,14 @@
-//! An embedded Flocker on real loop devices, asked as a client asks it. Needs root.
+//! An embedded Flocker on real loop devices, used through its REST API. Needs root.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod access;
 mod api;
 mod contract;
+mod example;
 mod faults;
 mod life;
 mod nodes;
 mod restart;
-mod stories;
+mod scenarios;
 mod support;

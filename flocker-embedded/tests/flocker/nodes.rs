@@ -1,4 +1,4 @@
-//! Nodes that fall silent, die, start again, and a control service that does.
+//! Nodes that become silent, stop, start again, and a control service that does.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -20,7 +20,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const SOON: Duration = Duration::from_millis(300);
 const STATE: &str = "/v1/state/datasets";
 
-/// Two nodes, of which the first can be found by an era.
+/// Two nodes, the first with an era.
 async fn start(directory: &Path, expiry: Duration) -> (Cluster, Uuid) {
     let era = Uuid::new_v4();
     let cluster = Cluster::start_with(Options {
@@ -34,12 +34,12 @@ async fn start(directory: &Path, expiry: Duration) -> (Cluster, Uuid) {
 }
 
 #[test]
-fn an_agent_that_died_alone_leaves_the_lists_but_keeps_its_datasets_until_it_comes_back() {
+fn an_agent_that_stops_alone_disappears_from_the_lists_but_keeps_its_datasets() {
     isolated(async |directory| {
         let (cluster, era) = start(&directory, SOON).await;
         let dataset = cluster.create_mounted(1).await;
         let mounted = cluster.state(dataset).await;
-        // A machine that is on is not dead, however long its agent is.
+        // A running machine is not off, no matter how long its agent has been stopped.
         cluster
             .flocker
             .faults()
@@ -92,7 +92,7 @@ fn a_silent_node_stays_listed_until_it_expires() {
 }
 
 #[test]
-fn a_machine_that_is_off_keeps_its_datasets_from_others_until_it_is_on_again() {
+fn a_machine_that_is_off_keeps_its_datasets_until_it_is_on_again() {
     isolated(async |directory| {
         let (cluster, era) = start(&directory, SOON).await;
         let (stays, moves) = (cluster.create_mounted(1).await, cluster.create_mounted(1).await);
@@ -136,7 +136,7 @@ fn a_machine_that_is_off_keeps_its_datasets_from_others_until_it_is_on_again() {
 }
 
 #[test]
-fn a_dataset_of_a_machine_known_to_be_off_is_taken_by_the_node_that_wants_it() {
+fn a_dataset_of_a_machine_known_to_be_off_is_attached_by_its_new_primary() {
     isolated(async |directory| {
         let (cluster, _) = start(&directory, SOON).await;
         let (dataset, deleted) = (cluster.create_mounted(1).await, cluster.create_mounted(1).await);
@@ -147,7 +147,7 @@ fn a_dataset_of_a_machine_known_to_be_off_is_taken_by_the_node_that_wants_it() {
         cluster.relocate(dataset, 2).await;
         cluster.relocate(deleted, 2).await;
         cluster.delete(deleted).await;
-        for_a_while("nobody knows that it is off", async || {
+        for_a_while("no node knows that it is off", async || {
             loop_devices(&directory).is_empty()
         })
         .await;
@@ -176,7 +176,7 @@ fn a_dataset_of_a_machine_known_to_be_off_is_taken_by_the_node_that_wants_it() {
 }
 
 #[test]
-fn what_somebody_has_mounted_or_open_is_not_taken_from_a_machine_that_is_off() {
+fn what_another_process_has_mounted_or_open_stays_with_a_machine_that_is_off() {
     isolated(async |directory| {
         let (cluster, _) = start(&directory, SOON).await;
         let (mounted, open) = (cluster.create_mounted(1).await, cluster.create_mounted(1).await);
@@ -194,7 +194,7 @@ fn what_somebody_has_mounted_or_open_is_not_taken_from_a_machine_that_is_off() {
             assert!(!mount_points().contains(&cluster.path(1, dataset)));
             cluster.relocate(dataset, 2).await;
         }
-        for_a_while("nobody gets them", async || {
+        for_a_while("no node gets them", async || {
             loop_devices(&directory) == devices
                 && !mount_points().contains(&cluster.path(2, mounted))
                 && !mount_points().contains(&cluster.path(2, open))
@@ -210,7 +210,7 @@ fn what_somebody_has_mounted_or_open_is_not_taken_from_a_machine_that_is_off() {
 }
 
 #[test]
-fn a_loop_device_that_outlives_a_reboot_is_used_again_and_no_second_one_is_made() {
+fn a_loop_device_that_outlives_a_reboot_is_used_again_and_no_second_one_is_attached() {
     isolated(async |directory| {
         let (cluster, _) = start(&directory, DAY).await;
         let dataset = cluster.create_mounted(1).await;
@@ -229,7 +229,7 @@ fn a_loop_device_that_outlives_a_reboot_is_used_again_and_no_second_one_is_made(
 }
 
 #[test]
-fn a_reboot_shows_in_state_when_the_agent_reports_and_leases_do_not_hinder_it() {
+fn a_reboot_appears_in_state_when_the_agent_reports_and_leases_do_not_delay_it() {
     isolated(async |directory| {
         let (cluster, old) = start(&directory, DAY).await;
         let dataset = cluster.create_mounted(1).await;
@@ -248,7 +248,11 @@ fn a_reboot_shows_in_state_when_the_agent_reports_and_leases_do_not_hinder_it() 
         assert!(!mount_points().contains(&cluster.path(1, dataset)));
         assert_eq!(loop_devices(&directory).len(), 1);
         assert_ne!(loop_devices(&directory), devices, "the number has changed");
-        assert_eq!(cluster.state(dataset).await, before, "nobody has said otherwise");
+        assert_eq!(
+            cluster.state(dataset).await,
+            before,
+            "no node has reported otherwise"
+        );
         assert_eq!(cluster.node_of_era(old).await, Some(node));
         assert_eq!(cluster.node_of_era(new).await, None);
 
@@ -266,7 +270,7 @@ fn a_reboot_shows_in_state_when_the_agent_reports_and_leases_do_not_hinder_it() 
 }
 
 #[test]
-fn a_control_service_that_starts_again_knows_its_nodes_only_when_they_report() {
+fn a_restarted_control_service_lists_its_nodes_only_when_they_report() {
     isolated(async |directory| {
         let (cluster, era) = start(&directory, DAY).await;
         let dataset = cluster.create_mounted(1).await;
@@ -290,7 +294,7 @@ fn a_control_service_that_starts_again_knows_its_nodes_only_when_they_report() {
         faults.until_in_force().await;
         assert!(held.await.unwrap().is_err(), "connections are closed");
         // The client may still find a connection in its pool that has just been closed.
-        eventually("there is a new connection", async || {
+        eventually("a new connection exists", async || {
             let leases = cluster
                 .client
                 .attempt(Method::GET, "/v1/configuration/leases", |request| request);
@@ -347,7 +351,7 @@ fn a_control_service_that_is_stopped_refuses_connections_until_it_starts_on_the_
 }
 
 #[test]
-fn a_node_may_be_dead_from_the_start() {
+fn a_node_may_be_off_from_the_start() {
     isolated(async |directory| {
         let dead = NodeFault {
             machine: MachineState::Off,

@@ -65,7 +65,7 @@ fn a_start_after_a_reboot_attaches_what_is_configured() {
 }
 
 #[test]
-fn a_loop_device_whose_node_nobody_recorded_is_adopted_too() {
+fn a_loop_device_without_a_record_of_its_node_is_adopted_too() {
     isolated(async |directory| {
         let first = Cluster::start(&directory, 1).await;
         let dataset = first.create_mounted(1).await;
@@ -106,8 +106,8 @@ fn a_file_whose_old_loop_device_waits_for_its_last_mount_is_not_attached_again()
         );
         assert_eq!(loop_devices(&directory), devices, "the mount keeps it");
 
-        // The only mount left is the target's, so the device counts as attached and is mounted where it
-        // belongs, which is the same file system once more and not the same file on two devices.
+        // Only the target's mount remains, so the device counts as attached and is mounted at the mount path too: the
+        // same file system at two paths, not the same file on two devices.
         let second = Cluster::start(&directory, 1).await;
         second.wait_until_on(1, dataset).await;
         assert_eq!(loop_devices(&directory), devices);
@@ -116,7 +116,7 @@ fn a_file_whose_old_loop_device_waits_for_its_last_mount_is_not_attached_again()
 }
 
 #[test]
-fn a_stop_detaches_what_nobody_uses_and_keeps_what_is_published() {
+fn a_stop_detaches_unused_datasets_and_keeps_published_ones() {
     isolated(async |directory| {
         let first = Cluster::start(&directory, 2).await;
         let published = first.create_mounted(1).await;
@@ -138,6 +138,37 @@ fn a_stop_detaches_what_nobody_uses_and_keeps_what_is_published() {
         second.wait_until_on(2, idle).await;
         second.flocker.stop().await.unwrap();
         assert!(loop_devices(&directory).is_empty());
+    });
+}
+
+#[test]
+fn what_a_killed_process_has_not_finished_writing_is_removed_by_the_next() {
+    isolated(async |directory| {
+        drop(Cluster::start(&directory, 1).await);
+        let (data, certificates) = (directory.join("data"), directory.join("certificates"));
+        let volume = format!("volumes/{}.unfinished", Uuid::new_v4());
+        let leftovers = [
+            data.join(".flocker-embedded-a1B2c3"),
+            data.join(".tmpa1B2c3"),
+            data.join("pki/v1/.flocker-embedded-a1B2c3"),
+            data.join("pki/v1/.tmpa1B2c3"),
+            data.join(volume),
+            certificates.join(".flocker-embedded-a1B2c3"),
+        ];
+        let others = [
+            data.join("notes.unfinished"),
+            data.join("volumes/notes.unfinished"),
+            certificates.join(".tmpa1B2c3"),
+        ];
+        for file in leftovers.iter().chain(&others) {
+            fs::write(file, "half").unwrap();
+        }
+
+        let second = Cluster::start(&directory, 1).await;
+        let left: Vec<_> = leftovers.iter().filter(|file| file.exists()).collect();
+        assert!(left.is_empty(), "{left:?}");
+        assert!(others.iter().all(|file| file.exists()));
+        second.create_mounted(1).await;
     });
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use flocker_client::{Credentials, CredentialsError, Error};
 use tokio::time::{Instant, sleep};
 
-use super::flocker::{self, Flocker};
+use super::flocker::{self, Flocker, blocking};
 use crate::error::chain;
 
 /// How often the files are looked at. Flocker is asked nothing for it.
@@ -66,10 +66,9 @@ impl CertificateKeeper {
             let current = current.clone();
             move || current.changed_on_disk().then(|| current.load_again())
         };
-        let looked = match tokio::task::spawn_blocking(load()).await {
-            Ok(None) => Look::Unchanged,
-            Ok(Some(found)) => self.found(&current, found).await,
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        let looked = match blocking(load()).await {
+            None => Look::Unchanged,
+            Some(found) => self.found(&current, found).await,
         };
         self.warn_of_expiry();
         looked

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flocker_client::{Client, Credentials, Error, Settings};
 use tokio::sync::OnceCell;
+use tokio::task::JoinError;
 
 /// Reaches the control service, with a client that is made when it is first needed; clones share it.
 ///
@@ -77,8 +78,42 @@ impl Flocker {
 
 /// Makes a client; that blocks, so it is done where it may.
 pub(super) async fn make(settings: Settings) -> Result<Client, Error> {
-    match tokio::task::spawn_blocking(move || Client::new(settings)).await {
-        Ok(made) => made,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    blocking(move || Client::new(settings)).await
+}
+
+/// Runs blocking work on a thread for such work, and returns its result, or panics as it did.
+///
+/// A runtime that shuts down no longer starts the work. Then this never returns; the runtime drops what waits for it.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work)
+        .await
+        .map_err(JoinError::try_into_panic)
+    {
+        Ok(result) => result,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_cancelled)) => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use tokio::runtime::Runtime;
+
+    use super::*;
+
+    #[test]
+    fn work_that_a_runtime_no_longer_starts_ends_in_no_panic() {
+        let runtime = Runtime::new().unwrap();
+        let handle = runtime.handle().clone();
+        runtime.shutdown_background();
+        let _entered = handle.enter();
+        assert_eq!(blocking(|| 1).now_or_never(), None);
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "of the work")]
+    async fn work_that_panics_makes_its_caller_panic() {
+        blocking::<()>(|| panic!("of the work")).await;
     }
 }

@@ -5,7 +5,7 @@ mod certificates;
 mod connections;
 mod load;
 
-use flocker_embedded::{Counters, Options, Pace};
+use flocker_embedded::{Counters, Options, Timing};
 
 use crate::support::eventually;
 use crate::support::flocker::Flocker;
@@ -19,7 +19,7 @@ const LEASES: &str = "/v1/configuration/leases";
 /// Starts a Flocker with a node that has the delays of Flocker's own; the node reports.
 async fn at_flockers_own_pace(change: impl FnOnce(Options) -> Options) -> Flocker {
     let stock = |options| Options {
-        pace: Pace::Stock,
+        timing: Timing::Stock,
         ..options
     };
     let flocker = Flocker::with(|options| change(stock(options))).await;

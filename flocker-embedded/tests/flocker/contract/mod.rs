@@ -1,5 +1,4 @@
-//! What a real Flocker answered, and whether this one answers the same. `tests/data/README.md` says what the recording
-//! holds.
+//! The answers of a real Flocker, compared with those of this one. `tests/data/README.md` describes the recording.
 
 mod names;
 mod recording;
@@ -7,4 +6,4 @@ mod replay;
 mod tls;
 mod wire;
 
-pub(crate) use recording::{Kind, exchanges, handshakes, sights};
+pub(crate) use recording::{Kind, exchanges, handshakes, observations};

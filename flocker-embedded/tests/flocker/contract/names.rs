@@ -1,17 +1,17 @@
-//! What is called otherwise here than in the recording: ids of nodes and datasets, and tags.
+//! Names that differ from those of the recording: ids of nodes and datasets, and tags.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-/// Pairs of a recorded name and ours.
+/// Pairs of a recorded name and the one of this run.
 #[derive(Default)]
 pub(crate) struct Names {
     ours: BTreeMap<String, String>,
 }
 
 impl Names {
-    /// Takes it that two names mean the same, or says which other name contradicts that.
+    /// Records that two names denote the same, or returns the name that contradicts that.
     pub(crate) fn learn(&mut self, recorded: &str, ours: &str) -> Result<(), String> {
         for (known_recorded, known_ours) in &self.ours {
             if (known_recorded == recorded) != (known_ours == ours) {
@@ -28,7 +28,7 @@ impl Names {
         self.ours.contains_key(recorded)
     }
 
-    /// Puts our names into a recorded text.
+    /// Replaces recorded names in a text by those of this run.
     pub(crate) fn ours(&self, text: &str) -> String {
         let pairs = self.ours.iter();
         replace(
@@ -37,7 +37,7 @@ impl Names {
         )
     }
 
-    /// Puts recorded names into a text of ours.
+    /// Replaces names of this run in a text by the recorded ones.
     pub(crate) fn recorded(&self, text: &str) -> String {
         let pairs = self.ours.iter();
         replace(
@@ -63,10 +63,10 @@ fn replace<'a>(text: &str, pairs: impl Iterator<Item = (&'a str, &'a str)>) -> S
     text
 }
 
-/// Takes away of a JSON body what no two control services have in common.
+/// Replaces what differs between any two control services in a JSON body.
 ///
-/// Those are the version, numbers of log entries, what leases have left, and order: that of lists, of errors, and of
-/// the items that an error quotes.
+/// Those are the version, numbers of log entries, the remaining time of leases, and order: that of lists, of errors,
+/// and of the items that an error quotes.
 pub(crate) fn comparable(body: Value, method: &str) -> Value {
     match body {
         Value::String(text) if is_log_entry(&text) => "LOG".into(),
@@ -79,7 +79,7 @@ pub(crate) fn comparable(body: Value, method: &str) -> Value {
             if fields.contains_key("flocker") {
                 fields.insert("flocker".to_owned(), "VERSION".into());
             }
-            // A POST answers with what was asked for.
+            // A POST answers with the value of the request.
             if method != "POST" && fields.get("expires").is_some_and(Value::is_f64) {
                 fields.insert("expires".to_owned(), "REMAINING".into());
             }
@@ -95,14 +95,14 @@ pub(crate) fn comparable(body: Value, method: &str) -> Value {
     }
 }
 
-/// Tells whether a text is `<UUID>@/<number>`.
+/// Returns whether a text is `<UUID>@/<number>`.
 fn is_log_entry(text: &str) -> bool {
     text.split_once("@/").is_some_and(|(task, level)| {
         uuid::Uuid::parse_str(task).is_ok() && level.bytes().all(|digit| digit.is_ascii_digit())
     })
 }
 
-/// Sorts the items of the object that an error begins with, which come in the order of a hash table.
+/// Sorts the items of the object that an error begins with; their order is that of a hash table.
 fn in_order(error: &str) -> String {
     let object = error.strip_prefix('{').and_then(|rest| rest.rsplit_once('}'));
     let Some((items, complaint)) = object else {
@@ -114,7 +114,7 @@ fn in_order(error: &str) -> String {
 }
 
 #[test]
-fn a_name_stands_for_one_thing_alone_and_keeps_its_case() {
+fn a_name_denotes_one_thing_and_keeps_its_case() {
     let mut names = Names::default();
     names.learn("d01", "5f2").unwrap();
     names.learn("d01", "5f2").unwrap();

@@ -1,11 +1,11 @@
-//! The recorded exchanges, as `tests/data` keeps them.
+//! The recorded exchanges of `tests/data`.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 const EXCHANGES: &str = include_str!("../../data/exchanges.jsonl");
-const STORIES: &str = include_str!("../../data/stories.jsonl");
+const SCENARIOS: &str = include_str!("../../data/scenarios.jsonl");
 const TLS: &str = include_str!("../../data/tls.jsonl");
 
 /// A request and its answer.
@@ -14,7 +14,7 @@ const TLS: &str = include_str!("../../data/tls.jsonl");
 pub(crate) struct Exchange {
     pub(crate) case: String,
     pub(crate) kind: Kind,
-    /// What the recording implies to have happened before, but does not contain.
+    /// Requests that the recording implies, but does not contain.
     #[serde(default)]
     pub(crate) first: Vec<Request>,
     pub(crate) request: Request,
@@ -25,7 +25,7 @@ pub(crate) struct Exchange {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
     Standalone,
-    Story,
+    Scenario,
     Client,
 }
 
@@ -61,28 +61,28 @@ pub(crate) struct Response {
     pub(crate) body: Option<Value>,
 }
 
-/// What one look at state showed of the dataset that a story is about.
+/// What one read of state showed of the dataset of a scenario.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Sight {
+pub(crate) struct Observation {
     pub(crate) case: String,
     pub(crate) kind: Kind,
-    pub(crate) sees: String,
+    pub(crate) observes: String,
 }
 
-/// A client's attempt to be let in.
+/// A client's attempt to connect.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Handshake {
     pub(crate) case: String,
-    /// The name that the client expects to be in the server's certificate.
+    /// The name that the client expects in the server's certificate.
     pub(crate) server_name: String,
     #[serde(flatten)]
     pub(crate) outcome: Outcome,
 }
 
-/// How far a client got.
+/// The stage that a client reached.
 #[derive(Debug, PartialEq, Deserialize)]
 pub(crate) struct Outcome {
-    /// `handshake`, or `request` if that was done with.
+    /// `handshake`, or `request` once the handshake was complete.
     pub(crate) stage: String,
     pub(crate) protocol: Option<String>,
     pub(crate) cipher: Option<String>,
@@ -98,8 +98,8 @@ pub(crate) fn exchanges() -> Vec<Exchange> {
     lines(EXCHANGES)
 }
 
-pub(crate) fn sights() -> Vec<Sight> {
-    lines(STORIES)
+pub(crate) fn observations() -> Vec<Observation> {
+    lines(SCENARIOS)
 }
 
 pub(crate) fn handshakes() -> Vec<Handshake> {
@@ -112,7 +112,7 @@ fn lines<T: DeserializeOwned>(text: &str) -> Vec<T> {
         .collect()
 }
 
-/// Writes out what is repeated: `⟨x*3⟩` is `xxx`.
+/// Expands repetitions: `⟨x*3⟩` is `xxx`.
 fn expand(text: &str) -> String {
     let mut parts = text.split('⟨');
     let mut whole = parts.next().unwrap_or_default().to_owned();

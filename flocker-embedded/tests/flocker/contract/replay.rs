@@ -38,12 +38,12 @@ fn every_recorded_exchange_is_answered_as_the_real_control_service_did() {
             }
         }
         let counts = format!(
-            "recorded exchanges answered alike: {equal:?} of {}\n",
+            "recorded exchanges answered equally: {equal:?} of {}\n",
             recording.len()
         );
         io::stdout().write_all(counts.as_bytes()).unwrap();
         assert!(differences.is_empty(), "{counts}{}", differences.join("\n"));
-        let expected = [(Kind::Standalone, 120), (Kind::Story, 30), (Kind::Client, 12)];
+        let expected = [(Kind::Standalone, 120), (Kind::Scenario, 30), (Kind::Client, 12)];
         assert_eq!(equal, BTreeMap::from(expected));
     });
 }
@@ -53,9 +53,9 @@ struct Replay<'a> {
     flocker: Embedded,
     wire: Wire,
     names: Names,
-    /// Datasets of the recording that have been made here, by their recorded ids.
+    /// Datasets of the recording that have been created here, by their recorded ids.
     made: BTreeSet<String>,
-    /// The request that acquired each lease that ends by itself, by the recorded id of the dataset.
+    /// The request that acquired each lease with an end, by the recorded id of the dataset.
     lapsing: BTreeMap<String, Request>,
 }
 
@@ -87,7 +87,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Brings about what an exchange presupposes, repeats it, and says what is different if anything is.
+    /// Establishes what an exchange presupposes, repeats it, and returns the difference, if any.
     async fn run(&mut self, index: usize) -> Result<(), String> {
         let recording = self.recording;
         let exchange = &recording[index];
@@ -99,7 +99,7 @@ impl<'a> Replay<'a> {
                 exchange.case
             );
         }
-        self.make_what_is_shown(index).await?;
+        self.create_what_is_shown(index).await?;
         let condition = exchange
             .request
             .headers
@@ -118,8 +118,8 @@ impl<'a> Replay<'a> {
             let reply = self.send(&exchange.request).await;
             let compared = self.compare(exchange, &reply);
             // A lease that is about to end may have ended too early, or not yet.
-            let may_pass = exchange.request.path.starts_with(LEASES) && !self.lapsing.is_empty();
-            if compared.is_ok() || !may_pass || Instant::now() > deadline {
+            let may_be_transient = exchange.request.path.starts_with(LEASES) && !self.lapsing.is_empty();
+            if compared.is_ok() || !may_be_transient || Instant::now() > deadline {
                 if reply.status == exchange.response.status {
                     self.remember(exchange);
                 }
@@ -172,12 +172,12 @@ impl<'a> Replay<'a> {
         }
         let text = String::from_utf8(reply.body.clone()).map_err(|error| error.to_string())?;
         let Some(recorded) = &expected.body else {
-            let is_alike = if expected.html {
+            let is_equal = if expected.html {
                 text.to_lowercase().contains("<title>")
             } else {
                 text.is_empty()
             };
-            return if is_alike {
+            return if is_equal {
                 Ok(())
             } else {
                 Err(format!("another body: {text:?}"))
@@ -195,7 +195,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Learns an id that the answer to a create chose, and the tag that a refusal names.
+    /// Learns the id in the answer to a create, and the tag in a refusal.
     fn learn_from(&mut self, exchange: &Exchange, ours: &Value) -> Result<(), String> {
         let Some(recorded) = &exchange.response.body else {
             return Ok(());
@@ -230,7 +230,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Checks that paths lead to the primary's own mount root, and calls that `/flocker` as on a real node.
+    /// Checks that paths are below the primary's own mount root, and replaces that by `/flocker` as on a real node.
     fn with_recorded_paths(&self, mut ours: Value) -> Result<Value, String> {
         for entry in ours.as_array_mut().into_iter().flatten() {
             let Some(path) = entry["path"].as_str().map(ToOwned::to_owned) else {
@@ -248,7 +248,7 @@ impl<'a> Replay<'a> {
         Ok(ours)
     }
 
-    /// Notes which datasets and which ending leases there are after an exchange.
+    /// Records which datasets and which ending leases exist after an exchange.
     fn remember(&mut self, exchange: &Exchange) {
         let (request, response) = (&exchange.request, &exchange.response);
         let Some(body) = &response.body else { return };
@@ -294,7 +294,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Makes the datasets that an answer is to show and no earlier exchange has made.
-    async fn make_what_is_shown(&mut self, index: usize) -> Result<(), String> {
+    async fn create_what_is_shown(&mut self, index: usize) -> Result<(), String> {
         let recording = self.recording;
         let exchange = &recording[index];
         if exchange.request.path == DATASETS && exchange.request.method == "POST" {
@@ -386,7 +386,7 @@ fn shown(exchange: &Exchange) -> BTreeMap<String, &Value> {
         .collect()
 }
 
-/// Returns the body that creates a dataset as it is first shown, completed by what the configuration says of it later.
+/// Returns the body that creates a dataset as it is first shown, completed by later entries of the configuration.
 fn origin(exchanges: &[Exchange], id: &str) -> Value {
     let entries = exchanges.iter().filter_map(|exchange| shown(exchange).remove(id));
     let entries: Vec<_> = entries.collect();

@@ -1,4 +1,4 @@
-//! Who is let in, how far the others get, and what they are told.
+//! Which clients are accepted, which stage the others reach, and which alert they receive.
 
 use std::io::{self, Write};
 use std::net::TcpStream;
@@ -13,19 +13,19 @@ use uuid::Uuid;
 use super::recording::{Handshake, Outcome, handshakes};
 use crate::support::{isolated, options};
 
-/// OpenSSL reports the alert N of the other side as reason 1000 + N.
+/// OpenSSL reports the alert N of the server as reason 1000 + N.
 const ALERT: i32 = 1000;
 
 #[test]
-fn every_recorded_client_gets_as_far_as_with_the_real_control_service() {
+fn every_recorded_client_reaches_the_same_stage_as_with_the_real_control_service() {
     isolated(async |directory| {
         let flocker = Embedded::start(options(&directory)).await.unwrap();
         let compare = move || {
-            let people = People::new(flocker.authority());
+            let identities = Identities::new(flocker.authority());
             let recording = handshakes();
             let mut differences = Vec::new();
             for handshake in &recording {
-                let outcome = people.connect(&flocker, handshake);
+                let outcome = identities.connect(&flocker, handshake);
                 if outcome != handshake.outcome {
                     let (case, expected) = (&handshake.case, &handshake.outcome);
                     differences.push(format!("{case}: {outcome:?}\n  instead of {expected:?}"));
@@ -33,7 +33,7 @@ fn every_recorded_client_gets_as_far_as_with_the_real_control_service() {
             }
             let equal = recording.len() - differences.len();
             let counts = format!(
-                "recorded handshakes that end alike: {equal} of {}\n",
+                "recorded handshakes that end equally: {equal} of {}\n",
                 recording.len()
             );
             io::stdout().write_all(counts.as_bytes()).unwrap();
@@ -44,8 +44,8 @@ fn every_recorded_client_gets_as_far_as_with_the_real_control_service() {
     });
 }
 
-/// Everybody who ever tried to get in.
-struct People {
+/// The identities of all recorded clients.
+struct Identities {
     authority: X509,
     foreign_authority: X509,
     users: [Identity; 2],
@@ -54,7 +54,7 @@ struct People {
     control: Identity,
 }
 
-impl People {
+impl Identities {
     fn new(authority: &Authority) -> Self {
         let user = |name: &str| Role::User(name.to_owned());
         let foreign = Authority::new(Uuid::new_v4(), CertificateProfile::V1).unwrap();
@@ -68,7 +68,7 @@ impl People {
         }
     }
 
-    /// Asks for the version as the client of a recorded case did.
+    /// Requests the version as the client of a recorded case did.
     fn connect(&self, flocker: &Embedded, handshake: &Handshake) -> Outcome {
         let case = handshake.case.strip_prefix("tls: ").unwrap();
         let (case, version) = match case.rsplit_once(" TLS") {
@@ -105,7 +105,7 @@ impl People {
             Err(_) => ssl.param_mut().set_host(&handshake.server_name).unwrap(),
         }
         match ssl.connect(TcpStream::connect(flocker.address()).unwrap()) {
-            Ok(stream) => ask(stream),
+            Ok(stream) => request(stream),
             Err(HandshakeError::Failure(stream)) => {
                 let verdict = stream.ssl().verify_result();
                 let trusts = verdict == openssl::x509::X509VerifyResult::OK;
@@ -133,8 +133,8 @@ impl Outcome {
     }
 }
 
-/// Sends a request over a connection whose handshake is done, as far as the client knows.
-fn ask(mut stream: SslStream<TcpStream>) -> Outcome {
+/// Sends a request over a connection whose handshake is complete for the client.
+fn request(mut stream: SslStream<TcpStream>) -> Outcome {
     let mut outcome = Outcome {
         protocol: Some(stream.ssl().version_str().to_owned()),
         cipher: stream
@@ -165,7 +165,7 @@ fn alert(error: &Error) -> String {
     }
 }
 
-/// OpenSSL has changed the case of its messages in between.
+/// Newer versions of OpenSSL spell this message in lower case.
 fn sentence(text: &str) -> String {
     match text {
         "hostname mismatch" => "Hostname mismatch".to_owned(),

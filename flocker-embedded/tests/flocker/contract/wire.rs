@@ -1,4 +1,4 @@
-//! A client that sends what it is told, right or wrong, and shows what comes back.
+//! A client that sends any request, valid or not, and returns the answer unchanged.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,13 +9,13 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
 
-/// One connection, for all requests one after the other.
+/// One connection, for all requests in succession.
 pub(crate) struct Wire {
     stream: BufReader<SslStream<TcpStream>>,
     host: SocketAddr,
 }
 
-/// An answer as it came.
+/// An unchanged answer.
 pub(crate) struct Reply {
     pub(crate) status: u16,
     headers: Vec<(String, String)>,
@@ -57,7 +57,7 @@ impl Wire {
         }
     }
 
-    /// Sends a request with just these headers and a `Host`, and reads the answer.
+    /// Sends a request with exactly these headers and a `Host`, and reads the answer.
     pub(crate) async fn ask(
         &mut self,
         method: &str,

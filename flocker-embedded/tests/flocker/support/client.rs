@@ -15,7 +15,7 @@ pub(crate) struct Client {
     base: String,
 }
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -71,7 +71,7 @@ impl Client {
         self.attempt(method, path, complete).await.unwrap()
     }
 
-    /// Sends a request that may get no answer.
+    /// Sends a request that may receive no answer.
     pub(crate) async fn attempt(
         &self,
         method: Method,
@@ -88,7 +88,7 @@ impl Client {
         })
     }
 
-    /// Sends a request that is answered later, if ever.
+    /// Sends a request that is answered later, if at all.
     pub(crate) fn post_later(&self, path: &str, body: Value) -> JoinHandle<reqwest::Result<Answer>> {
         let (client, path) = (self.clone(), path.to_owned());
         tokio::spawn(async move {

@@ -1,5 +1,4 @@
-//! One mount namespace per test, so that tests neither see nor disturb each other's mounts, and the machine
-//! none of them.
+//! One mount namespace per test, so that tests neither see nor affect the mounts of each other or of the machine.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -13,15 +12,15 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::namespace::enter_own_namespace;
 
-/// Runs a test with a directory of its own, in a mount namespace of its own whose mounts are shared as on
-/// most hosts. Whatever the test leaves attached is detached, also if it fails.
+/// Runs a test with a directory of its own, in a mount namespace of its own whose mounts are shared as on most hosts.
+/// All loop devices that the test leaves attached are detached, also if it fails.
 pub(crate) fn isolated<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F + Send + 'static) {
     let outcome = thread::spawn(move || {
         enter_own_namespace();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().canonicalize().unwrap();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            // Its threads are made here, so they are in the new namespace too.
+            // Its threads are created here, so they are in the new namespace too.
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
                 .enable_all()
@@ -82,7 +81,7 @@ pub(crate) fn loop_devices(directory: &Path) -> Vec<(PathBuf, PathBuf)> {
     devices
 }
 
-/// Mounts the device of a mount once more, under the name of a device node made for it.
+/// Mounts the device of a mount a second time, under the name of a device node created for it.
 pub(crate) fn alias(mounted: &Path, directory: &Path) -> PathBuf {
     let (node, target) = (directory.join("node"), directory.join("alias"));
     let device = fs::metadata(mounted).unwrap().dev();

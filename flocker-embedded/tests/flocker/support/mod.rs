@@ -16,14 +16,14 @@ use uuid::Uuid;
 pub(crate) use client::{Answer, Client};
 pub(crate) use isolation::{alias, isolated, loop_devices, mount_points};
 
-/// The least size of a dataset: 64 MiB.
+/// The minimum size of a dataset: 64 MiB.
 pub(crate) const SIZE: u64 = 64 << 20;
 
-/// How long anything may take before a test gives up. Generous: the machine may be busy.
+/// How long a test waits for a condition. Generous: the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 
-/// A running Flocker with a client that is connected to it.
+/// A running Flocker with a connected client.
 pub(crate) struct Cluster {
     pub(crate) flocker: Embedded,
     pub(crate) client: Client,
@@ -85,7 +85,7 @@ impl Cluster {
         assert_eq!(self.client.delete(&path).await.status, 200);
     }
 
-    /// The numbers of the nodes that are listed.
+    /// The numbers of the listed nodes.
     pub(crate) async fn listed(&self) -> Vec<usize> {
         let list = self.client.get("/v1/state/nodes").await.json();
         let uuids: Vec<_> = list
@@ -101,13 +101,13 @@ impl Cluster {
             .collect()
     }
 
-    /// The node that an era leads to.
+    /// The node of an era.
     pub(crate) async fn node_of_era(&self, era: Uuid) -> Option<Uuid> {
         let answer = self.client.get(&format!("/v1/state/nodes/by_era/{era}")).await;
         (answer.status == 200).then(|| answer.json()["uuid"].as_str().unwrap().parse().unwrap())
     }
 
-    /// Changes what is wrong with a node, and waits until it is so.
+    /// Changes the fault of a node, and waits until it has taken effect.
     pub(crate) async fn change_node(&self, number: usize, change: impl FnOnce(&mut NodeFault)) {
         let faults = self.flocker.faults();
         faults.change(|plan| change(plan.nodes.entry(number).or_default()));
@@ -161,16 +161,12 @@ pub(crate) fn options(directory: &Path) -> Options {
 pub(crate) async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition().await {
-        assert!(
-            Instant::now() < deadline,
-            "still not so after {PATIENCE:?}: {what}"
-        );
+        assert!(Instant::now() < deadline, "not so after {PATIENCE:?}: {what}");
         sleep(POLL).await;
     }
 }
 
-/// Asserts that a condition goes on to hold for a while, which is all that can be observed of what must
-/// never happen.
+/// Asserts that a condition holds for a while, which is all that can be observed of what must never happen.
 pub(crate) async fn for_a_while(what: &str, condition: impl AsyncFn() -> bool) {
     let end = Instant::now() + Duration::from_millis(1_500);
     while Instant::now() < end {

@@ -3,8 +3,8 @@
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::thread::UnshareFlags;
 
-/// Gives the calling thread, and the threads it makes from now on, mounts that are shared among them as on most hosts,
-/// and with nobody else.
+/// Moves the calling thread, and the threads it creates from now on, to a namespace whose mounts are shared among
+/// them as on most hosts, and with no other process.
 #[allow(
     unsafe_code,
     reason = "rustix marks all of unshare(2) as unsafe for the sake of other flags"

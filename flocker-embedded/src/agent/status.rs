@@ -1,4 +1,4 @@
-//! What wakes the agents: the configuration as the control service hands it out, and the mount table.
+//! What wakes the agents: the configuration as the control service sends it, and changes of the mount table.
 
 use std::fs::File;
 use std::io;
@@ -12,22 +12,22 @@ use tokio::time::{Duration, sleep};
 
 use crate::backend::MOUNT_TABLE;
 use crate::cluster::Cluster;
-use crate::options::Pace;
+use crate::options::Timing;
 use crate::store::{Snapshot, Store, now};
 
-/// How long mounts come and go before the agents look at them.
+/// How long the agents wait after a change of the mount table before they observe: mounts usually change in groups.
 const SETTLING: Duration = Duration::from_millis(500);
-/// How often leases are looked at, as long as there are any that end.
+/// The interval at which leases are examined while any of them can end.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Where the agents are told of news.
+/// What the agents are notified of.
 #[derive(Debug)]
-pub(crate) struct Board {
+pub(crate) struct Status {
     configuration: watch::Sender<Arc<Snapshot>>,
     mounts: watch::Sender<()>,
 }
 
-impl Board {
+impl Status {
     pub(crate) fn new(store: &Store) -> Self {
         Self {
             configuration: watch::Sender::new(store.snapshot()),
@@ -44,29 +44,29 @@ impl Board {
     }
 }
 
-/// Tells the agents whenever the configuration or any node's report has changed. Runs for ever.
+/// Sends the agents the configuration whenever it, or the report of any node, has changed. Never returns.
 ///
-/// The configuration counts as told anew even if only a report has changed: that too is what a control
-/// service sends out, and it wakes agents that have something left to do.
-pub(crate) async fn publish(board: Arc<Board>, store: Arc<Store>, cluster: Arc<Cluster>, pace: Pace) {
+/// The configuration counts as changed even if only a report has changed: a control service sends that too, and it
+/// wakes agents that have steps left.
+pub(crate) async fn publish(status: Arc<Status>, store: Arc<Store>, cluster: Arc<Cluster>, timing: Timing) {
     let mut configuration = store.subscribe();
-    let mut news = cluster.subscribe();
+    let mut changes = cluster.subscribe();
     loop {
-        // Neither sender can be gone: they are part of what this task owns.
+        // Both senders are owned by this task, so they exist.
         select! {
             _ = configuration.changed() => {}
-            _ = news.changed() => {}
+            _ = changes.changed() => {}
         }
-        if let Some(batch) = pace.batch() {
+        if let Some(batch) = timing.batch() {
             sleep(batch).await;
         }
-        news.mark_unchanged();
+        changes.mark_unchanged();
         let snapshot = Arc::clone(&configuration.borrow_and_update());
-        board.configuration.send_replace(snapshot);
+        status.configuration.send_replace(snapshot);
     }
 }
 
-/// Removes leases that have ended, once a second as long as there are any that can end. Runs for ever.
+/// Removes leases that have ended, once a second while any lease can end. Never returns.
 pub(crate) async fn sweep_leases(store: Arc<Store>) {
     let mut configuration = store.subscribe();
     loop {
@@ -94,10 +94,10 @@ pub(crate) async fn sweep_leases(store: Arc<Store>) {
     }
 }
 
-/// Tells the agents when the mount table has changed. Runs for ever, unless the table cannot be watched.
-pub(crate) async fn watch_mounts(board: Arc<Board>) {
-    if let Err(error) = follow_mounts(&board).await {
-        tracing::warn!(%error, "Cannot watch the mount table; foreign mounts are seen only at the next change");
+/// Notifies the agents when the mount table has changed. Never returns, unless the table cannot be watched.
+pub(crate) async fn watch_mounts(status: Arc<Status>) {
+    if let Err(error) = follow_mounts(&status).await {
+        tracing::warn!(%error, "Cannot watch the mount table; mounts of other processes are seen only at the next change of the configuration");
     }
 }
 
@@ -105,14 +105,14 @@ pub(crate) async fn watch_mounts(board: Arc<Board>) {
     unsafe_code,
     reason = "tokio has no safe way to wait for a file's exceptional conditions"
 )]
-async fn follow_mounts(board: &Board) -> io::Result<()> {
+async fn follow_mounts(status: &Status) -> io::Result<()> {
     let table = File::open(MOUNT_TABLE)?;
-    // SAFETY: a `File` owns its one descriptor from its creation until it is dropped, and this one is moved
-    // into the `AsyncFd`.
+    // SAFETY: a `File` owns its one descriptor from its creation until it is dropped, and this one is moved into the
+    // `AsyncFd`.
     let table = unsafe { AsyncFd::register_with_interest(table, Interest::PRIORITY)? };
     loop {
         table.ready(Interest::PRIORITY).await?.clear_ready();
         sleep(SETTLING).await;
-        board.mounts.send_replace(());
+        status.mounts.send_replace(());
     }
 }

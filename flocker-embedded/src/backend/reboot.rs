@@ -1,4 +1,4 @@
-//! Machines that go off without notice and start again, on a host that does neither.
+//! Machines that lose power and start again, on a host that does neither.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -7,16 +7,17 @@ use std::sync::{MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
-use super::loop_device::{BLOCK_DEVICES, Survey, attach_to_another, clear, has_file};
+use super::error::{Outcomes, StepError};
+use super::loop_device::{AttachedDevice, BLOCK_DEVICES, Survey, attach_to_another, has_file};
 use super::mounting::unmount_all_from;
-use super::{Backend, Outcomes, StepError};
+use super::storage::Backend;
 use crate::options::NodeInfo;
 
 impl Backend {
-    /// Does to the storage of a node what a power cut does: the mounts that its agent made are gone, and its loop
-    /// devices are free. What was attached goes on to belong to the node, and no other node gets it.
+    /// Does to the storage of a node what a power cut does: the mounts of its agent end, and its loop devices are
+    /// freed. What was attached still belongs to the node, and no other node gets it.
     ///
-    /// A device that somebody else still uses keeps its file; the outcome says so.
+    /// A device that another process still uses keeps its file; the outcome reports that.
     pub(crate) fn cut_power(&self, node: &NodeInfo, attachments: &BTreeMap<Uuid, Uuid>) -> Outcomes<()> {
         let _attaching = self.attaching.lock().unwrap_or_else(PoisonError::into_inner);
         let devices = self.devices().clone();
@@ -36,7 +37,7 @@ impl Backend {
         self.clear_device(dataset, device)
     }
 
-    /// Gives what still belongs to a node that starts a loop device again, and another one than before.
+    /// Attaches what still belongs to a node that starts, to other loop devices than before.
     ///
     /// A device that kept its file is used as it is: no file may have two.
     pub(crate) fn boot(&self, node: &NodeInfo, attachments: &BTreeMap<Uuid, Uuid>) -> Outcomes<()> {
@@ -63,7 +64,7 @@ impl Backend {
         Ok(())
     }
 
-    /// Takes a dataset from a machine that is off, unless a loop device of that machine still has its file.
+    /// Detaches a dataset from a machine that is off, unless a loop device of that machine still has its file.
     pub(crate) fn detach_from_dead(&self, dataset: Uuid) -> Result<(), StepError> {
         let _attaching = self.attaching.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_not_attached(dataset)?;
@@ -79,10 +80,14 @@ impl Backend {
         }
     }
 
-    /// Frees a loop device, and says if it is not free.
+    /// Frees the loop device of a dataset, and fails if it is not free afterwards. A device that has another file is
+    /// left alone.
     pub(super) fn clear_device(&self, dataset: Uuid, device: &Path) -> Result<(), StepError> {
-        clear(device).map_err(StepError::io("detach", device))?;
         let path = self.volumes.path(dataset);
+        let attached = AttachedDevice::open(device, &path).map_err(StepError::io("examine", device))?;
+        if let Some(attached) = attached {
+            attached.clear().map_err(StepError::io("detach", device))?;
+        }
         if has_file(device, &path).map_err(StepError::io("examine", device))? {
             return Err(StepError::StillAttached(device.to_owned()));
         }

@@ -1,33 +1,33 @@
-//! What the recording watched going on in a real cluster, done again at the pace of the real agents, only faster.
+//! The recorded changes of a real cluster, repeated at the timing of the real agents, only faster.
 //!
-//! Where real agents would let two nodes mount the same file system, these do not: there the recording's last sight
-//! comes only when nothing has it mounted any more.
+//! Where real agents let two nodes mount the same file system, these do not: there the last recorded observation is
+//! repeated only after all mounts have ended.
 
 mod binds;
-mod elsewhere;
 mod failures;
 mod leases;
 mod moves;
+mod other_namespace;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use flocker_embedded::faults::AgentState;
-use flocker_embedded::{Options, Pace};
+use flocker_embedded::{Options, Timing};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::contract::{Kind, exchanges, handshakes, sights};
+use crate::contract::{Kind, exchanges, handshakes, observations};
 use crate::support::{Cluster, SIZE, options};
 use watch::{Subject, Watch};
 
-/// How many times faster than with real agents everything goes.
+/// How many times faster than with real agents each scenario runs.
 const FACTOR: u32 = 10;
 const NODES: usize = 3;
 
-/// Every story is told in one of these.
-const TOLD: [&str; 4] = [
+/// The sources of all scenarios.
+const SOURCES: [&str; 4] = [
     include_str!("moves.rs"),
     include_str!("leases.rs"),
     include_str!("binds.rs"),
@@ -35,39 +35,42 @@ const TOLD: [&str; 4] = [
 ];
 
 #[test]
-fn every_recorded_exchange_is_compared_and_every_recorded_watch_is_told() {
+fn every_recorded_exchange_is_compared_and_every_recorded_scenario_is_repeated() {
     let mut kinds = BTreeMap::new();
     let kinds_of_all = exchanges().into_iter().map(|exchange| exchange.kind);
-    for kind in kinds_of_all.chain(sights().into_iter().map(|sight| sight.kind)) {
+    for kind in kinds_of_all.chain(observations().into_iter().map(|observation| observation.kind)) {
         *kinds.entry(kind).or_insert(0) += 1;
     }
-    let expected = [(Kind::Standalone, 120), (Kind::Story, 159), (Kind::Client, 13)];
+    let expected = [(Kind::Standalone, 120), (Kind::Scenario, 159), (Kind::Client, 13)];
     assert_eq!(kinds, BTreeMap::from(expected));
     assert_eq!(handshakes().len(), 16);
 
-    let cases: BTreeSet<_> = sights().into_iter().map(|sight| sight.case).collect();
-    let untold: Vec<_> = cases
-        .iter()
-        .filter(|case| !TOLD.iter().any(|source| source.contains(&format!("{case:?}"))))
+    let cases: BTreeSet<_> = observations()
+        .into_iter()
+        .map(|observation| observation.case)
         .collect();
-    assert!(untold.is_empty(), "no test tells {untold:?}");
+    let missing: Vec<_> = cases
+        .iter()
+        .filter(|case| !SOURCES.iter().any(|source| source.contains(&format!("{case:?}"))))
+        .collect();
+    assert!(missing.is_empty(), "no scenario repeats {missing:?}");
 }
 
-/// The era that a node has at first.
+/// The initial era of a node.
 fn era(number: usize) -> Uuid {
     format!("e0000000-0000-4000-8000-{number:012}").parse().unwrap()
 }
 
 /// A cluster like the recorded one.
-struct Story {
+struct Scenario {
     cluster: Cluster,
 }
 
-impl Story {
+impl Scenario {
     async fn start(directory: &Path) -> Self {
         let cluster = Cluster::start_with(Options {
             nodes: NODES,
-            pace: Pace::Shortened(FACTOR),
+            timing: Timing::Shortened(FACTOR),
             eras: (1..=NODES).map(|number| (number, era(number))).collect(),
             ..options(directory)
         })
@@ -79,8 +82,8 @@ impl Story {
         Watch::begin(self, case, Subject::Dataset(dataset)).await
     }
 
-    /// Asks for a dataset on a node.
-    async fn ask_for(&self, dataset: Uuid, node: Uuid) {
+    /// Requests a dataset on a node.
+    async fn request_dataset(&self, dataset: Uuid, node: Uuid) {
         let body = json!({"dataset_id": dataset, "primary": node, "maximum_size": SIZE});
         let answer = self
             .cluster
@@ -90,7 +93,7 @@ impl Story {
         assert_eq!(answer.status, 201, "{}", answer.text);
     }
 
-    async fn ask_for_move(&self, dataset: Uuid, node: Uuid) {
+    async fn request_move(&self, dataset: Uuid, node: Uuid) {
         let path = format!("/v1/configuration/datasets/{dataset}");
         let answer = self.cluster.client.post(&path, &json!({"primary": node})).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
@@ -106,16 +109,16 @@ impl Story {
         self.cluster.node(number).uuid
     }
 
-    /// Makes a dataset and sees it come as in a recorded case.
+    /// Creates a dataset, and observes the changes of a recorded case.
     async fn create(&self, case: &str, number: usize) -> Uuid {
         let dataset = Uuid::new_v4();
         let mut watch = self.watch(case, dataset).await;
-        self.ask_for(dataset, self.node(number)).await;
+        self.request_dataset(dataset, self.node(number)).await;
         watch.end().await;
         dataset
     }
 
-    /// Moves a dataset and sees it go as in a recorded case.
+    /// Moves a dataset, and observes the changes of a recorded case.
     async fn relocate(&self, case: &str, dataset: Uuid, number: usize) {
         let mut watch = self.watch(case, dataset).await;
         self.cluster.relocate(dataset, number).await;
@@ -132,7 +135,7 @@ impl Story {
         assert_eq!(answer.status, 200, "{}", answer.text);
     }
 
-    /// The primary that the configuration names.
+    /// The configured primary.
     async fn configured(&self, dataset: Uuid) -> Value {
         let list = self.cluster.client.get("/v1/configuration/datasets").await.json();
         let entries = list.as_array().unwrap().iter();

@@ -1,60 +1,27 @@
-//! One round of an agent: looking, reporting, and carrying out steps.
+//! One iteration of an agent: it observes, reports, and carries out steps.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use tokio::task::{JoinSet, spawn_blocking};
 use uuid::Uuid;
 
-use super::Agent;
-use super::failures::chain;
+use super::convergence::Agent;
+use super::outcome::{Done, Outcome};
 use super::plan::{Plan, Step};
 use super::shared::Shared;
-use crate::backend::{Condition, Seen, StepError, mount, unmount};
+use crate::backend::{Condition, Discovery, Seen, StepError};
 use crate::cluster::Report;
+use crate::error::chain;
 use crate::options::NodeInfo;
 use crate::store::Snapshot;
 
-/// What became of a dataset's step.
-pub(super) type Outcome = (Uuid, Result<Done, StepError>);
-
-/// What was done with a dataset.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Done {
-    Created,
-    Registered,
-    Attached,
-    Formatted,
-    Mounted,
-    Unmounted,
-    Detached,
-    DetachedFromDead,
-    Destroyed,
-}
-
-impl fmt::Display for Done {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Created => "Created the volume of",
-            Self::Registered => "Recorded the volume of",
-            Self::Attached => "Attached",
-            Self::Formatted => "Made the file system of",
-            Self::Mounted => "Mounted",
-            Self::Unmounted => "Unmounted",
-            Self::Detached => "Detached",
-            Self::DetachedFromDead => "Detached from a machine that is off",
-            Self::Destroyed => "Destroyed the volume of",
-        })
-    }
-}
-
 impl Agent {
-    /// Looks at what is there and reports it.
-    pub(super) async fn look(&self, snapshot: &Arc<Snapshot>) -> Result<BTreeMap<Uuid, Seen>, StepError> {
-        let _looking = self.shared.looking.lock().await;
+    /// Observes all datasets and reports them.
+    pub(super) async fn observe(&self, snapshot: &Arc<Snapshot>) -> Result<Discovery, StepError> {
+        let _observing = self.shared.observing.lock().await;
         let (shared, node, snapshot) = (Arc::clone(&self.shared), self.node.clone(), Arc::clone(snapshot));
-        let seen = blocking(move || {
+        let discovery = blocking(move || {
             let attachments = shared.store.attachments();
             shared
                 .backend
@@ -63,11 +30,11 @@ impl Agent {
         .await?;
         self.shared
             .cluster
-            .report(&self.connection, report(&self.node, &seen));
-        Ok(seen)
+            .report(&self.connection, report(&self.node, &discovery.seen));
+        Ok(discovery)
     }
 
-    /// Carries out steps side by side, and tells whether any of them succeeded.
+    /// Carries out steps concurrently, and returns whether any of them succeeded.
     pub(super) async fn carry_out(&mut self, plan: Plan) -> bool {
         let mut steps = JoinSet::new();
         for (dataset, step) in plan.steps {
@@ -79,14 +46,14 @@ impl Agent {
         while let Some(outcome) = steps.join_next().await {
             match outcome {
                 Ok(outcome) => outcomes.push(outcome),
-                Err(error) => tracing::error!(%error, "A step of node {} broke down", self.node.number),
+                Err(error) => tracing::error!(%error, "A step of node {} panicked", self.node.number),
             }
         }
         self.forget_detached(&outcomes).await;
         self.failures.record(outcomes)
     }
 
-    /// Records that volumes exist, all with one write.
+    /// Records that volumes exist, all in one write.
     async fn register(&self, datasets: Vec<Uuid>) -> Vec<Outcome> {
         if datasets.is_empty() {
             return Vec::new();
@@ -125,8 +92,8 @@ impl Agent {
         }
     }
 
-    /// Removes the records of what has been detached. One that stays for a crash does no harm: without a loop
-    /// device it says nothing.
+    /// Removes the records of detached datasets. A record that stays because of a crash does no harm: without a loop
+    /// device it has no meaning.
     async fn forget_detached(&self, outcomes: &[Outcome]) {
         let detached = outcomes
             .iter()
@@ -143,7 +110,7 @@ impl Agent {
         };
         if let Err(error) = blocking(forget).await {
             tracing::error!(
-                "Node {} cannot record what it detached: {}",
+                "Cannot record which datasets node {} has detached: {}",
                 self.node.number,
                 chain(&error)
             );
@@ -152,16 +119,16 @@ impl Agent {
 }
 
 async fn carry_out(shared: &Shared, node: NodeInfo, dataset: Uuid, step: Step) -> Result<Done, StepError> {
-    // The semaphores behind it are never closed, so there always is a permit.
-    let _turn = shared.turn(&step).await;
+    // The semaphores are never closed, so acquiring a permit does not fail.
+    let _permit = shared.acquire_permit(&step).await;
     let backend = Arc::clone(&shared.backend);
     let work = move || match step {
         Step::Create(size) => backend.volumes().create(dataset, size).map(|()| Done::Created),
         Step::Format(device) => backend
             .make_file_system(dataset, &device)
             .map(|()| Done::Formatted),
-        Step::Mount(device) => mount(dataset, &device, &node).map(|()| Done::Mounted),
-        Step::Unmount(device) => unmount(&device).map(|()| Done::Unmounted),
+        Step::Mount(device) => backend.mount(dataset, &device, &node).map(|()| Done::Mounted),
+        Step::Unmount(device) => backend.unmount(dataset, &device).map(|()| Done::Unmounted),
         Step::Detach(device) => backend.detach(dataset, &device).map(|()| Done::Detached),
         Step::DetachFromDead => backend.detach_from_dead(dataset).map(|()| Done::DetachedFromDead),
         Step::Destroy => backend.destroy(dataset).map(|()| Done::Destroyed),
@@ -169,7 +136,7 @@ async fn carry_out(shared: &Shared, node: NodeInfo, dataset: Uuid, step: Step) -
     blocking(work).await
 }
 
-/// Runs what may block where it may. Once begun it is carried out to its end.
+/// Runs blocking work on a thread for such work. Once begun it is carried out to its end.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StepError> + Send + 'static,
 ) -> Result<T, StepError> {
@@ -194,7 +161,10 @@ fn report(node: &NodeInfo, seen: &BTreeMap<Uuid, Seen>) -> Report {
                     .mounted
                     .insert(*dataset, (seen.size, node.mount_path(*dataset)));
             }
-            Condition::Detached | Condition::Attached(_) | Condition::Unformatted(_) => {
+            Condition::Detached
+            | Condition::Attached(_)
+            | Condition::Unformatted(_)
+            | Condition::Unexamined => {
                 report.unmounted.insert(*dataset, seen.size);
             }
             Condition::Unregistered | Condition::AttachedElsewhere | Condition::AttachedToDead => {}

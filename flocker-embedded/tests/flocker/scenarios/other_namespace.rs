@@ -7,13 +7,13 @@ use std::thread::{self, JoinHandle};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 use rustix::thread::UnshareFlags;
 
-/// A bind mount in a namespace of its own, to which the mounts of this one go on but from which none come back.
-pub(super) struct Elsewhere {
+/// A bind mount in a namespace of its own, which receives the mounts of this one but propagates none back.
+pub(super) struct OtherNamespace {
     stop: Sender<()>,
     thread: JoinHandle<()>,
 }
 
-impl Elsewhere {
+impl OtherNamespace {
     #[allow(
         unsafe_code,
         reason = "rustix marks all of unshare(2) as unsafe for the sake of other flags"
@@ -36,7 +36,7 @@ impl Elsewhere {
         Self { stop, thread }
     }
 
-    /// Unmounts it and gives the namespace up.
+    /// Unmounts it and ends the namespace.
     pub(super) fn end(self) {
         drop(self.stop);
         self.thread.join().unwrap();

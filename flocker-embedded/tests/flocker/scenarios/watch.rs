@@ -1,8 +1,8 @@
-//! Watching state go by, and comparing it with what the recording saw go by.
+//! Observing state, and comparing the changes with the recorded ones.
 //!
-//! Only the order of what can be told apart counts. Now and then a dataset is missing from state for a moment between
-//! two reports; that is seen or not as chance has it, so what surrounds it is compared, and not the moment itself.
-//! The same is true of nodes that come or go one after the other.
+//! Only the order of distinguishable states counts. Sometimes a dataset is missing from state for a moment between
+//! two reports; whether a read observes that is chance, so the states around it are compared, and not the moment
+//! itself. The same is true of nodes that appear or disappear in succession.
 
 use std::collections::BTreeSet;
 
@@ -11,18 +11,18 @@ use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
 use uuid::Uuid;
 
-use super::{FACTOR, Story};
-use crate::contract::sights;
+use super::{FACTOR, Scenario};
+use crate::contract::observations;
 use crate::support::Answer;
 
 const ABSENT: &str = "absent";
 const NONE: &str = "none";
 
-/// How long anything may take before a test gives up. Generous: the machine may be busy.
+/// How long a test waits for a condition. Generous: the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(5);
 
-/// What is looked at.
+/// What is observed.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Subject {
     /// Where state shows a dataset: `absent`, `unmounted` or `node-N`.
@@ -33,9 +33,9 @@ pub(super) enum Subject {
     Era(Uuid),
 }
 
-/// One watch of the recording, gone through again.
+/// One recorded sequence of observations, repeated.
 pub(super) struct Watch<'a> {
-    story: &'a Story,
+    scenario: &'a Scenario,
     case: &'a str,
     subject: Subject,
     recorded: Vec<String>,
@@ -43,74 +43,77 @@ pub(super) struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// Begins with what is seen before anything is done.
-    pub(super) async fn begin(story: &'a Story, case: &'a str, subject: Subject) -> Self {
-        let mut watch = Self::new(story, case, subject);
+    /// Begins with what is observed before any change.
+    pub(super) async fn begin(scenario: &'a Scenario, case: &'a str, subject: Subject) -> Self {
+        let mut watch = Self::new(scenario, case, subject);
         let deadline = Instant::now() + PATIENCE;
         while watch.seen.is_empty() {
             assert!(
                 Instant::now() < deadline,
-                "{case}: there is nothing to begin with"
+                "{case}: nothing is observed before the deadline"
             );
-            watch.look().await;
+            watch.observe().await;
         }
         watch
     }
 
-    /// Begins when the first sight comes that was recorded: something has been done already.
-    pub(super) async fn begin_late(story: &'a Story, case: &'a str, subject: Subject) -> Self {
-        let mut watch = Self::new(story, case, subject);
+    /// Begins at the first recorded observation: a change has been made already.
+    pub(super) async fn begin_late(scenario: &'a Scenario, case: &'a str, subject: Subject) -> Self {
+        let mut watch = Self::new(scenario, case, subject);
         let deadline = Instant::now() + PATIENCE;
-        while story.see(subject).await != watch.recorded[0] {
-            assert!(Instant::now() < deadline, "{case}: it does not even begin");
+        while scenario.see(subject).await != watch.recorded[0] {
+            assert!(
+                Instant::now() < deadline,
+                "{case}: the first recorded observation has not appeared"
+            );
             sleep(POLL).await;
         }
         watch.seen.push(watch.recorded[0].clone());
         watch
     }
 
-    fn new(story: &'a Story, case: &'a str, subject: Subject) -> Self {
-        let sights: Vec<_> = sights()
+    fn new(scenario: &'a Scenario, case: &'a str, subject: Subject) -> Self {
+        let observations: Vec<_> = observations()
             .into_iter()
-            .filter(|sight| sight.case == case)
-            .map(|sight| sight.sees)
+            .filter(|observation| observation.case == case)
+            .map(|observation| observation.observes)
             .collect();
-        assert!(!sights.is_empty(), "{case:?} is not in the recording");
+        assert!(!observations.is_empty(), "{case:?} is not in the recording");
         Self {
-            story,
+            scenario,
             case,
             subject,
-            recorded: steady(&sights),
+            recorded: steady(&observations),
             seen: Vec::new(),
         }
     }
 
-    /// Watches until all that was recorded has been seen.
+    /// Observes until everything recorded has been observed.
     pub(super) async fn end(&mut self) {
         let last = self.recorded.len();
         self.until(last).await;
     }
 
-    /// Watches until a recorded sight comes that is not the last one.
-    pub(super) async fn reach(&mut self, sight: &str) {
-        let position = self.recorded.iter().position(|recorded| recorded == sight);
-        let position = position.unwrap_or_else(|| panic!("{}: {sight} was not recorded", self.case));
+    /// Observes until a recorded observation that is not the last one.
+    pub(super) async fn reach(&mut self, observation: &str) {
+        let position = self.recorded.iter().position(|recorded| recorded == observation);
+        let position = position.unwrap_or_else(|| panic!("{}: {observation} was not recorded", self.case));
         self.until(position + 1).await;
     }
 
-    /// Watches for as long as the recording did, given in seconds of a real Flocker, and sees no change.
+    /// Observes for as long as the recording did, in seconds of a real Flocker, and asserts that nothing changes.
     pub(super) async fn hold(&mut self, seconds: u32) {
         let before = self.steady();
         let end = Instant::now() + Duration::from_secs(seconds.into()) / FACTOR;
         while Instant::now() < end {
             sleep(POLL).await;
-            self.look().await;
+            self.observe().await;
             let mut now = steady(&self.seen);
             if now.len() > before.len() && now.last().is_some_and(|last| last == ABSENT) {
-                // For a moment, as far as is known.
+                // This may be a momentary absence.
                 now.pop();
             }
-            assert_eq!(now, before, "{}: it did not stay so: {:?}", self.case, self.seen);
+            assert_eq!(now, before, "{}: it has changed: {:?}", self.case, self.seen);
         }
     }
 
@@ -119,36 +122,36 @@ impl<'a> Watch<'a> {
         while self.steady() != self.recorded[..length] {
             assert!(
                 Instant::now() < deadline,
-                "{}: recorded {:?}, but seen only {:?}",
+                "{}: recorded {:?}, but observed only {:?}",
                 self.case,
                 &self.recorded[..length],
                 self.seen
             );
             sleep(POLL).await;
-            self.look().await;
+            self.observe().await;
         }
     }
 
-    /// Takes one look, and compares all that has been seen with the recording.
-    async fn look(&mut self) {
-        let sight = self.story.see(self.subject).await;
-        let begins_missing = self.seen.is_empty() && sight == ABSENT && self.recorded[0] != ABSENT;
-        if begins_missing || self.seen.last() == Some(&sight) || self.is_on_the_way(&sight) {
+    /// Reads once, and compares all observations with the recording.
+    async fn observe(&mut self) {
+        let observation = self.scenario.see(self.subject).await;
+        let begins_missing = self.seen.is_empty() && observation == ABSENT && self.recorded[0] != ABSENT;
+        if begins_missing || self.seen.last() == Some(&observation) || self.is_on_the_way(&observation) {
             return;
         }
-        self.seen.push(sight);
+        self.seen.push(observation);
         assert!(
             self.recorded.starts_with(&self.steady()),
-            "{}: recorded {:?}, seen {:?}",
+            "{}: recorded {:?}, observed {:?}",
             self.case,
             self.recorded,
             self.seen
         );
     }
 
-    /// Tells whether some of the nodes that come or go between two recorded sights have done so and others not yet: no
-    /// two agents report at the same time, but the recording did not look so often.
-    fn is_on_the_way(&self, sight: &str) -> bool {
+    /// Returns whether some of the nodes that change between two recorded observations have changed and others not
+    /// yet: no two agents report at the same time, but the recording did not read as often.
+    fn is_on_the_way(&self, observation: &str) -> bool {
         let seen = self.steady();
         let (Subject::Nodes, Some(last), Some(next)) =
             (self.subject, seen.last(), self.recorded.get(seen.len()))
@@ -159,16 +162,19 @@ impl<'a> Watch<'a> {
             let nodes = list.split(' ').filter(|node| *node != NONE);
             nodes.map(ToOwned::to_owned).collect()
         };
-        let (last, sight, next) = (nodes(last), nodes(sight), nodes(next));
+        let (last, observation, next) = (nodes(last), nodes(observation), nodes(next));
         let (few, many) = if last.len() < next.len() {
             (last, next)
         } else {
             (next, last)
         };
-        sight != few && sight != many && few.is_subset(&sight) && sight.is_subset(&many)
+        observation != few
+            && observation != many
+            && few.is_subset(&observation)
+            && observation.is_subset(&many)
     }
 
-    /// What has been seen, without an absence of this moment that was not recorded: it may be over soon.
+    /// All observations, without a current absence that was not recorded: it may be momentary.
     fn steady(&self) -> Vec<String> {
         let mut seen = steady(&self.seen);
         if !self.recorded.starts_with(&seen) && seen.last().is_some_and(|last| last == ABSENT) {
@@ -178,19 +184,19 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// Leaves away repetitions, and absences from which a dataset has come back.
-fn steady(sights: &[String]) -> Vec<String> {
+/// Removes repetitions, and absences from which a dataset has returned.
+fn steady(observations: &[String]) -> Vec<String> {
     let mut steady: Vec<String> = Vec::new();
-    for (index, sight) in sights.iter().enumerate() {
-        let flickers = sight == ABSENT && index > 0 && index + 1 < sights.len();
-        if !flickers && steady.last() != Some(sight) {
-            steady.push(sight.clone());
+    for (index, observation) in observations.iter().enumerate() {
+        let flickers = observation == ABSENT && index > 0 && index + 1 < observations.len();
+        if !flickers && steady.last() != Some(observation) {
+            steady.push(observation.clone());
         }
     }
     steady
 }
 
-impl Story {
+impl Scenario {
     pub(super) async fn see(&self, subject: Subject) -> String {
         match subject {
             Subject::Dataset(dataset) => {
@@ -225,7 +231,7 @@ impl Story {
         }
     }
 
-    /// Asks until there is an answer: a control service that is just starting gives none.
+    /// Repeats a request until it is answered: a control service that is starting does not answer.
     async fn get(&self, path: &str) -> Answer {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -246,10 +252,10 @@ impl Story {
 }
 
 #[test]
-fn a_moment_of_absence_is_left_away_but_neither_a_beginning_nor_an_end() {
-    let steady = |sights: &[&str]| {
-        let sights: Vec<_> = sights.iter().map(ToString::to_string).collect();
-        steady(&sights)
+fn a_momentary_absence_is_removed_but_neither_a_beginning_nor_an_end() {
+    let steady = |observations: &[&str]| {
+        let observations: Vec<_> = observations.iter().map(ToString::to_string).collect();
+        steady(&observations)
     };
     assert_eq!(
         steady(&["absent", "unmounted", "node-1", "node-1"]),
