@@ -7,6 +7,8 @@
 //!
 //! All functions block, and act in the mount namespace of the calling thread.
 
+#![warn(clippy::missing_errors_doc)]
+
 pub mod durable;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

@@ -5,10 +5,15 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 use crate::durable::make_directory;
 
 /// The file whose lock is the right to use the directory.
 const LOCK: &str = "lock";
+
+/// How often a directory is made again that its last user removes at the same time.
+const ATTEMPTS: usize = 1000;
 
 /// Why the directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +26,12 @@ pub enum LockError {
         path: PathBuf,
         /// The process, if it has written that yet; its id in its own PID namespace.
         pid: Option<u32>,
+    },
+    /// The lock is something else than a file, so it was not made by a process that uses the directory.
+    #[error("{} is not a regular file, so it is no lock of this directory and is left alone; remove it", .path.display())]
+    NotAFile {
+        /// The path of the lock.
+        path: PathBuf,
     },
     /// The file system refused a step.
     #[error("cannot {action} {}", .path.display())]
@@ -63,9 +74,12 @@ impl LockedDirectory {
     /// latest.
     ///
     /// # Errors
-    /// [`LockError::Held`] while another process uses the directory; [`LockError::Io`] when the file system refuses.
+    /// [`LockError::Held`] while another process uses the directory; [`LockError::NotAFile`] when the lock is a link, a
+    /// pipe or the like; [`LockError::Io`] when the file system refuses.
     pub fn claim(path: &Path) -> Result<LockedDirectory, LockError> {
+        let mut attempt = 0;
         loop {
+            attempt += 1;
             make_directory(path).map_err(failed("make the directory", path))?;
             let lock = path.join(LOCK);
             let mut options = OpenOptions::new();
@@ -73,12 +87,24 @@ impl LockedDirectory {
                 .read(true)
                 .write(true)
                 .create(true)
+                // Another process may hold the lock, and its id is in the file.
                 .truncate(false)
-                .mode(0o600);
-            let mut file = match options.open(&lock) {
-                // Its last user has removed the directory in between.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                opened => opened.map_err(failed("open", &lock))?,
+                .mode(0o600)
+                // A link would lock and overwrite another file, a pipe or device without a reader would block.
+                .custom_flags(
+                    (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC)
+                        .bits()
+                        .cast_signed(),
+                );
+            let opened = options.open(&lock).and_then(|file| Ok((file.metadata()?, file)));
+            let mut file = match opened {
+                Ok((found, file)) if found.is_file() => file,
+                // The last user of a transient directory has removed it in between.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => continue,
+                Err(error) if lock.symlink_metadata().is_ok_and(|found| found.is_file()) => {
+                    return Err(failed("open", &lock)(error));
+                }
+                _ => return Err(LockError::NotAFile { path: lock }),
             };
             match file.try_lock() {
                 Ok(()) => {}
@@ -147,7 +173,11 @@ fn read_pid(file: &mut File) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use rustix::io::{FdFlags, fcntl_getfd};
 
     #[test]
     fn a_second_process_is_refused_with_the_id_of_the_first() {
@@ -175,6 +205,65 @@ mod tests {
         let _first = LockedDirectory::claim(root.path()).unwrap();
         let error = LockedDirectory::claim(root.path()).unwrap_err();
         assert!(matches!(error, LockError::Held { pid: Some(pid), .. } if pid == std::process::id()));
+    }
+
+    #[test]
+    fn a_refused_process_leaves_the_id_of_the_holder_in_the_lock() {
+        let root = tempfile::tempdir().unwrap();
+        let _first = LockedDirectory::claim(root.path()).unwrap();
+        for _ in 0..2 {
+            assert!(matches!(
+                LockedDirectory::claim(root.path()),
+                Err(LockError::Held { .. })
+            ));
+            let text = fs::read_to_string(root.path().join(LOCK)).unwrap();
+            assert_eq!(text, format!("{}\n", std::process::id()));
+        }
+    }
+
+    #[test]
+    fn a_lock_that_is_no_regular_file_is_refused_and_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let (other, lock) = (root.path().join("other"), root.path().join(LOCK));
+        fs::write(&other, "precious").unwrap();
+        let refused = || {
+            let error = LockedDirectory::claim(root.path()).unwrap_err();
+            assert!(
+                matches!(&error, LockError::NotAFile { path } if *path == lock),
+                "{error}"
+            );
+        };
+
+        symlink(&other, &lock).unwrap();
+        refused();
+        assert_eq!(fs::read(&other).unwrap(), b"precious");
+        fs::remove_file(&lock).unwrap();
+
+        symlink(root.path().join("missing"), &lock).unwrap();
+        refused();
+        assert!(!root.path().join("missing").exists());
+        fs::remove_file(&lock).unwrap();
+
+        // Opened for reading alone, a pipe would block.
+        mknodat(CWD, &lock, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        refused();
+        fs::remove_file(&lock).unwrap();
+
+        let _socket = UnixListener::bind(&lock).unwrap();
+        refused();
+        fs::remove_file(&lock).unwrap();
+
+        fs::create_dir(&lock).unwrap();
+        refused();
+        fs::remove_dir(&lock).unwrap();
+        LockedDirectory::claim(root.path()).unwrap();
+    }
+
+    #[test]
+    fn a_program_that_this_process_starts_does_not_inherit_the_lock() {
+        let root = tempfile::tempdir().unwrap();
+        let held = LockedDirectory::claim(root.path()).unwrap();
+        assert!(fcntl_getfd(&held.lock).unwrap().contains(FdFlags::CLOEXEC));
     }
 
     #[test]

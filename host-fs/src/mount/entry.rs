@@ -47,6 +47,7 @@ impl fmt::Display for Device {
 
 /// How a mount takes part in the propagation of mounts made below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Propagation {
     /// The group it is shared with (`shared:N`).
     pub peer_group: Option<u64>,
@@ -60,6 +61,7 @@ pub struct Propagation {
 
 /// One line of the mount table.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Mount {
     /// The id of the mount; the kernel gives it to another one after the unmount.
     pub id: u64,

@@ -18,11 +18,17 @@ pub struct MountEvents {
 
 impl MountEvents {
     /// Opens the table of the calling thread's mount namespace.
+    ///
+    /// # Errors
+    /// `/proc` is missing or may not be read.
     pub fn of_this_thread() -> io::Result<MountEvents> {
         MountEvents::of("thread-self")
     }
 
     /// Opens the table of a process (its id, or `self`, or `thread-self`).
+    ///
+    /// # Errors
+    /// `/proc` is missing or may not be read, or the process has ended.
     pub fn of(process: &str) -> io::Result<MountEvents> {
         Ok(MountEvents {
             table: File::open(format!("/proc/{process}/mountinfo"))?,
@@ -30,6 +36,9 @@ impl MountEvents {
     }
 
     /// Reads the text from its start.
+    ///
+    /// # Errors
+    /// The kernel refuses.
     pub fn read(&mut self) -> io::Result<Vec<u8>> {
         let mut text = Vec::with_capacity(16 * 1024);
         self.table.rewind()?;
@@ -38,11 +47,17 @@ impl MountEvents {
     }
 
     /// Waits until the table changes, or returns `false` when the time is over.
+    ///
+    /// # Errors
+    /// The kernel refuses to wait.
     pub fn changed_within(&self, timeout: Duration) -> io::Result<bool> {
         wait_for(&mut [PollFd::new(&self.table, PollFlags::PRI)], Some(timeout))
     }
 
     /// Waits until the table changes, or returns `false` as soon as the other descriptor is readable or closed.
+    ///
+    /// # Errors
+    /// The kernel refuses to wait.
     pub fn changed_before(&self, stop: impl AsFd) -> io::Result<bool> {
         let mut descriptors = [
             PollFd::new(&self.table, PollFlags::PRI),
@@ -63,6 +78,9 @@ impl MountEvents {
 }
 
 /// Waits until a descriptor is readable or closed, or returns `false` when the time is over.
+///
+/// # Errors
+/// The kernel refuses to wait.
 pub fn wait_readable(descriptor: impl AsFd, timeout: Duration) -> io::Result<bool> {
     wait_for(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(timeout))
 }

@@ -27,5 +27,5 @@ pub use lookup::{holding, layers_at, visible_at};
 pub use mountinfo::ParseError;
 pub use scratch::ScratchError;
 pub use table::{MountTable, TableError};
-pub use target::{Target, TargetError, TargetPath};
+pub use target::{Relation, Target, TargetError, TargetPath};
 pub use unmount::{Patience, UnmountError, unmount_owned};

@@ -10,6 +10,7 @@ use super::entry::{Device, Mount, Propagation};
 
 /// A line of the mount table that does not have the kernel's format.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
 #[error("line {line} of the mount table has no valid {field}: {text:?}")]
 pub struct ParseError {
     /// The number of the line, from 1.

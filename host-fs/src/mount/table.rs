@@ -14,6 +14,7 @@ const ATTEMPTS: usize = 32;
 
 /// Why the mount table could not be read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TableError {
     /// `/proc` is missing or may not be read.
     #[error("cannot read the mount table /proc/{process}/mountinfo")]
@@ -48,6 +49,9 @@ impl MountTable {
     /// Reads the table of the calling thread's mount namespace.
     ///
     /// Threads may live in namespaces of their own, so this is not the table of the process.
+    ///
+    /// # Errors
+    /// As [`MountTable::read_of`].
     pub fn read() -> Result<MountTable, TableError> {
         MountTable::read_of("thread-self")
     }
@@ -57,6 +61,10 @@ impl MountTable {
     /// The kernel hands out a page per read(2) and lets mounts change in between; before Linux 5.8 a line can then
     /// be missing although its mount existed all the time. So the table is read again until poll(2) reports that
     /// nothing has changed since before the first byte.
+    ///
+    /// # Errors
+    /// [`TableError::Read`] when `/proc` is missing or the process has ended, [`TableError::Parse`] for a text that the
+    /// kernel does not write, [`TableError::Unsettled`] before Linux 5.8 when the table never stops changing.
     pub fn read_of(process: &str) -> Result<MountTable, TableError> {
         let unreadable = |source| TableError::Read {
             process: process.to_owned(),
@@ -82,6 +90,9 @@ impl MountTable {
     }
 
     /// Parses the text of a mount table.
+    ///
+    /// # Errors
+    /// The number and text of the first line that is not in the format of proc(5).
     pub fn parse(text: &[u8]) -> Result<MountTable, ParseError> {
         Ok(MountTable {
             mounts: mountinfo::parse(text)?,

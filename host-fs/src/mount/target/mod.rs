@@ -3,6 +3,7 @@
 mod error;
 mod parent;
 mod path;
+mod relation;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -20,6 +21,7 @@ use super::table::TableError;
 
 pub use error::TargetError;
 pub use path::TargetPath;
+pub use relation::Relation;
 
 /// A directory where something is or can be mounted, as it was found at one moment: the open directory above it, and a
 /// name in that.
@@ -49,11 +51,14 @@ impl Target {
     /// mounted at the path is asked: its server may be dead.
     ///
     /// # Errors
-    /// [`TargetError::NoParent`], [`TargetError::ParentNotDirectory`], [`TargetError::SymbolicLink`],
+    /// [`TargetError::Invalid`], [`TargetError::NoParent`], [`TargetError::ParentNotDirectory`], [`TargetError::SymbolicLink`],
     /// [`TargetError::NotDirectory`]; [`TargetError::Io`] when the kernel refuses.
     pub fn open(path: &Path) -> Result<Target, TargetError> {
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(TargetError::NoParent(path.to_owned()));
+            return Err(TargetError::Invalid {
+                path: path.display().to_string(),
+                reason: "is the root directory or ends in \"..\"",
+            });
         };
         let opened = parent::open_parent(above).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => TargetError::NoParent(above.to_owned()),

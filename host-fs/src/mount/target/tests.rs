@@ -148,6 +148,16 @@ fn a_directory_above_that_was_removed_is_missing() {
 }
 
 #[test]
+fn the_root_directory_is_no_target() {
+    for path in ["/", "/a/.."] {
+        assert!(matches!(
+            Target::open(Path::new(path)),
+            Err(TargetError::Invalid { .. })
+        ));
+    }
+}
+
+#[test]
 fn a_magic_link_leads_to_no_target() {
     let error = target(Path::new("/proc/self/cwd/below")).unwrap_err();
     assert!(
