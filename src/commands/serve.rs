@@ -130,7 +130,7 @@ impl Plugin {
                 .run_until_cancelled_owned(cluster.certificate_keeper().run()),
         );
         let serving = tokio::spawn(services.serve(listener, health, shutdown.clone(), DRAIN));
-        readiness.serves();
+        readiness.serves(node.clone());
         let first_check = check_flocker(
             cluster,
             (node.is_some() || of_one_node(&config)).then_some(identity),

@@ -10,6 +10,7 @@ mod evidence;
 mod failures;
 pub(crate) mod lifecycle;
 pub mod mount;
+mod paths;
 mod pins;
 pub mod preconditions;
 mod publish;
@@ -27,8 +28,10 @@ use std::sync::Arc;
 
 use host_fs::LockedDirectory;
 use host_fs::mount::Binder;
+use tokio::task::JoinError;
 use uuid::Uuid;
 
+pub use paths::PathGate;
 pub use publish::TargetDirectory;
 #[cfg(any(test, fuzzing))]
 pub use records::fuzz::record;
@@ -37,6 +40,7 @@ pub use settings::HostSettings;
 pub(crate) use alias::Unmounted;
 pub(crate) use evidence::Staged;
 pub(crate) use lifecycle::{Afterwards, Wish};
+pub(crate) use paths::PathPermit;
 pub(crate) use publish::{Publication, Unpublication};
 pub(crate) use stats::MountedVolume;
 
@@ -45,6 +49,16 @@ use mount::{Aliases, DeviceNodes, MountVisibility};
 use pins::Pins;
 use records::Records;
 use targets::Targets;
+
+fn joined<T>(ended: std::result::Result<Result<T>, JoinError>) -> Result<T> {
+    match ended {
+        Ok(result) => result,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_cancelled) => Err(Error::new(Situation::Busy, "the plugin is stopping; try again")),
+        },
+    }
+}
 
 /// The machine, as far as it is this process's to change.
 pub(crate) struct Host {
@@ -104,12 +118,21 @@ impl Host {
         W: FnOnce(&Self) -> Result<T> + Send + 'static,
     {
         let host = Arc::clone(self);
-        match tokio::task::spawn_blocking(move || work(&host)).await {
-            Ok(result) => result,
-            Err(failed) => match failed.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_cancelled) => Err(Error::new(Situation::Busy, "the plugin is stopping; try again")),
-            },
-        }
+        joined(tokio::task::spawn_blocking(move || work(&host)).await)
+    }
+
+    /// As [`Self::blocking`], for work that looks up the paths for which `permit` was given.
+    pub(crate) async fn blocking_on_paths<T, W>(self: &Arc<Self>, permit: PathPermit, work: W) -> Result<T>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Self) -> Result<T> + Send + 'static,
+    {
+        let host = Arc::clone(self);
+        let work = move || {
+            // It ends with the thread, whether anything still waits for that or not.
+            let _permit = permit;
+            work(&host)
+        };
+        joined(tokio::task::spawn_blocking(work).await)
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use host_fs::mount::{
-    Mount, MountHandle, Patience, TableError, Target, TargetError, unmount_owned, visible_at,
+    Mount, MountHandle, Patience, Relation, TableError, Target, TargetError, unmount_owned, visible_at,
 };
 use uuid::Uuid;
 
@@ -210,7 +210,11 @@ impl Publication {
     /// Refuses a target at which the mount would cover the staged volume, or lie inside it.
     fn refuse_own_directory(&self, staged: &Staged) -> Result<()> {
         let (target, staging) = (self.target.path(), self.staging.path());
-        if !staging.starts_with(target) && !target.starts_with(staged.alias()) {
+        let covers = matches!(
+            self.target.relation_to(&self.staging)?,
+            Relation::Same | Relation::Above
+        );
+        if !covers && !target.starts_with(staged.alias()) {
             return Ok(());
         }
         let text = format!(

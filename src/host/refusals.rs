@@ -79,12 +79,7 @@ impl<'a> Subject<'a> {
             ),
             Refusal::NotStaged(fault) => (
                 Situation::NotStaged,
-                format!(
-                    "volume {volume} is not staged at {path}: {}; call NodeStageVolume first",
-                    fault
-                        .as_ref()
-                        .map_or_else(|| "nothing is mounted there".to_owned(), Fault::to_string)
-                ),
+                not_staged(volume, self.path, fault.as_ref()),
             ),
             Refusal::Broken(why) => (
                 Situation::NotStaged,
@@ -135,6 +130,22 @@ impl<'a> Subject<'a> {
     }
 }
 
+fn not_staged(volume: &str, path: &Path, fault: Option<&Fault>) -> String {
+    let path = path.display();
+    match fault {
+        None => {
+            format!(
+                "volume {volume} is not staged at {path}: nothing is mounted there; call NodeStageVolume first"
+            )
+        }
+        // Staging it again does not help as long as the other mount is there, and says so.
+        Some(fault @ Fault::Hidden { .. }) => format!("volume {volume} is staged at {path}, but {fault}"),
+        Some(fault) => {
+            format!("volume {volume} is not staged at {path}: {fault}; call NodeStageVolume first")
+        }
+    }
+}
+
 fn asked(flags: MountFlags) -> String {
     let flags = flags.to_string();
     if flags.is_empty() {
@@ -171,10 +182,7 @@ impl std::fmt::Display for Fault {
                 pinned.point.display()
             ),
             Fault::Hidden { over, .. } => {
-                write!(
-                    f,
-                    "the volume is hidden under {over}, which is not ours; unmount that"
-                )
+                write!(f, "hidden under {over}, which is not ours; unmount that")
             }
             Fault::Foreign { found } => write!(f, "{found} is there instead"),
         }

@@ -26,7 +26,7 @@ use crate::flocker::cluster::Cluster;
 use crate::flocker::node_identity::ThisNode;
 use crate::flocker::provisioning::Provisioner;
 use crate::host::mount::{MountWatch, UsageProbe};
-use crate::host::{Host, HostSettings};
+use crate::host::{Host, HostSettings, PathGate};
 use crate::operation::deadline::Deadline;
 use crate::operation::{Locks, Operations};
 use calls::NodeCall;
@@ -52,6 +52,7 @@ struct NodeCore {
     operations: Operations<NodeCall, ()>,
     mounts: MountWatch,
     usage: UsageProbe,
+    paths: PathGate,
     /// What makes a dataset for a name that is used for the first time; `None`: nothing does.
     first_use: Option<Provisioner>,
     host: Mutex<Option<Arc<Host>>>,
@@ -76,6 +77,7 @@ impl NodeCore {
             operations: Operations::new(Arc::new(move || health.health())),
             mounts: MountWatch::default(),
             usage: UsageProbe::default(),
+            paths: PathGate::default(),
             first_use,
             host: Mutex::new(None),
         }

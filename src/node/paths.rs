@@ -1,8 +1,33 @@
 //! The paths of a request, as the file system has them.
 
+use futures::FutureExt;
 use host_fs::mount::{Target, TargetPath};
 
+use std::path::Path;
+
+use super::NodeCore;
 use crate::error::{Error, Result};
+use crate::host::PathPermit;
+use crate::operation::{Context, Phase};
+
+impl NodeCore {
+    /// Waits until a thread may look up these paths, as a phase of `context`'s operation.
+    ///
+    /// # Errors
+    /// [`Cancelled`](crate::error::Situation::Cancelled) when the operation is cancelled first.
+    pub(super) async fn enter(&self, context: &Context, paths: &[&Path]) -> Result<PathPermit> {
+        let mut entered = std::pin::pin!(self.paths.enter(paths));
+        if let Some(permit) = entered.as_mut().now_or_never() {
+            return Ok(permit);
+        }
+        let waiting_for = context.phase();
+        let path = paths.first().copied().unwrap_or(Path::new("/")).to_owned();
+        context.enter(Phase::FileSystemAnswering { path });
+        let permit = context.unless_cancelled(entered).await?;
+        context.enter(waiting_for);
+        Ok(permit)
+    }
+}
 
 /// Follows the symbolic links above a path, which has to have a parent. Blocks.
 ///

@@ -21,7 +21,7 @@ pub(super) async fn publish(
 ) -> Result<()> {
     let dataset = match dataset_of(&publish.volume_id) {
         Some(dataset) => dataset,
-        None => dataset_staged(&host, &publish).await?,
+        None => dataset_staged(&core, &host, &context, &publish).await?,
     };
     context.about(dataset);
     let _guard = loop {
@@ -32,8 +32,10 @@ pub(super) async fn publish(
             break guard;
         }
     };
+    let paths = [publish.staging.as_path(), publish.target.as_path()];
+    let permit = core.enter(&context, &paths).await?;
     // One job: a hand-over to another thread costs more than what it does.
-    host.blocking(move |host| {
+    host.blocking_on_paths(permit, move |host| {
         host.publish(&Publication {
             dataset,
             staging: resolve("staging_target_path", &publish.staging)?,
@@ -48,9 +50,15 @@ pub(super) async fn publish(
 }
 
 /// Returns the dataset that a name stands for: what it meant when the volume was staged.
-async fn dataset_staged(host: &Arc<Host>, publish: &Publish) -> Result<Uuid> {
+async fn dataset_staged(
+    core: &NodeCore,
+    host: &Arc<Host>,
+    context: &Context,
+    publish: &Publish,
+) -> Result<Uuid> {
+    let permit = core.enter(context, &[publish.staging.as_path()]).await?;
     let (volume_id, staging) = (publish.volume_id.clone(), publish.staging.clone());
-    host.blocking(move |host| {
+    host.blocking_on_paths(permit, move |host| {
         let staging = resolve("staging_target_path", &staging)?;
         host.recorded_dataset(staging.path(), &volume_id).ok_or_else(|| {
             let text = format!(

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::NodeCore;
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::Lists;
+use crate::host::PathGate;
 use crate::operation::{Context, Phase};
 use host_fs::mount::{Mount, MountTable};
 
@@ -46,7 +47,9 @@ impl NodeCore {
                         }
                     }
                     context.enter(Phase::FinishedHere { node, path });
-                    context.unless_cancelled(settled(mount.point.clone())).await?;
+                    context
+                        .unless_cancelled(settled(&self.paths, mount.point.clone()))
+                        .await?;
                     return Ok(mount);
                 }
                 let path = reported.as_ref().unwrap_or(&usual).clone();
@@ -125,14 +128,18 @@ fn first_of<T>(mut found: impl Iterator<Item = Result<Option<T>>>) -> Result<Opt
 ///
 /// The agent mounts first, then removes `lost+found` and opens the root to everybody, and does neither if somebody
 /// else wrote first. So nobody may be let in before.
-async fn settled(root: PathBuf) {
+async fn settled(paths: &PathGate, root: PathBuf) {
     let mut bound = Instant::now() + TIDYING;
     let mut tidied = false;
     loop {
         let look = root.clone();
-        let stage = tokio::task::spawn_blocking(move || freshness(&look))
-            .await
-            .unwrap_or(Freshness::Used);
+        let permit = paths.enter(&[&root.join("lost+found")]).await;
+        let look = move || {
+            // A device that hangs keeps few threads, however often staging is repeated.
+            let _permit = permit;
+            freshness(&look)
+        };
+        let stage = tokio::task::spawn_blocking(look).await.unwrap_or(Freshness::Used);
         match stage {
             Freshness::Used => return,
             Freshness::Untidied => {}
@@ -214,7 +221,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("lost+found")).unwrap();
         let began = Instant::now();
-        settled(root.path().to_owned()).await;
+        settled(&PathGate::default(), root.path().to_owned()).await;
         assert!(
             began.elapsed() >= TIDYING && began.elapsed() < TIDYING * 2,
             "on the paused clock"

@@ -91,6 +91,11 @@ impl NodeService {
         }
     }
 
+    /// Returns why calls about some volumes wait, if they do; all others are served.
+    pub fn obstacle(&self) -> Option<String> {
+        self.core.paths.obstacle()
+    }
+
     /// Ends what waits, and waits for the end of what mounts. Nothing is unmounted.
     pub async fn stop(&self) {
         self.core.operations.stop().await;

@@ -30,7 +30,10 @@ pub(super) async fn stage(
     stage: Stage,
 ) -> Result<()> {
     let spelled = stage.staging.clone();
-    let staging = host.blocking(move |_| existing(&spelled)).await?;
+    let permit = core.enter(&context, &[spelled.as_path()]).await?;
+    let staging = host
+        .blocking_on_paths(permit, move |_| existing(&spelled))
+        .await?;
     let dataset = core.dataset_to_stage(&host, &context, &stage, &staging).await?;
     context.about(dataset);
     let staging_attempt = StagingAttempt {

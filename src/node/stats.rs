@@ -29,11 +29,12 @@ pub(super) async fn stats(
     } = request;
     let answer_by = Instant::now() + PATIENCE;
     let (volume, path) = (volume_id.clone(), volume_path.clone());
-    let finding = timeout_at(
-        answer_by,
-        host.blocking(move |host| host.mounted_volume(&volume, &path)),
-    );
-    let found = finding.await.unwrap_or_else(|_elapsed| {
+    let finding = async {
+        let permit = core.paths.enter(&[volume_path.as_ref()]).await;
+        host.blocking_on_paths(permit, move |host| host.mounted_volume(&volume, &path))
+            .await
+    };
+    let found = timeout_at(answer_by, finding).await.unwrap_or_else(|_elapsed| {
         let text = format!(
             "volume {volume_id}: what is mounted at volume_path {volume_path:?} could not be seen within {} s; a file \
              system on the way there may hang",

@@ -21,7 +21,7 @@ pub(super) async fn unpublish(
 ) -> Result<()> {
     let dataset = match dataset_of(&unpublish.volume_id) {
         Some(dataset) => Some(dataset),
-        None => dataset_published(&host, &unpublish).await?,
+        None => dataset_published(&core, &host, &context, &unpublish).await?,
     };
     let _guard = match dataset {
         Some(dataset) => {
@@ -35,22 +35,31 @@ pub(super) async fn unpublish(
         target: spelled,
         directory,
     } = unpublish;
-    host.blocking(move |host| match resolve_existing("target_path", &spelled)? {
-        Some(target) => host.unpublish(&Unpublication {
-            volume_id,
-            dataset,
-            target,
-            directory,
-        }),
-        None => host.refuse_hidden(&volume_id, dataset, spelled.as_path()),
+    let permit = core.enter(&context, &[spelled.as_path()]).await?;
+    host.blocking_on_paths(permit, move |host| {
+        match resolve_existing("target_path", &spelled)? {
+            Some(target) => host.unpublish(&Unpublication {
+                volume_id,
+                dataset,
+                target,
+                directory,
+            }),
+            None => host.refuse_hidden(&volume_id, dataset, spelled.as_path()),
+        }
     })
     .await
 }
 
 /// Returns the dataset that a name stands for at the target.
-async fn dataset_published(host: &Arc<Host>, unpublish: &Unpublish) -> Result<Option<Uuid>> {
+async fn dataset_published(
+    core: &NodeCore,
+    host: &Arc<Host>,
+    context: &Context,
+    unpublish: &Unpublish,
+) -> Result<Option<Uuid>> {
+    let permit = core.enter(context, &[unpublish.target.as_path()]).await?;
     let (volume_id, target) = (unpublish.volume_id.clone(), unpublish.target.clone());
-    host.blocking(move |host| {
+    host.blocking_on_paths(permit, move |host| {
         let resolved = resolve_existing("target_path", &target)?;
         let path = resolved.as_ref().map_or(target.as_path(), |target| target.path());
         host.dataset_at(path, &volume_id)

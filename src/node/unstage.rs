@@ -7,7 +7,7 @@ use super::calls::Unstage;
 use super::paths::resolve_existing;
 use super::release::release;
 use crate::error::Result;
-use crate::host::{Host, Staged, Unmounted, Wish};
+use crate::host::{Host, PathPermit, Staged, Unmounted, Wish};
 use crate::operation::Context;
 use crate::volume::dataset_of;
 
@@ -18,7 +18,8 @@ pub(super) async fn unstage(
     context: Context,
     unstage: Unstage,
 ) -> Result<()> {
-    for staged in staged_at(&host, unstage).await? {
+    let permit = core.enter(&context, &[unstage.staging.as_path()]).await?;
+    for staged in staged_at(&host, permit, unstage).await? {
         context.about(staged.dataset);
         core.clear(&context, &host, &staged, Wish::Unstage).await?;
     }
@@ -26,8 +27,8 @@ pub(super) async fn unstage(
 }
 
 /// Returns what is staged at the path under this volume id; without a record, what may be.
-async fn staged_at(host: &Arc<Host>, unstage: Unstage) -> Result<Vec<Staged>> {
-    host.blocking(move |host| {
+async fn staged_at(host: &Arc<Host>, permit: PathPermit, unstage: Unstage) -> Result<Vec<Staged>> {
+    host.blocking_on_paths(permit, move |host| {
         let Unstage { volume_id, staging } = unstage;
         // Where the way to it does not exist, nothing can be mounted, but the record and the lease may be left.
         let staging = resolve_existing("staging_target_path", &staging)?.map_or_else(

@@ -17,6 +17,11 @@ pub enum Phase {
     OtherOperation,
     /// Flocker answers.
     FlockerAnswering,
+    /// A file system answers that lies on the way to a path of the request.
+    FileSystemAnswering {
+        /// The path.
+        path: PathBuf,
+    },
     /// Flocker lists the node.
     NodeReporting {
         /// The node that is not listed.
@@ -91,7 +96,10 @@ impl fmt::Display for Wanted {
 impl Phase {
     /// Whether this comes between two looks at what is really waited for, which goes on meanwhile.
     fn interrupts(&self) -> bool {
-        matches!(self, Self::OtherOperation | Self::FlockerAnswering)
+        matches!(
+            self,
+            Self::OtherOperation | Self::FlockerAnswering | Self::FileSystemAnswering { .. }
+        )
     }
 }
 
@@ -101,6 +109,13 @@ impl fmt::Display for Phase {
             Self::Starting => write!(f, "starting"),
             Self::OtherOperation => write!(f, "waiting for another operation on the volume to end"),
             Self::FlockerAnswering => write!(f, "waiting for an answer of Flocker"),
+            Self::FileSystemAnswering { path } => {
+                write!(
+                    f,
+                    "waiting for a file system on the way to {}, which does not answer the calls before this one",
+                    path.display()
+                )
+            }
             Self::NodeReporting { node } => {
                 write!(
                     f,
@@ -200,7 +215,7 @@ impl Progress {
         match self.phase {
             Phase::FlockerAnswering => Situation::FlockerUnavailable,
             Phase::NodeReporting { .. } => Situation::NodeNotReporting,
-            Phase::OtherOperation => Situation::Busy,
+            Phase::OtherOperation | Phase::FileSystemAnswering { .. } => Situation::Busy,
             Phase::Starting
             | Phase::LeaseOfNode { .. }
             | Phase::Configured { .. }

@@ -147,7 +147,6 @@ fn unstaging_converges_from_every_point_at_which_it_is_killed() {
                 "umount staging/ID",
                 "rmdir staging/ID",
                 "unlink devices/ID",
-                "rmdir devices",
                 "unlink state/stages/RECORD",
                 "sync state/stages",
             ],

@@ -112,7 +112,7 @@ fn a_foreign_mount_on_top_of_a_published_volume_is_named_by_every_call_and_both_
         assert_refused(
             csi.publish(&usage).await,
             Code::FailedPrecondition,
-            &[&usage.volume_id, FOREIGN, "is there instead"],
+            &[&usage.volume_id, FOREIGN, "hidden under"],
         );
         assert_refused(csi.unpublish(&usage).await, Code::FailedPrecondition, named);
         stand
@@ -150,7 +150,7 @@ fn a_foreign_mount_on_top_of_a_staged_volume_is_named_by_every_call_and_both_sta
         assert_refused(
             csi.publish(&usage).await,
             Code::FailedPrecondition,
-            &[FOREIGN, "is there instead"],
+            &[FOREIGN, "hidden under"],
         );
         // Something of ours is left under it, so this is not final.
         assert_refused(csi.stage(&usage).await, Code::Unavailable, &named);
@@ -225,7 +225,7 @@ fn a_foreign_mount_below_a_target_or_a_staged_volume_keeps_it_and_is_named() {
             &[
                 &usage.volume_id,
                 "is busy",
-                "there is a mount at",
+                "a mount exists at",
                 below.to_str().unwrap(),
             ],
         );
@@ -245,7 +245,7 @@ fn a_foreign_mount_below_a_target_or_a_staged_volume_keeps_it_and_is_named() {
             &[
                 &usage.volume_id,
                 "is busy",
-                "there is a mount at",
+                "a mount exists at",
                 below.to_str().unwrap(),
             ],
         );

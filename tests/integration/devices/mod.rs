@@ -4,6 +4,7 @@ mod foreign;
 mod frozen;
 mod fuse;
 mod hung;
+mod hung_path;
 mod other_device;
 mod read_only;
 mod vanished;

@@ -2,7 +2,7 @@
 
 mod caller;
 mod places;
-mod probes;
+pub(crate) mod probes;
 mod registration;
 
 use std::fs;

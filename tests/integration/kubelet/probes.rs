@@ -13,7 +13,7 @@ use crate::support::namespace::in_own_namespace;
 use crate::support::process::Process;
 use crate::support::{PATIENCE, eventually};
 
-const PROBES: &str = "--metrics-address=[127.0.0.1]:0";
+pub(crate) const PROBES: &str = "--metrics-address=[127.0.0.1]:0";
 
 #[test]
 fn the_plugin_is_ready_when_it_serves_and_flocker_answers() {
@@ -196,14 +196,14 @@ fn an_address_for_probes_that_cannot_be_had_is_a_configuration_error() {
 }
 
 /// Returns where the plugin answers probes.
-fn address(plugin: &Process) -> SocketAddr {
+pub(crate) fn address(plugin: &Process) -> SocketAddr {
     let log = plugin.log();
     let (_, rest) = log.split_once("Answering probes on http://").expect("it says so");
     rest.split_once('/').unwrap().0.parse().unwrap()
 }
 
 /// Waits until the plugin is as ready as that, and says so.
-async fn becomes(probes: SocketAddr, status: u16, words: &str) {
+pub(crate) async fn becomes(probes: SocketAddr, status: u16, words: &str) {
     eventually(&format!("/readyz is {status}, {words:?}"), async || {
         let (told, body) = get(probes, "/readyz").await;
         (told == status && body.contains(words)).then_some(())
@@ -211,7 +211,7 @@ async fn becomes(probes: SocketAddr, status: u16, words: &str) {
     .await;
 }
 
-async fn get(probes: SocketAddr, path: &str) -> (u16, String) {
+pub(crate) async fn get(probes: SocketAddr, path: &str) -> (u16, String) {
     let answer = say(probes, &format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n")).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head[9..12].parse().unwrap(), body.to_owned())

@@ -9,6 +9,7 @@ mod repeats;
 mod secrets;
 mod state_dir;
 mod stats;
+mod two_plugins;
 
 use std::path::Path;
 

@@ -1,17 +1,18 @@
 //! Whether the plugin can be used now, and why not.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::serve::kubelet::RegistrationService;
 use crate::flocker::cluster::Cluster;
+use crate::node::NodeService;
 
 /// Whether the plugin can be used now; clones share the state.
 #[derive(Clone)]
 pub struct Readiness {
-    served: Arc<AtomicBool>,
+    /// The node service that is served, if any; set once CSI is served.
+    served: Arc<OnceLock<Option<NodeService>>>,
     shutdown: CancellationToken,
     registration: Option<RegistrationService>,
     cluster: Cluster,
@@ -32,24 +33,27 @@ impl Readiness {
         }
     }
 
-    /// Records that the plugin serves CSI from now on.
-    pub fn serves(&self) {
-        self.served.store(true, Ordering::Relaxed);
+    /// Records that the plugin serves CSI from now on, with this node service, if any.
+    pub fn serves(&self, node: Option<NodeService>) {
+        // Said once.
+        self.served.set(node).ok();
     }
 
     /// Returns why the plugin cannot be used now, a line each; none when it can.
     pub fn obstacles(&self) -> Vec<String> {
+        let served = self.served.get();
         let stage = if self.shutdown.is_cancelled() {
             Some("the plugin is stopping".to_owned())
-        } else if self.served.load(Ordering::Relaxed) {
-            None
-        } else {
+        } else if served.is_none() {
             Some("the plugin is starting: it does not serve CSI yet".to_owned())
+        } else {
+            None
         };
+        let paths = served.and_then(Option::as_ref).and_then(NodeService::obstacle);
         let kubelet = self.registration.as_ref().and_then(RegistrationService::obstacle);
         // Flocker is called at the start. A plugin that was ready before the first answer would let a rolling upgrade
         // continue to the next node even with an address at which no control service answers.
         let flocker = (self.cluster.is_healthy() != Some(true)).then(|| self.cluster.health());
-        [stage, kubelet, flocker].into_iter().flatten().collect()
+        [stage, kubelet, flocker, paths].into_iter().flatten().collect()
     }
 }

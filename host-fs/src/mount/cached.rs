@@ -1,0 +1,56 @@
+//! What the kernel knows of a path without asking any file system.
+
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
+use rustix::io::Errno;
+
+/// `STATX_MNT_ID_UNIQUE` of Linux 6.8: an id that is never used again.
+const UNIQUE_ID: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+
+/// Returns the id of the mount that a lookup of `path` has to wait for: the one that holds the nearest directory above
+/// it that the kernel has in memory, symbolic links followed.
+///
+/// Never blocks: the kernel refuses what it would have to ask a file system for (`RESOLVE_CACHED`, Linux 5.12). `None` on
+/// an older kernel, and where a seccomp filter refuses openat2(2).
+pub fn mount_on_the_way(path: &Path) -> Option<u64> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::CACHED | ResolveFlags::NO_MAGICLINKS;
+    for above in path.ancestors().skip(1) {
+        match openat2(CWD, above, flags, Mode::empty(), resolve) {
+            Ok(directory) => {
+                let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+                let status = statx(directory, "", flags, StatxFlags::MNT_ID | UNIQUE_ID).ok()?;
+                return Some(status.stx_mnt_id);
+            }
+            Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => return None,
+            // Not in memory, or not there: a directory above it is.
+            Err(_) => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{in_own_namespace, tmpfs};
+    use super::*;
+
+    #[test]
+    fn paths_below_one_mount_wait_for_that_and_links_are_followed() {
+        in_own_namespace(|scratch| {
+            let (one, other) = (scratch.join("one"), scratch.join("other"));
+            tmpfs(&one);
+            tmpfs(&other);
+            std::fs::create_dir(one.join("inside")).unwrap();
+            std::os::unix::fs::symlink(&one, other.join("link")).unwrap();
+            let id = |path: &Path| mount_on_the_way(path).unwrap();
+            let on_one = id(&one.join("a"));
+            assert_eq!(id(&one.join("inside/b")), on_one);
+            assert_eq!(id(&other.join("link/c")), on_one);
+            assert_ne!(id(&other.join("d")), on_one);
+            // What is missing is looked up in the nearest directory that exists.
+            assert_eq!(id(&one.join("missing/far/below")), on_one);
+        });
+    }
+}

@@ -1,0 +1,171 @@
+//! Work on the paths of requests, a few threads for each mount that such a path leads through.
+//!
+//! A file system that hangs keeps every thread that looks up a path in it. Without a bound, calls about it would use up
+//! all threads of the runtime, and then those of all other volumes would wait. So a call enters here before a thread looks
+//! up its path, and waits without a thread while too many are at work behind the same mount.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use host_fs::mount::mount_on_the_way;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+/// How many threads may be at work behind one mount. They need microseconds each, unless it hangs.
+const THREADS: usize = 8;
+
+/// How long work takes that counts as hanging.
+const HANGS: Duration = Duration::from_secs(10);
+
+/// Where calls enter before their paths are looked up; clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct PathGate(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    mounts: HashMap<Option<u64>, Arc<Semaphore>>,
+    working: HashMap<u64, Work>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Work {
+    path: PathBuf,
+    since: Instant,
+}
+
+/// The right to look up the paths of one call; it moves with the work into its thread, and ends with that.
+#[derive(Debug)]
+pub(crate) struct PathPermit {
+    gate: PathGate,
+    /// The number of its work, once that has begun.
+    number: Option<u64>,
+    mounts: Vec<(Option<u64>, OwnedSemaphorePermit)>,
+}
+
+impl PathGate {
+    /// Waits until a thread may look up these paths.
+    ///
+    /// A caller that stops waiting leaves nothing behind.
+    pub(crate) async fn enter(&self, paths: &[&Path]) -> PathPermit {
+        let mut mounts: Vec<_> = paths.iter().map(|path| mount_on_the_way(path)).collect();
+        // One order for all, so that two calls never wait for each other.
+        mounts.sort_unstable();
+        mounts.dedup();
+        let mut permit = PathPermit {
+            gate: self.clone(),
+            number: None,
+            mounts: Vec::with_capacity(mounts.len()),
+        };
+        for mount in mounts {
+            // The semaphore is never closed, so every wait for it ends with a permit.
+            if let Ok(threads) = self.threads(mount).acquire_owned().await {
+                permit.mounts.push((mount, threads));
+            }
+        }
+        let path = paths.first().copied().unwrap_or(Path::new("/")).to_owned();
+        let since = Instant::now();
+        let mut state = self.lock();
+        state.next += 1;
+        permit.number = Some(state.next);
+        let number = state.next;
+        state.working.insert(number, Work { path, since });
+        drop(state);
+        permit
+    }
+
+    /// Returns what hangs, a sentence for the oldest work; `None` when nothing does.
+    pub fn obstacle(&self) -> Option<String> {
+        let state = self.lock();
+        let hanging = state
+            .working
+            .values()
+            .filter(|work| work.since.elapsed() >= HANGS);
+        let count = hanging.clone().count();
+        let oldest = hanging.min_by_key(|work| work.since)?;
+        Some(format!(
+            "{count} calls have waited for a file system on the way to their paths, the oldest for {} s for {}; other \
+             volumes are served",
+            oldest.since.elapsed().as_secs(),
+            oldest.path.display()
+        ))
+    }
+
+    fn threads(&self, mount: Option<u64>) -> Arc<Semaphore> {
+        let mut state = self.lock();
+        let threads = state.mounts.entry(mount);
+        Arc::clone(threads.or_insert_with(|| Arc::new(Semaphore::new(THREADS))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for PathPermit {
+    fn drop(&mut self) {
+        let mut state = self.gate.lock();
+        if let Some(number) = self.number {
+            state.working.remove(&number);
+        }
+        for (mount, permit) in self.mounts.drain(..) {
+            drop(permit);
+            // A clone is held, also through a permit, by each call that works or waits.
+            if state
+                .mounts
+                .get(&mount)
+                .is_some_and(|threads| Arc::strong_count(threads) == 1)
+            {
+                state.mounts.remove(&mount);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn work_behind_one_mount_is_bounded_and_what_hangs_is_reported() {
+        let root = tempfile::tempdir().unwrap();
+        let gate = PathGate::default();
+        let paths: Vec<_> = (0..=THREADS)
+            .map(|number| root.path().join(number.to_string()))
+            .collect();
+        let mut permits = Vec::new();
+        for path in &paths[..THREADS] {
+            permits.push(gate.enter(&[path]).await);
+        }
+        assert_eq!(gate.obstacle(), None);
+        let last = [paths[THREADS].as_path()];
+        let mut waiting = std::pin::pin!(gate.enter(&last));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        // Another mount has threads of its own.
+        let elsewhere = gate.enter(&[Path::new("/proc/1")]).await;
+        drop(elsewhere);
+        tokio::time::advance(HANGS).await;
+        let obstacle = gate.obstacle().unwrap();
+        assert!(obstacle.starts_with("8 calls have waited"), "{obstacle}");
+        assert!(obstacle.contains(&paths[0].display().to_string()), "{obstacle}");
+        permits.pop();
+        drop(waiting.await);
+        permits.clear();
+        assert_eq!(gate.obstacle(), None);
+        assert!(
+            gate.lock().mounts.is_empty(),
+            "nothing is kept of mounts without work"
+        );
+    }
+
+    #[tokio::test]
+    async fn two_paths_behind_one_mount_are_one_work() {
+        let root = tempfile::tempdir().unwrap();
+        let gate = PathGate::default();
+        let (one, two) = (root.path().join("one"), root.path().join("two"));
+        let permit = gate.enter(&[&one, &two]).await;
+        assert_eq!(permit.mounts.len(), 1);
+    }
+}
