@@ -1,4 +1,4 @@
-//! What `export` is told.
+//! The arguments of `export`.
 
 use std::path::PathBuf;
 
@@ -11,15 +11,15 @@ use crate::config::{FlockerConfig, LogConfig, driver_name};
 #[derive(Args, Debug)]
 #[command(mut_arg("log", |log| log.default_value("warn")))]
 pub struct ExportArgs {
-    /// What the volumes are now.
+    /// What the volumes are today.
     #[arg(long, value_enum, value_name = "SOURCE")]
     pub from: Source,
     /// From kubernetes-pv: the file with the objects, YAML or JSON, or - for the standard input. From flocker: ids or
-    /// names of datasets; unless given all that have a name, but for those that a CSI driver made.
+    /// names of datasets; by default all that have a name, except those that a CSI driver created.
     #[arg(value_name = "FILE|DATASET")]
     pub items: Vec<String>,
-    /// Writes the `PersistentVolumeClaim` that goes with each volume too: from kubernetes-pv the one that it is bound to,
-    /// wherever that is, and from flocker one of the volume's name, in this namespace.
+    /// Also writes the `PersistentVolumeClaim` of each volume: from kubernetes-pv the claim that it is bound to, in that
+    /// claim's own namespace; from flocker a claim with the volume's name, in this namespace.
     #[arg(
         long,
         value_name = "NAMESPACE",
@@ -29,11 +29,11 @@ pub struct ExportArgs {
         default_missing_value = "default"
     )]
     pub claims: Option<String>,
-    /// The storage class of volumes and claims; that of the old volume unless given, else none.
+    /// The storage class of volumes and claims; by default that of the old volume, else none.
     #[arg(long, value_name = "NAME", value_parser = check::storage_class)]
     pub storage_class: Option<String>,
-    /// Has Kubernetes delete a dataset, with its data, when the claim of its volume is deleted. Volumes are retained
-    /// otherwise.
+    /// Makes Kubernetes delete a dataset, with its data, when the claim of its volume is deleted. By default volumes are
+    /// retained.
     #[arg(
         long,
         value_name = "BOOL",
@@ -44,7 +44,7 @@ pub struct ExportArgs {
         default_missing_value = "true"
     )]
     pub delete_with_claim: bool,
-    /// Exports datasets that are in use too: a node holds the lease on them.
+    /// Also exports datasets that are in use, that is, on which a node holds the lease.
     #[arg(
         long,
         value_name = "BOOL",
@@ -55,37 +55,37 @@ pub struct ExportArgs {
         default_missing_value = "true"
     )]
     pub allow_leased: bool,
-    /// How the objects are written.
+    /// The format of the objects.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Yaml)]
     pub output: Format,
-    /// The name under which Kubernetes knows the plugin.
+    /// The name by which Kubernetes identifies the plugin.
     #[arg(long, value_name = "NAME", value_parser = driver_name, default_value = "flocker.csi.clusterhq.com")]
     pub driver_name: String,
-    /// Reads the plugin's configuration file for how Flocker is reached, and the driver's name.
+    /// Reads the address and certificates of Flocker, and the driver's name, from the plugin's configuration file.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// How Flocker is reached.
+    /// The address and certificates of Flocker.
     #[command(flatten)]
     pub flocker: FlockerConfig,
-    /// What is logged beside the remarks, and how.
+    /// What is logged beside the remarks, and in which format.
     #[command(flatten)]
     pub log: LogConfig,
 }
 
-/// What the volumes are that are exported.
+/// What the exported volumes are today.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Source {
-    /// `PersistentVolumes` of Kubernetes' old flocker plugin.
+    /// `PersistentVolumes` of Kubernetes' in-tree flocker plugin.
     KubernetesPv,
-    /// Datasets, whoever made them.
+    /// Datasets, by whatever client they were created.
     Flocker,
 }
 
-/// How objects are written.
+/// The format of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// A YAML document for each.
+    /// A YAML document for each object.
     Yaml,
-    /// One list of them in JSON.
+    /// One list of all objects in JSON.
     Json,
 }

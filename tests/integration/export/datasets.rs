@@ -91,7 +91,7 @@ fn datasets_that_are_in_use_or_ambiguous_are_refused() {
             .assert_refused(1, &[&["2 datasets have FLOCKER_ID \"twin\"", &ids]]);
         datasets(flocker, &["--allow-leased"])
             .await
-            .assert_refused(1, &[&["2 volumes would be called twin", &ids]]);
+            .assert_refused(1, &[&["2 volumes would have the name twin", &ids]]);
         let missing = Uuid::new_v4().to_string();
         datasets(flocker, &["nobody", &missing])
             .await

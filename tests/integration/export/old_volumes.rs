@@ -78,7 +78,7 @@ fn what_cannot_be_exported_is_told_and_nothing_is_written() {
                 &["PersistentVolume deleted", &gone.to_string(), "has been deleted"],
                 &["PersistentVolume unknown", &missing.to_string(), "does not exist"],
                 &["PersistentVolume nfs-1", "no flocker source", "spec.nfs"],
-                &["Service web", "no PersistentVolume"],
+                &["Service web", "not a PersistentVolume"],
             ],
         );
         let same = [good.clone(), volume("again", &json!({"datasetUUID": twins[0]}))];
@@ -90,7 +90,7 @@ fn what_cannot_be_exported_is_told_and_nothing_is_written() {
         for (garbage, part) in [
             ("kind: [", "cannot be read as YAML or JSON"),
             ("\u{0}\u{1}", "cannot be read as YAML or JSON"),
-            ("", "holds no object"),
+            ("", "contains no object"),
             (&"[".repeat(100_000), "cannot be read as YAML or JSON"),
             (&" ".repeat(17 << 20), "more than 16 MiB"),
         ] {

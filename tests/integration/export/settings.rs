@@ -121,7 +121,7 @@ fn a_wrong_command_line_and_a_flocker_that_cannot_be_reached_are_told_apart() {
                 &["--from=flocker", "--claims="],
                 "expected the name of a namespace",
             ),
-            (&["--from=flocker", "--storage-class=A b"], "no name"),
+            (&["--from=flocker", "--storage-class=A b"], "not a name"),
         ] {
             let ended = export(arguments).await;
             assert_eq!((ended.code, ended.text.as_str()), (Some(2), ""), "{ended:?}");
