@@ -8,7 +8,7 @@ pub mod commands;
 pub mod config;
 pub mod controller;
 pub mod csi;
-pub mod error;
+pub(crate) mod error;
 pub mod flocker;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -16,5 +16,5 @@ pub mod host;
 pub mod node;
 pub mod operation;
 pub mod server;
-pub mod v0;
+mod v0;
 pub mod volume;

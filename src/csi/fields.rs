@@ -1,4 +1,4 @@
-//! Checks of request fields that every service makes.
+//! Checks of request fields that both services make.
 
 use uuid::Uuid;
 
@@ -19,10 +19,10 @@ pub fn required<'a>(field: &str, value: &'a str) -> Result<&'a str> {
     Ok(value)
 }
 
-/// Returns the dataset that a volume id names; any other string is the id of no volume.
+/// Returns the dataset with the given volume id; any other string is the id of no volume.
 ///
 /// # Errors
-/// [`Situation::UnknownVolume`], whatever the string is: an orchestrator may ask about volumes of others.
+/// [`Situation::UnknownVolume`] for every other string: an orchestrator may ask about another driver's volumes.
 pub fn existing_dataset(volume_id: &str) -> Result<Uuid> {
     dataset_of(volume_id).ok_or_else(|| {
         let text = format!("volume {volume_id:?} does not exist: a volume id is a lower-case UUID");

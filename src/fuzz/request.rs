@@ -1,4 +1,4 @@
-//! The strings of a CSI request, whoever sent it.
+//! The strings of a CSI request from any client.
 
 use std::collections::HashMap;
 
@@ -9,11 +9,11 @@ use crate::volume::MountFlags;
 use crate::volume::{Namespace, Parameters, VolumeName, VolumeReference, dataset_of, metadata};
 use host_fs::mount::TargetPath;
 
-/// Reads any text as every field of a request that has a form: the whole as a path, an id, a name and a deadline, its
-/// lines as mount flags, as parameters and as a volume's context.
+/// Parses any text as each field of a request that has a syntax: the whole text as a path, an id, a name and a
+/// deadline; its lines as mount flags, as parameters and as a volume's context.
 ///
 /// # Panics
-/// If what is accepted is not the same when it is shown and read again, or lies outside of what the field promises.
+/// If an accepted value changes when it is printed and parsed again, or breaks a promise of the field.
 pub fn request(bytes: &[u8]) {
     if let Ok(value) = AsciiMetadataValue::try_from(bytes) {
         let mut headers = MetadataMap::new();

@@ -1,4 +1,4 @@
-//! What a volume is: its name, its id, its size and what Flocker stores about it.
+//! A volume's properties: its name, its id, its size and the metadata that Flocker stores about it.
 
 mod id;
 mod metadata;
@@ -20,13 +20,13 @@ pub use size::{MINIMUM_SIZE, SizePolicy, SizeRange, size_text};
 pub use size_text::parse as parse_size;
 pub use suggest::did_you_mean;
 
-/// The size Flocker gives a dataset that was configured without one: 75 GiB.
+/// The size that Flocker gives to a dataset configured without one: 75 GiB.
 pub const FLOCKER_DEFAULT_SIZE: u64 = 75 << 30;
 
-/// The key of the publish context that names the node a volume was attached to.
+/// The key of the publish context with the node to which a volume is attached.
 pub const NODE_CONTEXT_KEY: &str = "flocker.csi.clusterhq.com/node";
 
-/// Returns the size of a dataset in bytes: configured, else as its node reports it, else Flocker's default.
+/// Returns the size of a dataset in bytes: as configured, else as its node reports it, else Flocker's default.
 pub fn size_of(configured: Option<u64>, reported: Option<u64>) -> u64 {
     configured.or(reported).unwrap_or(FLOCKER_DEFAULT_SIZE)
 }

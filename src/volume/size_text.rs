@@ -1,6 +1,6 @@
 //! Sizes as people write them.
 
-/// Says why a text is no size.
+/// The reason why a text is no size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SizeError {
     /// It is not a number with one of the units.
@@ -9,9 +9,9 @@ pub enum SizeError {
     /// It is a number with a decimal unit.
     #[error("expected a binary unit ({unit}): {given} could mean either")]
     Decimal {
-        /// The unit that was given.
+        /// The unit in the text.
         given: &'static str,
-        /// The binary unit that was likely meant.
+        /// The binary unit that was probably meant.
         unit: &'static str,
     },
     /// It is more than 2^63 - 1 bytes.
@@ -30,10 +30,10 @@ const DECIMAL: [(&str, &str); 5] = [
 
 /// Parses a whole number of bytes, or of a binary unit: `10GiB`, `512 MiB`, `1073741824`.
 ///
-/// A decimal unit is refused: half of those who write `10G` mean 10 GiB.
+/// A decimal unit is refused: many people who write `10G` mean 10 GiB.
 ///
 /// # Errors
-/// The text is no such number, or more bytes than CSI can express.
+/// The text is no such number, or stands for more bytes than CSI can express.
 pub fn parse(text: &str) -> Result<u64, SizeError> {
     let text = text.trim();
     let end = text

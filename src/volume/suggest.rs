@@ -16,7 +16,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_alike_is_suggested_and_the_unlike_is_not() {
+    fn the_most_similar_word_is_suggested_and_a_dissimilar_one_is_not() {
         assert_eq!(
             did_you_mean("profil", ["profile", "mode"]),
             " (did you mean \"profile\"?)"
