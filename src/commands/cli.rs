@@ -16,7 +16,7 @@ use crate::volume::parse_size;
 const SETTINGS_HELP: &str = "\
 Every option is also an environment variable, FLOCKER_CSI_ and its name in capitals (FLOCKER_CSI_CONTROL_SERVICE),
 and, with underscores, a key of the TOML file that --config names (control_service = \"https://10.0.0.1\").
-The command line outweighs the environment, and that outweighs the file.
+The command line takes precedence over the environment, and the environment over the file.
 
 Exit status: 0 done, 1 failed, 2 wrong usage or configuration.";
 
@@ -25,8 +25,8 @@ Examples:
   kubectl get pv NAME... -o yaml | flocker-csi export --from kubernetes-pv - --claims
   flocker-csi export --from flocker [DATASET...] --claims=NAMESPACE
 
-The objects go to the standard output, all of them or none, and remarks to stderr; nothing is changed anywhere.
-How Flocker is reached can be told by environment and file too, as to serve.
+The objects go to the standard output, all of them or none, and remarks to stderr; export changes nothing.
+The options that concern Flocker can also be set by environment and file, as those of serve.
 
 Exit status: 0 done, 1 failed, 2 wrong usage or configuration.";
 
@@ -34,12 +34,12 @@ Exit status: 0 done, 1 failed, 2 wrong usage or configuration.";
 #[derive(Debug, Parser)]
 #[command(name = "flocker-csi", version, about, max_term_width = 110)]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What the program can do.
+/// The program's subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the plugin against a Flocker cluster.
@@ -50,10 +50,10 @@ pub enum Command {
     Standalone(Box<StandaloneArgs>),
     /// Run only the embedded Flocker: the control service's API and the agents of one or more nodes.
     Embedded(EmbeddedArgs),
-    /// Write existing volumes as objects of Kubernetes for this plugin: those of its old flocker plugin, and datasets.
+    /// Write existing volumes as Kubernetes objects for this plugin: those of its in-tree flocker plugin, and datasets.
     #[command(after_help = EXPORT_HELP)]
     Export(Box<ExportArgs>),
-    /// Show the whole life of a volume on this machine, and leave nothing behind. Needs root.
+    /// Show the whole life of a volume on this machine; leaves nothing behind. Needs root.
     Demo(DemoArgs),
 }
 
@@ -68,10 +68,10 @@ pub struct ServeArgs {
     pub reading: Reading,
 }
 
-/// How settings are read.
+/// The options that say where settings come from.
 #[derive(Args, Debug)]
 pub struct Reading {
-    /// Reads settings from this TOML file too; an unknown key in it is refused.
+    /// Also reads settings from this TOML file; an unknown key in it is an error.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Checks all settings, and the files they name, and exits.
@@ -82,19 +82,19 @@ pub struct Reading {
 /// The arguments of `standalone`.
 #[derive(Args, Debug)]
 pub struct StandaloneArgs {
-    /// Where the volumes and everything else that has to survive a restart are kept.
+    /// The directory of the volumes and of everything else that must survive a restart.
     #[arg(long, value_name = "DIR", value_parser = absolute_path())]
     pub data_dir: PathBuf,
-    /// What all volumes together may take; as much as the file system has free unless given.
+    /// The most that all volumes together may take; by default the free space of the file system.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub capacity: Option<u64>,
-    /// Where the plugin remembers what it has staged; DIR/state unless given.
+    /// The directory in which the plugin records what it has staged; by default DIR/state.
     #[arg(long, value_name = "DIR", value_parser = absolute_path())]
     pub state_dir: Option<PathBuf>,
     /// The settings of the plugin.
     #[command(flatten)]
     pub plugin: PluginConfig,
-    /// What is logged, and how.
+    /// What is logged, and in which format.
     #[command(flatten)]
     pub log: LogConfig,
     /// How the settings are read.
@@ -105,35 +105,35 @@ pub struct StandaloneArgs {
 /// The arguments of `embedded`.
 #[derive(Args, Debug)]
 pub struct EmbeddedArgs {
-    /// The address of the REST API; port 0 takes any free port.
+    /// The address of the REST API; port 0 selects any free port.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:4523")]
     pub listen: SocketAddr,
-    /// Where the volumes and everything else that has to survive a restart are kept.
+    /// The directory of the volumes and of everything else that must survive a restart.
     #[arg(long, value_name = "DIR", value_parser = absolute_path())]
     pub data_dir: PathBuf,
-    /// How many nodes there are; all of them live on this machine.
+    /// The number of nodes; all of them are on this machine.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub nodes: usize,
-    /// How fast the agents of the nodes work: without waiting, or with the delays of Flocker's own.
+    /// How fast the agents of the nodes work: without delays, or with the delays of Flocker's own agents.
     #[arg(long, value_enum, value_name = "PACE", default_value_t = Pace::Instant)]
     pub pace: Pace,
-    /// Where the files for clients are written: cluster.crt, plugin.crt, plugin.key, and node-N.id with the UUID of
-    /// each node; DIR/certificates unless given.
+    /// The directory for the files that clients need: cluster.crt, plugin.crt, plugin.key, and node-N.id with the UUID
+    /// of each node; by default DIR/certificates.
     #[arg(long, value_name = "DIR", value_parser = absolute_path())]
     pub certificates: Option<PathBuf>,
     /// The X.509 version of the certificates: v1 as Flocker makes them, or v3.
     #[arg(long, value_enum, value_name = "VERSION", default_value_t = CertificateProfile::V1)]
     pub certificate_profile: CertificateProfile,
-    /// What all volumes together may take; as much as the file system has free unless given.
+    /// The most that all volumes together may take; by default the free space of the file system.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub capacity: Option<u64>,
-    /// The boot id under which node N can be found; may be repeated. A single node has that of this machine too.
+    /// The boot id by which a client finds node N; may be repeated. A single node also has that of this machine.
     #[arg(long, value_name = "N=UUID", value_parser = era)]
     era: Vec<(usize, Uuid)>,
-    /// A JSON file that says what goes wrong on purpose, for tests; it is read again whenever it changes.
+    /// A JSON file that lists the faults to inject, for tests; it is read again whenever it changes.
     #[arg(long, value_name = "FILE", value_parser = absolute_path(), hide = true)]
     pub faults: Option<PathBuf>,
-    /// What is logged, and how.
+    /// What is logged, and in which format.
     #[command(flatten)]
     pub log: LogConfig,
 }
@@ -142,7 +142,7 @@ pub struct EmbeddedArgs {
 #[derive(Args, Debug)]
 #[command(mut_arg("log", |log| log.default_value("warn")))]
 pub struct DemoArgs {
-    /// What is logged beside the steps, and how.
+    /// What is logged beside the steps, and in which format.
     #[command(flatten)]
     pub log: LogConfig,
 }
@@ -150,7 +150,7 @@ pub struct DemoArgs {
 /// How fast the agents of an embedded Flocker work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Pace {
-    /// Without waiting.
+    /// Without delays.
     Instant,
     /// With the delays of Flocker's own agents.
     Stock,
@@ -168,10 +168,10 @@ pub enum CertificateProfile {
 impl Cli {
     /// Reads the command line on top of the environment and the configuration file.
     ///
-    /// Returns warnings for people with it.
+    /// Also returns warnings for people.
     ///
     /// # Errors
-    /// The command line or a setting is wrong; or help or the version was asked for.
+    /// The command line or a setting is wrong; or help or the version was requested.
     pub fn read(arguments: &[OsString], environment: &Environment) -> Result<(Self, Vec<String>), Refusal> {
         let (matches, warnings) = layers::parse(&Self::command(), arguments, environment)?;
         let cli = Self::from_arg_matches(&matches).map_err(Refusal::CommandLine)?;
@@ -180,7 +180,7 @@ impl Cli {
 }
 
 impl Command {
-    /// Whether the settings are to be checked and nothing else done.
+    /// Returns whether only the settings are checked.
     pub fn only_checks(&self) -> bool {
         match self {
             Self::Serve(args) => args.reading.check_config,
@@ -189,7 +189,7 @@ impl Command {
         }
     }
 
-    /// Returns what is to be logged, and how.
+    /// Returns what is logged, and in which format.
     pub fn log(&self) -> &LogConfig {
         match self {
             Self::Serve(args) => &args.config.log,
@@ -202,7 +202,7 @@ impl Command {
 }
 
 impl EmbeddedArgs {
-    /// Returns the boot ids by the number of their node; the last one given for a node counts.
+    /// Returns the boot ids by the number of their node; if a node has several, the last one.
     pub fn eras(&self) -> BTreeMap<usize, Uuid> {
         self.era.iter().copied().collect()
     }
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_for_tests_is_hidden() {
+    fn options_for_tests_are_hidden() {
         let command = Cli::command();
         let embedded = command.find_subcommand("embedded").unwrap();
         let faults = embedded
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(
             settings,
             page.lines().filter(|line| line.starts_with("| `")).count(),
-            "no row too many"
+            "no row is superfluous"
         );
     }
 }
