@@ -1,4 +1,4 @@
-//! How each step is taken.
+//! Carries out the steps.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,46 +10,46 @@ use csi_proto::v1::volume_usage::Unit;
 use rand::RngCore;
 use sha2::{Digest, Sha256};
 
+use super::cluster::{DemoCluster, DemoNode};
 use super::script::{At, DATA_SIZE, Step, VOLUME, VOLUME_SIZE};
-use super::site::{Place, Site};
-use super::workplace::blocking;
+use super::workspace::blocking;
 use crate::config::PluginConfig;
 use crate::volume::{VolumeName, size_text};
 
-/// The file that is written.
+/// The name of the file that the demo writes.
 const FILE: &str = "data.bin";
 
-/// Takes the steps on a site, and remembers from one to the next what an orchestrator has to.
+/// Carries out steps on the cluster, and keeps the values that an orchestrator keeps between its calls.
 pub(super) struct Actor<'a> {
-    site: &'a Site,
+    cluster: &'a DemoCluster,
     /// The id of the volume.
     volume: String,
-    /// What its last attachment told the node.
+    /// The publish context of the latest attachment.
     context: HashMap<String, String>,
-    /// The checksum of what was written.
+    /// The checksum of the written data.
     checksum: String,
 }
 
 impl<'a> Actor<'a> {
-    pub(super) fn new(site: &'a Site) -> Self {
-        // The id of a volume follows from its name, so that it can be deleted however far its creation has come.
+    pub(super) fn new(cluster: &'a DemoCluster) -> Self {
+        // The id of a volume follows from its name, so the volume can be deleted however far its creation got.
         let name = VolumeName::parse(VOLUME).expect("the name is one that CSI allows");
         let volume = PluginConfig::default()
             .namespace()
             .dataset_id(&name, 0)
             .to_string();
         Self {
-            site,
+            cluster,
             volume,
             context: HashMap::new(),
             checksum: String::new(),
         }
     }
 
-    /// Tells what has been shown when every step was taken.
+    /// Returns what the demo has shown once every step succeeded.
     pub(super) fn conclusion(&self) -> String {
         format!(
-            "{} written on {} were read back on {}: SHA-256 {}, there and here.",
+            "{} written on {} were read back on {}: the same SHA-256, {}.",
             size_text(DATA_SIZE as u64),
             At::First,
             At::Second,
@@ -57,7 +57,7 @@ impl<'a> Actor<'a> {
         )
     }
 
-    /// Takes a step, and returns a remark about it.
+    /// Carries out a step, and returns a remark about it.
     pub(super) async fn act(&mut self, step: Step) -> Result<String, String> {
         match step {
             Step::Probe => {
@@ -183,9 +183,9 @@ impl<'a> Actor<'a> {
         match written {
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(error.to_string()),
             Err(error) => Err(format!(
-                "it failed, but not because the volume is read-only: {error}"
+                "the write failed, but not because the volume is read-only: {error}"
             )),
-            Ok(()) => Err("the volume is published read-only, and could be written to".to_owned()),
+            Ok(()) => Err("the volume is published read-only, but accepted a write".to_owned()),
         }
     }
 
@@ -193,7 +193,7 @@ impl<'a> Actor<'a> {
         let place = self.at(at)?;
         let usage = place.orchestrator.stats(&self.volume, &place.target).await?;
         let bytes = usage.iter().find(|usage| usage.unit == i32::from(Unit::Bytes));
-        let bytes = bytes.ok_or_else(|| "NodeGetVolumeStats told nothing about bytes".to_owned())?;
+        let bytes = bytes.ok_or_else(|| "NodeGetVolumeStats reported no bytes".to_owned())?;
         let mib = |bytes: i64| bytes >> 20;
         Ok(format!(
             "{} MiB of {} MiB used",
@@ -210,21 +210,21 @@ impl<'a> Actor<'a> {
             Ok(format!("{} volume, attached to {}", listed.len(), At::Second))
         } else {
             Err(format!(
-                "expected the one volume, attached to {} only, and found {listed:?}",
+                "expected one volume, attached to {} only, and found {listed:?}",
                 At::Second
             ))
         }
     }
 
-    fn at(&self, at: At) -> Result<&Place, String> {
+    fn at(&self, at: At) -> Result<&DemoNode, String> {
         let index = match at {
             At::First => 0,
             At::Second => 1,
         };
-        self.site
-            .places
+        self.cluster
+            .nodes
             .get(index)
-            .ok_or_else(|| format!("there is no {at}"))
+            .ok_or_else(|| format!("{at} does not exist"))
     }
 
     fn file(&self, at: At) -> Result<PathBuf, String> {
@@ -236,7 +236,7 @@ fn quietly(_done: ()) -> String {
     String::new()
 }
 
-/// Returns as much of a checksum as people compare.
+/// Returns the first characters of a checksum, as many as people compare.
 fn beginning(checksum: &str) -> String {
     format!("{}…", checksum.get(..16).unwrap_or(checksum))
 }

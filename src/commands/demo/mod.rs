@@ -1,16 +1,16 @@
-//! `flocker-csi demo`: the whole life of a volume on this machine, leaving nothing behind.
+//! `flocker-csi demo`: shows the whole life of a volume on this machine, and leaves nothing behind.
 //!
-//! Two plugins, each on a node of an embedded Flocker, are called over their sockets as an orchestrator would.
-//! All of it happens in a temporary directory that is a file system in memory, in a mount namespace of its own, so
-//! that however the process ends, no mount outlives it.
+//! The demo runs two plugins, each on a node of an embedded Flocker, and calls them over their sockets as an orchestrator
+//! does. It uses a temporary directory with a tmpfs, in a mount namespace of its own, so no mount outlives the process,
+//! however it ends.
 
 mod actor;
+mod cluster;
 mod orchestrator;
 mod performance;
 mod screen;
 mod script;
-mod site;
-mod workplace;
+mod workspace;
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -18,23 +18,23 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use workplace::enter_own_namespace;
+pub use workspace::enter_own_namespace;
 
 use crate::commands::failure::Failure;
 use crate::commands::signals::StopSignals;
 use actor::Actor;
+use cluster::DemoCluster;
 use performance::Performance;
 use screen::Screen;
 use script::SCRIPT;
-use site::Site;
-use workplace::Workplace;
+use workspace::Workspace;
 
-/// Plays the demo. The calling thread, and those of its runtime, have to be in a mount namespace of their own.
+/// Runs the demo. The calling thread, and those of its runtime, must be in a mount namespace of their own.
 ///
-/// SIGTERM and SIGINT end it early; what was done is undone all the same.
+/// SIGTERM and SIGINT end it early; it then undoes the steps it has carried out.
 ///
 /// # Errors
-/// A step failed, it was interrupted, or something could not be undone.
+/// A step failed, the demo was interrupted, or a step could not be undone.
 pub async fn run() -> Result<(), Failure> {
     let interrupted = CancellationToken::new();
     let signals = StopSignals::listen()?;
@@ -44,8 +44,8 @@ pub async fn run() -> Result<(), Failure> {
     let began = Instant::now();
     let played = Box::pin(play(&mut screen, &interrupted)).await;
     listening.abort();
-    let told = played?;
-    screen.say(&format!("\n{told}"));
+    let conclusion = played?;
+    screen.say(&format!("\n{conclusion}"));
     screen.say(&format!(
         "{} steps in {}. Nothing is left behind.",
         SCRIPT.len(),
@@ -54,37 +54,37 @@ pub async fn run() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sets up, plays the steps, and cleans up in any case.
+/// Starts the cluster, runs the steps, and cleans up in any case.
 async fn play(screen: &mut Screen, interrupted: &CancellationToken) -> Result<String, Failure> {
-    let workplace = Workplace::make().await?;
+    let workspace = Workspace::make().await?;
     let mut problems = Vec::new();
-    let mut told = String::new();
-    match Site::start(&workplace, screen).await {
-        Ok(site) => {
-            let mut performance = Performance::new(Actor::new(&site), screen, interrupted);
+    let mut conclusion = String::new();
+    match DemoCluster::start(&workspace, screen).await {
+        Ok(cluster) => {
+            let mut performance = Performance::new(Actor::new(&cluster), screen, interrupted);
             match performance.play().await {
-                Ok(conclusion) => told = conclusion,
+                Ok(text) => conclusion = text,
                 Err(problem) => problems.push(problem),
             }
             problems.extend(performance.undo().await);
-            problems.extend(site.stop(screen).await);
+            problems.extend(cluster.stop(screen).await);
         }
         Err(failure) => problems.extend(failure.lines().iter().cloned()),
     }
-    problems.extend(workplace.remove().await.err());
+    problems.extend(workspace.remove().await.err());
     if problems.is_empty() {
-        Ok(told)
+        Ok(conclusion)
     } else {
         Err(Failure::Failed(problems.join("; then: ")))
     }
 }
 
-/// Makes the first signal an interruption, and tells that more of them change nothing.
+/// Turns the first signal into an interruption, and logs that further signals have no effect.
 async fn interrupt(mut signals: StopSignals, interrupted: CancellationToken) {
     loop {
         let signal = signals.next().await;
         if interrupted.is_cancelled() {
-            tracing::warn!("{signal} again: what was done is being undone, please wait");
+            tracing::warn!("{signal} again: the demo is already undoing its steps, please wait");
         }
         interrupted.cancel();
     }

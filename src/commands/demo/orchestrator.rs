@@ -1,4 +1,4 @@
-//! An orchestrator in miniature: calls a plugin over its socket, as Kubernetes or Mesos would.
+//! A minimal orchestrator: calls a plugin over its socket, as Kubernetes or Mesos does.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::commands::failure::Failure;
 use crate::config::Endpoint;
 
-/// As long as Mesos waits for an answer.
+/// The time that Mesos waits for an answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 type Called<T> = Result<T, String>;
@@ -35,7 +35,7 @@ pub(super) struct Orchestrator {
 }
 
 impl Orchestrator {
-    /// Prepares to call the plugin at `endpoint`; the connection is made by the first call.
+    /// Prepares to call the plugin at `endpoint`; the first call connects.
     pub(super) fn connect(endpoint: &Endpoint) -> Result<Self, Failure> {
         let client = ClientEndpoint::from_shared(endpoint.to_string())
             .map_err(|error| Failure::while_doing(format!("connect to {endpoint}"), &error))?;
@@ -44,7 +44,7 @@ impl Orchestrator {
         })
     }
 
-    /// Returns the name and version of the plugin once it says that it is ready.
+    /// Returns the plugin's name and version once the plugin reports that it is ready.
     pub(super) async fn probe(&self) -> Called<String> {
         let mut identity = IdentityClient::new(self.channel.clone());
         let info = call(
@@ -88,7 +88,7 @@ impl Orchestrator {
             .map(drop)
     }
 
-    /// Attaches a volume to a node, and returns what the node has to be told.
+    /// Attaches a volume to a node, and returns the publish context for the node.
     pub(super) async fn attach(&self, volume: &str, node: Uuid) -> Called<HashMap<String, String>> {
         let message = ControllerPublishVolumeRequest {
             volume_id: volume.to_owned(),
@@ -140,7 +140,7 @@ impl Orchestrator {
             .map(drop)
     }
 
-    /// Takes a volume off its staging path.
+    /// Unstages a volume.
     pub(super) async fn unstage(&self, volume: &str, staging: &Path) -> Called<()> {
         let message = NodeUnstageVolumeRequest {
             volume_id: volume.to_owned(),
@@ -180,7 +180,7 @@ impl Orchestrator {
         .map(drop)
     }
 
-    /// Takes a volume off its target.
+    /// Unpublishes a volume from a target.
     pub(super) async fn unpublish(&self, volume: &str, target: &Path) -> Called<()> {
         let message = NodeUnpublishVolumeRequest {
             volume_id: volume.to_owned(),
@@ -194,7 +194,7 @@ impl Orchestrator {
         .map(drop)
     }
 
-    /// Returns how full a published volume is.
+    /// Returns the usage of a published volume.
     pub(super) async fn stats(&self, volume: &str, target: &Path) -> Called<Vec<VolumeUsage>> {
         let message = NodeGetVolumeStatsRequest {
             volume_id: volume.to_owned(),
@@ -209,7 +209,7 @@ impl Orchestrator {
         Ok(stats.usage)
     }
 
-    /// Returns the volumes there are, each with the nodes it is attached to.
+    /// Returns all volumes, each with the nodes to which it is attached.
     pub(super) async fn list(&self) -> Called<Vec<(String, Vec<String>)>> {
         let listed = call(
             "ListVolumes",

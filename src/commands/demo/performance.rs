@@ -1,4 +1,4 @@
-//! The demo while it is played.
+//! One run of the demo.
 
 use tokio_util::sync::CancellationToken;
 
@@ -6,7 +6,7 @@ use super::actor::Actor;
 use super::screen::{Screen, Shown};
 use super::script::{SCRIPT, Step, ToUndo};
 
-/// Takes the steps of the script, shows them, and undoes them if it comes to that.
+/// Carries out the steps of the script, shows them, and undoes them if one fails or the demo is interrupted.
 pub(super) struct Performance<'a> {
     actor: Actor<'a>,
     screen: &'a mut Screen,
@@ -24,7 +24,7 @@ impl<'a> Performance<'a> {
         }
     }
 
-    /// Takes every step; returns what has been shown by that, or the first thing that went wrong.
+    /// Carries out every step; returns what the demo has shown, or the first problem.
     pub(super) async fn play(&mut self) -> Result<String, String> {
         for (index, step) in SCRIPT.into_iter().enumerate() {
             let label = format!("step {:>2}/{}", index + 1, SCRIPT.len());
@@ -49,7 +49,7 @@ impl<'a> Performance<'a> {
         } = self;
         let work = async {
             let acting = Box::pin(actor.act(step));
-            let acted = if step.can_be_given_up() {
+            let acted = if step.can_be_interrupted() {
                 interrupted.run_until_cancelled(acting).await
             } else {
                 Some(acting.await)
@@ -69,7 +69,7 @@ impl<'a> Performance<'a> {
         screen.show(label, &step.to_string(), work).await
     }
 
-    /// Undoes what was done, and returns what could not be.
+    /// Undoes the steps, and returns the problems.
     pub(super) async fn undo(&mut self) -> Vec<String> {
         let mut problems = Vec::new();
         while let Some(step) = self.to_undo.pop() {

@@ -1,4 +1,4 @@
-//! What the demo shows: one line for each thing it does, with the time that took.
+//! The output of the demo: one line for each step, with its duration.
 
 use std::future::Future;
 use std::io::Write;
@@ -12,22 +12,22 @@ use super::seconds;
 const FRAME: Duration = Duration::from_millis(100);
 const FRAMES: [char; 4] = ['|', '/', '-', '\\'];
 
-/// Takes the cursor to the start of the line and removes what is there.
+/// Moves the cursor to the start of the line and erases the line.
 const REWRITE: &str = "\r\x1b[K";
 
-/// A terminal, or whatever else reads the output of the demo.
+/// The terminal, file or pipe that receives the output of the demo.
 ///
-/// A terminal sees an indicator move while something is waited for; anything else gets plain lines, the first half
-/// of each as soon as the work begins. A reader that goes away changes nothing.
+/// A terminal shows a moving indicator during a step; other outputs get plain lines, the first part of each as soon as
+/// the step begins. A closed output changes nothing.
 pub(super) struct Screen {
     output: Box<dyn Write + Send>,
     terminal: bool,
 }
 
-/// How something ended that was shown.
+/// The outcome of a shown step.
 pub(super) struct Shown<T, E> {
     pub(super) outcome: Result<T, E>,
-    /// What is told behind the time.
+    /// The text after the duration.
     pub(super) remark: String,
 }
 
@@ -36,12 +36,12 @@ impl Screen {
         Self { output, terminal }
     }
 
-    /// Shows a line as it is.
+    /// Prints a line.
     pub(super) fn say(&mut self, text: &str) {
         self.write(&format!("{text}\n"));
     }
 
-    /// Shows that `work` goes on, and how it ended.
+    /// Shows that `work` is running, and then its outcome.
     pub(super) async fn show<T, E>(
         &mut self,
         label: &str,
@@ -73,7 +73,7 @@ impl Screen {
         }
         let mut ticks = interval(FRAME);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        // The first one comes at once, when there is nothing to wait for yet.
+        // The first tick completes immediately.
         ticks.tick().await;
         for frame in FRAMES.iter().cycle() {
             tokio::select! {
@@ -86,7 +86,7 @@ impl Screen {
     }
 
     fn write(&mut self, text: &str) {
-        // Nobody may be reading, and the demo has to clean up all the same.
+        // The output may be closed; the demo must clean up all the same.
         self.output
             .write_all(text.as_bytes())
             .and_then(|()| self.output.flush())
@@ -95,7 +95,7 @@ impl Screen {
 }
 
 impl<T, E> Shown<T, E> {
-    /// Something that went well, with nothing to tell about it.
+    /// Makes an outcome without a remark.
     pub(super) fn of(outcome: Result<T, E>) -> Self {
         Self {
             outcome,
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_log_gets_one_plain_line_for_each_thing_with_its_time() {
+    async fn a_file_gets_one_plain_line_for_each_step_with_its_duration() {
         let output = Output::default();
         let mut screen = Screen::new(Box::new(output.clone()), false);
         let second = Duration::from_secs(1);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_log_sees_what_is_being_done_before_it_is_done() {
+    async fn a_file_gets_the_title_of_a_step_before_the_step_runs() {
         let output = Output::default();
         let mut screen = Screen::new(Box::new(output.clone()), false);
         let seen = output.clone();
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_terminal_sees_an_indicator_while_it_waits_and_the_same_line_at_the_end() {
+    async fn a_terminal_shows_an_indicator_during_a_step_and_the_same_line_at_the_end() {
         let output = Output::default();
         let mut screen = Screen::new(Box::new(output.clone()), true);
         let wait = async {

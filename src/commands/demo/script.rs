@@ -1,14 +1,14 @@
-//! What the demo does, step by step, and how each step is undone.
+//! The steps of the demo, and how each is undone.
 
 use std::fmt;
 
 use crate::volume::size_text;
 
-/// The name the orchestrator gives the volume.
+/// The name of the volume.
 pub(super) const VOLUME: &str = "demo";
-/// How large it is.
+/// The size of the volume, in bytes.
 pub(super) const VOLUME_SIZE: u64 = 128 << 20;
-/// How much is written to it.
+/// How many bytes are written to it.
 pub(super) const DATA_SIZE: usize = 16 << 20;
 
 /// The index of a node.
@@ -18,7 +18,7 @@ pub(super) enum At {
     Second,
 }
 
-/// One thing the demo does.
+/// One step of the demo.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     Probe,
@@ -63,14 +63,14 @@ pub(super) const SCRIPT: [Step; 20] = [
 ];
 
 impl Step {
-    /// Whether the step may be given up in the middle: a call may, and is then undone by the opposite one; what works
-    /// on files may not, because an open file would stand in the way of that.
-    pub(super) fn can_be_given_up(self) -> bool {
+    /// Returns whether the step may be interrupted while it runs: a call may, because the inverse call undoes it; work on
+    /// files may not, because a file that stays open prevents the unmount.
+    pub(super) fn can_be_interrupted(self) -> bool {
         !matches!(self, Self::Write(_) | Self::ReadBack(_) | Self::BeRefused(_))
     }
 
-    /// Returns the step that undoes this one; it may be taken however far this one has come.
-    fn opposite(self) -> Option<Self> {
+    /// Returns the step that undoes this one, however far this one got.
+    fn inverse(self) -> Option<Self> {
         match self {
             Self::Create => Some(Self::Delete),
             Self::Attach(at) => Some(Self::Detach(at)),
@@ -111,8 +111,8 @@ impl fmt::Display for Step {
             Self::PublishReadOnly(at) => write!(f, "publish it read-only on {at}"),
             Self::Write(at) => write!(f, "write {} of random data on {at}", size_text(DATA_SIZE as u64)),
             Self::ReadBack(at) => write!(f, "read the data back on {at}"),
-            Self::BeRefused(at) => write!(f, "try to write on {at}, which has to be refused"),
-            Self::Stats(at) => write!(f, "ask {at} how full it is"),
+            Self::BeRefused(at) => write!(f, "try to write on {at}, which must be refused"),
+            Self::Stats(at) => write!(f, "read its usage on {at}"),
             Self::List => f.write_str("list all volumes"),
             Self::Unpublish(at) => write!(f, "unpublish it on {at}"),
             Self::Unstage(at) => write!(f, "unstage it on {at}"),
@@ -122,22 +122,22 @@ impl fmt::Display for Step {
     }
 }
 
-/// What undoes the steps that were begun.
+/// The steps that undo those that have begun.
 #[derive(Default)]
 pub(super) struct ToUndo(Vec<Step>);
 
 impl ToUndo {
-    /// Notes that a step is about to be taken.
+    /// Notes that a step begins.
     pub(super) fn begin(&mut self, step: Step) {
-        self.0.extend(step.opposite());
+        self.0.extend(step.inverse());
     }
 
-    /// Notes that a step was taken, and so need not be taken to undo another.
+    /// Notes that a step is done, so it need not be carried out to undo another one.
     pub(super) fn done(&mut self, step: Step) {
         self.0.retain(|undo| *undo != step);
     }
 
-    /// Returns what has to be undone next.
+    /// Returns the next step to carry out.
     pub(super) fn pop(&mut self) -> Option<Step> {
         self.0.pop()
     }
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_script_played_to_its_end_leaves_nothing_to_undo() {
+    fn a_complete_run_leaves_nothing_to_undo() {
         let mut to_undo = ToUndo::default();
         for step in SCRIPT {
             to_undo.begin(step);
@@ -158,18 +158,18 @@ mod tests {
     }
 
     #[test]
-    fn at_every_step_what_was_begun_is_undone_in_reverse() {
+    fn steps_are_undone_in_reverse_order() {
         let mut to_undo = ToUndo::default();
         for step in SCRIPT {
             to_undo.begin(step);
             let order: Vec<_> = to_undo.0.iter().rev().map(Step::to_string).collect();
-            let place = |name: &str| order.iter().position(|undo| undo.starts_with(name));
-            let places: Vec<_> = ["unpublish", "unstage", "detach", "delete"]
+            let position = |name: &str| order.iter().position(|undo| undo.starts_with(name));
+            let positions: Vec<_> = ["unpublish", "unstage", "detach", "delete"]
                 .into_iter()
-                .filter_map(place)
+                .filter_map(position)
                 .collect();
-            assert!(places.is_sorted(), "{order:?}");
-            assert_eq!(places.len(), order.len(), "{order:?}");
+            assert!(positions.is_sorted(), "{order:?}");
+            assert_eq!(positions.len(), order.len(), "{order:?}");
             to_undo.done(step);
         }
     }

@@ -77,7 +77,7 @@ pub struct ExportArgs {
 pub enum Source {
     /// `PersistentVolumes` of Kubernetes' in-tree flocker plugin.
     KubernetesPv,
-    /// Datasets, by whatever client they were created.
+    /// Datasets of any client.
     Flocker,
 }
 

@@ -1,4 +1,4 @@
-//! Datasets that become Kubernetes volumes, by whatever client they were created.
+//! Datasets that become Kubernetes volumes, of any client.
 
 use std::collections::BTreeMap;
 

@@ -86,10 +86,10 @@ fn datasets_are_chosen_by_id_or_name_and_each_is_exported_once() {
         &[&["2 volumes would have the name web", TWO]],
     );
     assert_refused(
-        &["nobody", "5fbbd6e1-f558-4ea3-b2fe-b0268d12322a"],
+        &["unknown", "5fbbd6e1-f558-4ea3-b2fe-b0268d12322a"],
         None,
         &datasets,
-        &[&["FLOCKER_ID or name \"nobody\""], &["does not exist"]],
+        &[&["FLOCKER_ID or name \"unknown\""], &["does not exist"]],
     );
     let twins = having(vec![
         dataset(ONE, &[("name", "a")]),

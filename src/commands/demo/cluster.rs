@@ -1,4 +1,4 @@
-//! An embedded Flocker with two nodes, and a plugin on each.
+//! The demo's cluster: an embedded Flocker with two nodes, and a plugin on each.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::orchestrator::Orchestrator;
 use super::screen::{Screen, Shown};
-use super::workplace::{Workplace, blocking};
+use super::workspace::{Workspace, blocking};
 use crate::commands::failure::Failure;
 use crate::commands::serve::Plugin;
 use crate::config::Endpoint;
@@ -19,27 +19,27 @@ use crate::error;
 
 const NODES: usize = 2;
 
-/// One node: a plugin, and the orchestrator's side of it.
-pub(super) struct Place {
+/// One node: a plugin, and the orchestrator's connection and directories for it.
+pub(super) struct DemoNode {
     plugin: Plugin,
     pub(super) orchestrator: Orchestrator,
-    /// Its UUID in Flocker.
+    /// The node's UUID in Flocker.
     pub(super) node: Uuid,
-    /// Where the orchestrator wants volumes staged.
+    /// The orchestrator's staging path.
     pub(super) staging: PathBuf,
-    /// Where it wants them published.
+    /// The orchestrator's target path.
     pub(super) target: PathBuf,
 }
 
-/// The cluster that the demo plays on.
-pub(super) struct Site {
+/// The cluster of the demo.
+pub(super) struct DemoCluster {
     flocker: Embedded,
-    pub(super) places: Vec<Place>,
+    pub(super) nodes: Vec<DemoNode>,
 }
 
-impl Site {
-    pub(super) async fn start(workplace: &Workplace, screen: &mut Screen) -> Result<Self, Failure> {
-        let root = workplace.path().to_owned();
+impl DemoCluster {
+    pub(super) async fn start(workspace: &Workspace, screen: &mut Screen) -> Result<Self, Failure> {
+        let root = workspace.path().to_owned();
         let options = Options {
             nodes: NODES,
             ..Options::new(root.join("flocker"), root.join("certificates"))
@@ -53,12 +53,12 @@ impl Site {
             )
         };
         let flocker = screen.show("start", &title, starting).await?;
-        let mut site = Self {
+        let mut cluster = Self {
             flocker,
-            places: Vec::new(),
+            nodes: Vec::new(),
         };
         let started = screen.show("start", "a plugin on each node", async {
-            let started = site.start_plugins(root).await;
+            let started = cluster.start_plugins(root).await;
             let remark = started
                 .is_ok()
                 .then(|| "node-1/csi.sock, node-2/csi.sock".to_owned());
@@ -68,10 +68,10 @@ impl Site {
             }
         });
         match started.await {
-            Ok(()) => Ok(site),
+            Ok(()) => Ok(cluster),
             Err(failure) => {
                 let mut lines = failure.lines().to_vec();
-                lines.extend(site.stop(screen).await);
+                lines.extend(cluster.stop(screen).await);
                 Err(Failure::Failed(lines.join("; then: ")))
             }
         }
@@ -83,7 +83,7 @@ impl Site {
             let (staging, pod) = (directory.join("staging"), directory.join("pod"));
             let directories = [staging.clone(), pod.clone()];
             let made = blocking(move || directories.iter().try_for_each(fs::create_dir_all)).await?;
-            made.map_err(|error| Failure::while_doing("make the orchestrator's directories", &error))?;
+            made.map_err(|error| Failure::while_doing("create the orchestrator's directories", &error))?;
             let endpoint = format!("unix://{}", directory.join("csi.sock").display());
             let endpoint: Endpoint = endpoint.parse().map_err(|error| Failure::of(&error))?;
             let plugin = Plugin::start(Config {
@@ -102,7 +102,7 @@ impl Site {
             })
             .await?;
             let orchestrator = Orchestrator::connect(plugin.endpoint())?;
-            self.places.push(Place {
+            self.nodes.push(DemoNode {
                 plugin,
                 orchestrator,
                 node: node.uuid,
@@ -113,15 +113,15 @@ impl Site {
         Ok(())
     }
 
-    /// Stops everything, and returns what went wrong with that.
+    /// Stops the plugins and Flocker, and returns the problems.
     pub(super) async fn stop(self, screen: &mut Screen) -> Vec<String> {
         let stopping = async {
             let mut problems = Vec::new();
-            for Place {
+            for DemoNode {
                 plugin, orchestrator, ..
-            } in self.places
+            } in self.nodes
             {
-                // A connection that stays open would have to be waited for.
+                // The plugin's stop waits until open connections are closed.
                 drop(orchestrator);
                 if let Err(failure) = plugin.stop().await {
                     problems.extend(failure.lines().iter().cloned());

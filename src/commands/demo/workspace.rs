@@ -1,4 +1,4 @@
-//! Where the demo takes place: a mount namespace and a directory of its own.
+//! The demo's mount namespace and directory.
 
 use std::fs;
 use std::io;
@@ -13,19 +13,19 @@ use tokio::time::{Instant, sleep};
 use crate::commands::failure::Failure;
 use crate::error;
 
-/// How long what is in use is waited for at the end, and how often it is looked at.
+/// How long the removal waits for files in use, and how often it tries again.
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Gives the calling thread, and those it starts from here on, a mount namespace in which mounts are shared among
-/// themselves, as they are on a host, and with nobody else.
+/// Gives the calling thread, and the threads it starts from now on, a mount namespace of its own. As on a host, its
+/// mounts are shared within it, but not with any other namespace.
 ///
 /// # Errors
-/// The process is not root, or may not do so for another reason.
+/// The process is not root, or lacks permission for another reason.
 pub fn enter_own_namespace() -> Result<(), Failure> {
     if !rustix::process::geteuid().is_root() {
         return Err(Failure::Failed(
-            "the demo attaches loop devices and mounts file systems, so it has to be run by root: sudo flocker-csi demo"
+            "the demo attaches loop devices and mounts file systems, so it must be run by root: sudo flocker-csi demo"
                 .to_owned(),
         ));
     }
@@ -36,7 +36,7 @@ pub fn enter_own_namespace() -> Result<(), Failure> {
         mount_change("/", MountPropagationFlags::SHARED | all)
     };
     enter().map_err(|error| {
-        let text = "get a mount namespace of its own for the demo (in a container it has to be privileged)";
+        let text = "create a mount namespace for the demo (a container must be privileged)";
         Failure::while_doing(text, &io::Error::from(error))
     })
 }
@@ -50,19 +50,19 @@ fn unshare_mounts() -> rustix::io::Result<()> {
     unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }
 }
 
-/// A temporary directory that is a file system of its own, in memory.
-pub(super) struct Workplace {
+/// A temporary directory with a tmpfs mounted on it.
+pub(super) struct Workspace {
     directory: TempDir,
 }
 
-impl Workplace {
+impl Workspace {
     pub(super) async fn make() -> Result<Self, Failure> {
         blocking(|| {
             let directory = tempfile::Builder::new()
                 .prefix("flocker-csi-demo-")
                 .tempdir()
-                .map_err(|error| Failure::while_doing("make a temporary directory", &error))?;
-            // The plugins make device nodes in it, which a temporary directory need not allow.
+                .map_err(|error| Failure::while_doing("create a temporary directory", &error))?;
+            // The plugins create device nodes in it, which the file system of temporary directories may forbid.
             mount(
                 "flocker-csi-demo",
                 directory.path(),
@@ -71,7 +71,7 @@ impl Workplace {
                 Some(c"mode=0700"),
             )
             .map_err(|error| {
-                let doing = format!("mount a file system in memory at {}", directory.path().display());
+                let doing = format!("mount a tmpfs at {}", directory.path().display());
                 Failure::while_doing(doing, &io::Error::from(error))
             })?;
             Ok(Self { directory })
@@ -83,12 +83,12 @@ impl Workplace {
         self.directory.path()
     }
 
-    /// Removes it as soon as nothing in it is in use any more.
+    /// Removes it as soon as nothing in it is in use.
     pub(super) async fn remove(self) -> Result<(), String> {
-        let give_up = Instant::now() + PATIENCE;
-        // Tasks that have been told to end may still hold a file for a moment.
+        let deadline = Instant::now() + PATIENCE;
+        // Tasks that are stopping may still hold a file for a moment.
         while let Err(problem) = self.release().await {
-            if Instant::now() > give_up {
+            if Instant::now() > deadline {
                 return Err(problem);
             }
             sleep(PAUSE).await;
@@ -100,7 +100,7 @@ impl Workplace {
         removed.map_err(|error| format!("cannot remove {}: {error}", path.display()))
     }
 
-    /// Unmounts it unless something in it is in use.
+    /// Unmounts it unless a file in it is in use.
     async fn release(&self) -> Result<(), String> {
         let path = self.path().to_owned();
         let released = blocking(move || {
@@ -134,7 +134,7 @@ fn loop_devices_on(directory: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Runs what blocks off the runtime's own threads.
+/// Runs blocking work off the runtime's own threads.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
