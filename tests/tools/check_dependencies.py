@@ -36,7 +36,7 @@ def packages(triples: list[str]) -> set[tuple[str, str, str, str]]:
 
 
 def licence_allowed(expression: str, allowed: set[str]) -> bool:
-    """Tells whether an SPDX expression can be met with the allowed licences alone."""
+    """Returns whether the allowed licences alone satisfy an SPDX expression."""
     tokens = re.findall(r"\(|\)|[^\s()]+", expression.replace("/", " OR "))
 
     def alternatives() -> bool:
