@@ -93,50 +93,50 @@ impl Mortal {
 #[test]
 fn a_lease_that_a_dead_controller_asked_for_and_gets_late_is_released_by_detaching_once_more() {
     in_own_namespace(|| async {
-        let stand = Mortal::start().await;
-        let node = stand.machine.node();
-        let plugin = stand.machine.process(&[]).await;
+        let fixture = Mortal::start().await;
+        let node = fixture.machine.node();
+        let plugin = fixture.machine.process(&[]).await;
         let volume = plugin.csi.create("data").await;
         let csi = plugin.csi.clone();
         let call = async move { attach(&csi, volume, node, LONG).await.is_ok() };
-        let plugin = stand.killed_with_its_claim_under_way(plugin, call).await;
+        let plugin = fixture.killed_with_its_claim_under_way(plugin, call).await;
         detach(&plugin.csi, volume, &node.to_string()).await.unwrap();
-        stand.claim_arrives(volume).await;
-        stand.assert_in_the_way(volume).await;
+        fixture.claim_arrives(volume).await;
+        fixture.assert_in_the_way(volume).await;
 
         // To whom it seems to be attached it can be attached, and from there it is detached like any other.
         attach(&plugin.csi, volume, node, LONG).await.unwrap();
         detach(&plugin.csi, volume, &node.to_string()).await.unwrap();
-        stand.assert_free(volume).await;
+        fixture.assert_free(volume).await;
     });
 }
 
 #[test]
 fn a_lease_that_a_dead_node_plugin_asked_for_and_gets_late_goes_with_the_next_use_there_or_by_detaching() {
     in_own_namespace(|| async {
-        let stand = Mortal::start().await;
+        let fixture = Mortal::start().await;
         for by_use in [true, false] {
-            let plugin = stand.machine.process(&[]).await;
+            let plugin = fixture.machine.process(&[]).await;
             let name = format!("by use: {by_use}");
             let volume = plugin.csi.create(&name).await;
-            let usage = stand.machine.usage(&name, volume, &HashMap::new());
+            let usage = fixture.machine.usage(&name, volume, &HashMap::new());
             let (csi, asked) = (plugin.csi.clone(), usage.clone());
             let call = async move { stage(&csi, &asked, LONG).await.is_ok() };
-            let plugin = stand.killed_with_its_claim_under_way(plugin, call).await;
+            let plugin = fixture.killed_with_its_claim_under_way(plugin, call).await;
             plugin.csi.unstage(&usage).await.unwrap();
-            assert!(stand.machine.records().is_empty());
-            stand.claim_arrives(volume).await;
-            stand.assert_in_the_way(volume).await;
+            assert!(fixture.machine.records().is_empty());
+            fixture.claim_arrives(volume).await;
+            fixture.assert_in_the_way(volume).await;
 
             if by_use {
                 stage(&plugin.csi, &usage, LONG).await.unwrap();
                 plugin.csi.unstage(&usage).await.unwrap();
             } else {
-                detach(&stand.csi, volume, &stand.machine.node().to_string())
+                detach(&fixture.csi, volume, &fixture.machine.node().to_string())
                     .await
                     .unwrap();
             }
-            stand.assert_free(volume).await;
+            fixture.assert_free(volume).await;
             plugin.kill().await;
         }
     });

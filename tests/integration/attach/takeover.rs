@@ -26,13 +26,13 @@ const LATER: Duration = Duration::from_secs(8);
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// Two nodes, of which the second one's plugin may take what the first one has.
-struct Stand {
+struct Fixture {
     flocker: Flocker,
     first: Machine,
     second: Machine,
 }
 
-impl Stand {
+impl Fixture {
     async fn start(takeover: Takeover, grace: Duration) -> Self {
         let flocker = Flocker::start(2).await;
         let (first, mut second) = (Machine::new(&flocker, 1), Machine::new(&flocker, 2));
@@ -124,11 +124,11 @@ fn listing(name: &str, nodes: &str) -> RequestFault {
 #[test]
 fn a_volume_is_never_taken_from_a_node_unless_that_is_allowed() {
     in_own_namespace(|| async {
-        let stand = Stand::start(Takeover::Never, SOON).await;
-        let plugin = stand.second.plugin().await;
-        let volume = stand.volume(&plugin.csi).await;
-        let (first, second) = (stand.first.node(), stand.second.node());
-        stand.hide_the_first();
+        let fixture = Fixture::start(Takeover::Never, SOON).await;
+        let plugin = fixture.second.plugin().await;
+        let volume = fixture.volume(&plugin.csi).await;
+        let (first, second) = (fixture.first.node(), fixture.second.node());
+        fixture.hide_the_first();
         eventually("the node is gone", async || {
             let refused = attach(&plugin.csi, volume, second, LONG).await.unwrap_err();
             assert_eq!(refused.code(), Code::FailedPrecondition);
@@ -138,7 +138,7 @@ fn a_volume_is_never_taken_from_a_node_unless_that_is_allowed() {
             refused.message().contains("is gone").then_some(())
         })
         .await;
-        assert_eq!(stand.flocker.leaseholder(volume).await, Some(first));
+        assert_eq!(fixture.flocker.leaseholder(volume).await, Some(first));
         // An operator, or an orchestrator that forces it, decides.
         detach(&plugin.csi, volume, &first.to_string()).await.unwrap();
         attach(&plugin.csi, volume, second, LONG).await.unwrap();
@@ -148,26 +148,26 @@ fn a_volume_is_never_taken_from_a_node_unless_that_is_allowed() {
 #[test]
 fn a_volume_is_taken_from_a_node_that_is_gone_where_that_is_allowed() {
     in_own_namespace(|| async {
-        let stand = Stand::start(Takeover::NodeGone, SOON).await;
+        let fixture = Fixture::start(Takeover::NodeGone, SOON).await;
         let grace = format!("--takeover-grace={}s", SOON.as_secs());
-        let process = stand.second.process(&["--takeover=node-gone", &grace]).await;
-        let volume = stand.volume(&process.csi).await;
-        let (first, second) = (stand.first.node(), stand.second.node());
+        let process = fixture.second.process(&["--takeover=node-gone", &grace]).await;
+        let volume = fixture.volume(&process.csi).await;
+        let (first, second) = (fixture.first.node(), fixture.second.node());
         assert_refused(
             attach(&process.csi, volume, second, LONG).await,
             Code::FailedPrecondition,
             &[&first.to_string(), "unpublish it there first"],
         );
-        stand.hide_the_first();
-        let refusals = stand.taken_over(&process.csi, volume).await;
+        fixture.hide_the_first();
+        let refusals = fixture.taken_over(&process.csi, volume).await;
         assert!(refusals > 0, "one look is not enough");
-        assert_eq!(stand.flocker.leaseholder(volume).await, Some(second));
+        assert_eq!(fixture.flocker.leaseholder(volume).await, Some(second));
         let log = process.log();
         let line = format!("The lease on dataset {volume} was taken from node {first}");
         assert_eq!(log.matches(&line).count(), 1, "{log}");
 
         let context = attach(&process.csi, volume, second, LONG).await.unwrap();
-        let usage = stand.second.usage("data", volume, &context);
+        let usage = fixture.second.usage("data", volume, &context);
         process.csi.stage(&usage).await.unwrap();
         process.csi.publish(&usage).await.unwrap();
         fs::write(usage.target.join("file"), "").unwrap();
@@ -178,13 +178,13 @@ fn a_volume_is_taken_from_a_node_that_is_gone_where_that_is_allowed() {
 #[test]
 fn a_lease_that_was_taken_over_is_counted_once_although_the_answer_is_lost() {
     in_own_namespace(|| async {
-        let stand = Stand::start(Takeover::NodeGone, SOON).await;
-        let (volume, first) = (Uuid::new_v4(), stand.first.node());
-        let client = stand.flocker.client().await;
+        let fixture = Fixture::start(Takeover::NodeGone, SOON).await;
+        let (volume, first) = (Uuid::new_v4(), fixture.first.node());
+        let client = fixture.flocker.client().await;
         client.acquire_lease(volume, first, None).await.unwrap();
-        let cluster = stand.flocker.cluster();
+        let cluster = fixture.flocker.cluster();
         let lost = RequestFault::new("lost", Effect::LoseReply).on("DELETE", LEASE);
-        stand.faults().add(lost.once());
+        fixture.faults().add(lost.once());
         for expected in [Release::Released, Release::NotHeld] {
             let release = cluster.take_over_lease(volume, first).await.unwrap();
             assert_eq!(release, expected);
@@ -197,17 +197,20 @@ fn a_lease_that_was_taken_over_is_counted_once_although_the_answer_is_lost() {
 #[test]
 fn a_node_that_attaches_for_itself_waits_until_the_other_one_is_gone() {
     in_own_namespace(|| async {
-        let stand = Stand::start(Takeover::NodeGone, SOON).await;
-        let plugin = stand.second.plugin().await;
-        let volume = stand.volume(&plugin.csi).await;
-        let usage = stand.second.usage("data", volume, &[].into());
+        let fixture = Fixture::start(Takeover::NodeGone, SOON).await;
+        let plugin = fixture.second.plugin().await;
+        let volume = fixture.volume(&plugin.csi).await;
+        let usage = fixture.second.usage("data", volume, &[].into());
         let (csi, staged) = (plugin.csi.clone(), usage.clone());
         let staging = tokio::spawn(async move { csi.stage(&staged).await });
-        let words = format!("lease of node {}", stand.first.node());
+        let words = format!("lease of node {}", fixture.first.node());
         super::wait_until_staging(&plugin.csi, &usage, &words).await;
-        stand.hide_the_first();
+        fixture.hide_the_first();
         staging.await.unwrap().unwrap();
-        assert_eq!(stand.flocker.leaseholder(volume).await, Some(stand.second.node()));
+        assert_eq!(
+            fixture.flocker.leaseholder(volume).await,
+            Some(fixture.second.node())
+        );
         plugin.csi.unstage(&usage).await.unwrap();
     });
 }
@@ -215,15 +218,15 @@ fn a_node_that_attaches_for_itself_waits_until_the_other_one_is_gone() {
 #[test]
 fn an_empty_list_of_nodes_starts_the_wait_for_a_missing_node_again() {
     in_own_namespace(|| async {
-        let stand = Stand::start(Takeover::NodeGone, LATER).await;
-        stand.run_is_broken_by(|| listing("break", "[]").once()).await;
+        let fixture = Fixture::start(Takeover::NodeGone, LATER).await;
+        fixture.run_is_broken_by(|| listing("break", "[]").once()).await;
     });
 }
 
 #[test]
 fn an_answer_that_fails_starts_the_wait_for_a_missing_node_again() {
     in_own_namespace(|| async {
-        let stand = Stand::start(Takeover::NodeGone, LATER).await;
+        let fixture = Fixture::start(Takeover::NodeGone, LATER).await;
         let failure = || {
             let answer = Effect::Answer {
                 status: 500,
@@ -231,18 +234,18 @@ fn an_answer_that_fails_starts_the_wait_for_a_missing_node_again() {
             };
             RequestFault::new("break", answer).on("GET", NODES).once()
         };
-        stand.run_is_broken_by(failure).await;
+        fixture.run_is_broken_by(failure).await;
     });
 }
 
 #[test]
 fn a_node_that_is_listed_again_keeps_its_volume() {
     in_own_namespace(|| async {
-        let stand = Stand::start(Takeover::NodeGone, LATER).await;
+        let fixture = Fixture::start(Takeover::NodeGone, LATER).await;
         // The watch sees it every five seconds, and whoever asks in between as well.
-        stand
+        fixture
             .run_is_broken_by(|| {
-                let nodes = [(1, stand.first.node()), (2, stand.second.node())];
+                let nodes = [(1, fixture.first.node()), (2, fixture.second.node())];
                 let nodes = nodes
                     .map(|(number, node)| format!(r#"{{"host": "127.0.0.{number}", "uuid": "{node}"}}"#));
                 listing("break", &format!("[{}]", nodes.join(","))).once()

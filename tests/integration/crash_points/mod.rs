@@ -6,13 +6,13 @@
 
 mod calls;
 mod seccomp;
-mod site;
 mod tripwire;
 mod walk;
+mod workspace;
 mod writes;
 
-use site::Lease;
 use walk::{Case, Earlier, Operation, visit_every_point};
+use workspace::Lease;
 
 use crate::support::namespace::in_own_namespace;
 

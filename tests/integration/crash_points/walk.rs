@@ -6,8 +6,8 @@ use flocker_embedded::faults::{Effect, Faults};
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 
-use super::site::{Lease, Level, Site};
 use super::tripwire::{Trap, Tripwire};
+use super::workspace::{Lease, Level, Workspace};
 use super::writes::{Notes, Write};
 use crate::support::eventually;
 use crate::support::process::{Process, program};
@@ -92,8 +92,8 @@ enum Running {
 
 /// Kills the plugin at every point of an operation, and at its end; what follows has to go well each time.
 pub(super) async fn visit_every_point(case: Case) {
-    let site = Site::new(case.lease).await;
-    let walk = Walk { site, case };
+    let workspace = Workspace::new(case.lease).await;
+    let walk = Walk { workspace, case };
     let plugin = walk.start(Tripwire::default()).await.unwrap();
     let (mut plugin, steps) = walk.steps(plugin).await;
     let mut visits = vec![0; steps.len() + 1];
@@ -106,7 +106,7 @@ pub(super) async fn visit_every_point(case: Case) {
     }
     if walk.case.lease != Lease::Nobody {
         walk.call(&plugin, Operation::Stage).await.unwrap().unwrap();
-        walk.site.check(Level::Staged, plugin.process.id()).await;
+        walk.workspace.check(Level::Staged, plugin.process.id()).await;
         walk.undo(&plugin).await;
     }
     plugin.process.kill().await;
@@ -123,7 +123,7 @@ fn name(steps: &[Step], point: usize) -> String {
 }
 
 struct Walk {
-    site: Site,
+    workspace: Workspace,
     case: Case,
 }
 
@@ -199,12 +199,12 @@ impl Walk {
         let expected: Vec<_> = steps.iter().take(point + 1).filter(is_call).cloned().collect();
         assert_eq!(happened, expected, "the operation does the same each time");
 
-        self.site.inspect_remains().await;
+        self.workspace.inspect_remains().await;
         if then == Then::Undone {
-            self.site.orchestrator_removes_target();
+            self.workspace.orchestrator_removes_target();
         }
         let plugin = self.start(Tripwire::default()).await.unwrap();
-        self.site.check_restored(plugin.process.id());
+        self.workspace.check_restored(plugin.process.id());
         if then == Then::Again {
             self.again(&plugin).await;
         }
@@ -215,7 +215,7 @@ impl Walk {
     /// Does everything that comes before the operation. No plugin runs when that is the start of one.
     async fn prepare(&self, plugin: Plugin) -> (Option<Plugin>, Tripwire) {
         if self.case.elsewhere {
-            self.site.move_away().await;
+            self.workspace.move_away().await;
         }
         let call = async |operation| self.call(&plugin, operation).await.unwrap().unwrap();
         match self.case.operation {
@@ -239,7 +239,7 @@ impl Walk {
             Earlier::Releasing => (Operation::Unstage, nth("sync state/stages", 1)),
             Earlier::Reboot => {
                 plugin.process.kill().await;
-                self.site.reboot();
+                self.workspace.reboot();
                 return (None, Tripwire::default());
             }
         };
@@ -291,14 +291,14 @@ impl Walk {
             Operation::Unstage => (Operation::Unstage, Level::Nothing),
         };
         self.check_answer(operation, self.call(plugin, operation).await.unwrap());
-        self.site.check(level, plugin.process.id()).await;
+        self.workspace.check(level, plugin.process.id()).await;
     }
 
     async fn undo(&self, plugin: &Plugin) {
         for operation in [Operation::Unpublish, Operation::Unstage] {
             self.call(plugin, operation).await.unwrap().unwrap();
         }
-        self.site.check(Level::Nothing, plugin.process.id()).await;
+        self.workspace.check(Level::Nothing, plugin.process.id()).await;
     }
 
     fn check_answer(&self, operation: Operation, answer: Result<(), Status>) {
@@ -310,7 +310,7 @@ impl Walk {
     }
 
     fn call(&self, plugin: &Plugin, operation: Operation) -> JoinHandle<Result<(), Status>> {
-        let (csi, usage) = (plugin.process.csi.clone(), self.site.usage.clone());
+        let (csi, usage) = (plugin.process.csi.clone(), self.workspace.usage.clone());
         tokio::spawn(async move {
             match operation {
                 Operation::Stage => csi.stage(&usage).await,
@@ -328,19 +328,19 @@ impl Walk {
     }
 
     fn launch(&self, wire: &Tripwire) -> impl Future<Output = Result<Process, String>> + Send + 'static {
-        let flags = self.site.machine.flags();
+        let flags = self.workspace.machine.flags();
         let arguments: Vec<_> = ["serve"]
             .into_iter()
             .chain(flags.iter().map(String::as_str))
             .collect();
         let mut program = program(&arguments);
-        wire.watch(&mut program, self.site.sight(), self.case.missing);
-        let log = self.site.machine.path("plugin.log");
+        wire.watch(&mut program, self.workspace.sight(), self.case.missing);
+        let log = self.workspace.machine.path("plugin.log");
         async move { Process::attempt(program, &log).await }
     }
 
     fn faults(&self) -> &Faults {
-        self.site.flocker.embedded().faults()
+        self.workspace.flocker.embedded().faults()
     }
 }
 

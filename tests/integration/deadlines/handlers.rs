@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tonic::{Request, Status};
 
 use super::dropped::assert_nothing_of_ours;
-use crate::node::Stand;
+use crate::node::Fixture;
 use crate::support::csi::Usage;
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
@@ -56,10 +56,10 @@ fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
         let flocker = Flocker::start(1).await;
         let mut machine = Machine::new(&flocker, 1);
         machine.config.mode = Mode::Controller;
-        let stand = Stand::on(machine, flocker).await;
-        let usage = stand.attached("data").await;
-        stand.flocker.reports(1, usage.dataset()).await;
-        let (node, place) = (stand.machine.node(), &stand.machine.config);
+        let fixture = Fixture::on(machine, flocker).await;
+        let usage = fixture.attached("data").await;
+        fixture.flocker.reports(1, usage.dataset()).await;
+        let (node, place) = (fixture.machine.node(), &fixture.machine.config);
         let settings = Settings {
             host: HostSettings {
                 mount_root: place.node.mount_root.clone(),
@@ -73,7 +73,7 @@ fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
             Arc::new(move || Box::pin(async move { Ok(node) }));
         let service = NodeService::new(
             settings,
-            stand.flocker.cluster(),
+            fixture.flocker.cluster(),
             this_node,
             Locks::default(),
             None,
@@ -86,7 +86,7 @@ fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
         at_every_await(async |times| {
             let dropped = polled(stage(), times).await;
             unstage().await.unwrap();
-            assert_nothing_of_ours(&stand, &usage);
+            assert_nothing_of_ours(&fixture, &usage);
             succeeded(dropped)
         })
         .await;
@@ -116,7 +116,7 @@ fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
         })
         .await;
         unstage().await.unwrap();
-        assert_nothing_of_ours(&stand, &usage);
+        assert_nothing_of_ours(&fixture, &usage);
     });
 }
 
@@ -136,11 +136,11 @@ async fn ended_within(moment: Duration, call: impl Future<Output = Result<(), St
     })
 }
 
-async fn assert_staged_once(stand: &Stand, usage: &Usage) {
-    stand.csi().stage(usage).await.unwrap();
+async fn assert_staged_once(fixture: &Fixture, usage: &Usage) {
+    fixture.csi().stage(usage).await.unwrap();
     only_mount_at(&usage.alias());
     assert_eq!(
-        (stand.machine.records().len(), stand.machine.devices().len()),
+        (fixture.machine.records().len(), fixture.machine.devices().len()),
         (1, 1)
     );
 }
@@ -148,17 +148,17 @@ async fn assert_staged_once(stand: &Stand, usage: &Usage) {
 #[test]
 fn a_caller_that_goes_at_any_moment_leaves_a_node_on_which_the_opposite_call_undoes_all() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.attached("data").await);
-        stand.flocker.reports(1, usage.dataset()).await;
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.attached("data").await);
+        fixture.flocker.reports(1, usage.dataset()).await;
         at_many_moments(async |moment| {
             let ended = ended_within(moment, csi.stage(&usage)).await;
             csi.unstage(&usage).await.unwrap();
-            assert_nothing_of_ours(&stand, &usage);
+            assert_nothing_of_ours(&fixture, &usage);
             ended
         })
         .await;
-        assert_staged_once(&stand, &usage).await;
+        assert_staged_once(&fixture, &usage).await;
         at_many_moments(async |moment| {
             let ended = ended_within(moment, csi.publish(&usage)).await;
             csi.unpublish(&usage).await.unwrap();
@@ -177,13 +177,13 @@ fn a_caller_that_goes_at_any_moment_leaves_a_node_on_which_the_opposite_call_und
         })
         .await;
         at_many_moments(async |moment| {
-            assert_staged_once(&stand, &usage).await;
+            assert_staged_once(&fixture, &usage).await;
             let ended = ended_within(moment, csi.unstage(&usage)).await;
-            assert_staged_once(&stand, &usage).await;
+            assert_staged_once(&fixture, &usage).await;
             ended
         })
         .await;
         csi.unstage(&usage).await.unwrap();
-        assert_nothing_of_ours(&stand, &usage);
+        assert_nothing_of_ours(&fixture, &usage);
     });
 }

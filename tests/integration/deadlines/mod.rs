@@ -13,7 +13,7 @@ use flocker_embedded::faults::{Effect, Faults, RequestFault};
 use tonic::Status;
 use uuid::Uuid;
 
-use crate::node::Stand;
+use crate::node::Fixture;
 
 const DATASETS: &str = "/v1/configuration/datasets";
 const DATASET: &str = "/v1/configuration/datasets/{dataset_id}";
@@ -22,7 +22,7 @@ const LEASES: &str = "/v1/configuration/leases";
 /// What the rule is called that holds a request.
 const HELD: &str = "held";
 
-impl Stand {
+impl Fixture {
     fn faults(&self) -> &Faults {
         self.flocker.embedded().faults()
     }

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use crate::node::Stand;
+use crate::node::Fixture;
 use crate::support::eventually;
 use crate::support::mounts::only_mount_at;
 use crate::support::namespace::in_own_namespace;
@@ -65,10 +65,10 @@ async fn begin_to_write(file: PathBuf) -> thread::JoinHandle<()> {
 #[test]
 fn a_frozen_file_system_keeps_no_call_waiting_and_goes_on_when_it_is_thawed() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.published("data").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.published("data").await);
         fs::write(usage.target.join("file"), "precious").unwrap();
-        let frozen = Frozen::freeze(&stand.flocker.mount_of(1, usage.dataset()));
+        let frozen = Frozen::freeze(&fixture.flocker.mount_of(1, usage.dataset()));
         let writer = begin_to_write(usage.target.join("late")).await;
 
         let stats = csi.stats(&usage).await.unwrap();
@@ -88,27 +88,27 @@ fn a_frozen_file_system_keeps_no_call_waiting_and_goes_on_when_it_is_thawed() {
         drop(frozen);
         writer.join().unwrap();
         assert_eq!(fs::read_to_string(usage.target.join("late")).unwrap(), "late");
-        stand.put_away(&usage).await;
+        fixture.put_away(&usage).await;
     });
 }
 
 #[test]
 fn a_frozen_file_system_can_be_staged_and_put_away() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.published("data").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.published("data").await);
         fs::write(usage.target.join("file"), "precious").unwrap();
-        let frozen = Frozen::freeze(&stand.flocker.mount_of(1, usage.dataset()));
-        stand.put_away(&usage).await;
+        let frozen = Frozen::freeze(&fixture.flocker.mount_of(1, usage.dataset()));
+        fixture.put_away(&usage).await;
         csi.stage(&usage).await.unwrap();
         only_mount_at(&usage.alias());
         csi.publish(&usage).await.unwrap();
         assert_eq!(fs::read_to_string(usage.target.join("file")).unwrap(), "precious");
-        stand.put_away(&usage).await;
+        fixture.put_away(&usage).await;
         drop(frozen);
         csi.stage(&usage).await.unwrap();
         csi.publish(&usage).await.unwrap();
         fs::write(usage.target.join("file"), "thawed").unwrap();
-        stand.put_away(&usage).await;
+        fixture.put_away(&usage).await;
     });
 }

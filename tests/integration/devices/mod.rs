@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 use csi_proto::v1::VolumeCondition;
 use rustix::mount::{MountFlags, mount};
 
-use crate::node::Stand;
+use crate::node::Fixture;
 use crate::support::csi::Usage;
 
-impl Stand {
+impl Fixture {
     /// Returns the condition of a volume, as asked for at its target.
     async fn condition(&self, usage: &Usage) -> VolumeCondition {
         self.csi().stats(usage).await.unwrap().volume_condition.unwrap()

@@ -8,7 +8,7 @@ use std::process::Command;
 use rustix::fs::{Advice, fadvise};
 use tonic::Code;
 
-use crate::node::{Stand, assert_refused};
+use crate::node::{Fixture, assert_refused};
 use crate::support::eventually;
 use crate::support::mounts::only_mount_at;
 use crate::support::namespace::in_own_namespace;
@@ -27,21 +27,21 @@ fn read_from_device(path: &Path) -> std::io::Result<Vec<u8>> {
 #[test]
 fn a_volume_whose_device_lost_its_storage_is_abnormal_and_can_be_put_away() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.published("data").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.published("data").await);
         let file = usage.target.join("file");
         fs::write(&file, vec![7; SIZE]).unwrap();
         assert_eq!(read_from_device(&file).unwrap().len(), SIZE);
 
         // Every block but the first is an I/O error from here on.
-        let storage = &stand.flocker.backing_files()[0];
+        let storage = &fixture.flocker.backing_files()[0];
         OpenOptions::new()
             .write(true)
             .open(storage)
             .unwrap()
             .set_len(4096)
             .unwrap();
-        let device = only_mount_at(&stand.flocker.mount_of(1, usage.dataset())).source;
+        let device = only_mount_at(&fixture.flocker.mount_of(1, usage.dataset())).source;
         let shrunk = Command::new("losetup").args(["--set-capacity", &device]).status();
         assert!(shrunk.unwrap().success());
         assert_eq!(
@@ -57,10 +57,10 @@ fn a_volume_whose_device_lost_its_storage_is_abnormal_and_can_be_put_away() {
                 .arg(&usage.target)
                 .output()
                 .unwrap();
-            stand.condition(&usage).await.abnormal.then_some(())
+            fixture.condition(&usage).await.abnormal.then_some(())
         })
         .await;
-        stand.assert_abnormal(&usage, &["needs a repair"]).await;
+        fixture.assert_abnormal(&usage, &["needs a repair"]).await;
         eventually("ext4 gives up", async || {
             Command::new("sync")
                 .arg("-f")
@@ -82,12 +82,12 @@ fn a_volume_whose_device_lost_its_storage_is_abnormal_and_can_be_put_away() {
             ],
         );
         assert!(!again.target.exists());
-        stand.put_away(&usage).await;
+        fixture.put_away(&usage).await;
         assert_refused(
             csi.stage(&usage).await,
             Code::FailedPrecondition,
             &[&usage.volume_id, "has become read-only"],
         );
-        assert!(stand.machine.records().is_empty() && stand.machine.devices().is_empty());
+        assert!(fixture.machine.records().is_empty() && fixture.machine.devices().is_empty());
     });
 }

@@ -15,7 +15,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::node::Stand;
+use crate::node::Fixture;
 use crate::support::PATIENCE;
 use crate::support::csi::{Usage, with_flags};
 use crate::support::flocker::Flocker;
@@ -150,18 +150,18 @@ async fn fill(flocker: &Flocker, number: usize, dataset: Uuid, text: &str) {
 }
 
 /// Publishes an exported volume as Kubernetes does, reads the file, and gives the volume back.
-async fn read(stand: &Stand, volume: &Value) -> String {
+async fn read(fixture: &Fixture, volume: &Value) -> String {
     let name = volume["metadata"]["name"].as_str().unwrap();
     let options = volume["spec"]["mountOptions"]
         .as_array()
         .cloned()
         .unwrap_or_default();
     let options: Vec<_> = options.iter().map(|option| option.as_str().unwrap()).collect();
-    let (csi, node) = (stand.csi(), stand.machine.node());
+    let (csi, node) = (fixture.csi(), fixture.machine.node());
     let context = csi.attach(handle(volume), node).await;
     let usage = Usage {
         capability: with_flags(Mode::SingleNodeWriter, &options),
-        ..stand.machine.usage(name, handle(volume), &context)
+        ..fixture.machine.usage(name, handle(volume), &context)
     };
     csi.stage(&usage).await.unwrap();
     csi.publish(&usage).await.unwrap();

@@ -5,15 +5,15 @@ use uuid::Uuid;
 
 use super::{fill, handle, old, read, volume};
 use crate::names::declare;
-use crate::node::Stand;
+use crate::node::Fixture;
 use crate::support::flocker::Flocker;
 use crate::support::namespace::in_own_namespace;
 
 #[test]
 fn volumes_of_kubernetes_old_plugin_are_published_with_their_data() {
     in_own_namespace(|| async {
-        let stand = Stand::start(2).await;
-        let flocker = &stand.flocker;
+        let fixture = Fixture::start(2).await;
+        let flocker = &fixture.flocker;
         let named = declare(flocker, 2, &[("name", "pg")]).await;
         let provisioned = [("type", "k8s-dynamic-prov"), ("pvc", "data")];
         let provisioned = declare(flocker, 2, &provisioned).await;
@@ -40,7 +40,7 @@ fn volumes_of_kubernetes_old_plugin_are_published_with_their_data() {
             );
             assert_eq!(claim["metadata"]["name"], claimed["name"]);
             assert_eq!(claim["spec"]["volumeName"], volume["metadata"]["name"]);
-            assert_eq!(read(&stand, volume).await, text);
+            assert_eq!(read(&fixture, volume).await, text);
         }
     });
 }

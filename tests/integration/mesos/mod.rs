@@ -72,13 +72,13 @@ const PUBLISH: [&str; 2] = ["NodeStageVolume", "NodePublishVolume"];
 const UNPUBLISH: [&str; 2] = ["NodeUnpublishVolume", "NodeUnstageVolume"];
 
 /// A Flocker of two nodes, and an agent with a plugin on the first one.
-struct Stand {
+struct Fixture {
     flocker: Flocker,
     agent: Agent,
     plugin: Running,
 }
 
-impl Stand {
+impl Fixture {
     async fn start(api: Api) -> Self {
         let flocker = Flocker::start(2).await;
         let agent = Agent::new(&flocker, 1, api);

@@ -11,7 +11,7 @@ use super::agent::Agent;
 use super::isolator::{Container, Isolator};
 use super::task::Mode;
 use super::types::{Api, Capability};
-use super::{PUBLISH, Stand, UNPUBLISH, assert_failed, both, calls};
+use super::{Fixture, PUBLISH, UNPUBLISH, assert_failed, both, calls};
 use crate::support::flocker::Flocker;
 use crate::support::mounts::{Mounts, only_mount_at};
 
@@ -39,7 +39,7 @@ both!(
     directories_of_volumes_that_are_not_known_are_deleted_and_no_data_with_them,
 );
 
-impl Stand {
+impl Fixture {
     async fn volume(&self) -> String {
         self.plugin.csi.create("data").await.to_string()
     }
@@ -56,9 +56,9 @@ impl Stand {
 
 /// Covers `VolumeCSIIsolatorTest.ROOT_CommandTaskWithVolume`.
 async fn a_task_finds_its_volume_and_leaves_it_with_its_data(api: Api) {
-    let stand = Stand::start(api).await;
-    let volume = stand.volume().await;
-    let mut isolator = stand.agent.isolator(&[]).await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let volume = fixture.volume().await;
+    let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
     assert_eq!(isolator.calls(), START);
     for (number, expected) in [(1, ""), (2, "1"), (3, "1\n2")] {
         let container = Container::new(&format!("task-{number}"), &volume);
@@ -70,26 +70,26 @@ async fn a_task_finds_its_volume_and_leaves_it_with_its_data(api: Api) {
         task.end().await;
         isolator.clean_up(&container.id).await.unwrap();
         assert_eq!(isolator.calls(), UNPUBLISH);
-        stand.nothing_left(&isolator);
+        fixture.nothing_left(&isolator);
     }
-    assert_eq!(stand.read_back(&volume, "file"), "1\n2\n3\n");
-    assert_eq!(stand.flocker.leaseholder(volume.parse().unwrap()).await, None);
-    stand.plugin.stop().await;
+    assert_eq!(fixture.read_back(&volume, "file"), "1\n2\n3\n");
+    assert_eq!(fixture.flocker.leaseholder(volume.parse().unwrap()).await, None);
+    fixture.plugin.stop().await;
 }
 
 /// Covers `VolumeCSIIsolatorTest.ROOT_TaskGroupWithVolume`.
 async fn the_tasks_of_a_group_share_one_mount(api: Api) {
-    let stand = Stand::start(api).await;
-    let volume = stand.volume().await;
-    let mut isolator = stand.agent.isolator(&[]).await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let volume = fixture.volume().await;
+    let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
     isolator.calls();
     let (one, two) = (Container::new("one", &volume), Container::new("two", &volume));
     let (first, _) = isolator.launch(&one, "echo precious > file").await.unwrap();
-    let before = Mounts::read().below(&stand.agent.work_dir);
+    let before = Mounts::read().below(&fixture.agent.work_dir);
     let (second, said) = isolator.launch(&two, "cat file").await.unwrap();
     assert_eq!(said, "precious");
     assert_eq!(isolator.calls(), calls(&[&PUBLISH, &PUBLISH]));
-    assert_eq!(Mounts::read().below(&stand.agent.work_dir), before);
+    assert_eq!(Mounts::read().below(&fixture.agent.work_dir), before);
 
     first.end().await;
     isolator.clean_up("one").await.unwrap();
@@ -98,16 +98,16 @@ async fn the_tasks_of_a_group_share_one_mount(api: Api) {
     second.end().await;
     isolator.clean_up("two").await.unwrap();
     assert_eq!(isolator.calls(), UNPUBLISH);
-    stand.nothing_left(&isolator);
-    assert_eq!(stand.read_back(&volume, "file"), "precious\n");
-    stand.plugin.stop().await;
+    fixture.nothing_left(&isolator);
+    assert_eq!(fixture.read_back(&volume, "file"), "precious\n");
+    fixture.plugin.stop().await;
 }
 
 /// A task is cleaned up a second after its end, and its successor on the same agent may be quicker.
 async fn a_task_that_follows_another_is_published_before_that_is_cleaned_up(api: Api) {
-    let stand = Stand::start(api).await;
-    let volume = stand.volume().await;
-    let mut isolator = stand.agent.isolator(&[]).await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let volume = fixture.volume().await;
+    let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
     let (mut task, _) = isolator
         .launch(&Container::new("task-0", &volume), "echo precious > file")
         .await
@@ -125,15 +125,15 @@ async fn a_task_that_follows_another_is_published_before_that_is_cleaned_up(api:
     }
     task.end().await;
     isolator.clean_up("task-3").await.unwrap();
-    stand.nothing_left(&isolator);
-    stand.plugin.stop().await;
+    fixture.nothing_left(&isolator);
+    fixture.plugin.stop().await;
 }
 
 /// Covers `VolumeCSIIsolatorTest.UNPRIVILEGED_USER_NonRootTaskUser`.
 async fn a_task_of_another_user_owns_the_volume(api: Api) {
-    let stand = Stand::start(api).await;
-    let volume = stand.volume().await;
-    let mut isolator = stand.agent.isolator(&[]).await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let volume = fixture.volume().await;
+    let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
     let of_nobody = Container {
         user: Some(NOBODY),
         ..Container::new("of-nobody", &volume)
@@ -144,7 +144,7 @@ async fn a_task_of_another_user_owns_the_volume(api: Api) {
         .unwrap();
     assert_eq!(said, NOBODY.to_string());
     let owner = |volume: &str| {
-        let root = fs::metadata(stand.flocker.mount_of(1, volume.parse().unwrap())).unwrap();
+        let root = fs::metadata(fixture.flocker.mount_of(1, volume.parse().unwrap())).unwrap();
         (root.uid(), root.gid())
     };
     assert_eq!(owner(&volume), (NOBODY, NOBODY));
@@ -160,7 +160,7 @@ async fn a_task_of_another_user_owns_the_volume(api: Api) {
         task.end().await;
         isolator.clean_up(id).await.unwrap();
     }
-    stand.nothing_left(&isolator);
+    fixture.nothing_left(&isolator);
     assert_eq!(owner(&volume), (NOBODY, NOBODY), "it stays so");
 
     // Mesos tries the same with a volume that it has published read-only, and fails.
@@ -176,17 +176,17 @@ async fn a_task_of_another_user_owns_the_volume(api: Api) {
             "Read-only file system",
         ],
     );
-    stand.nothing_left(&isolator);
-    assert_eq!(stand.read_back(&volume, "file"), "precious\n");
-    stand.plugin.stop().await;
+    fixture.nothing_left(&isolator);
+    assert_eq!(fixture.read_back(&volume, "file"), "precious\n");
+    fixture.plugin.stop().await;
 }
 
 /// The target of a volume is the same for containers that read and for those that write, which the specification
 /// does not allow.
 async fn a_volume_is_published_for_reading_or_for_writing(api: Api) {
-    let stand = Stand::start(api).await;
-    let volume = stand.volume().await;
-    let mut isolator = stand.agent.isolator(&[]).await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let volume = fixture.volume().await;
+    let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
     let writer = Container::new("writer", &volume);
     let reader = Container {
         mode: Mode::Ro,
@@ -200,7 +200,7 @@ async fn a_volume_is_published_for_reading_or_for_writing(api: Api) {
     only_mount_at(&isolator.volumes().target(&volume));
     task.end().await;
     isolator.clean_up("writer").await.unwrap();
-    stand.nothing_left(&isolator);
+    fixture.nothing_left(&isolator);
 
     let (task, said) = isolator
         .launch(&reader, "cat file; ! touch other 2>&1")
@@ -212,17 +212,17 @@ async fn a_volume_is_published_for_reading_or_for_writing(api: Api) {
     );
     task.end().await;
     isolator.clean_up("reader").await.unwrap();
-    stand.nothing_left(&isolator);
-    stand.plugin.stop().await;
+    fixture.nothing_left(&isolator);
+    fixture.plugin.stop().await;
 }
 
 /// What a user of Mesos gets to see of a failure is what the plugin says.
 async fn a_task_whose_volume_cannot_be_staged_is_told_why(api: Api) {
-    let stand = Stand::start(api).await;
-    let mut isolator = stand.agent.isolator(&[]).await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
     isolator.calls();
     let unknown = Uuid::new_v4().to_string();
-    let volume = stand.volume().await;
+    let volume = fixture.volume().await;
     let many = Container {
         capability: Capability::with_mode(AccessMode::MultiNodeMultiWriter),
         ..Container::new("task", &volume)
@@ -234,9 +234,9 @@ async fn a_task_whose_volume_cannot_be_staged_is_told_why(api: Api) {
         assert_failed(isolator.launch(&container, "true").await, &words);
         // It was never published; and what may have been staged is unstaged.
         assert_eq!(isolator.calls(), ["NodeStageVolume", "NodeUnstageVolume"]);
-        stand.nothing_left(&isolator);
+        fixture.nothing_left(&isolator);
     }
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }
 
 /// Covers `VolumeCSIIsolatorTest.ROOT_UnmanagedPlugin` and `ROOT_PluginConfigAddedAtRuntime`.
@@ -309,12 +309,12 @@ async fn a_plugin_that_is_killed_loses_nothing_of_a_task(api: Api) {
 
 /// Covers `VolumeCSIIsolatorTest.ROOT_UnpublishAfterAgentFailover`.
 async fn a_volume_is_unpublished_after_the_agent_has_started_again(api: Api) {
-    let stand = Stand::start(api).await;
-    let volume = stand.volume().await;
-    let mut isolator = stand.agent.isolator(&[]).await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let volume = fixture.volume().await;
+    let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
     let container = Container::new("task", &volume);
     let (task, _) = isolator.launch(&container, "echo precious > file").await.unwrap();
-    let mut isolator = stand.agent.isolator(&["task"]).await.unwrap();
+    let mut isolator = fixture.agent.isolator(&["task"]).await.unwrap();
     assert_eq!(
         isolator.calls(),
         START,
@@ -324,26 +324,26 @@ async fn a_volume_is_unpublished_after_the_agent_has_started_again(api: Api) {
     task.end().await;
     isolator.clean_up("task").await.unwrap();
     assert_eq!(isolator.calls(), UNPUBLISH);
-    stand.nothing_left(&isolator);
-    assert_eq!(stand.read_back(&volume, "file"), "precious\n");
-    stand.plugin.stop().await;
+    fixture.nothing_left(&isolator);
+    assert_eq!(fixture.read_back(&volume, "file"), "precious\n");
+    fixture.plugin.stop().await;
 }
 
 /// Covers `VolumeCSIIsolatorTest.ROOT_FinishedWhileAgentDown`.
 async fn a_task_that_ended_while_the_agent_was_down_is_cleaned_up_after(api: Api) {
-    let stand = Stand::start(api).await;
-    let volume = stand.volume().await;
-    let mut isolator = stand.agent.isolator(&[]).await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let volume = fixture.volume().await;
+    let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
     let (task, _) = isolator
         .launch(&Container::new("task", &volume), "echo precious > file")
         .await
         .unwrap();
     task.end().await;
-    let isolator = stand.agent.isolator(&[]).await.unwrap();
+    let isolator = fixture.agent.isolator(&[]).await.unwrap();
     assert_eq!(isolator.calls(), calls(&[&START, &UNPUBLISH]));
-    stand.nothing_left(&isolator);
-    assert_eq!(stand.read_back(&volume, "file"), "precious\n");
-    stand.plugin.stop().await;
+    fixture.nothing_left(&isolator);
+    assert_eq!(fixture.read_back(&volume, "file"), "precious\n");
+    fixture.plugin.stop().await;
 }
 
 /// After a reboot the agent publishes what a container had, because it may have to clean it up, and then lets go of it
@@ -376,24 +376,24 @@ async fn what_is_staged_before_a_reboot_is_let_go_of_after_it(api: Api) {
 
 /// Mesos deletes whatever it finds where volumes are published and it does not know.
 async fn directories_of_volumes_that_are_not_known_are_deleted_and_no_data_with_them(api: Api) {
-    let stand = Stand::start(api).await;
-    let volume = stand.volume().await;
-    let mut isolator = stand.agent.isolator(&[]).await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let volume = fixture.volume().await;
+    let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
     let (task, _) = isolator
         .launch(&Container::new("task", &volume), "echo precious > file")
         .await
         .unwrap();
     task.end().await;
     isolator.clean_up("task").await.unwrap();
-    let mounts = stand.agent.plan("isolator", false).mount_root;
+    let mounts = fixture.agent.plan("isolator", false).mount_root;
     for name in [&*volume, "some%2Fother", "not a volume"] {
         fs::create_dir_all(mounts.join(name).join("staging").join(&volume)).unwrap();
         fs::create_dir_all(mounts.join(name).join("target")).unwrap();
         fs::write(mounts.join(name).join("target/file"), "").unwrap();
     }
-    let mut isolator = stand.agent.isolator(&[]).await.unwrap();
-    stand.nothing_left(&isolator);
-    assert_eq!(stand.read_back(&volume, "file"), "precious\n");
+    let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
+    fixture.nothing_left(&isolator);
+    assert_eq!(fixture.read_back(&volume, "file"), "precious\n");
     let (task, said) = isolator
         .launch(&Container::new("task", &volume), "cat file")
         .await
@@ -401,5 +401,5 @@ async fn directories_of_volumes_that_are_not_known_are_deleted_and_no_data_with_
     assert_eq!(said, "precious");
     task.end().await;
     isolator.clean_up("task").await.unwrap();
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }

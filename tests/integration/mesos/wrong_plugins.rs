@@ -9,7 +9,7 @@ use super::isolator::{Container, Isolator};
 use super::provider::Provider;
 use super::proxy::{Proxy, Wrong};
 use super::types::Api;
-use super::{Stand, assert_failed, both};
+use super::{Fixture, assert_failed, both};
 use crate::support::mounts::Mounts;
 use crate::support::namespace::in_own_namespace;
 
@@ -25,26 +25,26 @@ both!(
 
 /// A plugin that is wrong, and an agent that uses it.
 struct Mistake {
-    stand: Stand,
+    fixture: Fixture,
     proxy: Proxy,
 }
 
 impl Mistake {
     async fn start(api: Api, wrong: Wrong) -> Self {
-        let mut stand = Stand::start(api).await;
-        let proxy = Proxy::start(&stand.agent.machine, api, wrong);
-        stand.agent.endpoint = proxy.endpoint.clone();
-        Self { stand, proxy }
+        let mut fixture = Fixture::start(api).await;
+        let proxy = Proxy::start(&fixture.agent.machine, api, wrong);
+        fixture.agent.endpoint = proxy.endpoint.clone();
+        Self { fixture, proxy }
     }
 
     async fn provider(&self) -> Provider {
-        self.stand.agent.provider().await.unwrap()
+        self.fixture.agent.provider().await.unwrap()
     }
 
     /// Starts the isolator, and a task on a volume; returns the task's container.
     async fn task(&self) -> (Isolator, Container) {
-        let volume = self.stand.plugin.csi.create("data").await.to_string();
-        let mut isolator = self.stand.agent.isolator(&[]).await.unwrap();
+        let volume = self.fixture.plugin.csi.create("data").await.to_string();
+        let mut isolator = self.fixture.agent.isolator(&[]).await.unwrap();
         let container = Container::new("task", &volume);
         let (task, _) = isolator.launch(&container, "echo precious > file").await.unwrap();
         task.end().await;
@@ -53,7 +53,7 @@ impl Mistake {
 
     async fn stop(self) {
         self.proxy.stop().await;
-        self.stand.plugin.stop().await;
+        self.fixture.plugin.stop().await;
     }
 }
 
@@ -117,11 +117,11 @@ async fn a_mount_that_is_left_is_noticed_before_its_data_is_deleted(api: Api) {
 
     // Neither does the next agent, for which it is a directory of nothing that it knows.
     assert_failed(
-        mistake.stand.agent.isolator(&[]).await,
+        mistake.fixture.agent.isolator(&[]).await,
         &["Failed to remove directory", &words],
     );
     assert_eq!(
-        mistake.stand.read_back(&container.volume_id, "file"),
+        mistake.fixture.read_back(&container.volume_id, "file"),
         "precious\n"
     );
     unmount(&staged, UnmountFlags::empty()).unwrap();
@@ -167,7 +167,7 @@ fn a_confirmation_of_something_else_is_noticed() {
                 .parameters
                 .insert("profile".to_owned(), "bronze".to_owned());
             let id = mistake
-                .stand
+                .fixture
                 .plugin
                 .csi
                 .try_create(request)
@@ -184,9 +184,9 @@ fn a_confirmation_of_something_else_is_noticed() {
 
 async fn a_volume_that_is_listed_twice_is_noticed(api: Api) {
     let mistake = Mistake::start(api, Wrong::ListsTwice).await;
-    let id = mistake.stand.plugin.csi.create("data").await;
+    let id = mistake.fixture.plugin.csi.create("data").await;
     let words = format!("Dropping duplicated volume '{id}' from the discovered resources");
-    assert_failed(mistake.stand.agent.provider().await, &[&words]);
+    assert_failed(mistake.fixture.agent.provider().await, &[&words]);
     mistake.stop().await;
 }
 
@@ -195,20 +195,20 @@ async fn a_plugin_that_unmounts_when_it_stops_is_noticed(api: Api) {
     let mut provider = mistake.provider().await;
     let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
     let target = provider.launch(&id).await.unwrap();
-    let Mistake { stand, proxy } = mistake;
+    let Mistake { fixture, proxy } = mistake;
     proxy.stop().await;
     let words = format!("Target path '{}' not mounted any more", target.display());
     assert_failed(provider.launch(&id).await, &[&words]);
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }
 
 async fn a_plugin_that_is_right_is_not_made_wrong_by_what_is_between(api: Api) {
     let mistake = Mistake::start(api, Wrong::Nothing).await;
     let (mut isolator, container) = mistake.task().await;
     isolator.clean_up(&container.id).await.unwrap();
-    assert_eq!(Mounts::read().below(&mistake.stand.agent.work_dir), []);
+    assert_eq!(Mounts::read().below(&mistake.fixture.agent.work_dir), []);
     assert_eq!(
-        mistake.stand.read_back(&container.volume_id, "file"),
+        mistake.fixture.read_back(&container.volume_id, "file"),
         "precious\n"
     );
     mistake.stop().await;

@@ -10,10 +10,10 @@ use tonic::Code;
 use super::calls::{
     Access, Action, Call, Death, Flow, Kind, Loss, Moment, NODES, Nth, Step, TARGETS, VOLUMES,
 };
+use super::fixture::{Fixture, Request, list};
 use super::invariants::{check, check_origins};
-use super::stand::{Request, Stand, list};
+use super::scenarios::{Answer, Around, Dataset, Scenario};
 use super::tally::{RESTARTED, TAKEN_OVER, Tally};
-use super::worlds::{Answer, Around, Dataset, World};
 use crate::support::PATIENCE;
 
 /// How long a caller waits where there is nothing that could keep a call waiting.
@@ -35,13 +35,13 @@ pub(super) type Verdict = Result<(), String>;
 /// A volume, with everything that may be true of it.
 pub(super) struct Volume {
     pub(super) name: String,
-    worlds: BTreeSet<World>,
+    scenarios: BTreeSet<Scenario>,
 }
 
 impl Volume {
     /// Returns how many generations there may be.
     pub(super) fn generations(&self) -> usize {
-        let lengths = self.worlds.iter().map(|world| world.generations.len());
+        let lengths = self.scenarios.iter().map(|scenario| scenario.generations.len());
         lengths.max().unwrap_or_default()
     }
 
@@ -50,9 +50,9 @@ impl Volume {
     }
 
     pub(super) fn possible(&self, generation: usize) -> BTreeSet<Dataset> {
-        self.worlds
+        self.scenarios
             .iter()
-            .map(|world| world.dataset(generation))
+            .map(|scenario| scenario.dataset(generation))
             .collect()
     }
 
@@ -66,7 +66,7 @@ impl Volume {
     fn learn(&mut self, told: &[Told], around: Around) -> Verdict {
         let mut after = BTreeSet::new();
         for order in orders(told) {
-            let mut worlds = self.worlds.clone();
+            let mut scenarios = self.scenarios.clone();
             for Told {
                 call,
                 generation,
@@ -74,21 +74,21 @@ impl Volume {
                 ..
             } in order
             {
-                let outcomes = worlds
+                let outcomes = scenarios
                     .iter()
-                    .flat_map(|world| world.outcomes(*generation, call.action, around));
-                worlds = outcomes
+                    .flat_map(|scenario| scenario.outcomes(*generation, call.action, around));
+                scenarios = outcomes
                     .filter(|(possible, _)| possible == answer)
-                    .map(|(_, world)| world)
+                    .map(|(_, scenario)| scenario)
                     .collect();
-                World::drift(&mut worlds, around);
+                Scenario::drift(&mut scenarios, around);
             }
-            after.append(&mut worlds);
+            after.append(&mut scenarios);
         }
         if after.is_empty() {
             return Err(self.unexpected(told, around));
         }
-        self.worlds = after;
+        self.scenarios = after;
         Ok(())
     }
 
@@ -96,9 +96,9 @@ impl Volume {
         let possible: Vec<_> = told
             .iter()
             .map(|told| {
-                let worlds = self.worlds.iter();
-                let outcomes =
-                    worlds.flat_map(|world| world.outcomes(told.generation, told.call.action, around));
+                let scenarios = self.scenarios.iter();
+                let outcomes = scenarios
+                    .flat_map(|scenario| scenario.outcomes(told.generation, told.call.action, around));
                 let answers: BTreeSet<_> = outcomes.map(|(answer, _)| format!("{answer:?}")).collect();
                 format!(
                     "{:?} was answered {:?} ({}), possible is {answers:?}",
@@ -117,7 +117,7 @@ impl Volume {
         format!(
             "broken: {what}: {}; before, {:?}",
             possible.join("; "),
-            self.worlds
+            self.scenarios
         )
     }
 }
@@ -144,7 +144,7 @@ fn orders(told: &[Told]) -> Vec<Vec<&Told>> {
 
 /// A sequence that is carried out.
 pub(super) struct Case<'a> {
-    stand: &'a Stand,
+    fixture: &'a Fixture,
     tally: &'a Tally,
     volumes: [Volume; VOLUMES],
     /// Whether state has left something out: what goes on from there may have seen that.
@@ -153,13 +153,13 @@ pub(super) struct Case<'a> {
 
 impl<'a> Case<'a> {
     /// Makes one about volumes of its own.
-    pub(super) fn new(stand: &'a Stand, tally: &'a Tally, number: usize) -> Self {
+    pub(super) fn new(fixture: &'a Fixture, tally: &'a Tally, number: usize) -> Self {
         let volumes = std::array::from_fn(|volume| Volume {
             name: format!("case-{number}-{volume}"),
-            worlds: BTreeSet::from([World::default()]),
+            scenarios: BTreeSet::from([Scenario::default()]),
         });
         Self {
-            stand,
+            fixture,
             tally,
             volumes,
             hazy: false,
@@ -211,7 +211,7 @@ impl<'a> Case<'a> {
             Step::Restarting(call, after) => self.restarting(call, after).await,
             Step::Flicker(flicker) => {
                 self.hazy |= flicker != Flicker::Off;
-                self.stand.flicker(flicker);
+                self.fixture.flicker(flicker);
                 self.check().await
             }
             Step::Start(node) => {
@@ -297,7 +297,7 @@ impl<'a> Case<'a> {
             }
             for node in 0..NODES {
                 // Whatever it waits for has to come back for that.
-                if self.stand.is_crippled() {
+                if self.fixture.is_crippled() {
                     self.start(node).await;
                 }
             }
@@ -357,7 +357,7 @@ impl<'a> Case<'a> {
         };
         self.plan(effect, nth);
         let (answer, said) = request.send(timeout).await;
-        self.stand.flocker.embedded().faults().remove(FAULT);
+        self.fixture.flocker.embedded().faults().remove(FAULT);
         let told = Told {
             call,
             generation,
@@ -374,7 +374,7 @@ impl<'a> Case<'a> {
         let Some(request) = self.request(call, generation) else {
             return Ok(());
         };
-        let faults = self.stand.flocker.embedded().faults().clone();
+        let faults = self.fixture.flocker.embedded().faults().clone();
         match moment {
             Moment::Asked(nth) => self.plan(Effect::HoldRequest, nth),
             Moment::Done(nth) => self.plan(Effect::HoldReply, nth),
@@ -391,7 +391,7 @@ impl<'a> Case<'a> {
             answer = &mut answered => Some(answer.unwrap()),
             () = come => None,
         };
-        self.stand.kill_plugin(call.plugin()).await;
+        self.fixture.kill_plugin(call.plugin()).await;
         faults.remove(FAULT);
         let (answer, said) = match early {
             Some(answer) => answer,
@@ -428,7 +428,7 @@ impl<'a> Case<'a> {
         self.hazy = true;
         let restart = async {
             sleep(Duration::from_millis(after)).await;
-            self.stand.restart_control().await;
+            self.fixture.restart_control().await;
         };
         let ((answer, said), ()) = tokio::join!(request.send(timeout), restart);
         self.tally.note(RESTARTED);
@@ -456,7 +456,7 @@ impl<'a> Case<'a> {
         let generation = self.volumes[volume].latest();
         let possible = self.volumes[volume].possible(generation);
         let is_taken = |dataset: &Dataset| dataset.is_live() && dataset.lease == Some(from);
-        if !possible.iter().all(is_taken) || self.stand.silent()[to] {
+        if !possible.iter().all(is_taken) || self.fixture.silent()[to] {
             return Ok(());
         }
         // Whose controller goes with its machine, nobody attaches to another node.
@@ -505,21 +505,21 @@ impl<'a> Case<'a> {
     }
 
     async fn list(&mut self, plugin: usize) -> Verdict {
-        let Some(csi) = self.stand.csi(plugin) else {
+        let Some(csi) = self.fixture.csi(plugin) else {
             return Ok(());
         };
         let listed = list(&csi, PATIENT).await;
         let listed = listed.map_err(|status| format!("broken: volumes are listed: {status:?}"))?;
         for volume in &self.volumes {
             for generation in 0..=volume.generations() {
-                let id = super::stand::dataset_id(&volume.name, generation);
+                let id = super::fixture::dataset_id(&volume.name, generation);
                 let entries: Vec<_> = listed.iter().filter(|(listed, _)| *listed == id).collect();
                 let as_listed = |dataset: &Dataset| match entries[..] {
                     [] => !dataset.is_live(),
                     [(_, nodes)] => {
                         let lease = dataset
                             .lease
-                            .map(|node| self.stand.machines[node].node().to_string());
+                            .map(|node| self.fixture.machines[node].node().to_string());
                         dataset.is_live() && nodes.iter().eq(lease.iter())
                     }
                     _ => false,
@@ -538,7 +538,7 @@ impl<'a> Case<'a> {
 
     /// Undoes what may have been done, as an orchestrator would that remembers every id.
     async fn undo(&mut self) -> Verdict {
-        self.stand.flicker(Flicker::Off);
+        self.fixture.flicker(Flicker::Off);
         for node in 0..NODES {
             self.start(node).await;
         }
@@ -555,23 +555,25 @@ impl<'a> Case<'a> {
                 }
             }
         }
-        self.stand.nothing_is_left().await
+        self.fixture.nothing_is_left().await
     }
 
     async fn kill(&mut self, plugin: usize) {
-        self.stand.kill_plugin(plugin).await;
+        self.fixture.kill_plugin(plugin).await;
         self.note_end_of(plugin);
     }
 
     async fn die(&mut self, node: usize, death: Death) {
         match death {
-            Death::Agent => self.stand.kill_agent(node),
+            Death::Agent => self.fixture.kill_agent(node),
             Death::PowerCut { known } => {
-                self.stand.cut_power(node, known).await;
+                self.fixture.cut_power(node, known).await;
                 self.note_end_of(node);
                 for volume in &mut self.volumes {
-                    let worlds = volume.worlds.iter();
-                    volume.worlds = worlds.map(|world| world.without_mounts_of(node)).collect();
+                    let scenarios = volume.scenarios.iter();
+                    volume.scenarios = scenarios
+                        .map(|scenario| scenario.without_mounts_of(node))
+                        .collect();
                 }
             }
         }
@@ -581,47 +583,47 @@ impl<'a> Case<'a> {
     /// then.
     async fn start(&mut self, node: usize) {
         self.drift();
-        self.stand.start_node(node).await;
+        self.fixture.start_node(node).await;
         self.drift();
     }
 
     fn drift(&mut self) {
         let around = self.around();
         for volume in &mut self.volumes {
-            World::drift(&mut volume.worlds, around);
+            Scenario::drift(&mut volume.scenarios, around);
         }
     }
 
     fn around(&self) -> Around {
         Around {
-            unheld: self.stand.without_plugin(),
-            silent: self.stand.silent(),
+            unheld: self.fixture.without_plugin(),
+            silent: self.fixture.silent(),
             hazy: self.hazy,
             contending: false,
         }
     }
 
     fn may_wait(&self, call: Call, generation: usize) -> bool {
-        self.stand.is_crippled() || self.volumes[call.volume].may_wait(generation, call.action)
+        self.fixture.is_crippled() || self.volumes[call.volume].may_wait(generation, call.action)
     }
 
     fn note_end_of(&mut self, plugin: usize) {
         let around = self.around();
         for (number, volume) in self.volumes.iter_mut().enumerate() {
             let is_controller = number % NODES == plugin;
-            let worlds = volume.worlds.iter();
-            let mut worlds = worlds
-                .map(|world| world.without_plugin(plugin, is_controller))
+            let scenarios = volume.scenarios.iter();
+            let mut scenarios = scenarios
+                .map(|scenario| scenario.without_plugin(plugin, is_controller))
                 .collect();
-            World::drift(&mut worlds, around);
-            volume.worlds = worlds;
+            Scenario::drift(&mut scenarios, around);
+            volume.scenarios = scenarios;
         }
     }
 
     fn request(&self, call: Call, generation: usize) -> Option<Request> {
         let name = &self.volumes[call.volume].name;
-        let csi = self.stand.csi(call.plugin())?;
-        Some(self.stand.request(csi, call.action, name, generation))
+        let csi = self.fixture.csi(call.plugin())?;
+        Some(self.fixture.request(csi, call.action, name, generation))
     }
 
     fn plan(&self, effect: Effect, nth: Nth) {
@@ -630,7 +632,7 @@ impl<'a> Case<'a> {
             after: nth.after,
             ..RequestFault::new(FAULT, effect).once()
         };
-        self.stand.flocker.embedded().faults().add(rule);
+        self.fixture.flocker.embedded().faults().add(rule);
     }
 
     fn learn(&mut self, told: &[Told]) -> Verdict {
@@ -649,10 +651,10 @@ impl<'a> Case<'a> {
     async fn check(&self) -> Verdict {
         let give_up = Instant::now() + GRACE;
         loop {
-            let seen = self.stand.look().await;
+            let seen = self.fixture.look().await;
             let volumes = self.volumes.iter();
             let mut broken: Vec<_> = volumes
-                .flat_map(|volume| check(self.stand, &seen, volume))
+                .flat_map(|volume| check(self.fixture, &seen, volume))
                 .collect();
             broken.extend(check_origins(&seen));
             let lasting = broken

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use super::calls::{Access, NODES, TARGETS};
 use super::case::Volume;
+use super::fixture::{Fixture, dataset_id};
+use super::scenarios::{Dataset, Life};
 use super::seen::{OurMount, Seen};
-use super::stand::{Stand, dataset_id};
-use super::worlds::{Dataset, Life};
 
 /// What does not hold.
 #[derive(Clone, Debug)]
@@ -35,13 +35,13 @@ const AGENT: &str = "Flocker's agent sees its mount, so that the lease protects 
 const MOUNTS: &str = "what is mounted is what was asked for";
 
 /// Checks everything that is seen of a volume.
-pub(super) fn check(stand: &Stand, seen: &Seen, volume: &Volume) -> Vec<Broken> {
+pub(super) fn check(fixture: &Fixture, seen: &Seen, volume: &Volume) -> Vec<Broken> {
     let mut broken = Vec::new();
     broken.extend(check_name(seen, volume));
     broken.extend(check_agent(seen, volume));
     for generation in 0..=volume.generations() {
         let view = View {
-            stand,
+            fixture,
             seen,
             volume,
             generation,
@@ -66,7 +66,7 @@ fn check_name(seen: &Seen, volume: &Volume) -> Option<Broken> {
 
 /// What is seen of a dataset, beside what may be true of it.
 struct View<'a> {
-    stand: &'a Stand,
+    fixture: &'a Fixture,
     seen: &'a Seen,
     volume: &'a Volume,
     generation: usize,
@@ -150,7 +150,7 @@ impl View<'_> {
     }
 
     fn check_mounts(&self, node: usize) -> Option<Broken> {
-        let usage = |target| self.stand.usage(node, self.id(), target);
+        let usage = |target| self.fixture.usage(node, self.id(), target);
         let at = |point: &std::path::Path| -> Vec<Access> {
             let here = self
                 .ours()

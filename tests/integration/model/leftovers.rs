@@ -7,12 +7,12 @@ use tokio::time::{Instant, sleep};
 
 use super::calls::NODES;
 use super::case::Verdict;
-use super::stand::Stand;
+use super::fixture::Fixture;
 use crate::support::PATIENCE;
 use crate::support::mounts::Mounts;
 use crate::support::scratch::loop_devices_on;
 
-impl Stand {
+impl Fixture {
     /// Checks that nothing is left when there is no volume any more, and takes the orchestrator's own directories away.
     ///
     /// What Flocker does after an answer is waited for.

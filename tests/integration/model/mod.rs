@@ -5,13 +5,13 @@
 
 mod calls;
 mod case;
+mod fixture;
 mod invariants;
 mod leftovers;
+mod scenarios;
 mod seen;
 mod soak;
-mod stand;
 mod tally;
-mod worlds;
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -27,7 +27,7 @@ use tokio::task::block_in_place;
 use crate::support::namespace::in_own_namespace_for;
 use calls::sequences;
 use case::Case;
-use stand::Stand;
+use fixture::Fixture;
 use tally::Tally;
 
 /// As many sequences as `make test` has time for.
@@ -85,20 +85,20 @@ fn run_part(seed: u64, cases: u32, tally: &Tally, runtime: &Handle) {
         ..Config::default()
     };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
-    let stand = RefCell::new(None);
+    let fixture = RefCell::new(None);
     let number = RefCell::new(0);
     let ended = runner.run(&sequences(), |steps| {
         // What a failure has left would be in the way of the next sequence, so that gets a system of its own.
-        let used = stand
+        let used = fixture
             .borrow_mut()
             .take()
-            .unwrap_or_else(|| runtime.block_on(Stand::start()));
+            .unwrap_or_else(|| runtime.block_on(Fixture::start()));
         *number.borrow_mut() += 1;
         let case = Case::new(&used, tally, *number.borrow());
         let verdict = runtime.block_on(case.run(&steps));
         match verdict {
             Ok(()) => {
-                *stand.borrow_mut() = Some(used);
+                *fixture.borrow_mut() = Some(used);
                 Ok(())
             }
             Err(broken) => {

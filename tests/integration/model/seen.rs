@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::calls::{Access, NODES};
-use super::stand::Stand;
+use super::fixture::Fixture;
 use crate::support::mounts::{Mount, Mounts};
 
 /// A dataset as Flocker's configuration has it.
@@ -61,7 +61,7 @@ pub(super) struct Seen {
     held: [Option<BTreeSet<u64>>; NODES],
 }
 
-impl Stand {
+impl Fixture {
     pub(super) async fn look(&self) -> Seen {
         let datasets = self.client.list_datasets().await.unwrap().datasets;
         let configured = datasets.into_iter().filter_map(|dataset| {

@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep};
 use tonic::Code;
 
 use super::calls::{Access, Action, Flow, Kind, NODES, TARGETS};
-use super::stand::{Stand, dataset_id};
-use super::worlds::Answer;
+use super::fixture::{Fixture, dataset_id};
+use super::scenarios::Answer;
 use super::{LONGEST, setting};
 use crate::support::csi::Csi;
 use crate::support::namespace::in_own_namespace_for;
@@ -50,10 +50,10 @@ async fn soak() {
     let seed = setting("SOAK_SEED", SEED);
     let cycles = setting("SOAK_CYCLES", CYCLES);
     println!("soak: {cycles} lives, {TOGETHER} at a time, with SOAK_SEED={seed}");
-    let stand = Stand::start().await;
+    let fixture = Fixture::start().await;
     let soak = Soak {
-        csi: std::array::from_fn(|node| stand.csi(node).unwrap()),
-        stand: &stand,
+        csi: std::array::from_fn(|node| fixture.csi(node).unwrap()),
+        fixture: &fixture,
         seed,
         calls: AtomicU32::new(0),
         due: AtomicU32::new(10),
@@ -76,7 +76,7 @@ async fn soak() {
 }
 
 struct Soak<'a> {
-    stand: &'a Stand,
+    fixture: &'a Fixture,
     /// They connect again by themselves.
     csi: [Csi; NODES],
     seed: u64,
@@ -106,9 +106,9 @@ impl Soak<'_> {
         loop {
             self.kill.notified().await;
             sleep(Duration::from_millis(random.random_range(0..40))).await;
-            self.stand.kill_plugin(MORTAL).await;
+            self.fixture.kill_plugin(MORTAL).await;
             self.kills.fetch_add(1, Ordering::Relaxed);
-            self.stand.start_plugin(MORTAL).await;
+            self.fixture.start_plugin(MORTAL).await;
             let next = self.calls.load(Ordering::Relaxed) + random.random_range(10..60);
             self.due.store(next, Ordering::Relaxed);
         }
@@ -122,7 +122,7 @@ impl Soak<'_> {
             done = numbers.end;
             let lives = stream::iter(numbers).map(|number| self.life(number));
             lives.buffer_unordered(TOGETHER).collect::<()>().await;
-            self.stand.nothing_is_left().await.unwrap();
+            self.fixture.nothing_is_left().await.unwrap();
 
             let first = *first.get_or_insert_with(|| self.footprint());
             let now = self.footprint();
@@ -176,7 +176,7 @@ impl Soak<'_> {
         self.up(number, plugin, node, flow).await;
         let file = |node| {
             let id = dataset_id(&name(number), 0);
-            self.stand.usage(node, id, 0).target.join("file")
+            self.fixture.usage(node, id, 0).target.join("file")
         };
         fs::write(file(node), &data).unwrap();
         assert_eq!(Sha256::digest(fs::read(file(node)).unwrap()), checksum);
@@ -218,7 +218,7 @@ impl Soak<'_> {
     /// Makes a call until it is done.
     async fn call(&self, number: u32, plugin: usize, action: Action) {
         let request = self
-            .stand
+            .fixture
             .request(self.csi[plugin].clone(), action, &name(number), 0);
         let give_up = Instant::now() + PATIENCE;
         loop {
@@ -241,7 +241,7 @@ impl Soak<'_> {
     }
 
     fn footprint(&self) -> Footprint {
-        let process = self.stand.process(STEADY).expect("it is not killed");
+        let process = self.fixture.process(STEADY).expect("it is not killed");
         let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
         let kib = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();

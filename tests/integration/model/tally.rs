@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::calls::Action;
-use super::worlds::Answer;
+use super::scenarios::Answer;
 
 #[derive(Default)]
 pub(super) struct Tally(Mutex<Counts>);

@@ -12,7 +12,7 @@ use flocker_client::{Dataset, NewDataset};
 use tonic::Status;
 use uuid::Uuid;
 
-use crate::node::Stand;
+use crate::node::Fixture;
 use crate::support::csi::{Csi, Usage};
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
@@ -71,12 +71,12 @@ async fn end(csi: &Csi, usage: &Usage) {
     assert_eq!(fs::read_dir(&usage.staging).unwrap().count(), 0);
 }
 
-/// A stand whose plugin makes volumes on first use.
-async fn making(nodes: usize) -> Stand {
+/// A fixture whose plugin makes volumes on first use.
+async fn making(nodes: usize) -> Fixture {
     let flocker = Flocker::start(nodes).await;
     let mut machine = Machine::new(&flocker, 1);
     machine.config.plugin.create_on_first_use = true;
-    Stand::on(machine, flocker).await
+    Fixture::on(machine, flocker).await
 }
 
 /// What a volume that is made on first use carries.

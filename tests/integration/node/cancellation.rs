@@ -9,42 +9,42 @@ use rustix::io::Errno;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use super::{Stand, agent_unmounts, assert_refused, nobody, wait_until_agent_unmounts};
+use super::{Fixture, agent_unmounts, assert_refused, nobody, wait_until_agent_unmounts};
 use crate::support::csi::{Csi, Usage, within};
 use crate::support::eventually;
 use crate::support::flocker::Flocker;
-use crate::support::gate::Gate;
 use crate::support::machine::Machine;
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
+use crate::support::tcp_proxy::TcpProxy;
 
 /// A volume that is to come to the first node, while somebody on the second one keeps its agent from letting go.
 struct HeldBack {
-    stand: Stand,
+    fixture: Fixture,
     usage: Usage,
-    gate: Gate,
+    proxy: TcpProxy,
     holder: Cell<Option<File>>,
 }
 
 impl HeldBack {
     async fn start() -> Self {
         let flocker = Flocker::start(2).await;
-        let gate = Gate::to(flocker.embedded().address()).await;
-        let stand = Stand::on(Machine::through(gate.address(), &flocker, 1), flocker).await;
-        let (client, csi) = (stand.flocker.client().await, stand.csi());
-        let (first, second) = (stand.flocker.node(1), stand.flocker.node(2));
+        let proxy = TcpProxy::to(flocker.embedded().address()).await;
+        let fixture = Fixture::on(Machine::through(proxy.address(), &flocker, 1), flocker).await;
+        let (client, csi) = (fixture.flocker.client().await, fixture.csi());
+        let (first, second) = (fixture.flocker.node(1), fixture.flocker.node(2));
         let volume = csi.create("data").await;
         let context = csi.attach(volume, second).await;
-        stand.flocker.reports(2, volume).await;
-        let holder = File::open(stand.flocker.mount_of(2, volume)).unwrap();
+        fixture.flocker.reports(2, volume).await;
+        let holder = File::open(fixture.flocker.mount_of(2, volume)).unwrap();
         csi.detach(volume, second).await;
         client.acquire_lease(volume, first, None).await.unwrap();
         client.move_dataset(volume, first).await.unwrap();
-        let usage = stand.machine.usage("data", volume, &context);
+        let usage = fixture.machine.usage("data", volume, &context);
         Self {
-            stand,
+            fixture,
             usage,
-            gate,
+            proxy,
             holder: Cell::new(Some(holder)),
         }
     }
@@ -55,11 +55,11 @@ impl HeldBack {
     }
 
     fn csi(&self) -> &Csi {
-        self.stand.csi()
+        self.fixture.csi()
     }
 
     fn flockers(&self) -> PathBuf {
-        self.stand.flocker.mount_of(1, self.usage.dataset())
+        self.fixture.flocker.mount_of(1, self.usage.dataset())
     }
 
     /// Waits until what goes on at the staging path says that it waits for these words.
@@ -78,7 +78,7 @@ impl HeldBack {
     }
 
     fn assert_nothing_of_ours_is_mounted(&self) {
-        assert_eq!(Mounts::read().below(&self.stand.machine.path("")), []);
+        assert_eq!(Mounts::read().below(&self.fixture.machine.path("")), []);
         assert_eq!(fs::read_dir(&self.usage.staging).unwrap().count(), 0);
     }
 }
@@ -123,13 +123,13 @@ fn unstaging_ends_a_staging_that_waits_and_nothing_is_mounted_afterwards() {
             Code::Cancelled,
             &[&held.usage.volume_id, "opposite call"],
         );
-        assert!(held.stand.machine.records().is_empty());
+        assert!(held.fixture.machine.records().is_empty());
         fs::remove_dir(&held.usage.staging).unwrap();
 
         // The orchestrator has removed its directory; the volume comes all the same, and nobody mounts it there.
         held.let_go();
-        held.stand.flocker.reports(1, held.usage.dataset()).await;
-        assert_eq!(Mounts::read().below(&held.stand.machine.path("")), []);
+        held.fixture.flocker.reports(1, held.usage.dataset()).await;
+        assert_eq!(Mounts::read().below(&held.fixture.machine.path("")), []);
         assert!(!held.usage.staging.exists());
     });
 }
@@ -144,7 +144,7 @@ fn a_staging_whose_caller_gave_up_mounts_nothing_until_somebody_asks_again() {
         held.wait_until_staging("mounted here").await;
         staging.abort();
         held.let_go();
-        held.stand.flocker.reports(1, held.usage.dataset()).await;
+        held.fixture.flocker.reports(1, held.usage.dataset()).await;
         held.wait_until_staging("waiting for a caller").await;
         held.assert_nothing_of_ours_is_mounted();
 
@@ -169,7 +169,7 @@ fn unstaging_after_the_caller_gave_up_leaves_nothing() {
         held.wait_until_staging("waiting for a caller").await;
         held.csi().unstage(&held.usage).await.unwrap();
         held.assert_nothing_of_ours_is_mounted();
-        assert!(held.stand.machine.records().is_empty());
+        assert!(held.fixture.machine.records().is_empty());
         let path = held.flockers();
         wait_until_agent_unmounts(&path).await;
     });
@@ -189,8 +189,8 @@ fn unstaging_ends_a_staging_that_fetches_the_volume_and_gives_the_lease_back() {
         held.wait_until_staging("released by the other node").await;
         held.csi().unstage(&driven).await.unwrap();
         assert_refused(staging.await.unwrap(), Code::Cancelled, &[&driven.volume_id]);
-        assert_eq!(held.stand.flocker.leaseholder(dataset).await, None);
-        assert!(held.stand.machine.records().is_empty());
+        assert_eq!(held.fixture.flocker.leaseholder(dataset).await, None);
+        assert!(held.fixture.machine.records().is_empty());
         held.assert_nothing_of_ours_is_mounted();
     });
 }
@@ -202,7 +202,7 @@ fn unstaging_ends_a_staging_whose_last_look_at_flocker_is_not_answered() {
         let (csi, usage) = (held.csi().clone(), held.usage.clone());
         let staging = tokio::spawn(async move { csi.stage(&usage).await });
         held.wait_until_staging("mounted here").await;
-        held.gate.fall_silent();
+        held.proxy.stall();
         held.let_go();
         let path = held.flockers();
         eventually("staging has pinned the volume", async || {
@@ -213,7 +213,7 @@ fn unstaging_ends_a_staging_whose_last_look_at_flocker_is_not_answered() {
         held.csi().node().node_unstage_volume(request).await.unwrap();
         assert_refused(staging.await.unwrap(), Code::Cancelled, &[&held.usage.volume_id]);
         held.assert_nothing_of_ours_is_mounted();
-        assert!(held.stand.machine.records().is_empty());
+        assert!(held.fixture.machine.records().is_empty());
         wait_until_agent_unmounts(&path).await;
     });
 }

@@ -24,13 +24,13 @@ use crate::support::flocker::Flocker;
 use crate::support::machine::{Machine, Running};
 
 /// A Flocker of several nodes and a plugin on the first of them.
-pub(crate) struct Stand {
+pub(crate) struct Fixture {
     pub(crate) flocker: Flocker,
     pub(crate) machine: Machine,
     pub(crate) plugin: Running,
 }
 
-impl Stand {
+impl Fixture {
     pub(crate) async fn start(nodes: usize) -> Self {
         let flocker = Flocker::start(nodes).await;
         Self::on(Machine::new(&flocker, 1), flocker).await

@@ -1,13 +1,13 @@
-//! What the tests stand on.
+//! What the tests fixture on.
 
 pub(crate) mod csi;
 pub(crate) mod flocker;
-pub(crate) mod gate;
 pub(crate) mod machine;
 pub(crate) mod mounts;
 pub(crate) mod namespace;
 pub(crate) mod process;
 pub(crate) mod scratch;
+pub(crate) mod tcp_proxy;
 pub(crate) mod verbatim;
 
 use std::time::Duration;

@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::calls::{Access, Action, Flow, Kind, NODES};
-use super::worlds::Answer;
+use super::scenarios::Answer;
 use crate::support::csi::{Csi, Usage, capability, within};
 use crate::support::eventually;
 use crate::support::flocker::Flocker;
@@ -49,7 +49,7 @@ impl Kind {
 }
 
 /// A Flocker of [`NODES`] nodes with a plugin on each, or with none where it was killed.
-pub(super) struct Stand {
+pub(super) struct Fixture {
     /// Declared first, so that they end before what they use.
     plugins: [Mutex<Option<Process>>; NODES],
     pub(super) machines: [Machine; NODES],
@@ -63,7 +63,7 @@ pub(super) fn dataset_id(name: &str, generation: usize) -> Uuid {
     Namespace::new(NAMESPACE).dataset_id(&name, generation.try_into().unwrap())
 }
 
-impl Stand {
+impl Fixture {
     pub(super) async fn start() -> Self {
         let flocker = Flocker::with(|options| Options {
             nodes: NODES,
@@ -73,16 +73,16 @@ impl Stand {
         .await;
         let machines = std::array::from_fn(|node| Machine::new(&flocker, node + 1));
         let client = flocker.client().await;
-        let stand = Self {
+        let fixture = Self {
             plugins: std::array::from_fn(|_| Mutex::default()),
             machines,
             client,
             flocker,
         };
         for node in 0..NODES {
-            stand.start_plugin(node).await;
+            fixture.start_plugin(node).await;
         }
-        stand
+        fixture
     }
 
     /// Starts the plugin of a node unless it runs.
@@ -226,7 +226,7 @@ pub(super) struct Request {
     usage: Option<Usage>,
 }
 
-impl Stand {
+impl Fixture {
     /// Prepares a call through a connection.
     pub(super) fn request(&self, csi: Csi, action: Action, name: &str, generation: usize) -> Request {
         let dataset = dataset_id(name, generation);

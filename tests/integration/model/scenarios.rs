@@ -1,6 +1,6 @@
 //! What may be true of one volume after the calls so far and their answers.
 //!
-//! An answer that leaves open what was done leaves several worlds possible; a later answer rules some of them out.
+//! An answer that leaves open what was done leaves several scenarios possible; a later answer rules some of them out.
 //! What is possible follows from what CSI and `docs/` promise, not from how the plugin goes about it.
 
 use std::collections::BTreeSet;
@@ -35,7 +35,7 @@ pub(super) struct Around {
 
 /// One volume: a dataset for each generation of its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct World {
+pub(super) struct Scenario {
     pub(super) generations: Vec<Dataset>,
 }
 
@@ -59,7 +59,7 @@ pub(super) struct Dataset {
 /// A volume on one node.
 #[allow(
     clippy::struct_excessive_bools,
-    reason = "they are independent: each combination is a world of its own"
+    reason = "they are independent: each combination is a scenario of its own"
 )]
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct OnNode {
@@ -80,7 +80,7 @@ pub(super) struct OnNode {
 /// What a call may lead to: an answer, and what is true then.
 type Outcomes<T> = Vec<(Answer, T)>;
 
-impl World {
+impl Scenario {
     /// Returns a dataset, made or not.
     pub(super) fn dataset(&self, generation: usize) -> Dataset {
         self.generations.get(generation).cloned().unwrap_or_default()
@@ -131,7 +131,7 @@ impl World {
                     possible.push(self.with(generation, given));
                 }
                 let answers = [Answer::Made(generation), Answer::Open];
-                let each = |world: Self| answers.map(|answer| (answer, world.clone()));
+                let each = |scenario: Self| answers.map(|answer| (answer, scenario.clone()));
                 possible.into_iter().flat_map(each).collect()
             }
             Life::Live(_) => vec![
@@ -151,13 +151,13 @@ impl World {
     }
 
     /// Adds what may have become true by itself.
-    pub(super) fn drift(worlds: &mut BTreeSet<Self>, around: Around) {
-        let mut new: Vec<_> = worlds.iter().cloned().collect();
-        while let Some(world) = new.pop() {
-            for (generation, dataset) in world.generations.iter().enumerate() {
+    pub(super) fn drift(scenarios: &mut BTreeSet<Self>, around: Around) {
+        let mut new: Vec<_> = scenarios.iter().cloned().collect();
+        while let Some(scenario) = new.pop() {
+            for (generation, dataset) in scenario.generations.iter().enumerate() {
                 for drifted in dataset.drifts(around) {
-                    let drifted = world.with(generation, drifted);
-                    if worlds.insert(drifted.clone()) {
+                    let drifted = scenario.with(generation, drifted);
+                    if scenarios.insert(drifted.clone()) {
                         new.push(drifted);
                     }
                 }
@@ -167,8 +167,8 @@ impl World {
 
     /// Takes note that a machine has lost its power, and all its mounts.
     pub(super) fn without_mounts_of(&self, node: usize) -> Self {
-        let mut world = self.clone();
-        for dataset in &mut world.generations {
+        let mut scenario = self.clone();
+        for dataset in &mut scenario.generations {
             let here = &mut dataset.nodes[node];
             let returning = here.returning || here.begun == Some(Flow::Node);
             *here = OnNode {
@@ -177,13 +177,13 @@ impl World {
                 ..OnNode::default()
             };
         }
-        world
+        scenario
     }
 
     /// Takes note that a plugin has ended: whatever it was still doing has ended too.
     pub(super) fn without_plugin(&self, plugin: usize, is_controller: bool) -> Self {
-        let mut world = self.clone();
-        for dataset in &mut world.generations {
+        let mut scenario = self.clone();
+        for dataset in &mut scenario.generations {
             dataset.nodes[plugin].driving = false;
             if is_controller {
                 for node in &mut dataset.nodes {
@@ -191,7 +191,7 @@ impl World {
                 }
             }
         }
-        world
+        scenario
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) enum Lease {
 const FLAGS: [&str; 2] = ["nosuid", "noexec"];
 
 /// One volume on one node.
-pub(super) struct Site {
+pub(super) struct Workspace {
     pub(super) flocker: Flocker,
     pub(super) machine: Machine,
     pub(super) usage: Usage,
@@ -46,7 +46,7 @@ pub(super) struct Site {
     lease: Lease,
 }
 
-impl Site {
+impl Workspace {
     /// Prepares a new volume to be used.
     pub(super) async fn new(lease: Lease) -> Self {
         let flocker = Flocker::start(2).await;
@@ -68,15 +68,15 @@ impl Site {
             ..machine.usage("data", volume, &context)
         };
         flocker.reports(1, volume).await;
-        let site = Self {
+        let workspace = Self {
             flocker,
             machine,
             usage,
             client,
             lease,
         };
-        fs::write(site.flockers_mount().join("file"), data()).unwrap();
-        site
+        fs::write(workspace.flockers_mount().join("file"), data()).unwrap();
+        workspace
     }
 
     pub(super) fn sight(&self) -> Sight {
