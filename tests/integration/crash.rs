@@ -228,7 +228,7 @@ fn a_file_whose_loop_device_waits_for_its_last_mount_is_not_attached_again() {
         let written = write_data(&usage.target);
         let files = standalone.attached_files();
         let (flockers, scratch) = (standalone.flockers(&usage), standalone.scratch);
-        // With the pin gone, the agent's mount can go, and the device is to go with the last one.
+        // Without the pin the agent can unmount, and the device must be detached with the last mount.
         standalone.process.kill().await;
         unmount(&flockers, UnmountFlags::empty()).unwrap();
         for device in loop_devices_on(scratch.path()) {

@@ -10,7 +10,7 @@ use crate::support::mounts::only_mount_at;
 use crate::support::namespace::in_own_namespace;
 use crate::support::process::{Process, program_under, run_under};
 
-/// Each capability a node needs, as setpriv writes it and as people are told, and a word of what it is for.
+/// Each capability that a node needs: as setpriv writes it, as the message names it, and a word of its purpose.
 const NEEDED: [(&str, &str, &str); 3] = [
     ("sys_admin", "CAP_SYS_ADMIN", "mount volumes"),
     ("mknod", "CAP_MKNOD", "device nodes"),

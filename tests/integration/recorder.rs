@@ -71,8 +71,8 @@ impl Recorder {
 
 /// Implements a service whose every method records itself; a request is named for its RPC.
 ///
-/// The function with the service's name encodes one of its messages anew, as encoders differ in the order of
-/// fields, or returns `None` if the path is none of its RPCs'.
+/// The function with the service's name encodes one of its messages again, as encoders differ in the order of
+/// fields, or returns `None` if the path is of another service.
 macro_rules! records {
     ($service:ident of $module:ident, $name:ident:
      $($method:ident($request:ident) -> $response:ident,)*) => {

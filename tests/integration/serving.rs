@@ -58,7 +58,7 @@ impl Plugin {
         HealthClient::new(self.channel.clone())
     }
 
-    /// Asks for the health of a part by each of its names, which have to be told alike.
+    /// Reads the health of a service by each of its names, which must be the same.
     async fn is_healthy(&self, part: Part) -> Result<bool, Code> {
         let mut told = Vec::new();
         for name in part.names() {

@@ -1,4 +1,4 @@
-//! Nodes that die and come back, and what becomes of their volumes meanwhile.
+//! Nodes that die and return, and their volumes during that time.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ use crate::support::machine::Machine;
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
-/// How long a silent node is listed, and how long it has to be missing then to be gone.
+/// How long Flocker lists a silent node, and how long after that the plugin considers it dead.
 const SOON: Duration = Duration::from_secs(1);
 
 /// Starts a Flocker of two nodes that forgets silent ones soon.
@@ -35,7 +35,7 @@ async fn forgetful() -> Flocker {
     .await
 }
 
-/// Starts such a Flocker, whose second node's plugin counts missing nodes as gone soon.
+/// Starts such a Flocker; the plugin of its second node soon considers missing nodes dead.
 async fn mortals(takeover: Takeover) -> Pair {
     Pair::on(forgetful().await, |second| {
         second.config.node_loss.takeover = takeover;
@@ -227,7 +227,7 @@ fn a_control_service_that_starts_again_starts_the_wait_for_a_missing_node_again(
         let began = Instant::now();
         while began.elapsed() < grace * 2 {
             pair.faults().change(|plan| plan.control_restarts += 1);
-            // The run breaks when somebody looks, and somebody always does.
+            // The interval of missing reports is interrupted when a plugin reads the list, and one always does.
             let answer = attach(two, volume, second, LONG).await;
             assert!(answer.is_err(), "taken over after {:?}", began.elapsed());
             sleep(Duration::from_millis(500)).await;

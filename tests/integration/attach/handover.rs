@@ -173,7 +173,7 @@ fn a_task_of_a_node_that_reboots_gets_its_volume_elsewhere_once_that_node_is_bac
         stage(&one.csi, &here, LONG).await.unwrap();
         one.csi.publish(&here).await.unwrap();
         fs::write(here.target.join("file"), "precious").unwrap();
-        // The reboot: whatever was running and mounted is gone, and nobody unstages afterwards.
+        // The reboot: no process and no mount remains, and no caller unstages afterwards.
         one.kill().await;
         for mounted in [&here.target, &here.alias()] {
             unmount(mounted, UnmountFlags::empty()).unwrap();

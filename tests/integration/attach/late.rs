@@ -65,7 +65,7 @@ impl Mortal {
         .await;
     }
 
-    /// Checks that nobody else gets the volume, and that everybody is told who is in the way.
+    /// Checks that no other node gets the volume, and that every refusal names the node that holds it.
     async fn assert_in_the_way(&self, volume: Uuid) {
         let named = format!("attached to node {}", self.machine.node());
         assert_refused(
@@ -158,11 +158,11 @@ fn a_deletion_that_overtakes_another_controllers_attachment_takes_the_volume_whe
         pair.two.csi.publish(&usage).await.unwrap();
         fs::write(usage.target.join("file"), "precious").unwrap();
         pair.faults().remove("deletion");
-        // It is stored, though nothing can be destroyed yet; whoever did not wait for that long asks once more.
+        // The deletion is stored, though nothing can be destroyed yet; a caller that did not wait that long repeats the call.
         deleted.await.unwrap().ok();
         assert!(pair.configured(volume).await.deleted);
 
-        // Who uses the volume keeps it, and nobody else gets it.
+        // The node that uses the volume keeps it, and no other node gets it.
         assert_eq!(fs::read_to_string(usage.target.join("file")).unwrap(), "precious");
         assert_eq!(pair.flocker.backing_files().len(), 1);
         for node in [second, pair.first.node()] {

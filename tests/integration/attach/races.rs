@@ -1,4 +1,4 @@
-//! Two controllers, and others, at the same volume.
+//! Two controllers and other clients at the same volume.
 
 use std::fs::{self, File};
 use std::time::Duration;
@@ -134,7 +134,7 @@ fn a_move_under_way_is_waited_for_and_can_be_turned_round() {
         let volume = pair.volume("data").await;
         let mounted = pair.flocker.mount_of(1, volume);
         fs::write(mounted.join("file"), "precious").unwrap();
-        // Somebody keeps the first node's agent from letting go.
+        // An open file keeps the first node's agent from unmounting.
         let holder = File::open(mounted.join("file")).unwrap();
         assert_refused(
             attach(&pair.two.csi, volume, second, Duration::from_secs(3)).await,
@@ -175,7 +175,7 @@ fn a_volume_that_is_moved_away_meanwhile_is_fetched_again() {
             (pair.configured(volume).await.primary == second).then_some(())
         })
         .await;
-        // The first node would have the volume for ever.
+        // Without a fetch the first node would keep the volume permanently.
         let client = pair.flocker.client().await;
         client.move_dataset(volume, first).await.unwrap();
         eventually("the volume is to move again", async || {

@@ -142,7 +142,7 @@ fn an_attachment_that_took_a_lease_over_and_fails_releases_it() {
         let first = pair.first.node();
         let usage = pair.with_pending_release("data", failing()).await;
         let volume = usage.dataset();
-        // Somebody has moved the volume meanwhile, so that it has to be fetched back.
+        // Another client has moved the volume since, so it must be moved back.
         client.move_dataset(volume, pair.second.node()).await.unwrap();
         pair.faults().add(hold("move", "POST", DATASET));
         let csi = pair.one.csi.clone();

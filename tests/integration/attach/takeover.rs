@@ -1,4 +1,4 @@
-//! Volumes of nodes that are gone, or only seem to be.
+//! Volumes of nodes that are dead, or only appear to be.
 
 use std::fs;
 use std::time::Duration;
@@ -18,9 +18,9 @@ use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::namespace::in_own_namespace;
 
-/// A node is gone sooner than anybody could wait for in earnest.
+/// A node counts as dead sooner than any real setting allows.
 const SOON: Duration = Duration::from_secs(1);
-/// Longer than a test needs between two looks, however slow the machine is.
+/// Longer than a test needs between two reads, however slow the machine is.
 const LATER: Duration = Duration::from_secs(8);
 /// How often an orchestrator tries again.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -242,7 +242,7 @@ fn an_answer_that_fails_starts_the_wait_for_a_missing_node_again() {
 fn a_node_that_is_listed_again_keeps_its_volume() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(Takeover::NodeGone, LATER).await;
-        // The watch sees it every five seconds, and whoever asks in between as well.
+        // The plugin reads the list every five seconds, and for each caller in between.
         fixture
             .run_is_broken_by(|| {
                 let nodes = [(1, fixture.first.node()), (2, fixture.second.node())];

@@ -35,7 +35,7 @@ fn a_leased_volume_is_not_deleted() {
         unpublish(&controller, &volume.volume_id, "").await.unwrap();
         delete(&controller, &volume.volume_id).await.unwrap();
         assert!(list(&controller, 0, "").await.unwrap().entries.is_empty());
-        // State flickers while a dataset moves, so the answer may come before the file has gone.
+        // The reported state flickers while a dataset moves, so the answer may come before the file is removed.
         eventually("the file of the deleted volume goes", async || {
             flocker.backing_files().is_empty().then_some(())
         })

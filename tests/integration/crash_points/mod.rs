@@ -1,8 +1,8 @@
-//! A plugin that is killed at every change it makes, here and at Flocker.
+//! A plugin that is killed at every change it makes, on the node and at Flocker.
 //!
-//! What those changes are is not written here: each operation is carried out once under a seccomp filter that lets its
-//! system calls wait, and then again for each of them, which then does not happen any more. Whatever a later version
-//! of the plugin does more, it is killed there too.
+//! The tests do not list those changes: they run each operation once under a seccomp filter that stops its system calls,
+//! and then again for each of these calls, which is then not carried out. If a later version of the plugin makes further
+//! changes, the tests kill it at those too.
 
 mod calls;
 mod seccomp;

@@ -78,7 +78,7 @@ impl Filter {
             len: libc::c_ushort::try_from(self.0.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
             filter: self.0.as_ptr().cast_mut(),
         };
-        // SAFETY: the program has the length it tells, and the kernel only reads it.
+        // SAFETY: the program has the stated length, and the kernel only reads it.
         let listener = unsafe {
             libc::syscall(
                 libc::SYS_seccomp,
@@ -88,7 +88,7 @@ impl Filter {
             )
         };
         match i32::try_from(listener) {
-            // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+            // SAFETY: the kernel has just created this descriptor, and no other code has its number.
             Ok(listener) if listener >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(listener) }),
             _ => Err(io::Error::last_os_error()),
         }
@@ -108,7 +108,7 @@ pub(super) fn confine(program: &mut Command, filter: Filter) -> UnixStream {
         sendmsg(&theirs, &[IoSlice::new(&pid)], &mut message, SendFlags::empty())?;
         Ok(())
     };
-    // SAFETY: between fork and exec only system calls are made, on memory that is there already.
+    // SAFETY: between fork and exec only system calls are made, on memory that is already allocated.
     unsafe { program.pre_exec(prepare) };
     ours
 }
@@ -161,7 +161,7 @@ impl Listener {
             // SAFETY: this request writes one such structure.
             let answer =
                 unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut found) };
-            // Who waited may have been killed meanwhile.
+            // The waiting process may have been killed since.
             if answer == 0 {
                 return Some(Waiting {
                     id: found.id,

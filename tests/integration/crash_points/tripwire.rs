@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::calls::{Sight, rules};
 use super::seccomp::{Filter, Listener, confine};
 
-/// Tells from the calls so far, the one that waits included, whether that one is not to happen any more.
+/// Decides from the calls so far, including the one that waits, whether that one must not be carried out.
 pub(super) type Trap = Box<dyn Fn(&[String]) -> bool + Send + Sync>;
 
 /// Watches the changes that a program makes.
@@ -67,7 +67,7 @@ impl Tripwire {
             if goes_on {
                 listener.let_go_on(&waiting);
             } else {
-                // It is there: one of its threads waits, and whatever it does waits with it from here on.
+                // It has been reached: one of the plugin's threads waits, and its operation waits with it.
                 kill_process(pid, Signal::KILL).ok();
             }
         }
@@ -77,7 +77,7 @@ impl Tripwire {
         let mut goes_on = true;
         self.0.send_modify(|state| {
             if let Some(trap) = state.trap.as_ref().filter(|_| !state.sprung) {
-                // Whoever looks at open files makes a mount busy for a moment, and then it is tried again.
+                // A process that reads open files makes a mount busy for a moment; then the plugin tries again.
                 let again = call.starts_with("umount") && state.calls.last() == Some(&call);
                 if !again {
                     state.calls.push(call);

@@ -55,7 +55,7 @@ enum Step {
     Call(String),
     /// At Flocker, which has got the request already.
     Write(&'static Write),
-    /// None at all: Flocker has carried out a request and tells so.
+    /// None at all: Flocker has carried out a request and returned the result.
     Reply(&'static Write),
 }
 
@@ -74,7 +74,7 @@ impl fmt::Display for Step {
 enum Then {
     /// The orchestrator calls again.
     Again,
-    /// It has given up, removes the target, and undoes everything.
+    /// It stops waiting, removes the target, and undoes everything.
     Undone,
 }
 
@@ -259,7 +259,7 @@ impl Walk {
         }
     }
 
-    /// Waits for the end of an operation that nobody interrupts.
+    /// Waits for the end of an operation that is not interrupted.
     async fn finish(&self, running: Running) -> Plugin {
         match running {
             Running::Call(plugin, answer) => {

@@ -18,7 +18,7 @@ use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::mounts::{Mount, Mounts, only_mount_at};
 
-/// How far a volume is on its way to whoever uses it.
+/// How far a volume is on its way to a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub(super) enum Level {
     Nothing,
@@ -110,7 +110,7 @@ impl Workspace {
         lease.map(|lease| lease.node_uuid)
     }
 
-    /// Looks at what a killed plugin has left, before anybody does anything about it.
+    /// Reads what a killed plugin has left, before any other process changes it.
     pub(super) async fn inspect_remains(&self) {
         let (alias, target) = (mounts_at(&self.usage.alias()), mounts_at(&self.usage.target));
         assert!(alias.len() <= 1 && target.len() <= 1, "{alias:?} {target:?}");
@@ -160,7 +160,7 @@ impl Workspace {
         }
     }
 
-    /// Removes what an orchestrator removes that gave up on the call: it takes the target for a plain directory.
+    /// Removes what an orchestrator removes when it abandons the call: it assumes that the target is a plain directory.
     pub(super) fn orchestrator_removes_target(&self) {
         if mounts_at(&self.usage.target).is_empty() {
             if self.usage.target.exists() {
@@ -172,7 +172,7 @@ impl Workspace {
         }
     }
 
-    /// Checks what a new plugin has done before anybody asked it for anything.
+    /// Checks what a new plugin has done before any call.
     pub(super) fn check_restored(&self, plugin: u32) {
         assert_eq!(
             Mounts::read().below(&self.machine.config.node.state_dir),
@@ -293,7 +293,7 @@ impl Workspace {
         let records = self.machine.records().into_iter();
         let complete = records.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
         complete
-            // Whoever works in the background may have removed it by now.
+            // A task in the background may have removed it by now.
             .filter_map(|path| fs::read(path).ok())
             .map(|text| serde_json::from_slice::<Value>(&text).unwrap()["record"].take())
             .collect()

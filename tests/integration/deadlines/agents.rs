@@ -1,4 +1,4 @@
-//! What is waited for while an agent of Flocker's is dead, and that it is had when the agent is back.
+//! Operations that wait for a dead agent of Flocker's, and complete when the agent returns.
 
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ fn a_mount_that_is_missing_is_told_with_node_and_path_and_since_it_is_waited_for
     in_own_namespace(|| async {
         let fixture = Fixture::start(2).await;
         let usage = fixture.attached_to_a_dead_agent().await;
-        // Flocker is asked once more after ten seconds, which begins nothing anew.
+        // Flocker is asked again after ten seconds, which does not restart the wait.
         let refused = stage_within(fixture.csi(), &usage, Duration::from_secs(14))
             .await
             .unwrap_err();

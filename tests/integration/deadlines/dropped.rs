@@ -1,8 +1,8 @@
-//! Calls that are dropped at every request that their work makes of Flocker, one after the other.
+//! Calls that are dropped at every request that their work sends to Flocker, one after the other.
 //!
-//! What is enumerated is every moment at which an operation can be waiting for Flocker, before and after Flocker has
-//! carried the request out; the phases that wait for the mount table are in `node/cancellation.rs`. At each of them the
-//! caller goes, the opposite call comes, nothing may be left, and the same call has to succeed afterwards.
+//! The tests enumerate every moment at which an operation can wait for Flocker, before and after Flocker has carried out
+//! the request; the phases that wait for the mount table are in `node/cancellation.rs`. At each of them the caller
+//! disconnects and sends the inverse call; then nothing may remain, and the same call must succeed again.
 
 use std::fs;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::support::namespace::in_own_namespace;
 
 const DRIVER: &str = "flocker.csi.clusterhq.com";
 
-/// How long the opposite call waits while the request is still held; it need not succeed then.
+/// How long the inverse call waits while the request is still held; it need not succeed then.
 const IMPATIENCE: Duration = Duration::from_millis(500);
 
 /// Returns a rule that holds one request after that many have passed.
@@ -313,9 +313,9 @@ fn an_unstaging_dropped_at_any_of_its_requests_can_be_undone_and_repeated() {
     });
 }
 
-/// Waits until what goes on at the target says that it waits for these words.
+/// Waits until the operation at the target reports that it waits for these words.
 ///
-/// Another volume cannot be published there meanwhile, and whoever tries is told why.
+/// Another volume cannot be published there at the same time, and the refusal says why.
 async fn wait_until_publishing(csi: &Csi, usage: &Usage, words: &str) {
     let other = Usage {
         volume_id: nobody().to_string(),
@@ -338,7 +338,7 @@ fn a_publication_that_waited_for_the_volume_mounts_nothing_once_its_caller_has_g
         let elsewhere = fixture
             .machine
             .usage("elsewhere", usage.dataset(), &usage.publish_context);
-        // The last look at Flocker is made with the volume's lock in hand, and it is the second one.
+        // The last read of Flocker happens with the volume's lock held, and it is the second one.
         let last_look = RequestFault {
             after: 1,
             ..hold(Effect::HoldRequest).on("GET", LEASES)

@@ -1,4 +1,4 @@
-//! Handlers dropped at every await of theirs, and calls that end at any moment while the node works.
+//! Handlers that are dropped at every await, and calls that end at any moment while the node works.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

@@ -11,7 +11,7 @@ use crate::support::csi::{to_attach, to_create, within};
 use crate::support::mounts::only_mount_at;
 use crate::support::namespace::in_own_namespace;
 
-/// Long enough for the next caller to come before the work is given up, whatever else the machine does.
+/// Long enough for the next caller to arrive before the work is cancelled, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 #[test]

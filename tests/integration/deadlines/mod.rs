@@ -1,4 +1,4 @@
-//! Callers that give up, and what they are told before.
+//! Callers that stop waiting, and the errors they get before.
 
 mod agents;
 mod dropped;

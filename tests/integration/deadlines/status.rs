@@ -1,4 +1,4 @@
-//! What a caller is told whose deadline has come: which step is missing, where, since when, and how Flocker is.
+//! The error at a caller's deadline: which step is missing, where, since when, and the state of Flocker.
 
 use std::fs::File;
 use std::time::Duration;
@@ -118,7 +118,7 @@ fn the_last_error_of_flocker_is_told_with_its_age() {
             status: 500,
             body: "\"Traceback\"".to_owned(),
         };
-        // The first looks succeed; what is waited for afterwards does not come.
+        // The first reads succeed; the expected change does not happen.
         fixture
             .faults()
             .add(RequestFault::new("broken", broken).on("GET", "/v1/state/datasets"));

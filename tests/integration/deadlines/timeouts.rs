@@ -28,7 +28,7 @@ fn a_caller_is_answered_with_what_is_missing_before_it_gives_up() {
         fixture
             .faults()
             .add(hold(Effect::HoldRequest).on("POST", DATASETS));
-        // A client that gave up by itself would say "Timeout expired".
+        // A client that stopped waiting by itself would say "Timeout expired".
         let created = fixture
             .csi()
             .try_create(within(Duration::from_secs(3), to_create("data")));

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::profiles::ADAPTOR;
 use super::report::{Report, is_absolute, seconds};
 
-/// How long a volume may take to move before the agent gives up on the task, in seconds: an attachment in a cloud has
-/// been seen to take six minutes.
+/// How long a volume may take to move before the agent abandons the task, in seconds: attachments in a cloud were
+/// observed to take up to six minutes.
 const LONG_MOVE: f64 = 360.0;
 
 /// Flags by name.

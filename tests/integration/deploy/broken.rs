@@ -19,7 +19,7 @@ const UNIT: &str = "deploy/mesos/systemd/flocker-csi-mesos.service";
 #[derive(Deserialize)]
 struct Row {
     file: String,
-    /// The file that is told of, if that is another.
+    /// The file that the problem names, if that is another one.
     told_of: Option<String>,
     #[serde(flatten)]
     change: Change,
@@ -87,7 +87,7 @@ fn problems(changes: &[(&str, Option<String>)]) -> Vec<String> {
     tree.parse().1
 }
 
-/// Checks that a problem is told with its file, its field and the reason.
+/// Checks that a problem is reported with its file, its field and the reason.
 fn assert_told(problems: &[String], file: &str, field: &str, says: &str) {
     let told = |problem: &String| {
         let rest = problem

@@ -55,7 +55,7 @@ fn here(parsed: &Parsed, arguments: &[String]) -> Command {
 
 /// Starts the plugin by the command line in a shipped file, on a node of an embedded Flocker, by its number.
 ///
-/// What is another on this machine is told by the environment, as Mesos tells where to listen.
+/// The environment overrides settings that differ on this machine, as Mesos uses it for the endpoint.
 pub(super) async fn start(parsed: &Parsed, file: &str, flocker: &Flocker, number: usize) -> Process {
     let lines = command_lines(parsed);
     let line = lines.iter().find(|(from, _, _, _)| from == file);

@@ -1,4 +1,4 @@
-//! What is wrong with a file, told by field.
+//! The problems of a file, by field.
 
 use std::fmt::Display;
 

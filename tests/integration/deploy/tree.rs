@@ -87,7 +87,7 @@ impl Parsed {
             .extension()
             .and_then(|extension| extension.to_str());
         match (directory, extension) {
-            // An agent reads every file of these directories, whatever its name.
+            // An agent reads every file of these directories, with any name.
             ("deploy/mesos/resource-providers", _) => {
                 keep(
                     &mut self.providers,

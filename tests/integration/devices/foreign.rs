@@ -1,4 +1,4 @@
-//! Somebody else's mounts at, on, over and below our paths: reported, never hidden and never removed.
+//! Foreign mounts at, on, over and below the plugin's paths: reported, never hidden and never removed.
 
 use std::fs;
 
@@ -154,7 +154,7 @@ fn a_foreign_mount_on_top_of_a_staged_volume_is_named_by_every_call_and_both_sta
             Code::FailedPrecondition,
             &[FOREIGN, "is there instead"],
         );
-        // Something of ours is left under it, so this is not final.
+        // A mount of the plugin is left under it, so this is not final.
         assert_refused(csi.stage(&usage).await, Code::Unavailable, &named);
         let at_staging = Usage {
             target: usage.staging.clone(),

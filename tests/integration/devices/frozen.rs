@@ -1,4 +1,4 @@
-//! File systems that somebody has frozen, as a backup of the storage below them does.
+//! Frozen file systems, as during a backup of the storage below them.
 
 use std::fs::{self, File};
 use std::io;
@@ -48,7 +48,7 @@ fn change(root: &File, request: libc::Ioctl) -> io::Result<()> {
 async fn begin_to_write(file: PathBuf) -> thread::JoinHandle<()> {
     let (tell, told) = std::sync::mpsc::channel();
     let writer = thread::spawn(move || {
-        // The thread's number, by which the kernel tells what it does.
+        // The thread id, by which the kernel reports the thread's state.
         tell.send(rustix::thread::gettid().as_raw_nonzero()).unwrap();
         fs::write(file, "late").unwrap();
     });

@@ -1,6 +1,6 @@
-//! A file system that answers nothing, or nothing any more: what a device that hangs looks like from above.
+//! A file system that answers no request, or stops answering: how a device that hangs looks from above.
 //!
-//! ext4 answers statfs(2) from memory, so it takes a server to make that hang.
+//! ext4 answers statfs(2) from memory, so only a file system with a server can make it hang.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -146,7 +146,7 @@ impl State {
         let (error, answer) = answer.map_or((-ENOSYS, Vec::new()), |answer| (0, answer));
         let length = u32::try_from(16 + answer.len()).unwrap().to_ne_bytes();
         let message = [&length[..], &error.to_ne_bytes(), &id.to_ne_bytes(), &answer].concat();
-        // The kernel may have given up the question.
+        // The kernel may have abandoned the request.
         (&self.device).write_all(&message).ok();
     }
 }

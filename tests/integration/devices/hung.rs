@@ -42,7 +42,7 @@ impl Served {
         let usage = fixture.attached("data").await;
         let flockers = fixture.machine.path("flocker").join(&usage.volume_id);
         fs::create_dir_all(&flockers).unwrap();
-        // Flocker says where it has mounted the volume, or nobody would take that for Flocker's.
+        // Flocker reports where it has mounted the volume, so that the plugin accepts the mount as Flocker's.
         let mounted = Effect::Answer {
             status: 200,
             body: format!(

@@ -23,7 +23,7 @@ impl Fixture {
         self.csi().stats(usage).await.unwrap().volume_condition.unwrap()
     }
 
-    /// Checks that a volume is reported as abnormal, in these words among others.
+    /// Checks that a volume is reported as abnormal, with these words in the message.
     async fn assert_abnormal(&self, usage: &Usage, parts: &[&str]) {
         let condition = self.condition(usage).await;
         assert!(condition.abnormal, "{}", condition.message);
@@ -46,12 +46,12 @@ impl Fixture {
     }
 }
 
-/// Mounts something that is nobody's volume.
+/// Mounts a file system that belongs to no volume.
 fn mount_foreign(at: &Path) {
     mount("foreign", at, "tmpfs", MountFlags::empty(), None).unwrap();
 }
 
-/// Returns the directory in which ext4 tells about the file system on a loop device, given by its numbers.
+/// Returns the directory in which ext4 describes the file system on a loop device, given by its numbers.
 fn ext4_of(device: &str) -> PathBuf {
     let device = fs::canonicalize(Path::new("/sys/dev/block").join(device)).unwrap();
     Path::new("/sys/fs/ext4").join(device.file_name().unwrap())

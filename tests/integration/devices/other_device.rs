@@ -1,8 +1,8 @@
-//! Device numbers that belong to another volume by now.
+//! Device numbers that now belong to another volume.
 //!
-//! A number is free for others once its device has gone. While the plugin was down somebody put a volume away by hand,
-//! and the number of its device was given to another one: the plugin's record, its device node and even a mount made from
-//! that node still have the first volume's name.
+//! A number is free again once its device is detached. While the plugin was down, an operator unstaged a volume by hand,
+//! and another volume got the number of its device: the plugin's record, its device node and even a mount made from that
+//! node still have the first volume's name.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -22,7 +22,7 @@ use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 use crate::support::process::Process;
 
-/// Two published volumes, the first of which was put away by hand while the plugin was down.
+/// Two published volumes, the first of which was unstaged by hand while the plugin was down.
 struct Swapped {
     flocker: Flocker,
     machine: Machine,

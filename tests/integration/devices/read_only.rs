@@ -57,7 +57,7 @@ fn a_file_system_that_turned_read_only_is_abnormal_and_published_for_reading_onl
             .assert_abnormal(&usage, &["has become read-only", "repair"])
             .await;
         assert_eq!(csi.stats(&usage).await.unwrap().usage.len(), 2);
-        // What is there stays; what is new is for rescuing the data.
+        // Existing mounts stay; a new one is for rescuing the data.
         csi.stage(&usage).await.unwrap();
         csi.publish(&usage).await.unwrap();
         let again = usage.at_target("again");

@@ -1,4 +1,4 @@
-//! A device whose storage has gone from under the file system.
+//! A device whose storage was removed under the file system.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;

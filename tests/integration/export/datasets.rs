@@ -1,4 +1,4 @@
-//! Datasets, whoever made them.
+//! Datasets of any client.
 
 use serde_json::json;
 use uuid::Uuid;

@@ -16,8 +16,7 @@ use crate::support::namespace::in_own_namespace;
 /// The address that the guides have for the control service.
 const ADDRESS: &str = "https://control.example.com:4523";
 
-/// Stands in for programs that need a cluster: writes down how it was called, and what it was given to read, and
-/// answers as told by files.
+/// Replaces programs that need a cluster: records its arguments and its input, and answers from files.
 const STAND_IN: &str = r#"#!/bin/bash
 call="$(basename "$0") $*"
 printf '%s\n' "$call" >> calls

@@ -32,7 +32,7 @@ struct Ended {
 }
 
 impl Ended {
-    /// Returns the objects, of which there must be some, and nothing to tell but these remarks, by a part of each.
+    /// Returns the objects, of which at least one must exist, and checks that the remarks are exactly these, by a part of each.
     #[track_caller]
     fn objects(&self, remarks: &[&str]) -> Vec<Value> {
         assert_eq!(self.code, Some(0), "{self:?}");
@@ -103,7 +103,7 @@ fn reached(flocker: &Flocker) -> [(&'static str, String); 4] {
     ]
 }
 
-/// Exports volumes of the old plugin, which are told on the standard input.
+/// Exports volumes of the in-tree plugin, given on the standard input.
 async fn old(flocker: &Flocker, flags: &[&str], input: &str) -> Ended {
     let mut program = program(&["export", "--from=kubernetes-pv", "-"]);
     program.args(flags).envs(reached(flocker));
@@ -143,7 +143,7 @@ fn handle(volume: &Value) -> Uuid {
         .unwrap()
 }
 
-/// Writes a file as whoever had the dataset before did.
+/// Writes a file as the previous user of the dataset did.
 async fn fill(flocker: &Flocker, number: usize, dataset: Uuid, text: &str) {
     flocker.reports(number, dataset).await;
     fs::write(flocker.mount_of(number, dataset).join("precious"), text).unwrap();

@@ -1,4 +1,4 @@
-//! What the command is told beside the volumes.
+//! The settings of the command.
 
 use std::fmt::Write;
 use std::fs;

@@ -178,7 +178,7 @@ fn certificates_that_vanish_or_are_damaged_leave_the_last_good_ones_in_use() {
     });
 }
 
-/// They belong together, so only the control service can tell that they are wrong.
+/// They belong together, so only the control service can detect that they are wrong.
 #[test]
 fn certificates_of_another_cluster_are_shown_once_and_not_taken_up() {
     in_own_namespace(|| async {

@@ -14,8 +14,8 @@ use crate::support::namespace::in_own_namespace;
 
 /// The most requests that a process makes at once: for three writes, a set of lists, and one other read.
 const AT_MOST: u64 = 5;
-/// The most connections that it takes, whatever is asked: the HTTP library begins one in vain now and then, while the last
-/// is on its way back to it.
+/// The most connections in any case: the HTTP library sometimes begins one in vain, while the last one is on its way back
+/// to it.
 const IN_ALL: u64 = 2 * AT_MOST;
 
 /// Takes a volume through its whole life.

@@ -90,7 +90,7 @@ fn staging_waits_for_the_mount_and_asks_flocker_at_its_two_ends() {
     });
 }
 
-/// Attaches a volume as an orchestrator does, which asks again when it is told that the work goes on.
+/// Attaches a volume as an orchestrator does, which repeats the call while the operation continues.
 async fn attach(csi: &Csi, volume: Uuid, node: Uuid) {
     let request = ControllerPublishVolumeRequest {
         volume_id: volume.to_string(),

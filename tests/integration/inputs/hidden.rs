@@ -1,4 +1,4 @@
-//! A plugin whose mounts nobody else sees.
+//! A plugin whose mounts no other process sees.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! What users and orchestrators get wrong, and what they are told.
+//! Mistakes of users and orchestrators, and the errors they get.
 
 mod faults;
 mod files;

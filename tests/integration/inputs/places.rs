@@ -1,4 +1,4 @@
-//! Places that somebody else has.
+//! Paths and addresses that another process uses.
 
 use std::net::TcpListener;
 

@@ -12,7 +12,7 @@ use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::namespace::in_own_namespace;
 
-/// Starts a plugin, which serves whatever Flocker does, and checks what calls that need Flocker are told.
+/// Starts a plugin, which serves even if it does not trust Flocker, and checks the errors of calls that need Flocker.
 async fn assert_unavailable(machine: &Machine, parts: &[&str]) {
     let plugin = machine.plugin().await;
     let ready = plugin.csi.identity().probe(ProbeRequest {}).await.unwrap();

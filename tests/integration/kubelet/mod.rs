@@ -39,7 +39,7 @@ impl Kubelet {
         self.registry.join("flocker.csi.clusterhq.com-reg.sock")
     }
 
-    /// Waits until a socket is there on which somebody answers.
+    /// Waits until a socket exists on which a process answers.
     async fn finds_plugin(&self) {
         let socket = self.socket();
         eventually("the plugin shows itself", async || {

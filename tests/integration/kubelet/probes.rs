@@ -27,7 +27,7 @@ fn the_plugin_is_ready_when_it_serves_and_flocker_answers() {
         let faults = flocker.embedded().faults();
         faults.change(|plan| plan.control_stopped = true);
         faults.until_in_force().await;
-        // Nobody has asked since, and nobody but callers does while it was well the last time.
+        // No call has reached Flocker since, and only calls reach it while it was healthy the last time.
         let list = plugin
             .csi
             .controller()

@@ -148,7 +148,7 @@ fn the_socket_is_there_only_when_the_plugin_serves() {
                 is_socket(&kubelet.socket()).then_some(())
             })
             .await;
-            // Nobody waits for anything between the two.
+            // No step waits for anything between the two.
             tokio::net::UnixStream::connect(&served).await.unwrap();
         };
         let flag = kubelet.flag();

@@ -114,7 +114,7 @@ impl Agent {
         self.boot_id = Uuid::new_v4();
     }
 
-    /// Reboots the machine, whose plugin has been killed: what was mounted is gone, for Flocker as well.
+    /// Reboots the machine, whose plugin has been killed: its mounts no longer exist, for Flocker as well.
     pub(crate) fn reboot(&mut self, flocker: &Flocker) {
         for mount in Mounts::read().below(&self.work_dir).iter().rev() {
             unmount(&mount.point, UnmountFlags::empty()).unwrap();

@@ -26,7 +26,7 @@ pub(crate) struct Client {
     pub(crate) calls: Calls,
 }
 
-/// What a plugin is told to use a volume on a node.
+/// What a node's plugin needs to use a volume.
 #[derive(Clone, Debug)]
 pub(crate) struct Usage {
     pub(crate) id: String,
@@ -84,7 +84,7 @@ macro_rules! call {
 }
 
 impl Client {
-    /// Asks whether the plugin is there; what it answers is of no interest.
+    /// Checks whether the plugin answers; the answer itself is ignored.
     pub(crate) async fn probe(&self) -> Result<(), Failure> {
         call! { self.call("Probe");
             Identity0.probe(v0::ProbeRequest {}) => |_| ();
@@ -142,7 +142,7 @@ impl Client {
         }
     }
 
-    /// Returns all volumes: a token that comes with them is not looked at.
+    /// Returns all volumes; a token in the answer is ignored.
     pub(crate) async fn list_volumes(&self) -> Result<Vec<VolumeInfo>, Failure> {
         call! { self.call("ListVolumes");
             Controller0.list_volumes(v0::ListVolumesRequest::default())
@@ -242,7 +242,7 @@ impl Client {
         }
     }
 
-    /// Attaches a volume, and returns what its node has to be told.
+    /// Attaches a volume, and returns the publish context.
     pub(crate) async fn controller_publish(
         &self,
         usage: &Usage,

@@ -30,7 +30,7 @@ both!(
 );
 
 impl Fixture {
-    /// Makes a dataset on a node without the plugin, and returns its id when it is there.
+    /// Makes a dataset on a node without the plugin, and returns its id when it exists.
     async fn preprovisioned(&self, number: usize, bytes: i64) -> Uuid {
         let new = NewDataset {
             dataset_id: None,
@@ -44,7 +44,7 @@ impl Fixture {
     }
 }
 
-/// Returns what is offered of a volume that nobody has taken.
+/// Returns the offered resource of a volume that no framework uses.
 fn raw(id: &str, bytes: i64) -> Disk {
     Disk {
         kind: Kind::Raw,
@@ -181,7 +181,7 @@ async fn a_disk_is_published_once_for_all_its_tasks_and_stays_so(api: Api) {
     assert_eq!(provider.calls(), calls(&[&["ControllerPublishVolume"], &PUBLISH]));
     only_mount_at(&target);
     fs::write(target.join("file"), "precious").unwrap();
-    // The task ends, which makes no call, and others come.
+    // The task ends, which makes no call, and further tasks start.
     for _ in 0..3 {
         assert_eq!(provider.launch(&id).await.unwrap(), target);
         assert_eq!(fs::read_to_string(target.join("file")).unwrap(), "precious");
@@ -332,7 +332,7 @@ async fn what_others_make_and_delete_is_seen_at_the_next_look(api: Api) {
     let changes = provider.reconcile().await.unwrap();
     assert_eq!((changes.added, changes.removed), (vec![], vec![disk]));
 
-    // Another provider's volume takes from the pool of this node, whoever made it.
+    // A volume of another provider takes space from the pool of this node.
     let other = fixture.plugin.csi.clone();
     let mut request = crate::support::csi::to_create("elsewhere");
     request
@@ -344,7 +344,7 @@ async fn what_others_make_and_delete_is_seen_at_the_next_look(api: Api) {
     fixture.plugin.stop().await;
 }
 
-/// Every agent offers whatever its plugin lists; see also `StorageLocalResourceProviderTest.Update`.
+/// Every agent offers all volumes that its plugin lists; see also `StorageLocalResourceProviderTest.Update`.
 async fn providers_offer_the_volumes_of_their_own_nodes(api: Api) {
     let fixture = Fixture::start(api).await;
     let second = Agent::new(&fixture.flocker, 2, api);

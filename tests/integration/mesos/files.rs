@@ -46,8 +46,8 @@ pub(crate) fn decode(name: &str) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// Deletes a directory with everything in it. It goes into whatever is mounted there and deletes that too; the mount
-/// itself is the first thing that stops it.
+/// Deletes a directory with everything in it. It descends into file systems that are mounted there and deletes their
+/// content; the mount point itself is the first thing that it cannot delete.
 pub(crate) fn delete_recursively(directory: &Path, root: Root) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();

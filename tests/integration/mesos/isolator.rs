@@ -51,7 +51,7 @@ pub(crate) struct Isolator {
 }
 
 impl Isolator {
-    /// Starts on an agent with the containers that still run there, and cleans up after the others.
+    /// Starts on an agent with the containers that still run there, and cleans up after all other containers.
     pub(crate) async fn start(plan: Plan, work_dir: &Path, running: &[&str]) -> Result<Self, Failure> {
         let mut isolator = Self {
             plan,
@@ -71,7 +71,7 @@ impl Isolator {
                 .insert(id.clone(), volumes.lines().map(decode).collect());
             gone.extend((!running.contains(&&*id)).then_some(id));
         }
-        // Whether the plugin is there decides nothing yet.
+        // Whether the plugin runs is not decisive yet.
         let started = isolator.manager().await.map(drop);
         for id in gone {
             isolator.clean_up(&id).await?;
@@ -165,7 +165,7 @@ impl Isolator {
         Ok(self.manager.as_mut().expect("it was just started"))
     }
 
-    /// Returns the volumes, for a look at them.
+    /// Returns the volumes.
     pub(crate) fn volumes(&self) -> &VolumeManager {
         self.manager.as_ref().expect("the plugin has answered")
     }

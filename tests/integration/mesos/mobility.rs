@@ -20,7 +20,7 @@ use crate::support::flocker::Flocker;
 use crate::support::machine::Running;
 use crate::support::mounts::Mounts;
 
-/// How long a silent node is listed, and how long it has to be missing then to be gone.
+/// How long Flocker lists a silent node, and how long after that the plugin considers it dead.
 const SOON: Duration = Duration::from_secs(1);
 /// What a call has that ends while its volume is in use elsewhere.
 const SHORT: Duration = Duration::from_secs(3);
@@ -200,7 +200,7 @@ async fn a_task_that_is_restarted_elsewhere_waits_until_its_predecessor_is_clean
     pair.plugin.stop().await;
 }
 
-/// The agent of a node that is gone never cleans up; `takeover = node-gone` says what to do then.
+/// The agent of a dead node never cleans up; `takeover = node-gone` defines what happens then.
 async fn a_task_of_a_node_that_is_gone_starts_elsewhere_where_that_is_allowed(api: Api) {
     let pair = Pair::taking_over(api, Takeover::NodeGone).await;
     let plugin = pair.first.process().await;
@@ -219,7 +219,7 @@ async fn a_task_of_a_node_that_is_gone_starts_elsewhere_where_that_is_allowed(ap
         .launch_behind(there, container, &pair.waits_for_the_first())
         .await;
 
-    // The power cut: what ran and was mounted there is gone, and the backend knows it.
+    // The power cut: the node's processes and mounts no longer exist, and the backend knows it.
     drop(task);
     plugin.kill().await;
     for mount in Mounts::read().below(&pair.first.work_dir).iter().rev() {
@@ -264,7 +264,7 @@ async fn a_task_of_a_node_that_rebooted_starts_elsewhere(api: Api) {
         .await;
     pair.first.reboot(&pair.flocker);
 
-    // The plugin alone lets go of what it had, before any agent is there.
+    // The plugin alone releases its volumes, before any agent runs.
     let plugin = pair.first.process().await;
     let (mut there, launched) = launching.await.unwrap();
     let (task, said) = launched.unwrap();
@@ -273,7 +273,7 @@ async fn a_task_of_a_node_that_rebooted_starts_elsewhere(api: Api) {
     let holder = pair.flocker.leaseholder(volume.parse().unwrap()).await;
     assert_eq!(holder, Some(pair.second.machine.node()));
 
-    // The agent wants to publish what its container had before it cleans that up, and cannot do so meanwhile.
+    // The agent wants to publish the container's volume before it cleans up the container, and cannot do so yet.
     pair.first.deadline = Some(SHORT);
     let holder = pair.second.machine.node().to_string();
     assert_failed(

@@ -65,7 +65,7 @@ const START: [&str; 8] = [
     "NodeGetInfo",
     "ListVolumes",
 ];
-/// A look at what the plugin has, for one profile.
+/// A read of the plugin's resources, for one profile.
 const LOOK: [&str; 2] = ["ListVolumes", "GetCapacity"];
 /// A volume on its way to a task, and back.
 const PUBLISH: [&str; 2] = ["NodeStageVolume", "NodePublishVolume"];
@@ -90,7 +90,7 @@ impl Fixture {
         }
     }
 
-    /// Returns the content of a file of a volume that nobody uses, as the first node has it.
+    /// Returns the content of a file of an unused volume, as the first node has it.
     fn read_back(&self, volume_id: &str, name: &str) -> String {
         let mount = self.flocker.mount_of(1, volume_id.parse().unwrap());
         std::fs::read_to_string(mount.join(name)).unwrap()

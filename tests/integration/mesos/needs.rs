@@ -1,4 +1,4 @@
-//! What Mesos needs of a plugin so as not to give up on it: answers while Flocker is down above all.
+//! What Mesos requires of a plugin, or else abandons it: above all answers while Flocker is down.
 
 use std::collections::HashMap;
 use std::fs;
@@ -129,7 +129,7 @@ async fn what_is_confirmed_is_what_was_asked_for(api: Api) {
     fixture.plugin.stop().await;
 }
 
-/// Whatever fails when a provider starts is the end of it, until somebody starts the agent again.
+/// Any failure while a provider starts ends it, until an operator starts the agent again.
 async fn a_provider_starts_as_it_was_while_flocker_is_down(api: Api) {
     let proxied = Proxied::start(api).await;
     let plugin = proxied.agent.machine.plugin().await;
@@ -158,7 +158,7 @@ async fn a_provider_starts_as_it_was_while_flocker_is_down(api: Api) {
     plugin.stop().await;
 }
 
-/// The same where nothing was ever known, and where nobody refuses the connection.
+/// The same where the plugin has no list yet, and where the connection is not refused but stalls.
 async fn a_provider_starts_while_flocker_does_not_answer(api: Api) {
     let mut proxied = Proxied::start(api).await;
     // An answer comes before the caller's deadline, which for Mesos is a minute.
@@ -173,7 +173,7 @@ async fn a_provider_starts_while_flocker_does_not_answer(api: Api) {
     plugin.stop().await;
 }
 
-/// A node that nobody has named is found out once and remembered.
+/// A node without a configured id is identified once and its id stored.
 async fn a_plugin_knows_its_node_without_flocker(api: Api) {
     let mut proxied = Proxied::start(api).await;
     let node = proxied.agent.machine.node();
@@ -193,7 +193,7 @@ async fn a_plugin_knows_its_node_without_flocker(api: Api) {
     plugin.stop().await;
 }
 
-/// Mesos looks after each operation, and Flocker may be down by then.
+/// Mesos reads the plugin's resources after each operation, and Flocker may be down by then.
 async fn disks_that_are_made_and_destroyed_just_before_flocker_is_down_are_told_so(api: Api) {
     let proxied = Proxied::start(api).await;
     let plugin = proxied.agent.machine.plugin().await;

@@ -15,7 +15,7 @@ use super::volume_manager::{Plan, VolumeManager};
 /// What a disk can be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Kind {
-    /// Room of a pool, or a volume that nobody has taken yet.
+    /// Space of a pool, or a volume that no framework uses yet.
     Raw,
     /// A file system.
     Mount,
@@ -56,7 +56,7 @@ pub(crate) struct Provider {
     file: PathBuf,
 }
 
-/// What a look at the plugin has changed.
+/// The changes that a read of the plugin's resources found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     pub(crate) added: Vec<Disk>,
@@ -66,7 +66,7 @@ pub(crate) struct Changes {
 }
 
 impl Provider {
-    /// Starts for an agent id, whose state is in `file`, and takes up what was under way.
+    /// Starts for an agent id, whose state is in `file`, and resumes pending operations.
     pub(crate) async fn start(
         plan: Plan,
         file: PathBuf,
@@ -84,7 +84,7 @@ impl Provider {
             file,
         };
         if let Some((name, profile, bytes)) = provider.kept.pending.clone() {
-            // Operations are taken up with the profiles that they were accepted with.
+            // Operations are resumed with the profiles with which they were accepted.
             provider.profiles.clone_from(&profiles);
             provider.create(name, &profile, bytes).await?;
             provider.profiles.clear();
@@ -97,7 +97,7 @@ impl Provider {
         Ok(provider)
     }
 
-    /// Takes up other profiles.
+    /// Loads other profiles.
     pub(crate) async fn set_profiles(
         &mut self,
         profiles: BTreeMap<String, Profile>,
@@ -106,7 +106,7 @@ impl Provider {
         self.reconcile().await
     }
 
-    /// Looks at what the plugin has, as every ten seconds and after each operation.
+    /// Reads the plugin's resources, as every ten seconds and after each operation.
     pub(crate) async fn reconcile(&mut self) -> Result<Changes, Failure> {
         let room = async {
             let mut pools = Vec::new();
@@ -226,7 +226,7 @@ impl Provider {
         Ok(volume.id)
     }
 
-    /// `CREATE_DISK` from a volume that was there before, with a profile for it.
+    /// `CREATE_DISK` from a volume that existed before, with a profile for it.
     pub(crate) async fn adopt_disk(&mut self, volume_id: &str, profile: &str) -> Result<(), Failure> {
         let disk = self.disk(volume_id);
         let volume = VolumeInfo {

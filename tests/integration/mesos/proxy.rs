@@ -36,7 +36,7 @@ pub(crate) enum Wrong {
     Nothing,
     /// `NodePublishVolume` is OK, and there is no target.
     MakesNoTarget,
-    /// `NodePublishVolume` is not there at all.
+    /// `NodePublishVolume` does not exist.
     KnowsNoPublish,
     /// `NodeUnpublishVolume` leaves the target.
     LeavesTheTarget,
@@ -46,9 +46,9 @@ pub(crate) enum Wrong {
     RemovesTheStagingDirectory,
     /// `NodeUnstageVolume` is OK, and the volume is still mounted.
     LeavesAMount,
-    /// `ListVolumes` tells sizes that are a byte less.
+    /// `ListVolumes` returns sizes that are a byte too small.
     TellsOtherSizes,
-    /// `ListVolumes` tells everything twice.
+    /// `ListVolumes` returns every volume twice.
     ListsTwice,
     /// `ValidateVolumeCapabilities` confirms something else than it was asked for.
     ConfirmsAnotherContext,
@@ -151,7 +151,7 @@ impl Forward {
         Ok(answer.map(|answer| self.change(&method, &asked, answer)))
     }
 
-    /// Makes an answer, or what is there after it, wrong. The fields used have the same numbers in both versions.
+    /// Makes an answer, or its effect, wrong. The fields used have the same numbers in both versions.
     fn change(&self, method: &str, asked: &Bytes, answer: Bytes) -> Bytes {
         match (self.wrong, method) {
             (Wrong::LeavesTheTarget, "NodeUnpublishVolume") => {

@@ -45,8 +45,8 @@ async fn disks_are_the_same_after_the_agent_has_started_again(api: Api) {
     fixture.plugin.stop().await;
 }
 
-/// Covers `StorageLocalResourceProviderTest.CreateDestroyDiskWithRecovery`: an operation that was pending is taken up
-/// again under the same name.
+/// Covers `StorageLocalResourceProviderTest.CreateDestroyDiskWithRecovery`: a pending operation is resumed under the
+/// same name.
 async fn a_disk_that_was_being_created_when_the_agent_died_is_the_same_one(api: Api) {
     let fixture = Fixture::start(api).await;
     let faults = fixture.flocker.embedded().faults();
@@ -208,7 +208,7 @@ async fn a_published_disk_needs_no_call_when_the_agent_starts_again(api: Api) {
     fixture.plugin.stop().await;
 }
 
-/// The states in which an agent may die, apart from those between calls: the call is made again, or its opposite.
+/// The states in which an agent may die, apart from those between calls: the call is made again, or its inverse.
 async fn calls_that_were_interrupted_are_made_again(api: Api) {
     let fixture = Fixture::start(api).await;
     let mut provider = fixture.agent.provider().await.unwrap();

@@ -124,7 +124,7 @@ async fn what_cannot_be_repeated_fails_at_once(api: Api) {
     assert_eq!(refused.code(), Some(Code::ResourceExhausted));
     assert_eq!(provider.calls(), calls(&[&["CreateVolume"], &LOOK]));
 
-    // Somebody else uses the volume, which the provider does not know of.
+    // Another client uses the volume, which the provider does not know.
     let (client, dataset) = (fixture.flocker.client().await, id.parse().unwrap());
     client
         .acquire_lease(dataset, fixture.flocker.node(2), None)

@@ -122,10 +122,10 @@ impl Calls {
         }
     }
 
-    /// Waits for a plugin that is not there, as long as a call may take.
+    /// Waits for a plugin that does not run, as long as a call may take.
     async fn connect(&self, deadline: Duration, began: Instant) -> Result<Connected, Failure> {
         let endpoint = transport::Endpoint::from_shared(self.endpoint.to_string()).unwrap();
-        // Whatever the path of the socket, this is what Mesos sends as `:authority`.
+        // Mesos sends this as `:authority` for every path of the socket.
         let endpoint = endpoint.origin("http://localhost".parse().unwrap());
         loop {
             let left = deadline.saturating_sub(began.elapsed());
@@ -153,7 +153,7 @@ impl Calls {
     }
 }
 
-/// Mesos tells the whole time unless it had to wait for the plugin.
+/// Mesos reports the whole time unless it had to wait for the plugin.
 fn whole(deadline: Duration, left: Duration) -> Duration {
     if deadline.saturating_sub(left) < Duration::from_secs(1) {
         deadline

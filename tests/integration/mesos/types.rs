@@ -23,7 +23,7 @@ pub(crate) struct Capability {
     pub(crate) mode: i32,
 }
 
-/// A volume as a plugin tells it.
+/// A volume as a plugin returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct VolumeInfo {
     pub(crate) id: String,

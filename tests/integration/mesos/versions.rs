@@ -52,7 +52,7 @@ fn an_answer_to_a_probe_that_is_neither_ok_nor_unimplemented_is_the_end() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let mut agent = Agent::new(&flocker, 1, Api::V1);
-        // The plugin behind it is not there.
+        // The plugin behind it does not run.
         let broken = Proxy::start(&agent.machine, Api::V0, Wrong::Nothing);
         agent.endpoint = broken.endpoint.clone();
         agent.deadline = Some(Duration::from_secs(2));

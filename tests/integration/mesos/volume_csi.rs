@@ -148,7 +148,7 @@ async fn a_task_of_another_user_owns_the_volume(api: Api) {
         (root.uid(), root.gid())
     };
     assert_eq!(owner(&volume), (NOBODY, NOBODY));
-    // Somebody else uses it already: the owner stays.
+    // Another container already uses it: the owner stays.
     let of_root = Container {
         user: Some(NOBODY - 1),
         ..Container::new("of-another", &volume)
@@ -346,8 +346,8 @@ async fn a_task_that_ended_while_the_agent_was_down_is_cleaned_up_after(api: Api
     fixture.plugin.stop().await;
 }
 
-/// After a reboot the agent publishes what a container had, because it may have to clean it up, and then lets go of it
-/// because that container is gone.
+/// After a reboot the agent publishes the volumes of a container, because it may have to clean them up, and then unpublishes
+/// them because the container no longer exists.
 async fn what_is_staged_before_a_reboot_is_let_go_of_after_it(api: Api) {
     let flocker = Flocker::start(1).await;
     let mut agent = Agent::new(&flocker, 1, api);
@@ -374,7 +374,7 @@ async fn what_is_staged_before_a_reboot_is_let_go_of_after_it(api: Api) {
     plugin.kill().await;
 }
 
-/// Mesos deletes whatever it finds where volumes are published and it does not know.
+/// Mesos deletes everything that it finds where volumes are published and that it does not know.
 async fn directories_of_volumes_that_are_not_known_are_deleted_and_no_data_with_them(api: Api) {
     let fixture = Fixture::start(api).await;
     let volume = fixture.volume().await;

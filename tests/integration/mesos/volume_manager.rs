@@ -51,8 +51,8 @@ pub(crate) struct VolumeManager {
 }
 
 impl VolumeManager {
-    /// Starts with a plugin: asks what it can do, takes up what is on the disk, and deletes what is there of volumes
-    /// that nothing is known of.
+    /// Starts with a plugin: reads its capabilities, loads the stored states, and deletes the directories of unknown
+    /// volumes.
     pub(crate) async fn start(plan: Plan) -> Result<Self, Failure> {
         let client = connect(plan.release, plan.calls.clone()).await?;
         let mut manager = Self {
@@ -125,7 +125,7 @@ impl VolumeManager {
         self.node.contains(&STAGE_UNSTAGE_VOLUME)
     }
 
-    /// Returns all volumes that the plugin tells.
+    /// Returns all volumes that the plugin lists.
     pub(crate) async fn list(&self) -> Result<Vec<VolumeInfo>, Failure> {
         if !self.can(controller::LIST_VOLUMES) {
             return Ok(Vec::new());
@@ -165,7 +165,7 @@ impl VolumeManager {
         Ok(VolumeInfo { bytes, ..created })
     }
 
-    /// Adopts a volume that was there before, if the plugin confirms how it is to be used.
+    /// Adopts an existing volume, if the plugin confirms its capability.
     pub(crate) async fn validate(
         &mut self,
         volume: &VolumeInfo,
@@ -190,7 +190,7 @@ impl VolumeManager {
         Ok(())
     }
 
-    /// Publishes a volume, from whatever state; one that is published needs no call.
+    /// Publishes a volume, from any state; a published one needs no call.
     pub(crate) async fn publish(&mut self, volume_id: &str) -> Result<(), Failure> {
         loop {
             match self.state(volume_id, "publish")? {
@@ -240,7 +240,7 @@ impl VolumeManager {
         }
     }
 
-    /// Deletes a volume with its data, whoever made it.
+    /// Deletes a volume with its data, also one that another client created.
     pub(crate) async fn delete(&mut self, volume_id: &str) -> Result<(), Failure> {
         if !self.volumes.contains_key(volume_id) {
             return self.client.delete(volume_id).await;

@@ -71,7 +71,7 @@ impl VolumeState {
         }
     }
 
-    /// Returns the state of a volume that somebody else made and a task names.
+    /// Returns the state of a volume that another client created and a task names.
     pub(crate) fn pre_provisioned(
         capability: Capability,
         context: HashMap<String, String>,

@@ -133,7 +133,7 @@ async fn mesos_itself_would_delete_the_data_below_a_mount_that_is_left(api: Api)
     let (mut isolator, container) = mistake.task().await;
     let staging = isolator.volumes().staging(&container.volume_id);
     assert!(isolator.clean_up(&container.id).await.is_err());
-    // Without the look at the mount table, the mount is what stops it, when everything in it is gone.
+    // Without the check of the mount table, only the mount itself stops the deletion, after everything in it is deleted.
     let deleted = super::files::delete_recursively(&staging, super::files::Root::Removed);
     assert_eq!(deleted.unwrap_err().kind(), std::io::ErrorKind::ResourceBusy);
     let staged = staging.join(&container.volume_id);

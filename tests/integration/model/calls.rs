@@ -173,7 +173,7 @@ pub(super) enum Step {
     /// A plugin is killed. Calls to it cannot be made until it is started again.
     Kill(usize),
     Die(usize, Death),
-    /// Whatever has ended on a node is started again.
+    /// Every process that has ended on a node is started again.
     Start(usize),
     List(usize),
 }

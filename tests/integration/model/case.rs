@@ -296,7 +296,7 @@ impl<'a> Case<'a> {
                 return self.check().await;
             }
             for node in 0..NODES {
-                // Whatever it waits for has to come back for that.
+                // The process that it waits for must run again for that.
                 if self.fixture.is_crippled() {
                     self.start(node).await;
                 }
@@ -459,7 +459,7 @@ impl<'a> Case<'a> {
         if !possible.iter().all(is_taken) || self.fixture.silent()[to] {
             return Ok(());
         }
-        // Whose controller goes with its machine, nobody attaches to another node.
+        // If a controller stops with its machine, no other process attaches to another node.
         let death = if from == controller { Death::Agent } else { death };
         self.die(from, death).await;
         self.check().await?;
@@ -579,8 +579,8 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Starts whatever has ended on a node; what no plugin held, and what was taken for gone, may have changed until
-    /// then.
+    /// Starts every process that has ended on a node; datasets that no plugin held, and those of nodes considered dead, may
+    /// have changed until then.
     async fn start(&mut self, node: usize) {
         self.drift();
         self.fixture.start_node(node).await;

@@ -29,10 +29,10 @@ use crate::support::process::Process;
 
 /// How long a node that is silent is listed.
 const EXPIRY: Duration = Duration::from_millis(500);
-/// A node is gone soon after that. It is long enough for a node that Flocker hears of again after a restart.
+/// A node counts as dead soon after that. It is long enough for a node that reports to Flocker again after a restart.
 const TAKING_OVER: [&str; 2] = ["--takeover=node-gone", "--takeover-grace=2s"];
 
-/// The driver's name, as far as nobody configures another.
+/// The driver's default name.
 const NAMESPACE: &str = "flocker.csi.clusterhq.com";
 
 impl Kind {
@@ -101,8 +101,8 @@ impl Fixture {
         }
     }
 
-    /// Takes the power from a node's machine: its plugin, its mounts and its device nodes are gone, and what was
-    /// staged was so in another boot. `known`: the backend knows it.
+    /// Cuts the power of a node's machine: its plugin, its mounts and its device nodes no longer exist, and volumes were
+    /// staged in another boot. `known`: the backend knows it.
     pub(super) async fn cut_power(&self, node: usize, known: bool) {
         self.kill_plugin(node).await;
         let machine = &self.machines[node];
@@ -130,7 +130,7 @@ impl Fixture {
         faults.change(|plan| plan.nodes.entry(node + 1).or_default().agent = AgentState::Stopped);
     }
 
-    /// Starts whatever has ended on a node.
+    /// Starts every process that has ended on a node.
     pub(super) async fn start_node(&self, node: usize) {
         self.flocker.embedded().faults().change(|plan| {
             plan.nodes.remove(&(node + 1));

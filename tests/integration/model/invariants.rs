@@ -1,4 +1,4 @@
-//! What must hold at any time, whatever was called.
+//! What must hold at any time, after any calls.
 
 use std::collections::BTreeSet;
 
@@ -140,7 +140,7 @@ impl View<'_> {
             self.seen.is_pinned(ours.node, self.id()) == Some(false) && !loose
         });
         unheld.map(|ours| Broken {
-            // The mount may have gone, and the pin after it, between two looks at different things.
+            // The mount may be removed, and then the pin, between two reads.
             may_pass: true,
             ..Broken::rule(
                 PIN,
@@ -205,7 +205,7 @@ fn check_agent(seen: &Seen, volume: &Volume) -> Option<Broken> {
     })
 }
 
-/// Mounts below our directories that come from no device node of ours.
+/// Mounts below the plugin's directories that come from no device node of the plugin.
 pub(super) fn check_origins(seen: &Seen) -> Option<Broken> {
     let strange = seen.ours.iter().find(|ours| ours.dataset.is_none());
     strange.map(|strange| {

@@ -32,7 +32,7 @@ impl Fixture {
         }
         for machine in &self.machines {
             for staging in entries(&machine.path("staging")) {
-                // It is not empty if something of ours is left in it.
+                // It is not empty if something of the plugin is left in it.
                 fs::remove_dir(&staging).map_err(|error| {
                     format!(
                         "broken: staging paths are left empty: {}: {error}",

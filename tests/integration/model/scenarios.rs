@@ -9,7 +9,7 @@ use tonic::Code;
 
 use super::calls::{Access, Action, Flow, Kind, NODES, TARGETS};
 
-/// What a caller was told.
+/// The answer that a caller got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Done,
@@ -25,7 +25,7 @@ pub(super) enum Answer {
 pub(super) struct Around {
     /// The nodes on which no plugin holds Flocker's mounts.
     pub(super) unheld: [bool; NODES],
-    /// The nodes of which Flocker may hear nothing, so that they may be taken for gone.
+    /// The nodes that may not report to Flocker, so that they may be considered dead.
     pub(super) silent: [bool; NODES],
     /// Whether Flocker may leave out of state what there is.
     pub(super) hazy: bool,
@@ -51,7 +51,7 @@ pub(super) enum Life {
 pub(super) struct Dataset {
     pub(super) life: Life,
     pub(super) lease: Option<usize>,
-    /// The node that Flocker was told to have it, if an attachment said so.
+    /// The node to which Flocker was asked to move it, if an attachment did so.
     home: Option<usize>,
     pub(super) nodes: [OnNode; NODES],
 }
@@ -63,16 +63,16 @@ pub(super) struct Dataset {
 )]
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct OnNode {
-    /// An attachment whose caller was told to come back may still be going on.
+    /// An attachment whose caller was asked to retry may still be running.
     attaching: bool,
     /// The same, of a staging that takes the lease.
     driving: bool,
     /// The staging that was begun here and has not been undone.
     begun: Option<Flow>,
-    /// The machine lost its power after a staging took the lease: nobody will undo that, so the plugin does.
+    /// The machine lost its power after a staging took the lease: no caller will undo that, so the plugin does.
     returning: bool,
     pub(super) staged: bool,
-    /// Flocker's own mount may have gone while no plugin held it.
+    /// Flocker's own mount may have been removed while no plugin held it.
     pub(super) loose: bool,
     pub(super) targets: [Option<Access>; TARGETS],
 }
@@ -180,7 +180,7 @@ impl Scenario {
         scenario
     }
 
-    /// Takes note that a plugin has ended: whatever it was still doing has ended too.
+    /// Notes that a plugin has ended, and with it all its operations.
     pub(super) fn without_plugin(&self, plugin: usize, is_controller: bool) -> Self {
         let mut scenario = self.clone();
         for dataset in &mut scenario.generations {
@@ -210,7 +210,7 @@ impl Dataset {
         matches!(self.life, Life::Live(_))
     }
 
-    /// Returns the other nodes where a mount of ours keeps it.
+    /// Returns the other nodes where a mount of the plugin keeps it.
     fn kept_elsewhere(&self, node: usize) -> impl Iterator<Item = usize> {
         (0..NODES).filter(move |other| *other != node && self.nodes[*other].staged)
     }
@@ -248,7 +248,7 @@ impl Dataset {
         outcomes
     }
 
-    /// Returns the node that has the lease, other than `node`, and keeps it: a node that is gone has it taken away.
+    /// Returns the node that has the lease, other than `node`, and keeps it: a dead node loses it.
     fn held_elsewhere(&self, node: usize, around: Around) -> Option<usize> {
         let holder = self.lease.filter(|holder| *holder != node);
         holder.filter(|holder| !around.silent[*holder])
@@ -264,7 +264,7 @@ impl Dataset {
         let deleted = self.with(|dataset| dataset.life = Life::Deleted);
         let mut outcomes = vec![(Answer::Done, deleted.clone()), (Answer::Open, deleted)];
         if self.home.is_some_and(|home| around.silent[home]) {
-            // Only a node that is there can destroy it, so one of those is given it first.
+            // Only a running node can destroy it, so it is moved to one of those first.
             outcomes.push((Answer::Open, self.with(|dataset| dataset.home = None)));
         }
         outcomes

@@ -21,7 +21,7 @@ pub(super) struct Configured {
     pub(super) profile: Option<String>,
 }
 
-/// A mount of ours.
+/// A mount of the plugin.
 #[derive(Clone, Debug)]
 pub(super) struct OurMount {
     pub(super) node: usize,
@@ -53,7 +53,7 @@ pub(super) struct FlockersMount {
 /// What there is at one moment.
 pub(super) struct Seen {
     pub(super) configured: Vec<Configured>,
-    /// The node that has the lease; nothing for a node that nobody knows.
+    /// The node that has the lease; `None` for an unknown node.
     pub(super) leases: BTreeMap<Uuid, Option<usize>>,
     pub(super) ours: Vec<OurMount>,
     pub(super) flockers: Vec<FlockersMount>,

@@ -27,7 +27,7 @@ use crate::support::{PATIENCE, eventually};
 /// As many lives as `make test` has time for.
 const CYCLES: u32 = 60;
 const SEED: u64 = 4523;
-/// After as many, everything is looked at.
+/// The number of cycles after which everything is checked.
 const ROUND: u32 = 50;
 /// How many volumes live at a time.
 const TOGETHER: usize = 4;
@@ -94,8 +94,8 @@ struct Footprint {
     resident: u64,
     anonymous: u64,
     descriptors: usize,
-    /// Connections of callers, and those to Flocker, of which a process keeps up to five: how many the first round
-    /// needed is chance.
+    /// Connections of callers, and those to Flocker, of which a process keeps up to five: how many the first cycle needed
+    /// varies.
     sockets: usize,
 }
 
@@ -252,7 +252,7 @@ impl Soak<'_> {
                 .unwrap()
         };
         let open = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
-        // One that is closed meanwhile is none.
+        // A descriptor that was closed since is skipped.
         let open = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
         let (sockets, descriptors): (Vec<_>, Vec<_>) =
             open.partition(|to| to.to_string_lossy().starts_with("socket:"));

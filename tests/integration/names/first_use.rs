@@ -37,7 +37,7 @@ fn a_name_used_for_the_first_time_makes_a_volume_that_every_later_use_finds() {
         );
         end(fixture.csi(), &usage).await;
 
-        // Another agent, which is told the same, and one that is told another size.
+        // Another agent with the same options, and one with another size.
         let mut other = Machine::new(&fixture.flocker, 2);
         other.config.plugin.create_on_first_use = true;
         let plugin = other.plugin().await;
@@ -85,7 +85,7 @@ fn two_agents_that_use_a_new_name_at_once_make_one_dataset() {
             by_name(&fixture.machine, "web", &[CREATE]),
             by_name(&other, "web", &[CREATE, ("flocker.size", "80MiB")]),
         );
-        // Nothing is made before both have looked for the name and asked for a dataset.
+        // Nothing is made before both have looked for the name and requested a dataset.
         let slow = Effect::Delay(Duration::from_millis(500));
         faults.add(RequestFault::new("slow", slow).on("POST", DATASETS));
         let until_both_asked = async {
@@ -104,7 +104,7 @@ fn two_agents_that_use_a_new_name_at_once_make_one_dataset() {
     });
 }
 
-/// Uses the volume and gives it back, for whoever waits.
+/// Uses the volume and releases it for the next caller.
 async fn first_come(csi: &Csi, usage: &Usage) {
     begin(csi, usage).await.unwrap();
     end(csi, usage).await;

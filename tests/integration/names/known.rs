@@ -72,7 +72,7 @@ fn a_name_is_given_back_by_a_plugin_that_lost_its_records() {
         fs::remove_dir_all(&machine.config.node.state_dir).unwrap();
 
         let plugin = machine.process(&[]).await;
-        // Staging finds again what is there; without it, the names of the mounts' sources tell what they are.
+        // Staging finds existing mounts again; without it, the names of the mounts' sources identify them.
         begin(&plugin.csi, &usage).await.unwrap();
         only_mount_at(&usage.staging.join(dataset.to_string()));
         plugin.kill().await;

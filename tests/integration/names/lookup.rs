@@ -108,7 +108,7 @@ fn a_name_that_no_live_dataset_has_is_refused_also_when_a_deleted_one_had_it() {
             let parts = [name, "does not exist", part];
             assert_refused(fixture.csi().stage(&usage).await, Code::NotFound, &parts);
             assert!(fixture.machine.records().is_empty());
-            // What was never there counts as gone.
+            // A volume that never existed counts as removed.
             end(fixture.csi(), &usage).await;
         }
         assert_eq!(live(&fixture.flocker).await, []);

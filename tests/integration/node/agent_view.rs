@@ -55,7 +55,7 @@ fn a_move_waits_for_the_volume_to_be_unstaged_even_without_a_lease() {
         let (client, second) = (fixture.flocker.client().await, fixture.flocker.node(2));
         fs::write(usage.target.join("file"), "precious").unwrap();
 
-        // Both are told to move without a lease; that the free one has moved shows that the agents have tried.
+        // Both must move and have no lease; that the free one has moved shows that the agents have tried.
         for dataset in [usage.dataset(), other.dataset()] {
             client.release_lease(dataset).await.unwrap();
             client.move_dataset(dataset, second).await.unwrap();

@@ -18,7 +18,7 @@ use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 use crate::support::tcp_proxy::TcpProxy;
 
-/// A volume that is to come to the first node, while somebody on the second one keeps its agent from letting go.
+/// A volume that must move to the first node, while an open file on the second one keeps its agent from unmounting.
 struct HeldBack {
     fixture: Fixture,
     usage: Usage,
@@ -62,9 +62,9 @@ impl HeldBack {
         self.fixture.flocker.mount_of(1, self.usage.dataset())
     }
 
-    /// Waits until what goes on at the staging path says that it waits for these words.
+    /// Waits until the operation at the staging path reports that it waits for these words.
     ///
-    /// Another volume cannot be staged there meanwhile, and whoever tries is told why.
+    /// Another volume cannot be staged there at the same time, and the refusal says why.
     async fn wait_until_staging(&self, words: &str) {
         let other = Usage {
             volume_id: nobody().to_string(),
@@ -126,7 +126,7 @@ fn unstaging_ends_a_staging_that_waits_and_nothing_is_mounted_afterwards() {
         assert!(held.fixture.machine.records().is_empty());
         fs::remove_dir(&held.usage.staging).unwrap();
 
-        // The orchestrator has removed its directory; the volume comes all the same, and nobody mounts it there.
+        // The orchestrator has removed its directory; the volume arrives, but the plugin does not mount it there.
         held.let_go();
         held.fixture.flocker.reports(1, held.usage.dataset()).await;
         assert_eq!(Mounts::read().below(&held.fixture.machine.path("")), []);

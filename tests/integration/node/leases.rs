@@ -1,4 +1,4 @@
-//! Volumes that nobody but the node attaches, and Flocker being away.
+//! Volumes that only the node attaches, and an unreachable Flocker.
 
 use std::collections::HashMap;
 use std::fs;

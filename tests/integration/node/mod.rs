@@ -112,7 +112,7 @@ pub(crate) fn agent_unmounts(path: &Path) -> Result<(), Errno> {
     unmount(path, UnmountFlags::empty())
 }
 
-/// Waits until Flocker's agent can unmount its mount: whoever looks at open files keeps it busy for a moment.
+/// Waits until Flocker's agent can unmount its mount: a process that reads open files keeps it busy for a moment.
 pub(crate) async fn wait_until_agent_unmounts(path: &Path) {
     eventually("the agent may have the volume", async || {
         agent_unmounts(path).ok()

@@ -1,4 +1,4 @@
-//! What is refused because of what is there, and what a refusal leaves.
+//! Refusals because of existing mounts and files, and the state after a refusal.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::support::csi::{Usage, within};
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
-/// Mounts something that is nobody's volume.
+/// Mounts a file system that belongs to no volume.
 fn mount_foreign(at: &Path) {
     mount("foreign", at, "tmpfs", MountFlags::empty(), None).unwrap();
 }

@@ -1,4 +1,4 @@
-//! The same call again, and calls for what is not there.
+//! Repeated calls, and calls for volumes and mounts that do not exist.
 
 use std::fs;
 

@@ -68,7 +68,7 @@ impl Csi {
         self.controller().delete_volume(request).await.map(drop)
     }
 
-    /// Attaches a volume to a node and returns what that has to be told.
+    /// Attaches a volume to a node and returns the publish context.
     pub(crate) async fn attach(&self, volume: Uuid, node: Uuid) -> HashMap<String, String> {
         self.try_attach(to_attach(volume, node)).await.unwrap()
     }
@@ -188,9 +188,9 @@ pub(crate) fn with_flags(mode: Mode, flags: &[&str]) -> VolumeCapability {
 #[derive(Clone, Debug)]
 pub(crate) struct Usage {
     pub(crate) volume_id: String,
-    /// What attaching it returned; empty where nobody has attached it.
+    /// The publish context; empty if the volume was not attached.
     pub(crate) publish_context: HashMap<String, String>,
-    /// What whoever wrote the volume id says about the volume.
+    /// The volume context.
     pub(crate) volume_context: HashMap<String, String>,
     pub(crate) staging: PathBuf,
     pub(crate) target: PathBuf,

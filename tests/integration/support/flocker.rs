@@ -96,12 +96,12 @@ impl Flocker {
             .unwrap()
     }
 
-    /// Returns the view of another process, for which a node is gone after three minutes.
+    /// Returns the view of another process, for which a node is dead after three minutes.
     pub(crate) fn cluster(&self) -> Cluster {
         self.cluster_with_grace(Duration::from_secs(180))
     }
 
-    /// Returns the view of another process, for which a node is gone after `grace`.
+    /// Returns the view of another process, for which a node is dead after `grace`.
     pub(crate) fn cluster_with_grace(&self, grace: Duration) -> Cluster {
         Cluster::new(cluster::Flocker::new(self.settings()), grace)
     }
@@ -135,7 +135,7 @@ pub(crate) fn settings(control_service: &str, certificates: &Path) -> Settings {
 
 impl Drop for Flocker {
     fn drop(&mut self) {
-        // Whatever its agents are doing has to end before the directory goes with its mounts and loop devices.
+        // The work of its agents must end before the directory is removed with its mounts and loop devices.
         if let Some(embedded) = self.embedded.take() {
             block_in_place(|| Handle::current().block_on(embedded.stop())).ok();
         }

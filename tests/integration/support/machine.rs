@@ -75,7 +75,7 @@ impl Machine {
         self.directory.join(name)
     }
 
-    /// Returns the device nodes that are there.
+    /// Returns the existing device nodes.
     pub(crate) fn devices(&self) -> Vec<PathBuf> {
         files_in(&self.config.plugin.device_dir)
     }

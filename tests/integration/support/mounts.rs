@@ -1,4 +1,4 @@
-//! The mount table, and what others read in it.
+//! The mount table, as the tests and other processes read it.
 
 use std::collections::HashMap;
 use std::fs;

@@ -15,9 +15,9 @@ use super::scratch::clean_up_after_runtime;
 /// No test takes this long, unless something waits for what never comes.
 const LONGEST: Duration = Duration::from_secs(180);
 
-/// Runs a test on a runtime whose threads share mounts with each other and with nobody else.
+/// Runs a test on a runtime whose threads share mounts with each other, but with no other process.
 ///
-/// Within, `/` is a shared mount, as it is on a host. The mounts end with the namespace, and that with the test.
+/// Within, `/` is a shared mount, as it is on a host. The mounts end with the namespace, and the namespace with the test.
 pub(crate) fn in_own_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     in_own_namespace_for(LONGEST, test);
 }

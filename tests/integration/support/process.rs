@@ -16,7 +16,7 @@ use super::csi::Csi;
 /// Names another program than the one that was built with the tests, to see that they fail with that.
 const ANOTHER_PROGRAM: &str = "PROGRAM_UNDER_TEST";
 
-/// Runs a program in a PID namespace of its own, and a mount namespace that gets others' mounts and passes none on.
+/// Runs a program in a PID namespace of its own, and a mount namespace that receives mounts but propagates none.
 pub(crate) const CONTAINED: [&str; 7] = [
     "unshare",
     "--pid",
@@ -45,8 +45,8 @@ impl Process {
         Self::serving(program(&arguments), log).await
     }
 
-    /// As [`Self::start`], in a PID namespace of its own, and a mount namespace that gets others' mounts and passes
-    /// none on.
+    /// As [`Self::start`], in a PID namespace of its own, and a mount namespace that receives mounts but propagates
+    /// none.
     pub(crate) async fn start_contained(arguments: Vec<&str>, log: &Path) -> Self {
         Self::serving(program_under(&CONTAINED, &arguments), log).await
     }
@@ -88,7 +88,7 @@ impl Process {
         self.child.id().expect("it runs")
     }
 
-    /// Ends it at once, as a crash would, and returns when it is gone.
+    /// Kills it, as a crash would, and returns when it has ended.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
@@ -102,7 +102,7 @@ impl Process {
         assert!(status.success(), "{status}: {}", self.log());
     }
 
-    /// Returns when somebody else has ended it.
+    /// Returns when another process has ended it.
     pub(crate) async fn ended(mut self) {
         let ended = timeout(PATIENCE, self.child.wait()).await;
         ended.expect("it ends in time").unwrap();
@@ -153,7 +153,7 @@ async fn finish(mut program: Command, arguments: &[&str]) -> (ExitStatus, String
 }
 
 impl Drop for Process {
-    /// Waits for its end: whatever it does must not go on while its files go.
+    /// Waits for its end: it must not run while its files are removed.
     fn drop(&mut self) {
         self.child.start_kill().ok();
         let id = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()));

@@ -1,4 +1,4 @@
-//! The forwarding to a Flocker, which can be closed.
+//! A TCP proxy before a Flocker, which can be closed or stalled.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -7,18 +7,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// What happens to connections.
+/// How connections are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Forwarding {
     /// They reach Flocker.
     Open,
     /// They are closed, and so are new ones.
     Closed,
-    /// Nothing is passed on, and nobody is told.
+    /// Their bytes are not forwarded, but they stay open.
     Stalled,
 }
 
-/// Passes connections on to an address, as long as it is open.
+/// Forwards connections to an address while it is open.
 pub(crate) struct TcpProxy {
     address: SocketAddr,
     forwarding: watch::Sender<Forwarding>,
@@ -57,7 +57,7 @@ impl TcpProxy {
         self.forwarding.send_replace(Forwarding::Closed);
     }
 
-    /// Accepts whatever comes and answers nothing.
+    /// Accepts connections but forwards nothing.
     pub(crate) fn stall(&self) {
         self.forwarding.send_replace(Forwarding::Stalled);
     }
@@ -86,7 +86,7 @@ async fn pass_on(mut client: TcpStream, behind: SocketAddr, mut forwarding: watc
             }
         }
     }
-    // What fell silent keeps its connections until something else is decided.
+    // A stalled proxy keeps its connections until it is opened or closed.
     let _changed = forwarding
         .wait_for(|forwarding| *forwarding != Forwarding::Stalled)
         .await;

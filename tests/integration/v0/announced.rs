@@ -1,4 +1,4 @@
-//! What is told without anything being changed.
+//! The answers that change nothing.
 
 use csi_proto::v0::controller_service_capability::Type as ControllerKind;
 use csi_proto::v0::node_service_capability::Type as NodeKind;

@@ -51,7 +51,7 @@ fn a_volume_lives_its_life_over_v0_and_the_directories_stay_the_orchestrators() 
             assert_eq!(Mounts::read().at(&usage.target), []);
         }
 
-        // Read-only in the same directory: the data is there, and nothing can be added.
+        // Read-only in the same directory: the data is readable, and nothing can be added.
         let reader = usage.read_only();
         old.publish(&reader).await.unwrap();
         assert_eq!(fs::read_to_string(usage.target.join("file")).unwrap(), "precious");
@@ -95,7 +95,7 @@ fn a_target_that_a_v0_orchestrator_has_not_made_is_refused_and_not_made_for_it()
             ],
         );
         assert!(!usage.target.exists());
-        // What is not there is not published.
+        // A volume that does not exist is not published.
         old.unpublish(&usage).await.unwrap();
         assert!(!usage.target.exists());
         fs::create_dir(&usage.target).unwrap();
@@ -146,7 +146,7 @@ fn data_that_a_v0_orchestrator_would_remove_with_the_target_is_reported_before()
             Code::FailedPrecondition,
             &[&usage.volume_id, usage.target.to_str().unwrap(), "not empty"],
         );
-        // What lies below the volume comes to light when that has gone.
+        // A file below the mount is visible again after the unmount.
         old.publish(&usage).await.unwrap();
         assert!(!file.exists());
         assert_refused(

@@ -20,7 +20,7 @@ fn a_v0_caller_is_answered_in_its_time_and_both_versions_wait_for_the_same_work(
         let old = Old::beside(fixture.csi());
         let faults = fixture.flocker.embedded().faults();
         faults.add(RequestFault::new(HELD, Effect::HoldRequest).on("POST", DATASETS));
-        // A client that gave up by itself would say "Timeout expired".
+        // A client that stopped waiting by itself would say "Timeout expired".
         let created = old.create(within(Duration::from_secs(3), to_create("data")));
         assert_refused(
             created.await,
