@@ -33,7 +33,7 @@ fn checksum(target: &Path) -> [u8; 32] {
 }
 
 #[test]
-fn a_plugin_that_was_killed_goes_on_where_it_was() {
+fn a_killed_plugin_continues_after_a_restart() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let machine = Machine::new(&flocker, 1);
@@ -308,9 +308,9 @@ impl Trace {
 
 /// Waits for a moment that may pass at once, so without a pause.
 async fn at_once(what: &str, is_there: impl Fn() -> bool) {
-    let give_up = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while !is_there() {
-        assert!(Instant::now() < give_up, "{what} never came");
+        assert!(Instant::now() < deadline, "{what} never came");
         tokio::task::yield_now().await;
     }
 }
@@ -361,7 +361,7 @@ fn a_plugin_that_is_killed_at_any_step_is_finished_by_the_next_one() {
             plugin.csi.unstage(&usage).await.unwrap();
             assert_eq!(Mounts::read().below(&machine.path("")), []);
             assert!(!usage.target.exists() && machine.devices().is_empty());
-            eventually("the lease and the record are gone", async || {
+            eventually("the lease and the record are removed", async || {
                 let leased = flocker.leaseholder(volume).await.is_some();
                 (!leased && machine.records().is_empty()).then_some(())
             })

@@ -192,12 +192,12 @@ impl Served {
 
 /// Waits until `condition` holds, which is often the case once the other tasks have had a turn.
 pub(crate) async fn wait_until(condition: impl Fn() -> bool, what: &str) {
-    let give_up = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     for turn in 0.. {
         if condition() {
             return;
         }
-        assert!(Instant::now() < give_up, "waited {PATIENCE:?} for {what}");
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
         if turn < 1_000 {
             yield_now().await;
         } else {

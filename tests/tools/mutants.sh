@@ -6,7 +6,7 @@
 # target/mutants), but its program goes elsewhere, so the one that the other parts run is not replaced.
 . "$(dirname -- "$0")/lib.sh"
 
-readonly TEST=model::no_sequence_of_calls_and_failures_breaks_what_must_hold
+readonly TEST=model::no_sequence_of_calls_and_failures_breaks_an_invariant
 readonly COPIES=$ROOT/target/mutants
 readonly COPY=$COPIES/tree
 readonly MUTANT=$COPIES/debug/flocker-csi

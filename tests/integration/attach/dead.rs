@@ -96,7 +96,7 @@ fn a_node_that_is_not_listed_yet_gets_its_volume_when_it_is() {
 }
 
 #[test]
-fn a_node_that_was_given_up_and_comes_back_with_its_pin_keeps_the_volume_until_it_lets_go() {
+fn a_node_that_returns_from_the_dead_with_its_pin_keeps_the_volume_until_it_releases_it() {
     in_own_namespace(|| async {
         let pair = mortals(Takeover::Never).await;
         let (one, two) = (&pair.one.csi, &pair.two.csi);
@@ -263,7 +263,7 @@ fn a_deletion_waits_for_the_node_that_is_to_destroy_the_volume() {
 }
 
 #[test]
-fn a_volume_of_a_node_that_is_gone_is_deleted_by_another_as_soon_as_that_can() {
+fn a_volume_of_a_dead_node_is_deleted_by_another_node_once_possible() {
     in_own_namespace(|| async {
         let pair = mortals(Takeover::Never).await;
         let volume = pair.volume("data").await;

@@ -114,7 +114,7 @@ fn a_deletion_whose_answer_is_lost_is_found_done_by_the_next_one() {
 }
 
 #[test]
-fn a_volume_that_is_leased_between_the_looks_of_a_deletion_is_not_deleted() {
+fn a_volume_leased_between_the_reads_of_a_deletion_is_not_deleted() {
     in_own_namespace(|| async {
         let pair = Pair::start().await;
         let (first, second) = (pair.first.node(), pair.second.node());

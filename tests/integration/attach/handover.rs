@@ -49,7 +49,7 @@ fn a_task_that_is_restarted_elsewhere_gets_its_volume_when_its_predecessor_is_cl
         let staging = tokio::spawn(async move { stage(&csi, &usage, LONG).await });
         let words = format!("\"lease of node {}\"", pair.first.node());
         wait_until_staging(&pair.two.csi, &there, &words).await;
-        assert_eq!(read_back(&here), "precious", "the first node keeps it meanwhile");
+        assert_eq!(read_back(&here), "precious", "the first node keeps it until then");
         pair.one.csi.unstage(&here).await.unwrap();
         staging.await.unwrap().unwrap();
         assert_eq!(read_back(&there), "precious");
@@ -61,7 +61,7 @@ fn a_task_that_is_restarted_elsewhere_gets_its_volume_when_its_predecessor_is_cl
 }
 
 #[test]
-fn a_volume_that_is_not_given_up_in_time_is_refused_and_nothing_of_the_attempt_is_left() {
+fn a_volume_not_released_in_time_is_refused_and_nothing_of_the_attempt_is_left() {
     in_own_namespace(|| async {
         let pair = Pair::start().await;
         let (here, there) = pair.driven("data").await;
@@ -92,7 +92,7 @@ fn a_lease_is_not_waited_for_longer_than_the_caller_does() {
         let staging = tokio::spawn(async move { stage(&csi, &usage, SHORT).await });
         wait_until_staging(&pair.two.csi, &there, "lease of node").await;
         staging.abort();
-        eventually("the staging is given up", async || {
+        eventually("the staging is abandoned", async || {
             pair.second.records().is_empty().then_some(())
         })
         .await;
@@ -203,7 +203,7 @@ fn a_task_of_a_node_that_reboots_gets_its_volume_elsewhere_once_that_node_is_bac
 }
 
 #[test]
-fn a_volume_whose_plugin_died_is_mounted_elsewhere_only_when_its_last_mount_has_gone() {
+fn a_volume_whose_plugin_died_is_mounted_elsewhere_only_after_its_last_unmount() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(2).await;
         let (first, second) = (Machine::new(&flocker, 1), Machine::new(&flocker, 2));

@@ -8,7 +8,7 @@ use tonic::Code;
 use uuid::Uuid;
 
 use super::{DATASET, LEASES, LONG, Pair, attach, delete, detach, hold, stage};
-use crate::node::{assert_refused, nobody};
+use crate::node::{assert_refused, unknown_id};
 use crate::support::csi::{Csi, Usage};
 use crate::support::eventually;
 use crate::support::flocker::Flocker;
@@ -91,7 +91,7 @@ impl Mortal {
 }
 
 #[test]
-fn a_lease_that_a_dead_controller_asked_for_and_gets_late_is_released_by_detaching_once_more() {
+fn a_lease_granted_after_its_controller_died_is_released_by_detaching_again() {
     in_own_namespace(|| async {
         let fixture = Mortal::start().await;
         let node = fixture.machine.node();
@@ -112,7 +112,7 @@ fn a_lease_that_a_dead_controller_asked_for_and_gets_late_is_released_by_detachi
 }
 
 #[test]
-fn a_lease_that_a_dead_node_plugin_asked_for_and_gets_late_goes_with_the_next_use_there_or_by_detaching() {
+fn a_lease_granted_after_its_node_plugin_died_is_released_by_the_next_use_or_by_detaching() {
     in_own_namespace(|| async {
         let fixture = Mortal::start().await;
         for by_use in [true, false] {
@@ -173,7 +173,7 @@ fn a_deletion_that_overtakes_another_controllers_attachment_takes_the_volume_whe
             );
         }
         let again = Usage {
-            staging: pair.second.usage("again", nobody(), &context).staging,
+            staging: pair.second.usage("again", unknown_id(), &context).staging,
             ..usage.clone()
         };
         assert_refused(

@@ -12,7 +12,7 @@ use crate::support::eventually;
 use crate::support::namespace::in_own_namespace;
 
 #[test]
-fn a_race_for_the_lease_has_one_winner_and_the_loser_is_told_who_won() {
+fn a_race_for_the_lease_has_one_winner_and_the_losers_error_names_it() {
     in_own_namespace(|| async {
         let pair = Pair::start().await;
         let (first, second) = (pair.first.node(), pair.second.node());
@@ -43,7 +43,7 @@ fn a_race_for_the_lease_has_one_winner_and_the_loser_is_told_who_won() {
 }
 
 #[test]
-fn a_race_that_was_lost_to_somebody_who_gave_up_is_run_again() {
+fn an_attachment_is_retried_when_the_winner_of_the_race_releases_the_lease() {
     in_own_namespace(|| async {
         let pair = Pair::start().await;
         let (first, second) = (pair.first.node(), pair.second.node());
@@ -163,7 +163,7 @@ fn a_move_under_way_is_waited_for_and_can_be_turned_round() {
 }
 
 #[test]
-fn a_volume_that_is_moved_away_meanwhile_is_fetched_again() {
+fn a_volume_moved_away_during_an_attachment_is_moved_back() {
     in_own_namespace(|| async {
         let pair = Pair::start().await;
         let (first, second) = (pair.first.node(), pair.second.node());
@@ -189,7 +189,7 @@ fn a_volume_that_is_moved_away_meanwhile_is_fetched_again() {
 }
 
 #[test]
-fn what_was_never_attached_is_detached_without_a_write() {
+fn a_volume_that_was_never_attached_is_detached_without_a_write() {
     in_own_namespace(|| async {
         let pair = Pair::start().await;
         let (first, second) = (pair.first.node(), pair.second.node());
@@ -204,12 +204,12 @@ fn what_was_never_attached_is_detached_without_a_write() {
         assert_eq!(pair.flocker.leaseholder(volume).await, Some(second));
 
         detach(&pair.one.csi, volume, "").await.unwrap();
-        assert_eq!(pair.flocker.leaseholder(volume).await, None, "whoever has it");
+        assert_eq!(pair.flocker.leaseholder(volume).await, None, "no node has it");
     });
 }
 
 #[test]
-fn a_volume_goes_to_and_fro_ten_times_with_its_data() {
+fn a_volume_moves_between_nodes_ten_times_with_its_data() {
     in_own_namespace(|| async {
         let pair = Pair::start().await;
         let volume = pair.volume("data").await;

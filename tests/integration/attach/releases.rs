@@ -79,7 +79,7 @@ fn an_attachment_takes_over_the_lease_that_its_node_was_still_to_release() {
 }
 
 #[test]
-fn an_attachment_waits_for_a_release_that_flocker_has_got_and_leases_anew() {
+fn an_attachment_waits_for_a_release_that_flocker_has_received_and_leases_again() {
     in_own_namespace(|| async {
         let pair = Pair::start().await;
         let first = pair.first.node();
@@ -161,7 +161,7 @@ fn an_attachment_that_took_a_lease_over_and_fails_releases_it() {
 
 /// A controller in another process cannot know what the node is still to do.
 #[test]
-fn a_lease_that_its_node_releases_under_another_controllers_attachment_is_had_by_attaching_again() {
+fn a_lease_released_during_another_controllers_attachment_is_acquired_by_attaching_again() {
     in_own_namespace(|| async {
         let pair = Pair::start().await;
         let first = pair.first.node();

@@ -129,7 +129,7 @@ fn a_volume_is_never_taken_from_a_node_unless_that_is_allowed() {
         let volume = fixture.volume(&plugin.csi).await;
         let (first, second) = (fixture.first.node(), fixture.second.node());
         fixture.hide_the_first();
-        eventually("the node is gone", async || {
+        eventually("the node is dead", async || {
             let refused = attach(&plugin.csi, volume, second, LONG).await.unwrap_err();
             assert_eq!(refused.code(), Code::FailedPrecondition);
             for part in [&*first.to_string(), "takeover = never"] {
@@ -146,7 +146,7 @@ fn a_volume_is_never_taken_from_a_node_unless_that_is_allowed() {
 }
 
 #[test]
-fn a_volume_is_taken_from_a_node_that_is_gone_where_that_is_allowed() {
+fn a_volume_is_taken_from_a_dead_node_where_takeover_is_allowed() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(Takeover::NodeGone, SOON).await;
         let grace = format!("--takeover-grace={}s", SOON.as_secs());
@@ -195,7 +195,7 @@ fn a_lease_that_was_taken_over_is_counted_once_although_the_answer_is_lost() {
 }
 
 #[test]
-fn a_node_that_attaches_for_itself_waits_until_the_other_one_is_gone() {
+fn a_node_that_attaches_for_itself_waits_until_the_other_one_is_dead() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(Takeover::NodeGone, SOON).await;
         let plugin = fixture.second.plugin().await;

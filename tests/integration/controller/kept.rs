@@ -50,13 +50,13 @@ fn a_volume_that_was_made_while_the_list_was_read_is_in_the_list_that_is_kept() 
         faults.remove("listed");
         assert_eq!(volumes(listed.await.unwrap().unwrap()), [], "as Flocker had it");
         flocker.stop().await;
-        let told = volumes(list(&controller, 0, "").await.unwrap());
-        assert_eq!(told, [volume]);
+        let listed = volumes(list(&controller, 0, "").await.unwrap());
+        assert_eq!(listed, [volume]);
     });
 }
 
 #[test]
-fn a_volume_that_was_made_is_told_also_when_the_list_that_was_kept_is_another_nodes() {
+fn a_created_volume_is_listed_even_if_the_last_known_list_is_another_nodes() {
     in_own_namespace(|| async {
         let mut flocker = Flocker::start(2).await;
         let directory = tempfile::tempdir().unwrap();

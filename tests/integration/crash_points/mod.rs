@@ -81,7 +81,7 @@ fn staging_that_is_refused_leaves_nothing_from_any_point_at_which_it_is_killed()
     in_own_namespace(|| {
         visit_every_point(Case {
             operation: Operation::Stage,
-            lease: Lease::Nobody,
+            lease: Lease::None,
             must: &[
                 "rename state/stages/.new-* -> state/stages/RECORD",
                 "unlink state/stages/RECORD",

@@ -104,7 +104,7 @@ pub(super) async fn visit_every_point(case: Case) {
             *visits += 1;
         }
     }
-    if walk.case.lease != Lease::Nobody {
+    if walk.case.lease != Lease::None {
         walk.call(&plugin, Operation::Stage).await.unwrap().unwrap();
         walk.workspace.check(Level::Staged, plugin.process.id()).await;
         walk.undo(&plugin).await;
@@ -282,7 +282,7 @@ impl Walk {
     /// Calls again what was interrupted, or what an orchestrator would call next.
     async fn again(&self, plugin: &Plugin) {
         let (operation, level) = match self.case.operation {
-            Operation::Stage if self.case.lease == Lease::Nobody => (Operation::Stage, Level::Nothing),
+            Operation::Stage if self.case.lease == Lease::None => (Operation::Stage, Level::Nothing),
             Operation::Publish | Operation::Start(Earlier::Publishing) => {
                 (Operation::Publish, Level::Published)
             }
@@ -302,7 +302,7 @@ impl Walk {
     }
 
     fn check_answer(&self, operation: Operation, answer: Result<(), Status>) {
-        if operation == Operation::Stage && self.case.lease == Lease::Nobody {
+        if operation == Operation::Stage && self.case.lease == Lease::None {
             assert_eq!(answer.unwrap_err().code(), Code::FailedPrecondition);
         } else {
             answer.unwrap();

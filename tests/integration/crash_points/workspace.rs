@@ -31,7 +31,7 @@ pub(super) enum Level {
 pub(super) enum Lease {
     Controller,
     Staging,
-    Nobody,
+    None,
 }
 
 /// The flags of every mount that is published.
@@ -194,11 +194,11 @@ impl Workspace {
         let holder = match self.lease {
             Lease::Controller => true,
             Lease::Staging => level >= Level::Staged,
-            Lease::Nobody => false,
+            Lease::None => false,
         };
         if level == Level::Nothing {
             // What an earlier process has left to be released is released in the background.
-            eventually("the record is gone", async || {
+            eventually("the record is removed", async || {
                 self.records().is_empty().then_some(())
             })
             .await;

@@ -46,7 +46,7 @@ async fn stage_within(csi: &Csi, usage: &Usage, time: Duration) -> Result<(), St
 }
 
 #[test]
-fn a_backing_volume_is_waited_for_by_name_of_its_node_and_had_when_the_agent_is_back() {
+fn an_error_names_the_node_without_a_backing_volume_until_its_agent_returns() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         fixture.set_agent(1, AgentState::Stopped);
@@ -71,7 +71,7 @@ fn a_backing_volume_is_waited_for_by_name_of_its_node_and_had_when_the_agent_is_
 }
 
 #[test]
-fn a_mount_that_is_missing_is_told_with_node_and_path_and_since_it_is_waited_for() {
+fn a_missing_mount_is_reported_with_node_path_and_waiting_time() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(2).await;
         let usage = fixture.attached_to_a_dead_agent().await;
@@ -101,7 +101,7 @@ fn a_mount_that_is_missing_is_told_with_node_and_path_and_since_it_is_waited_for
 }
 
 #[test]
-fn a_mount_is_waited_for_while_flocker_is_away_and_its_last_error_is_told() {
+fn staging_waits_while_flocker_is_unreachable_and_reports_its_last_error() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(2).await;
         let proxy = TcpProxy::to(flocker.embedded().address()).await;
@@ -109,17 +109,18 @@ fn a_mount_is_waited_for_while_flocker_is_away_and_its_last_error_is_told() {
         let usage = fixture.attached_to_a_dead_agent().await;
         let (csi, staging) = (fixture.csi().clone(), usage.clone());
         let staging = tokio::spawn(async move { csi.stage(&staging).await });
-        let told = async |words: &str| {
-            eventually(&format!("staging tells {words:?}"), async || {
-                let told = stage_within(fixture.csi(), &usage, Duration::from_millis(400)).await;
-                let told = told.unwrap_err();
-                (told.message().contains("\"mounted here\"") && told.message().contains(words)).then_some(())
+        let reports = async |words: &str| {
+            eventually(&format!("staging reports {words:?}"), async || {
+                let staged = stage_within(fixture.csi(), &usage, Duration::from_millis(400)).await;
+                let refused = staged.unwrap_err();
+                (refused.message().contains("\"mounted here\"") && refused.message().contains(words))
+                    .then_some(())
             })
             .await;
         };
-        told("without errors").await;
+        reports("without errors").await;
         proxy.close();
-        told("its last error was").await;
+        reports("its last error was").await;
         assert!(!staging.is_finished());
         proxy.open();
         fixture.set_agent(1, AgentState::Running);

@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::{DATASETS, HELD, LEASES, hold, leave_when_held};
-use crate::node::{Fixture, assert_refused, nobody};
+use crate::node::{Fixture, assert_refused, unknown_id};
 use crate::support::csi::{Csi, Usage, to_attach, to_create, to_detach, within};
 use crate::support::eventually;
 use crate::support::mounts::{Mounts, only_mount_at};
@@ -318,7 +318,7 @@ fn an_unstaging_dropped_at_any_of_its_requests_can_be_undone_and_repeated() {
 /// Another volume cannot be published there at the same time, and the refusal says why.
 async fn wait_until_publishing(csi: &Csi, usage: &Usage, words: &str) {
     let other = Usage {
-        volume_id: nobody().to_string(),
+        volume_id: unknown_id().to_string(),
         ..usage.clone()
     };
     eventually(&format!("publishing waits for {words:?}"), async || {
@@ -330,7 +330,7 @@ async fn wait_until_publishing(csi: &Csi, usage: &Usage, words: &str) {
 }
 
 #[test]
-fn a_publication_that_waited_for_the_volume_mounts_nothing_once_its_caller_has_gone() {
+fn a_publication_that_waited_for_the_volume_mounts_nothing_without_its_caller() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         let (csi, faults) = (fixture.csi(), fixture.faults());

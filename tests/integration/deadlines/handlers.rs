@@ -146,7 +146,7 @@ async fn assert_staged_once(fixture: &Fixture, usage: &Usage) {
 }
 
 #[test]
-fn a_caller_that_goes_at_any_moment_leaves_a_node_on_which_the_opposite_call_undoes_all() {
+fn a_call_dropped_at_any_moment_is_undone_by_the_inverse_call() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         let (csi, usage) = (fixture.csi(), fixture.attached("data").await);

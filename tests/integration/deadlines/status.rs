@@ -9,7 +9,7 @@ use flocker_embedded::faults::{Effect, RequestFault};
 use tonic::{Code, Status};
 
 use super::{DATASET, LEASES};
-use crate::node::{Fixture, assert_refused, nobody};
+use crate::node::{Fixture, assert_refused, unknown_id};
 use crate::support::csi::{to_attach, to_create, within};
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
@@ -44,7 +44,7 @@ pub(super) fn assert_unfinished<T: std::fmt::Debug>(answer: Result<T, Status>, c
 }
 
 #[test]
-fn a_flocker_that_cannot_be_reached_is_told_with_the_age_of_its_last_answer() {
+fn an_unreachable_flocker_is_reported_with_the_age_of_its_last_answer() {
     in_own_namespace(|| async {
         let (fixture, proxy) = proxied().await;
         let usage = fixture.attached("data").await;
@@ -53,22 +53,22 @@ fn a_flocker_that_cannot_be_reached_is_told_with_the_age_of_its_last_answer() {
             "cannot read the state of the cluster from Flocker, which last answered",
             "s ago",
         ];
-        let told = |doing: String| [&down[..], &[doing.leak()]].concat();
+        let words = |doing: String| [&down[..], &[doing.leak()]].concat();
         assert_refused(
             fixture.csi().try_create(to_create("other")).await,
             Code::Unavailable,
-            &told("creating volume \"other\"".to_owned()),
+            &words("creating volume \"other\"".to_owned()),
         );
         let node = fixture.machine.node();
         assert_refused(
             fixture.csi().try_attach(to_attach(usage.dataset(), node)).await,
             Code::Unavailable,
-            &told(format!("attaching volume {} to node {node}", usage.volume_id)),
+            &words(format!("attaching volume {} to node {node}", usage.volume_id)),
         );
         assert_refused(
             fixture.csi().stage(&usage).await,
             Code::Unavailable,
-            &told(format!(
+            &words(format!(
                 "staging volume {} at {}",
                 usage.volume_id,
                 usage.staging.display()
@@ -110,7 +110,7 @@ fn a_flocker_that_does_not_answer_is_what_is_waited_for() {
 }
 
 #[test]
-fn the_last_error_of_flocker_is_told_with_its_age() {
+fn the_last_error_of_flocker_is_reported_with_its_age() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         let volume = fixture.csi().create("data").await;
@@ -144,7 +144,7 @@ fn the_last_error_of_flocker_is_told_with_its_age() {
 fn a_node_that_does_not_report_is_named() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
-        let (volume, absent) = (fixture.csi().create("data").await, nobody());
+        let (volume, absent) = (fixture.csi().create("data").await, unknown_id());
         let attached = fixture
             .csi()
             .try_attach(within(PATIENCE, to_attach(volume, absent)));
@@ -161,7 +161,7 @@ fn a_node_that_does_not_report_is_named() {
 }
 
 #[test]
-fn a_request_that_flocker_has_not_stored_is_told_with_what_it_asks_for() {
+fn a_request_that_flocker_has_not_stored_is_reported_with_its_content() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(2).await;
         let volume = fixture.csi().create("data").await;
@@ -193,7 +193,7 @@ fn a_request_that_flocker_has_not_stored_is_told_with_what_it_asks_for() {
 }
 
 #[test]
-fn a_backing_volume_that_is_missing_is_told_with_the_node_that_has_to_make_it() {
+fn a_missing_backing_volume_is_reported_with_the_node_that_makes_it() {
     in_own_namespace(|| async {
         // Flocker takes every request; a volume above the capacity is never backed.
         let flocker = Flocker::with(|options| Options {

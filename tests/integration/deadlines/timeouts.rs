@@ -21,7 +21,7 @@ fn with_header<T>(value: &str, message: T) -> Request<T> {
 }
 
 #[test]
-fn a_caller_is_answered_with_what_is_missing_before_it_gives_up() {
+fn a_caller_gets_the_missing_step_before_its_deadline() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         let node = fixture.machine.node();

@@ -33,7 +33,7 @@ pub(super) fn read(report: &mut Report, text: &str) -> Flags {
 
 pub(super) fn check(report: &mut Report, flags: &Flags) {
     for (name, value) in flags {
-        let sound = match name.as_str() {
+        let valid = match name.as_str() {
             "work_dir" | "resource_provider_config_dir" | "csi_plugin_config_dir" => is_absolute(value),
             "launcher" => value == "linux",
             "isolation" => value.split(',').all(|isolator| !isolator.is_empty()),
@@ -45,7 +45,7 @@ pub(super) fn check(report: &mut Report, flags: &Flags) {
                 continue;
             }
         };
-        report.require(sound, name, format!("{value:?} will not do"));
+        report.require(valid, name, format!("{value:?} will not do"));
     }
     for needed in [
         "work_dir",

@@ -20,7 +20,7 @@ const UNIT: &str = "deploy/mesos/systemd/flocker-csi-mesos.service";
 struct Row {
     file: String,
     /// The file that the problem names, if that is another one.
-    told_of: Option<String>,
+    reported_file: Option<String>,
     #[serde(flatten)]
     change: Change,
     /// The field that is named.
@@ -88,15 +88,15 @@ fn problems(changes: &[(&str, Option<String>)]) -> Vec<String> {
 }
 
 /// Checks that a problem is reported with its file, its field and the reason.
-fn assert_told(problems: &[String], file: &str, field: &str, says: &str) {
-    let told = |problem: &String| {
+fn assert_reported(problems: &[String], file: &str, field: &str, says: &str) {
+    let matches = |problem: &String| {
         let rest = problem
             .strip_prefix(file)
             .and_then(|rest| rest.strip_prefix(": "));
         rest.is_some_and(|rest| rest.contains(field) && rest.contains(says))
     };
     assert!(
-        problems.iter().any(told),
+        problems.iter().any(matches),
         "expected {file}: {field}: …{says}…, found\n{}",
         problems.join("\n")
     );
@@ -115,9 +115,9 @@ fn a_file_that_breaks_any_rule_is_refused_with_the_field_and_the_reason() {
         assert!(!row.field.is_empty() && !row.says.is_empty(), "{line}");
         let text = row.change.make(&shipped(&row.file));
         let problems = problems(&[(&row.file, Some(text))]);
-        let told_of = row.told_of.as_deref().unwrap_or(&row.file);
+        let reported_file = row.reported_file.as_deref().unwrap_or(&row.file);
         println!("{TABLE}, line {}: {line}", number + 1);
-        assert_told(&problems, told_of, &row.field, &row.says);
+        assert_reported(&problems, reported_file, &row.field, &row.says);
         changed.insert(row.file);
     }
     let untouched: Vec<_> = Tree::shipped()
@@ -129,11 +129,11 @@ fn a_file_that_breaks_any_rule_is_refused_with_the_field_and_the_reason() {
 }
 
 #[test]
-fn a_unit_that_hides_its_mounts_is_refused_whatever_directive_does_it() {
+fn a_unit_that_hides_its_mounts_by_any_directive_is_refused() {
     for directive in HIDING {
         let added = format!("[Service]\n{directive}=yes\n");
         let unit = shipped(UNIT).replace("[Service]\n", &added);
-        assert_told(
+        assert_reported(
             &problems(&[(UNIT, Some(unit))]),
             UNIT,
             directive,
@@ -147,16 +147,16 @@ fn directories_that_agents_read_whole_hold_plugins_of_different_types_and_nothin
     let directory = "deploy/mesos/csi-plugins-managed";
     let second = "deploy/mesos/csi-plugins-managed/second.json";
     let found = problems(&[(second, Some(shipped(MANAGED)))]);
-    assert_told(&found, directory, "type", "one of each");
+    assert_reported(&found, directory, "type", "one of each");
     let found = problems(&[(second, Some(shipped(UNMANAGED)))]);
-    assert_told(&found, second, "containers", "nothing in the other");
-    assert_told(&problems(&[(MANAGED, None)]), directory, "files", "exits");
+    assert_reported(&found, second, "containers", "nothing in the other");
+    assert_reported(&problems(&[(MANAGED, None)]), directory, "files", "exits");
     for (file, text) in [
         ("deploy/mesos/csi-plugins-managed/README", "A plugin."),
         ("deploy/mesos/csi-plugins-unmanaged/flocker.json.bak", ""),
         ("deploy/mesos/resource-providers/.flocker.json.swp", ""),
     ] {
-        assert_told(
+        assert_reported(
             &problems(&[(file, Some(text.to_owned()))]),
             file,
             "line 1",
@@ -165,7 +165,7 @@ fn directories_that_agents_read_whole_hold_plugins_of_different_types_and_nothin
     }
     let second = "deploy/mesos/resource-providers/second.json";
     let found = problems(&[(second, Some(shipped(PROVIDER)))]);
-    assert_told(
+    assert_reported(
         &found,
         "deploy/mesos/resource-providers",
         "name",
@@ -174,10 +174,10 @@ fn directories_that_agents_read_whole_hold_plugins_of_different_types_and_nothin
 }
 
 #[test]
-fn a_file_that_nobody_reads_is_refused() {
+fn a_file_that_no_program_reads_is_refused() {
     let file = "deploy/mesos/notes.txt";
-    assert_told(&problems(&[(file, Some(String::new()))]), file, "name", "no rule");
+    assert_reported(&problems(&[(file, Some(String::new()))]), file, "name", "no rule");
     let file = "deploy/mesos/plugin/other.toml";
     let found = problems(&[(file, Some(shipped(ISOLATOR)))]);
-    assert_told(&found, file, "settings", "exactly one");
+    assert_reported(&found, file, "settings", "exactly one");
 }

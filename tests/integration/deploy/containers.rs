@@ -47,7 +47,7 @@ struct Environment {
 #[serde(deny_unknown_fields)]
 struct Variable {
     name: String,
-    #[expect(dead_code, reason = "it has to be there, whatever it is")]
+    #[expect(dead_code, reason = "only its presence is checked")]
     value: String,
 }
 

@@ -172,7 +172,7 @@ impl Plugin {
             report.require(
                 self.endpoints.is_empty(),
                 "target_path_root",
-                "a plugin that somebody else runs needs a directory that does not move with work_dir",
+                "an unmanaged plugin needs a directory that does not move with work_dir",
             );
         }
         report.require(

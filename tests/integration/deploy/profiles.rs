@@ -174,7 +174,7 @@ impl Module {
         );
         for (number, Parameter { key, value }) in self.parameters.iter().enumerate() {
             let at = format!("{at}.parameters[{number}]");
-            let sound = match key.as_str() {
+            let valid = match key.as_str() {
                 "uri" => {
                     is_absolute(value.strip_prefix("file://").unwrap_or(value))
                         || value.starts_with("http://")
@@ -189,7 +189,7 @@ impl Module {
                     continue;
                 }
             };
-            report.require(sound, format!("{at}.value"), format!("{value:?} is no {key}"));
+            report.require(valid, format!("{at}.value"), format!("{value:?} is no {key}"));
         }
     }
 }

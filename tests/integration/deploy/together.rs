@@ -304,7 +304,7 @@ fn check_unmanaged(report: &mut Report, parsed: &Parsed, plugin: &super::plugins
         report.require(
             settings.any(|config| config.plugin.endpoint.to_string() == endpoint.endpoint),
             "endpoints[].endpoint",
-            "no plugin of volume/csi is told to listen there",
+            "no plugin of volume/csi has this endpoint",
         );
     }
     let Some(root) = &plugin.target_path_root else {

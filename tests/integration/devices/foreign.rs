@@ -26,7 +26,7 @@ fn take_away(path: &std::path::Path) {
 }
 
 #[test]
-fn a_foreign_mount_where_a_volume_is_to_be_staged_is_refused_and_nothing_of_ours_is_left() {
+fn a_foreign_mount_at_a_staging_path_is_refused_and_no_mount_is_left() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         let csi = fixture.csi();
@@ -136,7 +136,7 @@ fn a_foreign_mount_on_top_of_a_published_volume_is_named_by_every_call_and_both_
         take_away(&usage.target);
         assert!(!fixture.condition(&usage).await.abnormal);
         assert_eq!(fs::read_to_string(usage.target.join("file")).unwrap(), "precious");
-        fixture.put_away(&usage).await;
+        fixture.clean_up(&usage).await;
     });
 }
 
@@ -167,7 +167,7 @@ fn a_foreign_mount_on_top_of_a_staged_volume_is_named_by_every_call_and_both_sta
         take_away(&alias);
         csi.stage(&usage).await.unwrap();
         only_mount_at(&alias);
-        fixture.put_away(&usage).await;
+        fixture.clean_up(&usage).await;
     });
 }
 
@@ -209,7 +209,7 @@ fn a_foreign_mount_over_the_directory_of_our_mounts_hides_nothing_from_us() {
         take_away(&usage.staging);
         csi.stage(&usage).await.unwrap();
         only_mount_at(&usage.alias());
-        fixture.put_away(&usage).await;
+        fixture.clean_up(&usage).await;
     });
 }
 
@@ -296,7 +296,7 @@ fn a_foreign_mount_on_flockers_own_is_not_taken_for_the_volume() {
         take_away(&flockers);
         csi.publish(&again).await.unwrap();
         csi.unpublish(&again).await.unwrap();
-        fixture.put_away(&usage).await;
+        fixture.clean_up(&usage).await;
     });
 }
 
@@ -338,6 +338,6 @@ fn a_foreign_mount_alone_where_flocker_mounts_is_not_taken_for_the_volume() {
         fixture.flocker.embedded().faults().clear();
         csi.stage(&usage).await.unwrap();
         only_mount_at(&usage.alias());
-        fixture.put_away(&usage).await;
+        fixture.clean_up(&usage).await;
     });
 }

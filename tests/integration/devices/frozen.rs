@@ -46,13 +46,13 @@ fn change(root: &File, request: libc::Ioctl) -> io::Result<()> {
 
 /// Begins to write a file, and returns when that waits.
 async fn begin_to_write(file: PathBuf) -> thread::JoinHandle<()> {
-    let (tell, told) = std::sync::mpsc::channel();
+    let (send_id, id) = std::sync::mpsc::channel();
     let writer = thread::spawn(move || {
         // The thread id, by which the kernel reports the thread's state.
-        tell.send(rustix::thread::gettid().as_raw_nonzero()).unwrap();
+        send_id.send(rustix::thread::gettid().as_raw_nonzero()).unwrap();
         fs::write(file, "late").unwrap();
     });
-    let id = told.recv().unwrap();
+    let id = id.recv().unwrap();
     eventually("the writer waits", async || {
         let stat = fs::read_to_string(format!("/proc/self/task/{id}/stat")).unwrap();
         // Uninterruptible, as nothing but a file system makes a thread wait.
@@ -88,27 +88,27 @@ fn a_frozen_file_system_keeps_no_call_waiting_and_goes_on_when_it_is_thawed() {
         drop(frozen);
         writer.join().unwrap();
         assert_eq!(fs::read_to_string(usage.target.join("late")).unwrap(), "late");
-        fixture.put_away(&usage).await;
+        fixture.clean_up(&usage).await;
     });
 }
 
 #[test]
-fn a_frozen_file_system_can_be_staged_and_put_away() {
+fn a_frozen_file_system_can_be_staged_and_unstaged() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         let (csi, usage) = (fixture.csi(), fixture.published("data").await);
         fs::write(usage.target.join("file"), "precious").unwrap();
         let frozen = Frozen::freeze(&fixture.flocker.mount_of(1, usage.dataset()));
-        fixture.put_away(&usage).await;
+        fixture.clean_up(&usage).await;
         csi.stage(&usage).await.unwrap();
         only_mount_at(&usage.alias());
         csi.publish(&usage).await.unwrap();
         assert_eq!(fs::read_to_string(usage.target.join("file")).unwrap(), "precious");
-        fixture.put_away(&usage).await;
+        fixture.clean_up(&usage).await;
         drop(frozen);
         csi.stage(&usage).await.unwrap();
         csi.publish(&usage).await.unwrap();
         fs::write(usage.target.join("file"), "thawed").unwrap();
-        fixture.put_away(&usage).await;
+        fixture.clean_up(&usage).await;
     });
 }

@@ -36,10 +36,10 @@ pub(super) struct Server {
 
 struct State {
     device: File,
-    told: Mutex<Told>,
+    requests: Mutex<Requests>,
 }
 
-struct Told {
+struct Requests {
     answers: Answers,
     pending: Vec<(u64, u32)>,
 }
@@ -54,11 +54,11 @@ impl Server {
         let options = format!("fd={},rootmode=40000,user_id=0,group_id=0\0", device.as_raw_fd());
         let options = std::ffi::CStr::from_bytes_with_nul(options.as_bytes()).unwrap();
         mount("served", at, "fuse", MountFlags::empty(), Some(options)).unwrap();
-        let told = Mutex::new(Told {
+        let requests = Mutex::new(Requests {
             answers,
             pending: Vec::new(),
         });
-        let state = Arc::new(State { device, told });
+        let state = Arc::new(State { device, requests });
         let serving = Arc::clone(&state);
         thread::spawn(move || serving.serve());
         Self {
@@ -69,10 +69,10 @@ impl Server {
 
     /// Changes what is answered, and answers what has been waiting for that.
     pub(super) fn answers(&self, answers: Answers) {
-        let mut told = self.state.told.lock().unwrap();
-        told.answers = answers;
-        for (id, what) in std::mem::take(&mut told.pending) {
-            self.state.answer(&mut told, id, what);
+        let mut requests = self.state.requests.lock().unwrap();
+        requests.answers = answers;
+        for (id, what) in std::mem::take(&mut requests.pending) {
+            self.state.answer(&mut requests, id, what);
         }
     }
 
@@ -101,13 +101,13 @@ impl State {
             }
             let what = u32::from_ne_bytes(message[4..8].try_into().unwrap());
             let id = u64::from_ne_bytes(message[8..16].try_into().unwrap());
-            let mut told = self.told.lock().unwrap();
-            self.answer(&mut told, id, what);
+            let mut requests = self.requests.lock().unwrap();
+            self.answer(&mut requests, id, what);
         }
     }
 
-    fn answer(&self, told: &mut Told, id: u64, what: u32) {
-        let hangs = match told.answers {
+    fn answer(&self, requests: &mut Requests, id: u64, what: u32) {
+        let hangs = match requests.answers {
             Answers::Everything => false,
             Answers::AllButUsage => what == STATFS,
             Answers::Nothing => what != INIT,
@@ -116,7 +116,7 @@ impl State {
             return;
         }
         if hangs {
-            told.pending.push((id, what));
+            requests.pending.push((id, what));
             return;
         }
         let words = |words: &[u32]| {

@@ -65,7 +65,7 @@ impl Served {
 }
 
 #[test]
-fn a_file_system_that_does_not_tell_its_usage_is_abnormal_and_can_be_put_away() {
+fn a_file_system_that_does_not_report_its_usage_is_abnormal_and_can_be_unstaged() {
     in_own_namespace(|| async {
         let served = Served::start().await;
         let (fixture, usage) = (&served.fixture, &served.usage);
@@ -88,7 +88,7 @@ fn a_file_system_that_does_not_tell_its_usage_is_abnormal_and_can_be_put_away() 
         fixture.csi().publish(&again).await.unwrap();
         fixture.csi().unpublish(&again).await.unwrap();
         // Who still waits for an answer waits on Flocker's mount, which is not the plugin's to unmount.
-        fixture.put_away(usage).await;
+        fixture.clean_up(usage).await;
         assert_eq!(Mounts::read().below(&fixture.machine.path("targets")), []);
         assert_eq!(agent_unmounts(&served.flockers), Err(Errno::BUSY));
         served.server.answers(Answers::Everything);
@@ -97,7 +97,7 @@ fn a_file_system_that_does_not_tell_its_usage_is_abnormal_and_can_be_put_away() 
 }
 
 #[test]
-fn a_file_system_that_answers_nothing_any_more_can_be_published_and_put_away() {
+fn a_file_system_that_stopped_answering_can_be_published_and_unstaged() {
     in_own_namespace(|| async {
         let served = Served::start().await;
         let (fixture, usage) = (&served.fixture, &served.usage);
@@ -108,12 +108,12 @@ fn a_file_system_that_answers_nothing_any_more_can_be_published_and_put_away() {
         let again = usage.at_target("again");
         fixture.csi().publish(&again).await.unwrap();
         fixture.csi().unpublish(&again).await.unwrap();
-        fixture.put_away(usage).await;
+        fixture.clean_up(usage).await;
     });
 }
 
 #[test]
-fn a_file_system_whose_server_died_is_abnormal_and_can_be_put_away() {
+fn a_file_system_whose_server_died_is_abnormal_and_can_be_unstaged() {
     in_own_namespace(|| async {
         let served = Served::start().await;
         let (fixture, usage) = (&served.fixture, &served.usage);
@@ -124,7 +124,7 @@ fn a_file_system_whose_server_died_is_abnormal_and_can_be_put_away() {
                 &["cannot get the usage of", usage.target.to_str().unwrap()],
             )
             .await;
-        fixture.put_away(usage).await;
+        fixture.clean_up(usage).await;
     });
 }
 

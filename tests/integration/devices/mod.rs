@@ -37,7 +37,7 @@ impl Fixture {
     }
 
     /// Unpublishes and unstages a volume, and checks that nothing of it is left on the node.
-    async fn put_away(&self, usage: &Usage) {
+    async fn clean_up(&self, usage: &Usage) {
         self.csi().unpublish(usage).await.unwrap();
         assert!(!usage.target.exists());
         self.csi().unstage(usage).await.unwrap();

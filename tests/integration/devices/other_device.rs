@@ -111,7 +111,7 @@ impl Swapped {
 }
 
 #[test]
-fn a_device_node_whose_number_is_another_volumes_is_made_anew() {
+fn a_device_node_with_another_volumes_number_is_recreated() {
     in_own_namespace(|| async {
         let swapped = Swapped::start().await;
         let plugin = swapped.plugin().await;
@@ -130,7 +130,7 @@ fn a_device_node_whose_number_is_another_volumes_is_made_anew() {
 }
 
 #[test]
-fn nothing_is_published_from_another_volumes_device_whatever_its_name() {
+fn nothing_is_published_from_another_volumes_device_under_any_name() {
     in_own_namespace(|| async {
         let swapped = Swapped::start().await;
         let Swapped { first, second, .. } = &swapped;

@@ -79,7 +79,7 @@ fn a_file_system_that_turned_read_only_is_abnormal_and_published_for_reading_onl
             "precious"
         );
         csi.unpublish(&reading).await.unwrap();
-        fixture.put_away(&usage).await;
+        fixture.clean_up(&usage).await;
 
         assert_refused(
             csi.stage(&usage).await,
@@ -112,12 +112,12 @@ fn a_file_system_that_was_repaired_is_staged_again() {
         );
         stop_on_errors(&fixture, &usage);
         break_file_system(&fixture, &usage);
-        fixture.put_away(&usage).await;
+        fixture.clean_up(&usage).await;
 
         // The operator takes the volume off the node, so that Flocker unmounts it, and repairs what is not mounted.
         let flockers = fixture.flocker.mount_of(1, usage.dataset());
         let device = only_mount_at(&flockers).source;
-        eventually("the volume is repaired while nobody has it mounted", async || {
+        eventually("the volume is repaired while it is not mounted", async || {
             unmount(&flockers, UnmountFlags::empty()).ok();
             let repaired = Command::new("e2fsck").args(["-fy", &device]).output().unwrap();
             (repaired.status.code() <= Some(1)).then_some(())
@@ -133,7 +133,7 @@ fn a_file_system_that_was_repaired_is_staged_again() {
 }
 
 #[test]
-fn errors_that_a_file_system_survived_are_told() {
+fn errors_that_a_file_system_survived_are_reported() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         let (csi, usage) = (fixture.csi(), fixture.published("data").await);
@@ -154,6 +154,6 @@ fn errors_that_a_file_system_survived_are_told() {
             .await;
         csi.publish(&usage.at_target("again")).await.unwrap();
         csi.unpublish(&usage.at_target("again")).await.unwrap();
-        fixture.put_away(&usage).await;
+        fixture.clean_up(&usage).await;
     });
 }

@@ -25,7 +25,7 @@ fn read_from_device(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 #[test]
-fn a_volume_whose_device_lost_its_storage_is_abnormal_and_can_be_put_away() {
+fn a_volume_whose_device_lost_its_storage_is_abnormal_and_can_be_unstaged() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         let (csi, usage) = (fixture.csi(), fixture.published("data").await);
@@ -61,7 +61,7 @@ fn a_volume_whose_device_lost_its_storage_is_abnormal_and_can_be_put_away() {
         })
         .await;
         fixture.assert_abnormal(&usage, &["needs a repair"]).await;
-        eventually("ext4 gives up", async || {
+        eventually("ext4 shuts down", async || {
             Command::new("sync")
                 .arg("-f")
                 .arg(&usage.target)
@@ -82,7 +82,7 @@ fn a_volume_whose_device_lost_its_storage_is_abnormal_and_can_be_put_away() {
             ],
         );
         assert!(!again.target.exists());
-        fixture.put_away(&usage).await;
+        fixture.clean_up(&usage).await;
         assert_refused(
             csi.stage(&usage).await,
             Code::FailedPrecondition,

@@ -72,12 +72,12 @@ fn datasets_that_are_in_use_or_ambiguous_are_refused() {
         }
         let old_one = volume("pg", &json!({"datasetUUID": used})).to_string();
         old(flocker, &[], &old_one).await.assert_refused(1, &[parts]);
-        let told = [used, "holds the lease"]
+        let in_use = [used, "holds the lease"]
             .join(" is in use: node ")
             .replace("holds", &format!("{node} holds"));
         let objects = datasets(flocker, &["used", "--allow-leased"])
             .await
-            .objects(&[&told, "was made by CSI driver"]);
+            .objects(&[&in_use, "was made by CSI driver"]);
         assert_eq!(handle(&objects[0]), usage.dataset());
 
         let mut twins = Vec::new();
@@ -93,9 +93,9 @@ fn datasets_that_are_in_use_or_ambiguous_are_refused() {
             .await
             .assert_refused(1, &[&["2 volumes would have the name twin", &ids]]);
         let missing = Uuid::new_v4().to_string();
-        datasets(flocker, &["nobody", &missing])
+        datasets(flocker, &["unknown", &missing])
             .await
-            .assert_refused(1, &[&["\"nobody\""], &[&missing, "does not exist"]]);
+            .assert_refused(1, &[&["\"unknown\""], &[&missing, "does not exist"]]);
         assert_eq!(datasets(flocker, &[&twins[0]]).await.objects(&[]).len(), 1);
 
         fixture.csi().unpublish(&usage).await.unwrap();

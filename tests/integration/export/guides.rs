@@ -173,7 +173,7 @@ fn the_commands_of_the_guide_for_kubernetes_old_plugin_bring_volumes_over_and_ba
 }
 
 #[test]
-fn where_there_is_no_volume_the_guide_does_nothing_to_others() {
+fn without_volumes_the_guide_changes_no_other_objects() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let desk = Desk::new(&flocker);

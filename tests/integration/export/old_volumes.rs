@@ -46,7 +46,7 @@ fn volumes_of_kubernetes_old_plugin_are_published_with_their_data() {
 }
 
 #[test]
-fn what_cannot_be_exported_is_told_and_nothing_is_written() {
+fn volumes_that_cannot_be_exported_are_reported_and_nothing_is_written() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let mut twins = Vec::new();

@@ -48,14 +48,14 @@ fn whole_lives_of_volumes_share_a_few_connections_which_are_kept() {
         let alone = counters();
         assert!(alone.connections <= IN_ALL, "{alone:?}");
 
-        let names: Vec<_> = (0..8).map(|number| format!("crowd-{number}")).collect();
+        let names: Vec<_> = (0..8).map(|number| format!("concurrent-{number}")).collect();
         join_all(names.iter().map(|name| whole_life(&machine, &plugin.csi, name))).await;
-        let crowd = counters();
+        let concurrent = counters();
         assert!(
-            crowd.connections <= IN_ALL && crowd.most_requests <= AT_MOST,
-            "{crowd:?}"
+            concurrent.connections <= IN_ALL && concurrent.most_requests <= AT_MOST,
+            "{concurrent:?}"
         );
-        assert!(requests(&crowd) > requests(&alone) + 8 * 5, "{crowd:?}");
+        assert!(requests(&concurrent) > requests(&alone) + 8 * 5, "{concurrent:?}");
 
         whole_life(&machine, &plugin.csi, "last").await;
         assert!(
@@ -84,7 +84,7 @@ fn callers_that_come_at_once_share_the_few_connections() {
 }
 
 #[test]
-fn requests_that_hang_leave_room_for_others() {
+fn hanging_requests_do_not_block_other_calls() {
     in_own_namespace(|| async {
         let flocker = without_storage().await;
         let plugin = declaring(&flocker).plugin().await;

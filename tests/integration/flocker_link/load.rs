@@ -23,12 +23,12 @@ use crate::support::machine::Machine;
 use crate::support::namespace::in_own_namespace;
 
 /// How many volumes are attached at once.
-const CROWD: usize = 1000;
+const CALLERS: usize = 1000;
 /// What each read of a list takes at least.
 const SLOW: Duration = Duration::from_millis(100);
 
 #[test]
-fn what_needs_no_flocker_asks_flocker_nothing() {
+fn calls_that_need_no_flocker_send_it_no_request() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let machine = Machine::new(&flocker, 1);
@@ -128,7 +128,7 @@ fn declare(data: &Path, volumes: &[Uuid]) {
 #[test]
 fn a_thousand_volumes_attached_at_once_read_each_list_a_few_times() {
     in_own_namespace(|| async {
-        let volumes: Vec<Uuid> = (0..CROWD).map(|_| Uuid::new_v4()).collect();
+        let volumes: Vec<Uuid> = (0..CALLERS).map(|_| Uuid::new_v4()).collect();
         let flocker = at_flockers_own_pace(|options| {
             // Two thousand writes that wait for a disk would take longer than what is tested.
             fs::create_dir(&options.data_dir).unwrap();
@@ -157,14 +157,14 @@ fn a_thousand_volumes_attached_at_once_read_each_list_a_few_times() {
         }
         let attached = calls.join_all().await;
         let (after, took) = (flocker.embedded().counters(), began.elapsed());
-        assert_eq!(attached.len(), CROWD);
+        assert_eq!(attached.len(), CALLERS);
         assert_eq!(
             after.answered("POST", LEASES, 201) - before.answered("POST", LEASES, 201),
             1000
         );
         let reads = reads_since(&before, &after);
         eprintln!(
-            "{CROWD} attached in {took:?}; configuration, state, nodes, leases were read {reads:?} times"
+            "{CALLERS} attached in {took:?}; configuration, state, nodes, leases were read {reads:?} times"
         );
         let lists: u64 = reads.iter().sum();
         let one_after_the_other = u64::try_from(took.as_millis() / SLOW.as_millis()).unwrap();
@@ -173,7 +173,7 @@ fn a_thousand_volumes_attached_at_once_read_each_list_a_few_times() {
             "one flight at a time: {reads:?} in {took:?}"
         );
         assert!(
-            lists <= u64::try_from(CROWD).unwrap(),
+            lists <= u64::try_from(CALLERS).unwrap(),
             "less than one list for each call: {reads:?}"
         );
         plugin.stop().await;

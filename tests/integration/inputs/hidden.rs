@@ -11,7 +11,7 @@ use crate::support::namespace::in_own_namespace;
 use crate::support::process::Process;
 
 #[test]
-fn a_target_on_a_mount_that_nobody_else_sees_is_refused_with_the_remedy() {
+fn a_target_on_a_private_mount_is_refused_with_the_remedy() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let machine = Machine::new(&flocker, 1);

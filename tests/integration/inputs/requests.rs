@@ -195,7 +195,7 @@ impl Bench {
 }
 
 #[test]
-fn a_staging_that_cannot_be_meant_is_refused_with_the_field_the_value_and_what_is_supported() {
+fn an_invalid_staging_is_refused_with_the_field_its_value_and_the_supported_ones() {
     in_own_namespace(|| async {
         let bench = Bench::start().await;
         let usual = || bench.usage.to_stage();
@@ -257,7 +257,7 @@ fn a_staging_that_cannot_be_meant_is_refused_with_the_field_the_value_and_what_i
 }
 
 #[test]
-fn a_publication_that_cannot_be_meant_is_refused_with_the_field_the_value_and_what_is_supported() {
+fn an_invalid_publication_is_refused_with_the_field_its_value_and_the_supported_ones() {
     in_own_namespace(|| async {
         let bench = Bench::start().await;
         bench.csi.stage(&bench.usage).await.unwrap();

@@ -58,7 +58,7 @@ fn a_pod_without_a_directory_of_the_hosts_says_which_at_start() {
         )
         .await;
 
-        let missing = machine.path("flocker-of-nobody");
+        let missing = machine.path("unknown-flocker");
         let path = missing.display().to_string();
         refuses(
             &machine,

@@ -162,7 +162,7 @@ fn clients_that_say_nothing_or_little_keep_no_probe_from_its_answer() {
 }
 
 #[test]
-fn an_address_for_probes_that_cannot_be_had_is_a_configuration_error() {
+fn an_unavailable_address_for_probes_is_a_configuration_error() {
     in_own_namespace(|| async {
         let (_flocker, machine, _kubelet) = scene().await;
         let flags = machine.flags();
@@ -202,8 +202,8 @@ fn address(plugin: &Process) -> SocketAddr {
 /// Waits until the plugin is as ready as that, and says so.
 async fn becomes(probes: SocketAddr, status: u16, words: &str) {
     eventually(&format!("/readyz is {status}, {words:?}"), async || {
-        let (told, body) = get(probes, "/readyz").await;
-        (told == status && body.contains(words)).then_some(())
+        let (code, body) = get(probes, "/readyz").await;
+        (code == status && body.contains(words)).then_some(())
     })
     .await;
 }

@@ -105,7 +105,7 @@ impl Agent {
     }
 
     /// Makes the agent another one in the eyes of the master: what it knew under its old id is of no use any more.
-    pub(crate) fn register_anew(&mut self) {
+    pub(crate) fn register_again(&mut self) {
         self.id = Uuid::new_v4();
     }
 

@@ -25,7 +25,7 @@ both!(
     a_disk_whose_volume_could_not_be_published_is_destroyed,
     a_disk_with_something_mounted_in_its_volume_is_not_destroyed,
     a_volume_that_was_there_before_becomes_a_disk,
-    what_others_make_and_delete_is_seen_at_the_next_look,
+    datasets_that_other_clients_create_and_delete_are_seen_at_the_next_read,
     providers_offer_the_volumes_of_their_own_nodes,
 );
 
@@ -318,7 +318,7 @@ async fn a_volume_that_was_there_before_becomes_a_disk(api: Api) {
 }
 
 /// Covers `StorageLocalResourceProviderTest.Update`.
-async fn what_others_make_and_delete_is_seen_at_the_next_look(api: Api) {
+async fn datasets_that_other_clients_create_and_delete_are_seen_at_the_next_read(api: Api) {
     let fixture = Fixture::start(api).await;
     let mut provider = fixture.agent.provider().await.unwrap();
     assert_eq!(provider.reconcile().await.unwrap(), Changes::default());

@@ -23,7 +23,7 @@ impl Failure {
     }
 
     /// Puts words before it, as Mesos does.
-    pub(crate) fn told_by(self, words: &str) -> Self {
+    pub(crate) fn context(self, words: &str) -> Self {
         Self::Mesos(format!("{words}: {self}"))
     }
 }

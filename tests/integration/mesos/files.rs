@@ -89,7 +89,7 @@ pub(crate) fn collect_garbage(directory: &Path) -> Result<(), Failure> {
 }
 
 #[test]
-fn the_name_of_a_directory_is_the_volume_id_with_what_is_special_encoded() {
+fn the_name_of_a_directory_is_the_volume_id_with_special_characters_encoded() {
     for (volume_id, name) in [
         (
             "5540d6e3-392b-4da0-828a-34b724c5bb80",

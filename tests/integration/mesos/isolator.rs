@@ -92,10 +92,10 @@ impl Isolator {
         match self.try_launch(container, command).await {
             Ok(launched) => Ok(launched),
             Err(failure) => {
-                let failure = failure.told_by("Failed to launch container");
+                let failure = failure.context("Failed to launch container");
                 match self.clean_up(&container.id).await {
                     Ok(()) => Err(failure),
-                    Err(left) => Err(left.told_by(&failure.to_string())),
+                    Err(left) => Err(left.context(&failure.to_string())),
                 }
             }
         }
@@ -149,9 +149,9 @@ impl Isolator {
             if self.containers.values().any(|others| others.contains(&volume_id)) {
                 continue;
             }
-            let manager = self.manager().await.map_err(|failure| failure.told_by(words))?;
+            let manager = self.manager().await.map_err(|failure| failure.context(words))?;
             let unpublished = manager.unpublish(&volume_id).await;
-            unpublished.map_err(|failure| failure.told_by(words))?;
+            unpublished.map_err(|failure| failure.context(words))?;
         }
         fs::remove_dir_all(self.directory.join(id)).unwrap();
         Ok(())

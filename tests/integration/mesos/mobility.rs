@@ -29,7 +29,7 @@ both!(
     a_task_that_starts_elsewhere_finds_what_it_has_written,
     a_second_task_elsewhere_is_refused_with_the_name_of_the_holder,
     a_task_that_is_restarted_elsewhere_waits_until_its_predecessor_is_cleaned_up_after,
-    a_task_of_a_node_that_is_gone_starts_elsewhere_where_that_is_allowed,
+    a_task_of_a_dead_node_starts_elsewhere_where_takeover_is_allowed,
     a_task_of_a_node_that_rebooted_starts_elsewhere,
 );
 
@@ -201,7 +201,7 @@ async fn a_task_that_is_restarted_elsewhere_waits_until_its_predecessor_is_clean
 }
 
 /// The agent of a dead node never cleans up; `takeover = node-gone` defines what happens then.
-async fn a_task_of_a_node_that_is_gone_starts_elsewhere_where_that_is_allowed(api: Api) {
+async fn a_task_of_a_dead_node_starts_elsewhere_where_takeover_is_allowed(api: Api) {
     let pair = Pair::taking_over(api, Takeover::NodeGone).await;
     let plugin = pair.first.process().await;
     let volume = pair.volume().await;

@@ -23,12 +23,12 @@ use crate::support::tcp_proxy::TcpProxy;
 const DATASETS: &str = "/v1/configuration/datasets";
 
 both!(
-    what_no_volume_can_be_made_of_has_no_room,
-    what_is_confirmed_is_what_was_asked_for,
+    impossible_volumes_have_no_capacity,
+    validation_confirms_exactly_the_request,
     a_provider_starts_as_it_was_while_flocker_is_down,
     a_provider_starts_while_flocker_does_not_answer,
     a_plugin_knows_its_node_without_flocker,
-    disks_that_are_made_and_destroyed_just_before_flocker_is_down_are_told_so,
+    disks_made_and_destroyed_just_before_flocker_is_down_are_reported_as_such,
 );
 
 /// A Flocker behind a proxy, and an agent whose plugin reaches it through that.
@@ -52,7 +52,7 @@ impl Proxied {
 }
 
 /// Mesos asks for the capacity of each profile it knows, whether the plugin knows it or not.
-async fn what_no_volume_can_be_made_of_has_no_room(api: Api) {
+async fn impossible_volumes_have_no_capacity(api: Api) {
     let fixture = Fixture::start(api).await;
     let mut profiles = profiles(&["bronze", "iron"]);
     let bronze = profiles["bronze"].clone();
@@ -83,7 +83,7 @@ async fn what_no_volume_can_be_made_of_has_no_room(api: Api) {
 }
 
 /// Mesos compares the confirmation with its request, field by field.
-async fn what_is_confirmed_is_what_was_asked_for(api: Api) {
+async fn validation_confirms_exactly_the_request(api: Api) {
     let fixture = Fixture::start(api).await;
     let mut provider = fixture.agent.provider().await.unwrap();
     let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
@@ -194,7 +194,7 @@ async fn a_plugin_knows_its_node_without_flocker(api: Api) {
 }
 
 /// Mesos reads the plugin's resources after each operation, and Flocker may be down by then.
-async fn disks_that_are_made_and_destroyed_just_before_flocker_is_down_are_told_so(api: Api) {
+async fn disks_made_and_destroyed_just_before_flocker_is_down_are_reported_as_such(api: Api) {
     let proxied = Proxied::start(api).await;
     let plugin = proxied.agent.machine.plugin().await;
     let mut provider = proxied.agent.provider().await.unwrap();

@@ -243,7 +243,7 @@ impl Provider {
         };
         let words = format!("Cannot apply profile '{profile}' to resource '{volume_id}'");
         let validated = self.manager.validate(&volume, &capability, &parameters).await;
-        validated.map_err(|failure| failure.told_by(&words))?;
+        validated.map_err(|failure| failure.context(&words))?;
         let mut disks = self.kept.disks.iter_mut();
         let disk = disks.find(|disk| disk.id.as_deref() == Some(volume_id)).unwrap();
         disk.kind = Kind::Mount;
@@ -259,7 +259,7 @@ impl Provider {
         }
         let published = self.manager.publish(volume_id).await;
         published
-            .map_err(|failure| failure.told_by(&format!("Failed to publish resources '{volume_id}'")))?;
+            .map_err(|failure| failure.context(&format!("Failed to publish resources '{volume_id}'")))?;
         Ok(self.manager.target(volume_id))
     }
 

@@ -20,8 +20,8 @@ const STATES: &str = "/v1/state/datasets";
 both!(
     disks_are_the_same_after_the_agent_has_started_again,
     a_disk_that_was_being_created_when_the_agent_died_is_the_same_one,
-    the_context_of_a_disk_is_the_same_whatever_the_plugin_is_told,
-    a_volume_that_flocker_tells_twice_is_one_disk,
+    the_context_of_a_disk_is_independent_of_the_plugins_parameters,
+    a_volume_that_flocker_lists_twice_is_one_disk,
     a_plugin_that_was_killed_leaves_everything_as_it_was,
     disks_of_an_agent_with_a_new_id_are_volumes_that_were_there_before,
     a_published_disk_needs_no_call_when_the_agent_starts_again,
@@ -72,7 +72,7 @@ async fn a_disk_that_was_being_created_when_the_agent_died_is_the_same_one(api: 
 }
 
 /// Covers `StorageLocalResourceProviderTest.RecoverDiskWithChangedMetadata`: there it does not change.
-async fn the_context_of_a_disk_is_the_same_whatever_the_plugin_is_told(api: Api) {
+async fn the_context_of_a_disk_is_independent_of_the_plugins_parameters(api: Api) {
     let mut fixture = Fixture::start(api).await;
     let mut provider = fixture.agent.provider().await.unwrap();
     let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
@@ -90,7 +90,7 @@ async fn the_context_of_a_disk_is_the_same_whatever_the_plugin_is_told(api: Api)
 }
 
 /// Covers `StorageLocalResourceProviderTest.RecoverDuplicatedVolumes`: here it is Flocker that is wrong.
-async fn a_volume_that_flocker_tells_twice_is_one_disk(api: Api) {
+async fn a_volume_that_flocker_lists_twice_is_one_disk(api: Api) {
     let fixture = Fixture::start(api).await;
     let mut provider = fixture.agent.provider().await.unwrap();
     let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
@@ -166,7 +166,7 @@ async fn disks_of_an_agent_with_a_new_id_are_volumes_that_were_there_before(api:
     fs::write(target.join("file"), "precious").unwrap();
     let room = provider.pool("bronze");
 
-    fixture.agent.register_anew();
+    fixture.agent.register_again();
     let mut provider = fixture.agent.provider().await.unwrap();
     for (id, bytes) in [(&kept, 64 * MIB), (&unwanted, 80 * MIB)] {
         let disk = provider.disk(id);

@@ -18,7 +18,7 @@ const NODES: &str = "/v1/state/nodes";
 both!(
     volumes_are_made_and_deleted_however_often_flocker_fails_first,
     a_volume_that_takes_longer_than_the_callers_have_is_made_once,
-    what_cannot_be_repeated_fails_at_once,
+    an_operation_that_cannot_be_repeated_fails_at_once,
 );
 
 impl Fixture {
@@ -38,7 +38,7 @@ impl Fixture {
         .await;
         assert!(
             made.iter().all(|made| *made == call),
-            "nothing else meanwhile: {made:?}"
+            "nothing else during that time: {made:?}"
         );
         faults.remove("fails");
     }
@@ -98,7 +98,7 @@ async fn a_volume_that_takes_longer_than_the_callers_have_is_made_once(api: Api)
     .await;
     assert!(
         made.iter().all(|call| *call == "CreateVolume"),
-        "nothing else meanwhile: {made:?}"
+        "nothing else during that time: {made:?}"
     );
     faults.remove("slow");
     let (mut provider, created) = creating.await.unwrap();
@@ -115,7 +115,7 @@ async fn a_volume_that_takes_longer_than_the_callers_have_is_made_once(api: Api)
 }
 
 /// Covers `StorageLocalResourceProviderTest.RetryRpcWithExponentialBackoff`, as far as other codes go.
-async fn what_cannot_be_repeated_fails_at_once(api: Api) {
+async fn an_operation_that_cannot_be_repeated_fails_at_once(api: Api) {
     let fixture = Fixture::start(api).await;
     let mut provider = fixture.agent.provider().await.unwrap();
     let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();

@@ -39,7 +39,7 @@ pub(crate) async fn connect(release: Release, calls: Calls) -> Result<Client, Fa
         match client.probe().await {
             Ok(()) => return Ok(client),
             Err(failure) if failure.code() == Some(Code::Unimplemented) => {}
-            Err(failure) => return Err(failure.told_by(&words)),
+            Err(failure) => return Err(failure.context(&words)),
         }
     }
     failed(format!("{words}: Unknown API version"))

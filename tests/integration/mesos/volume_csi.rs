@@ -22,7 +22,7 @@ const START: [&str; 4] = [
     "GetPluginInfo",
     "NodeGetCapabilities",
 ];
-const NOBODY: u32 = 65534;
+const UNPRIVILEGED: u32 = 65534;
 
 both!(
     a_task_finds_its_volume_and_leaves_it_with_its_data,
@@ -30,12 +30,12 @@ both!(
     a_task_that_follows_another_is_published_before_that_is_cleaned_up,
     a_task_of_another_user_owns_the_volume,
     a_volume_is_published_for_reading_or_for_writing,
-    a_task_whose_volume_cannot_be_staged_is_told_why,
-    a_plugin_that_nobody_manages_may_come_late,
+    a_task_whose_volume_cannot_be_staged_gets_the_reason,
+    an_unmanaged_plugin_may_start_late,
     a_plugin_that_is_killed_loses_nothing_of_a_task,
     a_volume_is_unpublished_after_the_agent_has_started_again,
     a_task_that_ended_while_the_agent_was_down_is_cleaned_up_after,
-    what_is_staged_before_a_reboot_is_let_go_of_after_it,
+    a_volume_staged_before_a_reboot_is_released_after_it,
     directories_of_volumes_that_are_not_known_are_deleted_and_no_data_with_them,
 );
 
@@ -134,39 +134,39 @@ async fn a_task_of_another_user_owns_the_volume(api: Api) {
     let fixture = Fixture::start(api).await;
     let volume = fixture.volume().await;
     let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
-    let of_nobody = Container {
-        user: Some(NOBODY),
-        ..Container::new("of-nobody", &volume)
+    let unprivileged = Container {
+        user: Some(UNPRIVILEGED),
+        ..Container::new("unprivileged", &volume)
     };
     let (task, said) = isolator
-        .launch(&of_nobody, "id -u; echo precious > file")
+        .launch(&unprivileged, "id -u; echo precious > file")
         .await
         .unwrap();
-    assert_eq!(said, NOBODY.to_string());
+    assert_eq!(said, UNPRIVILEGED.to_string());
     let owner = |volume: &str| {
         let root = fs::metadata(fixture.flocker.mount_of(1, volume.parse().unwrap())).unwrap();
         (root.uid(), root.gid())
     };
-    assert_eq!(owner(&volume), (NOBODY, NOBODY));
+    assert_eq!(owner(&volume), (UNPRIVILEGED, UNPRIVILEGED));
     // Another container already uses it: the owner stays.
     let of_root = Container {
-        user: Some(NOBODY - 1),
+        user: Some(UNPRIVILEGED - 1),
         ..Container::new("of-another", &volume)
     };
     let (other, said) = isolator.launch(&of_root, "cat file").await.unwrap();
     assert_eq!(said, "precious");
-    assert_eq!(owner(&volume), (NOBODY, NOBODY));
-    for (task, id) in [(task, "of-nobody"), (other, "of-another")] {
+    assert_eq!(owner(&volume), (UNPRIVILEGED, UNPRIVILEGED));
+    for (task, id) in [(task, "unprivileged"), (other, "of-another")] {
         task.end().await;
         isolator.clean_up(id).await.unwrap();
     }
     fixture.nothing_left(&isolator);
-    assert_eq!(owner(&volume), (NOBODY, NOBODY), "it stays so");
+    assert_eq!(owner(&volume), (UNPRIVILEGED, UNPRIVILEGED), "it stays so");
 
     // Mesos tries the same with a volume that it has published read-only, and fails.
     let reader = Container {
         mode: Mode::Ro,
-        ..of_nobody
+        ..unprivileged
     };
     assert_failed(
         isolator.launch(&reader, "cat file").await,
@@ -217,7 +217,7 @@ async fn a_volume_is_published_for_reading_or_for_writing(api: Api) {
 }
 
 /// What a user of Mesos gets to see of a failure is what the plugin says.
-async fn a_task_whose_volume_cannot_be_staged_is_told_why(api: Api) {
+async fn a_task_whose_volume_cannot_be_staged_gets_the_reason(api: Api) {
     let fixture = Fixture::start(api).await;
     let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
     isolator.calls();
@@ -240,7 +240,7 @@ async fn a_task_whose_volume_cannot_be_staged_is_told_why(api: Api) {
 }
 
 /// Covers `VolumeCSIIsolatorTest.ROOT_UnmanagedPlugin` and `ROOT_PluginConfigAddedAtRuntime`.
-async fn a_plugin_that_nobody_manages_may_come_late(api: Api) {
+async fn an_unmanaged_plugin_may_start_late(api: Api) {
     let flocker = Flocker::start(1).await;
     let mut agent = Agent::new(&flocker, 1, api);
     let running = agent.machine.plugin().await;
@@ -348,7 +348,7 @@ async fn a_task_that_ended_while_the_agent_was_down_is_cleaned_up_after(api: Api
 
 /// After a reboot the agent publishes the volumes of a container, because it may have to clean them up, and then unpublishes
 /// them because the container no longer exists.
-async fn what_is_staged_before_a_reboot_is_let_go_of_after_it(api: Api) {
+async fn a_volume_staged_before_a_reboot_is_released_after_it(api: Api) {
     let flocker = Flocker::start(1).await;
     let mut agent = Agent::new(&flocker, 1, api);
     let plugin = agent.process().await;

@@ -14,7 +14,7 @@ use crate::support::mounts::Mounts;
 use crate::support::namespace::in_own_namespace;
 
 both!(
-    a_staging_directory_that_is_gone_is_noticed,
+    a_missing_staging_directory_is_detected,
     a_mount_that_is_left_is_noticed_before_its_data_is_deleted,
     mesos_itself_would_delete_the_data_below_a_mount_that_is_left,
     a_size_that_is_a_byte_off_is_noticed,
@@ -94,7 +94,7 @@ fn a_target_that_is_left_is_noticed() {
     });
 }
 
-async fn a_staging_directory_that_is_gone_is_noticed(api: Api) {
+async fn a_missing_staging_directory_is_detected(api: Api) {
     let mistake = Mistake::start(api, Wrong::RemovesTheStagingDirectory).await;
     let (mut isolator, container) = mistake.task().await;
     let staging = isolator.volumes().staging(&container.volume_id);
@@ -162,7 +162,7 @@ fn a_confirmation_of_something_else_is_noticed() {
     ] {
         in_own_namespace(move || async move {
             let mistake = Mistake::start(Api::V1, wrong).await;
-            let mut request = crate::support::csi::to_create("by somebody else");
+            let mut request = crate::support::csi::to_create("by another client");
             request
                 .parameters
                 .insert("profile".to_owned(), "bronze".to_owned());

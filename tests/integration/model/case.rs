@@ -63,11 +63,11 @@ impl Volume {
     }
 
     /// Rules out what does not go with the answers to calls that were made at the same time.
-    fn learn(&mut self, told: &[Told], around: Around) -> Verdict {
+    fn learn(&mut self, answered: &[Answered], around: Around) -> Verdict {
         let mut after = BTreeSet::new();
-        for order in orders(told) {
+        for order in orders(answered) {
             let mut scenarios = self.scenarios.clone();
-            for Told {
+            for Answered {
                 call,
                 generation,
                 answer,
@@ -86,29 +86,30 @@ impl Volume {
             after.append(&mut scenarios);
         }
         if after.is_empty() {
-            return Err(self.unexpected(told, around));
+            return Err(self.unexpected(answered, around));
         }
         self.scenarios = after;
         Ok(())
     }
 
-    fn unexpected(&self, told: &[Told], around: Around) -> String {
-        let possible: Vec<_> = told
+    fn unexpected(&self, answered: &[Answered], around: Around) -> String {
+        let possible: Vec<_> = answered
             .iter()
-            .map(|told| {
+            .map(|answered| {
                 let scenarios = self.scenarios.iter();
-                let outcomes = scenarios
-                    .flat_map(|scenario| scenario.outcomes(told.generation, told.call.action, around));
+                let outcomes = scenarios.flat_map(|scenario| {
+                    scenario.outcomes(answered.generation, answered.call.action, around)
+                });
                 let answers: BTreeSet<_> = outcomes.map(|(answer, _)| format!("{answer:?}")).collect();
                 format!(
                     "{:?} was answered {:?} ({}), possible is {answers:?}",
-                    told.call, told.answer, told.said
+                    answered.call, answered.answer, answered.said
                 )
             })
             .collect();
-        let what = if told
+        let what = if answered
             .iter()
-            .any(|told| matches!(told.call.action, Action::Create { .. }))
+            .any(|answered| matches!(answered.call.action, Action::Create { .. }))
         {
             super::invariants::ONE_DATASET
         } else {
@@ -124,7 +125,7 @@ impl Volume {
 
 /// A call and its answer.
 #[derive(Clone)]
-struct Told {
+struct Answered {
     call: Call,
     generation: usize,
     answer: Answer,
@@ -132,10 +133,10 @@ struct Told {
 }
 
 /// Returns the orders in which calls made at the same time may have happened.
-fn orders(told: &[Told]) -> Vec<Vec<&Told>> {
-    let forth: Vec<_> = told.iter().collect();
-    let back: Vec<_> = told.iter().rev().collect();
-    if told.len() > 1 {
+fn orders(answered: &[Answered]) -> Vec<Vec<&Answered>> {
+    let forth: Vec<_> = answered.iter().collect();
+    let back: Vec<_> = answered.iter().rev().collect();
+    if answered.len() > 1 {
         vec![forth, back]
     } else {
         vec![forth]
@@ -277,11 +278,11 @@ impl<'a> Case<'a> {
         let Some(request) = self.request(call, generation) else {
             return Ok(());
         };
-        let give_up = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let waits = self.may_wait(call, generation);
             let (answer, said) = request.send(if waits { BRIEF } else { PATIENT }).await;
-            let told = Told {
+            let answered = Answered {
                 call,
                 generation,
                 answer,
@@ -289,9 +290,9 @@ impl<'a> Case<'a> {
             };
             let late = format!(
                 "broken: what nothing is in the way of is done: {call:?} is answered {}",
-                told.said
+                answered.said
             );
-            self.learn(&[told])?;
+            self.learn(&[answered])?;
             if answer != Answer::Open || (waits && !must_be_settled(call)) {
                 return self.check().await;
             }
@@ -301,7 +302,7 @@ impl<'a> Case<'a> {
                     self.start(node).await;
                 }
             }
-            if Instant::now() > give_up {
+            if Instant::now() > deadline {
                 return Err(late);
             }
             sleep(POLL).await;
@@ -320,23 +321,23 @@ impl<'a> Case<'a> {
             return Ok(());
         };
         let (answer, answer_of_other) = tokio::join!(request.send(TOGETHER), rival.send(TOGETHER));
-        let told = [(one, first, answer), (other, second, answer_of_other)];
-        let told = told.map(|(call, generation, (answer, said))| Told {
+        let answered = [(one, first, answer), (other, second, answer_of_other)];
+        let answered = answered.map(|(call, generation, (answer, said))| Answered {
             call,
             generation,
             answer,
             said,
         });
         if one.volume == other.volume {
-            self.learn(&told)?;
+            self.learn(&answered)?;
         } else {
-            for told in told.clone() {
-                self.learn(&[told])?;
+            for answered in answered.clone() {
+                self.learn(&[answered])?;
             }
         }
         self.check().await?;
-        for told in told {
-            self.settle(&told).await?;
+        for answered in answered {
+            self.settle(&answered).await?;
         }
         Ok(())
     }
@@ -358,15 +359,15 @@ impl<'a> Case<'a> {
         self.plan(effect, nth);
         let (answer, said) = request.send(timeout).await;
         self.fixture.flocker.embedded().faults().remove(FAULT);
-        let told = Told {
+        let answered = Answered {
             call,
             generation,
             answer,
             said,
         };
-        self.learn(std::slice::from_ref(&told))?;
+        self.learn(std::slice::from_ref(&answered))?;
         self.check().await?;
-        self.settle(&told).await
+        self.settle(&answered).await
     }
 
     async fn killing(&mut self, call: Call, moment: Moment) -> Verdict {
@@ -402,17 +403,17 @@ impl<'a> Case<'a> {
             Answer::Refused(Code::Internal) => Answer::Open,
             answer => answer,
         };
-        let told = Told {
+        let answered = Answered {
             call,
             generation,
             answer,
             said,
         };
-        self.learn(std::slice::from_ref(&told))?;
+        self.learn(std::slice::from_ref(&answered))?;
         self.note_end_of(call.plugin());
         self.check().await?;
         self.start(call.plugin()).await;
-        self.settle(&told).await
+        self.settle(&answered).await
     }
 
     async fn restarting(&mut self, call: Call, after: u64) -> Verdict {
@@ -432,15 +433,15 @@ impl<'a> Case<'a> {
         };
         let ((answer, said), ()) = tokio::join!(request.send(timeout), restart);
         self.tally.note(RESTARTED);
-        let told = Told {
+        let answered = Answered {
             call,
             generation,
             answer,
             said,
         };
-        self.learn(std::slice::from_ref(&told))?;
+        self.learn(std::slice::from_ref(&answered))?;
         self.check().await?;
-        self.settle(&told).await
+        self.settle(&answered).await
     }
 
     /// Gives a volume to a node that dies then, and asks for it on another node until that gets it.
@@ -470,26 +471,26 @@ impl<'a> Case<'a> {
         let Some(request) = self.request(call, generation) else {
             return Ok(());
         };
-        let give_up = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let (answer, said) = request.send(BRIEF).await;
-            let told = Told {
+            let answered = Answered {
                 call,
                 generation,
                 answer,
                 said,
             };
             let late = format!(
-                "broken: a volume is taken from a node that is gone: {call:?} is answered {}",
-                told.said
+                "broken: a volume is taken from a dead node: {call:?} is answered {}",
+                answered.said
             );
-            self.learn(&[told])?;
+            self.learn(&[answered])?;
             self.check().await?;
             if answer == Answer::Done {
                 self.tally.note(TAKEN_OVER);
                 return Ok(());
             }
-            if Instant::now() > give_up {
+            if Instant::now() > deadline {
                 return Err(late);
             }
             sleep(RETRY).await;
@@ -497,9 +498,9 @@ impl<'a> Case<'a> {
     }
 
     /// Repeats what no orchestrator leaves open.
-    async fn settle(&mut self, told: &Told) -> Verdict {
-        if told.answer == Answer::Open && must_be_settled(told.call) {
-            self.call_about(told.call, told.generation).await?;
+    async fn settle(&mut self, answered: &Answered) -> Verdict {
+        if answered.answer == Answer::Open && must_be_settled(answered.call) {
+            self.call_about(answered.call, answered.generation).await?;
         }
         Ok(())
     }
@@ -635,21 +636,21 @@ impl<'a> Case<'a> {
         self.fixture.flocker.embedded().faults().add(rule);
     }
 
-    fn learn(&mut self, told: &[Told]) -> Verdict {
+    fn learn(&mut self, answered: &[Answered]) -> Verdict {
         let around = Around {
-            contending: told.len() > 1,
+            contending: answered.len() > 1,
             ..self.around()
         };
-        let volume = told[0].call.volume;
-        for told in told {
-            self.tally.count(told.call.action, told.answer);
+        let volume = answered[0].call.volume;
+        for answered in answered {
+            self.tally.count(answered.call.action, answered.answer);
         }
-        self.volumes[volume].learn(told, around)
+        self.volumes[volume].learn(answered, around)
     }
 
     /// Compares all that can be seen with all that may be true.
     async fn check(&self) -> Verdict {
-        let give_up = Instant::now() + GRACE;
+        let deadline = Instant::now() + GRACE;
         loop {
             let seen = self.fixture.look().await;
             let volumes = self.volumes.iter();
@@ -659,7 +660,7 @@ impl<'a> Case<'a> {
             broken.extend(check_origins(&seen));
             let lasting = broken
                 .iter()
-                .find(|broken| !broken.may_pass || Instant::now() > give_up);
+                .find(|broken| !broken.may_pass || Instant::now() > deadline);
             match lasting {
                 Some(broken) => return Err(broken.text.clone()),
                 None if broken.is_empty() => return Ok(()),

@@ -78,7 +78,7 @@ impl View<'_> {
         dataset_id(&self.volume.name, self.generation)
     }
 
-    fn told(&self, seen: &str) -> String {
+    fn describe(&self, seen: &str) -> String {
         let possible: Vec<_> = self.possible.iter().collect();
         format!(
             "{} ({}): {seen}; possible is {possible:?}",
@@ -102,7 +102,7 @@ impl View<'_> {
             _ => false,
         };
         let possible = self.possible.iter().any(|dataset| as_seen(dataset.life));
-        (!possible).then(|| Broken::rule(ONE_DATASET, self.told(&format!("Flocker has {found:?}"))))
+        (!possible).then(|| Broken::rule(ONE_DATASET, self.describe(&format!("Flocker has {found:?}"))))
     }
 
     fn check_lease(&self) -> Option<Broken> {
@@ -115,10 +115,10 @@ impl View<'_> {
             return None;
         }
         Some(match held {
-            None => Broken::rule(LEASE, self.told("nobody has the lease")),
+            None => Broken::rule(LEASE, self.describe("no node has the lease")),
             Some(node) => Broken {
                 may_pass: true,
-                ..Broken::rule(NO_LEASE, self.told(&format!("node {node:?} has the lease")))
+                ..Broken::rule(NO_LEASE, self.describe(&format!("node {node:?} has the lease")))
             },
         })
     }
@@ -130,8 +130,8 @@ impl View<'_> {
 
     fn check_nodes(&self) -> Option<Broken> {
         let nodes: BTreeSet<_> = self.ours().map(|ours| ours.node).collect();
-        let told = || self.told(&format!("mounted on {:?}", self.ours().collect::<Vec<_>>()));
-        (nodes.len() > 1).then(|| Broken::rule(ONE_NODE, told()))
+        let description = || self.describe(&format!("mounted on {:?}", self.ours().collect::<Vec<_>>()));
+        (nodes.len() > 1).then(|| Broken::rule(ONE_NODE, description()))
     }
 
     fn check_pins(&self) -> Option<Broken> {
@@ -144,7 +144,7 @@ impl View<'_> {
             may_pass: true,
             ..Broken::rule(
                 PIN,
-                self.told(&format!("the plugin does not hold what is under {ours:?}")),
+                self.describe(&format!("the plugin does not hold what is under {ours:?}")),
             )
         })
     }
@@ -182,7 +182,7 @@ impl View<'_> {
         let mounts: Vec<_> = self.ours().filter(|ours| ours.node == node).collect();
         Some(Broken::rule(
             MOUNTS,
-            self.told(&format!("on node {node} there is {mounts:?}")),
+            self.describe(&format!("node {node} has {mounts:?}")),
         ))
     }
 }

@@ -17,13 +17,13 @@ impl Fixture {
     ///
     /// What Flocker does after an answer is waited for.
     pub(super) async fn nothing_is_left(&self) -> Verdict {
-        let give_up = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let left = self.left().await;
             if left.is_empty() {
                 break;
             }
-            if Instant::now() > give_up {
+            if Instant::now() > deadline {
                 return Err(format!(
                     "broken: nothing is left after everything was undone: {left:#?}"
                 ));

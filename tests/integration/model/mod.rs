@@ -42,7 +42,7 @@ const SHRINKING: Duration = Duration::from_secs(120);
 const LONGEST: Duration = Duration::from_secs(6 * 60 * 60);
 
 #[test]
-fn no_sequence_of_calls_and_failures_breaks_what_must_hold() {
+fn no_sequence_of_calls_and_failures_breaks_an_invariant() {
     in_own_namespace_for(LONGEST, || async { block_in_place(run) });
 }
 

@@ -220,7 +220,7 @@ impl Soak<'_> {
         let request = self
             .fixture
             .request(self.csi[plugin].clone(), action, &name(number), 0);
-        let give_up = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let made = self.calls.fetch_add(1, Ordering::Relaxed);
             if made == self.due.load(Ordering::Relaxed) {
@@ -235,7 +235,7 @@ impl Soak<'_> {
                     panic!("volume {number}: {action:?}: {answer:?}: {said}")
                 }
             }
-            assert!(Instant::now() < give_up, "volume {number}: {action:?}: {said}");
+            assert!(Instant::now() < deadline, "volume {number}: {action:?}: {said}");
             sleep(Duration::from_millis(20)).await;
         }
     }

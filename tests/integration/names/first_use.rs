@@ -20,8 +20,8 @@ const CREATE: (&str, &str) = ("flocker.create", "true");
 fn a_name_used_for_the_first_time_makes_a_volume_that_every_later_use_finds() {
     in_own_namespace(|| async {
         let fixture = making(2).await;
-        let wish = [CREATE, ("flocker.size", "70MiB"), ("flocker.profile", "gold")];
-        let usage = by_name(&fixture.machine, "web", &wish);
+        let context = [CREATE, ("flocker.size", "70MiB"), ("flocker.profile", "gold")];
+        let usage = by_name(&fixture.machine, "web", &context);
         begin(fixture.csi(), &usage).await.unwrap();
         fs::write(usage.target.join("precious"), "data").unwrap();
         let made = live(&fixture.flocker).await.pop().unwrap();
@@ -41,8 +41,8 @@ fn a_name_used_for_the_first_time_makes_a_volume_that_every_later_use_finds() {
         let mut other = Machine::new(&fixture.flocker, 2);
         other.config.plugin.create_on_first_use = true;
         let plugin = other.plugin().await;
-        for wish in [&wish[..], &[CREATE, ("flocker.size", "1GiB")]] {
-            let usage = by_name(&other, "web", wish);
+        for context in [&context[..], &[CREATE, ("flocker.size", "1GiB")]] {
+            let usage = by_name(&other, "web", context);
             begin(&plugin.csi, &usage).await.unwrap();
             assert_eq!(fs::read_to_string(usage.target.join("precious")).unwrap(), "data");
             end(&plugin.csi, &usage).await;
@@ -127,7 +127,7 @@ fn a_first_use_whose_reply_was_lost_makes_one_dataset() {
 }
 
 #[test]
-fn a_wish_that_cannot_be_meant_is_refused_and_nothing_is_made() {
+fn an_invalid_context_is_refused_and_nothing_is_created() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let mut machine = Machine::new(&flocker, 1);
@@ -195,12 +195,12 @@ fn a_wish_that_cannot_be_meant_is_refused_and_nothing_is_made() {
         ];
         for (name, (key, value), code, part) in cases {
             let profile = ("flocker.profile", "gold");
-            let wish: Vec<_> = [CREATE, profile]
+            let context: Vec<_> = [CREATE, profile]
                 .into_iter()
                 .filter(|(ours, _)| *ours != key)
                 .chain([(key, value)])
                 .collect();
-            let usage = by_name(&fixture.machine, name.get(..20).unwrap_or(name), &wish);
+            let usage = by_name(&fixture.machine, name.get(..20).unwrap_or(name), &context);
             let usage = Usage {
                 volume_id: name.to_owned(),
                 ..usage

@@ -30,11 +30,11 @@ fn two_first_uses_of_one_name_on_one_node_take_the_room_of_one_volume() {
         machine.config.pools = vec![pool("gold", 100)];
         let fixture = Fixture::on(machine, flocker).await;
         let faults = fixture.flocker.embedded().faults();
-        let wish = [CREATE, ("flocker.profile", "gold")];
-        let one = by_name(&fixture.machine, "web", &wish);
+        let context = [CREATE, ("flocker.profile", "gold")];
+        let one = by_name(&fixture.machine, "web", &context);
         let other = Usage {
             volume_id: one.volume_id.clone(),
-            ..by_name(&fixture.machine, "other", &wish)
+            ..by_name(&fixture.machine, "other", &context)
         };
         faults.add(held());
         let (csi, usage) = (fixture.csi().clone(), one.clone());
@@ -51,7 +51,7 @@ fn two_first_uses_of_one_name_on_one_node_take_the_room_of_one_volume() {
 }
 
 #[test]
-fn a_first_use_that_is_undone_meanwhile_leaves_an_unleased_volume_for_the_next_one() {
+fn a_first_use_undone_while_it_runs_leaves_an_unleased_volume_for_the_next_one() {
     in_own_namespace(|| async {
         let fixture = making(1).await;
         let faults = fixture.flocker.embedded().faults();
@@ -87,7 +87,7 @@ fn a_first_use_that_is_undone_meanwhile_leaves_an_unleased_volume_for_the_next_o
 }
 
 #[test]
-fn a_volume_that_is_deleted_between_being_made_and_leased_is_made_anew_by_the_next_use() {
+fn a_volume_deleted_before_it_is_leased_is_recreated_by_the_next_use() {
     in_own_namespace(|| async {
         let fixture = making(1).await;
         let faults = fixture.flocker.embedded().faults();

@@ -34,7 +34,7 @@ async fn renamed(flocker: &Flocker) -> Uuid {
 }
 
 #[test]
-fn two_datasets_that_had_one_name_in_turn_are_told_apart_by_what_is_mounted() {
+fn two_datasets_that_had_one_name_in_turn_are_distinguished_by_their_mounts() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         declare(&fixture.flocker, 1, &[("name", "web")]).await;

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use super::{Fixture, agent_unmounts, assert_refused, nobody, wait_until_agent_unmounts};
+use super::{Fixture, agent_unmounts, assert_refused, unknown_id, wait_until_agent_unmounts};
 use crate::support::csi::{Csi, Usage, within};
 use crate::support::eventually;
 use crate::support::flocker::Flocker;
@@ -67,7 +67,7 @@ impl HeldBack {
     /// Another volume cannot be staged there at the same time, and the refusal says why.
     async fn wait_until_staging(&self, words: &str) {
         let other = Usage {
-            volume_id: nobody().to_string(),
+            volume_id: unknown_id().to_string(),
             ..self.usage.clone()
         };
         eventually(&format!("staging waits for {words:?}"), async || {
@@ -77,7 +77,7 @@ impl HeldBack {
         .await;
     }
 
-    fn assert_nothing_of_ours_is_mounted(&self) {
+    fn assert_no_mount_of_the_plugin(&self) {
         assert_eq!(Mounts::read().below(&self.fixture.machine.path("")), []);
         assert_eq!(fs::read_dir(&self.usage.staging).unwrap().count(), 0);
     }
@@ -103,7 +103,7 @@ fn a_caller_learns_what_staging_waits_for_and_the_next_one_gets_the_volume() {
                 "Flocker last answered",
             ],
         );
-        held.assert_nothing_of_ours_is_mounted();
+        held.assert_no_mount_of_the_plugin();
         let (staged, ()) = tokio::join!(held.csi().stage(&held.usage), async { held.let_go() });
         staged.unwrap();
         only_mount_at(&held.usage.alias());
@@ -135,7 +135,7 @@ fn unstaging_ends_a_staging_that_waits_and_nothing_is_mounted_afterwards() {
 }
 
 #[test]
-fn a_staging_whose_caller_gave_up_mounts_nothing_until_somebody_asks_again() {
+fn an_abandoned_staging_mounts_nothing_until_the_next_call() {
     in_own_namespace(|| async {
         let held = HeldBack::start().await;
         // Long enough for the staging to outlive its caller by far.
@@ -146,19 +146,19 @@ fn a_staging_whose_caller_gave_up_mounts_nothing_until_somebody_asks_again() {
         held.let_go();
         held.fixture.flocker.reports(1, held.usage.dataset()).await;
         held.wait_until_staging("waiting for a caller").await;
-        held.assert_nothing_of_ours_is_mounted();
+        held.assert_no_mount_of_the_plugin();
 
         held.csi().stage(&held.usage).await.unwrap();
         only_mount_at(&held.usage.alias());
         held.csi().publish(&held.usage).await.unwrap();
         held.csi().unpublish(&held.usage).await.unwrap();
         held.csi().unstage(&held.usage).await.unwrap();
-        held.assert_nothing_of_ours_is_mounted();
+        held.assert_no_mount_of_the_plugin();
     });
 }
 
 #[test]
-fn unstaging_after_the_caller_gave_up_leaves_nothing() {
+fn unstaging_after_an_abandoned_staging_leaves_nothing() {
     in_own_namespace(|| async {
         let held = HeldBack::start().await;
         let (csi, usage) = (held.csi().clone(), held.usage.clone());
@@ -168,7 +168,7 @@ fn unstaging_after_the_caller_gave_up_leaves_nothing() {
         held.let_go();
         held.wait_until_staging("waiting for a caller").await;
         held.csi().unstage(&held.usage).await.unwrap();
-        held.assert_nothing_of_ours_is_mounted();
+        held.assert_no_mount_of_the_plugin();
         assert!(held.fixture.machine.records().is_empty());
         let path = held.flockers();
         wait_until_agent_unmounts(&path).await;
@@ -191,12 +191,12 @@ fn unstaging_ends_a_staging_that_fetches_the_volume_and_gives_the_lease_back() {
         assert_refused(staging.await.unwrap(), Code::Cancelled, &[&driven.volume_id]);
         assert_eq!(held.fixture.flocker.leaseholder(dataset).await, None);
         assert!(held.fixture.machine.records().is_empty());
-        held.assert_nothing_of_ours_is_mounted();
+        held.assert_no_mount_of_the_plugin();
     });
 }
 
 #[test]
-fn unstaging_ends_a_staging_whose_last_look_at_flocker_is_not_answered() {
+fn unstaging_ends_a_staging_whose_last_read_of_flocker_is_not_answered() {
     in_own_namespace(|| async {
         let held = HeldBack::start().await;
         let (csi, usage) = (held.csi().clone(), held.usage.clone());
@@ -212,7 +212,7 @@ fn unstaging_ends_a_staging_whose_last_look_at_flocker_is_not_answered() {
         let request = within(Duration::from_secs(10), held.usage.to_unstage());
         held.csi().node().node_unstage_volume(request).await.unwrap();
         assert_refused(staging.await.unwrap(), Code::Cancelled, &[&held.usage.volume_id]);
-        held.assert_nothing_of_ours_is_mounted();
+        held.assert_no_mount_of_the_plugin();
         assert!(held.fixture.machine.records().is_empty());
         wait_until_agent_unmounts(&path).await;
     });

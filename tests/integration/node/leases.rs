@@ -59,7 +59,7 @@ impl Proxied {
 }
 
 #[test]
-fn a_volume_that_nobody_attached_is_fetched_leased_and_released_by_the_node() {
+fn an_unattached_volume_is_moved_leased_and_released_by_the_node() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(2).await;
         let (csi, node) = (fixture.csi(), fixture.machine.node());
@@ -85,7 +85,7 @@ fn a_volume_that_nobody_attached_is_fetched_leased_and_released_by_the_node() {
 }
 
 #[test]
-fn the_lease_goes_with_the_last_staging_path_only() {
+fn the_lease_is_released_with_the_last_staging_path_only() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         let (csi, volume) = (fixture.csi(), fixture.csi().create("data").await);
@@ -198,7 +198,7 @@ fn a_new_staging_takes_over_the_lease_that_was_to_be_released() {
         csi.attach(attached.dataset(), node).await;
         csi.stage(&attached).await.unwrap();
 
-        eventually("the lease that nobody took over is released", async || {
+        eventually("the lease that no node took over is released", async || {
             (!proxied.is_leased(&given).await).then_some(())
         })
         .await;
@@ -218,7 +218,7 @@ fn a_new_staging_takes_over_the_lease_that_was_to_be_released() {
 }
 
 #[test]
-fn what_was_staged_before_a_reboot_is_not_staged_and_its_lease_is_released() {
+fn a_volume_staged_before_a_reboot_is_not_staged_and_its_lease_is_released() {
     in_own_namespace(|| async {
         let proxied = Proxied::start().await;
         let plugin = proxied.machine.process(&[]).await;

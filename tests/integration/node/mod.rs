@@ -121,6 +121,6 @@ pub(crate) async fn wait_until_agent_unmounts(path: &Path) {
 }
 
 /// Returns the id of no volume.
-pub(crate) fn nobody() -> Uuid {
+pub(crate) fn unknown_id() -> Uuid {
     Uuid::new_v4()
 }

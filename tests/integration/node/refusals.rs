@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tonic::Code;
 
-use super::{Fixture, assert_refused, nobody, wait_until_agent_unmounts};
+use super::{Fixture, assert_refused, unknown_id, wait_until_agent_unmounts};
 use crate::support::csi::{Usage, within};
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
@@ -117,7 +117,9 @@ fn a_volume_is_published_only_where_it_is_staged() {
         let elsewhere = fixture
             .machine
             .usage("elsewhere", usage.dataset(), &usage.publish_context);
-        let other = fixture.machine.usage("data", nobody(), &usage.publish_context);
+        let other = fixture
+            .machine
+            .usage("data", unknown_id(), &usage.publish_context);
         for wrong in [elsewhere, other] {
             assert_refused(
                 csi.publish(&wrong).await,
@@ -131,7 +133,7 @@ fn a_volume_is_published_only_where_it_is_staged() {
 }
 
 #[test]
-fn somebody_elses_mount_is_named_and_left_alone() {
+fn a_foreign_mount_is_named_and_left_alone() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         let (csi, usage) = (fixture.csi(), fixture.attached("data").await);

@@ -6,13 +6,13 @@ use csi_proto::v1::volume_capability::access_mode::Mode;
 use rustix::io::Errno;
 use tonic::Code;
 
-use super::{Fixture, agent_unmounts, assert_refused, nobody, wait_until_agent_unmounts};
+use super::{Fixture, agent_unmounts, assert_refused, unknown_id, wait_until_agent_unmounts};
 use crate::support::csi::{Usage, with_flags};
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
 #[test]
-fn every_call_ten_times_does_what_one_does() {
+fn every_call_repeated_ten_times_has_the_effect_of_one() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         let (csi, usage) = (fixture.csi(), fixture.attached("data").await);
@@ -148,12 +148,12 @@ fn a_volume_has_as_many_targets_as_its_access_mode_allows() {
 }
 
 #[test]
-fn what_is_not_there_counts_as_undone() {
+fn a_mount_that_does_not_exist_counts_as_undone() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         let (csi, machine) = (fixture.csi(), &fixture.machine);
         let known = fixture.attached("data").await;
-        let unknown = machine.usage("unknown", nobody(), &known.publish_context);
+        let unknown = machine.usage("unknown", unknown_id(), &known.publish_context);
         let odd = Usage {
             volume_id: "fake-vol-id-123".to_owned(),
             ..unknown.clone()
@@ -213,7 +213,7 @@ fn a_volume_in_use_is_not_unpublished_and_its_user_is_named() {
 }
 
 #[test]
-fn a_volume_staged_at_two_paths_stays_until_both_are_gone() {
+fn a_volume_staged_at_two_paths_stays_until_both_are_unstaged() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         let (csi, one) = (fixture.csi(), fixture.published("one").await);

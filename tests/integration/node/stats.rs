@@ -10,7 +10,7 @@ use csi_proto::v1::{
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tonic::Code;
 
-use super::{Fixture, assert_refused, nobody};
+use super::{Fixture, assert_refused, unknown_id};
 use crate::support::csi::Usage;
 use crate::support::namespace::in_own_namespace;
 
@@ -36,7 +36,7 @@ fn a_volume_is_measured_where_it_is_published_or_staged_and_nowhere_else() {
                 &[&usage.volume_id, path.to_str().unwrap()],
             );
         }
-        for volume_id in [nobody().to_string(), "fake-vol-id".to_owned()] {
+        for volume_id in [unknown_id().to_string(), "fake-vol-id".to_owned()] {
             let other = Usage {
                 volume_id,
                 ..usage.clone()
@@ -92,7 +92,7 @@ fn a_volume_that_lost_its_hold_on_flockers_mount_is_abnormal_and_not_published_a
 }
 
 #[test]
-fn the_node_tells_what_it_is_and_what_it_can() {
+fn the_node_reports_its_id_and_capabilities() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(2).await;
         let mut node = fixture.csi().node();

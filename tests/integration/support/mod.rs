@@ -20,12 +20,12 @@ const POLL: Duration = Duration::from_millis(5);
 
 /// Probes until there is something, and returns that.
 pub(crate) async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let give_up = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = probe().await {
             return found;
         }
-        assert!(Instant::now() < give_up, "waited {PATIENCE:?} until {what}");
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} until {what}");
         sleep(POLL).await;
     }
 }

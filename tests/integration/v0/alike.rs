@@ -10,7 +10,7 @@ use rustix::mount::{MountFlags, mount};
 use tonic::{Code, Status};
 
 use super::{Old, SMALLEST, capability, to_attach, to_create, to_publish, to_stage};
-use crate::node::{Fixture, nobody};
+use crate::node::{Fixture, unknown_id};
 use crate::support::csi::Usage;
 use crate::support::namespace::in_own_namespace;
 
@@ -116,7 +116,7 @@ fn a_controller_refuses_to_attach_to_delete_and_to_list_alike_in_both_versions()
                 },
                 Code::NotFound,
             ),
-            (to_attach(&nobody().to_string(), here), Code::NotFound),
+            (to_attach(&unknown_id().to_string(), here), Code::NotFound),
             (to_attach("", here), Code::InvalidArgument),
         ] {
             let new: v1::ControllerPublishVolumeRequest = same_bytes(&request);
@@ -153,7 +153,9 @@ fn a_node_refuses_alike_in_both_versions() {
             access_type: Some(AccessType::Block(BlockVolume {})),
             ..capability(Mode::SingleNodeWriter, &[])
         };
-        let unknown = fixture.machine.usage("other", nobody(), &usage.publish_context);
+        let unknown = fixture
+            .machine
+            .usage("other", unknown_id(), &usage.publish_context);
         for (request, code) in [
             (to_stage(&unknown), Code::NotFound),
             (

@@ -15,13 +15,13 @@ use flocker_csi::flocker::provisioning::Pool;
 use tonic::Code;
 
 use super::{Old, SMALLEST, capability, to_create};
-use crate::node::{Fixture, assert_refused, nobody};
+use crate::node::{Fixture, assert_refused, unknown_id};
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::namespace::in_own_namespace;
 
 #[test]
-fn the_plugin_tells_in_v0_who_it_is_and_that_it_is_ready() {
+fn the_plugin_reports_in_v0_its_name_and_that_it_is_ready() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         let mut identity = Old::beside(fixture.csi()).identity();
@@ -37,7 +37,7 @@ fn the_plugin_tells_in_v0_who_it_is_and_that_it_is_ready() {
 }
 
 #[test]
-fn what_is_announced_in_v0_has_the_numbers_of_v0() {
+fn capabilities_announced_in_v0_have_the_numbers_of_v0() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         let old = Old::beside(fixture.csi());
@@ -136,7 +136,7 @@ fn a_volume_is_validated_in_v0_with_yes_or_with_no_and_the_reason() {
             "{no:?}"
         );
         assert_refused(
-            validate(&nobody().to_string(), vec![writer]).await,
+            validate(&unknown_id().to_string(), vec![writer]).await,
             Code::NotFound,
             &["does not exist"],
         );
@@ -149,7 +149,7 @@ fn a_volume_is_validated_in_v0_with_yes_or_with_no_and_the_reason() {
 }
 
 #[test]
-fn volumes_and_room_are_told_in_v0() {
+fn volumes_and_capacity_are_reported_in_v0() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let mut machine = Machine::new(&flocker, 1);

@@ -186,10 +186,7 @@ fn a_v0_target_that_is_no_directory_or_is_in_use_stays_as_it_is() {
         assert_refused(old.unpublish(&usage).await, Code::FailedPrecondition, &busy);
         only_mount_at(&usage.target);
         drop(user);
-        eventually("nobody uses it any more", async || {
-            old.unpublish(&usage).await.ok()
-        })
-        .await;
+        eventually("no process uses it", async || old.unpublish(&usage).await.ok()).await;
         assert_empty(&usage.target);
         old.unstage(&usage).await.unwrap();
         assert!(fixture.machine.records().is_empty());
@@ -253,8 +250,8 @@ fn no_secret_of_a_v0_life_is_in_the_most_talkative_log() {
             assert!(log.contains(method), "{method} is logged");
         }
         assert!(log.contains("TRACE"), "everything is logged");
-        let telling: Vec<_> = log.lines().filter(|line| line.contains(CANARY)).collect();
-        assert_eq!(telling, [""; 0]);
+        let leaking: Vec<_> = log.lines().filter(|line| line.contains(CANARY)).collect();
+        assert_eq!(leaking, [""; 0]);
         plugin.kill().await;
     });
 }

@@ -10,7 +10,7 @@ use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
 #[test]
-fn what_one_version_has_staged_and_published_the_other_finds_as_it_is() {
+fn volumes_staged_and_published_in_one_version_are_found_unchanged_in_the_other() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         let (new, old) = (fixture.csi(), Old::beside(fixture.csi()));
@@ -37,7 +37,7 @@ fn what_one_version_has_staged_and_published_the_other_finds_as_it_is() {
 }
 
 #[test]
-fn an_orchestrator_that_was_upgraded_or_downgraded_gives_back_what_it_published_before() {
+fn an_upgraded_or_downgraded_orchestrator_unpublishes_earlier_volumes() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         let (new, old) = (fixture.csi(), Old::beside(fixture.csi()));
