@@ -8,7 +8,7 @@ pub mod commands;
 pub mod config;
 pub mod controller;
 pub mod csi;
-pub(crate) mod error;
+pub mod error;
 pub mod flocker;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

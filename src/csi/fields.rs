@@ -9,7 +9,7 @@ use crate::volume::dataset_of;
 ///
 /// # Errors
 /// [`Situation::InvalidArgument`] naming the field.
-pub fn required<'a>(field: &str, value: &'a str) -> Result<&'a str> {
+pub(crate) fn required<'a>(field: &str, value: &'a str) -> Result<&'a str> {
     if value.is_empty() {
         return Err(Error::new(
             Situation::InvalidArgument,
@@ -23,7 +23,7 @@ pub fn required<'a>(field: &str, value: &'a str) -> Result<&'a str> {
 ///
 /// # Errors
 /// [`Situation::UnknownVolume`] for every other string: an orchestrator may ask about another driver's volumes.
-pub fn existing_dataset(volume_id: &str) -> Result<Uuid> {
+pub(crate) fn existing_dataset(volume_id: &str) -> Result<Uuid> {
     dataset_of(volume_id).ok_or_else(|| {
         let text = format!("volume {volume_id:?} does not exist: a volume id is a lower-case UUID");
         Error::new(Situation::UnknownVolume, text)

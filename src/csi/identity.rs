@@ -13,13 +13,13 @@ use tonic::{Request, Response, Status};
 /// Nothing here calls Flocker. Mesos abandons a plugin whose `Probe` fails once, and Kubernetes restarts one that is
 /// not ready; a control service that is down is no reason for either.
 #[derive(Clone, Debug)]
-pub struct IdentityService {
+pub(crate) struct IdentityService {
     driver_name: String,
 }
 
 impl IdentityService {
     /// Makes the service of the driver with that name.
-    pub fn new(driver_name: impl Into<String>) -> Self {
+    pub(crate) fn new(driver_name: impl Into<String>) -> Self {
         Self {
             driver_name: driver_name.into(),
         }

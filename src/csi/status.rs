@@ -9,7 +9,7 @@ use tonic::{Code, Response, Status};
 use crate::error::{Error, Result, Situation};
 
 /// Returns the code of `situation` on the wire.
-pub fn code(situation: Situation) -> Code {
+pub(crate) fn code(situation: Situation) -> Code {
     match situation {
         Situation::InvalidArgument => Code::InvalidArgument,
         Situation::UnknownVolume | Situation::UnknownNode | Situation::NotMountedThere => Code::NotFound,
@@ -57,12 +57,12 @@ impl From<Error> for Status {
 }
 
 /// Makes the answer of an RPC.
-pub fn answer<T>(result: Result<T>) -> Result<Response<T>, Status> {
+pub(crate) fn answer<T>(result: Result<T>) -> Result<Response<T>, Status> {
     result.map(Response::new).map_err(Status::from)
 }
 
 /// Answers an RPC that Flocker has no function for.
-pub fn unimplemented<T>(what: &str) -> Result<Response<T>, Status> {
+pub(crate) fn unimplemented<T>(what: &str) -> Result<Response<T>, Status> {
     answer(Err(Error::new(
         Situation::Unimplemented,
         format!("{what} is not offered: Flocker has no such thing"),

@@ -8,7 +8,7 @@ use super::name::VolumeName;
 /// How many volumes of the same name were created and deleted before; 0 for the first one.
 ///
 /// Flocker keeps deleted datasets and never reuses an id, so every new volume of an old name needs an id of its own.
-pub type Generation = u32;
+pub(crate) type Generation = u32;
 
 /// The name space in which volume names are unique; by default the driver's name.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,15 +8,15 @@ use super::parameters::Parameters;
 use crate::error::{Error, Result, Situation};
 
 /// The key of the volume's name, which Flocker's Docker plugin and Kubernetes' in-tree plugin also use.
-pub const NAME_KEY: &str = "name";
+pub(crate) const NAME_KEY: &str = "name";
 /// The key under which mesos-module-flocker keeps the name that a task gives to its dataset.
-pub const FLOCKER_ID_KEY: &str = "FLOCKER_ID";
+pub(crate) const FLOCKER_ID_KEY: &str = "FLOCKER_ID";
 /// The key of the name of the driver that created the volume.
-pub const DRIVER_KEY: &str = "csi.driver";
+pub(crate) const DRIVER_KEY: &str = "csi.driver";
 /// The key of the volume's generation.
-pub const GENERATION_KEY: &str = "csi.generation";
+pub(crate) const GENERATION_KEY: &str = "csi.generation";
 /// The key in which Flocker's backends look for a storage profile.
-pub const PROFILE_KEY: &str = "clusterhq:flocker:profile";
+pub(crate) const PROFILE_KEY: &str = "clusterhq:flocker:profile";
 
 /// How many keys a dataset may have.
 const MOST_KEYS: usize = 16;
@@ -66,7 +66,7 @@ pub fn metadata(
 }
 
 /// Returns the storage profile with which a dataset was created.
-pub fn profile_of(metadata: &BTreeMap<String, String>) -> Option<&str> {
+pub(crate) fn profile_of(metadata: &BTreeMap<String, String>) -> Option<&str> {
     metadata.get(PROFILE_KEY).map(String::as_str)
 }
 

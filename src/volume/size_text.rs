@@ -2,7 +2,7 @@
 
 /// The reason why a text is no size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SizeError {
+pub(crate) enum SizeError {
     /// It is not a number with one of the units.
     #[error("expected a size such as 10GiB, 512MiB or 1073741824 (units: B, KiB, MiB, GiB, TiB, PiB)")]
     Malformed,
@@ -34,7 +34,7 @@ const DECIMAL: [(&str, &str); 5] = [
 ///
 /// # Errors
 /// The text is no such number, or stands for more bytes than CSI can express.
-pub fn parse(text: &str) -> Result<u64, SizeError> {
+pub(crate) fn parse(text: &str) -> Result<u64, SizeError> {
     let text = text.trim();
     let end = text
         .find(|character: char| !character.is_ascii_digit())

@@ -1,7 +1,7 @@
 //! "Did you mean …?"
 
 /// Returns ` (did you mean "…"?)` when one of `known` resembles `given`, else nothing.
-pub fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     known
         .into_iter()
         .map(|candidate| (strsim::jaro_winkler(&given.to_lowercase(), candidate), candidate))

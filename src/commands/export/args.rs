@@ -13,11 +13,11 @@ use crate::config::{FlockerConfig, LogConfig, driver_name};
 pub struct ExportArgs {
     /// What the volumes are today.
     #[arg(long, value_enum, value_name = "SOURCE")]
-    pub from: Source,
+    pub(super) from: Source,
     /// From kubernetes-pv: the file with the objects, YAML or JSON, or - for the standard input. From flocker: ids or
     /// names of datasets; by default all that have a name, except those that a CSI driver created.
     #[arg(value_name = "FILE|DATASET")]
-    pub items: Vec<String>,
+    pub(super) items: Vec<String>,
     /// Also writes the `PersistentVolumeClaim` of each volume: from kubernetes-pv the claim that it is bound to, in that
     /// claim's own namespace; from flocker a claim with the volume's name, in this namespace.
     #[arg(
@@ -28,10 +28,10 @@ pub struct ExportArgs {
         require_equals = true,
         default_missing_value = "default"
     )]
-    pub claims: Option<String>,
+    pub(super) claims: Option<String>,
     /// The storage class of volumes and claims; by default that of the old volume, else none.
     #[arg(long, value_name = "NAME", value_parser = check::storage_class)]
-    pub storage_class: Option<String>,
+    pub(super) storage_class: Option<String>,
     /// Makes Kubernetes delete a dataset, with its data, when the claim of its volume is deleted. By default volumes are
     /// retained.
     #[arg(
@@ -43,7 +43,7 @@ pub struct ExportArgs {
         default_value_t = false,
         default_missing_value = "true"
     )]
-    pub delete_with_claim: bool,
+    pub(super) delete_with_claim: bool,
     /// Also exports datasets that are in use, that is, on which a node holds the lease.
     #[arg(
         long,
@@ -54,27 +54,27 @@ pub struct ExportArgs {
         default_value_t = false,
         default_missing_value = "true"
     )]
-    pub allow_leased: bool,
+    pub(super) allow_leased: bool,
     /// The format of the objects.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Yaml)]
-    pub output: Format,
+    pub(super) output: Format,
     /// The name by which Kubernetes identifies the plugin.
     #[arg(long, value_name = "NAME", value_parser = driver_name, default_value = "flocker.csi.clusterhq.com")]
-    pub driver_name: String,
+    pub(super) driver_name: String,
     /// Reads the address and certificates of Flocker, and the driver's name, from the plugin's configuration file.
     #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// The address and certificates of Flocker.
     #[command(flatten)]
-    pub flocker: FlockerConfig,
+    pub(super) flocker: FlockerConfig,
     /// What is logged beside the remarks, and in which format.
     #[command(flatten)]
-    pub log: LogConfig,
+    pub(crate) log: LogConfig,
 }
 
 /// What the exported volumes are today.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Source {
+pub(super) enum Source {
     /// `PersistentVolumes` of Kubernetes' in-tree flocker plugin.
     KubernetesPv,
     /// Datasets of any client.
@@ -83,7 +83,7 @@ pub enum Source {
 
 /// The format of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(super) enum Format {
     /// A YAML document for each object.
     Yaml,
     /// One list of all objects in JSON.

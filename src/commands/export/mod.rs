@@ -19,11 +19,12 @@ mod volume;
 
 use std::io::Write;
 
-pub use args::{ExportArgs, Format, Source};
+pub use args::ExportArgs;
 
 use crate::commands::failure::Failure;
 use crate::commands::stdout::tell;
 use crate::flocker::cluster::Snapshot;
+use args::Source;
 use datasets::Datasets;
 use objects::Object;
 use report::Report;
@@ -47,11 +48,11 @@ pub async fn run(args: ExportArgs) -> Result<(), Failure> {
 
 /// The result of an export.
 #[derive(Debug)]
-pub struct Exported {
+struct Exported {
     /// The objects, in the requested format.
-    pub objects: String,
+    objects: String,
     /// What differs from the old volumes, one sentence each.
-    pub remarks: Vec<String>,
+    remarks: Vec<String>,
 }
 
 /// Returns the objects of all requested volumes.
@@ -59,7 +60,7 @@ pub struct Exported {
 /// # Errors
 /// [`Failure::Configuration`] for a wrong command line and for unusable certificates; [`Failure::Refused`] with all
 /// problems of the volumes; [`Failure::Failed`] when Flocker does not answer.
-pub async fn text(args: &ExportArgs) -> Result<Exported, Failure> {
+async fn text(args: &ExportArgs) -> Result<Exported, Failure> {
     let objects = match args.from {
         Source::KubernetesPv => Some(old_objects(&args.items).await?),
         Source::Flocker => None,
