@@ -103,7 +103,7 @@ fn a_plugin_that_lost_its_records_still_knows_its_mounts() {
 
 /// A plugin with a Flocker of its own.
 struct Standalone {
-    /// Declared first, so that it ends before its directory goes.
+    /// Declared first, so that it ends before its directory is removed.
     process: Process,
     scratch: Scratch,
 }
@@ -133,7 +133,7 @@ impl Standalone {
         &self.process.csi
     }
 
-    /// Creates a volume and publishes it without the controller's attaching it.
+    /// Creates a volume and publishes it without an attachment by the controller.
     async fn published(&self, name: &str) -> Usage {
         let volume = self.csi().create(name).await;
         let place = self.scratch.path().join(name);
@@ -284,7 +284,7 @@ fn a_staging_that_was_killed_while_it_waited_is_undone_by_unstaging() {
     });
 }
 
-/// What is on the machine at some moment between nothing and a published volume.
+/// The state of the machine at some moment between no volume and a published one.
 #[derive(Clone, Copy, Debug)]
 enum Trace {
     Record,
@@ -306,7 +306,7 @@ impl Trace {
     }
 }
 
-/// Waits for a moment that may pass at once, so without a pause.
+/// Waits for a moment that may pass at once, so it polls without a pause.
 async fn at_once(what: &str, is_there: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_there() {

@@ -1,4 +1,4 @@
-//! What is logged while a test runs.
+//! The log of a test.
 
 use std::cell::RefCell;
 use std::io;
@@ -21,7 +21,7 @@ thread_local! {
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    /// Logs what this thread does, and the tasks of its runtime, as long as the guard lives.
+    /// Records the events of this thread, and of the tasks of its runtime, as long as the guard lives.
     pub(crate) fn begin() -> (Self, Logging) {
         install();
         let log = Self::default();

@@ -107,7 +107,7 @@ pub(crate) fn call(path: &str, message: &[u8]) -> Call {
         .or_else(|| node(path, message));
     (
         path.to_owned(),
-        encoded.unwrap_or_else(|| panic!("there is no RPC {path}")),
+        encoded.unwrap_or_else(|| panic!("RPC {path} does not exist")),
     )
 }
 

@@ -153,7 +153,7 @@ async fn write(stream: &mut (impl AsyncWrite + Unpin), piece: &[u8]) {
 }
 
 /// Returns how much of what was sent on a Unix socket has not been read.
-#[allow(unsafe_code, reason = "no crate at hand wraps SIOCOUTQ")]
+#[allow(unsafe_code, reason = "no dependency wraps SIOCOUTQ")]
 fn unread(stream: &UnixStream) -> libc::c_int {
     let mut bytes = 0;
     // SAFETY: the descriptor is open as long as `stream` is borrowed, and the kernel writes one int to

@@ -25,7 +25,7 @@ use crate::support::namespace::in_own_namespace;
 /// How long Flocker lists a silent node, and how long after that the plugin considers it dead.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Starts a Flocker of two nodes that forgets silent ones soon.
+/// Starts a Flocker of two nodes that soon stops listing silent ones.
 async fn forgetful() -> Flocker {
     Flocker::with(|options| Options {
         nodes: 2,
@@ -61,7 +61,7 @@ async fn until_first_listed(flocker: &Flocker, wanted: bool) {
     .await;
 }
 
-/// Lets the first node's agent die, and Flocker forget it.
+/// Lets the first node's agent die, and waits until Flocker no longer lists it.
 async fn kill_agent(flocker: &Flocker) {
     set_agent(flocker, AgentState::Stopped);
     until_first_listed(flocker, false).await;
@@ -108,7 +108,7 @@ fn a_node_that_returns_from_the_dead_with_its_pin_keeps_the_volume_until_it_rele
         one.publish(&here).await.unwrap();
         let mut task = File::create(here.target.join("file")).unwrap();
         kill_agent(&pair.flocker).await;
-        // The orchestrator takes the node for dead, by force, but it is not.
+        // The orchestrator considers the node dead, by force, but it is alive.
         detach(two, volume, &first.to_string()).await.unwrap();
         let context = attach(two, volume, second, LONG).await.unwrap();
         let there = pair.second.usage("data", volume, &context);
@@ -180,7 +180,7 @@ fn a_volume_of_a_machine_that_is_off_is_used_elsewhere_and_stays_there_when_that
         let here = first.usage("data", volume, &HashMap::new());
         stage(&one.csi, &here, LONG).await.unwrap();
         fs::write(here.alias().join("file"), "precious").unwrap();
-        // The power cut: the backend knows, as on AWS and OpenStack, and takes the volume from the machine.
+        // The power cut: the backend detects it, as on AWS and OpenStack, and detaches the volume from the machine.
         one.kill().await;
         unmount(here.alias(), UnmountFlags::empty()).unwrap();
         fs::remove_dir_all(&first.config.plugin.device_dir).unwrap();
@@ -221,7 +221,7 @@ fn a_control_service_that_starts_again_starts_the_wait_for_a_missing_node_again(
         let volume = pair.volume("data").await;
         attach(&pair.one.csi, volume, first, LONG).await.unwrap();
         kill_agent(&pair.flocker).await;
-        // Long enough to be seen.
+        // Long enough for the plugin to see the node.
         pair.faults()
             .change(|plan| plan.reconnect_after = Duration::from_secs(1));
         let began = Instant::now();
@@ -274,7 +274,7 @@ fn a_volume_of_a_dead_node_is_deleted_by_another_node_once_possible() {
             (configured.deleted, configured.primary),
             (true, pair.second.node())
         );
-        // The machine is on, and still has it.
+        // The machine is on, and still has the volume attached.
         only_mount_at(&pair.flocker.mount_of(1, volume));
         revive_agent(&pair.flocker).await;
         pair.file_goes().await;

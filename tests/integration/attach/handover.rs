@@ -1,4 +1,4 @@
-//! Volumes that go from one node to another while the first one is slow to let go, restarts, or has lost its plugin.
+//! Volumes that move from one node to another while the first one is slow to release them, restarts, or has lost its plugin.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -150,12 +150,12 @@ fn the_controllers_lease_outlives_unstaging_and_serves_the_next_staging() {
             csi.unstage(&attached).await.unwrap();
             assert_eq!(pair.flocker.leaseholder(volume).await, Some(first));
         }
-        // An orchestrator without a controller finds the lease and uses it, and then it is that staging's.
+        // An orchestrator without a controller finds the lease and uses it; from then on that staging owns it.
         let bare = pair.first.usage("data", volume, &HashMap::new());
         stage(csi, &bare, LONG).await.unwrap();
         only_mount_at(&bare.alias());
         csi.unstage(&bare).await.unwrap();
-        eventually("the lease goes with the staging", async || {
+        eventually("the lease is released with the staging", async || {
             pair.flocker.leaseholder(volume).await.is_none().then_some(())
         })
         .await;
@@ -214,18 +214,18 @@ fn a_volume_whose_plugin_died_is_mounted_elsewhere_only_after_its_last_unmount()
         one.csi.stage(&here).await.unwrap();
         one.csi.publish(&here).await.unwrap();
         let mut task = File::create(here.target.join("file")).unwrap();
-        // With the plugin goes its pin, and the orchestrator takes the node for dead.
+        // The pin ends with the plugin, and the orchestrator considers the node dead.
         one.kill().await;
         detach(&two.csi, volume, &first.node().to_string()).await.unwrap();
         let context = attach(&two.csi, volume, second.node(), LONG).await.unwrap();
         let there = second.usage("data", volume, &context);
-        eventually("the first node's agent has let go", async || {
+        eventually("the first node's agent has unmounted", async || {
             let mounts = Mounts::read().at(&flocker.mount_of(1, volume));
             mounts.is_empty().then_some(())
         })
         .await;
         let elsewhere = || !Mounts::read().below(&flocker.mount_of(2, volume)).is_empty();
-        // The task goes on writing, then ends; its mounts stay.
+        // The task continues to write, then ends; its mounts stay.
         for last in [false, true] {
             task.write_all(b"precious").unwrap();
             task.sync_all().unwrap();

@@ -1,4 +1,4 @@
-//! What Flocker carries out after everybody has stopped counting on it: it has no conditions that would prevent that.
+//! Writes that Flocker carries out after their caller is no longer there: it has no conditions that would prevent that.
 
 use std::collections::HashMap;
 use std::fs;
@@ -22,7 +22,7 @@ struct Mortal {
     machine: Machine,
     other: Machine,
     csi: Csi,
-    /// Dropped with everything else, it serves on until then.
+    /// Dropped last, so it serves until then.
     _other: crate::support::machine::Running,
 }
 
@@ -40,8 +40,8 @@ impl Mortal {
         }
     }
 
-    /// Kills a plugin when Flocker has got the claim for a lease that `call` makes and not carried it out yet, and starts
-    /// another one.
+    /// Kills a plugin after Flocker has received the lease claim of `call` and before it carries the claim out, and starts
+    /// another plugin.
     async fn killed_with_its_claim_under_way<F>(&self, plugin: Process, call: F) -> Process
     where
         F: Future<Output = bool> + Send + 'static,
@@ -55,7 +55,7 @@ impl Mortal {
         self.machine.process(&[]).await
     }
 
-    /// Lets Flocker carry out the claim of the process that has died.
+    /// Lets Flocker carry out the claim of the process that was killed.
     async fn claim_arrives(&self, volume: Uuid) {
         assert_eq!(self.flocker.leaseholder(volume).await, None);
         self.flocker.embedded().faults().remove("claim");
@@ -104,7 +104,7 @@ fn a_lease_granted_after_its_controller_died_is_released_by_detaching_again() {
         fixture.claim_arrives(volume).await;
         fixture.assert_in_the_way(volume).await;
 
-        // To whom it seems to be attached it can be attached, and from there it is detached like any other.
+        // It can be attached to the node to which it appears to be attached, and is detached from there as usual.
         attach(&plugin.csi, volume, node, LONG).await.unwrap();
         detach(&plugin.csi, volume, &node.to_string()).await.unwrap();
         fixture.assert_free(volume).await;

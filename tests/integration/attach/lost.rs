@@ -11,7 +11,7 @@ use crate::support::eventually;
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
-/// How a write may be lost, and how often it is sent until it is known to be carried out: what has arrived is not
+/// How a write may be lost, and how often it is sent until it is known to be carried out: a write that has arrived is not
 /// sent again.
 const LOSSES: [(Effect, u64); 2] = [(Effect::LoseReply, 1), (Effect::LoseRequest, 2)];
 

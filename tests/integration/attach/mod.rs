@@ -67,7 +67,7 @@ impl Pair {
         self.flocker.embedded().faults()
     }
 
-    /// Creates a volume that lives on the first node, attached to none.
+    /// Creates a volume on the first node, attached to none.
     async fn volume(&self, name: &str) -> Uuid {
         let volume = self.one.csi.create(name).await;
         self.one.csi.attach(volume, self.first.node()).await;

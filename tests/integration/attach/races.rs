@@ -49,7 +49,7 @@ fn an_attachment_is_retried_when_the_winner_of_the_race_releases_the_lease() {
         let (first, second) = (pair.first.node(), pair.second.node());
         let volume = pair.volume("data").await;
         let client = pair.flocker.client().await;
-        // What it reads is old by the time it gets it, and so is the refusal.
+        // Its read is outdated when it arrives, and so is the refusal.
         let read = RequestFault::new("read", Effect::HoldReply).on("GET", LEASES);
         let claim = RequestFault::new("claim", Effect::HoldReply).on("POST", LEASES);
         pair.faults().add(read.once());
@@ -85,7 +85,7 @@ fn detaching_that_hits_the_lease_of_a_newer_attachment_puts_it_back() {
             pair.faults().until_met("release", 1).await;
             client.release_lease(volume).await.unwrap();
             client.acquire_lease(volume, second, None).await.unwrap();
-            // Flocker does not even take it back at once.
+            // Flocker does not release it at once either.
             let lost = RequestFault::new("lost", Effect::LoseRequest).on("POST", LEASES);
             pair.faults().add(RequestFault {
                 times: Some(2),
@@ -232,7 +232,7 @@ fn a_volume_moves_between_nodes_ten_times_with_its_data() {
                 .await
                 .unwrap();
         }
-        // Where it is already, it is not moved.
+        // A volume that is already on the node is not moved.
         let moves = pair.asked("POST", DATASET);
         for _ in 0..10 {
             attach(&pair.one.csi, volume, pair.first.node(), LONG)

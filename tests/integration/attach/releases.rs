@@ -1,4 +1,4 @@
-//! A volume that is attached to a node which is still to release the lease of an earlier use of it.
+//! A volume that is attached to a node that has not yet released the lease of an earlier use.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::support::eventually;
 use crate::support::mounts::only_mount_at;
 use crate::support::namespace::in_own_namespace;
 
-/// What Flocker answers to a release that it does not carry out.
+/// Flocker's answer to a release that it does not carry out.
 fn failing() -> RequestFault {
     let broken = Effect::Answer {
         status: 500,
@@ -40,7 +40,7 @@ impl Pair {
         self.flocker.leaseholder(volume).await
     }
 
-    /// Uses an attached volume, and checks that the lease goes when it is detached, and not before.
+    /// Uses an attached volume, and checks that the lease is released when it is detached, and not before.
     async fn use_and_detach(&self, usage: &Usage, context: HashMap<String, String>) {
         let (volume, first) = (usage.dataset(), self.first.node());
         let usage = Usage {
@@ -159,7 +159,7 @@ fn an_attachment_that_took_a_lease_over_and_fails_releases_it() {
     });
 }
 
-/// A controller in another process cannot know what the node is still to do.
+/// A controller in another process cannot know which releases the node has pending.
 #[test]
 fn a_lease_released_during_another_controllers_attachment_is_acquired_by_attaching_again() {
     in_own_namespace(|| async {

@@ -25,7 +25,7 @@ const LATER: Duration = Duration::from_secs(8);
 /// How often an orchestrator tries again.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// Two nodes, of which the second one's plugin may take what the first one has.
+/// Two nodes; the second one's plugin may take over volumes of the first one.
 struct Fixture {
     flocker: Flocker,
     first: Machine,
@@ -49,7 +49,7 @@ impl Fixture {
         self.flocker.embedded().faults()
     }
 
-    /// Makes Flocker list the second node only, as it does two minutes after it has heard last of the first one.
+    /// Makes Flocker list only the second node, as it does two minutes after the first one's last report.
     fn hide_the_first(&self) {
         let text = format!(r#"[{{"host": "127.0.0.2", "uuid": "{}"}}]"#, self.second.node());
         self.faults().add(listing("hidden", &text));
@@ -81,8 +81,8 @@ impl Fixture {
         refusals
     }
 
-    /// Does something to the run of good answers again and again, for longer than the grace, and sees that the volume
-    /// is never taken over; then that it is.
+    /// Interrupts the run of missing reports repeatedly, for longer than the grace, and checks that the volume is never
+    /// taken over; then that it is.
     async fn run_is_broken_by(&self, fault: impl Fn() -> RequestFault) {
         let plugin = self.second.plugin().await;
         let volume = self.volume(&plugin.csi).await;
@@ -139,7 +139,7 @@ fn a_volume_is_never_taken_from_a_node_unless_that_is_allowed() {
         })
         .await;
         assert_eq!(fixture.flocker.leaseholder(volume).await, Some(first));
-        // An operator, or an orchestrator that forces it, decides.
+        // An operator, or an orchestrator that detaches by force, decides.
         detach(&plugin.csi, volume, &first.to_string()).await.unwrap();
         attach(&plugin.csi, volume, second, LONG).await.unwrap();
     });

@@ -164,7 +164,7 @@ fn volumes_are_spread_over_the_nodes_and_stay_on_the_node_of_a_plugin_of_one() {
 #[test]
 fn an_unfinished_create_says_what_is_missing_and_a_deletion_ends_it() {
     in_own_namespace(|| async {
-        // Flocker takes every request; a volume above the capacity is never backed.
+        // Flocker accepts every request; a volume above the capacity is never backed.
         let mut flocker = Flocker::with(|options| Options {
             capacity: Some(64 << 20),
             ..options
@@ -212,7 +212,7 @@ fn a_create_continues_without_its_caller_and_the_next_caller_gets_the_result() {
 fn a_volume_without_backing_moves_on_when_its_node_is_dead() {
     in_own_namespace(|| async {
         let mut flocker = Flocker::start(1).await;
-        // What a create leaves behind whose node died before it made the backing volume.
+        // The dataset of a create whose node died before it made the backing volume.
         let name = VolumeName::parse("pvc-1").unwrap();
         let declared = NewDataset {
             dataset_id: Some(Namespace::new(DRIVER).dataset_id(&name, 0)),

@@ -34,7 +34,7 @@ fn the_pages_of_a_list_cost_one_snapshot() {
         let client = flocker.client().await;
         let new = NewDataset {
             dataset_id: None,
-            // No node has this id, so that nothing is made.
+            // No node has this id, so no storage is made.
             primary: Uuid::new_v4(),
             maximum_size: Some(64 << 20),
             metadata: [].into(),

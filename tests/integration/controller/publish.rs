@@ -51,7 +51,7 @@ fn a_volume_is_published_to_one_node_at_a_time() {
                 .into_inner();
             assert_eq!(again, published, "ten times in a row");
         }
-        // State flickers while a dataset moves, and a volume that no node reports is abnormal.
+        // The reported state flickers while a dataset moves, and a volume that no node reports is abnormal.
         flocker.reports(2, volume.parse().unwrap()).await;
         let listed = status(&controller, &volume).await;
         assert_eq!(listed.published_node_ids, [second.to_string()]);

@@ -1,4 +1,4 @@
-//! Requests that cannot be meant.
+//! Invalid requests.
 
 use csi_proto::v1::controller_server::Controller;
 use csi_proto::v1::volume_capability::access_mode::Mode;
@@ -57,7 +57,7 @@ fn with_parameter(key: &str, value: &str) -> CreateVolumeRequest {
     }
 }
 
-/// A request with the code and the parts of the message that it is answered with.
+/// A request, with the code and the parts of the message of its refusal.
 type Refused = (CreateVolumeRequest, Code, &'static [&'static str]);
 
 fn bad_capabilities() -> Vec<Refused> {

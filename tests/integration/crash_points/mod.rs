@@ -29,7 +29,7 @@ const NODE_DRIVEN: Case = Case {
     lease: Lease::Staging,
     ..ATTACHED
 };
-/// What Linux before 5.12 does not have.
+/// The calls that Linux before 5.12 lacks.
 const BEFORE_5_12: &[libc::c_long] = &[libc::SYS_mount_setattr];
 
 #[test]

@@ -19,14 +19,14 @@ pub(super) struct Tripwire(Arc<watch::Sender<State>>);
 
 #[derive(Default)]
 struct State {
-    /// Absent as long as nothing is noted.
+    /// Absent as long as calls are not recorded.
     trap: Option<Trap>,
     calls: Vec<String>,
     sprung: bool,
 }
 
 impl Tripwire {
-    /// Watches a program that is yet to be started. To it, the kernel does not have the calls in `missing`.
+    /// Watches a program that is not started yet. For it, the kernel lacks the calls in `missing`.
     pub(super) fn watch(&self, program: &mut Command, sight: Sight, missing: &[libc::c_long]) {
         let from = confine(program, Filter::new(&rules(), missing));
         let wire = self.clone();
@@ -37,7 +37,7 @@ impl Tripwire {
         });
     }
 
-    /// Notes calls from here on, and kills the program as the trap decides.
+    /// Records calls from now on, and kills the program when the trap says so.
     pub(super) fn arm(&self, trap: Trap) {
         self.0.send_modify(|state| {
             state.trap = Some(trap);
@@ -45,12 +45,12 @@ impl Tripwire {
         });
     }
 
-    /// Returns the calls that were noted. Where the trap has sprung, the last one has not happened.
+    /// Returns the recorded calls. If the trap has fired, the last one was not carried out.
     pub(super) fn calls(&self) -> Vec<String> {
         self.0.borrow().calls.clone()
     }
 
-    /// Notes nothing more, and returns the calls that were noted.
+    /// Stops recording, and returns the recorded calls.
     pub(super) fn disarm(&self) -> Vec<String> {
         self.0.send_modify(|state| state.trap = None);
         self.calls()

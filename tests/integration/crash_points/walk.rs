@@ -1,4 +1,4 @@
-//! Visiting every point of an operation at which the plugin can be killed.
+//! Visits every point of an operation at which the plugin can be killed.
 
 use std::fmt;
 
@@ -12,39 +12,39 @@ use super::writes::{Notes, Write};
 use crate::support::eventually;
 use crate::support::process::{Process, program};
 
-/// What is interrupted.
+/// The interrupted operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     Stage,
     Publish,
     Unpublish,
     Unstage,
-    /// The start of the plugin after another one has ended like this.
+    /// The start of a plugin after another one ended in this way.
     Start(Earlier),
 }
 
-/// How an earlier plugin came to its end.
+/// How an earlier plugin ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Earlier {
-    /// It was killed when it had mounted a volume and was about to note that.
+    /// It was killed after it mounted a volume and before it recorded that.
     Staging,
-    /// It was killed when it had made a mount that was not at its target yet.
+    /// It was killed after it made a mount that was not at its target yet.
     Publishing,
-    /// It was killed when it was about to release a lease.
+    /// It was killed before it released a lease.
     Releasing,
     /// The machine was switched off and on.
     Reboot,
 }
 
-/// An operation and the circumstances of it.
+/// An operation and its circumstances.
 pub(super) struct Case {
     pub(super) operation: Operation,
     pub(super) lease: Lease,
     /// Whether the volume is on another node at first.
     pub(super) elsewhere: bool,
-    /// What the kernel does not have.
+    /// The calls that the kernel lacks.
     pub(super) missing: &'static [libc::c_long],
-    /// Steps that there have to be, in this order.
+    /// Steps that must occur, in this order.
     pub(super) must: &'static [&'static str],
 }
 
@@ -53,7 +53,7 @@ pub(super) struct Case {
 enum Step {
     /// On this machine.
     Call(String),
-    /// At Flocker, which has got the request already.
+    /// At Flocker, which has already received the request.
     Write(&'static Write),
     /// None at all: Flocker has carried out a request and returned the result.
     Reply(&'static Write),
@@ -84,13 +84,13 @@ struct Plugin {
     wire: Tripwire,
 }
 
-/// An operation under way.
+/// A running operation.
 enum Running {
     Call(Box<Plugin>, JoinHandle<Result<(), Status>>),
     Start(Tripwire, JoinHandle<Result<Process, String>>),
 }
 
-/// Kills the plugin at every point of an operation, and at its end; what follows has to go well each time.
+/// Kills the plugin at every point of an operation, and at its end; the recovery must succeed each time.
 pub(super) async fn visit_every_point(case: Case) {
     let workspace = Workspace::new(case.lease).await;
     let walk = Walk { workspace, case };
@@ -128,7 +128,7 @@ struct Walk {
 }
 
 impl Walk {
-    /// Carries out the operation without interruption, and returns what it did.
+    /// Carries out the operation without interruption, and returns its steps.
     async fn steps(&self, plugin: Plugin) -> (Plugin, Vec<Step>) {
         let (ready, wire) = self.prepare(plugin).await;
         let position = wire.clone();
@@ -161,7 +161,7 @@ impl Walk {
         }
     }
 
-    /// Kills the plugin before one step of the operation, and returns another one, with nothing left to do.
+    /// Kills the plugin before one step of the operation, and returns another plugin, which has nothing left to do.
     async fn crash(&self, plugin: Plugin, steps: &[Step], point: usize, then: Then) -> Plugin {
         let (ready, wire) = self.prepare(plugin).await;
         let is_call = |step: &&Step| matches!(step, Step::Call(_));
@@ -183,7 +183,7 @@ impl Walk {
                     Some(Step::Reply(_)) => Effect::HoldReply,
                     _ => Effect::HoldRequest,
                 };
-                // The rule stays to the end, so that nothing is carried out that was not.
+                // The rule stays to the end, so that a held write is never carried out.
                 let rule = format!("{then:?} {point}");
                 write.hold(self.faults(), &rule, after, effect);
                 let running = self.begin(ready, &wire);
@@ -212,7 +212,7 @@ impl Walk {
         plugin
     }
 
-    /// Does everything that comes before the operation. No plugin runs when that is the start of one.
+    /// Carries out everything before the operation. No plugin runs if the operation is the start of one.
     async fn prepare(&self, plugin: Plugin) -> (Option<Plugin>, Tripwire) {
         if self.case.elsewhere {
             self.workspace.move_away().await;
@@ -279,7 +279,7 @@ impl Walk {
         }
     }
 
-    /// Calls again what was interrupted, or what an orchestrator would call next.
+    /// Repeats the interrupted call, or makes the call that an orchestrator would make next.
     async fn again(&self, plugin: &Plugin) {
         let (operation, level) = match self.case.operation {
             Operation::Stage if self.case.lease == Lease::None => (Operation::Stage, Level::Nothing),
@@ -344,7 +344,7 @@ impl Walk {
     }
 }
 
-/// Waits until the plugin has been killed by the trap that was set for it.
+/// Waits until the trap has killed the plugin.
 async fn died(running: Running) {
     match running {
         Running::Call(plugin, answer) => {
@@ -373,7 +373,7 @@ fn never() -> Trap {
     Box::new(|_| false)
 }
 
-/// Springs when a call is to happen for the nth time.
+/// Fires when a call is about to be carried out for the nth time.
 fn nth(call: &'static str, times: usize) -> Trap {
     Box::new(move |calls| {
         calls.last().is_some_and(|last| last == call)

@@ -1,4 +1,4 @@
-//! What a crash may leave, and what there has to be when everything is well.
+//! What a crash may leave, and what must exist when everything is recovered.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -26,7 +26,7 @@ pub(super) enum Level {
     Published,
 }
 
-/// Who takes the lease.
+/// Which service takes the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lease {
     Controller,
@@ -34,7 +34,7 @@ pub(super) enum Lease {
     None,
 }
 
-/// The flags of every mount that is published.
+/// The flags of every published mount.
 const FLAGS: [&str; 2] = ["nosuid", "noexec"];
 
 /// One volume on one node.
@@ -54,7 +54,7 @@ impl Workspace {
         let client = flocker.client().await;
         let plugin = machine.process(&[]).await;
         let volume = plugin.csi.create("data").await;
-        // Attaching it brings it here, too.
+        // Attaching it also moves it to this node.
         let mut context = plugin.csi.attach(volume, machine.node()).await;
         if lease != Lease::Controller {
             plugin.csi.detach(volume, machine.node()).await;
@@ -93,7 +93,7 @@ impl Workspace {
         }
     }
 
-    /// Takes the volume to the other node, so that staging has to move it back.
+    /// Moves the volume to the other node, so that staging must move it back.
     pub(super) async fn move_away(&self) {
         let moved = self
             .client
@@ -189,7 +189,7 @@ impl Workspace {
         }
     }
 
-    /// Checks that everything is exactly as it has to be.
+    /// Checks that the state is exactly as required.
     pub(super) async fn check(&self, level: Level, plugin: u32) {
         let holder = match self.lease {
             Lease::Controller => true,
@@ -197,7 +197,7 @@ impl Workspace {
             Lease::None => false,
         };
         if level == Level::Nothing {
-            // What an earlier process has left to be released is released in the background.
+            // Pending releases of an earlier process are carried out in the background.
             eventually("the record is removed", async || {
                 self.records().is_empty().then_some(())
             })
@@ -260,7 +260,7 @@ impl Workspace {
         assert_eq!(records[0]["takes_lease"], self.lease == Lease::Staging);
     }
 
-    /// Makes the node what it is after the machine was switched off and on, the plugin being dead.
+    /// Puts the node in its state after a reboot; the plugin does not run.
     pub(super) fn reboot(&self) {
         rustix::mount::unmount(self.usage.alias(), rustix::mount::UnmountFlags::empty()).unwrap();
         // It is on a file system in memory.
@@ -313,7 +313,7 @@ fn mounts_at(path: &Path) -> Vec<Mount> {
     Mounts::read().at(path)
 }
 
-/// What the volume holds.
+/// The content of the volume.
 fn data() -> Vec<u8> {
     (0..100_000_u32).flat_map(u32::to_le_bytes).collect()
 }
@@ -329,7 +329,7 @@ fn assert_complete(mount: &Mount) {
     }
 }
 
-/// Returns the names in a directory; none where there is no directory.
+/// Returns the names in a directory; none if the directory does not exist.
 fn entries(directory: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(directory) else {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! The changes that the plugin asks Flocker for.
+//! The changes that the plugin requests from Flocker.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

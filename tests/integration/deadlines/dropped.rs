@@ -24,7 +24,7 @@ const DRIVER: &str = "flocker.csi.clusterhq.com";
 /// How long the inverse call waits while the request is still held; it need not succeed then.
 const IMPATIENCE: Duration = Duration::from_millis(500);
 
-/// Returns a rule that holds one request after that many have passed.
+/// Returns a rule that holds one request after the given number of requests.
 fn nth(effect: &Effect, passed: u64) -> RequestFault {
     RequestFault {
         after: passed,
@@ -47,7 +47,7 @@ pub(super) fn assert_nothing_of_ours(fixture: &Fixture, usage: &Usage) {
     assert_eq!(left, (Vec::new(), Vec::new()));
 }
 
-/// Deletes the volume, which needs that nothing pins it any more.
+/// Deletes the volume, which requires that no pin is left.
 async fn destroy(fixture: &Fixture, volume: Uuid) {
     fixture.csi().delete(volume).await.unwrap();
     eventually("the volume is destroyed", async || {
@@ -56,7 +56,7 @@ async fn destroy(fixture: &Fixture, volume: Uuid) {
     .await;
 }
 
-/// Drops a call at each request of its work, of which there are at least `least`, and passes the number on.
+/// Drops a call at each request of its work, of which there must be at least `least`; each run gets the request's number.
 async fn at_every_request(
     fixture: &Fixture,
     effect: Effect,
@@ -133,7 +133,7 @@ fn a_deletion_dropped_at_any_of_its_requests_can_be_repeated() {
     in_own_namespace(|| deletes_at_every_request(Effect::HoldReply));
 }
 
-/// Attaches a volume to one of two nodes in turn, so that it has to move each time.
+/// Attaches a volume to two nodes alternately, so that it must move each time.
 async fn attachments_at_every_request(effect: Effect, while_held: bool) {
     let fixture = Fixture::start(2).await;
     let (csi, faults) = (fixture.csi(), fixture.faults());
@@ -258,7 +258,7 @@ async fn node_driven_stagings_at_every_request(effect: Effect, while_held: bool)
             fixture.flocker.leaseholder(volume).await.is_none().then_some(())
         })
         .await;
-        eventually("and the record goes with it", async || {
+        eventually("the record is removed with it", async || {
             fixture.machine.records().is_empty().then_some(())
         })
         .await;

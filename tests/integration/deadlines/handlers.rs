@@ -23,7 +23,7 @@ use crate::support::machine::Machine;
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
-/// Polls a future that often and drops it then; answers what it returned if it had ended by that time.
+/// Polls a future the given number of times and drops it; returns its output if it completed by then.
 async fn polled<F: Future>(future: F, times: usize) -> Option<F::Output> {
     let (mut future, mut polls) = (pin!(future), 0);
     poll_fn(|context| {
@@ -36,7 +36,7 @@ async fn polled<F: Future>(future: F, times: usize) -> Option<F::Output> {
     .await
 }
 
-/// Runs something that drops a call after that many polls, more of them each time, until the call is not dropped.
+/// Runs a call that is dropped after an increasing number of polls, until the call completes first.
 async fn at_every_await(mut one: impl AsyncFnMut(usize) -> Option<()>) {
     let mut times = 0;
     while one(times).await.is_none() {
@@ -52,7 +52,7 @@ fn succeeded<T>(answer: Option<Result<T, Status>>) -> Option<()> {
 #[test]
 fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
     in_own_namespace(|| async {
-        // This plugin serves the controller; the node's handlers are called without a socket.
+        // This plugin serves the controller; the test calls the node's handlers without a socket.
         let flocker = Flocker::start(1).await;
         let mut machine = Machine::new(&flocker, 1);
         machine.config.mode = Mode::Controller;
@@ -120,7 +120,7 @@ fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
     });
 }
 
-/// Runs something that ends a call after that time, later and later, until the call has ended by itself.
+/// Runs a call that is ended after an increasing time, until the call completes first.
 async fn at_many_moments(mut one: impl AsyncFnMut(Duration) -> bool) {
     let mut moment = Duration::from_micros(300);
     while !one(moment).await {

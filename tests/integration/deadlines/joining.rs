@@ -1,4 +1,4 @@
-//! Work that takes longer than those who asked for it wait.
+//! Operations that take longer than their callers wait.
 
 use std::time::Duration;
 

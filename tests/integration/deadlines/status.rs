@@ -18,7 +18,7 @@ use crate::support::tcp_proxy::TcpProxy;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A plugin whose way to Flocker can be closed.
+/// A plugin whose connection to Flocker can be closed.
 async fn proxied() -> (Fixture, TcpProxy) {
     let flocker = Flocker::start(1).await;
     let proxy = TcpProxy::to(flocker.embedded().address()).await;
@@ -26,7 +26,7 @@ async fn proxied() -> (Fixture, TcpProxy) {
     (fixture, proxy)
 }
 
-/// Checks a message about unfinished work: its code, its parts, since when, and how Flocker is.
+/// Checks a message about unfinished work: its code, its parts, since when, and the state of Flocker.
 #[track_caller]
 pub(super) fn assert_unfinished<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, parts: &[&str]) {
     let refused = answer.unwrap_err();
@@ -195,7 +195,7 @@ fn a_request_that_flocker_has_not_stored_is_reported_with_its_content() {
 #[test]
 fn a_missing_backing_volume_is_reported_with_the_node_that_makes_it() {
     in_own_namespace(|| async {
-        // Flocker takes every request; a volume above the capacity is never backed.
+        // Flocker accepts every request; a volume above the capacity is never backed.
         let flocker = Flocker::with(|options| Options {
             capacity: Some(32 << 20),
             ..options

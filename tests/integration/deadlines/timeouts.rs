@@ -11,7 +11,7 @@ use crate::support::csi::{to_attach, to_create, within};
 use crate::support::mounts::only_mount_at;
 use crate::support::namespace::in_own_namespace;
 
-/// Makes a request with this very header.
+/// Makes a request with exactly this header.
 fn with_header<T>(value: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request
@@ -82,7 +82,7 @@ fn a_timeout_too_short_to_answer_in_ends_the_call_and_leaves_a_state_to_resume_f
                 .try_create(with_header(value, to_create("data")))
                 .await;
             let refused = refused.unwrap_err();
-            // The client counts too, and says so with a code of its own.
+            // The client also measures the time, and reports the deadline with a code of its own.
             let repeatable = [Code::DeadlineExceeded, Code::Unavailable, Code::Cancelled];
             assert!(repeatable.contains(&refused.code()), "{value}: {refused:?}");
         }

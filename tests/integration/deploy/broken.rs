@@ -1,4 +1,4 @@
-//! Files that break a rule, and what is said of them.
+//! Files that break a rule, and the problem that is reported for each.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::systemd::HIDING;
 use super::tree::{Tree, repository};
 
-/// The table of changes that break a rule each.
+/// The table of changes, each of which breaks a rule.
 const TABLE: &str = "tests/data/broken-deployments.jsonl";
 
 const PROVIDER: &str = "deploy/mesos/resource-providers/flocker.json";
@@ -15,7 +15,7 @@ const UNMANAGED: &str = "deploy/mesos/csi-plugins-unmanaged/flocker.json";
 const ISOLATOR: &str = "deploy/mesos/plugin/mesos-isolator.toml";
 const UNIT: &str = "deploy/mesos/systemd/flocker-csi-mesos.service";
 
-/// One change of a file, and what is said of it.
+/// One change of a file, and the expected problem.
 #[derive(Deserialize)]
 struct Row {
     file: String,
@@ -23,7 +23,7 @@ struct Row {
     reported_file: Option<String>,
     #[serde(flatten)]
     change: Change,
-    /// The field that is named.
+    /// The field in the problem.
     field: String,
     /// Part of the reason.
     says: String,
@@ -32,7 +32,7 @@ struct Row {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Change {
-    /// A value in JSON; null takes it away.
+    /// A value in JSON; null removes it.
     Json { at: String, value: Value },
     /// A piece of text, once.
     Text { replace: String, by: String },
@@ -47,7 +47,7 @@ impl Change {
                 json.to_string()
             }
             Self::Text { replace, by } => {
-                assert!(text.contains(replace), "{replace:?} is there to be replaced");
+                assert!(text.contains(replace), "{replace:?} exists and is replaced");
                 text.replacen(replace, by, 1)
             }
         }
@@ -62,7 +62,7 @@ fn set(json: &mut Value, pointer: &str, value: Value) {
     let parent = json.pointer_mut(parent);
     match (parent.unwrap_or_else(|| panic!("{pointer} has a parent")), value) {
         (Value::Object(object), Value::Null) => {
-            object.remove(key).unwrap_or_else(|| panic!("{pointer} is there"));
+            object.remove(key).unwrap_or_else(|| panic!("{pointer} exists"));
         }
         (Value::Object(object), value) => {
             object.insert(key.to_owned(), value);
@@ -75,7 +75,7 @@ fn set(json: &mut Value, pointer: &str, value: Value) {
     }
 }
 
-/// Returns what is wrong when files are changed, added, or, without a text, taken away.
+/// Returns the problems when files are changed, added, or, without a text, removed.
 fn problems(changes: &[(&str, Option<String>)]) -> Vec<String> {
     let mut tree = Tree::shipped();
     for (file, text) in changes {

@@ -1,4 +1,4 @@
-//! Command lines that are shipped, run.
+//! Runs the shipped command lines.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,7 @@ use super::tree::{Parsed, Tree, repository};
 use crate::support::flocker::Flocker;
 use crate::support::process::{Process, program};
 
-/// Certificates as an operator has them on every agent.
+/// Certificates as an operator installs them on every agent.
 struct Certificates(TempDir);
 
 impl Certificates {

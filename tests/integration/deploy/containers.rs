@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::report::{Report, is_absolute};
 
-/// What a plugin can be asked to serve.
+/// The services that a plugin can serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum Service {
@@ -72,7 +72,7 @@ struct Scalar {
     value: f64,
 }
 
-/// Checks the containers of a plugin, which have to serve all of `needed`.
+/// Checks the containers of a plugin, which must serve all of `needed`.
 pub(super) fn check(report: &mut Report, at: &str, containers: &[Container], needed: &[Service]) {
     for (number, container) in containers.iter().enumerate() {
         let at = format!("{at}[{number}]");

@@ -91,7 +91,7 @@ impl Profile {
         }
     }
 
-    /// Returns the storage profile of Flocker's that its disks are made with.
+    /// Returns the storage profile of Flocker's with which its disks are created.
     pub(super) fn storage(&self) -> Option<String> {
         Parameters::parse(&self.create_parameters).ok()?.profile
     }
@@ -153,7 +153,7 @@ impl Modules {
         );
     }
 
-    /// Returns where the adaptor reads the profiles.
+    /// Returns the path from which the adaptor reads the profiles.
     pub(super) fn profiles(&self) -> Option<&str> {
         let mut modules = self.libraries.iter().flat_map(|library| &library.modules);
         let adaptor = modules.find(|module| module.name == ADAPTOR)?;

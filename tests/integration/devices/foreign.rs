@@ -110,7 +110,7 @@ fn a_foreign_mount_on_top_of_a_published_volume_is_named_by_every_call_and_both_
         fs::write(usage.target.join("file"), "precious").unwrap();
         mount_foreign(&usage.target);
         let named: &[&str] = &[usage.target.to_str().unwrap(), FOREIGN, "not ours"];
-        // All mounts of a volume are copies of each other, and so what lies on one lies on all.
+        // All mounts of a volume are peers, so a mount on one appears on all.
         assert_refused(
             csi.publish(&usage).await,
             Code::FailedPrecondition,
@@ -305,7 +305,7 @@ fn a_foreign_mount_alone_where_flocker_mounts_is_not_taken_for_the_volume() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let mut machine = Machine::new(&flocker, 1);
-        // It is expected in a place where Flocker has not mounted it, and Flocker does not say where it has.
+        // The plugin expects it where Flocker has not mounted it, and Flocker does not report where it has.
         machine.config.node.mount_root = machine.path("flocker");
         let fixture = Fixture::on(machine, flocker).await;
         let (csi, usage) = (fixture.csi(), fixture.attached("data").await);

@@ -11,7 +11,7 @@ use crate::support::eventually;
 use crate::support::mounts::only_mount_at;
 use crate::support::namespace::in_own_namespace;
 
-// linux/fs.h; no crate at hand has them.
+// linux/fs.h; no dependency defines them.
 const FIFREEZE: libc::Ioctl = 0xC004_5877_u32 as libc::Ioctl;
 const FITHAW: libc::Ioctl = 0xC004_5878_u32 as libc::Ioctl;
 
@@ -27,13 +27,13 @@ impl Frozen {
 }
 
 impl Drop for Frozen {
-    /// What stays frozen could never be unmounted.
+    /// A file system that stays frozen could never be unmounted.
     fn drop(&mut self) {
         change(&self.0, FITHAW).ok();
     }
 }
 
-#[allow(unsafe_code, reason = "no crate at hand wraps these requests")]
+#[allow(unsafe_code, reason = "no dependency wraps these requests")]
 fn change(root: &File, request: libc::Ioctl) -> io::Result<()> {
     // SAFETY: the descriptor is open as long as `root` is borrowed, and these requests take nothing.
     let result = unsafe { libc::ioctl(root.as_raw_fd(), request, 0) };
@@ -44,7 +44,7 @@ fn change(root: &File, request: libc::Ioctl) -> io::Result<()> {
     }
 }
 
-/// Begins to write a file, and returns when that waits.
+/// Begins to write a file, and returns when the write is blocked.
 async fn begin_to_write(file: PathBuf) -> thread::JoinHandle<()> {
     let (send_id, id) = std::sync::mpsc::channel();
     let writer = thread::spawn(move || {
@@ -55,7 +55,7 @@ async fn begin_to_write(file: PathBuf) -> thread::JoinHandle<()> {
     let id = id.recv().unwrap();
     eventually("the writer waits", async || {
         let stat = fs::read_to_string(format!("/proc/self/task/{id}/stat")).unwrap();
-        // Uninterruptible, as nothing but a file system makes a thread wait.
+        // Uninterruptible, because only a file system blocks a thread in this way.
         stat.rsplit_once(") ").unwrap().1.starts_with('D').then_some(())
     })
     .await;

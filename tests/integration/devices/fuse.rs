@@ -12,18 +12,18 @@ use std::thread;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-// What the kernel asks for, and the sizes of its messages: linux/fuse.h.
+// The requests of the kernel, and the sizes of its messages: linux/fuse.h.
 const GETATTR: u32 = 3;
 const STATFS: u32 = 17;
 const INIT: u32 = 26;
 const UNANSWERED: [u32; 3] = [2, 36, 42];
 const ENOSYS: i32 = 38;
 
-/// What a server answers.
+/// The requests that a server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answers {
     Everything,
-    /// Everything but how full it is.
+    /// All but those for the usage.
     AllButUsage,
     Nothing,
 }
@@ -67,7 +67,7 @@ impl Server {
         }
     }
 
-    /// Changes what is answered, and answers what has been waiting for that.
+    /// Changes which requests are answered, and answers the waiting ones of them.
     pub(super) fn answers(&self, answers: Answers) {
         let mut requests = self.state.requests.lock().unwrap();
         requests.answers = answers;
@@ -76,9 +76,9 @@ impl Server {
         }
     }
 
-    /// Ends the server; what it served stays mounted and answers errors.
+    /// Ends the server; its mount stays and returns errors.
     pub(super) fn die(&self) {
-        // An open directory keeps the mount, and the force goes to the connection.
+        // The open directory keeps the mount, so the force only aborts the connection.
         let _busy = open(&self.point, OFlags::PATH, Mode::empty()).unwrap();
         unmount(&self.point, UnmountFlags::FORCE).unwrap_err();
     }
@@ -92,7 +92,7 @@ impl Drop for Server {
 }
 
 impl State {
-    /// Ends when nothing is mounted any more.
+    /// Ends when the file system is unmounted.
     fn serve(&self) {
         let mut message = vec![0; 1 << 17];
         while let Ok(length) = (&self.device).read(&mut message) {

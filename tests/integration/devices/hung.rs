@@ -17,7 +17,7 @@ use crate::support::machine::Machine;
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
-/// A published volume whose file system lies on no block device, as with ZFS, but on a server.
+/// A published volume whose file system has no block device, as with ZFS, but a server.
 struct Served {
     fixture: Fixture,
     usage: Usage,
@@ -87,7 +87,7 @@ fn a_file_system_that_does_not_report_its_usage_is_abnormal_and_can_be_unstaged(
         let again = usage.at_target("again");
         fixture.csi().publish(&again).await.unwrap();
         fixture.csi().unpublish(&again).await.unwrap();
-        // Who still waits for an answer waits on Flocker's mount, which is not the plugin's to unmount.
+        // A process that still waits for an answer uses Flocker's mount, which the plugin does not unmount.
         fixture.clean_up(usage).await;
         assert_eq!(Mounts::read().below(&fixture.machine.path("targets")), []);
         assert_eq!(agent_unmounts(&served.flockers), Err(Errno::BUSY));

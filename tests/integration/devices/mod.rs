@@ -1,4 +1,4 @@
-//! Devices and mounts that are not as they should be, on a node with a plugin.
+//! Faulty devices and mounts on a node with a plugin.
 
 mod foreign;
 mod frozen;
@@ -18,7 +18,7 @@ use crate::node::Fixture;
 use crate::support::csi::Usage;
 
 impl Fixture {
-    /// Returns the condition of a volume, as asked for at its target.
+    /// Returns the condition of a volume, as reported for its target.
     async fn condition(&self, usage: &Usage) -> VolumeCondition {
         self.csi().stats(usage).await.unwrap().volume_condition.unwrap()
     }

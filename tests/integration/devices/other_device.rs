@@ -153,7 +153,7 @@ fn nothing_is_published_from_another_volumes_device_under_any_name() {
             );
         }
         assert!(!first.at_target("again").target.exists());
-        // The second volume is held as its own, and not twice.
+        // The second volume is pinned once, as itself.
         assert_eq!(
             agent_unmounts(&swapped.flocker.mount_of(1, second.dataset())),
             Err(Errno::BUSY)

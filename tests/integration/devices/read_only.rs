@@ -14,7 +14,7 @@ use crate::support::eventually;
 use crate::support::mounts::only_mount_at;
 use crate::support::namespace::in_own_namespace;
 
-/// Makes ext4 meet an error, as if it had found its own structures damaged.
+/// Makes ext4 detect an error, as if its own structures were damaged.
 fn break_file_system(fixture: &Fixture, usage: &Usage) {
     let flockers = only_mount_at(&fixture.flocker.mount_of(1, usage.dataset()));
     fs::write(
@@ -24,7 +24,7 @@ fn break_file_system(fixture: &Fixture, usage: &Usage) {
     .unwrap();
 }
 
-/// Makes errors turn the volume read-only, as a superblock may ask for; ext4 goes on by default.
+/// Makes errors turn the volume read-only, as a superblock may request; by default ext4 continues.
 fn stop_on_errors(fixture: &Fixture, usage: &Usage) {
     let flockers = fixture.flocker.mount_of(1, usage.dataset());
     let remounted = Command::new("mount")
@@ -114,7 +114,7 @@ fn a_file_system_that_was_repaired_is_staged_again() {
         break_file_system(&fixture, &usage);
         fixture.clean_up(&usage).await;
 
-        // The operator takes the volume off the node, so that Flocker unmounts it, and repairs what is not mounted.
+        // The operator unstages the volume, so that Flocker unmounts it, and repairs it while it is not mounted.
         let flockers = fixture.flocker.mount_of(1, usage.dataset());
         let device = only_mount_at(&flockers).source;
         eventually("the volume is repaired while it is not mounted", async || {

@@ -33,7 +33,7 @@ fn a_volume_whose_device_lost_its_storage_is_abnormal_and_can_be_unstaged() {
         fs::write(&file, vec![7; SIZE]).unwrap();
         assert_eq!(read_from_device(&file).unwrap().len(), SIZE);
 
-        // Every block but the first is an I/O error from here on.
+        // From now on, reads of every block but the first fail.
         let storage = &fixture.flocker.backing_files()[0];
         OpenOptions::new()
             .write(true)
@@ -49,7 +49,7 @@ fn a_volume_whose_device_lost_its_storage_is_abnormal_and_can_be_unstaged() {
             Some(libc::EIO)
         );
 
-        // ext4 notices as soon as it has to write itself.
+        // ext4 detects it as soon as it must write.
         eventually("ext4 meets the error", async || {
             fs::write(usage.target.join("more"), "lost").ok();
             Command::new("sync")

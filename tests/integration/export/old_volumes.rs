@@ -1,4 +1,4 @@
-//! Volumes of Kubernetes' old plugin.
+//! Volumes of Kubernetes' in-tree plugin.
 
 use serde_json::{Value, json};
 use uuid::Uuid;

@@ -20,7 +20,7 @@ fn export_reads_flockers_address_from_the_plugins_configuration_file() {
         let flocker = Flocker::start(1).await;
         let dataset = declare(&flocker, 1, &[("name", "pg")]).await;
         let file = flocker.path().join("flocker-csi.toml");
-        // With what only the plugin needs, and what it is called; the name space is that of its volumes' names.
+        // With settings that only the plugin needs, and its name; the name space is that of its volumes' names.
         let mut text =
             "namespace = \"x\"\nmode = \"node\"\ndriver_name = \"flocker.example.com\"\n".to_owned();
         for (variable, value) in reached(&flocker) {

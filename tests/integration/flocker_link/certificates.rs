@@ -23,14 +23,14 @@ struct Files {
     key: PathBuf,
 }
 
-/// What the two files of a user hold.
+/// The content of a user's two files.
 struct User {
     certificate: Vec<u8>,
     key: Vec<u8>,
 }
 
 impl Files {
-    /// Copies those that `flocker` made.
+    /// Copies the files of `flocker`.
     fn of(flocker: &Flocker) -> Self {
         let directory = flocker.path().join("plugin");
         fs::create_dir(&directory).unwrap();

@@ -1,4 +1,4 @@
-//! How many connections to Flocker a process makes.
+//! The number of connections to Flocker that a process makes.
 
 use futures::future::join_all;
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::namespace::in_own_namespace;
 
-/// The most requests that a process makes at once: for three writes, a set of lists, and one other read.
+/// The most concurrent requests of a process: three writes, a set of lists, and one other read.
 const AT_MOST: u64 = 5;
 /// The most connections in any case: the HTTP library sometimes begins one in vain, while the last one is on its way back
 /// to it.
@@ -108,7 +108,7 @@ fn hanging_requests_do_not_block_other_calls() {
     });
 }
 
-/// Returns a node whose plugin is content with that.
+/// Returns a node whose plugin waits only until a volume is declared.
 fn declaring(flocker: &Flocker) -> Machine {
     let mut machine = Machine::new(flocker, 1);
     machine.config.plugin.provision_wait = flocker_csi::flocker::provisioning::ProvisionWait::Declared;

@@ -1,4 +1,4 @@
-//! What Flocker is asked, and how often.
+//! The number of requests that Flocker gets.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,9 +22,9 @@ use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::namespace::in_own_namespace;
 
-/// How many volumes are attached at once.
+/// The number of volumes that are attached concurrently.
 const CALLERS: usize = 1000;
-/// What each read of a list takes at least.
+/// The least duration of a read of a list.
 const SLOW: Duration = Duration::from_millis(100);
 
 #[test]
@@ -109,8 +109,8 @@ async fn attach(csi: &Csi, volume: Uuid, node: Uuid) {
     }
 }
 
-/// Writes what a Flocker keeps that has these volumes on its only node: making each by a request would take longer than
-/// what is tested.
+/// Writes the state file of a Flocker that has these volumes on its only node: a request for each would take longer than
+/// the test itself.
 fn declare(data: &Path, volumes: &[Uuid]) {
     let node = Uuid::new_v4();
     let dataset = json!({"primary": node, "deleted": false, "maximum_size": 64 << 20, "metadata": {}});
@@ -124,13 +124,13 @@ fn declare(data: &Path, volumes: &[Uuid]) {
     fs::write(data.join("state.json"), state.to_string()).unwrap();
 }
 
-/// Nothing of this needs storage: the controller's part ends where no other node has the volume.
+/// This needs no storage: the controller's part ends where no other node has the volume.
 #[test]
 fn a_thousand_volumes_attached_at_once_read_each_list_a_few_times() {
     in_own_namespace(|| async {
         let volumes: Vec<Uuid> = (0..CALLERS).map(|_| Uuid::new_v4()).collect();
         let flocker = at_flockers_own_pace(|options| {
-            // Two thousand writes that wait for a disk would take longer than what is tested.
+            // Two thousand writes to a disk would take longer than the test itself.
             fs::create_dir(&options.data_dir).unwrap();
             mount("memory", &options.data_dir, "tmpfs", MountFlags::empty(), None).unwrap();
             declare(&options.data_dir, &volumes);

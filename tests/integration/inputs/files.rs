@@ -53,7 +53,7 @@ impl Files {
         ]
     }
 
-    /// Starts the plugin with some settings replaced, which it does not accept.
+    /// Starts the plugin with some settings replaced, which it refuses.
     async fn assert_refused(&self, replaced: &[&str], parts: &[&str]) {
         let flags = self.flags();
         for check in [None, Some("--check-config")] {

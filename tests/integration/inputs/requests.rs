@@ -1,4 +1,4 @@
-//! Node requests that cannot be meant; those of the controller are beside its other tests.
+//! Invalid node requests; those of the controller are beside its other tests.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -18,7 +18,7 @@ use crate::support::machine::Machine;
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
-/// A value of a field with the code and the parts of the message that it is answered with.
+/// A value of a field, with the code and the parts of the message of its refusal.
 type Refused<T> = (T, Code, Vec<String>);
 
 fn refused<T>(value: T, code: Code, parts: &[&str]) -> Refused<T> {
@@ -119,7 +119,7 @@ fn bad_capabilities() -> Vec<Refused<Option<VolumeCapability>>> {
     ]
 }
 
-/// Paths at which nothing can be mounted, below a directory in which they are prepared.
+/// Paths that cannot be targets, below a directory in which they are prepared.
 fn bad_paths(below: &Path) -> Vec<Refused<String>> {
     let path = |name: &str| below.join(name).display().to_string();
     fs::create_dir(below.join("directory")).unwrap();

@@ -1,4 +1,4 @@
-//! How the kubelet of a node learns of the plugin.
+//! The registration of the plugin with the kubelet of its node.
 
 use std::fs;
 use std::os::unix::net::UnixListener;
@@ -60,7 +60,7 @@ fn a_refused_registration_is_an_error_with_the_kubelets_reason() {
         ] {
             assert!(plugin.log().contains(part), "{part}: {}", plugin.log());
         }
-        // As it does: again, until it succeeds.
+        // As the kubelet does: again, until it succeeds.
         kubelet.registers().await;
         logs(&plugin, "The kubelet has registered").await;
         plugin.kill().await;

@@ -50,7 +50,7 @@ macro_rules! rpcs {
             .into_iter()
             .filter_map(|capability| match capability.r#type? {
                 $version::$kind::Type::Rpc(rpc) => Some(rpc.r#type),
-                #[allow(unreachable_patterns, reason = "not every kind has others")]
+                #[allow(unreachable_patterns, reason = "not every kind has further variants")]
                 _ => None,
             })
             .collect()

@@ -11,7 +11,7 @@ use crate::support::mounts::Mounts;
 /// The characters beside control characters and all that is not ASCII that Mesos does not use as they are.
 const ENCODED: &str = " $&+,/:;=?@\"<>#%{}|\\^~[]`";
 
-/// Whether a directory goes with what is in it.
+/// Whether a directory is deleted with its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Root {
     Kept,

@@ -41,7 +41,7 @@ struct Pair {
     plugin: Running,
 }
 
-/// What comes of a launch that takes its time.
+/// The result of a launch that takes a while.
 type Launching = JoinHandle<(Isolator, Result<(Task, String), Failure>)>;
 
 impl Pair {
@@ -85,7 +85,7 @@ impl Pair {
             let launched = isolator.launch(&container, "cat file").await;
             (isolator, launched)
         });
-        eventually("the volume's directory is there", async || {
+        eventually("the volume's directory exists", async || {
             staging.exists().then_some(())
         })
         .await;
@@ -98,7 +98,7 @@ impl Pair {
     }
 }
 
-/// A task's data goes with it.
+/// A task's data moves with it.
 async fn a_task_that_starts_elsewhere_finds_what_it_has_written(api: Api) {
     let pair = Pair::start(api).await;
     let plugin = pair.first.machine.plugin().await;

@@ -67,7 +67,7 @@ const START: [&str; 8] = [
 ];
 /// A read of the plugin's resources, for one profile.
 const LOOK: [&str; 2] = ["ListVolumes", "GetCapacity"];
-/// A volume on its way to a task, and back.
+/// The way of a volume to a task, and back.
 const PUBLISH: [&str; 2] = ["NodeStageVolume", "NodePublishVolume"];
 const UNPUBLISH: [&str; 2] = ["NodeUnpublishVolume", "NodeUnstageVolume"];
 

@@ -34,7 +34,7 @@ use crate::support::verbatim::Verbatim;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wrong {
     Nothing,
-    /// `NodePublishVolume` is OK, and there is no target.
+    /// `NodePublishVolume` is OK, but creates no target.
     MakesNoTarget,
     /// `NodePublishVolume` does not exist.
     KnowsNoPublish,

@@ -40,7 +40,7 @@ pub(crate) struct Task {
 
 impl Task {
     /// Starts a task in a sandbox, with a published volume as its working directory, and returns with what `command`
-    /// has printed once that has ended. The task itself goes on.
+    /// has printed once that has ended. The task itself continues.
     pub(crate) async fn start(
         published: &Path,
         sandbox: &Path,

@@ -148,7 +148,7 @@ pub(super) struct Case<'a> {
     fixture: &'a Fixture,
     tally: &'a Tally,
     volumes: [Volume; VOLUMES],
-    /// Whether state has left something out: what goes on from there may have seen that.
+    /// Whether state has left a dataset out: an operation that is still running may have seen that.
     hazy: bool,
 }
 
@@ -529,7 +529,7 @@ impl<'a> Case<'a> {
                 if !possible.iter().any(as_listed) {
                     let name = &volume.name;
                     return Err(format!(
-                        "broken: lists say what is there: {name} ({id}) is {entries:?}; possible is {possible:?}"
+                        "broken: lists match what exists: {name} ({id}) is {entries:?}; possible is {possible:?}"
                     ));
                 }
             }

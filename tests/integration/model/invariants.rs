@@ -198,7 +198,7 @@ fn check_agent(seen: &Seen, volume: &Volume) -> Option<Broken> {
         .find(|flockers| ids.contains(&flockers.dataset) && flockers.believed != flockers.mount.point);
     hidden.map(|hidden| {
         let text = format!(
-            "the agent of node {} looks for its mount elsewhere: {hidden:?}",
+            "the agent of node {} expects its mount elsewhere: {hidden:?}",
             hidden.node
         );
         Broken::rule(AGENT, text)
@@ -211,7 +211,7 @@ pub(super) fn check_origins(seen: &Seen) -> Option<Broken> {
     strange.map(|strange| {
         Broken::rule(
             AGENT,
-            format!("a mount does not come from a device node of ours: {strange:?}"),
+            format!("a mount does not come from a device node of the plugin: {strange:?}"),
         )
     })
 }

@@ -13,7 +13,7 @@ use crate::support::mounts::Mounts;
 use crate::support::scratch::loop_devices_on;
 
 impl Fixture {
-    /// Checks that nothing is left when there is no volume any more, and takes the orchestrator's own directories away.
+    /// Checks that nothing is left when no volume exists any more, and removes the orchestrator's own directories.
     ///
     /// What Flocker does after an answer is waited for.
     pub(super) async fn nothing_is_left(&self) -> Verdict {

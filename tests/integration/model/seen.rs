@@ -25,7 +25,7 @@ pub(super) struct Configured {
 #[derive(Clone, Debug)]
 pub(super) struct OurMount {
     pub(super) node: usize,
-    /// The dataset whose device node it is mounted from; nothing when it comes from anywhere else.
+    /// The dataset whose device node it is mounted from; `None` for a mount of another source.
     pub(super) dataset: Option<Uuid>,
     pub(super) mount: Mount,
 }

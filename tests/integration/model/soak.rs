@@ -127,7 +127,7 @@ impl Soak<'_> {
             let first = *first.get_or_insert_with(|| self.footprint());
             let now = self.footprint();
             eventually(
-                &format!("no more is open than after the first round: {now:?} now, {first:?} then"),
+                &format!("more is open than after the first cycle: {now:?} now, {first:?} then"),
                 async || {
                     let now = self.footprint();
                     let kept = now.descriptors <= first.descriptors;

@@ -47,7 +47,7 @@ impl Proxied {
             (!self.is_leased(usage).await).then_some(())
         })
         .await;
-        eventually("the record goes with it", async || {
+        eventually("the record is removed with it", async || {
             self.machine.records().is_empty().then_some(())
         })
         .await;

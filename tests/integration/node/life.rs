@@ -80,7 +80,7 @@ async fn leaves_nothing(flocker: &mut Flocker, machines: &[Machine]) {
         assert!(machine.records().is_empty(), "{:?}", machine.records());
         assert!(
             !machine.config.plugin.device_dir.exists(),
-            "the directory goes with the last device node"
+            "the directory is removed with the last device node"
         );
     }
     flocker.stop().await;

@@ -112,7 +112,7 @@ impl Flocker {
         volumes.map(|entry| entry.unwrap().path()).collect()
     }
 
-    /// Stops it in good order, as when its process gets a signal; its address answers no more.
+    /// Stops it in good order, as when its process gets a signal; its address no longer answers.
     pub(crate) async fn stop(&mut self) {
         if let Some(embedded) = self.embedded.take() {
             embedded.stop().await.unwrap();

@@ -1,4 +1,4 @@
-//! What the tests fixture on.
+//! Fixtures that the tests share.
 
 pub(crate) mod csi;
 pub(crate) mod flocker;

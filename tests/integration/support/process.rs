@@ -147,7 +147,7 @@ pub(crate) async fn run_under(command: &[&str], arguments: &[&str]) -> (ExitStat
 async fn finish(mut program: Command, arguments: &[&str]) -> (ExitStatus, String) {
     let ended = timeout(PATIENCE, program.stdin(Stdio::null()).output()).await;
     let ended = ended
-        .unwrap_or_else(|_| panic!("it goes on with {arguments:?}"))
+        .unwrap_or_else(|_| panic!("it still runs with {arguments:?}"))
         .unwrap();
     (ended.status, String::from_utf8(ended.stderr).unwrap())
 }

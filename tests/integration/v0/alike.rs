@@ -131,7 +131,7 @@ fn a_controller_refuses_to_attach_to_delete_and_to_list_alike_in_both_versions()
         );
         let list = v0::ListVolumesRequest {
             max_entries: 1,
-            starting_token: "no token of ours".to_owned(),
+            starting_token: "a foreign token".to_owned(),
         };
         let new: v1::ListVolumesRequest = same_bytes(&list);
         assert_alike(
