@@ -1,4 +1,4 @@
-//! What the kernel has to let the plugin do.
+//! The capabilities that the plugin needs from the kernel.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -17,7 +17,7 @@ const NEEDED: [(&str, &str, &str); 3] = [
     ("dac_override", "CAP_DAC_OVERRIDE", "directories of other users"),
 ];
 
-/// A user who is not the one the tests run as.
+/// A user other than the one that runs the tests.
 const OTHER_USER: u32 = 1000;
 
 fn serve(machine: &Machine) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! Services that do nothing but remember what they were asked, for tests of everything in front of them.
+//! Services that only record their requests, for tests of everything in front of them.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,13 +16,13 @@ use tonic::{Request, Response, Status, async_trait};
 
 use crate::log;
 
-/// How long a test waits for something that is bound to happen.
+/// The longest wait for an event that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A call as a service was given it: the RPC's path, and the message as we encode it.
+/// A call as a service got it: the RPC's path, and the message as this library encodes it.
 pub(crate) type Call = (String, Vec<u8>);
 
-/// What the services do once they have remembered a call.
+/// What the services do after they have recorded a call.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Behaviour {
     #[default]
@@ -45,12 +45,12 @@ impl Recorder {
         *self.behaviour.lock().unwrap() = behaviour;
     }
 
-    /// Returns how many calls have come.
+    /// Returns the number of calls so far.
     pub(crate) fn count(&self) -> usize {
         self.calls.lock().unwrap().len()
     }
 
-    /// Waits until so many calls have come, and returns and forgets them.
+    /// Waits for the given number of calls, and removes and returns them.
     pub(crate) async fn take(&self, count: usize) -> Vec<Call> {
         wait_until(|| self.count() >= count, &format!("{count} calls")).await;
         std::mem::take(&mut self.calls.lock().unwrap())

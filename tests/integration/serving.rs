@@ -1,4 +1,4 @@
-//! The server in front of the services: what it offers, how it stops, what it logs.
+//! The server in front of the services: its services, its stop, its log.
 
 use std::io;
 use std::sync::Arc;
@@ -248,7 +248,7 @@ async fn a_client_that_says_nothing_or_little_does_not_delay_the_stop() {
     plugin.served.stop().await;
     for client in [&mut silent, &mut hesitant] {
         let mut rest = Vec::new();
-        // A connection of which something is unread is reset when it is closed.
+        // A connection with unread bytes is reset when it is closed.
         let end = timeout(PATIENCE, client.read_to_end(&mut rest))
             .await
             .expect("the connection is closed");

@@ -1,4 +1,4 @@
-//! Volumes that move from one node to another while the first one is slow to release them, restarts, or has lost its plugin.
+//! Volumes that move from one node to another while the first one releases them slowly, restarts, or lost its plugin.
 
 use std::collections::HashMap;
 use std::fs::{self, File};

@@ -40,7 +40,7 @@ impl Mortal {
         }
     }
 
-    /// Kills a plugin after Flocker has received the lease claim of `call` and before it carries the claim out, and starts
+    /// Kills a plugin after Flocker has received the lease claim of `call` and before it carries the claim out. Then starts
     /// another plugin.
     async fn killed_with_its_claim_under_way<F>(&self, plugin: Process, call: F) -> Process
     where
@@ -158,7 +158,7 @@ fn a_deletion_that_overtakes_another_controllers_attachment_takes_the_volume_whe
         pair.two.csi.publish(&usage).await.unwrap();
         fs::write(usage.target.join("file"), "precious").unwrap();
         pair.faults().remove("deletion");
-        // The deletion is stored, though nothing can be destroyed yet; a caller that did not wait that long repeats the call.
+        // The deletion is stored, but cannot be carried out yet; a caller that did not wait that long repeats the call.
         deleted.await.unwrap().ok();
         assert!(pair.configured(volume).await.deleted);
 

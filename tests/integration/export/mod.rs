@@ -32,7 +32,7 @@ struct Ended {
 }
 
 impl Ended {
-    /// Returns the objects, of which at least one must exist, and checks that the remarks are exactly these, by a part of each.
+    /// Returns the objects, of which at least one must exist; the remarks must be exactly these, by a part of each.
     #[track_caller]
     fn objects(&self, remarks: &[&str]) -> Vec<Value> {
         assert_eq!(self.code, Some(0), "{self:?}");

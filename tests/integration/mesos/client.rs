@@ -1,6 +1,6 @@
 //! The calls of Mesos, in either version of CSI.
 //!
-//! All that differs between the versions on the wire is here; what differs in paths is in
+//! This module holds all differences between the versions on the wire; differences in paths are in
 //! [`super::volume_manager`].
 
 use std::collections::{BTreeSet, HashMap};
@@ -19,7 +19,7 @@ use super::failure::Failure;
 use super::rpc::{Calls, Connected};
 use super::types::{Api, Capability, VolumeInfo};
 
-/// A plugin as Mesos talks to it.
+/// A plugin as Mesos calls it.
 #[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) api: Api,
@@ -57,7 +57,7 @@ macro_rules! rpcs {
     };
 }
 
-/// Makes a call of the version that is spoken, and takes what is wanted from the answer.
+/// Makes a call in the plugin's version, and extracts the result from the answer.
 macro_rules! call {
     ($self:ident.$how:ident($name:literal);
      $client0:ident.$rpc0:ident($request0:expr) => |$answer0:pat_param| $take0:expr;
@@ -171,7 +171,7 @@ impl Client {
         }
     }
 
-    /// Makes a volume of exactly that size, however often that has to be asked for.
+    /// Creates a volume of exactly that size, and repeats the request until it succeeds.
     pub(crate) async fn create(
         &self,
         name: &str,
@@ -207,7 +207,7 @@ impl Client {
         }
     }
 
-    /// Returns why a volume cannot be used as asked, if so.
+    /// Returns why a volume cannot be used as requested, if so.
     pub(crate) async fn validate(
         &self,
         volume: &VolumeInfo,

@@ -1,4 +1,4 @@
-//! The life of disks that a resource provider offers.
+//! The life of the disks that a resource provider offers.
 
 use std::fs;
 
@@ -79,7 +79,7 @@ async fn a_pool_is_offered_when_its_profile_appears_and_goes_with_it(api: Api) {
     let disk = provider.create_disk("bronze", 100 * MIB).await.unwrap();
     assert_eq!(provider.pool("bronze"), CAPACITY - 100 * MIB);
 
-    // The operator has put another profile in its place: the pool goes, the disk stays.
+    // The operator has replaced it by another profile: the pool is removed, the disk stays.
     provider.set_profiles(profiles(&["gold"])).await.unwrap();
     assert_eq!((provider.pool("bronze"), provider.pool("gold")), (0, CAPACITY));
     assert_failed(
@@ -154,7 +154,7 @@ async fn a_disk_has_exactly_the_size_that_was_taken_from_the_pool(api: Api) {
     assert_failed(provider.create_disk("bronze", MIB).await, &["OUT_OF_RANGE"]);
     fixture.plugin.stop().await;
 
-    // Loop devices have any size, as the operator knows.
+    // The operator chooses loop devices, which can have any size.
     fixture.agent.machine.config.plugin.allocation_unit = 1024;
     fixture.plugin = fixture.agent.machine.plugin().await;
     let mut provider = fixture.agent.provider().await.unwrap();
@@ -304,7 +304,7 @@ async fn a_volume_that_was_there_before_becomes_a_disk(api: Api) {
     fs::write(target.join("file"), "precious").unwrap();
     provider.calls();
 
-    // A disk that is not destroyed as a persistent volume before is emptied with its volume.
+    // A disk that is not destroyed as a persistent volume first is emptied with its volume.
     provider.destroy_disk(&adopted).await.unwrap();
     provider.destroy_disk(&unwanted).await.unwrap();
     let look = ["ListVolumes", "GetCapacity", "GetCapacity"];

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::failure::{Failure, failed};
 use crate::support::mounts::Mounts;
 
-/// The characters beside control characters and all that is not ASCII that Mesos does not use as they are.
+/// The characters that Mesos encodes, beside control characters and all that is not ASCII.
 const ENCODED: &str = " $&+,/:;=?@\"<>#%{}|\\^~[]`";
 
 /// Whether a directory is deleted with its content.
@@ -70,10 +70,10 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Deletes what Mesos has of a volume that it does not use any more, with all that a plugin has left mounted there.
+/// Deletes Mesos' directories of a volume that it no longer uses, with every mount that a plugin has left there.
 ///
 /// # Errors
-/// Something is mounted there, so that its data would go; in this Mesos that is refused.
+/// A file system is mounted there, so its data would be deleted; this Mesos refuses that.
 pub(crate) fn collect_garbage(directory: &Path) -> Result<(), Failure> {
     if !directory.exists() {
         return Ok(());

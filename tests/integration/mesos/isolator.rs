@@ -1,4 +1,4 @@
-//! `volume/csi`: volumes that were made elsewhere, for the containers that name them.
+//! `volume/csi`: existing volumes, for the containers that name them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -25,7 +25,7 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    /// Plans one that reads and writes as root.
+    /// Makes one that reads and writes as root.
     pub(crate) fn new(id: &str, volume_id: &str) -> Self {
         Self {
             id: id.to_owned(),
@@ -41,7 +41,7 @@ impl Container {
 /// The isolator and the CSI server of one agent, with one plugin.
 pub(crate) struct Isolator {
     plan: Plan,
-    /// Nothing until the plugin has answered, and after it has failed to.
+    /// `None` until the plugin has answered, and after a failed answer.
     manager: Option<VolumeManager>,
     /// `<work_dir>/isolators/volume/csi`: a directory for each container.
     directory: PathBuf,
@@ -82,8 +82,8 @@ impl Isolator {
         Ok(isolator)
     }
 
-    /// Prepares a container and starts its task, which finds the volume in its working directory. Returns the task
-    /// and what `command` has printed.
+    /// Prepares a container and starts its task, which has the volume in its working directory. Returns the task and the
+    /// output of `command`.
     pub(crate) async fn launch(
         &mut self,
         container: &Container,
@@ -170,7 +170,7 @@ impl Isolator {
         self.manager.as_ref().expect("the plugin has answered")
     }
 
-    /// Returns the names of the calls that were made since the last time.
+    /// Returns the names of the calls since the last time.
     pub(crate) fn calls(&self) -> Vec<&'static str> {
         self.plan.calls.take_made()
     }

@@ -1,4 +1,4 @@
-//! Tasks that go from one agent to another with their volume, by nothing but the calls of `volume/csi`.
+//! Tasks that move from one agent to another with their volume, with only the calls of `volume/csi`.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::support::mounts::Mounts;
 
 /// How long Flocker lists a silent node, and how long after that the plugin considers it dead.
 const SOON: Duration = Duration::from_secs(1);
-/// What a call has that ends while its volume is in use elsewhere.
+/// The error of a call that ends while its volume is in use elsewhere.
 const SHORT: Duration = Duration::from_secs(3);
 
 both!(
@@ -33,7 +33,7 @@ both!(
     a_task_of_a_node_that_rebooted_starts_elsewhere,
 );
 
-/// Two agents, of which the second one's plugin runs here.
+/// Two agents; the second one's plugin runs here.
 struct Pair {
     flocker: Flocker,
     first: Agent,
@@ -69,7 +69,7 @@ impl Pair {
         }
     }
 
-    /// Makes a volume that lives on the first node.
+    /// Creates a volume on the first node.
     async fn volume(&self) -> String {
         let volume = self.plugin.csi.create("data").await;
         self.plugin.csi.attach(volume, self.first.machine.node()).await;
@@ -77,7 +77,7 @@ impl Pair {
         volume.to_string()
     }
 
-    /// Launches a task on the second agent, and returns when its volume is waited for with these words.
+    /// Launches a task on the second agent, and returns when the call reports that it waits, with these words.
     async fn launch_behind(&self, mut isolator: Isolator, container: Container, words: &str) -> Launching {
         let staging = self.second.plan("isolator", false).mount_root;
         let staging = staging.join(&container.volume_id).join("staging");
@@ -115,7 +115,7 @@ async fn a_task_that_starts_elsewhere_finds_what_it_has_written(api: Api) {
         let (task, said) = isolator.launch(&container, &command).await.unwrap();
         assert_eq!(said, expected);
         expected += &round.to_string();
-        // It dies.
+        // The agent dies.
         drop(task);
         isolator.clean_up(&container.id).await.unwrap();
     }
@@ -132,7 +132,7 @@ async fn a_task_that_starts_elsewhere_finds_what_it_has_written(api: Api) {
     pair.plugin.stop().await;
 }
 
-/// Nothing but the plugin keeps two agents from writing to one volume.
+/// Only the plugin prevents two agents from writing to one volume.
 async fn a_second_task_elsewhere_is_refused_with_the_name_of_the_holder(api: Api) {
     let mut pair = Pair::start(api).await;
     let plugin = pair.first.machine.plugin().await;
@@ -174,7 +174,7 @@ async fn a_second_task_elsewhere_is_refused_with_the_name_of_the_holder(api: Api
     pair.plugin.stop().await;
 }
 
-/// The clean-up after a task comes a second after its end, and another agent may be quicker.
+/// The clean-up after a task follows a second after its end, and another agent may be faster.
 async fn a_task_that_is_restarted_elsewhere_waits_until_its_predecessor_is_cleaned_up_after(api: Api) {
     let pair = Pair::start(api).await;
     let plugin = pair.first.machine.plugin().await;
@@ -242,7 +242,7 @@ async fn a_task_of_a_dead_node_starts_elsewhere_where_takeover_is_allowed(api: A
     pair.plugin.stop().await;
 }
 
-/// With `takeover = never` the holder has to come back, which is what a reboot is.
+/// With `takeover = never` the holder must return, which a reboot does.
 async fn a_task_of_a_node_that_rebooted_starts_elsewhere(api: Api) {
     let mut pair = Pair::start(api).await;
     let plugin = pair.first.process().await;

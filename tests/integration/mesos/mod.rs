@@ -1,8 +1,8 @@
-//! Mesos: a client that calls as its agents do, and stops as they do when a plugin is not as it has to be.
+//! Mesos: a client that calls as its agents do, and stops as they do when a plugin is wrong.
 //!
-//! Replayed are both consumers of CSI in Mesos: storage local resource providers ([`provider`]) and the `volume/csi`
-//! isolator ([`isolator`]), on the volume manager that they share ([`volume_manager`]). Nothing is timed: what Mesos
-//! does every ten seconds, a test does when it wants to. Each case says which of Mesos' own tests it covers.
+//! It covers both consumers of CSI in Mesos: storage local resource providers ([`provider`]) and the `volume/csi`
+//! isolator ([`isolator`]), on the volume manager that they share ([`volume_manager`]). It has no timers: a test triggers
+//! what Mesos does every ten seconds. Each case names the tests of Mesos that it covers.
 
 mod agent;
 mod client;
@@ -33,7 +33,7 @@ use types::Api;
 use crate::support::flocker::Flocker;
 use crate::support::machine::Running;
 
-/// Makes tests of cases, for each version of CSI that Mesos speaks.
+/// Makes tests of cases, for each version of CSI that Mesos supports.
 macro_rules! both {
     ($($case:ident),+ $(,)?) => {
         $(mod $case {
@@ -97,12 +97,12 @@ impl Fixture {
     }
 }
 
-/// Joins the calls that a test expects.
+/// Joins the expected calls of a test.
 fn calls(parts: &[&[&'static str]]) -> Vec<&'static str> {
     parts.concat()
 }
 
-/// Sees that something failed with these words.
+/// Checks that an operation failed with these words.
 #[track_caller]
 fn assert_failed<T>(outcome: Result<T, Failure>, words: &[&str]) {
     let Err(failure) = outcome else {

@@ -51,7 +51,7 @@ impl Proxied {
     }
 }
 
-/// Mesos asks for the capacity of each profile it knows, whether the plugin knows it or not.
+/// Mesos requests the capacity of each of its profiles, whether the plugin knows the profile or not.
 async fn impossible_volumes_have_no_capacity(api: Api) {
     let fixture = Fixture::start(api).await;
     let mut profiles = profiles(&["bronze", "iron"]);
@@ -87,7 +87,7 @@ async fn validation_confirms_exactly_the_request(api: Api) {
     let fixture = Fixture::start(api).await;
     let mut provider = fixture.agent.provider().await.unwrap();
     let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
-    // The state of the provider is lost, so that it has to ask.
+    // The provider's state is lost, so it must ask the plugin.
     fs::remove_dir_all(fixture.agent.plan("slrp", true).root).unwrap();
     let parameters = |pairs: &[(&str, &str)]| -> HashMap<String, String> {
         let pairs = pairs
@@ -161,7 +161,7 @@ async fn a_provider_starts_as_it_was_while_flocker_is_down(api: Api) {
 /// The same where the plugin has no list yet, and where the connection is not refused but stalls.
 async fn a_provider_starts_while_flocker_does_not_answer(api: Api) {
     let mut proxied = Proxied::start(api).await;
-    // An answer comes before the caller's deadline, which for Mesos is a minute.
+    // An answer arrives before the caller's deadline, which for Mesos is a minute.
     proxied.agent.deadline = Some(Duration::from_secs(3));
     proxied.proxy.stall();
     let plugin = proxied.agent.machine.plugin().await;

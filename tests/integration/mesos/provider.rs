@@ -12,7 +12,7 @@ use super::files::{Root, delete_recursively};
 use super::types::{Capability, VolumeInfo};
 use super::volume_manager::{Plan, VolumeManager};
 
-/// What a disk can be used for.
+/// The usage of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Kind {
     /// Space of a pool, or a volume that no framework uses yet.
@@ -21,7 +21,7 @@ pub(crate) enum Kind {
     Mount,
 }
 
-/// A disk as frameworks are offered it.
+/// A disk in an offer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Disk {
     pub(crate) kind: Kind,
@@ -33,18 +33,18 @@ pub(crate) struct Disk {
     pub(crate) metadata: BTreeMap<String, String>,
 }
 
-/// What the operator has written down under a name: how volumes are used, and how they are made.
+/// A profile that the operator has defined: how volumes are used, and how they are created.
 #[derive(Clone, Debug)]
 pub(crate) struct Profile {
     pub(crate) capability: Capability,
     pub(crate) parameters: HashMap<String, String>,
 }
 
-/// What is kept on the disk for one agent id.
+/// The stored state of one agent id.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Kept {
     disks: Vec<Disk>,
-    /// The `CREATE_DISK` that had begun last and not ended: name, profile, size.
+    /// The `CREATE_DISK` that began last and has not ended: name, profile, size.
     pending: Option<(Uuid, String, i64)>,
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct Provider {
 pub(crate) struct Changes {
     pub(crate) added: Vec<Disk>,
     pub(crate) removed: Vec<Disk>,
-    /// Volumes whose context is another one.
+    /// Volumes whose context has changed.
     pub(crate) relabelled: Vec<String>,
 }
 
@@ -252,7 +252,7 @@ impl Provider {
         Ok(())
     }
 
-    /// Has a volume published for a task, and returns where.
+    /// Publishes a volume for a task, and returns the path.
     pub(crate) async fn launch(&mut self, volume_id: &str) -> Result<PathBuf, Failure> {
         if self.disk(volume_id).kind == Kind::Raw {
             return failed("Cannot publish volume of RAW type");
@@ -277,7 +277,7 @@ impl Provider {
         })
     }
 
-    /// `DESTROY_DISK`: deletes a volume, and gives its room back to the pool.
+    /// `DESTROY_DISK`: deletes a volume, and returns its space to the pool.
     pub(crate) async fn destroy_disk(&mut self, volume_id: &str) -> Result<(), Failure> {
         self.manager.delete(volume_id).await?;
         self.kept
@@ -288,12 +288,12 @@ impl Provider {
         Ok(())
     }
 
-    /// Returns what is offered.
+    /// Returns the offered resources.
     pub(crate) fn offers(&self) -> &[Disk] {
         &self.kept.disks
     }
 
-    /// Returns the room that is offered of a profile, in bytes.
+    /// Returns the offered space of a profile, in bytes.
     pub(crate) fn pool(&self, profile: &str) -> i64 {
         let pools = self.kept.disks.iter().filter(|disk| disk.id.is_none());
         let mut pools = pools.filter(|disk| disk.profile.as_deref() == Some(profile));
@@ -307,7 +307,7 @@ impl Provider {
         disk.expect("it is offered").clone()
     }
 
-    /// Returns the names of the calls that were made since the last time.
+    /// Returns the names of the calls since the last time.
     pub(crate) fn calls(&self) -> Vec<&'static str> {
         self.manager.calls().take_made()
     }

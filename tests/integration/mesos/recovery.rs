@@ -1,4 +1,4 @@
-//! Resource providers whose agent, plugin or machine starts again.
+//! Resource providers whose agent, plugin or machine restarts.
 
 use std::fs;
 
@@ -71,7 +71,7 @@ async fn a_disk_that_was_being_created_when_the_agent_died_is_the_same_one(api: 
     fixture.plugin.stop().await;
 }
 
-/// Covers `StorageLocalResourceProviderTest.RecoverDiskWithChangedMetadata`: there it does not change.
+/// Covers `StorageLocalResourceProviderTest.RecoverDiskWithChangedMetadata`: there the metadata does not change.
 async fn the_context_of_a_disk_is_independent_of_the_plugins_parameters(api: Api) {
     let mut fixture = Fixture::start(api).await;
     let mut provider = fixture.agent.provider().await.unwrap();
@@ -89,7 +89,7 @@ async fn the_context_of_a_disk_is_independent_of_the_plugins_parameters(api: Api
     fixture.plugin.stop().await;
 }
 
-/// Covers `StorageLocalResourceProviderTest.RecoverDuplicatedVolumes`: here it is Flocker that is wrong.
+/// Covers `StorageLocalResourceProviderTest.RecoverDuplicatedVolumes`: here Flocker lists duplicates.
 async fn a_volume_that_flocker_lists_twice_is_one_disk(api: Api) {
     let fixture = Fixture::start(api).await;
     let mut provider = fixture.agent.provider().await.unwrap();
@@ -135,7 +135,7 @@ async fn a_plugin_that_was_killed_leaves_everything_as_it_was(api: Api) {
     plugin.kill().await;
     only_mount_at(&target);
 
-    // Mesos starts it again at once, and does nothing but probe.
+    // Mesos starts it again at once, and only probes it.
     let plugin = agent.process().await;
     provider.calls();
     assert_eq!(provider.launch(&id).await.unwrap(), target);
@@ -222,7 +222,7 @@ async fn calls_that_were_interrupted_are_made_again(api: Api) {
         .join("volumes")
         .join(&id)
         .join("volume.state");
-    // Each call has been carried out, and its answer was lost with the agent.
+    // Each call has been carried out, but its answer was lost with the agent.
     for (state, repeated) in [
         (State::NodePublish, calls(&[&["NodePublishVolume"]])),
         (

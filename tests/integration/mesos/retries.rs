@@ -1,4 +1,4 @@
-//! What Mesos repeats, and what it does not.
+//! The calls that Mesos repeats, and those that it does not.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ both!(
 );
 
 impl Fixture {
-    /// Makes Flocker fail in one kind of request until Mesos has made a call three times.
+    /// Makes one kind of request to Flocker fail until Mesos has made a call three times.
     async fn fail_until_repeated(&self, method: &str, route: &str, asked: Calls, call: &'static str) {
         let answer = Effect::Answer {
             status: 500,
@@ -47,7 +47,7 @@ impl Fixture {
 /// Covers `StorageLocalResourceProviderTest.RetryRpcWithExponentialBackoff`, as far as errors go.
 async fn volumes_are_made_and_deleted_however_often_flocker_fails_first(api: Api) {
     let mut fixture = Fixture::start(api).await;
-    // A failure at Flocker is waited out by the plugin as long as its caller waits.
+    // The plugin waits through a failure of Flocker as long as its caller waits.
     fixture.agent.deadline_of_repeated = Some(Duration::from_millis(400));
     let mut provider = fixture.agent.provider().await.unwrap();
     for (method, route) in [("POST", DATASETS), ("GET", NODES)] {

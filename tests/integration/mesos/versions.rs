@@ -1,4 +1,4 @@
-//! Which version of CSI Mesos speaks with a plugin.
+//! The version of CSI that Mesos uses with a plugin.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::types::Api;
 use crate::support::flocker::Flocker;
 use crate::support::namespace::in_own_namespace;
 
-/// Probes a plugin, and returns which version is spoken and how often was asked.
+/// Probes a plugin, and returns the version and the number of probes.
 async fn version(release: Release, endpoint: &Endpoint) -> Result<(Api, usize), Failure> {
     let calls = Calls::to(endpoint.clone());
     let client = connect(release, calls.clone()).await?;

@@ -15,7 +15,7 @@ use super::{Fixture, PUBLISH, UNPUBLISH, assert_failed, both, calls};
 use crate::support::flocker::Flocker;
 use crate::support::mounts::{Mounts, only_mount_at};
 
-/// The calls of an agent that starts: no controller, and not even the node's id.
+/// The calls of an agent that starts: none to the controller, and not even one for the node's id.
 const START: [&str; 4] = [
     "Probe",
     "GetPluginCapabilities",
@@ -44,7 +44,7 @@ impl Fixture {
         self.plugin.csi.create("data").await.to_string()
     }
 
-    /// Sees that nothing is left of a volume on this agent but what Flocker has.
+    /// Checks that nothing of a volume is left on this agent except for Flocker's own.
     fn nothing_left(&self, isolator: &Isolator) {
         assert_eq!(Mounts::read().below(&self.agent.work_dir), []);
         assert_eq!(isolator.volumes().tracked(), Vec::<&str>::new());
@@ -103,7 +103,7 @@ async fn the_tasks_of_a_group_share_one_mount(api: Api) {
     fixture.plugin.stop().await;
 }
 
-/// A task is cleaned up a second after its end, and its successor on the same agent may be quicker.
+/// A task is cleaned up a second after its end, and its successor on the same agent may be faster.
 async fn a_task_that_follows_another_is_published_before_that_is_cleaned_up(api: Api) {
     let fixture = Fixture::start(api).await;
     let volume = fixture.volume().await;
@@ -216,7 +216,7 @@ async fn a_volume_is_published_for_reading_or_for_writing(api: Api) {
     fixture.plugin.stop().await;
 }
 
-/// What a user of Mesos gets to see of a failure is what the plugin says.
+/// A user of Mesos sees the plugin's message of a failure.
 async fn a_task_whose_volume_cannot_be_staged_gets_the_reason(api: Api) {
     let fixture = Fixture::start(api).await;
     let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
@@ -232,7 +232,7 @@ async fn a_task_whose_volume_cannot_be_staged_gets_the_reason(api: Api) {
         (many, ["Failed to launch container", "MULTI_NODE_MULTI_WRITER"]),
     ] {
         assert_failed(isolator.launch(&container, "true").await, &words);
-        // It was never published; and what may have been staged is unstaged.
+        // It was never published; and a volume that may be staged is unstaged.
         assert_eq!(isolator.calls(), ["NodeStageVolume", "NodeUnstageVolume"]);
         fixture.nothing_left(&isolator);
     }
@@ -248,7 +248,7 @@ async fn an_unmanaged_plugin_may_start_late(api: Api) {
     running.stop().await;
     agent.deadline = Some(Duration::from_millis(500));
     let mut isolator = agent.isolator(&[]).await.unwrap();
-    // The launch waits for it as long as a call may take, and so does the clean-up after that.
+    // The launch waits for the plugin as long as a call may take, and so does the clean-up after it.
     let refused = isolator.launch(&Container::new("early", "other"), "true").await;
     let cleaning = "Failed to clean up an isolator when destroying container";
     assert_failed(
@@ -258,11 +258,11 @@ async fn an_unmanaged_plugin_may_start_late(api: Api) {
 
     let plugin = agent.process().await;
     agent.deadline = None;
-    // What could not be cleaned up after is still there.
+    // The volume that could not be cleaned up is still published.
     let mut isolator = agent.isolator(&["early"]).await.unwrap();
     let container = Container::new("task", &volume);
     let (task, _) = isolator.launch(&container, "echo precious > file").await.unwrap();
-    // It goes, and a call that waits for it is answered when it is back.
+    // The plugin ends, and a waiting call is answered when the plugin is back.
     plugin.kill().await;
     task.end().await;
     let cleaning = tokio::spawn(async move {
@@ -346,8 +346,8 @@ async fn a_task_that_ended_while_the_agent_was_down_is_cleaned_up_after(api: Api
     fixture.plugin.stop().await;
 }
 
-/// After a reboot the agent publishes the volumes of a container, because it may have to clean them up, and then unpublishes
-/// them because the container no longer exists.
+/// After a reboot the agent publishes the volumes of a container, because it may have to clean them up, and then
+/// unpublishes them because the container no longer exists.
 async fn a_volume_staged_before_a_reboot_is_released_after_it(api: Api) {
     let flocker = Flocker::start(1).await;
     let mut agent = Agent::new(&flocker, 1, api);

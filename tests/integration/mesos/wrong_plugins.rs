@@ -1,4 +1,4 @@
-//! The client notices what it has to notice: for each thing that a plugin has to be right in, a plugin that is wrong.
+//! The client detects wrong plugins: for each requirement of Mesos, a plugin that breaks it.
 
 use std::fs;
 
@@ -23,7 +23,7 @@ both!(
     a_plugin_that_is_right_is_not_made_wrong_by_what_is_between,
 );
 
-/// A plugin that is wrong, and an agent that uses it.
+/// A wrong plugin, and an agent that uses it.
 struct Mistake {
     fixture: Fixture,
     proxy: Proxy,
@@ -115,7 +115,7 @@ async fn a_mount_that_is_left_is_noticed_before_its_data_is_deleted(api: Api) {
     assert_failed(cleaned, &["Failed to remove directory", &words]);
     assert_eq!(fs::read_to_string(staged.join("file")).unwrap(), "precious\n");
 
-    // Neither does the next agent, for which it is a directory of nothing that it knows.
+    // The next agent does not either: for it, the directory is of an unknown volume.
     assert_failed(
         mistake.fixture.agent.isolator(&[]).await,
         &["Failed to remove directory", &words],

@@ -1,4 +1,4 @@
-//! One sequence of steps, with what may be true after each.
+//! One sequence of steps, with the possible states after each.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,30 +16,30 @@ use super::scenarios::{Answer, Around, Dataset, Scenario};
 use super::tally::{RESTARTED, TAKEN_OVER, Tally};
 use crate::support::PATIENCE;
 
-/// How long a caller waits where there is nothing that could keep a call waiting.
+/// The deadline of a call that nothing should block.
 const PATIENT: Duration = Duration::from_secs(30);
-/// How long one waits for what will hardly come.
+/// The deadline of a call that will hardly succeed.
 const BRIEF: Duration = Duration::from_millis(1200);
-/// How long two callers wait who may be in each other's way.
+/// The deadline of two calls that may block each other.
 const TOGETHER: Duration = Duration::from_secs(4);
-/// How long a thing may take that comes right by itself.
+/// How long a temporary violation may last.
 const GRACE: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(20);
-/// After what time an orchestrator tries again what was refused.
+/// The interval after which an orchestrator repeats a refused call.
 const RETRY: Duration = Duration::from_millis(200);
 const FAULT: &str = "of the sequence";
 
-/// What does not hold, in words.
+/// A violated rule, in words.
 pub(super) type Verdict = Result<(), String>;
 
-/// A volume, with everything that may be true of it.
+/// A volume, with all its possible states.
 pub(super) struct Volume {
     pub(super) name: String,
     scenarios: BTreeSet<Scenario>,
 }
 
 impl Volume {
-    /// Returns how many generations there may be.
+    /// Returns the number of possible generations.
     pub(super) fn generations(&self) -> usize {
         let lengths = self.scenarios.iter().map(|scenario| scenario.generations.len());
         lengths.max().unwrap_or_default()
@@ -62,7 +62,7 @@ impl Volume {
             .any(|dataset| dataset.may_wait(action))
     }
 
-    /// Rules out what does not go with the answers to calls that were made at the same time.
+    /// Rules out the states that contradict the answers to concurrent calls.
     fn learn(&mut self, answered: &[Answered], around: Around) -> Verdict {
         let mut after = BTreeSet::new();
         for order in orders(answered) {
@@ -132,7 +132,7 @@ struct Answered {
     said: String,
 }
 
-/// Returns the orders in which calls made at the same time may have happened.
+/// Returns the orders in which concurrent calls may have been carried out.
 fn orders(answered: &[Answered]) -> Vec<Vec<&Answered>> {
     let forth: Vec<_> = answered.iter().collect();
     let back: Vec<_> = answered.iter().rev().collect();
@@ -143,7 +143,7 @@ fn orders(answered: &[Answered]) -> Vec<Vec<&Answered>> {
     }
 }
 
-/// A sequence that is carried out.
+/// A running sequence.
 pub(super) struct Case<'a> {
     fixture: &'a Fixture,
     tally: &'a Tally,
@@ -153,7 +153,7 @@ pub(super) struct Case<'a> {
 }
 
 impl<'a> Case<'a> {
-    /// Makes one about volumes of its own.
+    /// Makes one with volumes of its own.
     pub(super) fn new(fixture: &'a Fixture, tally: &'a Tally, number: usize) -> Self {
         let volumes = std::array::from_fn(|volume| Volume {
             name: format!("case-{number}-{volume}"),
@@ -167,7 +167,7 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Carries everything out, undoes it, and checks that nothing is left.
+    /// Carries out all steps, undoes them, and checks that nothing is left.
     pub(super) async fn run(mut self, steps: &[Step]) -> Verdict {
         for (number, step) in steps.iter().enumerate() {
             let carried_out = self.step(step).await;
@@ -268,7 +268,7 @@ impl<'a> Case<'a> {
         Ok(())
     }
 
-    /// Makes a call, again and again while its answer is open and nothing could be in its way.
+    /// Makes a call, and repeats it while its answer is open and nothing should block it.
     async fn call(&mut self, call: Call) -> Verdict {
         let generation = self.volumes[call.volume].latest();
         self.call_about(call, generation).await
@@ -398,7 +398,7 @@ impl<'a> Case<'a> {
             Some(answer) => answer,
             None => answered.await.unwrap(),
         };
-        // What becomes of an answer when its connection breaks is up to tonic.
+        // The answer on a broken connection is up to tonic.
         let answer = match answer {
             Answer::Refused(Code::Internal) => Answer::Open,
             answer => answer,
@@ -444,7 +444,7 @@ impl<'a> Case<'a> {
         self.settle(&answered).await
     }
 
-    /// Gives a volume to a node that dies then, and asks for it on another node until that gets it.
+    /// Attaches a volume to a node that then dies, and requests it on another node until that gets it.
     async fn take_over(&mut self, volume: usize, (from, to): (usize, usize), death: Death) -> Verdict {
         let controller = volume % NODES;
         let create = Action::Create {
@@ -497,7 +497,7 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Repeats what no orchestrator leaves open.
+    /// Repeats the calls that no orchestrator leaves open.
     async fn settle(&mut self, answered: &Answered) -> Verdict {
         if answered.answer == Answer::Open && must_be_settled(answered.call) {
             self.call_about(answered.call, answered.generation).await?;
@@ -537,7 +537,7 @@ impl<'a> Case<'a> {
         Ok(())
     }
 
-    /// Undoes what may have been done, as an orchestrator would that remembers every id.
+    /// Undoes everything that may have been done, like an orchestrator that remembers every id.
     async fn undo(&mut self) -> Verdict {
         self.fixture.flicker(Flicker::Off);
         for node in 0..NODES {
@@ -580,8 +580,8 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Starts every process that has ended on a node; datasets that no plugin held, and those of nodes considered dead, may
-    /// have changed until then.
+    /// Starts every process that has ended on a node; until then, datasets that no plugin held, and those of nodes
+    /// considered dead, may have changed.
     async fn start(&mut self, node: usize) {
         self.drift();
         self.fixture.start_node(node).await;
@@ -648,7 +648,7 @@ impl<'a> Case<'a> {
         self.volumes[volume].learn(answered, around)
     }
 
-    /// Compares all that can be seen with all that may be true.
+    /// Compares the observed state with the possible states.
     async fn check(&self) -> Verdict {
         let deadline = Instant::now() + GRACE;
         loop {
@@ -675,8 +675,8 @@ fn must_be_settled(call: Call) -> bool {
     matches!(call.action, Action::Create { .. } | Action::Delete { .. })
 }
 
-/// Lets the volume's own controller delete it, because only within one process deletions and attachments exclude
-/// each other: Flocker has nothing to do that with.
+/// Lets the volume's own controller delete it, because deletions and attachments exclude each other only within one
+/// process: Flocker has no means for that.
 fn by_its_controller(call: Call) -> Call {
     let plugin = call.volume % NODES;
     let action = match call.action {
@@ -686,7 +686,7 @@ fn by_its_controller(call: Call) -> Call {
     Call { action, ..call }
 }
 
-/// Whether two calls may not be made at the same time, for the same reason.
+/// Whether two calls must not be concurrent, for the same reason.
 fn unordered(one: Call, other: Call) -> bool {
     let is_deletion = |call: Call| matches!(call.action, Action::Delete { .. });
     let takes_lease = |call: Call| matches!(call.action, Action::Stage { flow: Flow::Node, .. });

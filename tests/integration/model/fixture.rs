@@ -27,7 +27,7 @@ use crate::support::machine::Machine;
 use crate::support::mounts::Mounts;
 use crate::support::process::Process;
 
-/// How long a node that is silent is listed.
+/// How long Flocker lists a silent node.
 const EXPIRY: Duration = Duration::from_millis(500);
 /// A node counts as dead soon after that. It is long enough for a node that reports to Flocker again after a restart.
 const TAKING_OVER: [&str; 2] = ["--takeover=node-gone", "--takeover-grace=2s"];
@@ -48,9 +48,9 @@ impl Kind {
     }
 }
 
-/// A Flocker of [`NODES`] nodes with a plugin on each, or with none where it was killed.
+/// A Flocker of [`NODES`] nodes with a plugin on each, except where it was killed.
 pub(super) struct Fixture {
-    /// Declared first, so that they end before what they use.
+    /// Declared first, so that they end before the things that they use.
     plugins: [Mutex<Option<Process>>; NODES],
     pub(super) machines: [Machine; NODES],
     pub(super) client: Client,
@@ -138,7 +138,7 @@ impl Fixture {
         self.start_plugin(node).await;
     }
 
-    /// Restarts the control service, and returns when it knows again every node whose agent runs.
+    /// Restarts the control service, and returns when it lists every node whose agent runs.
     pub(super) async fn restart_control(&self) {
         let faults = self.flocker.embedded().faults();
         faults.change(|plan| plan.control_restarts += 1);
@@ -161,7 +161,7 @@ impl Fixture {
         .await;
     }
 
-    /// Makes state leave something out, or nothing any more.
+    /// Makes state leave out a dataset, or none.
     pub(super) fn flicker(&self, flicker: Flicker) {
         self.flocker
             .embedded()
@@ -169,13 +169,13 @@ impl Fixture {
             .change(|plan| plan.flicker = flicker);
     }
 
-    /// Returns which nodes have no agent that runs.
+    /// Returns which nodes have no running agent.
     pub(super) fn silent(&self) -> [bool; NODES] {
         let plan = self.flocker.embedded().faults().plan();
         std::array::from_fn(|node| plan.nodes.contains_key(&(node + 1)))
     }
 
-    /// Whether something does not run that calls may wait for.
+    /// Whether a component does not run that calls may wait for.
     pub(super) fn is_crippled(&self) -> bool {
         self.silent().contains(&true)
     }
@@ -204,7 +204,7 @@ impl Fixture {
         self.machines.iter().position(|machine| machine.node() == node)
     }
 
-    /// Returns what the node makes of the dataset, with one of its targets.
+    /// Returns the paths of the dataset on the node, with one of its targets.
     pub(super) fn usage(&self, node: usize, dataset: Uuid, target: usize) -> Usage {
         let usage = self.machines[node].usage(&dataset.to_string(), dataset, &HashMap::new());
         Usage {
@@ -214,7 +214,7 @@ impl Fixture {
     }
 }
 
-/// A call that can be made any number of times.
+/// A call that can be repeated.
 #[derive(Clone)]
 pub(super) struct Request {
     csi: Csi,
@@ -250,7 +250,7 @@ impl Fixture {
 }
 
 impl Request {
-    /// Makes the call, whose caller waits for that long.
+    /// Makes the call with this deadline.
     pub(super) async fn send(&self, timeout: Duration) -> (Answer, String) {
         let answer = self.try_send(timeout).await;
         match answer {
@@ -262,7 +262,7 @@ impl Request {
             }
             Err(status) => {
                 let answer = match status.code() {
-                    // The last of them is what a connection that breaks is to tonic.
+                    // tonic returns the last of them for a broken connection.
                     Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
                         Answer::Open
                     }
@@ -366,7 +366,7 @@ impl Request {
     }
 }
 
-/// A volume in a list, with the nodes it is said to be attached to.
+/// A volume in a list, with the nodes to which it is attached according to the list.
 pub(super) type Listed = (Uuid, Vec<String>);
 
 /// Lists all volumes, a few at a time.

@@ -8,12 +8,12 @@ use super::fixture::{Fixture, dataset_id};
 use super::scenarios::{Dataset, Life};
 use super::seen::{OurMount, Seen};
 
-/// What does not hold.
+/// A violated rule.
 #[derive(Clone, Debug)]
 pub(super) struct Broken {
-    /// Which of the rules it is, and what was seen.
+    /// The rule, and the observed state.
     pub(super) text: String,
-    /// Whether it may still come right by itself: a lease is released after the answer where Flocker was slow.
+    /// Whether it may be temporary: a slow Flocker releases a lease after the answer.
     pub(super) may_pass: bool,
 }
 
@@ -34,7 +34,7 @@ const PIN: &str = "no mount without a pin";
 const AGENT: &str = "Flocker's agent sees its mount, so that the lease protects it";
 const MOUNTS: &str = "what is mounted is what was asked for";
 
-/// Checks everything that is seen of a volume.
+/// Checks the observed state of a volume.
 pub(super) fn check(fixture: &Fixture, seen: &Seen, volume: &Volume) -> Vec<Broken> {
     let mut broken = Vec::new();
     broken.extend(check_name(seen, volume));
@@ -64,7 +64,7 @@ fn check_name(seen: &Seen, volume: &Volume) -> Option<Broken> {
     (live.len() > 1).then(|| Broken::rule(ONE_DATASET, format!("{} has {live:?}", volume.name)))
 }
 
-/// What is seen of a dataset, beside what may be true of it.
+/// The observed state of a dataset, beside its possible states.
 struct View<'a> {
     fixture: &'a Fixture,
     seen: &'a Seen,
@@ -187,7 +187,7 @@ impl View<'_> {
     }
 }
 
-/// The agent takes the last mount of a device's name for the only one.
+/// The agent assumes that the last mount with a device's name is the only one.
 fn check_agent(seen: &Seen, volume: &Volume) -> Option<Broken> {
     let ids: Vec<_> = (0..=volume.generations())
         .map(|generation| dataset_id(&volume.name, generation))

@@ -1,4 +1,4 @@
-//! What may be left when everything was undone: nothing.
+//! The state after everything was undone: nothing is left.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::support::scratch::loop_devices_on;
 impl Fixture {
     /// Checks that nothing is left when no volume exists any more, and removes the orchestrator's own directories.
     ///
-    /// What Flocker does after an answer is waited for.
+    /// It waits for the work that Flocker does after an answer.
     pub(super) async fn nothing_is_left(&self) -> Verdict {
         let deadline = Instant::now() + PATIENCE;
         loop {

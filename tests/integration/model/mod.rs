@@ -1,7 +1,7 @@
 //! Random sequences of calls and failures against a small model of what must hold.
 //!
-//! `MODEL_CASES` and `MODEL_SEED` in the environment choose how many sequences there are, and which. A sequence that
-//! breaks something is shortened, at most `MODEL_SHRINKS` times, as long as what is left still breaks something.
+//! `MODEL_CASES` and `MODEL_SEED` in the environment choose the number of sequences, and which. A sequence that breaks a
+//! rule is shortened, at most `MODEL_SHRINKS` times, as long as the rest still breaks one.
 
 mod calls;
 mod case;
@@ -32,8 +32,8 @@ use tally::Tally;
 
 /// As many sequences as `make test` has time for.
 const CASES: u32 = 40;
-/// So many parts of them run at the same time, as they wait more than they compute; each has the seed after that of the
-/// part before.
+/// The number of parts that run concurrently, because they wait more than they compute; the seed of each is that of the
+/// previous part plus one.
 const PARTS: u32 = 2;
 const SEED: u64 = 11;
 /// How often a sequence that fails is shortened, and for how long.
@@ -72,7 +72,7 @@ fn run() {
     );
 }
 
-/// Runs a part of the sequences on systems of its own.
+/// Runs a part of the sequences on its own system.
 fn run_part(seed: u64, cases: u32, tally: &Tally, runtime: &Handle) {
     let _entered = runtime.enter();
     let mut bytes = [0; 32];
@@ -88,7 +88,7 @@ fn run_part(seed: u64, cases: u32, tally: &Tally, runtime: &Handle) {
     let fixture = RefCell::new(None);
     let number = RefCell::new(0);
     let ended = runner.run(&sequences(), |steps| {
-        // What a failure has left would be in the way of the next sequence, so that gets a system of its own.
+        // A failure leaves state that would disturb the next sequence, so that gets a new system.
         let used = fixture
             .borrow_mut()
             .take()

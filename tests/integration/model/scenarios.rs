@@ -1,7 +1,7 @@
-//! What may be true of one volume after the calls so far and their answers.
+//! The possible states of one volume after the calls so far and their answers.
 //!
-//! An answer that leaves open what was done leaves several scenarios possible; a later answer rules some of them out.
-//! What is possible follows from what CSI and `docs/` promise, not from how the plugin goes about it.
+//! An answer that leaves the outcome open leaves several scenarios possible; a later answer rules some of them out. The
+//! rules follow from the promises of CSI and `docs/`, not from the plugin's code.
 
 use std::collections::BTreeSet;
 
@@ -16,18 +16,18 @@ pub(super) enum Answer {
     /// The volume exists, in this generation.
     Made(usize),
     Refused(Code),
-    /// Nothing is said about what was done: the caller has to come back.
+    /// The outcome is open: the caller must repeat the call.
     Open,
 }
 
-/// What there is beside a volume while something becomes of it.
+/// The state of the system around a volume during a call.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Around {
     /// The nodes on which no plugin holds Flocker's mounts.
     pub(super) unheld: [bool; NODES],
     /// The nodes that may not report to Flocker, so that they may be considered dead.
     pub(super) silent: [bool; NODES],
-    /// Whether Flocker may leave out of state what there is.
+    /// Whether Flocker's state may leave out datasets that exist.
     pub(super) hazy: bool,
     /// Whether another call about the volume may contend with this one.
     pub(super) contending: bool,
@@ -77,11 +77,11 @@ pub(super) struct OnNode {
     pub(super) targets: [Option<Access>; TARGETS],
 }
 
-/// What a call may lead to: an answer, and what is true then.
+/// A possible result of a call: an answer, and the state after it.
 type Outcomes<T> = Vec<(Answer, T)>;
 
 impl Scenario {
-    /// Returns a dataset, made or not.
+    /// Returns a dataset, created or not.
     pub(super) fn dataset(&self, generation: usize) -> Dataset {
         self.generations.get(generation).cloned().unwrap_or_default()
     }
@@ -98,7 +98,7 @@ impl Scenario {
         Self { generations }
     }
 
-    /// Returns the generation that a creation is about: the first that was not deleted.
+    /// Returns the generation of a creation: the first that was not deleted.
     fn wanted(&self) -> usize {
         let gone = |dataset: &Dataset| dataset.life == Life::Deleted;
         self.generations
@@ -107,7 +107,7 @@ impl Scenario {
             .count()
     }
 
-    /// Returns what a call about a generation may lead to.
+    /// Returns the possible results of a call about a generation.
     pub(super) fn outcomes(&self, generation: usize, action: Action, around: Around) -> Outcomes<Self> {
         if let Action::Create { kind, .. } = action {
             return self.create(kind, around);
@@ -126,7 +126,7 @@ impl Scenario {
             Life::Live(there) if there == kind => {
                 let mut possible = vec![self.clone()];
                 if dataset.home.is_some_and(|home| around.silent[home]) {
-                    // What that node never made is given to one that can.
+                    // A dataset without storage on that node moves to a node that can make it.
                     let given = dataset.with(|dataset| dataset.home = None);
                     possible.push(self.with(generation, given));
                 }
@@ -150,7 +150,7 @@ impl Scenario {
         }
     }
 
-    /// Adds what may have become true by itself.
+    /// Adds the states that the system may reach by itself.
     pub(super) fn drift(scenarios: &mut BTreeSet<Self>, around: Around) {
         let mut new: Vec<_> = scenarios.iter().cloned().collect();
         while let Some(scenario) = new.pop() {
@@ -165,7 +165,7 @@ impl Scenario {
         }
     }
 
-    /// Takes note that a machine has lost its power, and all its mounts.
+    /// Notes that a machine has lost its power, and all its mounts.
     pub(super) fn without_mounts_of(&self, node: usize) -> Self {
         let mut scenario = self.clone();
         for dataset in &mut scenario.generations {
@@ -215,7 +215,7 @@ impl Dataset {
         (0..NODES).filter(move |other| *other != node && self.nodes[*other].staged)
     }
 
-    /// Whether a call may have to wait for what will not come by itself.
+    /// Whether a call may wait for an event that does not happen by itself.
     pub(super) fn may_wait(&self, action: Action) -> bool {
         match action {
             Action::Attach { node } => self.kept_elsewhere(node).next().is_some(),
@@ -286,8 +286,8 @@ impl Dataset {
         let free = going_on.with(|dataset| dataset.lease = dataset.lease.filter(|holder| *holder == node));
         let leased = going_on.with(|dataset| dataset.lease = Some(node));
         let moved = leased.with(|dataset| dataset.home = Some(node));
-        // What only a mount without Flocker's own keeps there is not reported from there any more, and nothing is by a
-        // node that is silent.
+        // A dataset that only a mount without Flocker's own keeps there is no longer reported from there, and a silent
+        // node reports none.
         let reported = |other: usize| !self.nodes[other].loose && !around.silent[other];
         if around.hazy || !self.kept_elsewhere(node).any(reported) {
             outcomes.push((Answer::Done, moved.here(node, |here| here.attaching = false)));
@@ -354,7 +354,7 @@ impl Dataset {
         outcomes
     }
 
-    /// Returns what a final refusal of a staging, and an unstaging, leave: nothing.
+    /// Returns the state after a final refusal of a staging, and after an unstaging: nothing is left.
     fn cleared(&self, node: usize) -> Self {
         self.with(|dataset| {
             let here = &mut dataset.nodes[node];

@@ -1,8 +1,8 @@
-//! Many lives of volumes, several at a time, on two nodes, while plugins are killed.
+//! Many life cycles of volumes, several concurrently, on two nodes, while plugins are killed.
 //!
-//! The plugin of the second node is killed again and again. That of the first one is not, and does as much besides:
-//! its memory and its descriptors are those of a process that has seen all of it. `SOAK_CYCLES` and `SOAK_SEED` in the
-//! environment choose how many lives there are, and which; `make soak` has enough of them to see memory grow.
+//! The plugin of the second node is killed repeatedly. That of the first one is not, so its memory and its descriptors
+//! show leaks. `SOAK_CYCLES` and `SOAK_SEED` in the environment choose the number of life cycles, and their seed; `make
+//! soak` has enough of them to see memory grow.
 
 use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -24,20 +24,20 @@ use crate::support::csi::Csi;
 use crate::support::namespace::in_own_namespace_for;
 use crate::support::{PATIENCE, eventually};
 
-/// As many lives as `make test` has time for.
+/// As many life cycles as `make test` has time for.
 const CYCLES: u32 = 60;
 const SEED: u64 = 4523;
 /// The number of cycles after which everything is checked.
 const ROUND: u32 = 50;
-/// How many volumes live at a time.
+/// The number of concurrent volumes.
 const TOGETHER: usize = 4;
-/// How many lives warm a process up.
+/// The number of life cycles that warm a process up.
 const WARM_UP: u32 = 200;
-/// How much memory it may need more after that, in KiB.
+/// The limit of the memory's growth after that, in KiB.
 const GROWTH: u64 = 2 << 10;
-/// How many connections to Flocker a plugin keeps.
+/// The limit of a plugin's connections to Flocker.
 const CONNECTIONS: usize = 5;
-/// The plugin that is not killed, and the one that is.
+/// The index of the plugin that is not killed, and of the one that is.
 const STEADY: usize = 0;
 const MORTAL: usize = 1;
 
@@ -77,17 +77,17 @@ async fn soak() {
 
 struct Soak<'a> {
     fixture: &'a Fixture,
-    /// They connect again by themselves.
+    /// They reconnect by themselves.
     csi: [Csi; NODES],
     seed: u64,
-    /// How many calls have been made, and at which the next kill is due.
+    /// The number of calls so far, and the call at which the next kill is due.
     calls: AtomicU32,
     due: AtomicU32,
     kill: Notify,
     kills: AtomicU32,
 }
 
-/// What a process has at one moment.
+/// The resources of a process at one moment.
 #[derive(Clone, Copy, Debug)]
 struct Footprint {
     /// In KiB.
@@ -100,7 +100,7 @@ struct Footprint {
 }
 
 impl Soak<'_> {
-    /// Kills the mortal plugin whenever that is due, a moment after some call has begun, and starts another one.
+    /// Kills the second node's plugin whenever a kill is due, a moment after a call has begun, and starts another one.
     async fn reaper(&self) -> ! {
         let mut random = StdRng::seed_from_u64(self.seed);
         loop {
@@ -157,7 +157,7 @@ impl Soak<'_> {
         }
     }
 
-    /// One life of a volume: all calls on one node, sometimes on the other one as well, and its end.
+    /// One life cycle of a volume: all calls on one node, sometimes on the other one as well, and its deletion.
     async fn life(&self, number: u32) {
         let mut random = StdRng::seed_from_u64(self.seed ^ (u64::from(number) << 32));
         let flow = if random.random() {
@@ -215,7 +215,7 @@ impl Soak<'_> {
         }
     }
 
-    /// Makes a call until it is done.
+    /// Repeats a call until it succeeds.
     async fn call(&self, number: u32, plugin: usize, action: Action) {
         let request = self
             .fixture
@@ -229,7 +229,7 @@ impl Soak<'_> {
             let (answer, said) = request.send(Duration::from_secs(30)).await;
             match answer {
                 Answer::Done | Answer::Made(0) => return,
-                // The lease of a staging whose undoing was interrupted is released a little later.
+                // The lease of a staging whose clean-up was interrupted is released a little later.
                 Answer::Open | Answer::Refused(Code::FailedPrecondition) => {}
                 Answer::Made(_) | Answer::Refused(_) => {
                     panic!("volume {number}: {action:?}: {answer:?}: {said}")

@@ -185,7 +185,7 @@ fn an_invalid_context_is_refused_and_nothing_is_created() {
                 Code::InvalidArgument,
                 "129 bytes",
             ),
-            // Also where nothing has to be made.
+            // Also if no dataset must be created.
             (
                 "there",
                 ("flocker.size", "big"),

@@ -1,4 +1,4 @@
-//! First uses that something gets in the way of.
+//! First uses that are interrupted.
 
 use flocker_embedded::faults::{Effect, RequestFault};
 use tonic::Code;
@@ -14,7 +14,7 @@ use crate::support::namespace::in_own_namespace;
 
 const CREATE: (&str, &str) = ("flocker.create", "true");
 
-/// A rule that keeps the first dataset from being made until it is removed.
+/// A rule that keeps the first dataset from being created until it is removed.
 fn held() -> RequestFault {
     RequestFault::new("held", Effect::HoldRequest)
         .on("POST", DATASETS)
@@ -62,7 +62,7 @@ fn a_first_use_undone_while_it_runs_leaves_an_unleased_volume_for_the_next_one()
         faults.until_met("held", 1).await;
         let (csi, undoing) = (fixture.csi().clone(), usage.clone());
         let undone = tokio::spawn(async move { csi.unstage(&undoing).await });
-        // Staging does not begin again as long as it is being undone.
+        // Staging does not begin again while the earlier one is being undone.
         eventually("the staging is cancelled", async || {
             let mut again = tonic::Request::new(usage.to_stage());
             again.set_timeout(std::time::Duration::from_millis(200));
@@ -131,7 +131,7 @@ fn a_plugin_that_is_killed_while_a_name_gets_its_volume_makes_no_second_one() {
         used.await.unwrap().unwrap_err();
         assert!(machine.records().is_empty());
 
-        // The next one makes it before Flocker has got to the first request.
+        // The next one creates it before Flocker carries out the first request.
         let plugin = machine.process(&flags).await;
         begin(&plugin.csi, &usage).await.unwrap();
         faults.remove("held");

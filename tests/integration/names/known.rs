@@ -1,4 +1,4 @@
-//! What one node makes of a name that it knows, or knew, from its records.
+//! Names that a node knows, or knew, from its records.
 
 use std::collections::HashMap;
 use std::fs;
@@ -28,7 +28,7 @@ fn elsewhere(machine: &Machine, usage: &Usage, place: &str) -> Usage {
     }
 }
 
-/// A dataset whose `name` is "web", and one that comes later, whose `FLOCKER_ID` it is: from then on that is meant.
+/// A dataset whose `name` is "web", and a later one whose `FLOCKER_ID` is "web", which takes precedence from then on.
 async fn renamed(flocker: &Flocker) -> Uuid {
     declare(flocker, 1, &[("FLOCKER_ID", "web")]).await
 }
@@ -45,7 +45,7 @@ fn two_datasets_that_had_one_name_in_turn_are_distinguished_by_their_mounts() {
         begin(fixture.csi(), &after).await.unwrap();
         let (old, new) = (only_mount_at(&before.target), only_mount_at(&after.target));
         assert_ne!(old.device, new.device);
-        // The first one still means what it meant when it was staged.
+        // The first volume still has the name that it had when it was staged.
         fixture.csi().stage(&before).await.unwrap();
         fixture.csi().publish(&before).await.unwrap();
         for usage in [&before, &after] {

@@ -1,4 +1,4 @@
-//! Names that datasets have.
+//! Names of existing datasets.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,7 +18,7 @@ use crate::support::tcp_proxy::TcpProxy;
 fn a_task_that_used_a_flocker_id_gets_its_data_back_on_any_node() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(2).await;
-        // All that the old isolator stored; the dataset is on the other node.
+        // All keys that the old isolator stored; the dataset is on the other node.
         let dataset = declare(&fixture.flocker, 2, &[("FLOCKER_ID", "web")]).await;
         fixture.flocker.reports(2, dataset).await;
         let old = fixture.flocker.mount_of(2, dataset);
@@ -82,7 +82,7 @@ fn a_name_that_several_datasets_have_is_refused_with_their_ids() {
             &parts,
         );
         assert!(fixture.machine.records().is_empty());
-        // One of the ids says which one is meant.
+        // An id selects one of the two.
         let one = fixture
             .machine
             .usage("one", twins[0].parse().unwrap(), &HashMap::new());

@@ -48,7 +48,7 @@ fn context(pairs: &[(&str, &str)]) -> HashMap<String, String> {
         .collect()
 }
 
-/// Plans to use a volume by its name, as a task does whose framework knows nothing but nodes.
+/// Plans to use a volume by its name, as a task does whose framework calls only nodes.
 fn by_name(machine: &Machine, name: &str, volume_context: &[(&str, &str)]) -> Usage {
     Usage {
         volume_id: name.to_owned(),
@@ -57,13 +57,13 @@ fn by_name(machine: &Machine, name: &str, volume_context: &[(&str, &str)]) -> Us
     }
 }
 
-/// Uses a volume as a container does that starts.
+/// Uses a volume like a container that starts.
 async fn begin(csi: &Csi, usage: &Usage) -> Result<(), Status> {
     csi.stage(usage).await?;
     csi.publish(usage).await
 }
 
-/// The container has ended.
+/// Stops using a volume like a container that ends.
 async fn end(csi: &Csi, usage: &Usage) {
     csi.unpublish(usage).await.unwrap();
     assert!(!usage.target.exists());
@@ -79,7 +79,7 @@ async fn making(nodes: usize) -> Fixture {
     Fixture::on(machine, flocker).await
 }
 
-/// What a volume that is made on first use carries.
+/// The metadata of a volume that is created on first use.
 fn keys(metadata: &BTreeMap<String, String>, keys: &[&str]) -> Vec<Option<String>> {
     keys.iter().map(|key| metadata.get(*key).cloned()).collect()
 }

@@ -1,4 +1,4 @@
-//! Staging that waits, and what ends it.
+//! Staging that waits, and the events that end it.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -49,7 +49,7 @@ impl HeldBack {
         }
     }
 
-    /// Ends the use on the second node, so that the volume comes.
+    /// Ends the use on the second node, so that the volume can move.
     fn let_go(&self) {
         drop(self.holder.take());
     }

@@ -63,7 +63,7 @@ fn an_unattached_volume_is_moved_leased_and_released_by_the_node() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(2).await;
         let (csi, node) = (fixture.csi(), fixture.machine.node());
-        // It lives on the other node at first.
+        // It is on the other node at first.
         let volume = csi.create("data").await;
         csi.attach(volume, fixture.flocker.node(2)).await;
         csi.detach(volume, fixture.flocker.node(2)).await;

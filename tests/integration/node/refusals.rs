@@ -18,7 +18,7 @@ fn mount_foreign(at: &Path) {
     mount("foreign", at, "tmpfs", MountFlags::empty(), None).unwrap();
 }
 
-/// Checks that staging has left nothing, as after an answer that kubelet takes as final.
+/// Checks that staging has left nothing, as after an error that the kubelet treats as final.
 fn assert_nothing_left(fixture: &Fixture, usage: &Usage) {
     assert_eq!(fs::read_dir(&usage.staging).unwrap().count(), 0);
     assert_eq!(Mounts::read().below(&usage.staging), []);
@@ -55,7 +55,7 @@ fn a_volume_that_is_not_this_nodes_is_not_staged_and_nothing_of_it_is_left() {
             ],
         );
         assert_nothing_left(&fixture, &usage);
-        // Nothing holds Flocker's mount either.
+        // No pin on Flocker's mount is left either.
         let flockers = fixture.flocker.mount_of(1, dataset);
         wait_until_agent_unmounts(&flockers).await;
 
@@ -140,7 +140,7 @@ fn a_foreign_mount_is_named_and_left_alone() {
         fs::create_dir(usage.alias()).unwrap();
         mount_foreign(&usage.alias());
         for answer in [csi.stage(&usage).await, csi.unstage(&usage).await] {
-            // Staging failed for good only once nothing of it is left, which the foreign mount prevents.
+            // Staging fails finally only once nothing of it is left, which the foreign mount prevents.
             let refused = answer.unwrap_err();
             assert!(
                 [Code::FailedPrecondition, Code::Unavailable].contains(&refused.code()),

@@ -1,4 +1,4 @@
-//! What is never logged.
+//! Secrets, which are never logged.
 
 use std::collections::HashMap;
 

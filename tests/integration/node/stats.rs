@@ -1,4 +1,4 @@
-//! `NodeGetVolumeStats`, `NodeGetInfo` and what is announced.
+//! `NodeGetVolumeStats`, `NodeGetInfo` and the announced capabilities.
 
 use std::fs;
 

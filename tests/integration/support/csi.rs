@@ -162,7 +162,7 @@ pub(crate) fn to_detach(volume: Uuid, node: Uuid) -> ControllerUnpublishVolumeRe
     }
 }
 
-/// Makes a request whose caller waits for that long.
+/// Makes a request with this deadline.
 pub(crate) fn within<T>(timeout: std::time::Duration, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(timeout);
@@ -184,7 +184,7 @@ pub(crate) fn with_flags(mode: Mode, flags: &[&str]) -> VolumeCapability {
     }
 }
 
-/// What an orchestrator makes of a volume on one node.
+/// The parameters of an orchestrator's calls for a volume on one node.
 #[derive(Clone, Debug)]
 pub(crate) struct Usage {
     pub(crate) volume_id: String,

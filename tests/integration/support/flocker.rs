@@ -14,14 +14,14 @@ use uuid::Uuid;
 use super::eventually;
 use super::scratch::Scratch;
 
-/// A Flocker in a temporary directory, which takes its loop devices and mounts with it.
+/// A Flocker in a temporary directory, which removes its loop devices and mounts with it.
 pub(crate) struct Flocker {
     embedded: Option<Embedded>,
     scratch: Scratch,
 }
 
 impl Flocker {
-    /// Starts one with that many nodes at full speed.
+    /// Starts one with that many nodes and without delays.
     pub(crate) async fn start(nodes: usize) -> Self {
         Self::with(|options| Options { nodes, ..options }).await
     }
@@ -37,7 +37,7 @@ impl Flocker {
         }
     }
 
-    /// Returns the directory with everything of it, where more may be put.
+    /// Returns the directory of all its files, to which tests may add files.
     pub(crate) fn path(&self) -> &Path {
         self.scratch.path()
     }
@@ -52,13 +52,13 @@ impl Flocker {
         self.embedded().nodes()[number - 1].uuid
     }
 
-    /// Returns where a node has a dataset mounted, or would have.
+    /// Returns the path at which a node mounts a dataset.
     pub(crate) fn mount_of(&self, number: usize, dataset: Uuid) -> PathBuf {
         let node = &self.embedded().nodes()[number - 1];
         node.mount_root.join(dataset.to_string())
     }
 
-    /// Waits until state says that a node has a dataset mounted.
+    /// Waits until state reports a dataset as mounted on a node.
     pub(crate) async fn reports(&self, number: usize, dataset: Uuid) {
         let (client, node) = (self.client().await, self.node(number));
         eventually(&format!("node {number} reports {dataset}"), async || {
@@ -69,7 +69,7 @@ impl Flocker {
         .await;
     }
 
-    /// Returns everything that is configured, deleted datasets too.
+    /// Returns all configured datasets, including deleted ones.
     pub(crate) async fn datasets(&self) -> Vec<Dataset> {
         self.client().await.list_datasets().await.unwrap().datasets
     }
@@ -81,7 +81,7 @@ impl Flocker {
         lease.map(|lease| lease.node_uuid)
     }
 
-    /// Returns what a client has to know.
+    /// Returns the settings of a client.
     pub(crate) fn settings(&self) -> Settings {
         let address = format!("https://{}", self.embedded().address());
         settings(&address, self.embedded().certificates())
@@ -120,7 +120,7 @@ impl Flocker {
     }
 }
 
-/// Returns what a client has to know of a Flocker that wrote its certificates into a directory.
+/// Returns the settings of a client of a Flocker that wrote its certificates into a directory.
 pub(crate) fn settings(control_service: &str, certificates: &Path) -> Settings {
     let file = |name: &str| certificates.join(name);
     let credentials = Credentials::load(&file("cluster.crt"), &file("plugin.crt"), &file("plugin.key"));

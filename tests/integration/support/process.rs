@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::PATIENCE;
 use super::csi::Csi;
 
-/// Names another program than the one that was built with the tests, to see that they fail with that.
+/// The environment variable with another program than the one built with the tests, to see that they fail with it.
 const ANOTHER_PROGRAM: &str = "PROGRAM_UNDER_TEST";
 
 /// Runs a program in a PID namespace of its own, and a mount namespace that receives mounts but propagates none.
@@ -56,7 +56,7 @@ impl Process {
         started.unwrap_or_else(|said| panic!("{said}"))
     }
 
-    /// Starts a program, and returns when it serves, or with what it has said when it has ended instead.
+    /// Starts a program, and returns when it serves, or with its output if it ends first.
     pub(crate) async fn attempt(mut program: Command, log: &Path) -> Result<Self, String> {
         let mut child = program
             .stdout(Stdio::piped())
@@ -93,7 +93,7 @@ impl Process {
         self.child.kill().await.unwrap();
     }
 
-    /// Asks it to stop, and returns when it has, in good order.
+    /// Asks it to stop, and returns when it has ended in good order.
     pub(crate) async fn terminate(mut self) {
         let id = Pid::from_raw(self.id().cast_signed()).unwrap();
         kill_process(id, Signal::TERM).unwrap();
@@ -108,25 +108,25 @@ impl Process {
         ended.expect("it ends in time").unwrap();
     }
 
-    /// Returns what it has logged so far.
+    /// Returns its log so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
 }
 
-/// Runs the program to its end, and returns that with what it said.
+/// Runs the program to its end, and returns its status and output.
 pub(crate) async fn run(arguments: &[&str]) -> (ExitStatus, String) {
     finish(program(arguments), arguments).await
 }
 
-/// Returns the program with arguments, and with nothing from the environment of the tests.
+/// Returns the program with arguments, and without the environment of the tests.
 pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(program_under_test());
     command.args(arguments).env_clear().kill_on_drop(true);
     command
 }
 
-/// Returns a command that runs the program with arguments, and with nothing from the environment of the tests.
+/// Returns a command that runs the program with arguments, and without the environment of the tests.
 pub(crate) fn program_under(command: &[&str], arguments: &[&str]) -> Command {
     let (first, rest) = command.split_first().expect("a command has a name");
     let mut command = Command::new(first);

@@ -1,4 +1,4 @@
-//! The life of a volume, and the directory of its target, which is the orchestrator's.
+//! The life of a volume, and the directory of its target, which the orchestrator owns.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;

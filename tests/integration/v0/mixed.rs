@@ -49,7 +49,7 @@ fn an_upgraded_or_downgraded_orchestrator_unpublishes_earlier_volumes() {
         old.unpublish(&usage).await.unwrap();
         assert_empty(&usage.target);
 
-        // Upgraded: the directory that the orchestrator made goes.
+        // Upgraded: the plugin removes the directory that the orchestrator made.
         old.publish(&usage).await.unwrap();
         assert_eq!(fs::read_to_string(usage.target.join("file")).unwrap(), "precious");
         new.unpublish(&usage).await.unwrap();

@@ -1,4 +1,4 @@
-//! Callers that speak `csi.v0`, by themselves and beside callers of `csi.v1`.
+//! Callers that use `csi.v0`, alone and beside callers of `csi.v1`.
 
 mod alike;
 mod announced;
@@ -28,7 +28,7 @@ use crate::support::csi::{Csi, Usage};
 
 const SMALLEST: i64 = 64 << 20;
 
-/// A caller that knows nothing but `csi.v0`.
+/// A caller that supports only `csi.v0`.
 #[derive(Clone)]
 struct Old(Channel);
 
