@@ -22,7 +22,7 @@ fn datasets_of_docker_of_tasks_and_of_this_driver_are_published_with_their_data(
         }
 
         let ended = datasets(flocker, &["--claims=apps"]).await;
-        let renamed = format!("dataset {of_docker} is called \"my_app\"");
+        let renamed = format!("dataset {of_docker} has the name \"my_app\"");
         let remarks = [
             &format!("dataset {nameless} has no name and is left out"),
             &format!("dataset {own} was made by a CSI driver"),
