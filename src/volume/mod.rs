@@ -5,9 +5,9 @@ mod metadata;
 mod mount_flags;
 mod name;
 mod parameters;
+mod parse_size;
 mod reference;
 mod size;
-mod size_text;
 mod suggest;
 
 pub(crate) use id::Generation;
@@ -19,11 +19,11 @@ pub(crate) use metadata::{DRIVER_KEY, FLOCKER_ID_KEY, NAME_KEY, profile_of};
 pub(crate) use mount_flags::MountFlags;
 pub use name::VolumeName;
 pub use parameters::Parameters;
+pub(crate) use parse_size::parse_size;
 pub(crate) use reference::FirstUse;
 pub use reference::VolumeReference;
 pub use size::{MINIMUM_SIZE, SizePolicy};
 pub(crate) use size::{SizeRange, size_text};
-pub(crate) use size_text::parse as parse_size;
 pub(crate) use suggest::did_you_mean;
 
 /// The size that Flocker gives to a dataset configured without one: 75 GiB.

@@ -5,6 +5,8 @@ use std::fmt;
 use host_fs::mount::AttributeChange;
 use rustix::mount::MountAttrFlags as Attr;
 
+use crate::volume::did_you_mean;
+
 /// The flags that belong to a mount rather than to its file system, with the attributes they set and clear.
 const FLAGS: [(&str, Attr, Attr); 9] = [
     ("ro", Attr::MOUNT_ATTR_RDONLY, Attr::empty()),
@@ -63,20 +65,15 @@ pub enum FlagError {
     /// The flag is an option of the file system.
     #[error(
         "mount flag {0:?} is an option of the file system, which is mounted by Flocker: \
-         the kernel would ignore it here without a word; supported are {list}", list = supported()
+         a bind mount cannot change it; supported are {list}", list = supported()
     )]
     FileSystem(String),
     /// The flag does not describe how the mount behaves.
     #[error("mount flag {0:?} is not needed: the plugin decides how it mounts; supported are {list}", list = supported())]
     OwnChoice(String),
     /// No such flag exists.
-    #[error("unknown mount flag {flag:?}{}; supported are {list}", did_you_mean(*.suggestion), list = supported())]
-    Unknown {
-        /// The flag of the request.
-        flag: String,
-        /// A supported flag with a similar spelling.
-        suggestion: Option<&'static str>,
-    },
+    #[error("unknown mount flag {0:?}{similar}; supported are {list}", similar = similar_to(.0), list = supported())]
+    Unknown(String),
     /// Two flags contradict each other.
     #[error("mount flags {0:?} and {1:?} contradict each other")]
     Conflict(&'static str, &'static str),
@@ -86,10 +83,8 @@ fn supported() -> String {
     FLAGS.map(|(name, ..)| name).join(", ")
 }
 
-fn did_you_mean(suggestion: Option<&str>) -> String {
-    suggestion
-        .map(|name| format!(", did you mean {name:?}?"))
-        .unwrap_or_default()
+fn similar_to(flag: &str) -> String {
+    did_you_mean(flag, FLAGS.map(|(name, ..)| name))
 }
 
 /// A consistent set of per-mount flags; a bind mount inherits all others from the mount it is made from.
@@ -97,7 +92,7 @@ fn did_you_mean(suggestion: Option<&str>) -> String {
 pub struct MountFlags(AttributeChange);
 
 impl MountFlags {
-    /// Reads the flags of a request, each one flag or several joined by commas.
+    /// Parses the flags of a request; each text is one flag or several, separated by commas.
     ///
     /// `readonly` is the request's own field of that name; it means the same as the flag `ro`.
     pub fn parse<S: AsRef<str>>(flags: &[S], readonly: bool) -> Result<MountFlags, FlagError> {
@@ -166,16 +161,7 @@ fn known(word: &str) -> Result<&'static str, FlagError> {
     if OWN_CHOICE.contains(&key) {
         return Err(FlagError::OwnChoice(word.to_owned()));
     }
-    let suggestion = FLAGS
-        .iter()
-        .map(|(name, ..)| (strsim::damerau_levenshtein(name, &word.to_lowercase()), *name))
-        .filter(|(distance, name)| *distance <= name.len() / 3)
-        .min()
-        .map(|(_, name)| name);
-    Err(FlagError::Unknown {
-        flag: key.to_owned(),
-        suggestion,
-    })
+    Err(FlagError::Unknown(key.to_owned()))
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ const DECIMAL: [(&str, &str); 5] = [
 ///
 /// # Errors
 /// The text is no such number, or stands for more bytes than CSI can express.
-pub(crate) fn parse(text: &str) -> Result<u64, SizeError> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, SizeError> {
     let text = text.trim();
     let end = text
         .find(|character: char| !character.is_ascii_digit())
@@ -82,17 +82,17 @@ mod tests {
             ("2TiB", 2 << 40),
             ("8191PiB", 8191 << 50),
         ] {
-            assert_eq!(parse(text), Ok(bytes), "{text}");
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
     }
 
     #[test]
     fn what_could_be_misread_is_refused() {
         for text in ["", "GiB", "-1", "1.5GiB", "10 gigs", "10gib", "0x10", "ten"] {
-            assert_eq!(parse(text), Err(SizeError::Malformed), "{text}");
+            assert_eq!(parse_size(text), Err(SizeError::Malformed), "{text}");
         }
         for text in ["10GB", "10G", "10g", "10gb"] {
-            let error = parse(text).unwrap_err();
+            let error = parse_size(text).unwrap_err();
             assert_eq!(
                 error,
                 SizeError::Decimal {
@@ -103,7 +103,7 @@ mod tests {
             );
         }
         for text in ["8192PiB", "9223372036854775808", "99999999999999999999999"] {
-            assert_eq!(parse(text), Err(SizeError::TooLarge), "{text}");
+            assert_eq!(parse_size(text), Err(SizeError::TooLarge), "{text}");
         }
     }
 }
