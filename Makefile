@@ -1,4 +1,4 @@
-# Everything a developer runs here. Each target does its own set-up; what is there already is not done again.
+# The entry points for developers. Each target sets up what it needs, and skips what is already done.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,12 +14,12 @@ HELM_DOCS_VERSION := v1.14.2
 CARGO_FUZZ_VERSION := 0.13.1
 # The versions of Python packages are in tests/tools/requirements.txt.
 
-# Under target/, so that git ignores it and the cache of a CI keeps it together with the build.
+# Under target/, so that git ignores it and a CI caches it together with the build.
 export TOOLS := $(CURDIR)/target/tools
 STAMPS := $(TOOLS)/stamps
 PROGRAM := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/debug/flocker-csi
 
-# Only what mounts runs as root; builds stay the user's own.
+# Only programs that mount run as root; builds run as the user.
 ifneq ($(shell id -u),0)
 SUDO := sudo
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
@@ -41,17 +41,17 @@ test: setup tools ## Runs every test; PARTS="format clippy ..." runs only these,
 	@CSC="$(CSC)" tests/tools/test.sh $(PARTS)
 
 .PHONY: soak
-soak: setup-build build ## Runs 2,000 lives of volumes while plugins are killed; CYCLES=500 SEED=7 chooses others
+soak: setup-build build ## Runs 2,000 volume life cycles while plugins are killed; CYCLES=500 SEED=7 chooses others
 	@echo "soak: SOAK_CYCLES=$(or $(CYCLES),2000) cargo test --locked --test integration -- model::soak"
 	@SOAK_CYCLES=$(or $(CYCLES),2000) $(if $(SEED),SOAK_SEED=$(SEED)) cargo test --workspace --locked --test integration -- model::soak --nocapture
 
 .PHONY: bench
-bench: setup-build ## Measures what docs/benchmarks.md reports; ARGS="publish start" measures only these
+bench: setup-build ## Measures the figures of docs/benchmarks.md; ARGS="publish start" measures only these
 	@echo "bench: cargo bench --locked --bench budgets -- $(ARGS)"
 	@cargo bench --locked --bench budgets -- $(ARGS)
 
 .PHONY: fuzz
-fuzz: setup-fuzz $(STAMPS)/cargo-fuzz-$(CARGO_FUZZ_VERSION) ## Fuzzes what reads foreign bytes, a minute each; SECONDS=600 is longer, ONLY="answer ..." only these
+fuzz: setup-fuzz $(STAMPS)/cargo-fuzz-$(CARGO_FUZZ_VERSION) ## Fuzzes the functions that read foreign bytes, a minute each; SECONDS=600 is longer, ONLY="answer ..." only these
 	@echo "fuzz: tests/tools/fuzz.sh $(SECONDS) $(ONLY)"
 	@tests/tools/fuzz.sh $(SECONDS) $(ONLY)
 
@@ -72,9 +72,9 @@ image: setup-image ## Builds the container image; IMAGE=registry.example.com/flo
 KUBERNETES := $(CURDIR)/target/kubernetes
 
 .PHONY: e2e-kubernetes
-# No registry has it, so no node looks for it in one.
+# No registry has this image, so no node tries to pull it.
 e2e-kubernetes: IMAGE := registry.invalid/flocker-csi
-e2e-kubernetes: setup-kubernetes image $(STAMPS)/helm-$(HELM_VERSION) ## Runs the plugin on a real Kubernetes made on this machine; CHAPTERS="volumes power" tells only these
+e2e-kubernetes: setup-kubernetes image $(STAMPS)/helm-$(HELM_VERSION) ## Runs the plugin on a real Kubernetes on this machine; CHAPTERS="volumes power" runs only these
 	@echo "e2e-kubernetes: tests/kubernetes/build.sh $(KUBERNETES)/bin"
 	@tests/kubernetes/build.sh $(KUBERNETES)/bin
 	@echo "e2e-kubernetes: tests/kubernetes/run.sh $(CHAPTERS)"
@@ -110,12 +110,12 @@ setup: ## Installs the system packages that are missing
 
 .PHONY: tools
 tools: $(STAMPS)/csi-sanity-$(CSI_SANITY_VERSION) $(STAMPS)/grpcurl-$(GRPCURL_VERSION) tools-chart ## Installs the test tools at their pinned versions
-	@echo "tools: csi-sanity $(CSI_SANITY_VERSION), grpcurl $(GRPCURL_VERSION), helm $(HELM_VERSION) and what the chart's tests need are in $(TOOLS)"
+		@echo "tools: csi-sanity $(CSI_SANITY_VERSION), grpcurl $(GRPCURL_VERSION), helm $(HELM_VERSION) and the packages of the chart's tests are in $(TOOLS)"
 
 .PHONY: tools-chart
 tools-chart: $(STAMPS)/helm-$(HELM_VERSION) $(STAMPS)/helm-docs-$(HELM_DOCS_VERSION) $(STAMPS)/python $(TOOLS)/bin/podsecurity
 
-# A stamp bears the version it stands for, so that a new version is installed and an old one is not.
+# The name of a stamp contains a version, so a new version is installed and an installed one is not installed again.
 define go_tool
 	@echo "tools: installing $(1) $(2)"
 	@mkdir -p $(STAMPS) && rm -f $(STAMPS)/$(1)-v*

@@ -1,6 +1,6 @@
 //! Compiles the `.proto` files to Rust, without `protoc`.
 //!
-//! Written to `OUT_DIR`, for each package: messages, clients and servers (`csi.v1.rs`); for those of CSI also the list
+//! For each package it writes messages, clients and servers to `OUT_DIR` (`csi.v1.rs`); for those of CSI also the list
 //! of messages that hold a secret (`csi.v1.redacted.rs`), and for both together the descriptors (`csi_descriptor.bin`).
 
 use std::{env, error::Error, fs, path::PathBuf};
@@ -15,7 +15,7 @@ mod secret;
 const PROTO_DIR: &str = "proto";
 const PROTO_FILES: [&str; 2] = ["csi/v1/csi.proto", "csi/v0/csi.proto"];
 const PACKAGES: [&str; 2] = ["csi.v1", "csi.v0"];
-/// What is no part of CSI, and has no secrets.
+/// The file that is not part of CSI, and defines no secrets.
 const REGISTRATION: &str = "pluginregistration.proto";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -26,8 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut compiler = protox::Compiler::new([PROTO_DIR])?;
     compiler.include_imports(true).open_files(PROTO_FILES)?;
 
-    // What goes into the binary does without the comments, but needs the custom options, which only the encoded
-    // form keeps.
+    // The program needs the custom options, which only the encoded form keeps, but not the comments.
     let encoded = compiler.include_source_info(false).encode_file_descriptor_set();
     let pool = DescriptorPool::decode(encoded.as_slice())?;
     fs::write(out_dir.join("csi_descriptor.bin"), encoded)?;

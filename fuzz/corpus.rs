@@ -1,8 +1,8 @@
-//! Reads a corpus in the tests of the crate that has the function it belongs to.
+//! Runs the corpus of a function in the tests of its crate.
 
 use std::path::{Path, PathBuf};
 
-/// Calls a function with every file of its corpus. The last file that is named in the output is the one at fault.
+/// Calls a function with every file of its corpus. The last file name in the output is that of the failing input.
 pub(crate) fn read_corpus(name: &str, function: fn(&[u8])) {
     let mut above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
     let corpus = above.find_map(|directory| {

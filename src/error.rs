@@ -1,8 +1,8 @@
 //! The one error type of the plugin's core.
 //!
-//! An [`Error`] says *in which situation* an operation ended and tells a person what was being done, what was
-//! expected, what was seen and what to do. It knows nothing of gRPC: [`crate::csi::status`] alone chooses the code
-//! that a situation becomes on the wire. Errors are cloned to every caller that joined an operation.
+//! An [`Error`] states *in which situation* an operation ended, and its message says what was being done, what was
+//! expected, what was seen and what to do. It is independent of gRPC: only [`crate::csi::status`] chooses the code
+//! of a situation on the wire. Every caller that joined an operation gets a clone of its error.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,41 +10,41 @@ use std::sync::Arc;
 use flocker_client::RequestOutcome;
 use uuid::Uuid;
 
-/// Names why an operation could not be done.
+/// Names the reason why an operation failed.
 ///
-/// A situation is a fact about the cluster or the request, not a code. Each one is turned into exactly one gRPC
-/// code by [`crate::csi::status`].
+/// A situation is a fact about the cluster or the request, not a code. [`crate::csi::status`] maps each one to
+/// exactly one gRPC code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Situation {
-    /// A field is missing, malformed, or asks for something no volume of ours can be.
+    /// A field is missing, malformed, or asks for a property that no volume of this plugin can have.
     InvalidArgument,
     /// A node was asked for an access type, mode, file system or mount flag that it does not support.
     UnsupportedByNode,
     /// No live volume has this id.
     UnknownVolume,
-    /// Several live datasets carry the name that the volume id is.
+    /// Several live datasets have the name that was given as the volume id.
     AmbiguousName,
     /// No node of the cluster has this id.
     UnknownNode,
-    /// The volume is not mounted at the path that was asked about.
+    /// The volume is not mounted at the path in the request.
     NotMountedThere,
     /// A volume of this name, or a mount at this path, exists with other properties.
     Incompatible,
     /// Another node holds the volume's lease.
     HeldElsewhere,
-    /// The volume is leased and so may not be deleted.
+    /// The volume is leased, so it must not be deleted.
     InUse,
-    /// The node holds no staged copy of the volume, or no longer the right to use it.
+    /// The volume is not staged on this node, or the node has lost the right to use it.
     NotStaged,
-    /// Something that is not ours is mounted at, or in the way of, a path we were given.
+    /// A mount that the plugin did not make is at a path from the request, or in its way.
     ForeignMount,
-    /// A mount at the target would be invisible to the orchestrator's containers.
+    /// The orchestrator's containers would not see a mount at the target.
     NotShared,
-    /// A second target was asked for although the access mode allows one.
+    /// A second target was requested although the access mode allows only one.
     SingleWriter,
-    /// Somebody still uses the mount that is to go.
+    /// Another process still uses the mount that must be removed.
     MountBusy,
-    /// Flocker cannot be reached, refuses our certificate, or fails.
+    /// Flocker cannot be reached, refuses the plugin's certificate, or fails.
     FlockerUnavailable,
     /// Flocker does not list the node that has to do the work.
     NodeNotReporting,
@@ -52,26 +52,26 @@ pub enum Situation {
     Busy,
     /// Another process on this node owns the state directory.
     NotTheNodePlugin,
-    /// The work goes on, but not fast enough for this caller.
+    /// The operation continues, but does not finish before this caller's deadline.
     StillConverging,
-    /// The opposite call ended this operation, or nobody has asked about it for long.
+    /// The inverse call ended this operation, or no caller has asked about it for a long time.
     Cancelled,
-    /// The pool has no room left for the volume.
+    /// The pool does not have enough free space for the volume.
     PoolFull,
-    /// No volume can ever have a size in the range asked for.
+    /// No volume can have a size in the requested range.
     ImpossibleSize,
-    /// A page token is not one of ours.
+    /// The plugin did not issue this page token.
     BadToken,
-    /// The request is understood, but not offered by this plugin.
+    /// The request is valid, but the plugin does not offer it.
     Unimplemented,
-    /// The operating system, or Flocker, refused a step that should have worked.
+    /// The operating system, or Flocker, refused a step that should succeed.
     Internal,
 }
 
 impl Situation {
-    /// Whether an orchestrator takes an error of this situation as the end of the operation.
+    /// Returns whether an orchestrator treats an error of this situation as the end of the operation.
     ///
-    /// After a final answer kubelet need never call the opposite RPC, so nothing of the operation may be left.
+    /// After a final error the kubelet need not call the inverse RPC, so nothing of the operation may remain.
     pub fn is_final(self) -> bool {
         match self {
             Self::FlockerUnavailable
@@ -102,7 +102,7 @@ impl Situation {
         }
     }
 
-    /// Every situation there is.
+    /// Every situation.
     #[cfg(test)]
     pub(crate) const ALL: [Self; 25] = [
         Self::InvalidArgument,
@@ -133,7 +133,7 @@ impl Situation {
     ];
 }
 
-/// An operation's failure: a [`Situation`], a sentence for people, and what caused it.
+/// An operation's failure: a [`Situation`], a message for people, and the cause.
 #[derive(Clone, Debug)]
 pub struct Error {
     situation: Situation,
@@ -142,11 +142,11 @@ pub struct Error {
     is_unclear: bool,
 }
 
-/// The result of the plugin's operations.
+/// The result of an operation of the plugin.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// Makes an error of `situation` that tells `message` to a person.
+    /// Makes an error of `situation` with `message` for people.
     pub fn new(situation: Situation, message: impl Into<String>) -> Self {
         Self {
             situation,
@@ -156,14 +156,14 @@ impl Error {
         }
     }
 
-    /// Adds the failure that caused this one; it is told after a colon.
+    /// Adds the failure that caused this one; [`Self::chain`] puts it after a colon.
     #[must_use]
     pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
         self
     }
 
-    /// Makes an error that tells another one, with its causes, in its own words.
+    /// Makes an error of `situation` whose message is that of another error with its causes.
     pub fn of(situation: Situation, error: &dyn std::error::Error) -> Self {
         Self::new(situation, chain(error))
     }
@@ -175,7 +175,7 @@ impl Error {
         self
     }
 
-    /// Says what was being done, where the message only tells which step failed.
+    /// Puts what was being done before the message, if the message only names the step that failed.
     #[must_use]
     pub fn failure_context(self, doing: impl fmt::Display) -> Self {
         match self.situation {
@@ -214,7 +214,7 @@ impl Error {
         self.is_unclear
     }
 
-    /// Makes the error of a dataset that does not exist, or no longer.
+    /// Makes the error of a dataset that does not exist, or no longer exists.
     pub fn unknown_volume(dataset: Uuid) -> Self {
         let text = format!("volume {dataset} does not exist: Flocker has no live dataset of that id");
         Self::new(Situation::UnknownVolume, text)
@@ -225,13 +225,13 @@ impl Error {
         self.situation
     }
 
-    /// Returns the message with everything that caused it, joined by colons.
+    /// Returns the message and those of all causes, joined by colons.
     pub fn chain(&self) -> String {
         chain(self)
     }
 }
 
-/// Returns what an error says and everything that caused it, joined by colons.
+/// Returns the message of an error and those of all its causes, joined by colons.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -262,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_chain_tells_the_message_and_every_cause_once() {
+    fn the_chain_contains_the_message_and_every_cause_once() {
         let error = Error::internal("read /x", std::io::Error::other("disk on fire"))
             .context("staging volume v on node n");
         assert_eq!(

@@ -16,5 +16,5 @@ pub mod host;
 pub mod node;
 pub mod operation;
 pub mod server;
-pub mod v0;
+mod v0;
 pub mod volume;

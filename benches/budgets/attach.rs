@@ -1,4 +1,4 @@
-//! A thousand volumes that are attached at once.
+//! A thousand volumes that are attached concurrently.
 
 use flocker_client::NewDataset;
 use flocker_embedded::{Counters, Options, Timing};
@@ -14,20 +14,20 @@ use crate::report::{Budget, Section, Table};
 use crate::samples::{digits, time};
 use crate::{Bench, Result};
 
-/// How many volumes there are, and calls at once.
+/// The number of volumes and of concurrent calls.
 const VOLUMES: usize = 1000;
-/// The calls come over that many connections, none of which has to make any of its calls wait.
+/// The calls share this many connections, enough that none of them delays a call.
 const CONNECTIONS: usize = 10;
 const AT_ONCE: usize = 8;
-/// For so many calls a list may be read once: a call needs a list twice at the most, and a crowd's flights gather four
-/// callers or more.
+/// At most one read of a list for this many calls: a call needs a list at most twice, and concurrent callers share their
+/// reads by four or more.
 const CALLS_FOR_A_READ: f64 = 2.0;
 
-/// Attaches all volumes to the node they are on, and then, released, to another one.
+/// Attaches all volumes to the node they are on, releases them, and attaches them to another node.
 pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
     let count = bench.scaled(VOLUMES);
-    let root = bench.workplace.memory().join("attach");
-    // Without storage, which the controller's part of it does not need, the machine has nothing else to do.
+    let root = bench.workspace.memory().join("attach");
+    // Without storage, which the controller does not need here, the embedded Flocker leaves the machine idle.
     let change = |options| Options {
         nodes: 2,
         timing: Timing::Stock,
@@ -75,7 +75,7 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
     })
 }
 
-/// Declares that many volumes on the first node.
+/// Declares the given number of volumes on the first node.
 async fn declare(flocker: &Flocker, count: usize) -> Result<Vec<Uuid>> {
     let (client, primary) = (flocker.client(), flocker.node(1)?.uuid);
     let declared = iter(0..count).map(|_| {
@@ -103,7 +103,7 @@ async fn release(flocker: &Flocker, volumes: &[Uuid]) -> Result<()> {
     Ok(())
 }
 
-/// Attaches every volume to a node, all at once.
+/// Attaches every volume to a node, all concurrently.
 async fn attach(plugin: &Plugin, volumes: &[Uuid], node: Uuid) -> Result<()> {
     let mut calls = JoinSet::new();
     for volumes in volumes.chunks(volumes.len().div_ceil(CONNECTIONS)) {

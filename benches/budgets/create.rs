@@ -1,4 +1,4 @@
-//! `CreateVolume` against bare requests to the same control service.
+//! `CreateVolume` compared with bare requests to the same control service.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,20 +18,20 @@ use crate::report::{Section, Table};
 use crate::samples::{Samples, digits, ratio, time};
 use crate::{Bench, Result};
 
-/// How many call at once, and how often each of them in a round.
-type Crowd = (u32, usize);
+/// The number of concurrent callers, and of calls by each of them in an iteration.
+type Concurrency = (u32, usize);
 
-const DECLARED: [Crowd; 3] = [(1, 16), (16, 4), (64, 2)];
-const BACKED: [Crowd; 3] = [(1, 4), (16, 2), (64, 1)];
-/// The bare client and the plugin take turns that often, so that both meet the same machine and as many datasets.
-const ROUNDS: usize = 4;
-/// How often a bare client looks whether its dataset has storage, which is what the plugin does at first.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const DECLARED: [Concurrency; 3] = [(1, 16), (16, 4), (64, 2)];
+const BACKED: [Concurrency; 3] = [(1, 4), (16, 2), (64, 1)];
+/// How often the bare client and the plugin alternate, so that both run on the same machine with as many datasets.
+const ITERATIONS: usize = 4;
+/// How often a bare client checks whether its dataset has storage; the plugin begins at the same interval.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// One call of one caller.
 type Call = Arc<dyn Fn() -> BoxFuture<'static, Result<()>> + Send + Sync>;
 
-/// What came of a crowd's calls.
+/// The result of concurrent calls.
 #[derive(Default)]
 struct Load {
     samples: Samples,
@@ -67,10 +67,10 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
     })
 }
 
-/// The bare request is the POST alone.
+/// The bare request is only the POST.
 async fn declared(bench: &Bench, table: &mut Table) -> Result<()> {
-    let root = bench.workplace.memory().join("declared");
-    // Without capacity, and at leisure, nothing is ever made, so that what is measured has the machine for itself.
+    let root = bench.workspace.memory().join("declared");
+    // Without capacity, and with slow agents, no storage is made, so the measurement has the machine to itself.
     let change = |options| Options {
         timing: Timing::Stock,
         capacity: Some(0),
@@ -78,17 +78,17 @@ async fn declared(bench: &Bench, table: &mut Table) -> Result<()> {
     };
     let flocker = Flocker::start(&root, change).await?;
     let (plugin, calls) = callers(&flocker, &root, "declared").await?;
-    for crowd in DECLARED {
-        measure_crowd(&flocker, &calls, crowd, bench.scaled(ROUNDS))
+    for load in DECLARED {
+        measure_load(&flocker, &calls, load, bench.scaled(ITERATIONS))
             .await?
-            .row("declared", crowd.0, table);
+            .row("declared", load.0, table);
     }
     plugin.stop().await
 }
 
-/// The bare request is the POST, and then looking every so often whether some node has the dataset.
+/// The bare request is the POST, followed by polling until a node has the dataset.
 async fn backed(bench: &Bench, table: &mut Table) -> Result<()> {
-    let root = bench.workplace.disk().join("backed");
+    let root = bench.workspace.disk().join("backed");
     let flocker = Flocker::start(&root, |options| Options {
         capacity: Some(1 << 40),
         ..options
@@ -96,19 +96,19 @@ async fn backed(bench: &Bench, table: &mut Table) -> Result<()> {
     .await?;
     let (plugin, calls) = callers(&flocker, &root, "backed").await?;
     for (callers, each) in BACKED {
-        let crowd = (
+        let load = (
             if bench.quick { callers.min(4) } else { callers },
             bench.scaled(each),
         );
-        measure_crowd(&flocker, &calls, crowd, 1)
+        measure_load(&flocker, &calls, load, 1)
             .await?
-            .row("backed", crowd.0, table);
+            .row("backed", load.0, table);
     }
     plugin.stop().await?;
     flocker.stop().await
 }
 
-/// What the plugin and the bare client are asked to do.
+/// The calls of the plugin's and of the bare client's measurement.
 struct Calls {
     plugin: Call,
     bare: Call,
@@ -143,23 +143,28 @@ async fn declare(client: Client, primary: Uuid, backed: bool) -> Result<()> {
             .iter()
             .any(|state| state.dataset_id == dataset)
     {
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_INTERVAL).await;
     }
     Ok(())
 }
 
-/// The same crowd at the plugin and at Flocker itself.
+/// The same calls to the plugin and to Flocker itself.
 #[derive(Default)]
 struct Comparison {
     plugin: Load,
     bare: Load,
 }
 
-async fn measure_crowd(flocker: &Flocker, calls: &Calls, crowd: Crowd, rounds: usize) -> Result<Comparison> {
+async fn measure_load(
+    flocker: &Flocker,
+    calls: &Calls,
+    load: Concurrency,
+    iterations: usize,
+) -> Result<Comparison> {
     let mut comparison = Comparison::default();
-    for _ in 0..rounds {
-        comparison.bare.take(flocker, crowd, &calls.bare).await?;
-        comparison.plugin.take(flocker, crowd, &calls.plugin).await?;
+    for _ in 0..iterations {
+        comparison.bare.take(flocker, load, &calls.bare).await?;
+        comparison.plugin.take(flocker, load, &calls.plugin).await?;
     }
     Ok(comparison)
 }
@@ -172,7 +177,7 @@ impl Comparison {
             self.plugin.samples.count().to_string(),
         ];
         for load in [&self.plugin, &self.bare] {
-            // A crowd's calls are far from 2^32.
+            // The number of calls is far below 2^32.
             let count = f64::from(u32::try_from(load.samples.count()).unwrap_or(u32::MAX));
             let reads = f64::from(u32::try_from(load.reads).unwrap_or(u32::MAX));
             cells.push(time(load.samples.p50()));
@@ -186,15 +191,15 @@ impl Comparison {
 }
 
 impl Load {
-    /// Lets every caller call that often, one call after the other.
-    async fn take(&mut self, flocker: &Flocker, (callers, each): Crowd, call: &Call) -> Result<()> {
+    /// Makes every caller call `each` times, one call after the other.
+    async fn take(&mut self, flocker: &Flocker, (callers, each): Concurrency, call: &Call) -> Result<()> {
         let before = flocker.counters();
         let begun = Instant::now();
-        let mut crowd = JoinSet::new();
+        let mut callers_running = JoinSet::new();
         for _ in 0..callers {
-            crowd.spawn(measure_calls(Arc::clone(call), each));
+            callers_running.spawn(measure_calls(Arc::clone(call), each));
         }
-        while let Some(durations) = crowd.join_next().await {
+        while let Some(durations) = callers_running.join_next().await {
             self.samples.extend(durations??);
         }
         self.elapsed += begun.elapsed();

@@ -36,7 +36,7 @@ pub(crate) struct Staged {
 }
 
 impl Staged {
-    /// Returns where the plugin has mounted it.
+    /// Returns the path at which the plugin has mounted it.
     pub(crate) fn mount_point(&self) -> PathBuf {
         self.staging.join(&self.volume_id)
     }
@@ -72,7 +72,7 @@ impl Csi {
         Ok(volume.ok_or("CreateVolume answered without a volume")?.volume_id)
     }
 
-    /// Gives a volume to a node and returns the publish context.
+    /// Attaches a volume to a node and returns the publish context.
     pub(crate) async fn attach(&mut self, volume_id: &str, node: Uuid) -> Result<HashMap<String, String>> {
         let request = ControllerPublishVolumeRequest {
             volume_id: volume_id.to_owned(),
@@ -88,7 +88,7 @@ impl Csi {
             .publish_context)
     }
 
-    /// Gives a volume to a node and stages it at a directory, which is made.
+    /// Attaches a volume to a node and stages it at a directory, which is created.
     pub(crate) async fn attach_and_stage(
         &mut self,
         volume_id: &str,
@@ -134,7 +134,7 @@ impl Csi {
         Ok(())
     }
 
-    /// Lists all volumes, at most `entries` at a time, and returns how many there are and on how many pages.
+    /// Lists all volumes, at most `entries` at a time, and returns the number of volumes and of pages.
     pub(crate) async fn list(&mut self, entries: i32) -> Result<(usize, usize)> {
         let (mut volumes, mut pages, mut token) = (0, 0, String::new());
         loop {

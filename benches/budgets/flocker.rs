@@ -1,4 +1,4 @@
-//! An embedded Flocker in this process, so that what it was asked can be counted.
+//! An embedded Flocker in this process, so that its requests can be counted.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use tokio::time::{Duration, Instant, sleep};
 
 use crate::Result;
 
-/// The size of every volume: the least that Flocker takes.
+/// The size of every volume: the smallest that Flocker accepts.
 pub(crate) const VOLUME_SIZE: u64 = 64 << 20;
 /// The routes of Flocker's four lists.
 pub(crate) const LISTS: [&str; 4] = [
@@ -18,11 +18,11 @@ pub(crate) const LISTS: [&str; 4] = [
     "/v1/configuration/leases",
 ];
 
-/// How long anything is waited for that has to happen.
+/// How long any wait may take.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A Flocker that is dropped like a process that is killed: what it has mounted and attached stays.
+/// A Flocker that, when dropped, leaves its mounts and devices behind as a killed process does.
 pub(crate) struct Flocker {
     embedded: Embedded,
     client: Client,
@@ -46,7 +46,7 @@ impl Flocker {
         Ok(flocker)
     }
 
-    /// Returns a client that shares its connections with other users of this function.
+    /// Returns a client that shares its connections with all other clients of this Flocker.
     pub(crate) fn client(&self) -> Client {
         self.client.clone()
     }
@@ -57,7 +57,7 @@ impl Flocker {
         node.ok_or_else(|| format!("Flocker has no node {number}").into())
     }
 
-    /// Returns the arguments that tell a plugin about this Flocker.
+    /// Returns the arguments with which a plugin uses this Flocker.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let file = |name: &str| self.embedded.certificates().join(name).display().to_string();
         vec![
@@ -72,7 +72,7 @@ impl Flocker {
         self.embedded.counters()
     }
 
-    /// Ends it in good order.
+    /// Stops it in good order.
     pub(crate) async fn stop(self) -> Result<()> {
         Ok(self.embedded.stop().await?)
     }
@@ -83,7 +83,7 @@ pub(crate) fn reads(before: &Counters, after: &Counters) -> [u64; 4] {
     LISTS.map(|route| after.asked("GET", route) - before.asked("GET", route))
 }
 
-/// Waits until something has come true.
+/// Waits until a condition holds.
 pub(crate) async fn until(what: &str, mut check: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !check().await? {

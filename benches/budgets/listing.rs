@@ -1,4 +1,4 @@
-//! `ListVolumes` where there are very many.
+//! `ListVolumes` with very many volumes.
 
 use std::fs;
 
@@ -15,12 +15,12 @@ use crate::samples::{digits, time};
 use crate::{Bench, Result};
 
 const DATASETS: usize = 10_000;
-/// Entries on a page; 0 leaves it to the plugin.
+/// Entries on a page; 0 leaves the number to the plugin.
 const PAGES: [i32; 2] = [0, 100];
 
-/// Lists all datasets, on as few pages as it takes and on many.
+/// Lists all datasets, on as few pages as possible and on many.
 pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
-    let root = bench.workplace.memory();
+    let root = bench.workspace.memory();
     let count = bench.scaled(DATASETS);
     declare(bench, count).await?;
     let flocker = Flocker::start(&root, |options| options).await?;
@@ -81,12 +81,12 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
     })
 }
 
-/// Declares that many datasets of a node that does not exist, so that no storage is ever made.
+/// Declares the given number of datasets of a node that does not exist, so that no storage is ever made.
 ///
-/// One is declared the proper way; the others are copies of it in the state file, as Flocker would write that file
-/// anew for each of them.
+/// One is declared with a request; the rest are copies of it in the state file, because Flocker would write that file
+/// again for each of them.
 async fn declare(bench: &Bench, count: usize) -> Result<()> {
-    let root = bench.workplace.memory();
+    let root = bench.workspace.memory();
     let flocker = Flocker::start(&root, |options| options).await?;
     let new = NewDataset {
         dataset_id: None,

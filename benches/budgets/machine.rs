@@ -1,4 +1,4 @@
-//! The machine that was measured, without its name.
+//! The measured machine, without its name.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::thread::available_parallelism;
 use crate::Result;
 use crate::report::Table;
 
-/// Describes the machine; `directory` is where volumes on the disk are kept.
+/// Describes the machine; volumes on the disk are in `directory`.
 pub(crate) fn describe(directory: &Path) -> Result<Table> {
     let processor = fs::read_to_string("/proc/cpuinfo")?;
     let memory = fs::read_to_string("/proc/meminfo")?;
@@ -59,7 +59,7 @@ fn file_system(directory: &Path) -> Result<String> {
             .starts_with(point)
             .then_some((point.components().count(), file_system.split(' ').next()?))
     });
-    // The last one of the longest is the visible one.
+    // Of the longest mount points, the last one in the table is the visible one.
     Ok(holders
         .max_by_key(|(depth, _)| *depth)
         .map_or("unknown", |(_, name)| name)

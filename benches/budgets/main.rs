@@ -1,6 +1,6 @@
 //! Measures the plugin against its budgets and prints the result as Markdown.
 //!
-//! `make bench` runs it; `docs/benchmarks.md` says what is measured, and how, and holds the last published result.
+//! `make bench` runs it; `docs/benchmarks.md` describes the measurements and holds the last published result.
 
 mod attach;
 mod create;
@@ -17,7 +17,7 @@ mod start;
 mod thousand;
 mod usable;
 mod waiting;
-mod workplace;
+mod workspace;
 
 use std::error::Error;
 use std::future::Future;
@@ -30,7 +30,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use report::{Report, Section};
-use workplace::Workplace;
+use workspace::Workspace;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 type Measurement = fn(&Bench) -> LocalBoxFuture<'_, Result<Section>>;
@@ -42,20 +42,20 @@ usage: make bench ARGS=\"[--quick] [--docs FILE] [PART...]\"
   --quick      a twentieth of everything: shows that it runs, its numbers mean little
   --docs FILE  writes the result into this file too, between its two marks";
 
-/// What every measurement can use.
+/// The context of every measurement.
 struct Bench {
-    workplace: Workplace,
+    workspace: Workspace,
     quick: bool,
 }
 
 impl Bench {
-    /// Returns how many of `full` there are to be in this run.
+    /// Returns the number to use in this run instead of `full`.
     fn scaled(&self, full: usize) -> usize {
         if self.quick { full.div_ceil(20) } else { full }
     }
 }
 
-/// What the command line asks for.
+/// The parsed command line.
 #[derive(Default)]
 struct Arguments {
     quick: bool,
@@ -63,7 +63,7 @@ struct Arguments {
     parts: Vec<String>,
 }
 
-/// The measurements, in the order in which they are made.
+/// The measurements, in their order.
 const PARTS: [(&str, Measurement); 8] = [
     ("publish", |bench| publish::measure(bench).boxed_local()),
     ("create", |bench| create::measure(bench).boxed_local()),
@@ -77,7 +77,7 @@ const PARTS: [(&str, Measurement); 8] = [
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // `cargo test --benches` runs this too, and no test takes minutes.
+    // `cargo test --benches` also runs this, and no test takes minutes.
     if !arguments.iter().any(|argument| argument == "--bench") {
         eprintln!("The benchmarks are run by: make bench");
         return ExitCode::SUCCESS;
@@ -100,19 +100,19 @@ fn parse(arguments: &[String]) -> Result<Arguments> {
             "--quick" => parsed.quick = true,
             "--docs" => parsed.docs = Some(arguments.next().ok_or("--docs needs a file")?.into()),
             part if PARTS.iter().any(|(name, _)| *name == part) => parsed.parts.push(part.to_owned()),
-            other => return Err(format!("{other:?} is not understood\n{USAGE}").into()),
+            other => return Err(format!("unknown argument {other:?}\n{USAGE}").into()),
         }
     }
     Ok(parsed)
 }
 
 fn run(arguments: Arguments) -> Result<()> {
-    workplace::enter_own_namespace()?;
+    workspace::enter_own_namespace()?;
     let bench = Bench {
-        workplace: Workplace::make()?,
+        workspace: Workspace::make()?,
         quick: arguments.quick,
     };
-    // Dropped before the workplace: what still runs when a measurement is broken off ends first.
+    // Dropped before the workspace, so that what still runs after an interrupted measurement ends first.
     let runtime = Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -121,7 +121,7 @@ fn run(arguments: Arguments) -> Result<()> {
 }
 
 async fn measure(bench: &Bench, arguments: Arguments) -> Result<()> {
-    let mut report = Report::of(machine::describe(bench.workplace.directory())?);
+    let mut report = Report::of(machine::describe(bench.workspace.directory())?);
     for (name, measurement) in PARTS {
         if !arguments.parts.is_empty() && !arguments.parts.iter().any(|part| part == name) {
             continue;
@@ -130,7 +130,7 @@ async fn measure(bench: &Bench, arguments: Arguments) -> Result<()> {
         let begun = Instant::now();
         let section = unless_interrupted(measurement(bench)).await;
         let section = section.map_err(|error| format!("{name}: {}", chain(&*error)))?;
-        bench.workplace.clear()?;
+        bench.workspace.clear()?;
         eprintln!("bench: {name} took {:.0} s", begun.elapsed().as_secs_f64());
         report.add(section);
     }
@@ -151,7 +151,7 @@ async fn unless_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<
     }
 }
 
-/// Returns an error with everything that led to it.
+/// Returns the message of an error and those of all its causes.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

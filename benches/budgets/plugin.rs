@@ -1,4 +1,4 @@
-//! The plugin as a process of its own.
+//! The plugin in its own process.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -29,14 +29,14 @@ pub(crate) struct Plugin {
 /// A process that does not outlive its owner.
 struct Process(Child);
 
-/// What a process takes, in KiB.
+/// The memory of a process, in KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Memory {
-    /// All that is resident, the program's own file included.
+    /// All resident memory, including the program's own file.
     pub(crate) resident: u32,
-    /// What of it belongs to no file.
+    /// The part that belongs to no file.
     pub(crate) anonymous: u32,
-    /// The most that was ever resident.
+    /// The largest resident size so far.
     pub(crate) peak: u32,
 }
 
@@ -59,20 +59,20 @@ impl Plugin {
         Self::start(directory, &arguments).await
     }
 
-    /// Starts `standalone` with everything it has in `directory`.
+    /// Starts `standalone` with all its files in `directory`.
     pub(crate) async fn standalone(directory: &Path) -> Result<Self> {
         let data = format!("--data-dir={}", directory.join("data").display());
         let devices = format!("--device-dir={}", directory.join("devices").display());
         Self::start(directory, &["standalone".to_owned(), data, devices]).await
     }
 
-    /// Starts the program and measures the time until Probe has been answered.
+    /// Starts the program and measures the time until Probe is answered.
     async fn start(directory: &Path, arguments: &[String]) -> Result<Self> {
         fs::create_dir_all(directory)?;
         let socket = directory.join("csi.sock");
         let log = directory.join("log");
         let mut command = Command::new(PROGRAM);
-        // The settings of whoever runs this are not those of the plugin.
+        // The plugin must not use the settings of the user who runs this.
         command
             .env_clear()
             .args(arguments)
@@ -108,7 +108,7 @@ impl Plugin {
         self.csi.clone()
     }
 
-    /// Returns the time from before the process was made until its first answer was there.
+    /// Returns the time from before the process is created until its first answer.
     pub(crate) fn started_in(&self) -> Duration {
         self.started_in
     }
@@ -124,10 +124,10 @@ impl Plugin {
         })
     }
 
-    /// Asks the process to end and waits until it has.
+    /// Asks the process to stop and waits until it has.
     pub(crate) async fn stop(self) -> Result<()> {
         let Self { mut process, csi, .. } = self;
-        // A connection that stays open would have to be waited for.
+        // The plugin's stop waits until open connections are closed.
         drop(csi);
         let pid = i32::try_from(process.0.id())
             .ok()
@@ -145,13 +145,13 @@ impl Plugin {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only when it has ended, which is what is wanted.
+        // Both fail only when the process has already ended.
         self.0.kill().ok();
         self.0.wait().ok();
     }
 }
 
-/// Measures how long a process takes that does next to nothing.
+/// Measures how long a process takes that does almost nothing.
 pub(crate) fn start_and_end() -> Result<Duration> {
     let begun = Instant::now();
     let status = Command::new(PROGRAM)
@@ -167,7 +167,7 @@ pub(crate) fn start_and_end() -> Result<Duration> {
     }
 }
 
-/// Waits for the line that says that it serves.
+/// Waits for the line that announces that it serves.
 fn wait_for_announcement(stdout: Option<ChildStdout>, log: &Path) -> Result<()> {
     let mut line = String::new();
     BufReader::new(stdout.ok_or("no standard output")?).read_line(&mut line)?;
@@ -182,6 +182,6 @@ fn kib(text: &str, field: &str) -> Result<u32> {
         .lines()
         .find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB"));
     Ok(value
-        .ok_or_else(|| format!("the kernel does not tell {field}"))?
+        .ok_or_else(|| format!("the kernel does not report {field}"))?
         .parse()?)
 }

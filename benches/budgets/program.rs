@@ -7,7 +7,7 @@ use crate::Result;
 use crate::report::{Budget, Section, Table};
 use crate::samples::digits;
 
-/// The program that is measured, of the same build.
+/// The measured program, of the same build.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_flocker-csi");
 
 const LIMIT_MIB: f64 = 16.0;

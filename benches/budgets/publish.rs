@@ -1,4 +1,4 @@
-//! `NodePublishVolume` and `NodeUnpublishVolume` against the system calls that they cannot do without.
+//! `NodePublishVolume` and `NodeUnpublishVolume` compared with the system calls that they require.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,33 +14,33 @@ use crate::report::{Budget, Section, Table};
 use crate::samples::{Samples, digits, ratio, time};
 use crate::{Bench, Result};
 
-/// How many targets the volume is published at while a further one comes and goes.
+/// The number of targets at which the volume is published during the measurement of a further one.
 const EXISTING: [usize; 3] = [1, 100, 1000];
 const PAIRS: usize = 2000;
 const WARM_UP: usize = 100;
 
-/// How many times the bare pair the own time may be.
+/// The limit of the own time, as a multiple of the bare pair.
 const LIMIT: f64 = 10.0;
-/// What still counts as flat, between the fewest and the most mounts.
+/// The limit of the growth between the fewest and the most mounts that still counts as flat.
 const FLAT: f64 = 1.25;
 
-/// What was measured side by side.
+/// The figures measured side by side.
 #[derive(Default)]
 struct Pairs {
-    /// Both calls, through the socket.
+    /// Both calls, over the socket.
     whole: Samples,
     /// Probe: a call that does nothing.
     probe: Samples,
-    /// Both calls, less two calls of Probe made right before.
+    /// Both calls, minus two calls of Probe made right before.
     own: Samples,
     /// mount(2) and umount(2).
     bare: Samples,
 }
 
-/// Measures with more and more mounts there.
+/// Measures with an increasing number of mounts.
 pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
-    let root = bench.workplace.memory();
-    // At full speed the embedded agents would look at every mount, and take the processor from what is measured.
+    let root = bench.workspace.memory();
+    // At full speed the embedded agents would read every mount, and take processor time from the measurement.
     let flocker = Flocker::start(&root, |options| Options {
         timing: Timing::Stock,
         ..options
@@ -111,7 +111,7 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
     })
 }
 
-/// Takes turns between the plugin and the bare calls, so that both meet the same machine.
+/// Alternates between the plugin and the bare calls, so that both run on the same machine.
 async fn measure_pairs(csi: &mut Csi, staged: &Staged, root: &Path, count: usize) -> Result<Pairs> {
     let (target, bare_target) = (root.join("target"), root.join("bare-target"));
     fs::create_dir_all(&bare_target)?;
@@ -137,7 +137,7 @@ async fn measure_pairs(csi: &mut Csi, staged: &Staged, root: &Path, count: usize
     Ok(pairs)
 }
 
-/// Measures a bind mount that comes and goes, of the same volume.
+/// Measures a bind mount of the same volume and its unmount.
 fn bare_pair(source: &Path, target: &Path) -> Result<Duration> {
     let begun = Instant::now();
     mount_bind(source, target)?;

@@ -1,4 +1,4 @@
-//! What was measured, as Markdown.
+//! The results as Markdown.
 
 use std::fmt;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::Result;
 use crate::samples::digits;
 
-/// Between these two lines of a file the result goes.
+/// The lines of a file between which the result is written.
 const MARKS: [&str; 2] = [
     "<!-- begin of what make bench wrote -->",
     "<!-- end of what make bench wrote -->",
@@ -19,19 +19,19 @@ pub(crate) struct Report {
     sections: Vec<Section>,
 }
 
-/// What one measurement found.
+/// The result of one measurement.
 pub(crate) struct Section {
     pub(crate) title: &'static str,
     pub(crate) budgets: Vec<Budget>,
     pub(crate) tables: Vec<Table>,
 }
 
-/// A limit, and how much of it is used.
+/// A limit, and the used part of it.
 pub(crate) struct Budget {
     pub(crate) what: String,
     pub(crate) limit: String,
     pub(crate) measured: String,
-    /// 1 is just within.
+    /// 1 is exactly at the limit.
     pub(crate) used: f64,
 }
 
@@ -53,7 +53,7 @@ impl Report {
         self.sections.push(section);
     }
 
-    /// Replaces what stands between the marks of a file.
+    /// Replaces the text between the marks of a file.
     pub(crate) fn write_into(&self, path: &Path) -> Result<()> {
         let [begin, end] = MARKS;
         let lost = || format!("{} does not have the lines {begin} and {end}", path.display());

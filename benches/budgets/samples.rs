@@ -1,8 +1,8 @@
-//! Durations that were measured, and what is told of them.
+//! Measured durations, and how they are printed.
 
 use tokio::time::Duration;
 
-/// Durations of the same thing done many times.
+/// Durations of many repetitions.
 #[derive(Default)]
 pub(crate) struct Samples {
     durations: Vec<Duration>,
@@ -34,7 +34,7 @@ impl Samples {
         self.durations.len()
     }
 
-    /// Returns the smallest duration that at least that part of all do not exceed.
+    /// Returns the smallest duration that at least the given part of all samples does not exceed.
     fn quantile(&self, numerator: usize, denominator: usize) -> Duration {
         let rank = (self.durations.len() * numerator).div_ceil(denominator);
         self.durations
@@ -51,7 +51,7 @@ impl Extend<Duration> for Samples {
     }
 }
 
-/// Returns how many times `base` goes into `duration`.
+/// Returns `duration` divided by `base`.
 pub(crate) fn ratio(duration: Duration, base: Duration) -> f64 {
     duration.as_secs_f64() / base.as_secs_f64()
 }

@@ -1,4 +1,4 @@
-//! From making the process to its first answer.
+//! The time from creating the process to its first answer.
 
 use tokio::time::Duration;
 
@@ -13,7 +13,7 @@ const LIMIT: Duration = Duration::from_millis(20);
 
 /// Measures `serve`, `standalone`, and for comparison a process that only prints its version.
 pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
-    let root = bench.workplace.memory();
+    let root = bench.workspace.memory();
     let flocker = Flocker::start(&root, |options| options).await?;
     let mut table = Table::new(["", "runs", "min", "p50", "max"]);
     let (mut version, mut serve, mut standalone) =
@@ -49,7 +49,7 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
 }
 
 async fn start_standalone(bench: &Bench) -> Result<Duration> {
-    let plugin = Plugin::standalone(&bench.workplace.memory().join("standalone")).await?;
+    let plugin = Plugin::standalone(&bench.workspace.memory().join("standalone")).await?;
     let taken = plugin.started_in();
     plugin.stop().await?;
     Ok(taken)

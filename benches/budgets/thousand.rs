@@ -1,4 +1,4 @@
-//! The memory of a plugin that does nothing, and of one that serves a thousand volumes.
+//! The memory of an idle plugin, and of one that serves a thousand volumes.
 
 use std::fs;
 use std::path::Path;
@@ -15,9 +15,9 @@ use crate::report::{Budget, Section, Table};
 use crate::samples::digits;
 use crate::{Bench, Result, waiting};
 
-/// How many volumes there are, each with its loop device, its file system, and its target.
+/// The number of volumes, each with its loop device, its file system, and its target.
 const VOLUMES: usize = 1000;
-/// How many of them are worked on at once, as an orchestrator's workers do.
+/// How many of them are processed concurrently, as by an orchestrator's workers.
 const AT_ONCE: usize = 8;
 
 const IDLE_LIMIT_MIB: f64 = 16.0;
@@ -27,8 +27,8 @@ const SERVING_LIMIT_MIB: f64 = 32.0;
 /// Measures one plugin before and after, and then lets its volumes wait for another node.
 pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
     let count = bench.scaled(VOLUMES);
-    let disk = bench.workplace.disk();
-    // At full speed the embedded agents would look around after each of thousands of mounts.
+    let disk = bench.workspace.disk();
+    // At full speed the embedded agents would read the mount table after each of thousands of mounts.
     let change = |options| Options {
         nodes: 2,
         timing: Timing::Stock,
@@ -36,9 +36,9 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
         ..options
     };
     let flocker = Flocker::start(&disk, change).await?;
-    let plugin = Plugin::serve(&bench.workplace.memory(), &flocker, 1, &[]).await?;
+    let plugin = Plugin::serve(&bench.workspace.memory(), &flocker, 1, &[]).await?;
     let mut csi = plugin.csi();
-    // What comes with the first call that needs Flocker is a part of an idle plugin.
+    // The memory of the first call that needs Flocker is part of an idle plugin.
     csi.list(0).await?;
     let idle = plugin.memory()?;
 
@@ -77,7 +77,7 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
     let waiting = waiting::measure(bench, &flocker, &plugin, &volumes).await?;
     budgets.push(waiting.budget);
     drop(plugin);
-    // Not dropped: what it was doing would go on while everything is taken away.
+    // Not dropped: its work would continue while its files are removed.
     flocker.stop().await?;
     Ok(Section {
         title: "Memory, and a thousand volumes that wait",
@@ -86,7 +86,7 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
     })
 }
 
-/// Makes that many volumes on the first node and waits until all of them are mounted there.
+/// Creates the given number of volumes on the first node and waits until all of them are mounted there.
 async fn make_volumes(flocker: &Flocker, count: usize) -> Result<Vec<Uuid>> {
     let (client, primary) = (flocker.client(), flocker.node(1)?.uuid);
     let made = iter(0..count).map(|number| {

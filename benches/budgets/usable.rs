@@ -1,4 +1,4 @@
-//! The time until a new volume can be used, against a client that waits for Flocker's word for it.
+//! The time until a new volume can be used, compared with a client that waits until Flocker reports it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,16 +14,16 @@ use crate::report::{Budget, Section, Table};
 use crate::samples::{Samples, digits, ratio, time};
 use crate::{Bench, Result};
 
-/// Both take turns that often, so that both meet the same machine.
-const ROUNDS: usize = 5;
+/// How often the two alternate, so that both run on the same machine.
+const ITERATIONS: usize = 5;
 /// How often the other client reads the states of all datasets.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How much of the other client's time the plugin may take.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// The part of the other client's time that the plugin may take.
 const LIMIT: f64 = 0.5;
 
 /// Measures with Flocker's own delays: a mount exists seconds after the request, and is reported 10 s after that.
 pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
-    let root = bench.workplace.disk().join("usable");
+    let root = bench.workspace.disk().join("usable");
     let change = |options| Options {
         timing: Timing::Stock,
         capacity: Some(1 << 40),
@@ -31,12 +31,12 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
     };
     let flocker = Flocker::start(&root, change).await?;
     let plugin = Plugin::serve(&root, &flocker, 1, &[]).await?;
-    let (mut ours, mut others) = (Samples::default(), Samples::default());
-    for round in 0..bench.scaled(ROUNDS) {
-        let place = root.join(format!("round-{round}"));
-        fs::create_dir_all(&place)?;
-        ours.add(through_the_plugin(&flocker, &plugin, &place).await?);
-        others.add(through_state(&flocker).await?);
+    let (mut ours, mut theirs) = (Samples::default(), Samples::default());
+    for iteration in 0..bench.scaled(ITERATIONS) {
+        let directory = root.join(format!("iteration-{iteration}"));
+        fs::create_dir_all(&directory)?;
+        ours.add(through_the_plugin(&flocker, &plugin, &directory).await?);
+        theirs.add(through_state(&flocker).await?);
     }
     plugin.stop().await?;
     flocker.stop().await?;
@@ -50,13 +50,13 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
     ]);
     for (what, samples) in [
         ("the plugin: create, publish, stage, publish in a row", &ours),
-        ("a client that reads the state once a second for `path`", &others),
+        ("a client that reads the state once a second for `path`", &theirs),
     ] {
         let mut row = vec![what.to_owned(), samples.count().to_string()];
         row.extend([samples.min(), samples.p50(), samples.max()].map(time));
         table.add(row);
     }
-    let measured = ratio(ours.p50(), others.p50());
+    let measured = ratio(ours.p50(), theirs.p50());
     let budget = Budget {
         what: "from CreateVolume to a usable mount, p50 ÷ that of a client that waits for `path` in state"
             .to_owned(),
@@ -71,13 +71,13 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
     })
 }
 
-async fn through_the_plugin(flocker: &Flocker, plugin: &Plugin, place: &Path) -> Result<Duration> {
-    let (mut csi, target) = (plugin.csi(), place.join("target"));
+async fn through_the_plugin(flocker: &Flocker, plugin: &Plugin, directory: &Path) -> Result<Duration> {
+    let (mut csi, target) = (plugin.csi(), directory.join("target"));
     let node = flocker.node(1)?.uuid;
     let begun = Instant::now();
     let volume = csi.create().await?;
     let staged = csi
-        .attach_and_stage(&volume, node, &place.join("staging"))
+        .attach_and_stage(&volume, node, &directory.join("staging"))
         .await?;
     csi.publish(&staged, &target).await?;
     let taken = begun.elapsed();
@@ -85,7 +85,7 @@ async fn through_the_plugin(flocker: &Flocker, plugin: &Plugin, place: &Path) ->
     Ok(taken)
 }
 
-/// What every client did so far: it waits until Flocker reports a path. It does not even bind that anywhere.
+/// The method of earlier clients: wait until Flocker reports a path. It does not even bind that path anywhere.
 async fn through_state(flocker: &Flocker) -> Result<Duration> {
     let client = flocker.client();
     let begun = Instant::now();
@@ -101,7 +101,7 @@ async fn through_state(flocker: &Flocker) -> Result<Duration> {
         let state = states.into_iter().find(|state| state.dataset_id == dataset);
         match state.and_then(|state| state.path) {
             Some(path) => break path,
-            None => sleep(LOOK_EVERY).await,
+            None => sleep(POLL_INTERVAL).await,
         }
     };
     let taken = begun.elapsed();
@@ -109,7 +109,7 @@ async fn through_state(flocker: &Flocker) -> Result<Duration> {
     Ok(taken)
 }
 
-/// Makes sure that it is a mount that was waited for.
+/// Checks that the path is a mount.
 fn use_it(target: &Path) -> Result<()> {
     let table = fs::read_to_string("/proc/thread-self/mountinfo")?;
     let text = target.display().to_string();

@@ -1,4 +1,4 @@
-//! What Flocker is asked while many volumes wait for it.
+//! The requests that Flocker gets while many volumes wait for it.
 
 use futures::stream::{StreamExt, TryStreamExt, iter};
 use tokio::task::JoinSet;
@@ -12,28 +12,28 @@ use crate::samples::digits;
 use crate::{Bench, Result};
 
 const WINDOW: Duration = Duration::from_secs(20);
-/// The shortest time between two looks at Flocker for somebody who has waited a while already.
+/// The shortest interval between two reads for a caller that has waited for a while.
 const TICK: Duration = Duration::from_secs(1);
-/// How long a caller has to wait until that holds for it: the first two looks come after half a second and up to one.
-const EARLY_LOOKS: Duration = Duration::from_millis(1500);
+/// How long a caller waits until that interval applies: the first two reads follow after half a second and up to one.
+const EARLY_READS: Duration = Duration::from_millis(1500);
 const AT_ONCE: usize = 8;
 
 const MOVE: (&str, &str) = ("POST", "/v1/configuration/datasets/{dataset_id}");
 
-/// What came of it.
+/// The result of the measurement.
 pub(crate) struct Waiting {
     pub(crate) table: Table,
     pub(crate) budget: Budget,
 }
 
-/// Lets first one and then all of the volumes, in use on the first node, wait to be attached to the second.
+/// Lets one volume, and then all volumes, wait to be attached to the second node while they are in use on the first.
 pub(crate) async fn measure(
     bench: &Bench,
     flocker: &Flocker,
     plugin: &Plugin,
     volumes: &[Uuid],
 ) -> Result<Waiting> {
-    // With the lease gone the plugin may move them, and with the pin in place they cannot leave.
+    // Without the lease the plugin may move them, and because of the pin they cannot leave the node.
     let client = flocker.client();
     let released = iter(volumes).map(|volume| client.release_lease(*volume));
     released.buffer_unordered(AT_ONCE).try_collect::<Vec<_>>().await?;
@@ -59,7 +59,7 @@ pub(crate) async fn measure(
             Ok(flocker.counters().asked(MOVE.0, MOVE.1) >= u64::try_from(waiting)?)
         })
         .await?;
-        sleep_until(Instant::now() + EARLY_LOOKS).await;
+        sleep_until(Instant::now() + EARLY_READS).await;
         let before = flocker.counters();
         sleep_until(Instant::now() + window).await;
         let reads = reads(&before, &flocker.counters());

@@ -1,10 +1,10 @@
 //! The messages, clients and servers of the Container Storage Interface, and of the registration with a kubelet.
 //!
-//! Two versions of the protocol live side by side: [`v1`] is the package `csi.v1` as of specification 1.12.0, and
-//! [`v0`] is the package `csi.v0` as of specification 0.3.0. Both are generated from the `.proto` files of this
-//! crate when it is built; `protoc` is not needed. What is documented here is documented there.
+//! The crate holds two versions of the protocol: [`v1`] is the package `csi.v1` of specification 1.12.0, and [`v0`] is
+//! the package `csi.v0` of specification 0.3.0. Both are generated from the `.proto` files of this crate when it is
+//! built; `protoc` is not needed. The specification documents every message and call.
 //!
-//! No message shows a secret: `Debug` of every message that can hold one renders it by [`redacted`], which hides
+//! No message prints a secret: `Debug` of every message that can hold one prints it by [`redacted`], which hides
 //! secrets and mount flags.
 
 mod redact;
@@ -31,7 +31,7 @@ pub mod v0 {
     include!(concat!(env!("OUT_DIR"), "/csi.v0.redacted.rs"));
 }
 
-/// The package `pluginregistration`, version 1: how a kubelet learns of plugins.
+/// The package `pluginregistration`, version 1: how a plugin registers with a kubelet.
 #[allow(clippy::pedantic, reason = "the style is that of the generator")]
 pub mod registration {
     tonic::include_proto!("pluginregistration");

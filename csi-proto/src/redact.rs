@@ -1,4 +1,4 @@
-//! Messages made fit for a log.
+//! Views of messages that are safe to log.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKe
 
 use crate::{FILE_DESCRIPTOR_SET, secret::is_secret};
 
-/// What is shown in place of a secret.
+/// The text that replaces a secret.
 const HIDDEN: &str = "***";
 
 static DESCRIPTORS: LazyLock<DescriptorPool> = LazyLock::new(|| {
@@ -20,9 +20,9 @@ static DESCRIPTORS: LazyLock<DescriptorPool> = LazyLock::new(|| {
 
 /// Returns a view of a CSI message for a log, in which secrets are replaced by `***`.
 ///
-/// Hidden are the keys and the values of all `secrets`, and mount flags. Fields that are not set are left out;
-/// texts are quoted and escaped, so the view is one line (many with `{:#?}`). A message that is not in
-/// [`FILE_DESCRIPTOR_SET`] is hidden as a whole.
+/// It hides the keys and values of all `secrets`, and mount flags. It leaves out fields that are not set, and quotes
+/// and escapes texts, so the view is one line (several with `{:#?}`). It hides a message that is not in
+/// [`FILE_DESCRIPTOR_SET`] as a whole.
 ///
 /// ```
 /// use csi_proto::{redacted, v1};
@@ -40,13 +40,13 @@ pub fn redacted<M: Message + Name>(message: &M) -> Redacted<'_, M> {
     Redacted(message)
 }
 
-/// A CSI message without its secrets; made by [`redacted`], for `{}` and `{:?}` alike.
+/// A view of a CSI message without its secrets; made by [`redacted`], the same for `{}` and `{:?}`.
 #[derive(Clone, Copy)]
 pub struct Redacted<'a, M>(&'a M);
 
 impl<M: Message + Name> fmt::Display for Redacted<'_, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Whatever this code does not know might be a secret.
+        // A message that this code does not know might be a secret.
         let Some(descriptor) = DESCRIPTORS.get_message_by_name(&M::full_name()) else {
             return f.write_str(HIDDEN);
         };
@@ -64,7 +64,7 @@ impl<M: Message + Name> fmt::Debug for Redacted<'_, M> {
     }
 }
 
-/// Implements `Debug` by [`redacted`], for messages generated without one.
+/// Implements `Debug` with [`redacted`], for messages that are generated without it.
 macro_rules! debug_is_redacted {
     ($($message:ty,)*) => {
         $(

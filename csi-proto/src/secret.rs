@@ -1,16 +1,16 @@
-//! Which fields of CSI messages must never be logged.
+//! Which fields of CSI messages must not be logged.
 //!
-//! The build script includes this file too: it decides there which messages get a `Debug` that hides them.
+//! The build script also includes this file: it decides which messages get a `Debug` that hides them.
 
 use prost_reflect::{FieldDescriptor, Value};
 
-/// The option by which `csi.v1` marks its secret fields.
+/// The option that marks a secret field in `csi.v1`.
 const SECRET_OPTION: &str = "csi.v1.csi_secret";
 
-/// Tells whether the content of a field must never be logged.
+/// Returns whether the content of a field must not be logged.
 ///
-/// So it is for every field with the option `csi_secret`; for every map whose name ends with `secrets`, since
-/// `csi.v0` knows no such option; and in both packages for mount flags, in which users do put passwords.
+/// This holds for every field with the option `csi_secret`; for every map whose name ends with `secrets`, because
+/// `csi.v0` has no such option; and in both packages for mount flags, because users put passwords into them.
 pub(crate) fn is_secret(field: &FieldDescriptor) -> bool {
     is_marked(field) || (field.is_map() && field.name().ends_with("secrets")) || field.name() == "mount_flags"
 }

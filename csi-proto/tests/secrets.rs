@@ -1,4 +1,4 @@
-//! No message of either package shows a secret, however it is printed.
+//! No message of either package prints a secret, in any format.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,13 +13,13 @@ use prost_reflect::{
 
 /// Part of every secret that a test puts into a message.
 const CANARY: &str = "canary";
-/// What a test puts into every other text.
+/// The content of every other text.
 const PLAIN: &str = "plain";
 
-/// Prints an encoded message in every way there is, after checking that it does carry a secret.
+/// Prints an encoded message in every format, after checking that it carries a secret.
 type Print = fn(&[u8]) -> Vec<String>;
 
-/// Lists types by the full names of their messages.
+/// Maps the full names of messages to their printers.
 macro_rules! printers {
     ($($message:ty,)*) => { BTreeMap::from([$((<$message>::full_name(), print::<$message> as Print),)*]) };
 }
@@ -66,7 +66,7 @@ fn printers() -> BTreeMap<String, Print> {
 }
 
 #[test]
-fn every_message_that_can_hold_a_secret_is_tried() {
+fn every_message_that_can_hold_a_secret_is_checked() {
     let tried: BTreeSet<_> = printers().into_keys().collect();
     let able: BTreeSet<_> = messages()
         .filter(can_hold_a_secret)
@@ -76,7 +76,7 @@ fn every_message_that_can_hold_a_secret_is_tried() {
 }
 
 #[test]
-fn no_secret_is_printed_but_everything_else_is() {
+fn no_secret_is_printed_but_every_other_field_is() {
     let printers = printers();
     for message in messages().filter(can_hold_a_secret) {
         let print = printers[message.full_name()];
@@ -84,7 +84,7 @@ fn no_secret_is_printed_but_everything_else_is() {
             assert!(!text.contains(CANARY), "{} leaks: {text}", message.full_name());
             assert!(
                 text.contains("***"),
-                "{} does not tell that it hides something: {text}",
+                "{} does not show that it hides something: {text}",
                 message.full_name()
             );
             assert!(
@@ -138,7 +138,7 @@ fn can_hold_a_secret(message: &MessageDescriptor) -> bool {
     })
 }
 
-/// Tells what is secret in words of this test's own: any field named so or marked so, and mount flags.
+/// Returns whether a field is secret, by a rule of this test: named or marked as one, or mount flags.
 fn is_secret(field: &FieldDescriptor) -> bool {
     let marked = field
         .options()
@@ -147,10 +147,10 @@ fn is_secret(field: &FieldDescriptor) -> bool {
     marked || field.name().contains("secret") || field.name() == "mount_flags"
 }
 
-/// Makes a message with every field set; of a oneof, one that can hold a secret if there is one.
+/// Makes a message with every field set; of a oneof, a field that can hold a secret if one exists.
 fn filled(descriptor: &MessageDescriptor) -> DynamicMessage {
     let mut message = DynamicMessage::new(descriptor.clone());
-    // Setting a field of a oneof unsets the others, so the last one stays.
+    // Setting a field of a oneof clears the previous one, so the last one stays.
     let (harmless, secret): (Vec<_>, Vec<_>) = descriptor.fields().partition(|field| {
         !is_secret(field) && !matches!(field.kind(), Kind::Message(inner) if can_hold_a_secret(&inner))
     });

@@ -1,7 +1,7 @@
-//! The descriptors define exactly what the tables in `tests/data` say, which come from the specification itself.
+//! The descriptors define exactly what the tables in `tests/data` contain, which come from the specification.
 //!
-//! Both sides are written down as facts, one line each, and compared as sets: whatever is missing, superfluous or
-//! different shows up as a line that only one side has.
+//! Both are converted to facts, one line each, and compared as sets: a fact that is missing, superfluous or different
+//! is a line that only one of them has.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,17 +16,17 @@ const V1: &str = include_str!("data/csi.v1-1.12.0.json");
 const V0: &str = include_str!("data/csi.v0-0.3.0.json");
 
 #[test]
-fn the_package_csi_v1_is_what_its_table_says() {
+fn the_package_csi_v1_matches_its_table() {
     assert_same("csi/v1/csi.proto", V1);
 }
 
 #[test]
-fn the_package_csi_v0_is_what_its_table_says() {
+fn the_package_csi_v0_matches_its_table() {
     assert_same("csi/v0/csi.proto", V0);
 }
 
 #[test]
-fn a_difference_of_any_kind_is_noticed() {
+fn a_difference_of_any_kind_is_detected() {
     let differences = [
         (r#""package":"csi.v1""#, r#""package":"csi.v2""#),
         (r#""number": 1059"#, r#""number": 1058"#),
@@ -57,18 +57,18 @@ fn a_difference_of_any_kind_is_noticed() {
         (r#", "alpha": ["SNAPSHOT_METADATA_SERVICE"]"#, ""),
     ];
     let defined = defined(&file("csi/v1/csi.proto"));
-    for (told, changed) in differences {
-        assert!(V1.contains(told), "the table has no {told}");
-        let table: Table = serde_json::from_str(&V1.replacen(told, changed, 1)).unwrap();
-        assert_ne!(table.facts(), defined, "{told} may become {changed} unnoticed");
+    for (fact, changed) in differences {
+        assert!(V1.contains(fact), "the table has no {fact}");
+        let table: Table = serde_json::from_str(&V1.replacen(fact, changed, 1)).unwrap();
+        assert_ne!(table.facts(), defined, "{fact} may become {changed} unnoticed");
     }
 }
 
 fn assert_same(path: &str, table: &str) {
     let table: Table = serde_json::from_str(table).expect("the table is well-formed");
-    let (told, defined) = (table.facts(), defined(&file(path)));
-    let missing: Vec<_> = told.difference(&defined).collect();
-    let extra: Vec<_> = defined.difference(&told).collect();
+    let (listed, defined) = (table.facts(), defined(&file(path)));
+    let missing: Vec<_> = listed.difference(&defined).collect();
+    let extra: Vec<_> = defined.difference(&listed).collect();
     assert!(
         missing.is_empty() && extra.is_empty(),
         "{path} differs from its table\nonly in the table: {missing:#?}\nonly in the file: {extra:#?}"
@@ -152,7 +152,7 @@ struct Enum {
 }
 
 impl Table {
-    /// Writes down what the table says.
+    /// Returns the facts of a table.
     fn facts(&self) -> BTreeSet<String> {
         let package = &self.package;
         let mut facts = BTreeSet::from([format!("package {package} proto3")]);
@@ -200,7 +200,7 @@ impl Table {
         facts
     }
 
-    /// Writes down options by their numbers.
+    /// Returns options by their numbers.
     ///
     /// The tables call every option with the number 1060 `alpha_service`, also on messages, methods and fields,
     /// where the specification calls it `alpha_message`, `alpha_method` and `alpha_field`.
@@ -213,7 +213,7 @@ impl Table {
     }
 }
 
-/// Writes down what a file defines.
+/// Returns the facts that a file defines.
 fn defined(file: &FileDescriptor) -> BTreeSet<String> {
     let syntax = match file.syntax() {
         Syntax::Proto2 => "proto2",
@@ -269,7 +269,7 @@ fn add_service(service: &ServiceDescriptor, facts: &mut BTreeSet<String>) {
 }
 
 fn add_message(message: &MessageDescriptor, facts: &mut BTreeSet<String>) {
-    // The compiler makes a message of every map; the map is a fact of the field already.
+    // The compiler makes a message of every map; the field already states this fact.
     if message.is_map_entry() {
         return;
     }
@@ -332,7 +332,7 @@ fn kind(kind: &Kind) -> String {
     }
 }
 
-/// Writes down the options that are set: custom ones by number, others by name.
+/// Returns the options that are set: custom ones by number, the rest by name.
 fn set(options: &DynamicMessage) -> String {
     let custom = options.extensions().map(|(option, value)| match value {
         Value::Bool(true) => option.number().to_string(),

@@ -1,4 +1,4 @@
-//! Which volume capabilities can be satisfied, told in one place for the controller and the node.
+//! Which volume capabilities the plugin supports, in one place for the controller and the node service.
 
 use csi_proto::v1::VolumeCapability;
 use csi_proto::v1::volume_capability::access_mode::Mode;
@@ -7,10 +7,10 @@ use csi_proto::v1::volume_capability::{AccessType, MountVolume};
 use crate::error::{Error, Result, Situation};
 use crate::volume::MountFlags;
 
-/// The one file system Flocker makes.
+/// The only file system that Flocker makes.
 const FILE_SYSTEM: &str = "ext4";
 
-/// How a volume may be used, as far as the plugin has to keep to it.
+/// How a volume may be used, as far as the plugin enforces it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AccessMode {
     /// On one node, at any number of targets.
@@ -21,7 +21,7 @@ pub enum AccessMode {
     SingleTarget,
 }
 
-/// A capability that the plugin can satisfy.
+/// A capability that the plugin supports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capability {
     /// Where the volume may be used.
@@ -30,7 +30,7 @@ pub struct Capability {
     pub mount_flags: MountFlags,
 }
 
-/// Who asks: the two services answer an unsupported capability with different codes.
+/// The service that checks a capability: the two answer an unsupported one with different codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// The controller service.
@@ -50,7 +50,7 @@ impl Capability {
         Self::parse_with(capability, side, false)
     }
 
-    /// Checks the capability of a node's mount; `readonly` is the request's own wish for one.
+    /// Checks the capability of a node's mount; `readonly` is the request's field of that name.
     ///
     /// # Errors
     /// As [`Self::parse`] for the node.
@@ -82,10 +82,10 @@ impl Capability {
         })
     }
 
-    /// Checks the capabilities of a volume that is to be created or validated.
+    /// Checks the capabilities of a volume in a request to create or validate it.
     ///
     /// # Errors
-    /// As [`Self::parse`]; [`Situation::InvalidArgument`] when there is none.
+    /// As [`Self::parse`]; [`Situation::InvalidArgument`] when the list is empty.
     pub fn parse_all(capabilities: &[VolumeCapability]) -> Result<Vec<Self>> {
         if capabilities.is_empty() {
             let text = "volume_capabilities is empty: at least one is needed";

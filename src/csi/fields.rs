@@ -1,4 +1,4 @@
-//! Checks of request fields that every service makes.
+//! Checks of request fields that both services make.
 
 use uuid::Uuid;
 
@@ -9,7 +9,7 @@ use crate::volume::dataset_of;
 ///
 /// # Errors
 /// [`Situation::InvalidArgument`] naming the field.
-pub fn required<'a>(field: &str, value: &'a str) -> Result<&'a str> {
+pub(crate) fn required<'a>(field: &str, value: &'a str) -> Result<&'a str> {
     if value.is_empty() {
         return Err(Error::new(
             Situation::InvalidArgument,
@@ -19,11 +19,11 @@ pub fn required<'a>(field: &str, value: &'a str) -> Result<&'a str> {
     Ok(value)
 }
 
-/// Returns the dataset that a volume id names; any other string is the id of no volume.
+/// Returns the dataset with the given volume id; any other string is the id of no volume.
 ///
 /// # Errors
-/// [`Situation::UnknownVolume`], whatever the string is: an orchestrator may ask about volumes of others.
-pub fn existing_dataset(volume_id: &str) -> Result<Uuid> {
+/// [`Situation::UnknownVolume`] for every other string: an orchestrator may ask about another driver's volumes.
+pub(crate) fn existing_dataset(volume_id: &str) -> Result<Uuid> {
     dataset_of(volume_id).ok_or_else(|| {
         let text = format!("volume {volume_id:?} does not exist: a volume id is a lower-case UUID");
         Error::new(Situation::UnknownVolume, text)

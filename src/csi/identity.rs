@@ -1,4 +1,4 @@
-//! The Identity service: who the plugin is.
+//! The Identity service: the plugin's name, version and capabilities.
 
 use csi_proto::v1::identity_server::Identity;
 use csi_proto::v1::plugin_capability::{Service, Type, service};
@@ -8,18 +8,18 @@ use csi_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-/// Answers for the plugin as a whole; every process of it answers alike, whatever its mode.
+/// Answers for the plugin as a whole; every process answers alike, in every mode.
 ///
-/// Nothing here asks Flocker. Mesos gives up on a plugin whose `Probe` fails once, and Kubernetes restarts one
-/// that is not ready: a control service that is down is no reason for either.
+/// Nothing here calls Flocker. Mesos abandons a plugin whose `Probe` fails once, and Kubernetes restarts one that is
+/// not ready; a control service that is down is no reason for either.
 #[derive(Clone, Debug)]
-pub struct IdentityService {
+pub(crate) struct IdentityService {
     driver_name: String,
 }
 
 impl IdentityService {
-    /// Makes the service of the driver of that name.
-    pub fn new(driver_name: impl Into<String>) -> Self {
+    /// Makes the service of the driver with that name.
+    pub(crate) fn new(driver_name: impl Into<String>) -> Self {
         Self {
             driver_name: driver_name.into(),
         }
@@ -54,7 +54,7 @@ impl Identity for IdentityService {
     }
 
     async fn probe(&self, _request: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
-        // A process with an invalid configuration never comes to serve, so whoever is asked is ready.
+        // A process with an invalid configuration never starts to serve, so a process that answers is ready.
         Ok(Response::new(ProbeResponse { ready: Some(true) }))
     }
 }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_plugin_tells_its_name_and_version_and_is_ready() {
+    async fn the_plugin_reports_its_name_and_version_and_is_ready() {
         let identity = IdentityService::new("flocker.csi.clusterhq.com");
         let info = identity
             .get_plugin_info(Request::new(GetPluginInfoRequest {}))
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_controller_and_no_topology_is_announced() {
+    async fn a_controller_without_topology_is_announced() {
         let identity = IdentityService::new("flocker.csi.clusterhq.com");
         let request = Request::new(GetPluginCapabilitiesRequest {});
         let capabilities = identity

@@ -2,6 +2,6 @@
 //! a situation to a gRPC code.
 
 pub mod capability;
-pub mod fields;
-pub mod identity;
-pub mod status;
+pub(crate) mod fields;
+pub(crate) mod identity;
+pub(crate) mod status;

@@ -1,15 +1,15 @@
 //! The only place where a [`Situation`] becomes a gRPC code.
 //!
-//! What orchestrators do with a code decided the choice: Mesos retries nothing but `UNAVAILABLE` and
-//! `DEADLINE_EXCEEDED`; Kubernetes takes every code but `CANCELLED`, `DEADLINE_EXCEEDED`, `UNAVAILABLE`,
-//! `RESOURCE_EXHAUSTED` and `ABORTED` as the end of the operation, after which nothing of it may be left.
+//! What orchestrators do with a code decides the choice: Mesos retries only `UNAVAILABLE` and `DEADLINE_EXCEEDED`;
+//! Kubernetes treats every code but `CANCELLED`, `DEADLINE_EXCEEDED`, `UNAVAILABLE`, `RESOURCE_EXHAUSTED` and
+//! `ABORTED` as the end of the operation, so nothing of it may remain after such a code.
 
 use tonic::{Code, Response, Status};
 
 use crate::error::{Error, Result, Situation};
 
-/// Returns the code that `situation` has on the wire.
-pub fn code(situation: Situation) -> Code {
+/// Returns the code of `situation` on the wire.
+pub(crate) fn code(situation: Situation) -> Code {
     match situation {
         Situation::InvalidArgument => Code::InvalidArgument,
         Situation::UnknownVolume | Situation::UnknownNode | Situation::NotMountedThere => Code::NotFound,
@@ -37,8 +37,8 @@ pub fn code(situation: Situation) -> Code {
     }
 }
 
-/// The longest message on the wire, in bytes. Clients refuse headers of more than 8 KiB, and take that for another
-/// error than the one the message tells; percent-encoding makes it up to three times as long.
+/// The longest message on the wire, in bytes. Clients refuse headers of more than 8 KiB and then report another error
+/// than the plugin's; percent-encoding makes a message up to three times as long.
 const LONGEST_MESSAGE: usize = 2048;
 
 impl From<Error> for Status {
@@ -57,12 +57,12 @@ impl From<Error> for Status {
 }
 
 /// Makes the answer of an RPC.
-pub fn answer<T>(result: Result<T>) -> Result<Response<T>, Status> {
+pub(crate) fn answer<T>(result: Result<T>) -> Result<Response<T>, Status> {
     result.map(Response::new).map_err(Status::from)
 }
 
-/// Answers an RPC of which Flocker has no counterpart.
-pub fn unimplemented<T>(what: &str) -> Result<Response<T>, Status> {
+/// Answers an RPC that Flocker has no function for.
+pub(crate) fn unimplemented<T>(what: &str) -> Result<Response<T>, Status> {
     answer(Err(Error::new(
         Situation::Unimplemented,
         format!("{what} is not offered: Flocker has no such thing"),
@@ -74,13 +74,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_never_outgrows_what_clients_take() {
+    fn a_message_never_exceeds_what_clients_accept() {
         let error = Error::new(Situation::UnknownVolume, "ä".repeat(10_000));
         assert!(Status::from(error).message().len() <= LONGEST_MESSAGE + '…'.len_utf8());
     }
 
     #[test]
-    fn final_are_the_codes_that_the_kubelet_takes_as_the_end() {
+    fn the_codes_that_the_kubelet_treats_as_the_end_are_final() {
         for situation in Situation::ALL {
             let goes_on = matches!(
                 code(situation),

@@ -1,7 +1,7 @@
-//! The parsers of foreign bytes, as functions that accept any bytes and panic only when a promise is broken.
+//! The functions that read foreign bytes: each accepts any bytes and panics only when it breaks a promise.
 //!
-//! `make fuzz` lets an engine search for bytes that make one panic (`fuzz/` has the programs), and `make test` passes each
-//! its corpus: examples of its input, and every input that has ever made it panic.
+//! `make fuzz` searches for bytes that make one panic (its programs are in `fuzz/`). `make test` runs each with its
+//! corpus: examples of valid input, and every input that made it panic before.
 
 mod request;
 

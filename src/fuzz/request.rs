@@ -1,4 +1,4 @@
-//! A check of the parsers for the strings of a CSI request, for any text.
+//! The strings of a CSI request from any client.
 
 use std::collections::HashMap;
 
@@ -9,11 +9,11 @@ use crate::volume::MountFlags;
 use crate::volume::{Namespace, Parameters, VolumeName, VolumeReference, dataset_of, metadata};
 use host_fs::mount::TargetPath;
 
-/// Parses any text as every field of a request with a form: the whole as a path, an id, a name and a deadline, its
-/// lines as mount flags, as parameters and as a volume's context.
+/// Parses any text as each field of a request that has a syntax: the whole text as a path, an id, a name and a
+/// deadline; its lines as mount flags, as parameters and as a volume's context.
 ///
 /// # Panics
-/// If an accepted value changes when it is displayed and parsed again, or is outside of the bounds of its field.
+/// If an accepted value changes when it is printed and parsed again, or breaks a promise of the field.
 pub fn request(bytes: &[u8]) {
     if let Ok(value) = AsciiMetadataValue::try_from(bytes) {
         let mut headers = MetadataMap::new();

@@ -1,4 +1,4 @@
-//! Controller. Where `csi.v1` echoes what it confirms, `csi.v0` answers whether it is supported.
+//! The Controller service. Where `csi.v1` echoes what it confirms, `csi.v0` answers whether it is supported.
 
 use csi_proto::v0::controller_server::Controller;
 use csi_proto::v0::controller_service_capability::{Rpc, Type, rpc};
@@ -109,7 +109,11 @@ impl<S: v1::controller_server::Controller> Controller for Facade<S> {
             request.map(|ControllerGetCapabilitiesRequest {}| v1::ControllerGetCapabilitiesRequest {});
         let answer = self.v1.controller_get_capabilities(request).await?;
         Ok(answer.map(|answer| ControllerGetCapabilitiesResponse {
-            capabilities: answer.capabilities.into_iter().filter_map(known).collect(),
+            capabilities: answer
+                .capabilities
+                .into_iter()
+                .filter_map(translate_capability)
+                .collect(),
         }))
     }
 
@@ -182,7 +186,7 @@ fn to_unpublish(request: ControllerUnpublishVolumeRequest) -> v1::ControllerUnpu
     }
 }
 
-/// The one request whose fields have other numbers in the two versions, and no parameters in this one.
+/// Translates the one request whose fields have other numbers in the two versions; this version has no parameters.
 fn to_validate(request: ValidateVolumeCapabilitiesRequest) -> v1::ValidateVolumeCapabilitiesRequest {
     v1::ValidateVolumeCapabilitiesRequest {
         volume_id: request.volume_id,
@@ -197,7 +201,7 @@ fn volume(volume: v1::Volume) -> Volume {
         capacity_bytes: volume.capacity_bytes,
         id: volume.volume_id,
         attributes: volume.volume_context,
-        // Flocker has nothing that a volume could be made from.
+        // Flocker cannot create a volume from a content source.
         content_source: None,
         accessible_topology: volume
             .accessible_topology
@@ -217,8 +221,8 @@ fn list(answer: v1::ListVolumesResponse) -> ListVolumesResponse {
     }
 }
 
-/// Translates a capability; one that this version does not have is left out. The numbers are the same.
-fn known(capability: v1::ControllerServiceCapability) -> Option<ControllerServiceCapability> {
+/// Translates a capability; returns `None` for one that this version does not have. The numbers are the same.
+fn translate_capability(capability: v1::ControllerServiceCapability) -> Option<ControllerServiceCapability> {
     let v1::controller_service_capability::Type::Rpc(rpc) = capability.r#type?;
     let number = rpc::Type::try_from(rpc.r#type).ok()?;
     Some(ControllerServiceCapability {
@@ -236,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_field_of_a_request_arrives() {
+    fn every_field_of_a_request_is_translated() {
         let create = CreateVolumeRequest {
             name: "name".to_owned(),
             capacity_range: Some(CapacityRange {
@@ -291,8 +295,8 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_is_told_whole() {
-        let told = v1::Volume {
+    fn every_field_of_a_volume_is_translated() {
+        let v1_volume = v1::Volume {
             capacity_bytes: 1 << 30,
             volume_id: "id".to_owned(),
             volume_context: map("attribute"),
@@ -301,10 +305,10 @@ mod tests {
                 segments: map("zone"),
             }],
         };
-        assert_eq!(volume(told.clone()), reads_as(&told));
+        assert_eq!(volume(v1_volume.clone()), reads_as(&v1_volume));
         let listed = v1::ListVolumesResponse {
             entries: vec![v1::list_volumes_response::Entry {
-                volume: Some(told),
+                volume: Some(v1_volume),
                 status: None,
             }],
             next_token: "token".to_owned(),

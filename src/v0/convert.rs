@@ -1,4 +1,4 @@
-//! Messages that both halves of CSI use.
+//! Messages that both the controller and the node service use.
 
 use csi_proto::v0::{
     Topology, TopologyRequirement, VolumeCapability, VolumeContentSource, volume_capability,
@@ -28,7 +28,7 @@ pub(super) fn capabilities(capabilities: Vec<VolumeCapability>) -> Vec<v1::Volum
     capabilities.into_iter().map(capability).collect()
 }
 
-/// Translates what a volume is to be made from.
+/// Translates the content source of a volume.
 pub(super) fn source(source: VolumeContentSource) -> v1::VolumeContentSource {
     use csi_proto::v0::volume_content_source::Type;
     use v1::volume_content_source as to;
@@ -62,12 +62,12 @@ pub(super) fn topology_back(topology: v1::Topology) -> Topology {
     }
 }
 
-/// Checks translations by the wire: what kept its number in both versions reads as the other message.
+/// Checks translations by encoding: a field with one number in both versions is read as the other version's field.
 #[cfg(test)]
 pub(super) mod testing {
     use prost::Message;
 
-    /// Returns what a message of one version says in the other, as far as numbers did not change.
+    /// Encodes a message of one version and decodes it as the other version's message.
     pub(in crate::v0) fn reads_as<T: Message + Default>(message: &impl Message) -> T {
         T::decode(message.encode_to_vec().as_slice()).unwrap()
     }
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_both_halves_use_keeps_every_field() {
+    fn messages_of_both_services_keep_every_field() {
         let block = VolumeCapability {
             access_type: Some(AccessType::Block(BlockVolume {})),
             ..mount_capability()

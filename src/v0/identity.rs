@@ -1,4 +1,4 @@
-//! Identity, which is the same in both versions but for names.
+//! The Identity service, which differs between the versions only in names.
 
 use csi_proto::v0::identity_server::Identity;
 use csi_proto::v0::plugin_capability::{Service, Type, service};
@@ -33,7 +33,11 @@ impl<S: v1::identity_server::Identity> Identity for Facade<S> {
         let request = request.map(|GetPluginCapabilitiesRequest {}| v1::GetPluginCapabilitiesRequest {});
         let answer = self.v1.get_plugin_capabilities(request).await?;
         Ok(answer.map(|answer| GetPluginCapabilitiesResponse {
-            capabilities: answer.capabilities.into_iter().filter_map(known).collect(),
+            capabilities: answer
+                .capabilities
+                .into_iter()
+                .filter_map(translate_capability)
+                .collect(),
         }))
     }
 
@@ -46,8 +50,8 @@ impl<S: v1::identity_server::Identity> Identity for Facade<S> {
     }
 }
 
-/// Translates a capability; one that this version does not have is left out. The numbers are the same.
-fn known(capability: v1::PluginCapability) -> Option<PluginCapability> {
+/// Translates a capability; returns `None` for one that this version does not have. The numbers are the same.
+fn translate_capability(capability: v1::PluginCapability) -> Option<PluginCapability> {
     let v1::plugin_capability::Type::Service(service) = capability.r#type? else {
         return None;
     };
@@ -75,7 +79,7 @@ mod tests {
             r#type: volume_expansion::Type::Online.into(),
         });
         let number = |kind: Type| {
-            let translated = known(v1::PluginCapability { r#type: Some(kind) })?;
+            let translated = translate_capability(v1::PluginCapability { r#type: Some(kind) })?;
             let super::Type::Service(service) = translated.r#type.unwrap();
             Some(service.r#type)
         };

@@ -1,4 +1,4 @@
-//! Node. In `csi.v0` the orchestrator makes the target directory before it publishes, and it is never removed.
+//! The Node service. In `csi.v0` the orchestrator makes the target directory, and the plugin never removes it.
 
 use csi_proto::v0::node_server::Node;
 use csi_proto::v0::node_service_capability::{Rpc, Type, rpc};
@@ -78,7 +78,11 @@ impl<S: v1::node_server::Node> Node for Facade<S> {
         let request = request.map(|NodeGetCapabilitiesRequest {}| v1::NodeGetCapabilitiesRequest {});
         let answer = self.v1.node_get_capabilities(request).await?;
         Ok(answer.map(|answer| NodeGetCapabilitiesResponse {
-            capabilities: answer.capabilities.into_iter().filter_map(known).collect(),
+            capabilities: answer
+                .capabilities
+                .into_iter()
+                .filter_map(translate_capability)
+                .collect(),
         }))
     }
 
@@ -124,8 +128,8 @@ fn info(info: v1::NodeGetInfoResponse) -> NodeGetInfoResponse {
     }
 }
 
-/// Translates a capability; one that this version does not have is left out. The numbers are the same.
-fn known(capability: v1::NodeServiceCapability) -> Option<NodeServiceCapability> {
+/// Translates a capability; returns `None` for one that this version does not have. The numbers are the same.
+fn translate_capability(capability: v1::NodeServiceCapability) -> Option<NodeServiceCapability> {
     let v1::node_service_capability::Type::Rpc(rpc) = capability.r#type?;
     let number = rpc::Type::try_from(rpc.r#type).ok()?;
     Some(NodeServiceCapability {
@@ -141,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_field_of_a_request_arrives_and_every_one_of_an_answer_comes_back() {
+    fn every_field_of_a_request_and_of_an_answer_is_translated() {
         let stage = NodeStageVolumeRequest {
             volume_id: "id".to_owned(),
             publish_info: map("info"),
@@ -162,13 +166,13 @@ mod tests {
             volume_attributes: map("attribute"),
         };
         assert_eq!(to_publish(publish.clone()), reads_as(&publish));
-        let told = v1::NodeGetInfoResponse {
+        let v1_info = v1::NodeGetInfoResponse {
             node_id: "node".to_owned(),
             max_volumes_per_node: 21,
             accessible_topology: Some(v1::Topology {
                 segments: map("zone"),
             }),
         };
-        assert_eq!(info(told.clone()), reads_as(&told));
+        assert_eq!(info(v1_info.clone()), reads_as(&v1_info));
     }
 }

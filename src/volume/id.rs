@@ -1,22 +1,21 @@
-//! Volume ids, and how a name becomes one.
+//! Volume ids, and how one is derived from a name.
 
 use sha2::{Digest, Sha256};
 use uuid::{Builder, Uuid};
 
 use super::name::VolumeName;
 
-/// How often a volume of one name was made and deleted before; the first one is 0.
+/// How many volumes of the same name were created and deleted before; 0 for the first one.
 ///
-/// Flocker never forgets a deleted dataset and never gives its id to another, so every new volume of an old
-/// name needs an id of its own.
-pub type Generation = u32;
+/// Flocker keeps deleted datasets and never reuses an id, so every new volume of an old name needs an id of its own.
+pub(crate) type Generation = u32;
 
-/// The name space in which volume names are unique, by default the driver's name.
+/// The name space in which volume names are unique; by default the driver's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace(String);
 
 impl Namespace {
-    /// Makes the name space of that name.
+    /// Makes the name space with that name.
     pub fn new(name: impl Into<String>) -> Self {
         Self(name.into())
     }
@@ -24,8 +23,8 @@ impl Namespace {
     /// Derives the dataset id of the volume `name` in its `generation`.
     ///
     /// It is the first half of a SHA-256 over the prefix `flocker-csi`, the name space, the name and the decimal
-    /// generation, with a NUL between each, and with the version and variant bits of a random UUID, because
-    /// Flocker accepts no other kind.
+    /// generation, separated by NUL bytes, with the version and variant bits of a random UUID, because Flocker accepts
+    /// no other UUIDs.
     pub fn dataset_id(&self, name: &VolumeName, generation: Generation) -> Uuid {
         let text = format!("flocker-csi\0{}\0{}\0{generation}", self.0, name.as_str());
         let digest = Sha256::digest(text.as_bytes());
@@ -35,9 +34,9 @@ impl Namespace {
     }
 }
 
-/// Returns the dataset that `volume_id` names, or nothing when it is no dataset id.
+/// Returns the dataset with the id `volume_id`, or `None` if that is no dataset id.
 ///
-/// A volume id is a dataset id in the one spelling we give out: lower case, with dashes.
+/// A volume id is a dataset id in the one spelling that the plugin returns: lower case, with dashes.
 pub fn dataset_of(volume_id: &str) -> Option<Uuid> {
     Uuid::try_parse(volume_id)
         .ok()
@@ -55,7 +54,7 @@ mod tests {
         assert_eq!(id.get_variant(), uuid::Variant::RFC4122);
     }
 
-    /// The vectors of docs/volume-ids.md.
+    /// Compares with the vectors of docs/volume-ids.md.
     #[test]
     fn ids_are_the_published_ones() {
         let namespace = Namespace::new("flocker.csi.clusterhq.com");
@@ -78,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_spelling_is_a_dataset_id() {
+    fn only_lower_case_with_dashes_is_a_dataset_id() {
         assert!(dataset_of("0fbbd6e1-f558-4ea3-b2fe-b0268d12322a").is_some());
         for other in [
             "",

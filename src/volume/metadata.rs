@@ -1,4 +1,4 @@
-//! What Flocker stores about a volume of ours.
+//! The metadata that Flocker stores about a volume of this plugin.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,16 @@ use super::name::VolumeName;
 use super::parameters::Parameters;
 use crate::error::{Error, Result, Situation};
 
-/// The key of the volume's name, which Flocker's Docker plugin and Kubernetes' old plugin use as well.
-pub const NAME_KEY: &str = "name";
+/// The key of the volume's name, which Flocker's Docker plugin and Kubernetes' in-tree plugin also use.
+pub(crate) const NAME_KEY: &str = "name";
 /// The key under which mesos-module-flocker keeps the name that a task gives to its dataset.
-pub const FLOCKER_ID_KEY: &str = "FLOCKER_ID";
-/// The key of the name of the driver that made the volume.
-pub const DRIVER_KEY: &str = "csi.driver";
+pub(crate) const FLOCKER_ID_KEY: &str = "FLOCKER_ID";
+/// The key of the name of the driver that created the volume.
+pub(crate) const DRIVER_KEY: &str = "csi.driver";
 /// The key of the volume's generation.
-pub const GENERATION_KEY: &str = "csi.generation";
-/// The key under which Flocker's backends look for a storage profile.
-pub const PROFILE_KEY: &str = "clusterhq:flocker:profile";
+pub(crate) const GENERATION_KEY: &str = "csi.generation";
+/// The key in which Flocker's backends look for a storage profile.
+pub(crate) const PROFILE_KEY: &str = "clusterhq:flocker:profile";
 
 /// How many keys a dataset may have.
 const MOST_KEYS: usize = 16;
@@ -26,7 +26,7 @@ const LONGEST: usize = 256;
 /// Returns the metadata of a new volume.
 ///
 /// # Errors
-/// [`Situation::InvalidArgument`] naming the key that is too long or of our own, or that would be one too many.
+/// [`Situation::InvalidArgument`] naming the key that is too long, is reserved by the plugin, or is one too many.
 pub fn metadata(
     driver: &str,
     name: &VolumeName,
@@ -65,8 +65,8 @@ pub fn metadata(
     }
 }
 
-/// Returns the storage profile a dataset was made with.
-pub fn profile_of(metadata: &BTreeMap<String, String>) -> Option<&str> {
+/// Returns the storage profile with which a dataset was created.
+pub(crate) fn profile_of(metadata: &BTreeMap<String, String>) -> Option<&str> {
     metadata.get(PROFILE_KEY).map(String::as_str)
 }
 
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn the_volume_is_described_for_us_and_for_older_clients() {
+    fn a_volume_has_the_metadata_that_this_plugin_and_older_clients_read() {
         let metadata = with([("team".to_owned(), "db".to_owned())]).unwrap();
         assert_eq!(metadata[NAME_KEY], "pvc-1");
         assert_eq!(metadata[DRIVER_KEY], "flocker.csi.clusterhq.com");
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_flocker_would_refuse_is_refused_naming_the_key() {
+    fn metadata_that_flocker_would_refuse_is_refused_naming_the_key() {
         let many = (0..13).map(|number| (format!("key{number:02}"), String::new()));
         let cases = [
             (with(many), "key12"),

@@ -1,32 +1,38 @@
-//! What a volume is: its name, its id, its size and what Flocker stores about it.
+//! A volume's properties: its name, its id, its size and the metadata that Flocker stores about it.
 
 mod id;
 mod metadata;
 mod mount_flags;
 mod name;
 mod parameters;
+mod parse_size;
 mod reference;
 mod size;
-mod size_text;
 mod suggest;
 
-pub use id::{Generation, Namespace, dataset_of};
-pub use metadata::{DRIVER_KEY, FLOCKER_ID_KEY, GENERATION_KEY, NAME_KEY, PROFILE_KEY, metadata, profile_of};
-pub use mount_flags::{FlagError, MountFlags};
+pub(crate) use id::Generation;
+pub use id::{Namespace, dataset_of};
+#[cfg(test)]
+pub(crate) use metadata::PROFILE_KEY;
+pub use metadata::metadata;
+pub(crate) use metadata::{DRIVER_KEY, FLOCKER_ID_KEY, NAME_KEY, profile_of};
+pub(crate) use mount_flags::MountFlags;
 pub use name::VolumeName;
 pub use parameters::Parameters;
-pub use reference::{FirstUse, VolumeReference};
-pub use size::{MINIMUM_SIZE, SizePolicy, SizeRange, size_text};
-pub use size_text::parse as parse_size;
-pub use suggest::did_you_mean;
+pub(crate) use parse_size::parse_size;
+pub(crate) use reference::FirstUse;
+pub use reference::VolumeReference;
+pub use size::{MINIMUM_SIZE, SizePolicy};
+pub(crate) use size::{SizeRange, size_text};
+pub(crate) use suggest::did_you_mean;
 
-/// The size Flocker gives a dataset that was configured without one: 75 GiB.
-pub const FLOCKER_DEFAULT_SIZE: u64 = 75 << 30;
+/// The size that Flocker gives to a dataset configured without one: 75 GiB.
+pub(crate) const FLOCKER_DEFAULT_SIZE: u64 = 75 << 30;
 
-/// The key of the publish context that names the node a volume was attached to.
+/// The key of the publish context with the node to which a volume is attached.
 pub const NODE_CONTEXT_KEY: &str = "flocker.csi.clusterhq.com/node";
 
-/// Returns the size of a dataset in bytes: configured, else as its node reports it, else Flocker's default.
-pub fn size_of(configured: Option<u64>, reported: Option<u64>) -> u64 {
+/// Returns the size of a dataset in bytes: as configured, else as its node reports it, else Flocker's default.
+pub(crate) fn size_of(configured: Option<u64>, reported: Option<u64>) -> u64 {
     configured.or(reported).unwrap_or(FLOCKER_DEFAULT_SIZE)
 }

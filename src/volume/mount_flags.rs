@@ -1,9 +1,11 @@
-//! The mount flags an orchestrator may ask for.
+//! The mount flags that an orchestrator may request.
 
 use std::fmt;
 
 use host_fs::mount::AttributeChange;
 use rustix::mount::MountAttrFlags as Attr;
+
+use crate::volume::did_you_mean;
 
 /// The flags that belong to a mount rather than to its file system, with the attributes they set and clear.
 const FLAGS: [(&str, Attr, Attr); 9] = [
@@ -22,10 +24,10 @@ const FLAGS: [(&str, Attr, Attr); 9] = [
     ("noexec", Attr::MOUNT_ATTR_NOEXEC, Attr::empty()),
 ];
 
-/// Flags of which only one can hold.
+/// Flags of which only one can apply.
 const EXCLUSIVE: [&[&str]; 2] = [&["ro", "rw"], &["noatime", "relatime", "strictatime"]];
 
-/// Options of a file system; the first mount decides them, and that one is Flocker's.
+/// Options of a file system; its first mount decides them, and Flocker makes that one.
 const FILE_SYSTEM: [&str; 22] = [
     "acl",
     "async",
@@ -51,7 +53,7 @@ const FILE_SYSTEM: [&str; 22] = [
     "user_xattr",
 ];
 
-/// Words that ask for what happens anyway, or for a kind of mount that is the plugin's to choose.
+/// Words that request the default behaviour, or a kind of mount that the plugin chooses itself.
 const OWN_CHOICE: [&str; 14] = [
     "auto", "bind", "defaults", "move", "noauto", "nofail", "nouser", "rbind", "remount", "rprivate",
     "rshared", "rslave", "shared", "user",
@@ -63,20 +65,15 @@ pub enum FlagError {
     /// The flag is an option of the file system.
     #[error(
         "mount flag {0:?} is an option of the file system, which is mounted by Flocker: \
-         the kernel would ignore it here without a word; supported are {list}", list = supported()
+         a bind mount cannot change it; supported are {list}", list = supported()
     )]
     FileSystem(String),
     /// The flag does not describe how the mount behaves.
     #[error("mount flag {0:?} is not needed: the plugin decides how it mounts; supported are {list}", list = supported())]
     OwnChoice(String),
-    /// Nobody knows the flag.
-    #[error("unknown mount flag {flag:?}{}; supported are {list}", did_you_mean(*.suggestion), list = supported())]
-    Unknown {
-        /// What was asked for.
-        flag: String,
-        /// A supported flag that is spelled much alike.
-        suggestion: Option<&'static str>,
-    },
+    /// No such flag exists.
+    #[error("unknown mount flag {0:?}{similar}; supported are {list}", similar = similar_to(.0), list = supported())]
+    Unknown(String),
     /// Two flags contradict each other.
     #[error("mount flags {0:?} and {1:?} contradict each other")]
     Conflict(&'static str, &'static str),
@@ -86,18 +83,16 @@ fn supported() -> String {
     FLAGS.map(|(name, ..)| name).join(", ")
 }
 
-fn did_you_mean(suggestion: Option<&str>) -> String {
-    suggestion
-        .map(|name| format!(", did you mean {name:?}?"))
-        .unwrap_or_default()
+fn similar_to(flag: &str) -> String {
+    did_you_mean(flag, FLAGS.map(|(name, ..)| name))
 }
 
-/// A consistent set of per-mount flags; what it leaves open is inherited from the mount that is bound.
+/// A consistent set of per-mount flags; a bind mount inherits all others from the mount it is made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MountFlags(AttributeChange);
 
 impl MountFlags {
-    /// Reads the flags of a request, each one flag or several joined by commas.
+    /// Parses the flags of a request; each text is one flag or several, separated by commas.
     ///
     /// `readonly` is the request's own field of that name; it means the same as the flag `ro`.
     pub fn parse<S: AsRef<str>>(flags: &[S], readonly: bool) -> Result<MountFlags, FlagError> {
@@ -132,12 +127,12 @@ impl MountFlags {
         Ok(parsed)
     }
 
-    /// Whether writing is refused.
+    /// Returns whether the mount is read-only.
     pub fn read_only(self) -> bool {
         self.0.read_only()
     }
 
-    /// Returns what a mount with these flags has otherwise than the one it is bound from.
+    /// Returns the attributes in which a mount with these flags differs from the mount it is bound from.
     pub fn change(self) -> AttributeChange {
         self.0
     }
@@ -146,7 +141,7 @@ impl MountFlags {
 impl fmt::Display for MountFlags {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let asked = FLAGS.iter().filter(|(name, set, clear)| {
-            // It clears what its rivals clear and sets nothing.
+            // It clears what the exclusive flags clear and sets nothing.
             let overruled = *name == "relatime" && self.0.set.intersects(Attr::MOUNT_ATTR__ATIME);
             self.0.set.contains(*set) && self.0.clear.contains(*clear) && !overruled
         });
@@ -158,7 +153,7 @@ fn known(word: &str) -> Result<&'static str, FlagError> {
     if let Some((name, ..)) = FLAGS.iter().find(|(name, ..)| *name == word) {
         return Ok(name);
     }
-    // What follows the name may be a secret, and errors are logged.
+    // The text after the name may be a secret, and errors are logged.
     let key = word.split('=').next().unwrap_or(word);
     if FILE_SYSTEM.contains(&key) {
         return Err(FlagError::FileSystem(key.to_owned()));
@@ -166,16 +161,7 @@ fn known(word: &str) -> Result<&'static str, FlagError> {
     if OWN_CHOICE.contains(&key) {
         return Err(FlagError::OwnChoice(word.to_owned()));
     }
-    let suggestion = FLAGS
-        .iter()
-        .map(|(name, ..)| (strsim::damerau_levenshtein(name, &word.to_lowercase()), *name))
-        .filter(|(distance, name)| *distance <= name.len() / 3)
-        .min()
-        .map(|(_, name)| name);
-    Err(FlagError::Unknown {
-        flag: key.to_owned(),
-        suggestion,
-    })
+    Err(FlagError::Unknown(key.to_owned()))
 }
 
 #[cfg(test)]
@@ -187,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn every_supported_flag_is_accepted_and_shown_again() {
+    fn every_supported_flag_is_accepted_and_printed_again() {
         for (name, ..) in FLAGS {
             assert_eq!(parse(&[name]).unwrap().to_string(), name);
         }
@@ -249,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_asked_for_is_inherited() {
+    fn flags_that_are_not_requested_are_inherited() {
         let inherited = Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NOATIME;
         assert_eq!(
             parse(&["ro", "relatime"]).unwrap().change().over(inherited),

@@ -1,10 +1,10 @@
-//! The names orchestrators give to volumes.
+//! The names that orchestrators give to volumes.
 
 use std::fmt;
 
 use crate::error::{Error, Result, Situation};
 
-/// The longest string CSI allows, in bytes.
+/// The longest string that CSI allows, in bytes.
 const LONGEST: usize = 128;
 
 /// A volume's name as `CreateVolume` may carry it: 1 to 128 bytes without control characters.
@@ -15,7 +15,7 @@ impl VolumeName {
     /// Checks a name.
     ///
     /// # Errors
-    /// [`Situation::InvalidArgument`] naming the field and what is wrong with it.
+    /// [`Situation::InvalidArgument`] naming the field and the fault in it.
     pub fn parse(name: &str) -> Result<Self> {
         let refuse = |text: String| Err(Error::new(Situation::InvalidArgument, text));
         if name.is_empty() {
@@ -58,14 +58,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_name_csi_allows_is_taken() {
+    fn every_name_that_csi_allows_is_accepted() {
         for name in ["a", "pvc-1", "tab\tand line\n", "日本", &"x".repeat(128)] {
             assert_eq!(VolumeName::parse(name).unwrap().as_str(), name);
         }
     }
 
     #[test]
-    fn a_bad_name_is_refused_with_what_is_wrong() {
+    fn a_bad_name_is_refused_with_the_fault_in_it() {
         for (name, part) in [
             ("", "empty"),
             (&*"x".repeat(129), "129 bytes"),

@@ -5,17 +5,17 @@ use std::collections::{BTreeMap, HashMap};
 use crate::error::{Error, Result, Situation};
 use crate::volume::did_you_mean;
 
-/// The prefix of the keys that Kubernetes' provisioner adds about the claim.
+/// The prefix of the keys in which Kubernetes' provisioner describes the claim.
 const PROVISIONER_PREFIX: &str = "csi.storage.k8s.io/";
-/// The prefix of the keys that are stored as they are.
+/// The prefix of the keys that are stored without change.
 const METADATA_PREFIX: &str = "metadata.";
 
-/// What a volume is asked to be, beyond its name and size.
+/// The requested properties of a volume, beyond its name and size.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parameters {
     /// The storage profile, such as `gold`.
     pub profile: Option<String>,
-    /// What is stored in the dataset's metadata beside our own keys.
+    /// The pairs that are stored in the dataset's metadata beside the plugin's own keys.
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -23,7 +23,7 @@ impl Parameters {
     /// Checks and sorts the parameters of a request.
     ///
     /// # Errors
-    /// [`Situation::InvalidArgument`] naming the first key that is not ours.
+    /// [`Situation::InvalidArgument`] naming the first unknown key.
     pub fn parse(parameters: &HashMap<String, String>) -> Result<Self> {
         let mut parsed = Self::default();
         let sorted: BTreeMap<_, _> = parameters.iter().collect();
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn profile_metadata_and_claim_are_taken() {
+    fn profile_metadata_and_claim_are_accepted() {
         let parameters = parse(&[
             ("profile", "gold"),
             ("metadata.team", "db"),

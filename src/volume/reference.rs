@@ -1,7 +1,7 @@
-//! What a volume id refers to: a dataset by its id, or one by a name that was given to it.
+//! What a volume id refers to: a dataset by its id, or a dataset by its name.
 //!
-//! Where nobody but nodes is asked (Mesos' `volume/csi`, Marathon), people write volume ids themselves. There a name
-//! may stand for a dataset, and the volume's context may say what to make when no dataset has that name.
+//! Where only the node service is called (Mesos' `volume/csi`, Marathon), people write volume ids themselves. There a
+//! name may stand for a dataset, and the volume's context may describe the dataset to create if none has that name.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,27 +12,27 @@ use super::parse_size;
 use crate::error::{Error, Result, Situation};
 use crate::volume::did_you_mean;
 
-/// Whether a dataset is to be made when none has the name.
+/// Whether a dataset is created if none has the name.
 const CREATE: &str = "flocker.create";
-/// How large it is to be.
+/// The size of that dataset.
 const SIZE: &str = "flocker.size";
-/// Which storage profile it is to have.
+/// The storage profile of that dataset.
 const PROFILE: &str = "flocker.profile";
 const KEYS: [&str; 3] = [CREATE, SIZE, PROFILE];
 
 /// What a volume id refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VolumeReference {
-    /// The dataset of that id.
+    /// The dataset with that id.
     Dataset(Uuid),
-    /// The live dataset that carries the volume id as its name.
+    /// The live dataset that has the volume id as its name.
     Name {
-        /// What is to be made when there is none; `None`: nothing.
+        /// The dataset to create if no dataset has the name; `None`: do not create one.
         first_use: Option<FirstUse>,
     },
 }
 
-/// The dataset that is made when a name is used for the first time.
+/// The dataset that is created when a name is used for the first time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FirstUse {
     /// Its size in bytes; the default size unless given.
@@ -42,11 +42,11 @@ pub struct FirstUse {
 }
 
 impl VolumeReference {
-    /// Understands a volume id together with the volume's context.
+    /// Parses a volume id together with the volume's context.
     ///
     /// # Errors
-    /// [`Situation::InvalidArgument`] naming the key of the context that has a bad value, or that resembles one of
-    /// ours and is none. Other keys are the orchestrator's own.
+    /// [`Situation::InvalidArgument`] naming the key of the context that has a bad value, or that is unknown but
+    /// resembles a key of the plugin. All other keys belong to the orchestrator.
     pub fn parse(volume_id: &str, volume_context: &HashMap<String, String>) -> Result<Self> {
         let first_use = FirstUse::parse(volume_context)?;
         Ok(dataset_of(volume_id).map_or(Self::Name { first_use }, Self::Dataset))
@@ -54,7 +54,7 @@ impl VolumeReference {
 }
 
 impl FirstUse {
-    /// Returns what the context says is to be made; nothing unless it says that anything is.
+    /// Returns the dataset to create, or `None` unless the context asks for one.
     fn parse(volume_context: &HashMap<String, String>) -> Result<Option<Self>> {
         let (mut create, mut first_use) = (false, Self::default());
         let sorted: BTreeMap<_, _> = volume_context.iter().collect();
@@ -86,7 +86,7 @@ impl FirstUse {
     }
 }
 
-/// Whether a key that is none of ours was probably meant to be. Keys with a prefix before a slash are others'.
+/// Returns whether an unknown key was probably meant for the plugin. A key with a prefix before a slash was not.
 fn is_meant_for_us(key: &str) -> bool {
     !key.contains('/') && (key.to_lowercase().starts_with("flocker") || !did_you_mean(key, KEYS).is_empty())
 }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dataset_id_is_one_and_everything_else_is_a_name() {
+    fn a_dataset_id_is_recognised_and_any_other_text_is_a_name() {
         let id = "0fbbd6e1-f558-4ea3-b2fe-b0268d12322a";
         let dataset = VolumeReference::Dataset(id.parse().unwrap());
         assert_eq!(parse(id, &[("flocker.create", "true")]).unwrap(), dataset);
@@ -121,15 +121,15 @@ mod tests {
     }
 
     #[test]
-    fn only_a_context_that_says_so_makes_anything() {
+    fn a_dataset_is_created_only_if_the_context_asks_for_it() {
         let first_use = |pairs: &[(&str, &str)]| match parse("web", pairs).unwrap() {
             VolumeReference::Name { first_use } => first_use,
             VolumeReference::Dataset(dataset) => panic!("{dataset}"),
         };
-        let wish = [("flocker.size", "1GiB"), ("flocker.profile", "gold")];
-        assert_eq!(first_use(&wish), None);
-        assert_eq!(first_use(&[wish[0], ("flocker.create", "false")]), None);
-        let made = first_use(&[wish[0], wish[1], ("flocker.create", "true")]).unwrap();
+        let options = [("flocker.size", "1GiB"), ("flocker.profile", "gold")];
+        assert_eq!(first_use(&options), None);
+        assert_eq!(first_use(&[options[0], ("flocker.create", "false")]), None);
+        let made = first_use(&[options[0], options[1], ("flocker.create", "true")]).unwrap();
         assert_eq!(
             (made.size, made.profile.as_deref()),
             (Some(1 << 30), Some("gold"))
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_value_is_refused_with_its_key_also_where_nothing_is_made() {
+    fn a_bad_value_is_refused_with_its_key_even_if_no_dataset_is_created() {
         for (key, value, part) in [
             ("flocker.create", "yes", "expected true or false"),
             ("flocker.size", "10GB", "expected a binary unit (GiB)"),
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_looks_like_ours_is_refused_and_those_of_others_are_not() {
+    fn a_key_that_resembles_one_of_the_plugin_is_refused_and_foreign_keys_are_not() {
         for (key, suggested) in [
             ("flocker.crate", "flocker.create"),
             ("floker.create", "flocker.create"),

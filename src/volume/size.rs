@@ -2,13 +2,13 @@
 
 use crate::error::{Error, Result, Situation};
 
-/// The smallest dataset Flocker makes: 64 MiB.
+/// The smallest dataset that Flocker makes: 64 MiB.
 pub const MINIMUM_SIZE: u64 = 64 << 20;
 
-/// Flocker wants every size to be a multiple of this many bytes.
+/// Flocker requires every size to be a multiple of this many bytes.
 const GRANULE: u64 = 1024;
 
-/// The sizes a caller accepts, in bytes; both ends are included.
+/// The sizes that a caller accepts, in bytes; both ends are included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SizeRange {
     required: Option<u64>,
@@ -49,7 +49,7 @@ impl SizeRange {
     /// Makes the range of every size from `required` bytes up.
     ///
     /// # Errors
-    /// [`Situation::ImpossibleSize`] for more bytes than CSI can say.
+    /// [`Situation::ImpossibleSize`] for more bytes than CSI can express.
     pub fn from(required: u64) -> Result<Self> {
         let required = i64::try_from(required).map_err(|_| {
             let text = format!("a size of {required} bytes is more than any volume can have");
@@ -58,17 +58,17 @@ impl SizeRange {
         Self::parse(required, 0)
     }
 
-    /// Returns the smallest size that was asked for; 0 for none.
+    /// Returns the smallest requested size; 0 for none.
     pub fn required_bytes(self) -> u64 {
         self.required.unwrap_or(0)
     }
 
-    /// Returns the largest size that was asked for; 0 for none.
+    /// Returns the largest requested size; 0 for none.
     pub fn limit_bytes(self) -> u64 {
         self.limit.unwrap_or(0)
     }
 
-    /// Whether a volume of `size` bytes satisfies the caller.
+    /// Returns whether a volume of `size` bytes satisfies the caller.
     pub fn contains(self, size: u64) -> bool {
         self.required.is_none_or(|required| size >= required) && self.limit.is_none_or(|limit| size <= limit)
     }
@@ -77,7 +77,7 @@ impl SizeRange {
 /// How sizes are chosen: settings of the plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SizePolicy {
-    /// The size of a volume nobody asked a size for, in bytes.
+    /// The size of a volume that was requested without one, in bytes.
     pub default_size: u64,
     /// Sizes are rounded up to a multiple of this many bytes, which the backend would do silently.
     pub allocation_unit: u64,
@@ -86,7 +86,7 @@ pub struct SizePolicy {
 impl SizePolicy {
     /// Chooses the size of a new volume.
     ///
-    /// A size asked for exactly (`required == limit`) is honoured as it is, or refused.
+    /// If exactly one size is requested (`required == limit`), the volume has that size or the request is refused.
     ///
     /// # Errors
     /// [`Situation::ImpossibleSize`] when no multiple of the allocation unit lies within the range.
@@ -111,7 +111,7 @@ impl SizePolicy {
         };
         let rounded_up = wanted.max(MINIMUM_SIZE).checked_next_multiple_of(unit);
         let size = match (rounded_up, range.required, range.limit) {
-            // Without a lower end, the largest size under the limit will do.
+            // Without a lower end, take the largest size up to the limit.
             (Some(size), None, Some(limit)) if size > limit => Some(limit - limit % unit),
             (size, _, _) => size,
         };
@@ -127,8 +127,8 @@ impl SizePolicy {
     }
 }
 
-/// Returns a size for people: bytes, and the next smaller binary unit where it is exact.
-pub fn size_text(bytes: u64) -> String {
+/// Returns a size for people: in the largest binary unit in which it is a whole number.
+pub(crate) fn size_text(bytes: u64) -> String {
     for (shift, unit) in [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")] {
         if bytes >= 1 << shift && bytes.trailing_zeros() >= shift {
             return format!("{} {unit}", bytes >> shift);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_told_in_the_largest_exact_unit() {
+    fn sizes_are_printed_in_the_largest_exact_unit() {
         assert_eq!(size_text(10 << 30), "10 GiB");
         assert_eq!(size_text(105_381_888), "102912 KiB");
         assert_eq!(size_text(1), "1 bytes");

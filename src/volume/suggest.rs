@@ -1,7 +1,7 @@
 //! Suggestions for mistyped names: "did you mean …?"
 
 /// Returns ` (did you mean "…"?)` when one of `known` resembles `given`, else nothing.
-pub fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     known
         .into_iter()
         .map(|candidate| (strsim::jaro_winkler(&given.to_lowercase(), candidate), candidate))
@@ -16,7 +16,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_similar_name_is_suggested_and_a_dissimilar_one_is_not() {
+    fn the_most_similar_word_is_suggested_and_a_dissimilar_one_is_not() {
         assert_eq!(
             did_you_mean("profil", ["profile", "mode"]),
             " (did you mean \"profile\"?)"

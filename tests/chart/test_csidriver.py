@@ -1,4 +1,4 @@
-"""The CSIDriver object, which is the same for ever."""
+"""The CSIDriver object, whose fields must not change between versions."""
 
 import pathlib
 import shutil

@@ -1,4 +1,4 @@
-"""What Helm tells whoever installs the chart."""
+"""The notes that Helm prints after an installation."""
 
 import json
 import pathlib

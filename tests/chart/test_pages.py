@@ -1,4 +1,4 @@
-"""What the pages tell people to do with the chart."""
+"""The commands on the pages that install and configure the chart."""
 
 import pathlib
 import re

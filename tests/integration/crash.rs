@@ -33,7 +33,7 @@ fn checksum(target: &Path) -> [u8; 32] {
 }
 
 #[test]
-fn a_plugin_that_was_killed_goes_on_where_it_was() {
+fn a_killed_plugin_continues_after_a_restart() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let machine = Machine::new(&flocker, 1);
@@ -103,7 +103,7 @@ fn a_plugin_that_lost_its_records_still_knows_its_mounts() {
 
 /// A plugin with a Flocker of its own.
 struct Standalone {
-    /// Declared first, so that it ends before its directory goes.
+    /// Declared first, so that it ends before its directory is removed.
     process: Process,
     scratch: Scratch,
 }
@@ -133,7 +133,7 @@ impl Standalone {
         &self.process.csi
     }
 
-    /// Creates a volume and publishes it without the controller's attaching it.
+    /// Creates a volume and publishes it without an attachment by the controller.
     async fn published(&self, name: &str) -> Usage {
         let volume = self.csi().create(name).await;
         let place = self.scratch.path().join(name);
@@ -228,7 +228,7 @@ fn a_file_whose_loop_device_waits_for_its_last_mount_is_not_attached_again() {
         let written = write_data(&usage.target);
         let files = standalone.attached_files();
         let (flockers, scratch) = (standalone.flockers(&usage), standalone.scratch);
-        // With the pin gone, the agent's mount can go, and the device is to go with the last one.
+        // Without the pin the agent can unmount, and the device must be detached with the last mount.
         standalone.process.kill().await;
         unmount(&flockers, UnmountFlags::empty()).unwrap();
         for device in loop_devices_on(scratch.path()) {
@@ -284,7 +284,7 @@ fn a_staging_that_was_killed_while_it_waited_is_undone_by_unstaging() {
     });
 }
 
-/// What is on the machine at some moment between nothing and a published volume.
+/// The state of the machine at some moment between no volume and a published one.
 #[derive(Clone, Copy, Debug)]
 enum Trace {
     Record,
@@ -306,11 +306,11 @@ impl Trace {
     }
 }
 
-/// Waits for a moment that may pass at once, so without a pause.
+/// Waits for a moment that may pass at once, so it polls without a pause.
 async fn at_once(what: &str, is_there: impl Fn() -> bool) {
-    let give_up = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while !is_there() {
-        assert!(Instant::now() < give_up, "{what} never came");
+        assert!(Instant::now() < deadline, "{what} never came");
         tokio::task::yield_now().await;
     }
 }
@@ -361,7 +361,7 @@ fn a_plugin_that_is_killed_at_any_step_is_finished_by_the_next_one() {
             plugin.csi.unstage(&usage).await.unwrap();
             assert_eq!(Mounts::read().below(&machine.path("")), []);
             assert!(!usage.target.exists() && machine.devices().is_empty());
-            eventually("the lease and the record are gone", async || {
+            eventually("the lease and the record are removed", async || {
                 let leased = flocker.leaseholder(volume).await.is_some();
                 (!leased && machine.records().is_empty()).then_some(())
             })

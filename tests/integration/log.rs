@@ -1,4 +1,4 @@
-//! What is logged while a test runs.
+//! The log of a test.
 
 use std::cell::RefCell;
 use std::io;
@@ -21,7 +21,7 @@ thread_local! {
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    /// Logs what this thread does, and the tasks of its runtime, as long as the guard lives.
+    /// Records the events of this thread, and of the tasks of its runtime, as long as the guard lives.
     pub(crate) fn begin() -> (Self, Logging) {
         install();
         let log = Self::default();
@@ -48,11 +48,10 @@ impl Drop for Logging {
     }
 }
 
-/// Sends what is logged to the log of the thread that logs it, if it has one.
+/// Writes events to the log of the thread that emits them, if it has one.
 ///
-/// There is one subscriber for all tests, and it is there before they serve anything: whether an event is
-/// wanted is remembered for the whole process, and what a thread without a subscriber logs first would be
-/// wanted by none.
+/// All tests share one subscriber, which is installed before they serve anything: the process caches whether an event
+/// is enabled, and an event that a thread emitted first without a subscriber would stay disabled for all of them.
 pub(crate) fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {

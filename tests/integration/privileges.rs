@@ -1,4 +1,4 @@
-//! What the kernel has to let the plugin do.
+//! The capabilities that the plugin needs from the kernel.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -10,15 +10,15 @@ use crate::support::mounts::only_mount_at;
 use crate::support::namespace::in_own_namespace;
 use crate::support::process::{Process, program_under, run_under};
 
-/// Each capability a node needs, as setpriv writes it and as people are told, and a word of what it is for.
+/// Each capability that a node needs: as setpriv writes it, as the message names it, and a word of its purpose.
 const NEEDED: [(&str, &str, &str); 3] = [
     ("sys_admin", "CAP_SYS_ADMIN", "mount volumes"),
     ("mknod", "CAP_MKNOD", "device nodes"),
     ("dac_override", "CAP_DAC_OVERRIDE", "directories of other users"),
 ];
 
-/// A user who is not the one the tests run as.
-const SOMEBODY: u32 = 1000;
+/// A user other than the one that runs the tests.
+const OTHER_USER: u32 = 1000;
 
 fn serve(machine: &Machine) -> Vec<String> {
     [vec!["serve".to_owned()], machine.flags()].concat()
@@ -37,8 +37,8 @@ async fn start(machine: &Machine, set: &str, more: &[&str]) -> Process {
     started.unwrap_or_else(|said| panic!("{said}"))
 }
 
-fn give_to_somebody(path: &Path) {
-    chown(path, Some(SOMEBODY), Some(SOMEBODY)).unwrap();
+fn give_to_user(path: &Path) {
+    chown(path, Some(OTHER_USER), Some(OTHER_USER)).unwrap();
     fs::set_permissions(path, Permissions::from_mode(0o700)).unwrap();
 }
 
@@ -50,12 +50,12 @@ fn a_node_without_a_capability_it_needs_says_so_and_does_not_start() {
         let flags = serve(&machine);
         for mode in ["--mode=node", "--mode=all"] {
             let arguments: Vec<_> = flags.iter().map(String::as_str).chain([mode]).collect();
-            for (name, told, purpose) in NEEDED {
+            for (name, capability, purpose) in NEEDED {
                 let set = format!("--bounding-set=-{name}");
                 let (status, said) = run_under(&["setpriv", &set], &arguments).await;
                 assert_eq!(status.code(), Some(2), "{said}");
                 for part in [
-                    told,
+                    capability,
                     purpose,
                     "as root",
                     "securityContext",
@@ -65,7 +65,7 @@ fn a_node_without_a_capability_it_needs_says_so_and_does_not_start() {
                 }
                 let others = NEEDED.iter().filter(|(other, ..)| *other != name);
                 for (_, other, _) in others {
-                    assert!(!said.contains(other), "{other} is there: {said:?}");
+                    assert!(!said.contains(other), "{other} is named: {said:?}");
                 }
             }
         }
@@ -75,8 +75,8 @@ fn a_node_without_a_capability_it_needs_says_so_and_does_not_start() {
         )
         .await;
         assert_eq!(status.code(), Some(2));
-        for (_, told, _) in NEEDED {
-            assert!(said.contains(told), "all at once: {said:?}");
+        for (_, capability, _) in NEEDED {
+            assert!(said.contains(capability), "all at once: {said:?}");
         }
         assert!(!machine.path("csi.sock").exists());
     });
@@ -101,12 +101,12 @@ fn the_capabilities_a_node_needs_are_enough_for_the_whole_life_of_a_volume() {
         let context = plugin.csi.attach(volume, machine.node()).await;
         let usage = machine.usage("data", volume, &context);
         for directory in [&machine.path("staging"), &usage.staging, &machine.path("targets")] {
-            give_to_somebody(directory);
+            give_to_user(directory);
         }
         plugin.csi.stage(&usage).await.unwrap();
         plugin.csi.publish(&usage).await.unwrap();
         only_mount_at(&usage.target);
-        give_to_somebody(&usage.target);
+        give_to_user(&usage.target);
         fs::write(usage.target.join("file"), "data").unwrap();
         plugin.kill().await;
 

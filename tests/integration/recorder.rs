@@ -1,4 +1,4 @@
-//! Services that do nothing but remember what they were asked, for tests of everything in front of them.
+//! Services that only record their requests, for tests of everything in front of them.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,13 +16,13 @@ use tonic::{Request, Response, Status, async_trait};
 
 use crate::log;
 
-/// How long a test waits for something that is bound to happen.
+/// The longest wait for an event that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A call as a service was given it: the RPC's path, and the message as we encode it.
+/// A call as a service got it: the RPC's path, and the message as this library encodes it.
 pub(crate) type Call = (String, Vec<u8>);
 
-/// What the services do once they have remembered a call.
+/// What the services do after they have recorded a call.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Behaviour {
     #[default]
@@ -45,12 +45,12 @@ impl Recorder {
         *self.behaviour.lock().unwrap() = behaviour;
     }
 
-    /// Returns how many calls have come.
+    /// Returns the number of calls so far.
     pub(crate) fn count(&self) -> usize {
         self.calls.lock().unwrap().len()
     }
 
-    /// Waits until so many calls have come, and returns and forgets them.
+    /// Waits for the given number of calls, and removes and returns them.
     pub(crate) async fn take(&self, count: usize) -> Vec<Call> {
         wait_until(|| self.count() >= count, &format!("{count} calls")).await;
         std::mem::take(&mut self.calls.lock().unwrap())
@@ -71,8 +71,8 @@ impl Recorder {
 
 /// Implements a service whose every method records itself; a request is named for its RPC.
 ///
-/// The function with the service's name encodes one of its messages anew, as encoders differ in the order of
-/// fields, or returns `None` if the path is none of its RPCs'.
+/// The function with the service's name encodes one of its messages again, as encoders differ in the order of
+/// fields, or returns `None` if the path is of another service.
 macro_rules! records {
     ($service:ident of $module:ident, $name:ident:
      $($method:ident($request:ident) -> $response:ident,)*) => {
@@ -107,7 +107,7 @@ pub(crate) fn call(path: &str, message: &[u8]) -> Call {
         .or_else(|| node(path, message));
     (
         path.to_owned(),
-        encoded.unwrap_or_else(|| panic!("there is no RPC {path}")),
+        encoded.unwrap_or_else(|| panic!("RPC {path} does not exist")),
     )
 }
 
@@ -192,12 +192,12 @@ impl Served {
 
 /// Waits until `condition` holds, which is often the case once the other tasks have had a turn.
 pub(crate) async fn wait_until(condition: impl Fn() -> bool, what: &str) {
-    let give_up = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     for turn in 0.. {
         if condition() {
             return;
         }
-        assert!(Instant::now() < give_up, "waited {PATIENCE:?} for {what}");
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
         if turn < 1_000 {
             yield_now().await;
         } else {

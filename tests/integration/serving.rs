@@ -1,4 +1,4 @@
-//! The server in front of the services: what it offers, how it stops, what it logs.
+//! The server in front of the services: its services, its stop, its log.
 
 use std::io;
 use std::sync::Arc;
@@ -58,20 +58,20 @@ impl Plugin {
         HealthClient::new(self.channel.clone())
     }
 
-    /// Asks for the health of a part by each of its names, which have to be told alike.
+    /// Reads the health of a service by each of its names, which must be the same.
     async fn is_healthy(&self, part: Part) -> Result<bool, Code> {
-        let mut told = Vec::new();
+        let mut states = Vec::new();
         for name in part.names() {
             let request = HealthCheckRequest {
                 service: (*name).to_owned(),
             };
             let answer = self.health().check(request).await;
             let answer = answer.map(|answer| answer.into_inner().status() == ServingStatus::Serving);
-            told.push(answer.map_err(|status| status.code()));
+            states.push(answer.map_err(|status| status.code()));
         }
-        told.dedup();
-        assert_eq!(told.len(), 1, "{part:?}: {told:?}");
-        told.remove(0)
+        states.dedup();
+        assert_eq!(states.len(), 1, "{part:?}: {states:?}");
+        states.remove(0)
     }
 
     fn socket_exists(&self) -> bool {
@@ -125,7 +125,7 @@ async fn services_answer_on_either_kind_of_endpoint() {
 }
 
 #[tokio::test]
-async fn what_is_not_offered_is_unimplemented() {
+async fn calls_that_are_not_offered_are_unimplemented() {
     let plugin = Plugin::start(false, LONG).await;
     let node = NodeClient::new(plugin.channel.clone())
         .node_get_info(v1::NodeGetInfoRequest {})
@@ -138,7 +138,7 @@ async fn what_is_not_offered_is_unimplemented() {
 }
 
 #[tokio::test]
-async fn health_is_what_the_plugin_says() {
+async fn health_reports_the_plugins_state() {
     let plugin = Plugin::start(false, LONG).await;
     for part in [Part::Plugin, Part::Identity, Part::Controller] {
         assert_eq!(plugin.is_healthy(part).await, Ok(true), "{part:?}");
@@ -156,7 +156,7 @@ async fn health_is_what_the_plugin_says() {
 }
 
 #[tokio::test]
-async fn reflection_shows_what_is_offered_and_no_more() {
+async fn reflection_lists_exactly_the_offered_services() {
     use reflection::server_reflection_request::MessageRequest;
     use reflection::server_reflection_response::MessageResponse;
 
@@ -248,7 +248,7 @@ async fn a_client_that_says_nothing_or_little_does_not_delay_the_stop() {
     plugin.served.stop().await;
     for client in [&mut silent, &mut hesitant] {
         let mut rest = Vec::new();
-        // A connection of which something is unread is reset when it is closed.
+        // A connection with unread bytes is reset when it is closed.
         let end = timeout(PATIENCE, client.read_to_end(&mut rest))
             .await
             .expect("the connection is closed");
@@ -258,7 +258,7 @@ async fn a_client_that_says_nothing_or_little_does_not_delay_the_stop() {
 }
 
 #[tokio::test]
-async fn the_socket_goes_at_once_and_a_call_that_has_begun_may_end() {
+async fn the_socket_is_removed_at_once_and_a_running_call_may_end() {
     let plugin = Plugin::start(true, LONG).await;
     let (permits, call) = plugin.begin_call().await;
     assert!(plugin.socket_exists());
@@ -279,7 +279,7 @@ async fn a_call_that_outlasts_the_grace_is_dropped() {
     assert_eq!(
         Arc::strong_count(&permits),
         1,
-        "the handler is gone, and the server with it"
+        "the handler and the server have ended"
     );
 }
 
@@ -293,7 +293,7 @@ async fn a_server_that_is_dropped_leaves_no_connection_and_no_socket() {
 }
 
 #[tokio::test]
-async fn whoever_watches_the_health_is_told_of_the_stop_and_released() {
+async fn watchers_of_the_health_get_the_stop_and_are_released() {
     let plugin = Plugin::start(true, LONG).await;
     let request = HealthCheckRequest {
         service: String::new(),
@@ -312,7 +312,7 @@ async fn whoever_watches_the_health_is_told_of_the_stop_and_released() {
 }
 
 #[tokio::test]
-async fn an_endpoint_in_use_is_refused_and_its_server_goes_on() {
+async fn an_endpoint_in_use_is_refused_and_its_server_keeps_serving() {
     let plugin = Plugin::start(true, LONG).await;
     let error = Listener::bind(&plugin.served.endpoint).await.unwrap_err();
     assert!(

@@ -1,4 +1,4 @@
-//! What real clients sent on a CSI socket, played back byte for byte.
+//! The bytes that real clients sent on a CSI socket, replayed.
 //!
 //! `csc` in two builds and Python's grpcio, with every endpoint form that each supports. Most of them put
 //! something into `:authority` that the HTTP/2 implementation refuses.
@@ -47,7 +47,7 @@ impl Recording {
         self.bytes.iter().map(|bytes| unhex(bytes))
     }
 
-    /// The calls as the services are to see them.
+    /// The calls that the services must get.
     fn expected(&self) -> Vec<Call> {
         self.calls
             .iter()
@@ -95,7 +95,7 @@ impl Servers {
         }
     }
 
-    /// Plays a recording back in pieces that `cut` makes of each connection, and checks what reached the
+    /// Replays a recording in the pieces that `cut` makes of each connection, and checks the calls that reached the
     /// services.
     async fn play(&self, recording: &Recording, cut: impl Fn(Vec<u8>) -> Vec<Vec<u8>>) {
         let served = if recording.is_tcp() { &self.tcp } else { &self.unix };
@@ -117,7 +117,7 @@ impl Servers {
     }
 }
 
-/// The client's end of a connection. What the server answers is left unread.
+/// The client's end of a connection. The server's answers are left unread.
 enum Client {
     Unix(UnixStream),
     Tcp(TcpStream),
@@ -135,7 +135,7 @@ impl Client {
         }
     }
 
-    /// Sends a piece and, on a Unix socket, waits until the server has read it; TCP does not say when it has.
+    /// Sends a piece and, on a Unix socket, waits until the server has read it; TCP does not report that.
     async fn send(&mut self, piece: &[u8]) {
         match self {
             Self::Unix(stream) => {
@@ -152,8 +152,8 @@ async fn write(stream: &mut (impl AsyncWrite + Unpin), piece: &[u8]) {
     stream.flush().await.unwrap();
 }
 
-/// Returns how much of what was sent on a Unix socket has not been read.
-#[allow(unsafe_code, reason = "no crate at hand wraps SIOCOUTQ")]
+/// Returns how many sent bytes on a Unix socket have not been read.
+#[allow(unsafe_code, reason = "no dependency wraps SIOCOUTQ")]
 fn unread(stream: &UnixStream) -> libc::c_int {
     let mut bytes = 0;
     // SAFETY: the descriptor is open as long as `stream` is borrowed, and the kernel writes one int to
@@ -186,7 +186,7 @@ async fn every_recorded_stream_reaches_its_calls_one_byte_at_a_time() {
     servers.stop().await;
 }
 
-/// What is played at the same time, each with servers of its own: most of the time is spent on waiting for the server.
+/// The number of concurrent replays, each with servers of its own: they mostly wait for the server.
 const TOGETHER: usize = 8;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,7 +207,7 @@ async fn every_recorded_stream_reaches_its_calls_cut_at_every_position() {
     assert_eq!(played.len(), 45);
 }
 
-/// A stream of which each piece is read by itself.
+/// A stream that returns one piece per read.
 struct Pieces(VecDeque<Vec<u8>>);
 
 impl AsyncRead for Pieces {

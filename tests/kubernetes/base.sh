@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The base: what the machine is to the cluster. Runs as the first process of namespaces of its own (mounts, processes,
-# network), so that all of it ends with this process. Whatever is written outside of the scratch directory goes into a
-# layer in memory, and the network has nothing but a loopback interface.
+# The base: the machine of the cluster. It runs as the first process of namespaces of its own (mounts, processes, network),
+# so all of it ends with this process. Files outside of the scratch directory are written to a layer in memory, and the
+# network has only a loopback interface.
 #
 # usage: base.sh ROOT WORK COMMAND...
 set -euo pipefail
@@ -26,7 +26,7 @@ pivot_root . old
 umount --lazy /old
 rmdir /old
 cd /
-# As systemd leaves it: every mount is passed on to whoever asks for it.
+# As systemd leaves it: every mount propagates to the namespaces that receive mounts.
 mount --make-rshared /
 ip link set lo up
 

@@ -12,7 +12,7 @@ modules=$ROOT/tests/kubernetes/modules
 # version MODULE REQUIREMENT: the version that a go.mod requires.
 version() { (cd "$modules/$1" && GOWORK=off go list -m -f '{{.Version}}' "$2"); }
 
-# build MODULE FLAGS PROGRAM...: builds the programs one by one, so that there is something to see meanwhile.
+# build MODULE FLAGS PROGRAM...: builds the programs one by one, so that the output shows progress.
 build() {
     local module=$1 flags=$2 program began
     shift 2

@@ -9,7 +9,7 @@ set -euo pipefail
 directory=$1
 flocker_root=$2
 
-# Pods on the network of their node have its host name, by which the sidecars' leaders are told apart.
+# Pods on the network of their node have its host name, which distinguishes the sidecars' leaders.
 hostname "${directory##*/}"
 mount --make-rshared /
 mount -t proc proc /proc
@@ -21,7 +21,7 @@ done
 mount --rbind "$flocker_root" /flocker
 echo $BASHPID >"$directory/ready"
 
-# Takes leave of the dead until it is told to end.
+# Reaps zombies until it gets SIGTERM.
 trap 'exit 0' TERM
 while :; do
     sleep infinity &

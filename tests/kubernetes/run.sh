@@ -61,7 +61,7 @@ restore_sysctls() {
     done <"$SCRATCH/sysctls"
 }
 
-# What a run could leave behind; what others do on this machine meanwhile is none of it.
+# What a run could leave behind, but not the changes of other programs on this machine.
 state() {
     local name hierarchy
     { "$ROOT/tests/tools/snapshot.sh" && ps -e -o args=; } | SCRATCH=$SCRATCH awk 'index($0, ENVIRON["SCRATCH"])'
@@ -124,7 +124,7 @@ SCRATCH=$(mktemp --directory --tmpdir=/var/tmp flocker-csi-kubernetes.XXXXXX)
 BEFORE=$(mktemp)
 LOGS=$ROOT/target/kubernetes/log
 state >"$BEFORE"
-# What runs as nobody in a pod has to reach its volumes below it.
+# A pod's unprivileged process must reach its volumes below this directory.
 chmod 0755 "$SCRATCH"
 keep_sysctls
 trap take_down EXIT

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Renders the chart with each set of values in tests/chart/values, and holds the renders, deploy/kubernetes and the chart
-# itself to what is in tests/chart. The certificates that the shipped command lines are checked with are made by an
-# embedded Flocker.
+# Renders the chart with each set of values in tests/chart/values, and compares the renders, deploy/kubernetes and the
+# chart itself with the tests in tests/chart. An embedded Flocker makes the certificates with which the shipped command
+# lines are checked.
 #
 # usage: chart.sh
 . "$(dirname -- "$0")/lib.sh"

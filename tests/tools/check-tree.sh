@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Reads every file of the repository for what no compiler looks at: files that have grown past one idea, what was left
-# over from work in progress, keys, things that are true on one machine only, and promises of pages that no test
-# proves, and imports against the layers; and lints the scripts and the Go code.
+# Checks every file of the repository for faults that no compiler finds: files with more than one idea, leftovers of work
+# in progress, keys, text that is true on one machine only, rows of pages that no test proves, and imports against the
+# layers; and lints the scripts and the Go code.
 #
 # usage: check-tree.sh
 . "$(dirname -- "$0")/lib.sh"
@@ -97,7 +97,7 @@ go_code() {
     for module in old new podsecurity; do
         packages=(.)
         [[ $module == podsecurity ]] || packages+=(flocker-csi.test/walkthrough)
-        # Fetched first: what `go vet` tells of its downloads on a fresh machine is no fault of the code.
+        # Fetched first: the download messages of `go vet` on a fresh machine are not a fault of the code.
         (cd "tests/tools/go/$module" && go mod download && go vet "${packages[@]}") 2>&1 || true
     done
 }

@@ -53,7 +53,7 @@ def in_program() -> list[tuple[str, str]]:
 
 
 def licence_allowed(expression: str, allowed: set[str]) -> bool:
-    """Tells whether an SPDX expression can be met with the allowed licences alone."""
+    """Returns whether the allowed licences alone satisfy an SPDX expression."""
     tokens = re.findall(r"\(|\)|[^\s()]+", expression.replace("/", " OR "))
 
     def alternatives() -> bool:

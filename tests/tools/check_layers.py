@@ -20,7 +20,7 @@ INLINE = re.compile(r"(?<![\w:])((?:crate|super|self)(?:::\w+)+)")
 
 @dataclass(frozen=True)
 class Layer:
-    """A row of the table: how far down it is, and what its modules may use beside what is below."""
+    """A row of the table: its depth, and the modules beside those below that its modules may use."""
 
     depth: int
     also: frozenset[str]
@@ -99,7 +99,7 @@ class Source:
         return tuple(parts[:-1] if parts[-1] == "mod" else parts)
 
     def compiled(self, name: tuple[str, ...]) -> bool:
-        """Tells whether the module is declared outside of tests."""
+        """Returns whether the module is declared outside of tests."""
         for length in range(1, len(name)):
             parent = self.code.get(name[:length])
             if parent is None or not re.search(rf"\bmod {name[length]};", parent):
@@ -128,7 +128,7 @@ class Source:
         return base
 
     def imports(self) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-        """Returns who imports whom."""
+        """Returns the imports as pairs of modules."""
         found = set()
         for name, code in self.code.items():
             if not self.compiled(name):
@@ -192,8 +192,8 @@ def main() -> None:
         for ring in circles(set(edges)):
             ring_count += 1
             steps = [edges[pair] for pair in zip(ring, ring[1:])]
-            told = "; ".join(f"{shown(name)} imports from {shown(target)}" for name, target in steps)
-            problems.append(f"a circle in src/{'/'.join(folder)}: {told}")
+            path = "; ".join(f"{shown(name)} imports from {shown(target)}" for name, target in steps)
+            problems.append(f"a circle in src/{'/'.join(folder)}: {path}")
     for problem in problems:
         print(problem)
     if problems:

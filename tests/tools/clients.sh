@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Walks through the life of a volume as csc does, in each form in which an endpoint can be written, with two Go clients
-# that dial as the two builds of csc do; see tests/tools/go. The plugin is started with the endpoint in the same form.
+# Runs the walk-through of a volume's life, in each form of an endpoint, with two Go clients that connect as the two
+# builds of csc do; see tests/tools/go. The plugin is started with the endpoint in the same form.
 #
 # usage: clients.sh
 . "$(dirname -- "$0")/lib.sh"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs csi-sanity, all of it, against the plugin, and holds it to the exact number of specs that the announced
-# capabilities open: a capability that is lost skips specs, and skipped specs fail nothing by themselves.
+# Runs all of csi-sanity against the plugin, and requires the exact number of specs that belong to the announced
+# capabilities: a capability that is lost skips specs, and skipped specs alone do not fail a run.
 #
 # usage: csi-sanity.sh standalone|split
 #   standalone  one process, one socket
@@ -9,14 +9,14 @@
 
 # Of csi-sanity v5.6.0; another version has other specs.
 readonly PASSED=50 FAILED=0 PENDING=1 SKIPPED=52
-# It asks for volumes of 10 GiB, whatever is free here. Their files are sparse, and it writes next to nothing.
+# It requests volumes of 10 GiB, independent of the free space. Their files are sparse, and it writes almost nothing.
 readonly CAPACITY=1TiB
 
 split_pair() {
     local control certificates=$WORK/certificates
     start embedded "$FLOCKER_CSI" embedded --listen 127.0.0.1:0 --data-dir "$WORK/data" --nodes 1 --pace instant \
         --certificates "$certificates" --capacity "$CAPACITY"
-    wait_for embedded "it says where it listens" listening
+    wait_for embedded "it prints its address" listening
     control=$(control_service)
     serve controller "$control"
     serve node "$control"

@@ -1,6 +1,6 @@
 """A name server for one name: says that it is at 127.0.0.1, and that there is no other name.
 
-Each question is printed, so that a test can tell that it was asked.
+Each question is printed, so that a test can check which questions were asked.
 
 usage: dns.py ADDRESS:PORT NAME
 """
@@ -40,7 +40,7 @@ class Question(socketserver.BaseRequestHandler):
 
 
 def main() -> int:
-    """Answers until it is ended."""
+    """Answers queries until the process is stopped."""
     if len(sys.argv) != 3:
         print(__doc__, file=sys.stderr)
         return 2

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Lets libFuzzer look for bytes on which a function of `fuzz/` breaks a promise: each of them for a while, guided by the
-# code it reaches. Bytes that break one are put into the corpus, which `make test` reads, so that it fails until the
-# fault is mended; what only reaches new code stays under target/, where the next run goes on from it.
+# Lets libFuzzer search for bytes on which a function of `fuzz/` breaks a promise: each function for a while, guided by
+# the code it reaches. Bytes that break one are added to the corpus, which `make test` reads, so it fails until the fault
+# is fixed; bytes that only reach new code stay under target/, where the next run continues from them.
 #
 # usage: fuzz.sh SECONDS [FUNCTION...]
 . "$(dirname -- "$0")/lib.sh"
@@ -11,7 +11,7 @@ seconds=$1
 shift
 
 need "$TOOLS/bin/cargo-fuzz" "install it with: make fuzz"
-# No sanitizer: those need an unstable compiler, and there is no unsafe code in what is fuzzed.
+# No sanitizer: those need an unstable compiler, and the fuzzed code has no unsafe code.
 readonly BUILD=(--sanitizer none --target-dir "$ROOT/target/fuzz")
 PATH=$TOOLS/bin:$PATH
 # Nothing here needs root.
@@ -20,11 +20,11 @@ unset "${!CARGO_TARGET_@}"
 cd "$ROOT"
 known=$(cargo fuzz list)
 for name in "$@"; do
-    grep -qx -- "$name" <<<"$known" || die "there is no function $name; there are: ${known//$'\n'/ }"
+    grep -qx -- "$name" <<<"$known" || die "function $name does not exist; the functions are: ${known//$'\n'/ }"
 done
 if [[ $# == 0 ]]; then mapfile -t known <<<"$known" && set -- "${known[@]}"; fi
 
-# What is fuzzed is made of what the program is made of; cargo adds the engine.
+# The fuzzed code has the program's dependencies; cargo adds the engine.
 cp Cargo.lock fuzz/Cargo.lock
 cargo fuzz build "${BUILD[@]}"
 failed=()

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Has Python's grpcio, without any option, call the plugin on a Unix socket. The C core below it puts the escaped socket
-# path into :authority, which a strict HTTP/2 server refuses.
+# Calls the plugin on a Unix socket with Python's grpcio, without any option. Its C core puts the escaped socket path into
+# :authority, which a strict HTTP/2 server refuses.
 #
 # usage: grpcio.sh
 . "$(dirname -- "$0")/lib.sh"

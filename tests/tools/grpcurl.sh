@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Asks the plugin for its services by server reflection, as grpcurl does without any .proto file at hand, has it
-# describe each, and asks for its health.
+# Lists the plugin's services by server reflection, as grpcurl does without a .proto file, describes each of them, and
+# checks the health service.
 #
 # usage: grpcurl.sh
 . "$(dirname -- "$0")/lib.sh"

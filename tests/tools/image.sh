@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Gathers the files of the image as `make image` does, around the program that the other tests run, and holds them to
-# what is promised: nothing without which the program would run, and all it takes to find the control service by name,
-# as root and as another user on a read-only root file system.
+# Gathers the files of the image as `make image` does, around the program that the other tests run, and checks what the
+# image promises: it contains only files without which the program does not run, and these suffice to find the control
+# service by name, as root and as another user on a read-only root file system.
 #
 # usage: image.sh
 . "$(dirname -- "$0")/lib.sh"
@@ -12,7 +12,7 @@ readonly HOSTS_NAME=hosts.flocker.test DNS_NAME=dns.flocker.test
 passed=0
 failed=0
 
-# check WHAT COMMAND...: one line for what COMMAND finds out; its output is the reason when it fails.
+# check WHAT COMMAND...: one line with the outcome of COMMAND; its output is the reason when it fails.
 check() {
     local what=$1 output
     shift
@@ -25,13 +25,13 @@ check() {
     fi
 }
 
-# What an ELF file asks to be loaded with it: its interpreter by path, libraries by name.
+# The files that an ELF file loads: its interpreter by path, libraries by name.
 needed() {
     readelf --wide --program-headers --dynamic -- "$1" |
         sed -n -e 's/.*program interpreter: \(.*\)\]/\1/p' -e 's/.*(NEEDED).*\[\(.*\)\]/\1/p'
 }
 
-# closure ROOT: the names of all that the program needs, and what that needs in turn, as the ELF files in ROOT say.
+# closure ROOT: the names of all files that the program needs, directly or not, according to the ELF files in ROOT.
 closure() {
     local -A known=()
     local queue=("$1/flocker-csi") name file
@@ -47,7 +47,7 @@ closure() {
     printf '%s\n' "${!known[@]}" | sort
 }
 
-# only_what_is_needed ROOT: beside the program and its closure there are only texts, one for each licence.
+# only_what_is_needed ROOT: beside the program and its closure it contains only texts, one for each licence.
 only_what_is_needed() {
     local libraries others
     libraries=$(find "$1/"lib* -type f -printf '%f\n' | sort)
@@ -60,7 +60,7 @@ only_what_is_needed() {
 fails() { ! "$@"; }
 in_root() { chroot "$root" /flocker-csi --version; }
 
-# fails_without LIBRARY: and runs again when it is back.
+# fails_without LIBRARY: the program fails without it, and runs again when it is restored.
 fails_without() {
     mv "$1" "$WORK/away" || return 1
     local status=0
@@ -87,7 +87,7 @@ open_to_everybody() {
 label() { sed -n 's/.*image\.version="\([^"]*\)".*/\1/p' "$ROOT/deploy/docker/Dockerfile"; }
 says_its_version() { [[ "flocker-csi $(label)" == "$(in_root)" ]]; }
 
-# container USER: the files under a read-only root, with what a runtime and a pod add.
+# container USER: the files under a read-only root, with the additions of a runtime and a pod.
 container() {
     local user=$1
     mkdir -p "$WORK/container"
@@ -132,7 +132,7 @@ serves() {
     remove_container
 }
 
-# The name server has to be at port 53, and the control service at its own: on a network that nobody else has.
+# The name server must use port 53, and the control service its own port, so the test has a network of its own.
 if [[ ${OUTER_NETWORK:-} == "" || $OUTER_NETWORK == "$(readlink /proc/self/ns/net)" ]]; then
     [[ $(id -u) == 0 ]] || die "a network of its own needs root: run it with sudo"
     OUTER_NETWORK=$(readlink /proc/self/ns/net)
@@ -146,25 +146,25 @@ ip link set lo up
 
 root=$WORK/root
 "$ROOT/deploy/docker/files.sh" "$FLOCKER_CSI" "$root"
-say "the image has, with the program of the tests in it:"
+say "the image contains, with the program of the tests:"
 find "$root" -type f -printf '  %M %10s  /%P\n' | sort -k3
-check "there is nothing in it but the program, what it loads, and licences" only_what_is_needed "$root"
-check "whoever runs it may read and execute all of it" open_to_everybody
-check "it runs, and is of the version that the Dockerfile says" says_its_version
+check "it contains only the program, the files it loads, and licences" only_what_is_needed "$root"
+check "every user may read and execute all of it" open_to_everybody
+check "it runs, and has the version in the Dockerfile" says_its_version
 while read -r library; do
     check "it does not run without ${library#"$root"}" fails_without "$library"
 done < <(find "$root"/lib* -type f)
-check "a library that is not needed would be noticed" reports lib/libextra.so.1
-check "a program that is not needed would be noticed" reports bin/sh
+check "a library that is not needed is reported" reports lib/libextra.so.1
+check "a program that is not needed is reported" reports bin/sh
 
 mkdir -p "$WORK/etc/flocker-csi"
 start embedded "$FLOCKER_CSI" embedded --data-dir "$WORK/data" --certificates "$WORK/etc/flocker-csi"
 start dns python3 "$ROOT/tests/tools/dns.py" 127.0.0.1:53 "$DNS_NAME"
-wait_for embedded "it says where it listens" grep -q '^listening on https:' "$WORK/log/embedded"
-wait_for dns "it says that it is ready" grep -q '^ready' "$WORK/log/dns"
+wait_for embedded "it prints its address" grep -q '^listening on https:' "$WORK/log/embedded"
+wait_for dns "it prints that it is ready" grep -q '^ready' "$WORK/log/dns"
 echo "127.0.0.1 $HOSTS_NAME" >"$WORK/etc/hosts"
 echo "nameserver 127.0.0.1" >"$WORK/etc/resolv.conf"
-# A runtime makes what is mounted upon.
+# A container runtime creates the mount points.
 mkdir -p "$root/csi" "$root/etc" "$root/var/lib/flocker-csi"
 for user in 0 "$USER_ID"; do
     serves "$user" "$HOSTS_NAME"

@@ -1,16 +1,16 @@
-# Common ground of the scripts in this directory: where things are, processes that are always stopped again, waiting
-# with a deadline, and a mount namespace with a scratch directory that leaves nothing behind. Meant to be sourced.
+# Functions shared by the scripts in this directory: paths, processes that are always stopped, waiting with a deadline,
+# and a mount namespace with a scratch directory that leaves nothing behind. To be sourced.
 # shellcheck shell=bash
 
 set -euo pipefail
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
-# Where `make tools` puts what is installed for the tests.
+# The directory in which `make tools` installs programs for the tests.
 TOOLS=${TOOLS:-$ROOT/target/tools}
 # The program under test: the one build that `make demo` and `make test` share.
 FLOCKER_CSI=${FLOCKER_CSI:-${CARGO_TARGET_DIR:-$ROOT/target}/debug/flocker-csi}
 
-# The settings of whoever runs the tests are not those of the tests.
+# The tests must not use the settings of the user who runs them.
 unset "${!FLOCKER_CSI_@}" CSI_ENDPOINT
 
 # Scratch directory of this run, set by `in_own_namespace`.
@@ -25,7 +25,7 @@ die() {
     exit 1
 }
 
-# need FILE HOW: stops unless FILE can be executed; HOW says where it comes from.
+# need FILE HOW: stops unless FILE can be executed; HOW says how to get it.
 need() {
     [[ -x $1 ]] || die "$1 is missing; $2"
 }
@@ -34,8 +34,8 @@ need_program() { need "$FLOCKER_CSI" "build it with: make build"; }
 need_tool() { need "$TOOLS/bin/$1" "install it with: make tools"; }
 
 # in_own_namespace "$@": runs the calling script again in a mount namespace of its own, in which every mount is shared
-# as on a host under systemd, and gives it $WORK. That is a tmpfs: its size is a promise and takes no room, devices work
-# on it wherever TMPDIR is, and it goes with the namespace.
+# as on a host under systemd, and sets $WORK. That is a tmpfs: it takes only the memory in use, allows device nodes
+# wherever TMPDIR is, and is removed with the namespace.
 in_own_namespace() {
     if [[ ${OUTER_NAMESPACE:-} == "" || $OUTER_NAMESPACE == "$(readlink /proc/self/ns/mnt)" ]]; then
         [[ $(id -u) == 0 ]] || die "mounting needs root: run it with sudo"
@@ -54,7 +54,7 @@ in_own_namespace() {
 
 clean_up() {
     local status=$? name log
-    # Whatever happens from here on, and whoever has stopped reading: it goes through to the end.
+    # The clean-up completes even if a step fails or the output is closed.
     set +e
     trap '' INT TERM PIPE
     for name in "${!PIDS[@]}"; do
@@ -79,7 +79,7 @@ clean_up() {
     exit "$status"
 }
 
-# Loop devices outlive mounts, namespaces and processes, so what is left of them is a failure, and is taken away.
+# Loop devices outlive mounts, namespaces and processes, so a remaining one is a failure, and is detached.
 leave_nothing() {
     local mounts device backing clean=0
     mounts=$(mounts_below "$WORK")
@@ -108,8 +108,8 @@ attached_loop_devices() {
     done
 }
 
-# start NAME COMMAND...: runs it in the background, its output in a log that is shown if the script fails. It is told to
-# end when the script is gone, however that came about.
+# start NAME COMMAND...: runs COMMAND in the background; its output goes to a log that is shown if the script fails. The
+# process gets SIGTERM when the script ends in any way.
 start() {
     local name=$1
     shift
@@ -117,7 +117,7 @@ start() {
     PIDS[$name]=$!
 }
 
-# stop NAME: asks it to end and fails unless it does so by itself, in time and with exit code 0.
+# stop NAME: stops the process with SIGTERM, and fails unless it ends in time with exit code 0.
 stop() {
     local name=$1 code=0
     kill -TERM "${PIDS[$name]}" 2>/dev/null || true
@@ -176,7 +176,7 @@ start_standalone() {
     wait_for standalone "Probe answers at $2" probe "$2"
 }
 
-# free_port: a TCP port of 127.0.0.1 that nobody listens on.
+# free_port: a TCP port of 127.0.0.1 on which no process listens.
 free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }

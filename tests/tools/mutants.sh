@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Shows that the model test finds bugs. Each patch in tests/mutants takes one safety away from a copy of the plugin; the
-# model test, as it was built, has to fail with the program made from that, and to name the rule that the patch names.
+# Shows that the model test finds bugs. Each patch in tests/mutants removes one safety measure from a copy of the plugin;
+# the model test, without a new build, must fail with that program, and must name the rule that the patch names.
 #
 # A copy is built as `make build` builds the program, where registry crates are built already (with a cargo older than
 # 1.91 they are built once more, under target/mutants), but its program is put elsewhere: the one that the other parts
 # run stays as it is.
 . "$(dirname -- "$0")/lib.sh"
 
-readonly TEST=model::no_sequence_of_calls_and_failures_breaks_what_must_hold
+readonly TEST=model::no_sequence_of_calls_and_failures_breaks_an_invariant
 readonly COPIES=$ROOT/target/mutants
 readonly COPY=$COPIES/tree
 readonly MUTANT=$COPIES/debug/flocker-csi
 
-# Another version, so that nothing of the copy is taken for the original or the other way round.
+# Another version, so that cargo never takes files of the copy for those of the original, or the reverse.
 copy_sources() {
     rm -rf -- "$COPY"
     mkdir -p "$COPY"
@@ -42,14 +42,14 @@ try() {
     log=$COPIES/$name.log
     [[ $rule != "" ]] || die "$patch names no rule that it breaks"
     GIT_CEILING_DIRECTORIES=$COPIES git -C "$COPY" apply -p0 -C1 "$ROOT/$patch" ||
-        die "$patch does not apply any more: make it anew from the code as it is"
+        die "$patch no longer applies: make it again from the current code"
     build_mutant || die "the copy with $patch cannot be built"
     local built=$((SECONDS - began)) result=0
     run_model >"$log" 2>&1 || result=$?
     # Copied without their times, so that cargo sees that they changed again.
     sed -n 's/^--- //p' "$patch" | while read -r file; do cp -- "$file" "$COPY/$file"; done
     if [[ $result == 0 ]]; then
-        say "$name survives: the model test did not notice it"
+        say "$name survives: the model test did not detect it"
         return 1
     fi
     if ! grep --quiet --fixed-strings "broken: $rule" "$log"; then
@@ -57,7 +57,7 @@ try() {
         tail -n 40 -- "$log"
         return 1
     fi
-    say "$name was found: $rule (built in ${built} s, found in $((SECONDS - began - built)) s)"
+    say "$name is detected: $rule (built in ${built} s, detected in $((SECONDS - began - built)) s)"
 }
 
 cd "$ROOT"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Says before the first test whether this machine lets the tests do what they do: be root, have a mount namespace of
-# their own, and put an ext4 on a loop device.
+# Checks before the first test that this machine supports what the tests need: root, a mount namespace of their own, and
+# an ext4 on a loop device.
 #
 # usage: preflight.sh
 . "$(dirname -- "$0")/lib.sh"
@@ -9,7 +9,7 @@
 [[ -e /dev/loop-control ]] ||
     die "/dev/loop-control is missing: load the kernel module (modprobe loop), or run the container with the device"
 unshare --mount --propagation private -- true ||
-    die "no mount namespace can be made; a container needs CAP_SYS_ADMIN (--privileged)"
+    die "no mount namespace can be created; a container needs CAP_SYS_ADMIN (--privileged)"
 in_own_namespace "$@"
 image=$WORK/image
 mkdir "$WORK/mounted"
@@ -20,4 +20,4 @@ mount -t ext4 "$device" "$WORK/mounted" || { losetup --detach "$device"; die "th
 umount "$WORK/mounted"
 losetup --detach "$device"
 wait_until 10 eval "! attached_loop_devices | grep -qF '$image'" || die "$device cannot be detached"
-say "root, mount namespaces, loop devices and ext4: all there (Linux $(uname -r))"
+say "root, mount namespaces, loop devices and ext4 are available (Linux $(uname -r))"

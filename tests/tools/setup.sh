@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that building, running and testing need. It looks for what is used out of each, not for
-# the packages, so that it does nothing where all is there, whoever put it there.
+# Installs the Debian packages that building, running and testing need. It checks for the programs and files that are
+# used, not for the packages, so it does nothing on a machine that has them from another source.
 #
 # usage: setup.sh build|fuzz|image|kubernetes|test
 set -euo pipefail

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prints what a run of the plugin could leave behind on this machine, one sorted line for each thing, so that a snapshot
-# from before and one from after can be compared with diff.
+# Prints everything that a run of the plugin could leave behind on this machine, one sorted line for each object, so that
+# diff can compare a snapshot from before with one from after.
 #
 # usage: snapshot.sh [DIR [PROCESS_GROUP]]
 set -euo pipefail
@@ -16,7 +16,7 @@ loop_devices() {
     done
 }
 
-# Root, mount point, options, propagation, type and source; the ids say nothing about what is mounted.
+# Root, mount point, options, propagation, type and source; the ids say nothing about the mounted file system.
 mounts() { awk '{ $1 = $2 = ""; gsub(/(shared|master|propagate_from):[0-9]+/, "peer"); print "mount" $0 }' /proc/self/mountinfo; }
 
 devices() {

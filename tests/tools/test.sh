@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# Runs every test there is, fastest first, and closes with a table of what ran and how long it took. A part that fails
-# does not keep the others from running; a part that cannot run has failed.
+# Runs every test, fastest first, and ends with a table of what ran and how long it took. A part that fails does not stop
+# the other parts; a part that cannot run has failed.
 #
 # usage: test.sh [PART...]
-# Without arguments all of it; with arguments these parts and what they need, and the table names what was left out.
+# Without arguments it runs all parts; with arguments these and the parts they need, and the table lists what was left out.
 . "$(dirname -- "$0")/lib.sh"
 
 readonly PARTS=(
     format tree dependencies preflight clippy docs build cargo-test mutants go-clients-build
     grpcurl grpcio csi-sanity csi-sanity-split clients csc chart demo image leftovers
 )
-# A test that hangs must not take the time of the whole run with it.
+# A test that hangs must not use up the time of the whole run.
 readonly CARGO_TEST_TIMEOUT=45m
 
-# Tests wait most of their time: for agents, for deadlines, for the disk. So there are several for each processor, but
-# not so many that whoever waits for one of them could take it for dead.
+# Tests mostly wait: for agents, for deadlines, for the disk. So several run for each processor, but not so many that a
+# test that waits for a process considers it dead.
 processors=$(nproc)
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((processors < 4 ? processors * 4 : 16))}
 
-# Parts that run the program: they bring `build` with them, and fail at once when that failed.
+# Parts that run the program: they also run `build`, and fail at once if it failed.
 readonly RUN_PROGRAM=" grpcurl grpcio csi-sanity csi-sanity-split clients csc chart demo image "
 
 as_root() {
@@ -59,7 +59,7 @@ csc() {
     local csc=${CSC:-}
     [[ $csc != "" ]] || csc=$(type -P csc) || true
     if [[ $csc == "" ]]; then
-        NOTE="no csc on PATH and none named by CSC=; tests/tools/csc stands in for it"
+        NOTE="no csc on PATH and none given by CSC=; tests/tools/csc replaces it"
         say "$NOTE"
         as_root tests/tools/walkthrough.sh
         return
@@ -71,10 +71,10 @@ csc() {
 leftovers() {
     tests/tools/snapshot.sh >"$RUN/after"
     if diff --unified=0 "$RUN/before" "$RUN/after" >"$RUN/difference"; then
-        say "loop devices, mounts and /dev/flocker-csi are as they were"
+        say "loop devices, mounts and /dev/flocker-csi are unchanged"
         return 0
     fi
-    say "the tests left this behind (+) or took this away (-):"
+    say "the tests left this behind (+) or removed this (-):"
     grep '^[+-][^+-]' "$RUN/difference"
     return 1
 }
@@ -106,7 +106,7 @@ part() {
 cd "$ROOT"
 if [[ $# == 0 ]]; then set -- "${PARTS[@]}"; fi
 for name in "$@"; do
-    [[ " ${PARTS[*]} " == *" $name "* ]] || die "there is no part $name; there are: ${PARTS[*]}"
+    [[ " ${PARTS[*]} " == *" $name "* ]] || die "part $name does not exist; the parts are: ${PARTS[*]}"
     [[ $RUN_PROGRAM != *" $name "* ]] || set -- "$@" build
 done
 RUN=$(mktemp --directory --suffix=.flocker-csi)

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Runs the commands of docs/csc.md as they are written there, in each form in which an endpoint can be written, and
-# compares what they print with what the page shows. With a real csc, rexray's or dell's; without one, with the stand-in
-# of tests/tools/csc as both. Dell's cannot resolve every form of an endpoint, and says so before it has dialed.
+# Runs the commands of docs/csc.md in each form of an endpoint, and compares their output with the page: with a real csc,
+# rexray's or dell's, or else with the stand-in of tests/tools/csc as both. Dell's build cannot resolve every form of an
+# endpoint, and reports that before it connects.
 #
 # usage: walkthrough.sh [CSC]
 . "$(dirname -- "$0")/lib.sh"
 
 readonly PAGE=$ROOT/docs/csc.md
 readonly STAND_IN=${FLOCKER_CSI%/*}/examples/csc
-# Where the page has the plugin and the volume.
+# The paths of the plugin and the volume on the page.
 readonly SOCKETS=/run/flocker-csi PLACE=/mnt
 
 passed=0
 
-# commands BUILD: the command lines of the page, each with its line number before it and what it is to print after it,
-# which is separated by \x1f and ended by \x1e.
+# commands BUILD: the command lines of the page, each with its line number before it and its expected output after it,
+# separated by \x1f and ended by \x1e.
 commands() {
     awk -v build="$1" '
         function end() { if (command != "") printf "%s\x1f%s\x1f%s\x1e", line, command, shown; command = shown = "" }
@@ -24,7 +24,7 @@ commands() {
     ' "$PAGE"
 }
 
-# matches SHOWN ACTUAL: whether they are the same but for blanks, with variables for their values and … for anything.
+# matches SHOWN ACTUAL: whether they are equal except for blanks, with variables for their values and … for any text.
 matches() {
     local pattern=$1 actual=$2 name
     for name in NODE ID OTHER CONTEXT; do
@@ -36,7 +36,7 @@ matches() {
     [[ $actual == $pattern ]]
 }
 
-# What is compared with nothing proves nothing.
+# The comparison itself is tested first.
 check_matches() {
     local ID=a-b wrong
     export ID
@@ -52,7 +52,7 @@ walk() (
     cd "$WORK"
     export CSC_BUILD=$1 CSI_ENDPOINT=$2 LC_ALL=C.UTF-8 PATH=$WORK/bin:$PATH
     while IFS=$'\x1f' read -r -d $'\x1e' line command shown; do
-        # The page tells one form of an endpoint, and this is about all of them.
+        # The page has one form of an endpoint; this test covers all of them.
         [[ $command != "export CSI_ENDPOINT="* ]] || continue
         code=0
         eval "$command" >"$WORK/printed" 2>&1 </dev/null || code=$?
@@ -94,7 +94,7 @@ else
 fi
 mkdir "$WORK/bin"
 ln -s "$csc" "$WORK/bin/csc"
-# What the page does to the machine stays in this namespace.
+# All changes that the page makes to the machine stay in this namespace.
 mount -t tmpfs flocker-csi-test /run
 mount -t tmpfs flocker-csi-test "$PLACE"
 mkdir "$SOCKETS"

@@ -1,4 +1,4 @@
-//! What `export` is told.
+//! The arguments of `export`.
 
 use std::path::PathBuf;
 
@@ -11,15 +11,15 @@ use crate::config::{FlockerConfig, LogConfig, driver_name};
 #[derive(Args, Debug)]
 #[command(mut_arg("log", |log| log.default_value("warn")))]
 pub struct ExportArgs {
-    /// What the volumes are now.
+    /// What the volumes are today.
     #[arg(long, value_enum, value_name = "SOURCE")]
-    pub from: Source,
+    pub(super) from: Source,
     /// From kubernetes-pv: the file with the objects, YAML or JSON, or - for the standard input. From flocker: ids or
-    /// names of datasets; unless given all that have a name, but for those that a CSI driver made.
+    /// names of datasets; by default all that have a name, except those that a CSI driver created.
     #[arg(value_name = "FILE|DATASET")]
-    pub items: Vec<String>,
-    /// Writes the `PersistentVolumeClaim` that goes with each volume too: from kubernetes-pv the one that it is bound to,
-    /// wherever that is, and from flocker one of the volume's name, in this namespace.
+    pub(super) items: Vec<String>,
+    /// Also writes the `PersistentVolumeClaim` of each volume: from kubernetes-pv the claim that it is bound to, in that
+    /// claim's own namespace; from flocker a claim with the volume's name, in this namespace.
     #[arg(
         long,
         value_name = "NAMESPACE",
@@ -28,12 +28,12 @@ pub struct ExportArgs {
         require_equals = true,
         default_missing_value = "default"
     )]
-    pub claims: Option<String>,
-    /// The storage class of volumes and claims; that of the old volume unless given, else none.
+    pub(super) claims: Option<String>,
+    /// The storage class of volumes and claims; by default that of the old volume, else none.
     #[arg(long, value_name = "NAME", value_parser = check::storage_class)]
-    pub storage_class: Option<String>,
-    /// Has Kubernetes delete a dataset, with its data, when the claim of its volume is deleted. Volumes are retained
-    /// otherwise.
+    pub(super) storage_class: Option<String>,
+    /// Makes Kubernetes delete a dataset, with its data, when the claim of its volume is deleted. By default volumes are
+    /// retained.
     #[arg(
         long,
         value_name = "BOOL",
@@ -43,8 +43,8 @@ pub struct ExportArgs {
         default_value_t = false,
         default_missing_value = "true"
     )]
-    pub delete_with_claim: bool,
-    /// Exports datasets that are in use too: a node holds the lease on them.
+    pub(super) delete_with_claim: bool,
+    /// Also exports datasets that are in use, that is, on which a node holds the lease.
     #[arg(
         long,
         value_name = "BOOL",
@@ -54,38 +54,38 @@ pub struct ExportArgs {
         default_value_t = false,
         default_missing_value = "true"
     )]
-    pub allow_leased: bool,
-    /// How the objects are written.
+    pub(super) allow_leased: bool,
+    /// The format of the objects.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Yaml)]
-    pub output: Format,
-    /// The name under which Kubernetes knows the plugin.
+    pub(super) output: Format,
+    /// The name by which Kubernetes identifies the plugin.
     #[arg(long, value_name = "NAME", value_parser = driver_name, default_value = "flocker.csi.clusterhq.com")]
-    pub driver_name: String,
-    /// Reads the plugin's configuration file for how Flocker is reached, and the driver's name.
+    pub(super) driver_name: String,
+    /// Reads the address and certificates of Flocker, and the driver's name, from the plugin's configuration file.
     #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// How Flocker is reached.
+    pub(super) config: Option<PathBuf>,
+    /// The address and certificates of Flocker.
     #[command(flatten)]
-    pub flocker: FlockerConfig,
-    /// What is logged beside the remarks, and how.
+    pub(super) flocker: FlockerConfig,
+    /// What is logged beside the remarks, and in which format.
     #[command(flatten)]
-    pub log: LogConfig,
+    pub(crate) log: LogConfig,
 }
 
-/// What the volumes are that are exported.
+/// What the exported volumes are today.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Source {
-    /// `PersistentVolumes` of Kubernetes' old flocker plugin.
+pub(super) enum Source {
+    /// `PersistentVolumes` of Kubernetes' in-tree flocker plugin.
     KubernetesPv,
-    /// Datasets, whoever made them.
+    /// Datasets of any client.
     Flocker,
 }
 
-/// How objects are written.
+/// The format of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// A YAML document for each.
+pub(super) enum Format {
+    /// A YAML document for each object.
     Yaml,
-    /// One list of them in JSON.
+    /// One list of all objects in JSON.
     Json,
 }

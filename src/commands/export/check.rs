@@ -1,24 +1,24 @@
-//! What Kubernetes takes: told before anything of the old is deleted, not when the new is made.
+//! Kubernetes' rules for values: checked before the operator deletes the old objects, not when the new ones are applied.
 
 /// The longest name of an object.
 const LONGEST_NAME: usize = 253;
 /// The longest label, which a namespace is.
 const LONGEST_LABEL: usize = 63;
-/// What may follow the number of a quantity, but for an exponent.
+/// The suffixes that a quantity may have, beside an exponent.
 const UNITS: [&str; 16] = [
     "", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei",
 ];
 
-/// Reads the name of a namespace.
+/// Parses the name of a namespace.
 pub(super) fn namespace(text: &str) -> Result<String, String> {
     if is_label(text) && text.len() <= LONGEST_LABEL {
         Ok(text.to_owned())
     } else {
-        Err("expected the name of a namespace: 1 to 63 small letters, digits and dashes, no dash at either end".to_owned())
+        Err("expected the name of a namespace: 1 to 63 lower-case letters, digits and dashes, no dash at either end".to_owned())
     }
 }
 
-/// Reads the name of a storage class; none at all says that there is no class.
+/// Parses the name of a storage class; an empty one means no class.
 pub(super) fn storage_class(text: &str) -> Result<String, String> {
     if text.is_empty() {
         Ok(String::new())
@@ -27,13 +27,13 @@ pub(super) fn storage_class(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads the name of an object.
+/// Parses the name of an object.
 pub(super) fn name(text: &str) -> Result<String, String> {
     if text.split('.').all(is_label) && text.len() <= LONGEST_NAME {
         Ok(text.to_owned())
     } else {
         Err(format!(
-            "{text:?} is no name that an object of Kubernetes can have: 1 to 253 small letters, digits, dashes and dots, \
+            "{text:?} is not a name that a Kubernetes object can have: 1 to 253 lower-case letters, digits, dashes and dots, \
              with a letter or digit at either end"
         ))
     }
@@ -46,7 +46,7 @@ fn is_label(text: &str) -> bool {
         && text.chars().all(|character| plain(character) || character == '-')
 }
 
-/// Reads a size as Kubernetes does; more than nothing.
+/// Parses a size as Kubernetes does; it must be more than zero.
 pub(super) fn size(text: &str) -> Result<String, String> {
     let number = text.strip_prefix('+').unwrap_or(text);
     let end = number
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_that_kubernetes_takes() {
+    fn names_are_those_that_kubernetes_accepts() {
         let longest = "x".repeat(LONGEST_NAME);
         for text in ["pg", "0", "pvc-1.data", "a--b", &longest] {
             assert_eq!(name(text), Ok(text.to_owned()));
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_those_that_kubernetes_takes() {
+    fn sizes_are_those_that_kubernetes_accepts() {
         for text in [
             "1",
             "10Gi",

@@ -10,7 +10,7 @@ use crate::error;
 use crate::flocker::cluster::{Cluster, Flocker, Lists, Snapshot};
 use crate::volume::{size_of, size_text};
 
-/// Asks Flocker for everything about datasets.
+/// Reads everything that Flocker reports about datasets.
 ///
 /// # Errors
 /// The certificates cannot be used, or Flocker does not answer.
@@ -20,14 +20,14 @@ pub(super) async fn look(config: &FlockerConfig) -> Result<std::sync::Arc<Snapsh
         .await
         .map_err(|error| Failure::context("read the certificates", &error))?
         .map_err(|error| Failure::configuration(error::chain(&error)))?;
-    // No node is judged here.
+    // Export does not use the state of any node.
     let grace = std::time::Duration::MAX;
     let cluster = Cluster::new(Flocker::new(config.client(credentials)), grace);
     let lists = Lists::CONFIGURATION | Lists::STATE | Lists::LEASES;
     cluster.fresh(lists).await.map_err(|error| Failure::of(&error))
 }
 
-/// What Flocker said of its datasets.
+/// The datasets that Flocker reports.
 pub(super) struct Datasets<'a> {
     pub(super) snapshot: &'a Snapshot,
     /// Whether datasets that are in use are exported.
@@ -38,7 +38,7 @@ impl<'a> Datasets<'a> {
     /// Finds a dataset that is not deleted.
     ///
     /// # Errors
-    /// There is none.
+    /// No such dataset exists.
     pub(super) fn by_id(&self, id: Uuid) -> Result<&'a Dataset, String> {
         match self.snapshot.dataset(id) {
             Some(dataset) if dataset.deleted => Err(format!("dataset {id} has been deleted")),
@@ -49,10 +49,10 @@ impl<'a> Datasets<'a> {
         }
     }
 
-    /// Finds the one dataset that is not deleted and has a name in its metadata, under the first of `keys` that any has.
+    /// Finds the one dataset that is not deleted and has a name in its metadata, under the first of `keys` that has one.
     ///
     /// # Errors
-    /// There is none, or more than one.
+    /// No such dataset exists, or several do.
     pub(super) fn by_name(&self, keys: &[&str], name: &str) -> Result<&'a Dataset, String> {
         for key in keys {
             let found = self.snapshot.live_datasets_with(key, name);
@@ -61,7 +61,7 @@ impl<'a> Datasets<'a> {
                 [one] => return Ok(one),
                 several => {
                     return Err(format!(
-                        "{} datasets have {key} {name:?} in their metadata: {}; give the id of the one that is meant",
+                        "{} datasets have {key} {name:?} in their metadata: {}; give the id of one of them",
                         several.len(),
                         join(several.iter().map(|dataset| dataset.dataset_id))
                     ));
@@ -74,7 +74,7 @@ impl<'a> Datasets<'a> {
         ))
     }
 
-    /// Tells whether somebody is known to use a dataset, as a remark where that is allowed.
+    /// Checks that no node is known to use a dataset; where export of such a dataset is allowed, returns a remark.
     ///
     /// # Errors
     /// A node holds the lease.
@@ -90,12 +90,12 @@ impl<'a> Datasets<'a> {
             Ok(Some(used))
         } else {
             Err(format!(
-                "{used}; stop what uses it, or export it all the same with --allow-leased"
+                "{used}; stop what uses it, or export it anyway with --allow-leased"
             ))
         }
     }
 
-    /// Returns the size of a dataset in bytes, with a remark where Flocker does not know it.
+    /// Returns the size of a dataset in bytes, with a remark if Flocker does not report it.
     pub(super) fn size(&self, dataset: &Dataset) -> (u64, Option<String>) {
         let id = dataset.dataset_id;
         let reported = self
@@ -107,8 +107,8 @@ impl<'a> Datasets<'a> {
         let known = dataset.maximum_size.or(reported).is_some();
         let remark = (!known).then(|| {
             format!(
-                "Flocker does not tell the size of dataset {id}: it is taken to be {}, which Flocker makes unless it is told \
-                 otherwise",
+                "Flocker does not report the size of dataset {id}: export assumes {}, the size of a dataset that is created \
+                     without one",
                 size_text(size)
             )
         });

@@ -1,4 +1,4 @@
-//! Objects of Kubernetes, whoever wrote them.
+//! Kubernetes objects from any author.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use super::args::Format;
 use super::volume::Volume;
 use super::{manifest, objects};
 
-/// Reads any text as objects of Kubernetes, and writes it as a part of one.
+/// Parses any text as Kubernetes objects, and writes it as a part of one.
 ///
 /// # Panics
-/// If a refusal does not say where the text is from, or if what is written is another text when it is read again.
+/// If a refusal does not name the source of the text, or if what is written differs when it is parsed again.
 pub fn objects(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;

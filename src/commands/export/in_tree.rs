@@ -1,4 +1,4 @@
-//! `PersistentVolumes` of Kubernetes' old flocker plugin.
+//! `PersistentVolumes` of Kubernetes' in-tree flocker plugin.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,11 +16,11 @@ use super::volume::{ClaimName, ONE_NODE, Volume, join, quantity};
 use crate::volume::MountFlags;
 use crate::volume::NAME_KEY;
 
-/// The annotation that says the storage class in old clusters.
+/// The annotation that holds the storage class in old clusters.
 const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
-/// The annotation that says the mount options in old clusters.
+/// The annotation that holds the mount options in old clusters.
 const OLD_MOUNT_OPTIONS: &str = "volume.beta.kubernetes.io/mount-options";
-/// Annotations by which Kubernetes and its tools remember what they did with the old volume.
+/// Annotations in which Kubernetes and its tools record what they did with the old volume.
 const BOOKKEEPING: [&str; 6] = [
     "kubectl.kubernetes.io/",
     "kubernetes.io/createdby",
@@ -29,7 +29,7 @@ const BOOKKEEPING: [&str; 6] = [
     "volume.beta.kubernetes.io/",
     "volume.kubernetes.io/",
 ];
-/// What Kubernetes itself puts on volumes where they need it.
+/// The prefix of finalizers that Kubernetes itself sets on volumes where they are needed.
 const OWN_FINALIZERS: &str = "kubernetes.io/pv-";
 
 #[derive(Deserialize)]
@@ -60,7 +60,7 @@ struct Spec {
     persistent_volume_reclaim_policy: Option<String>,
     storage_class_name: Option<String>,
     volume_mode: Option<String>,
-    /// Whatever else there is, other kinds of storage above all.
+    /// All other fields, above all those of other kinds of storage.
     #[serde(flatten)]
     rest: BTreeMap<String, Value>,
 }
@@ -93,7 +93,7 @@ struct Status {
     phase: Option<String>,
 }
 
-/// Reads a quantity, which may be a bare number of bytes.
+/// Reads a quantity, which may be a plain number of bytes.
 fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let text = match Value::deserialize(deserializer)? {
         Value::String(text) => text,
@@ -107,7 +107,7 @@ fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<S
     check::size(&text).map(Some).map_err(D::Error::custom)
 }
 
-/// Returns the volume that an object is, which has to be a `PersistentVolume` of the old plugin.
+/// Translates an object, which must be a `PersistentVolume` of the in-tree plugin, to a volume.
 pub(super) fn volume(object: &Object, datasets: &Datasets<'_>, report: &mut Report) -> Option<Volume> {
     let volume = translate(object, datasets, report);
     report.take(volume.map_err(|problem| format!("{object}: {problem}")))
@@ -115,7 +115,9 @@ pub(super) fn volume(object: &Object, datasets: &Datasets<'_>, report: &mut Repo
 
 fn translate(object: &Object, datasets: &Datasets<'_>, report: &mut Report) -> Result<Volume, String> {
     if object.kind != "PersistentVolume" {
-        return Err("it is no PersistentVolume; leave it out, nothing else is exported".to_owned());
+        return Err(
+            "it is not a PersistentVolume; remove it from the input, export accepts nothing else".to_owned(),
+        );
     }
     let PersistentVolume {
         metadata,
@@ -127,15 +129,16 @@ fn translate(object: &Object, datasets: &Datasets<'_>, report: &mut Report) -> R
         check::name(&claim.name)?;
         check::namespace(&claim.namespace).map_err(|error| format!("spec.claimRef.namespace: {error}"))?;
     }
-    // A claim that is gone may have been made anew, and be bound to another volume. Who writes a file says no phase.
+    // A deleted claim may have been recreated and be bound to another volume. A volume written by hand has no phase.
     let bound = status
         .and_then(|status| status.phase)
         .is_none_or(|phase| phase == "Bound");
-    tell_what_is_lost(object, &metadata, &spec, report);
+    remark_on_losses(object, &metadata, &spec, report);
     let source = source(spec.flocker, &spec.rest)?;
     if spec.volume_mode.as_deref() == Some("Block") {
         return Err(
-            "it has volumeMode Block: Flocker mounts a file system, so it has to be Filesystem".to_owned(),
+            "it has volumeMode Block: Flocker mounts a file system, so volumeMode must be Filesystem"
+                .to_owned(),
         );
     }
     let dataset = dataset_of(&source, datasets)?;
@@ -149,12 +152,12 @@ fn translate(object: &Object, datasets: &Datasets<'_>, report: &mut Report) -> R
             quantity(size)
         });
     let mut annotations = metadata.annotations.unwrap_or_default();
-    // The annotations outweigh the fields, as they did in Kubernetes.
+    // The annotations take precedence over the fields, as in Kubernetes.
     let class = annotations.remove(OLD_CLASS).or(spec.storage_class_name);
     let mount_options = annotations.remove(OLD_MOUNT_OPTIONS).map(|options| vec![options]);
     let mut mount_options = mount_options.or(spec.mount_options).unwrap_or_default();
     if source.read_only {
-        // The field of the source goes to drivers that attach read-only; kubelet does not look at it.
+        // This field is for drivers that attach read-only; the kubelet ignores it.
         mount_options.insert(0, "ro".to_owned());
     }
     annotations.retain(|key, _| !BOOKKEEPING.iter().any(|start| key.starts_with(start)));
@@ -177,8 +180,8 @@ fn translate(object: &Object, datasets: &Datasets<'_>, report: &mut Report) -> R
     })
 }
 
-/// Tells what the new volume will not have, and what may happen to the old one.
-fn tell_what_is_lost(object: &Object, metadata: &Metadata, spec: &Spec, report: &mut Report) {
+/// Adds remarks on what the new volume does not keep, and on what may happen to the old one.
+fn remark_on_losses(object: &Object, metadata: &Metadata, spec: &Spec, report: &mut Report) {
     let finalizers = metadata.finalizers.iter().flatten();
     let finalizers = finalizers
         .filter(|finalizer| !finalizer.starts_with(OWN_FINALIZERS))
@@ -192,26 +195,26 @@ fn tell_what_is_lost(object: &Object, metadata: &Metadata, spec: &Spec, report: 
     for lost in finalizers.chain(owners).chain(fields) {
         report.remark(format!("{object}: {lost} is not kept"));
     }
-    // Whoever makes a volume by hand and says nothing retains it.
+    // A volume that is written by hand without a policy is retained.
     let policy = spec.persistent_volume_reclaim_policy.as_ref();
     let danger = policy.filter(|policy| *policy != "Retain").map(|policy| {
         format!(
             "it is not retained now (its reclaim policy is {policy:?}); set it to Retain before you delete its claim, or its \
-             data may be deleted with it"
+                 data may be deleted with it"
         )
     });
     report.remark_on(object, danger);
 }
 
-/// Returns what the volume was made of.
+/// Returns the source of a volume.
 fn source(source: Option<Source>, rest: &BTreeMap<String, Value>) -> Result<Source, String> {
     let Some(source) = source else {
         let has = match join(rest.keys().map(|key| format!("spec.{key}"))) {
-            others if others.is_empty() => String::new(),
-            others => format!(" (it has {others})"),
+            fields if fields.is_empty() => String::new(),
+            fields => format!(" (it has {fields})"),
         };
         return Err(format!(
-            "it has no flocker source{has}; leave it out, only volumes of Kubernetes' flocker plugin can be exported"
+            "it has no flocker source{has}; remove it from the input, export accepts only volumes of Kubernetes' flocker plugin"
         ));
     };
     match (source.name.is_empty(), source.uuid.is_empty()) {
@@ -221,7 +224,7 @@ fn source(source: Option<Source>, rest: &BTreeMap<String, Value>) -> Result<Sour
     }
 }
 
-/// Finds the dataset by the old plugin's rule: by its id, or by the name in its metadata.
+/// Finds the dataset by the in-tree plugin's rule: by its id, or by the name in its metadata.
 fn dataset_of<'a>(source: &Source, datasets: &Datasets<'a>) -> Result<&'a Dataset, String> {
     if source.uuid.is_empty() {
         return datasets.by_name(&[NAME_KEY], &source.name);
@@ -239,8 +242,8 @@ fn access_modes(object: &Object, modes: Vec<String>, report: &mut Report) -> Vec
     }
     if !lost.is_empty() {
         report.remark(format!(
-            "{object}: access mode {} is not kept, because a dataset is on one node at a time; it has {}, and so must have \
-             the claim",
+            "{object}: access mode {} is not kept, because a dataset is on one node at a time; it has {}, and the claim \
+                 must have the same",
             join(lost),
             join(&kept)
         ));
@@ -248,7 +251,7 @@ fn access_modes(object: &Object, modes: Vec<String>, report: &mut Report) -> Vec
     kept
 }
 
-/// Returns the mount options that the plugin takes.
+/// Returns the mount options that the plugin accepts.
 fn mount_flags(object: &Object, options: &[String], report: &mut Report) -> Vec<String> {
     let mut kept: Vec<String> = Vec::new();
     let words = options.iter().flat_map(|option| option.split(',')).map(str::trim);

@@ -1,4 +1,4 @@
-//! The objects that Kubernetes is given.
+//! The objects for Kubernetes.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::args::Format;
 use super::volume::{ClaimName, Volume};
 
-/// The annotation by which Kubernetes leaves the deletion to the provisioner. Without it nobody is said to do it; the
-/// provisioner deletes any released volume of its driver with the policy Delete all the same, so that only Retain keeps one.
+/// The annotation by which Kubernetes leaves the deletion to the provisioner. Without it no component is responsible, but
+/// the provisioner still deletes every released volume of its driver with the policy Delete, so only Retain keeps one.
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 
 /// An object of Kubernetes.
@@ -45,8 +45,8 @@ enum Spec<'a> {
 struct VolumeSpec<'a> {
     access_modes: &'a [String],
     capacity: Storage<'a>,
-    /// Without the uid of a claim: of a claim that is gone, Kubernetes takes nothing for a new one of that name, and the
-    /// volume of a claim with another uid is lost to it.
+    /// Without the uid of a claim: Kubernetes does not bind a new claim to a volume that has the uid of a deleted claim of
+    /// that name, so the volume would be lost to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     claim_ref: Option<ClaimRef<'a>>,
     csi: Csi<'a>,
@@ -59,7 +59,7 @@ struct VolumeSpec<'a> {
     volume_mode: &'static str,
 }
 
-/// The source. Without a file system, as volumes have that the provisioner makes: the plugin takes what Flocker made.
+/// The source. It has no file system, like volumes of the provisioner: the plugin uses the one that Flocker made.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Csi<'a> {
@@ -83,7 +83,7 @@ struct ClaimRef<'a> {
 struct ClaimSpec<'a> {
     access_modes: &'a [String],
     resources: Resources<'a>,
-    /// Always there, for a claim without one gets the default class, and then no volume without one.
+    /// Always set: a claim without one gets the default class, and then is not bound to a volume without a class.
     storage_class_name: &'a str,
     volume_mode: &'static str,
     volume_name: &'a str,
@@ -99,7 +99,7 @@ struct Storage<'a> {
     storage: &'a str,
 }
 
-/// A list of objects, as `kubectl` takes it.
+/// A list of objects, as `kubectl` accepts it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct List<'a> {
@@ -173,10 +173,10 @@ pub(super) fn claim<'a>(volume: &'a Volume, claim: &'a ClaimName) -> Manifest<'a
     }
 }
 
-/// Writes objects as `kubectl` reads them.
+/// Writes objects in a format that `kubectl` reads.
 ///
 /// # Errors
-/// They cannot be written, which they always can.
+/// They cannot be serialised; no object is known to cause this.
 pub(super) fn write(
     manifests: &[Manifest<'_>],
     format: Format,

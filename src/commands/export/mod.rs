@@ -1,7 +1,7 @@
-//! `flocker-csi export`: volumes that exist, as objects of Kubernetes for this plugin.
+//! `flocker-csi export`: writes existing volumes as Kubernetes objects for this plugin.
 //!
-//! Nothing is changed anywhere. Either everything that was asked for is written, or nothing, and then all that is in the
-//! way is told at once.
+//! Export changes nothing. It writes either everything that was requested, or nothing, and then reports all problems at
+//! once.
 
 mod args;
 mod check;
@@ -19,20 +19,21 @@ mod volume;
 
 use std::io::Write;
 
-pub use args::{ExportArgs, Format, Source};
+pub use args::ExportArgs;
 
 use crate::commands::failure::Failure;
 use crate::commands::stdout;
 use crate::flocker::cluster::Snapshot;
+use args::Source;
 use datasets::Datasets;
 use objects::Object;
 use report::Report;
 use volume::{ClaimName, Volume};
 
-/// Writes the objects to the standard output, and what there is to tell about them to stderr.
+/// Writes the objects to the standard output, and the remarks to stderr.
 ///
 /// # Errors
-/// See [`text`]; or nobody takes the output.
+/// See [`text`]; or the standard output cannot be written.
 pub async fn run(args: ExportArgs) -> Result<(), Failure> {
     let Exported { objects, remarks } = text(&args).await?;
     for remark in remarks {
@@ -45,21 +46,21 @@ pub async fn run(args: ExportArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::context("write to the standard output", &error))
 }
 
-/// What comes of an export.
+/// The result of an export.
 #[derive(Debug)]
-pub struct Exported {
-    /// The objects, as they were asked for.
-    pub objects: String,
-    /// What is not as it was, one sentence each.
-    pub remarks: Vec<String>,
+struct Exported {
+    /// The objects, in the requested format.
+    objects: String,
+    /// What differs from the old volumes, one sentence each.
+    remarks: Vec<String>,
 }
 
-/// Returns the objects of all volumes that were asked for.
+/// Returns the objects of all requested volumes.
 ///
 /// # Errors
-/// [`Failure::Configuration`] for a wrong command line, and certificates that cannot be used; [`Failure::Refused`] with
-/// everything that is wrong with the volumes; [`Failure::Failed`] when Flocker does not answer.
-pub async fn text(args: &ExportArgs) -> Result<Exported, Failure> {
+/// [`Failure::Configuration`] for a wrong command line and for unusable certificates; [`Failure::Refused`] with all
+/// problems of the volumes; [`Failure::Failed`] when Flocker does not answer.
+async fn text(args: &ExportArgs) -> Result<Exported, Failure> {
     let objects = match args.from {
         Source::KubernetesPv => Some(old_objects(&args.items).await?),
         Source::Flocker => None,
@@ -68,7 +69,7 @@ pub async fn text(args: &ExportArgs) -> Result<Exported, Failure> {
     compose(args, objects.as_deref(), &snapshot)
 }
 
-/// Makes the objects of volumes that are objects already, or else of the datasets that were asked for.
+/// Makes the objects of the given old objects, or else of the requested datasets.
 fn compose(args: &ExportArgs, objects: Option<&[Object]>, snapshot: &Snapshot) -> Result<Exported, Failure> {
     let datasets = Datasets {
         snapshot,
@@ -107,7 +108,7 @@ fn compose(args: &ExportArgs, objects: Option<&[Object]>, snapshot: &Snapshot) -
     Ok(Exported { objects, remarks })
 }
 
-/// Reads the objects of the one file that is given.
+/// Reads the objects of the one file on the command line.
 async fn old_objects(items: &[String]) -> Result<Vec<Object>, Failure> {
     let [file] = items else {
         let text = "export --from kubernetes-pv takes one file, or - for the standard input";
@@ -130,7 +131,7 @@ async fn old_objects(items: &[String]) -> Result<Vec<Object>, Failure> {
         .map_err(|error| Failure::context("read the volumes", &error))?
 }
 
-/// Gives a volume what the command line says.
+/// Sets the properties of a volume that the command line gives.
 fn complete(volume: &mut Volume, args: &ExportArgs, report: &mut Report) {
     if let Some(class) = &args.storage_class {
         volume.storage_class.clone_from(class);
@@ -140,14 +141,14 @@ fn complete(volume: &mut Volume, args: &ExportArgs, report: &mut Report) {
     };
     let name = &volume.name;
     match (&volume.claim, args.from) {
-        // Where there is a volume in Kubernetes, a claim that happens to have its name is another's, and whoever deletes
-        // what an export names deletes that with its data.
+        // If the volume already exists in Kubernetes, a claim with its name belongs to another volume, and an operator who
+        // deletes the exported objects would delete that claim with its data.
         (None, Source::KubernetesPv) => report.remark(format!(
-            "PersistentVolume {name}: nobody has claimed it, so no claim is written"
+            "PersistentVolume {name}: no claim is bound to it, so no claim is written"
         )),
         (Some(claim), _) if !volume.bound => report.remark(format!(
-            "PersistentVolume {name}: it is not bound to claim {claim}, which may be gone, or bound to another volume by \
-             now, so that claim is not written; the volume stays reserved for it"
+            "PersistentVolume {name}: it is not bound to claim {claim}, which may no longer exist, or may be bound to another \
+                 volume, so that claim is not written; the volume stays reserved for it"
         )),
         (None, Source::Flocker) => {
             volume.claim = Some(ClaimName {

@@ -1,4 +1,4 @@
-//! Datasets that become volumes of Kubernetes, whoever made them.
+//! Datasets that become Kubernetes volumes, of any client.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,14 @@ use super::report::Report;
 use super::volume::{ONE_NODE, Volume, quantity};
 use crate::volume::{DRIVER_KEY, FLOCKER_ID_KEY, NAME_KEY};
 
-/// Where a dataset's name may be, in the order in which the plugin looks: mesos-module-flocker's key, then that of the
-/// Docker plugin, Kubernetes' old plugin and CSI.
+/// The metadata keys that may hold a dataset's name, in the plugin's order: the key of mesos-module-flocker, then that of
+/// the Docker plugin, Kubernetes' in-tree plugin and CSI.
 const KEYS: [&str; 2] = [FLOCKER_ID_KEY, NAME_KEY];
 /// The longest name of an object of Kubernetes that is a label of DNS.
 const LONGEST: usize = 63;
 
-/// Returns the volumes that datasets are: those with the given ids or names, or all that have a name and that
-/// no CSI driver made.
+/// Returns the volumes of datasets: those with the given ids or names, or else all that have a name and that no CSI
+/// driver created.
 pub(super) fn volumes(items: &[String], datasets: &Datasets<'_>, report: &mut Report) -> Vec<Volume> {
     let chosen: BTreeMap<Uuid, &Dataset> = if items.is_empty() {
         all(datasets, report)
@@ -40,20 +40,20 @@ fn all<'a>(datasets: &Datasets<'a>, report: &mut Report) -> BTreeMap<Uuid, &'a D
             "dataset {id} has no name and is left out: give its id to export it"
         ));
     }
-    // They are volumes of Kubernetes already: an object of the same name that is applied takes the claim's volume away.
-    let (driven, others): (Vec<_>, Vec<_>) = named
+    // They already are Kubernetes volumes: applying an object of the same name takes the volume away from its claim.
+    let (of_drivers, of_other_clients): (Vec<_>, Vec<_>) = named
         .into_iter()
         .partition(|dataset| dataset.metadata.contains_key(DRIVER_KEY));
-    for dataset in driven {
+    for dataset in of_drivers {
         let id = dataset.dataset_id;
         report.remark(format!(
             "dataset {id} was made by a CSI driver, so it is a volume already, and is left out: give its id to export it"
         ));
     }
-    if others.is_empty() {
+    if of_other_clients.is_empty() {
         report.refuse("Flocker has no dataset with a name that was not made by a CSI driver");
     }
-    others
+    of_other_clients
         .into_iter()
         .map(|dataset| (dataset.dataset_id, dataset))
         .collect()
@@ -72,13 +72,13 @@ fn volume(dataset: &Dataset, datasets: &Datasets<'_>, report: &mut Report) -> Op
     let (size, unknown) = datasets.size(dataset);
     let name = name_in(dataset).map(label).filter(|label| !label.is_empty());
     let name = name.unwrap_or_else(|| format!("flocker-{id}"));
-    let renamed = name_in(dataset).filter(|told| *told != name).map(|told| {
-        format!("dataset {id} is called {told:?}, which no volume can be: the PersistentVolume is {name}")
+    let renamed = name_in(dataset).filter(|original| *original != name).map(|original| {
+        format!("dataset {id} has the name {original:?}, which no volume can have: the PersistentVolume is {name}")
     });
     let made = dataset.metadata.get(DRIVER_KEY).map(|driver| {
         format!(
-            "dataset {id} was made by CSI driver {driver:?}: make this PersistentVolume only where the one that it had is \
-             gone; applied over that, it takes the data away from the claim that has it"
+            "dataset {id} was made by CSI driver {driver:?}: create this PersistentVolume only if the dataset's own one no \
+                 longer exists; applied over that one, it takes the data away from its claim"
         )
     });
     for remark in [in_use, unknown, renamed, made].into_iter().flatten() {
@@ -100,13 +100,13 @@ fn volume(dataset: &Dataset, datasets: &Datasets<'_>, report: &mut Report) -> Op
     })
 }
 
-/// Returns the name that a dataset goes by.
+/// Returns the name of a dataset.
 fn name_in(dataset: &Dataset) -> Option<&str> {
     let names = KEYS.iter().filter_map(|key| dataset.metadata.get(*key));
     names.map(String::as_str).find(|name| !name.is_empty())
 }
 
-/// Makes a name one that objects of Kubernetes can have.
+/// Makes a name that Kubernetes objects can have.
 fn label(name: &str) -> String {
     let fit = |character: char| match character.to_ascii_lowercase() {
         character if character.is_ascii_alphanumeric() => character,

@@ -1,4 +1,4 @@
-//! Objects of Kubernetes as people and `kubectl` write them, in YAML or JSON.
+//! Kubernetes objects as people and `kubectl` write them, in YAML or JSON.
 
 use std::io::Read;
 use std::path::Path;
@@ -6,14 +6,14 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// How much is read, in bytes: the objects of several thousand volumes.
+/// The most that is read, in bytes: the objects of several thousand volumes.
 const MOST_BYTES: usize = 16 << 20;
-/// How many values, keys included, so much may hold.
+/// The most values, keys included, in one text.
 const MOST_NODES: usize = 500_000;
-/// How many documents.
+/// The most documents in one text.
 const MOST_DOCUMENTS: usize = 10_000;
 
-/// An object, of which so far nothing but its kind and name is known.
+/// An object, of which only kind and name are parsed.
 #[derive(Debug)]
 pub(super) struct Object {
     pub(super) kind: String,
@@ -22,10 +22,10 @@ pub(super) struct Object {
 }
 
 impl Object {
-    /// Reads the whole object.
+    /// Parses the whole object.
     ///
     /// # Errors
-    /// What is not as it should be, with the field.
+    /// The field that is wrong, and why.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, String> {
         serde_path_to_error::deserialize(&self.value).map_err(|error| error.to_string())
     }
@@ -38,7 +38,7 @@ impl Object {
             (None, name) => {
                 let called = name.map(|name| format!(" called {name}")).unwrap_or_default();
                 Err(format!(
-                    "there is something{called} that has no kind, so it is no object of Kubernetes"
+                    "an object{called} has no kind, so it is not a Kubernetes object"
                 ))
             }
         }
@@ -54,7 +54,7 @@ impl std::fmt::Display for Object {
 /// Reads a file, or the standard input for `-`.
 ///
 /// # Errors
-/// It cannot be read, or is more than anybody can mean.
+/// It cannot be read, or is larger than any reasonable input.
 pub(super) fn read(file: &str) -> Result<String, String> {
     let mut bytes = Vec::new();
     let limit = MOST_BYTES as u64 + 1;
@@ -71,13 +71,13 @@ pub(super) fn read(file: &str) -> Result<String, String> {
             MOST_BYTES >> 20
         ));
     }
-    String::from_utf8(bytes).map_err(|_| format!("{} is no text in UTF-8", called(file)))
+    String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8 text", called(file)))
 }
 
-/// Returns the objects in a text, those of lists one by one.
+/// Returns the objects in a text; a list yields each of its objects.
 ///
 /// # Errors
-/// It is neither YAML nor JSON, or holds what is no object: each with its place or name.
+/// It is neither YAML nor JSON, or an element is not an object: each with its position or name.
 pub(super) fn parse(file: &str, text: &str) -> Result<Vec<Object>, Vec<String>> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -106,12 +106,12 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Vec<Object>, Vec<String>> 
         return Err(problems);
     }
     if objects.is_empty() {
-        return Err(vec![format!("{} holds no object", called(file))]);
+        return Err(vec![format!("{} contains no object", called(file))]);
     }
     Ok(objects)
 }
 
-/// Returns what a list holds; anything else is one thing.
+/// Returns the elements of a list; any other value is one element.
 fn items(mut value: Value) -> Vec<Value> {
     let kind = value["kind"].as_str().and_then(|kind| kind.strip_suffix("List"));
     let kind = kind.map(str::to_owned);
@@ -127,7 +127,7 @@ fn items(mut value: Value) -> Vec<Value> {
     }
 }
 
-/// Gives an object of a list its kind, which the API says once for all of them.
+/// Sets the kind of a list's object, which the API states once for all of them.
 fn of_kind(mut item: Value, kind: &str) -> Value {
     if let Some(item) = item.as_object_mut().filter(|_| !kind.is_empty()) {
         item.entry("kind").or_insert_with(|| kind.into());
@@ -167,9 +167,9 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_no_object_is_refused() {
+    fn a_text_without_an_object_is_refused() {
         for text in ["", "# nothing", "---\n---\n", "kind: List\nitems: []\n"] {
-            assert!(refusal(text).contains("pv.yaml holds no object"), "{text:?}");
+            assert!(refusal(text).contains("pv.yaml contains no object"), "{text:?}");
         }
         for text in ["text", "- 1", "{a: 1}"] {
             assert!(refusal(text).contains("no kind"), "{text:?}");
@@ -178,20 +178,20 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_refused_with_its_place() {
+    fn malformed_text_is_refused_with_its_position() {
         for text in ["kind: [", "a: b: c", "{\"kind\": ", "a: 1\na: 2\n", "kind: 'x"] {
-            let told = refusal(text);
+            let refused = refusal(text);
             assert!(
-                told.starts_with("pv.yaml cannot be read as YAML or JSON"),
-                "{text:?}: {told}"
+                refused.starts_with("pv.yaml cannot be read as YAML or JSON"),
+                "{text:?}: {refused}"
             );
-            assert!(told.contains("line "), "{text:?}: {told}");
-            assert!(!told.contains('\n'), "{told}");
+            assert!(refused.contains("line "), "{text:?}: {refused}");
+            assert!(!refused.contains('\n'), "{refused}");
         }
     }
 
     #[test]
-    fn what_would_take_all_memory_or_the_whole_stack_is_refused() {
+    fn input_that_would_exhaust_memory_or_the_stack_is_refused() {
         let deep = "[".repeat(100_000);
         let deep_block: Vec<_> = (0..2_000).map(|depth| " ".repeat(depth) + "a:\n").collect();
         let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
@@ -202,10 +202,10 @@ mod tests {
         let many = "- x\n".repeat(MOST_NODES + 1);
         let documents = "--- x\n".repeat(MOST_DOCUMENTS + 1);
         for text in [deep, deep_block.concat(), laughs, many, documents] {
-            let told = refusal(&text);
+            let refused = refusal(&text);
             assert!(
-                told.contains("cannot be read as YAML or JSON") && told.len() < 1000,
-                "{told}"
+                refused.contains("cannot be read as YAML or JSON") && refused.len() < 1000,
+                "{refused}"
             );
         }
     }
@@ -220,7 +220,7 @@ mod tests {
             "{missing}"
         );
         std::fs::write(file("latin1"), b"kind: \xe9").unwrap();
-        assert!(read(&file("latin1")).unwrap_err().contains("no text in UTF-8"));
+        assert!(read(&file("latin1")).unwrap_err().contains("not UTF-8 text"));
         let big = std::fs::File::create(file("big")).unwrap();
         big.set_len(1 << 40).unwrap();
         assert!(read(&file("big")).unwrap_err().contains("more than 16 MiB"));

@@ -1,10 +1,10 @@
-//! What is told to people.
+//! The problems and remarks of an export.
 
 use std::fmt::Display;
 
 use crate::commands::failure::Failure;
 
-/// What came up while volumes were exported, one sentence each.
+/// The problems and remarks found during an export, one sentence each.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     problems: Vec<String>,
@@ -12,24 +12,24 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Tells why nothing is exported.
+    /// Adds a problem: nothing is exported.
     pub(super) fn refuse(&mut self, problem: impl Into<String>) {
         self.problems.push(printable(&problem.into()));
     }
 
-    /// Tells what is not as it was, or not as it may be expected.
+    /// Adds a remark on something that differs from before or from what the operator may expect.
     pub(super) fn remark(&mut self, remark: impl Into<String>) {
         self.remarks.push(printable(&remark.into()));
     }
 
-    /// Tells what there is to tell about something, if anything.
+    /// Adds a remark on one thing, if one is given.
     pub(super) fn remark_on(&mut self, what: impl Display, remark: Option<String>) {
         if let Some(remark) = remark {
             self.remark(format!("{what}: {remark}"));
         }
     }
 
-    /// Takes what there is, or tells why there is nothing.
+    /// Returns a value, or adds the problem.
     pub(super) fn take<T>(&mut self, result: Result<T, String>) -> Option<T> {
         result.map_err(|problem| self.refuse(problem)).ok()
     }
@@ -37,7 +37,7 @@ impl Report {
     /// Returns the remarks.
     ///
     /// # Errors
-    /// All problems, if there is any.
+    /// All problems, if any exist.
     pub(super) fn finish(self) -> Result<Vec<String>, Failure> {
         if self.problems.is_empty() {
             Ok(self.remarks)
@@ -47,7 +47,7 @@ impl Report {
     }
 }
 
-/// Makes a text that may have parts of a file in it one line that does nothing to a terminal.
+/// Makes a text that may contain parts of a file one line without control characters.
 pub(super) fn printable(text: &str) -> String {
     let printable = |character: char| {
         if character.is_control() {

@@ -1,4 +1,4 @@
-//! What becomes of volumes, without a Flocker.
+//! The objects of volumes, without a Flocker.
 
 mod of_flocker;
 
@@ -81,28 +81,31 @@ fn exported(flags: &[&str], text: Option<&str>, snapshot: &Snapshot) -> (Vec<Val
     (serde_saphyr::from_multiple(&done.objects).unwrap(), done.remarks)
 }
 
-/// Returns the one volume that is exported, about which there must be exactly these remarks, by a part of each.
+/// Returns the only exported volume, after checking that the remarks are exactly these, by a part of each.
 fn one(flags: &[&str], text: Option<&str>, snapshot: &Snapshot, remarks: &[&str]) -> Value {
-    let (mut objects, told) = exported(flags, text, snapshot);
-    assert_eq!(told.len(), remarks.len(), "{told:#?}");
+    let (mut objects, found) = exported(flags, text, snapshot);
+    assert_eq!(found.len(), remarks.len(), "{found:#?}");
     for part in remarks {
-        assert!(told.iter().any(|told| told.contains(part)), "{part}: {told:#?}");
+        assert!(
+            found.iter().any(|remark| remark.contains(part)),
+            "{part}: {found:#?}"
+        );
     }
     assert_eq!(objects.len(), 1, "{objects:#?}");
     objects.remove(0)
 }
 
 fn assert_refused(flags: &[&str], text: Option<&str>, snapshot: &Snapshot, parts: &[&[&str]]) {
-    let told = export(flags, text, snapshot).unwrap_err();
-    assert_eq!(told.len(), parts.len(), "{told:#?}");
-    for (told, parts) in told.iter().zip(parts) {
+    let problems = export(flags, text, snapshot).unwrap_err();
+    assert_eq!(problems.len(), parts.len(), "{problems:#?}");
+    for (problem, parts) in problems.iter().zip(parts) {
         for part in *parts {
-            assert!(told.contains(part), "{part}: {told}");
+            assert!(problem.contains(part), "{part}: {problem}");
         }
     }
 }
 
-/// Returns a volume of the old plugin with this source, and with more in its spec.
+/// Returns a volume of the in-tree plugin with this source and further fields in its spec.
 fn old(source: &Value, more: &Value) -> String {
     let mut volume = json!({
         "apiVersion": "v1",
@@ -121,14 +124,14 @@ fn old(source: &Value, more: &Value) -> String {
     volume.to_string()
 }
 
-/// As [`old`], of the first dataset.
+/// As [`old`], for the first dataset.
 fn of_one(more: &Value) -> String {
     old(&json!({"datasetUUID": ONE}), more)
 }
 
 #[test]
 fn a_volume_of_the_old_plugin_becomes_one_of_the_driver() {
-    // As a cluster of version 1.24 tells it, with all that it keeps for itself.
+    // As a cluster of version 1.24 returns it, with the fields that are the cluster's own.
     let text = format!(
         "apiVersion: v1
 items:
@@ -229,10 +232,10 @@ spec:
 
 #[test]
 fn a_name_is_looked_up_as_the_old_plugin_did() {
-    let gone = deleted(dataset(TWO, &[("name", "pg")]));
+    let deleted_one = deleted(dataset(TWO, &[("name", "pg")]));
     let of_a_task = dataset("2fbbd6e1-f558-4ea3-b2fe-b0268d12322a", &[("FLOCKER_ID", "pg")]);
     let datasets = having(vec![
-        gone.clone(),
+        deleted_one.clone(),
         of_a_task.clone(),
         dataset(ONE, &[("name", "pg")]),
     ]);
@@ -245,7 +248,7 @@ fn a_name_is_looked_up_as_the_old_plugin_did() {
     assert_refused(
         &[],
         Some(&text),
-        &having(vec![gone, of_a_task]),
+        &having(vec![deleted_one, of_a_task]),
         &[&[
             "PersistentVolume pg",
             "no dataset has name \"pg\"",
@@ -266,7 +269,7 @@ fn a_name_is_looked_up_as_the_old_plugin_did() {
 }
 
 #[test]
-fn an_id_has_to_be_that_of_a_dataset() {
+fn an_id_that_is_no_datasets_is_refused() {
     let datasets = having(vec![deleted(dataset(TWO, &[]))]);
     for (id, part) in [
         (ONE, "does not exist"),
@@ -279,7 +282,7 @@ fn an_id_has_to_be_that_of_a_dataset() {
 }
 
 #[test]
-fn what_is_no_volume_of_the_old_plugin_is_refused_with_its_name() {
+fn an_object_that_is_no_volume_of_the_in_tree_plugin_is_refused_with_its_name() {
     let datasets = having(vec![dataset(ONE, &[("name", "pg")])]);
     let no_source = json!({"kind": "PersistentVolume", "metadata": {"name": "nfs-1"},
         "spec": {"nfs": {"server": "x", "path": "/"}}});
@@ -312,7 +315,7 @@ fn what_is_no_volume_of_the_old_plugin_is_refused_with_its_name() {
         ),
         (
             json!({"kind": "Service", "metadata": {"name": "pg"}}).to_string(),
-            ["Service pg", "no PersistentVolume", "leave it out"],
+            ["Service pg", "not a PersistentVolume", "remove it from the input"],
         ),
         (
             json!({"kind": "PersistentVolume"}).to_string(),
@@ -332,7 +335,7 @@ fn what_is_no_volume_of_the_old_plugin_is_refused_with_its_name() {
         ),
         (
             of_one(&json!({})).replace("pg", "My_PG"),
-            ["PersistentVolume My_PG", "\"My_PG\"", "no name"],
+            ["PersistentVolume My_PG", "\"My_PG\"", "not a name"],
         ),
     ] {
         assert_refused(&[], Some(&text), &datasets, &[&parts]);
@@ -340,7 +343,7 @@ fn what_is_no_volume_of_the_old_plugin_is_refused_with_its_name() {
 }
 
 #[test]
-fn everything_that_is_in_the_way_is_told_at_once_and_nothing_written() {
+fn all_problems_are_reported_at_once_and_nothing_is_written() {
     let datasets = having(vec![dataset(ONE, &[("name", "pg")])]);
     let missing = old(&json!({"datasetName": "other"}), &json!({}));
     let service = json!({"kind": "Service", "metadata": {"name": "web"}});
@@ -349,7 +352,7 @@ fn everything_that_is_in_the_way_is_told_at_once_and_nothing_written() {
 }
 
 #[test]
-fn what_cannot_be_kept_is_told_and_the_rest_is_kept() {
+fn properties_that_cannot_be_kept_are_reported_and_the_rest_is_kept() {
     let datasets = having(vec![dataset(ONE, &[])]);
     let affinity = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [
         {"key": "disk", "operator": "In", "values": ["ssd", "1e3"]}]}]}});
@@ -391,7 +394,7 @@ fn what_cannot_be_kept_is_told_and_the_rest_is_kept() {
 }
 
 #[test]
-fn only_modes_of_several_nodes_leave_the_mode_of_one() {
+fn multi_node_access_modes_are_reduced_to_the_single_node_mode() {
     let text = of_one(&json!({"accessModes": ["ReadWriteMany"]}));
     let volume = one(
         &[],
@@ -406,7 +409,7 @@ fn only_modes_of_several_nodes_leave_the_mode_of_one() {
 }
 
 #[test]
-fn what_old_clusters_wrote_as_annotations_is_written_as_fields() {
+fn annotations_of_old_clusters_are_written_as_fields() {
     let mut document: Value = serde_json::from_str(&of_one(&json!({
         "storageClassName": "field", "mountOptions": ["nodev"],
     })))
@@ -440,7 +443,7 @@ fn a_size_that_is_a_number_or_missing_is_a_quantity() {
 }
 
 #[test]
-fn a_volume_that_says_nothing_of_its_reclaim_policy_is_retained() {
+fn a_volume_without_a_reclaim_policy_is_retained() {
     let text = json!({"kind": "PersistentVolume", "metadata": {"name": "pg"}, "spec": {"flocker": {"datasetUUID": ONE}}});
     let volume = one(
         &[],
@@ -465,7 +468,7 @@ fn a_read_only_source_stays_read_only() {
 }
 
 #[test]
-fn a_volume_is_deleted_with_its_claim_only_where_that_is_asked_for() {
+fn a_volume_is_deleted_with_its_claim_only_on_request() {
     let datasets = having(vec![dataset(ONE, &[])]);
     let text = of_one(&json!({}));
     let flags = ["--delete-with-claim", "--driver-name=flocker.example.com"];
@@ -481,7 +484,7 @@ fn a_volume_is_deleted_with_its_claim_only_where_that_is_asked_for() {
 }
 
 #[test]
-fn a_claim_is_written_for_a_dataset_and_both_say_that_there_is_no_class() {
+fn the_volume_and_claim_of_a_dataset_have_no_class() {
     let datasets = having(vec![dataset(ONE, &[("name", "pg")])]);
     let (objects, _) = exported(&["--claims=apps"], None, &datasets);
     let [volume, claim] = objects.as_slice() else {
@@ -514,13 +517,13 @@ fn a_claim_is_written_for_a_dataset_and_both_say_that_there_is_no_class() {
 }
 
 #[test]
-fn no_claim_is_written_for_a_volume_that_is_not_bound_for_it_may_be_another_volumes() {
+fn no_claim_is_written_for_a_volume_that_is_not_bound() {
     let datasets = having(vec![dataset(ONE, &[])]);
     let volume = one(
         &["--claims=apps"],
         Some(&of_one(&json!({}))),
         &datasets,
-        &["PersistentVolume pg: nobody has claimed it"],
+        &["PersistentVolume pg: no claim is bound to it"],
     );
     assert_eq!(volume["spec"].get("claimRef"), None);
     let claim = json!({"namespace": "apps", "name": "data", "uid": "0b9c6d52-9f0c-4a4e-8a0b-3f2d6e5c4b3a"});
@@ -541,11 +544,11 @@ fn no_claim_is_written_for_a_volume_that_is_not_bound_for_it_may_be_another_volu
             ),
             (&json!("data"), &Value::Null)
         );
-        let told = remarks
+        let explained = remarks
             .iter()
-            .any(|told| told.contains("not bound to claim apps/data"));
+            .any(|remark| remark.contains("not bound to claim apps/data"));
         assert_eq!(
-            (told, remarks.len()),
+            (explained, remarks.len()),
             (!written, usize::from(!written)),
             "{remarks:?}"
         );
@@ -553,7 +556,7 @@ fn no_claim_is_written_for_a_volume_that_is_not_bound_for_it_may_be_another_volu
 }
 
 #[test]
-fn what_a_file_says_is_told_in_one_line_that_does_nothing_to_a_terminal() {
+fn text_of_a_file_is_printed_on_one_line_without_control_characters() {
     let evil = "\u{1b}[2J\nflocker-csi: all is well";
     let datasets = having(vec![dataset(ONE, &[])]);
     let (_, remarks) = exported(&[], Some(&of_one(&json!({evil: 1}))), &datasets);
@@ -562,20 +565,20 @@ fn what_a_file_says_is_told_in_one_line_that_does_nothing_to_a_terminal() {
         ["PersistentVolume pg: spec.\\u{1b}[2J\\nflocker-csi: all is well is not kept"]
     );
     let text = json!({"kind": "PersistentVolume", "metadata": {"name": evil}, "spec": {}}).to_string();
-    for told in export(&[], Some(&text), &datasets).unwrap_err() {
-        assert!(!told.contains(char::is_control), "{told:?}");
+    for problem in export(&[], Some(&text), &datasets).unwrap_err() {
+        assert!(!problem.contains(char::is_control), "{problem:?}");
     }
 }
 
 #[test]
-fn mount_options_said_over_and_over_take_no_time() {
+fn repeated_mount_options_are_collapsed() {
     let text = of_one(&json!({"mountOptions": ["ro,".repeat(1_000_000)]}));
     let volume = one(&[], Some(&text), &having(vec![dataset(ONE, &[])]), &[]);
     assert_eq!(volume["spec"]["mountOptions"], json!(["ro"]));
 }
 
 #[test]
-fn a_dataset_in_use_is_exported_only_where_that_is_asked_for() {
+fn a_dataset_in_use_is_exported_only_on_request() {
     let datasets = leased(vec![dataset(ONE, &[("name", "pg")])], ONE);
     let old = of_one(&json!({}));
     for text in [None, Some(old.as_str())] {

@@ -1,4 +1,4 @@
-//! A volume on its way to Kubernetes, wherever it comes from.
+//! An exported volume, from either source.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::report::Report;
 /// The access mode of a dataset, which is on one node at a time.
 pub(super) const ONE_NODE: &str = "ReadWriteOnce";
 
-/// What is known of a volume, whatever it was before.
+/// The properties of a volume, from either source.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Volume {
     /// The name of the `PersistentVolume`.
@@ -25,13 +25,13 @@ pub(super) struct Volume {
     pub(super) labels: BTreeMap<String, String>,
     pub(super) annotations: BTreeMap<String, String>,
     pub(super) node_affinity: Option<Value>,
-    /// Whose volume it is.
+    /// The claim that the volume is reserved for.
     pub(super) claim: Option<ClaimName>,
-    /// Whether that claim is known to be bound to this volume, or nothing is known to speak against it.
+    /// Whether the claim is known to be bound to this volume, or at least not known to be bound to another one.
     pub(super) bound: bool,
 }
 
-/// Which claim is meant.
+/// The namespace and name of a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ClaimName {
     pub(super) namespace: String,
@@ -44,30 +44,30 @@ impl std::fmt::Display for ClaimName {
     }
 }
 
-/// Refuses volumes that would be in each other's way.
+/// Refuses volumes that conflict with each other.
 pub(super) fn refuse_twins(volumes: &[Volume], report: &mut Report) {
     for (twin, datasets) in groups(volumes, |volume| Some(volume.name.clone())) {
         let ids = join(datasets.iter().map(|volume| volume.dataset));
         report.refuse(format!(
-            "{} volumes would be called {twin}, those of datasets {ids}: export them one at a time, and rename them",
+            "{} volumes would have the name {twin}, those of datasets {ids}: export them one at a time, and rename them",
             datasets.len()
         ));
     }
     for (twin, twins) in groups(volumes, |volume| Some(volume.dataset.to_string())) {
         let names = join(twins.iter().map(|volume| &volume.name));
         report.refuse(format!(
-            "PersistentVolumes {names} are the same dataset, {twin}: leave out all but one, for no pod would know of the \
-             others' writers"
+            "PersistentVolumes {names} are the same dataset, {twin}: keep only one, because no pod would know of the \
+                 writers of another volume"
         ));
     }
     for (twin, twins) in groups(volumes, |volume| volume.claim.as_ref().map(ClaimName::to_string)) {
-        // Told above.
+        // Already reported above.
         if twins.iter().all(|volume| volume.name == twins[0].name) {
             continue;
         }
         let names = join(twins.iter().map(|volume| &volume.name));
         report.refuse(format!(
-            "PersistentVolumes {names} belong to the same claim, {twin}: leave out those that are no longer bound to it"
+            "PersistentVolumes {names} belong to the same claim, {twin}: remove those that are no longer bound to it"
         ));
     }
 }
@@ -83,13 +83,13 @@ fn groups(volumes: &[Volume], key: impl Fn(&Volume) -> Option<String>) -> BTreeM
     groups
 }
 
-/// Returns words for a sentence.
+/// Joins words with commas.
 pub(super) fn join(words: impl IntoIterator<Item = impl ToString>) -> String {
     let words: Vec<_> = words.into_iter().map(|word| word.to_string()).collect();
     words.join(", ")
 }
 
-/// Returns a number of bytes as Kubernetes writes it, exactly.
+/// Returns a number of bytes as an exact Kubernetes quantity.
 pub(super) fn quantity(bytes: u64) -> String {
     for (shift, unit) in [(40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")] {
         if bytes > 0 && bytes.trailing_zeros() >= shift {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn volumes_of_one_name_dataset_or_claim_are_refused_with_the_names_of_all() {
+    fn volumes_that_share_a_name_dataset_or_claim_are_refused_with_all_their_names() {
         let one = claimed("one", 1, "apps", "data");
         assert_eq!(
             refused(&[one.clone(), volume("two", 2), claimed("three", 3, "dev", "data")]),
@@ -150,18 +150,18 @@ mod tests {
         for (other, parts) in [
             (
                 volume("one", 2),
-                ["called one", "-000000000001, 00000000-", "one at a time"],
+                ["the name one", "-000000000001, 00000000-", "one at a time"],
             ),
-            (volume("two", 1), ["one, two", "-000000000001", "all but one"]),
+            (volume("two", 1), ["one, two", "-000000000001", "keep only one"]),
             (
                 claimed("two", 2, "apps", "data"),
                 ["one, two", "apps/data", "no longer bound"],
             ),
         ] {
-            let told = refused(&[one.clone(), other]);
-            assert_eq!(told.len(), 1, "{told:?}");
+            let problems = refused(&[one.clone(), other]);
+            assert_eq!(problems.len(), 1, "{problems:?}");
             for part in parts {
-                assert!(told[0].contains(part), "{told:?}");
+                assert!(problems[0].contains(part), "{problems:?}");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Nodes that die and come back, and what becomes of their volumes meanwhile.
+//! Nodes that die and return, and their volumes during that time.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -22,10 +22,10 @@ use crate::support::machine::Machine;
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
-/// How long a silent node is listed, and how long it has to be missing then to be gone.
+/// How long Flocker lists a silent node, and how long after that the plugin considers it dead.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Starts a Flocker of two nodes that forgets silent ones soon.
+/// Starts a Flocker of two nodes that soon stops listing silent ones.
 async fn forgetful() -> Flocker {
     Flocker::with(|options| Options {
         nodes: 2,
@@ -35,7 +35,7 @@ async fn forgetful() -> Flocker {
     .await
 }
 
-/// Starts such a Flocker, whose second node's plugin counts missing nodes as gone soon.
+/// Starts such a Flocker; the plugin of its second node soon considers missing nodes dead.
 async fn mortals(takeover: Takeover) -> Pair {
     Pair::on(forgetful().await, |second| {
         second.config.node_loss.takeover = takeover;
@@ -61,7 +61,7 @@ async fn until_first_listed(flocker: &Flocker, wanted: bool) {
     .await;
 }
 
-/// Lets the first node's agent die, and Flocker forget it.
+/// Lets the first node's agent die, and waits until Flocker no longer lists it.
 async fn kill_agent(flocker: &Flocker) {
     set_agent(flocker, AgentState::Stopped);
     until_first_listed(flocker, false).await;
@@ -96,7 +96,7 @@ fn a_node_that_is_not_listed_yet_gets_its_volume_when_it_is() {
 }
 
 #[test]
-fn a_node_that_was_given_up_and_comes_back_with_its_pin_keeps_the_volume_until_it_lets_go() {
+fn a_node_that_returns_from_the_dead_with_its_pin_keeps_the_volume_until_it_releases_it() {
     in_own_namespace(|| async {
         let pair = mortals(Takeover::Never).await;
         let (one, two) = (&pair.one.csi, &pair.two.csi);
@@ -108,7 +108,7 @@ fn a_node_that_was_given_up_and_comes_back_with_its_pin_keeps_the_volume_until_i
         one.publish(&here).await.unwrap();
         let mut task = File::create(here.target.join("file")).unwrap();
         kill_agent(&pair.flocker).await;
-        // The orchestrator takes the node for dead, by force, but it is not.
+        // The orchestrator considers the node dead, by force, but it is alive.
         detach(two, volume, &first.to_string()).await.unwrap();
         let context = attach(two, volume, second, LONG).await.unwrap();
         let there = pair.second.usage("data", volume, &context);
@@ -180,7 +180,7 @@ fn a_volume_of_a_machine_that_is_off_is_used_elsewhere_and_stays_there_when_that
         let here = first.usage("data", volume, &HashMap::new());
         stage(&one.csi, &here, LONG).await.unwrap();
         fs::write(here.alias().join("file"), "precious").unwrap();
-        // The power cut: the backend knows, as on AWS and OpenStack, and takes the volume from the machine.
+        // The power cut: the backend detects it, as on AWS and OpenStack, and detaches the volume from the machine.
         one.kill().await;
         unmount(here.alias(), UnmountFlags::empty()).unwrap();
         fs::remove_dir_all(&first.config.plugin.device_dir).unwrap();
@@ -221,13 +221,13 @@ fn a_control_service_that_starts_again_starts_the_wait_for_a_missing_node_again(
         let volume = pair.volume("data").await;
         attach(&pair.one.csi, volume, first, LONG).await.unwrap();
         kill_agent(&pair.flocker).await;
-        // Long enough to be seen.
+        // Long enough for the plugin to see the node.
         pair.faults()
             .change(|plan| plan.reconnect_after = Duration::from_secs(1));
         let began = Instant::now();
         while began.elapsed() < grace * 2 {
             pair.faults().change(|plan| plan.control_restarts += 1);
-            // The run breaks when somebody looks, and somebody always does.
+            // The interval of missing reports is interrupted when a plugin reads the list, and one always does.
             let answer = attach(two, volume, second, LONG).await;
             assert!(answer.is_err(), "taken over after {:?}", began.elapsed());
             sleep(Duration::from_millis(500)).await;
@@ -263,7 +263,7 @@ fn a_deletion_waits_for_the_node_that_is_to_destroy_the_volume() {
 }
 
 #[test]
-fn a_volume_of_a_node_that_is_gone_is_deleted_by_another_as_soon_as_that_can() {
+fn a_volume_of_a_dead_node_is_deleted_by_another_node_once_possible() {
     in_own_namespace(|| async {
         let pair = mortals(Takeover::Never).await;
         let volume = pair.volume("data").await;
@@ -274,7 +274,7 @@ fn a_volume_of_a_node_that_is_gone_is_deleted_by_another_as_soon_as_that_can() {
             (configured.deleted, configured.primary),
             (true, pair.second.node())
         );
-        // The machine is on, and still has it.
+        // The machine is on, and still has the volume attached.
         only_mount_at(&pair.flocker.mount_of(1, volume));
         revive_agent(&pair.flocker).await;
         pair.file_goes().await;

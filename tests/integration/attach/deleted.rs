@@ -1,4 +1,4 @@
-//! Volumes that somebody deletes while they are attached, and deletions that go wrong.
+//! Volumes that another client deletes while they are attached, and deletions that fail.
 
 use std::fs::File;
 use std::time::Duration;
@@ -81,7 +81,7 @@ fn a_lease_that_was_there_before_outlives_an_attachment_that_fails() {
         attach(csi, volume, first, LONG).await.unwrap();
         let client = pair.flocker.client().await;
         client.delete_dataset(volume).await.unwrap();
-        // The first attachment has succeeded, and whoever asked for it may be using the volume.
+        // The first attachment has succeeded, and its caller may be using the volume.
         assert_refused(attach(csi, volume, first, LONG).await, Code::NotFound, &[]);
         assert_eq!(pair.flocker.leaseholder(volume).await, Some(first));
         only_mount_at(&pair.flocker.mount_of(1, volume));
@@ -114,7 +114,7 @@ fn a_deletion_whose_answer_is_lost_is_found_done_by_the_next_one() {
 }
 
 #[test]
-fn a_volume_that_is_leased_between_the_looks_of_a_deletion_is_not_deleted() {
+fn a_volume_leased_between_the_reads_of_a_deletion_is_not_deleted() {
     in_own_namespace(|| async {
         let pair = Pair::start().await;
         let (first, second) = (pair.first.node(), pair.second.node());

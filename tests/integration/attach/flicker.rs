@@ -1,4 +1,4 @@
-//! A Flocker whose state leaves out, again and again, what there is.
+//! A Flocker whose state repeatedly leaves out datasets that exist.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use crate::support::machine::Machine;
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
-/// Uses a volume on a node and puts it away, and returns what was in its file before.
+/// Uses a volume on a node, unstages it, and returns the previous content of its file.
 async fn use_on(machine: &Machine, csi: &Csi, volume: uuid::Uuid) -> Option<String> {
     let node = machine.node();
     let context = attach(csi, volume, node, LONG).await.unwrap();
@@ -45,7 +45,7 @@ fn a_state_that_flickers_keeps_no_volume_from_being_made_moved_used_and_destroye
             assert_eq!(
                 Mounts::read().below(&pair.second.config.node.mount_root),
                 [],
-                "the other node has let go of it"
+                "the other node has released it"
             );
             delete(one, volume, LONG).await.unwrap();
             pair.file_goes().await;

@@ -1,4 +1,4 @@
-//! Volumes that go from one node to another while the first one is slow to let go, restarts, or has lost its plugin.
+//! Volumes that move from one node to another while the first one releases them slowly, restarts, or lost its plugin.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -49,7 +49,7 @@ fn a_task_that_is_restarted_elsewhere_gets_its_volume_when_its_predecessor_is_cl
         let staging = tokio::spawn(async move { stage(&csi, &usage, LONG).await });
         let words = format!("\"lease of node {}\"", pair.first.node());
         wait_until_staging(&pair.two.csi, &there, &words).await;
-        assert_eq!(read_back(&here), "precious", "the first node keeps it meanwhile");
+        assert_eq!(read_back(&here), "precious", "the first node keeps it until then");
         pair.one.csi.unstage(&here).await.unwrap();
         staging.await.unwrap().unwrap();
         assert_eq!(read_back(&there), "precious");
@@ -61,7 +61,7 @@ fn a_task_that_is_restarted_elsewhere_gets_its_volume_when_its_predecessor_is_cl
 }
 
 #[test]
-fn a_volume_that_is_not_given_up_in_time_is_refused_and_nothing_of_the_attempt_is_left() {
+fn a_volume_not_released_in_time_is_refused_and_nothing_of_the_attempt_is_left() {
     in_own_namespace(|| async {
         let pair = Pair::start().await;
         let (here, there) = pair.driven("data").await;
@@ -92,7 +92,7 @@ fn a_lease_is_not_waited_for_longer_than_the_caller_does() {
         let staging = tokio::spawn(async move { stage(&csi, &usage, SHORT).await });
         wait_until_staging(&pair.two.csi, &there, "lease of node").await;
         staging.abort();
-        eventually("the staging is given up", async || {
+        eventually("the staging is abandoned", async || {
             pair.second.records().is_empty().then_some(())
         })
         .await;
@@ -150,12 +150,12 @@ fn the_controllers_lease_outlives_unstaging_and_serves_the_next_staging() {
             csi.unstage(&attached).await.unwrap();
             assert_eq!(pair.flocker.leaseholder(volume).await, Some(first));
         }
-        // An orchestrator without a controller finds the lease and uses it, and then it is that staging's.
+        // An orchestrator without a controller finds the lease and uses it; from then on that staging owns it.
         let bare = pair.first.usage("data", volume, &HashMap::new());
         stage(csi, &bare, LONG).await.unwrap();
         only_mount_at(&bare.alias());
         csi.unstage(&bare).await.unwrap();
-        eventually("the lease goes with the staging", async || {
+        eventually("the lease is released with the staging", async || {
             pair.flocker.leaseholder(volume).await.is_none().then_some(())
         })
         .await;
@@ -173,7 +173,7 @@ fn a_task_of_a_node_that_reboots_gets_its_volume_elsewhere_once_that_node_is_bac
         stage(&one.csi, &here, LONG).await.unwrap();
         one.csi.publish(&here).await.unwrap();
         fs::write(here.target.join("file"), "precious").unwrap();
-        // The reboot: whatever was running and mounted is gone, and nobody unstages afterwards.
+        // The reboot: no process and no mount remains, and no caller unstages afterwards.
         one.kill().await;
         for mounted in [&here.target, &here.alias()] {
             unmount(mounted, UnmountFlags::empty()).unwrap();
@@ -203,7 +203,7 @@ fn a_task_of_a_node_that_reboots_gets_its_volume_elsewhere_once_that_node_is_bac
 }
 
 #[test]
-fn a_volume_whose_plugin_died_is_mounted_elsewhere_only_when_its_last_mount_has_gone() {
+fn a_volume_whose_plugin_died_is_mounted_elsewhere_only_after_its_last_unmount() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(2).await;
         let (first, second) = (Machine::new(&flocker, 1), Machine::new(&flocker, 2));
@@ -214,18 +214,18 @@ fn a_volume_whose_plugin_died_is_mounted_elsewhere_only_when_its_last_mount_has_
         one.csi.stage(&here).await.unwrap();
         one.csi.publish(&here).await.unwrap();
         let mut task = File::create(here.target.join("file")).unwrap();
-        // With the plugin goes its pin, and the orchestrator takes the node for dead.
+        // The pin ends with the plugin, and the orchestrator considers the node dead.
         one.kill().await;
         detach(&two.csi, volume, &first.node().to_string()).await.unwrap();
         let context = attach(&two.csi, volume, second.node(), LONG).await.unwrap();
         let there = second.usage("data", volume, &context);
-        eventually("the first node's agent has let go", async || {
+        eventually("the first node's agent has unmounted", async || {
             let mounts = Mounts::read().at(&flocker.mount_of(1, volume));
             mounts.is_empty().then_some(())
         })
         .await;
         let elsewhere = || !Mounts::read().below(&flocker.mount_of(2, volume)).is_empty();
-        // The task goes on writing, then ends; its mounts stay.
+        // The task continues to write, then ends; its mounts stay.
         for last in [false, true] {
             task.write_all(b"precious").unwrap();
             task.sync_all().unwrap();

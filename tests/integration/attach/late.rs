@@ -1,4 +1,4 @@
-//! What Flocker carries out after everybody has stopped counting on it: it has no conditions that would prevent that.
+//! Writes that Flocker carries out after their caller is no longer there: it has no conditions that would prevent that.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,7 +8,7 @@ use tonic::Code;
 use uuid::Uuid;
 
 use super::{DATASET, LEASES, LONG, Pair, attach, delete, detach, hold, stage};
-use crate::node::{assert_refused, nobody};
+use crate::node::{assert_refused, unknown_id};
 use crate::support::csi::{Csi, Usage};
 use crate::support::eventually;
 use crate::support::flocker::Flocker;
@@ -22,7 +22,7 @@ struct Mortal {
     machine: Machine,
     other: Machine,
     csi: Csi,
-    /// Dropped with everything else, it serves on until then.
+    /// Dropped last, so it serves until then.
     _other: crate::support::machine::Running,
 }
 
@@ -40,8 +40,8 @@ impl Mortal {
         }
     }
 
-    /// Kills a plugin when Flocker has got the claim for a lease that `call` makes and not carried it out yet, and starts
-    /// another one.
+    /// Kills a plugin after Flocker has received the lease claim of `call` and before it carries the claim out. Then starts
+    /// another plugin.
     async fn killed_with_its_claim_under_way<F>(&self, plugin: Process, call: F) -> Process
     where
         F: Future<Output = bool> + Send + 'static,
@@ -55,7 +55,7 @@ impl Mortal {
         self.machine.process(&[]).await
     }
 
-    /// Lets Flocker carry out the claim of the process that has died.
+    /// Lets Flocker carry out the claim of the process that was killed.
     async fn claim_arrives(&self, volume: Uuid) {
         assert_eq!(self.flocker.leaseholder(volume).await, None);
         self.flocker.embedded().faults().remove("claim");
@@ -65,7 +65,7 @@ impl Mortal {
         .await;
     }
 
-    /// Checks that nobody else gets the volume, and that everybody is told who is in the way.
+    /// Checks that no other node gets the volume, and that every refusal names the node that holds it.
     async fn assert_in_the_way(&self, volume: Uuid) {
         let named = format!("attached to node {}", self.machine.node());
         assert_refused(
@@ -91,52 +91,52 @@ impl Mortal {
 }
 
 #[test]
-fn a_lease_that_a_dead_controller_asked_for_and_gets_late_is_released_by_detaching_once_more() {
+fn a_lease_granted_after_its_controller_died_is_released_by_detaching_again() {
     in_own_namespace(|| async {
-        let stand = Mortal::start().await;
-        let node = stand.machine.node();
-        let plugin = stand.machine.process(&[]).await;
+        let fixture = Mortal::start().await;
+        let node = fixture.machine.node();
+        let plugin = fixture.machine.process(&[]).await;
         let volume = plugin.csi.create("data").await;
         let csi = plugin.csi.clone();
         let call = async move { attach(&csi, volume, node, LONG).await.is_ok() };
-        let plugin = stand.killed_with_its_claim_under_way(plugin, call).await;
+        let plugin = fixture.killed_with_its_claim_under_way(plugin, call).await;
         detach(&plugin.csi, volume, &node.to_string()).await.unwrap();
-        stand.claim_arrives(volume).await;
-        stand.assert_in_the_way(volume).await;
+        fixture.claim_arrives(volume).await;
+        fixture.assert_in_the_way(volume).await;
 
-        // To whom it seems to be attached it can be attached, and from there it is detached like any other.
+        // It can be attached to the node to which it appears to be attached, and is detached from there as usual.
         attach(&plugin.csi, volume, node, LONG).await.unwrap();
         detach(&plugin.csi, volume, &node.to_string()).await.unwrap();
-        stand.assert_free(volume).await;
+        fixture.assert_free(volume).await;
     });
 }
 
 #[test]
-fn a_lease_that_a_dead_node_plugin_asked_for_and_gets_late_goes_with_the_next_use_there_or_by_detaching() {
+fn a_lease_granted_after_its_node_plugin_died_is_released_by_the_next_use_or_by_detaching() {
     in_own_namespace(|| async {
-        let stand = Mortal::start().await;
+        let fixture = Mortal::start().await;
         for by_use in [true, false] {
-            let plugin = stand.machine.process(&[]).await;
+            let plugin = fixture.machine.process(&[]).await;
             let name = format!("by use: {by_use}");
             let volume = plugin.csi.create(&name).await;
-            let usage = stand.machine.usage(&name, volume, &HashMap::new());
+            let usage = fixture.machine.usage(&name, volume, &HashMap::new());
             let (csi, asked) = (plugin.csi.clone(), usage.clone());
             let call = async move { stage(&csi, &asked, LONG).await.is_ok() };
-            let plugin = stand.killed_with_its_claim_under_way(plugin, call).await;
+            let plugin = fixture.killed_with_its_claim_under_way(plugin, call).await;
             plugin.csi.unstage(&usage).await.unwrap();
-            assert!(stand.machine.records().is_empty());
-            stand.claim_arrives(volume).await;
-            stand.assert_in_the_way(volume).await;
+            assert!(fixture.machine.records().is_empty());
+            fixture.claim_arrives(volume).await;
+            fixture.assert_in_the_way(volume).await;
 
             if by_use {
                 stage(&plugin.csi, &usage, LONG).await.unwrap();
                 plugin.csi.unstage(&usage).await.unwrap();
             } else {
-                detach(&stand.csi, volume, &stand.machine.node().to_string())
+                detach(&fixture.csi, volume, &fixture.machine.node().to_string())
                     .await
                     .unwrap();
             }
-            stand.assert_free(volume).await;
+            fixture.assert_free(volume).await;
             plugin.kill().await;
         }
     });
@@ -158,11 +158,11 @@ fn a_deletion_that_overtakes_another_controllers_attachment_takes_the_volume_whe
         pair.two.csi.publish(&usage).await.unwrap();
         fs::write(usage.target.join("file"), "precious").unwrap();
         pair.faults().remove("deletion");
-        // It is stored, though nothing can be destroyed yet; whoever did not wait for that long asks once more.
+        // The deletion is stored, but cannot be carried out yet; a caller that did not wait that long repeats the call.
         deleted.await.unwrap().ok();
         assert!(pair.configured(volume).await.deleted);
 
-        // Who uses the volume keeps it, and nobody else gets it.
+        // The node that uses the volume keeps it, and no other node gets it.
         assert_eq!(fs::read_to_string(usage.target.join("file")).unwrap(), "precious");
         assert_eq!(pair.flocker.backing_files().len(), 1);
         for node in [second, pair.first.node()] {
@@ -173,7 +173,7 @@ fn a_deletion_that_overtakes_another_controllers_attachment_takes_the_volume_whe
             );
         }
         let again = Usage {
-            staging: pair.second.usage("again", nobody(), &context).staging,
+            staging: pair.second.usage("again", unknown_id(), &context).staging,
             ..usage.clone()
         };
         assert_refused(

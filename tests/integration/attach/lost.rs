@@ -11,7 +11,7 @@ use crate::support::eventually;
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
-/// How a write may be lost, and how often it is sent until it is known to be carried out: what has arrived is not
+/// How a write may be lost, and how often it is sent until it is known to be carried out: a write that has arrived is not
 /// sent again.
 const LOSSES: [(Effect, u64); 2] = [(Effect::LoseReply, 1), (Effect::LoseRequest, 2)];
 
@@ -58,7 +58,7 @@ fn an_attachment_whose_write_is_lost_is_finished_by_the_next_one() {
 }
 
 #[test]
-fn a_detachment_whose_write_is_lost_looks_before_it_writes_again() {
+fn a_detachment_whose_write_is_lost_reads_before_it_writes_again() {
     in_own_namespace(|| async {
         let pair = Pair::start().await;
         let (csi, first) = (&pair.one.csi, pair.first.node());
@@ -103,7 +103,7 @@ fn a_node_that_attaches_for_itself_survives_the_loss_of_every_write() {
 
                 pair.lose(effect, "DELETE", LEASE);
                 csi.unstage(&usage).await.unwrap();
-                eventually("lease and record are gone", async || {
+                eventually("lease and record are removed", async || {
                     let leased = pair.flocker.leaseholder(volume).await.is_some();
                     (!leased && pair.second.records().is_empty()).then_some(())
                 })

@@ -1,4 +1,4 @@
-//! Attaching and detaching while others do so too, while Flocker fails, and while nodes die.
+//! Attaching and detaching with concurrent callers, while Flocker fails, and while nodes die.
 
 mod dead;
 mod deleted;
@@ -33,7 +33,7 @@ const LEASES: &str = "/v1/configuration/leases";
 const LEASE: &str = "/v1/configuration/leases/{dataset_id}";
 const NODES: &str = "/v1/state/nodes";
 
-/// Long enough for whatever is bound to happen.
+/// Long enough for everything that must happen.
 const LONG: Duration = Duration::from_secs(55);
 
 /// A Flocker of two nodes, with a plugin on each: two controllers that know nothing of each other.
@@ -68,7 +68,7 @@ impl Pair {
         self.flocker.embedded().faults()
     }
 
-    /// Creates a volume that lives on the first node, attached to none.
+    /// Creates a volume on the first node, attached to none.
     async fn volume(&self, name: &str) -> Uuid {
         let volume = self.one.csi.create(name).await;
         self.one.csi.attach(volume, self.first.node()).await;
@@ -88,7 +88,7 @@ impl Pair {
     }
 }
 
-/// Attaches a volume and returns what its node has to be told, or why not.
+/// Attaches a volume and returns the publish context, or why it failed.
 async fn attach(
     csi: &Csi,
     volume: Uuid,
@@ -152,9 +152,9 @@ async fn wait_until_staging(csi: &Csi, usage: &Usage, words: &str) {
     wait_until_staging_at(csi, &usage.staging, words).await;
 }
 
-/// As [`wait_until_staging`], for whatever is being staged at a path.
+/// As [`wait_until_staging`], for any volume that is being staged at a path.
 ///
-/// Another volume cannot be staged at the same path meanwhile, and whoever tries is told why.
+/// Another volume cannot be staged at that path at the same time, and the refusal says why.
 pub(crate) async fn wait_until_staging_at(csi: &Csi, staging: &Path, words: &str) {
     let other = Usage {
         volume_id: Uuid::new_v4().to_string(),

@@ -1,4 +1,4 @@
-//! Two controllers, and others, at the same volume.
+//! Two controllers and other clients at the same volume.
 
 use std::fs::{self, File};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::eventually;
 use crate::support::namespace::in_own_namespace;
 
 #[test]
-fn a_race_for_the_lease_has_one_winner_and_the_loser_is_told_who_won() {
+fn a_race_for_the_lease_has_one_winner_and_the_losers_error_names_it() {
     in_own_namespace(|| async {
         let pair = Pair::start().await;
         let (first, second) = (pair.first.node(), pair.second.node());
@@ -43,13 +43,13 @@ fn a_race_for_the_lease_has_one_winner_and_the_loser_is_told_who_won() {
 }
 
 #[test]
-fn a_race_that_was_lost_to_somebody_who_gave_up_is_run_again() {
+fn an_attachment_is_retried_when_the_winner_of_the_race_releases_the_lease() {
     in_own_namespace(|| async {
         let pair = Pair::start().await;
         let (first, second) = (pair.first.node(), pair.second.node());
         let volume = pair.volume("data").await;
         let client = pair.flocker.client().await;
-        // What it reads is old by the time it gets it, and so is the refusal.
+        // Its read is outdated when it arrives, and so is the refusal.
         let read = RequestFault::new("read", Effect::HoldReply).on("GET", LEASES);
         let claim = RequestFault::new("claim", Effect::HoldReply).on("POST", LEASES);
         pair.faults().add(read.once());
@@ -85,7 +85,7 @@ fn detaching_that_hits_the_lease_of_a_newer_attachment_puts_it_back() {
             pair.faults().until_met("release", 1).await;
             client.release_lease(volume).await.unwrap();
             client.acquire_lease(volume, second, None).await.unwrap();
-            // Flocker does not even take it back at once.
+            // Flocker does not release it at once either.
             let lost = RequestFault::new("lost", Effect::LoseRequest).on("POST", LEASES);
             pair.faults().add(RequestFault {
                 times: Some(2),
@@ -134,7 +134,7 @@ fn a_move_under_way_is_waited_for_and_can_be_turned_round() {
         let volume = pair.volume("data").await;
         let mounted = pair.flocker.mount_of(1, volume);
         fs::write(mounted.join("file"), "precious").unwrap();
-        // Somebody keeps the first node's agent from letting go.
+        // An open file keeps the first node's agent from unmounting.
         let holder = File::open(mounted.join("file")).unwrap();
         assert_refused(
             attach(&pair.two.csi, volume, second, Duration::from_secs(3)).await,
@@ -163,7 +163,7 @@ fn a_move_under_way_is_waited_for_and_can_be_turned_round() {
 }
 
 #[test]
-fn a_volume_that_is_moved_away_meanwhile_is_fetched_again() {
+fn a_volume_moved_away_during_an_attachment_is_moved_back() {
     in_own_namespace(|| async {
         let pair = Pair::start().await;
         let (first, second) = (pair.first.node(), pair.second.node());
@@ -175,7 +175,7 @@ fn a_volume_that_is_moved_away_meanwhile_is_fetched_again() {
             (pair.configured(volume).await.primary == second).then_some(())
         })
         .await;
-        // The first node would have the volume for ever.
+        // Without a fetch the first node would keep the volume permanently.
         let client = pair.flocker.client().await;
         client.move_dataset(volume, first).await.unwrap();
         eventually("the volume is to move again", async || {
@@ -189,7 +189,7 @@ fn a_volume_that_is_moved_away_meanwhile_is_fetched_again() {
 }
 
 #[test]
-fn what_was_never_attached_is_detached_without_a_write() {
+fn a_volume_that_was_never_attached_is_detached_without_a_write() {
     in_own_namespace(|| async {
         let pair = Pair::start().await;
         let (first, second) = (pair.first.node(), pair.second.node());
@@ -204,12 +204,12 @@ fn what_was_never_attached_is_detached_without_a_write() {
         assert_eq!(pair.flocker.leaseholder(volume).await, Some(second));
 
         detach(&pair.one.csi, volume, "").await.unwrap();
-        assert_eq!(pair.flocker.leaseholder(volume).await, None, "whoever has it");
+        assert_eq!(pair.flocker.leaseholder(volume).await, None, "no node has it");
     });
 }
 
 #[test]
-fn a_volume_goes_to_and_fro_ten_times_with_its_data() {
+fn a_volume_moves_between_nodes_ten_times_with_its_data() {
     in_own_namespace(|| async {
         let pair = Pair::start().await;
         let volume = pair.volume("data").await;
@@ -232,7 +232,7 @@ fn a_volume_goes_to_and_fro_ten_times_with_its_data() {
                 .await
                 .unwrap();
         }
-        // Where it is already, it is not moved.
+        // A volume that is already on the node is not moved.
         let moves = pair.asked("POST", DATASET);
         for _ in 0..10 {
             attach(&pair.one.csi, volume, pair.first.node(), LONG)

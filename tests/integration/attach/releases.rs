@@ -1,4 +1,4 @@
-//! A volume that is attached to a node which is still to release the lease of an earlier use of it.
+//! A volume that is attached to a node that has not yet released the lease of an earlier use.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::support::eventually;
 use crate::support::mounts::only_mount_at;
 use crate::support::namespace::in_own_namespace;
 
-/// What Flocker answers to a release that it does not carry out.
+/// Flocker's answer to a release that it does not carry out.
 fn failing() -> RequestFault {
     let broken = Effect::Answer {
         status: 500,
@@ -40,7 +40,7 @@ impl Pair {
         self.flocker.leaseholder(volume).await
     }
 
-    /// Uses an attached volume, and checks that the lease goes when it is detached, and not before.
+    /// Uses an attached volume, and checks that the lease is released when it is detached, and not before.
     async fn use_and_detach(&self, usage: &Usage, context: HashMap<String, String>) {
         let (volume, first) = (usage.dataset(), self.first.node());
         let usage = Usage {
@@ -79,7 +79,7 @@ fn an_attachment_takes_over_the_lease_that_its_node_was_still_to_release() {
 }
 
 #[test]
-fn an_attachment_waits_for_a_release_that_flocker_has_got_and_leases_anew() {
+fn an_attachment_waits_for_a_release_that_flocker_has_received_and_leases_again() {
     in_own_namespace(|| async {
         let pair = Pair::start().await;
         let first = pair.first.node();
@@ -142,7 +142,7 @@ fn an_attachment_that_took_a_lease_over_and_fails_releases_it() {
         let first = pair.first.node();
         let usage = pair.with_pending_release("data", failing()).await;
         let volume = usage.dataset();
-        // Somebody has moved the volume meanwhile, so that it has to be fetched back.
+        // Another client has moved the volume since, so it must be moved back.
         client.move_dataset(volume, pair.second.node()).await.unwrap();
         pair.faults().add(hold("move", "POST", DATASET));
         let csi = pair.one.csi.clone();
@@ -159,9 +159,9 @@ fn an_attachment_that_took_a_lease_over_and_fails_releases_it() {
     });
 }
 
-/// A controller in another process cannot know what the node is still to do.
+/// A controller in another process cannot know which releases the node has pending.
 #[test]
-fn a_lease_that_its_node_releases_under_another_controllers_attachment_is_had_by_attaching_again() {
+fn a_lease_released_during_another_controllers_attachment_is_acquired_by_attaching_again() {
     in_own_namespace(|| async {
         let pair = Pair::start().await;
         let first = pair.first.node();

@@ -1,4 +1,4 @@
-//! Volumes of nodes that are gone, or only seem to be.
+//! Volumes of nodes that are dead, or only appear to be.
 
 use std::fs;
 use std::time::Duration;
@@ -18,21 +18,21 @@ use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::namespace::in_own_namespace;
 
-/// A node is gone sooner than anybody could wait for in earnest.
+/// A node counts as dead sooner than any real setting allows.
 const SOON: Duration = Duration::from_secs(1);
-/// Longer than a test needs between two looks, however slow the machine is.
+/// Longer than a test needs between two reads, however slow the machine is.
 const LATER: Duration = Duration::from_secs(8);
 /// How often an orchestrator tries again.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// Two nodes, of which the second one's plugin may take what the first one has.
-struct Stand {
+/// Two nodes; the second one's plugin may take over volumes of the first one.
+struct Fixture {
     flocker: Flocker,
     first: Machine,
     second: Machine,
 }
 
-impl Stand {
+impl Fixture {
     async fn start(takeover: Takeover, grace: Duration) -> Self {
         let flocker = Flocker::start(2).await;
         let (first, mut second) = (Machine::new(&flocker, 1), Machine::new(&flocker, 2));
@@ -49,7 +49,7 @@ impl Stand {
         self.flocker.embedded().faults()
     }
 
-    /// Makes Flocker list the second node only, as it does two minutes after it has heard last of the first one.
+    /// Makes Flocker list only the second node, as it does two minutes after the first one's last report.
     fn hide_the_first(&self) {
         let text = format!(r#"[{{"host": "127.0.0.2", "uuid": "{}"}}]"#, self.second.node());
         self.faults().add(listing("hidden", &text));
@@ -81,8 +81,8 @@ impl Stand {
         refusals
     }
 
-    /// Does something to the run of good answers again and again, for longer than the grace, and sees that the volume
-    /// is never taken over; then that it is.
+    /// Interrupts the run of missing reports repeatedly, for longer than the grace, and checks that the volume is never
+    /// taken over; then that it is.
     async fn run_is_broken_by(&self, fault: impl Fn() -> RequestFault) {
         let plugin = self.second.plugin().await;
         let volume = self.volume(&plugin.csi).await;
@@ -124,12 +124,12 @@ fn listing(name: &str, nodes: &str) -> RequestFault {
 #[test]
 fn a_volume_is_never_taken_from_a_node_unless_that_is_allowed() {
     in_own_namespace(|| async {
-        let stand = Stand::start(Takeover::Never, SOON).await;
-        let plugin = stand.second.plugin().await;
-        let volume = stand.volume(&plugin.csi).await;
-        let (first, second) = (stand.first.node(), stand.second.node());
-        stand.hide_the_first();
-        eventually("the node is gone", async || {
+        let fixture = Fixture::start(Takeover::Never, SOON).await;
+        let plugin = fixture.second.plugin().await;
+        let volume = fixture.volume(&plugin.csi).await;
+        let (first, second) = (fixture.first.node(), fixture.second.node());
+        fixture.hide_the_first();
+        eventually("the node is dead", async || {
             let refused = attach(&plugin.csi, volume, second, LONG).await.unwrap_err();
             assert_eq!(refused.code(), Code::FailedPrecondition);
             for part in [&*first.to_string(), "takeover = never"] {
@@ -138,36 +138,36 @@ fn a_volume_is_never_taken_from_a_node_unless_that_is_allowed() {
             refused.message().contains("is gone").then_some(())
         })
         .await;
-        assert_eq!(stand.flocker.leaseholder(volume).await, Some(first));
-        // An operator, or an orchestrator that forces it, decides.
+        assert_eq!(fixture.flocker.leaseholder(volume).await, Some(first));
+        // An operator, or an orchestrator that detaches by force, decides.
         detach(&plugin.csi, volume, &first.to_string()).await.unwrap();
         attach(&plugin.csi, volume, second, LONG).await.unwrap();
     });
 }
 
 #[test]
-fn a_volume_is_taken_from_a_node_that_is_gone_where_that_is_allowed() {
+fn a_volume_is_taken_from_a_dead_node_where_takeover_is_allowed() {
     in_own_namespace(|| async {
-        let stand = Stand::start(Takeover::NodeGone, SOON).await;
+        let fixture = Fixture::start(Takeover::NodeGone, SOON).await;
         let grace = format!("--takeover-grace={}s", SOON.as_secs());
-        let process = stand.second.process(&["--takeover=node-gone", &grace]).await;
-        let volume = stand.volume(&process.csi).await;
-        let (first, second) = (stand.first.node(), stand.second.node());
+        let process = fixture.second.process(&["--takeover=node-gone", &grace]).await;
+        let volume = fixture.volume(&process.csi).await;
+        let (first, second) = (fixture.first.node(), fixture.second.node());
         assert_refused(
             attach(&process.csi, volume, second, LONG).await,
             Code::FailedPrecondition,
             &[&first.to_string(), "unpublish it there first"],
         );
-        stand.hide_the_first();
-        let refusals = stand.taken_over(&process.csi, volume).await;
+        fixture.hide_the_first();
+        let refusals = fixture.taken_over(&process.csi, volume).await;
         assert!(refusals > 0, "one look is not enough");
-        assert_eq!(stand.flocker.leaseholder(volume).await, Some(second));
+        assert_eq!(fixture.flocker.leaseholder(volume).await, Some(second));
         let log = process.log();
         let line = format!("The lease on dataset {volume} was taken from node {first}");
         assert_eq!(log.matches(&line).count(), 1, "{log}");
 
         let context = attach(&process.csi, volume, second, LONG).await.unwrap();
-        let usage = stand.second.usage("data", volume, &context);
+        let usage = fixture.second.usage("data", volume, &context);
         process.csi.stage(&usage).await.unwrap();
         process.csi.publish(&usage).await.unwrap();
         fs::write(usage.target.join("file"), "").unwrap();
@@ -178,13 +178,13 @@ fn a_volume_is_taken_from_a_node_that_is_gone_where_that_is_allowed() {
 #[test]
 fn a_lease_that_was_taken_over_is_counted_once_although_the_answer_is_lost() {
     in_own_namespace(|| async {
-        let stand = Stand::start(Takeover::NodeGone, SOON).await;
-        let (volume, first) = (Uuid::new_v4(), stand.first.node());
-        let client = stand.flocker.client().await;
+        let fixture = Fixture::start(Takeover::NodeGone, SOON).await;
+        let (volume, first) = (Uuid::new_v4(), fixture.first.node());
+        let client = fixture.flocker.client().await;
         client.acquire_lease(volume, first, None).await.unwrap();
-        let cluster = stand.flocker.cluster();
+        let cluster = fixture.flocker.cluster();
         let lost = RequestFault::new("lost", Effect::LoseReply).on("DELETE", LEASE);
-        stand.faults().add(lost.once());
+        fixture.faults().add(lost.once());
         for expected in [Release::Released, Release::NotHeld] {
             let release = cluster.take_over_lease(volume, first).await.unwrap();
             assert_eq!(release, expected);
@@ -195,19 +195,22 @@ fn a_lease_that_was_taken_over_is_counted_once_although_the_answer_is_lost() {
 }
 
 #[test]
-fn a_node_that_attaches_for_itself_waits_until_the_other_one_is_gone() {
+fn a_node_that_attaches_for_itself_waits_until_the_other_one_is_dead() {
     in_own_namespace(|| async {
-        let stand = Stand::start(Takeover::NodeGone, SOON).await;
-        let plugin = stand.second.plugin().await;
-        let volume = stand.volume(&plugin.csi).await;
-        let usage = stand.second.usage("data", volume, &[].into());
+        let fixture = Fixture::start(Takeover::NodeGone, SOON).await;
+        let plugin = fixture.second.plugin().await;
+        let volume = fixture.volume(&plugin.csi).await;
+        let usage = fixture.second.usage("data", volume, &[].into());
         let (csi, staged) = (plugin.csi.clone(), usage.clone());
         let staging = tokio::spawn(async move { csi.stage(&staged).await });
-        let words = format!("lease of node {}", stand.first.node());
+        let words = format!("lease of node {}", fixture.first.node());
         super::wait_until_staging(&plugin.csi, &usage, &words).await;
-        stand.hide_the_first();
+        fixture.hide_the_first();
         staging.await.unwrap().unwrap();
-        assert_eq!(stand.flocker.leaseholder(volume).await, Some(stand.second.node()));
+        assert_eq!(
+            fixture.flocker.leaseholder(volume).await,
+            Some(fixture.second.node())
+        );
         plugin.csi.unstage(&usage).await.unwrap();
     });
 }
@@ -215,15 +218,15 @@ fn a_node_that_attaches_for_itself_waits_until_the_other_one_is_gone() {
 #[test]
 fn an_empty_list_of_nodes_starts_the_wait_for_a_missing_node_again() {
     in_own_namespace(|| async {
-        let stand = Stand::start(Takeover::NodeGone, LATER).await;
-        stand.run_is_broken_by(|| listing("break", "[]").once()).await;
+        let fixture = Fixture::start(Takeover::NodeGone, LATER).await;
+        fixture.run_is_broken_by(|| listing("break", "[]").once()).await;
     });
 }
 
 #[test]
 fn an_answer_that_fails_starts_the_wait_for_a_missing_node_again() {
     in_own_namespace(|| async {
-        let stand = Stand::start(Takeover::NodeGone, LATER).await;
+        let fixture = Fixture::start(Takeover::NodeGone, LATER).await;
         let failure = || {
             let answer = Effect::Answer {
                 status: 500,
@@ -231,18 +234,18 @@ fn an_answer_that_fails_starts_the_wait_for_a_missing_node_again() {
             };
             RequestFault::new("break", answer).on("GET", NODES).once()
         };
-        stand.run_is_broken_by(failure).await;
+        fixture.run_is_broken_by(failure).await;
     });
 }
 
 #[test]
 fn a_node_that_is_listed_again_keeps_its_volume() {
     in_own_namespace(|| async {
-        let stand = Stand::start(Takeover::NodeGone, LATER).await;
-        // The watch sees it every five seconds, and whoever asks in between as well.
-        stand
+        let fixture = Fixture::start(Takeover::NodeGone, LATER).await;
+        // The plugin reads the list every five seconds, and for each caller in between.
+        fixture
             .run_is_broken_by(|| {
-                let nodes = [(1, stand.first.node()), (2, stand.second.node())];
+                let nodes = [(1, fixture.first.node()), (2, fixture.second.node())];
                 let nodes = nodes
                     .map(|(number, node)| format!(r#"{{"host": "127.0.0.{number}", "uuid": "{node}"}}"#));
                 listing("break", &format!("[{}]", nodes.join(","))).once()

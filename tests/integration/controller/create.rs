@@ -164,7 +164,7 @@ fn volumes_are_spread_over_the_nodes_and_stay_on_the_node_of_a_plugin_of_one() {
 #[test]
 fn an_unfinished_create_says_what_is_missing_and_a_deletion_ends_it() {
     in_own_namespace(|| async {
-        // Flocker takes every request; a volume above the capacity is never backed.
+        // Flocker accepts every request; a volume above the capacity is never backed.
         let mut flocker = Flocker::with(|options| Options {
             capacity: Some(64 << 20),
             ..options
@@ -196,7 +196,7 @@ fn an_unfinished_create_says_what_is_missing_and_a_deletion_ends_it() {
 }
 
 #[test]
-fn a_create_whose_caller_has_gone_is_finished_for_the_next_one() {
+fn a_create_continues_without_its_caller_and_the_next_caller_gets_the_result() {
     in_own_namespace(|| async {
         let mut flocker = Flocker::start(1).await;
         let controller = controller(&flocker, settings());
@@ -209,10 +209,10 @@ fn a_create_whose_caller_has_gone_is_finished_for_the_next_one() {
 }
 
 #[test]
-fn a_volume_that_was_never_backed_moves_on_when_its_node_is_gone() {
+fn a_volume_without_backing_moves_on_when_its_node_is_dead() {
     in_own_namespace(|| async {
         let mut flocker = Flocker::start(1).await;
-        // What a create leaves behind whose node died before it made the backing volume.
+        // The dataset of a create whose node died before it made the backing volume.
         let name = VolumeName::parse("pvc-1").unwrap();
         let declared = NewDataset {
             dataset_id: Some(Namespace::new(DRIVER).dataset_id(&name, 0)),
@@ -296,7 +296,7 @@ fn a_full_pool_is_found_before_anything_is_made() {
 }
 
 #[test]
-fn the_capacity_is_what_the_pool_has_left_and_nothing_for_what_cannot_be_made() {
+fn the_capacity_is_the_pools_free_space_and_zero_for_impossible_volumes() {
     in_own_namespace(|| async {
         let mut flocker = Flocker::start(2).await;
         let state_dir = tempfile::tempdir().unwrap();

@@ -35,7 +35,7 @@ fn a_leased_volume_is_not_deleted() {
         unpublish(&controller, &volume.volume_id, "").await.unwrap();
         delete(&controller, &volume.volume_id).await.unwrap();
         assert!(list(&controller, 0, "").await.unwrap().entries.is_empty());
-        // State flickers while a dataset moves, so the answer may come before the file has gone.
+        // The reported state flickers while a dataset moves, so the answer may come before the file is removed.
         eventually("the file of the deleted volume goes", async || {
             flocker.backing_files().is_empty().then_some(())
         })
@@ -46,7 +46,7 @@ fn a_leased_volume_is_not_deleted() {
 }
 
 #[test]
-fn what_does_not_exist_counts_as_deleted_and_unpublished() {
+fn a_volume_that_does_not_exist_counts_as_deleted_and_unpublished() {
     in_own_namespace(|| async {
         let mut flocker = Flocker::start(1).await;
         let controller = controller(&flocker, settings());
@@ -108,7 +108,7 @@ fn nothing_is_deleted_while_the_node_that_would_destroy_it_does_not_report() {
 }
 
 #[test]
-fn a_volume_whose_node_is_gone_is_destroyed_by_another_one() {
+fn a_volume_of_a_dead_node_is_destroyed_by_another_node() {
     in_own_namespace(|| async {
         let mut flocker = Flocker::start(1).await;
         let dataset = on_a_lost_node(&flocker).await;
@@ -126,7 +126,7 @@ fn a_volume_whose_node_is_gone_is_destroyed_by_another_one() {
 }
 
 #[test]
-fn a_leased_volume_stays_where_it_is_although_its_node_is_gone() {
+fn a_leased_volume_stays_on_its_dead_node() {
     in_own_namespace(|| async {
         let mut flocker = Flocker::start(1).await;
         let dataset = on_a_lost_node(&flocker).await;

@@ -1,4 +1,4 @@
-//! What a plugin of one node keeps of the list for the time that Flocker is down.
+//! The part of the list that a plugin of one node keeps for the time that Flocker is down.
 
 use csi_proto::v1::{ListVolumesResponse, Volume};
 use flocker_csi::flocker::provisioning::ProvisionWait;
@@ -10,7 +10,7 @@ use crate::support::eventually;
 use crate::support::flocker::Flocker;
 use crate::support::namespace::in_own_namespace;
 
-/// Returns what a plugin of one node does that does not wait for the backing of what it makes.
+/// Returns the settings of a plugin of one node that does not wait for the backing of its volumes.
 fn of_node(flocker: &Flocker, number: usize) -> Settings {
     Settings {
         scope: only(flocker.node(number)),
@@ -40,7 +40,7 @@ fn a_volume_that_was_made_while_the_list_was_read_is_in_the_list_that_is_kept() 
         let making = controller.clone();
         let made = tokio::spawn(async move { create(&making, wanted("data", 64)).await });
         faults.until_met("made", 1).await;
-        // The datasets are read by then, and the nodes are not.
+        // By then the datasets are read, but not the nodes.
         faults.add(hold("listed", "GET", "/v1/state/nodes"));
         let listing = controller.clone();
         let listed = tokio::spawn(async move { list(&listing, 0, "").await });
@@ -50,13 +50,13 @@ fn a_volume_that_was_made_while_the_list_was_read_is_in_the_list_that_is_kept() 
         faults.remove("listed");
         assert_eq!(volumes(listed.await.unwrap().unwrap()), [], "as Flocker had it");
         flocker.stop().await;
-        let told = volumes(list(&controller, 0, "").await.unwrap());
-        assert_eq!(told, [volume]);
+        let listed = volumes(list(&controller, 0, "").await.unwrap());
+        assert_eq!(listed, [volume]);
     });
 }
 
 #[test]
-fn a_volume_that_was_made_is_told_also_when_the_list_that_was_kept_is_another_nodes() {
+fn a_created_volume_is_listed_even_if_the_last_known_list_is_another_nodes() {
     in_own_namespace(|| async {
         let mut flocker = Flocker::start(2).await;
         let directory = tempfile::tempdir().unwrap();
@@ -77,7 +77,7 @@ fn a_volume_that_was_made_is_told_also_when_the_list_that_was_kept_is_another_no
             directory.path().join("volumes.json").exists().then_some(())
         })
         .await;
-        // The machine is another node by now, as one that was made from the image of the first.
+        // The machine is now another node, like a clone of the first one's image.
         let mine = keeping(1);
         let volume = create(&mine, wanted("mine", 64)).await.unwrap();
         delete(&mine, &others.volume_id).await.unwrap();

@@ -34,7 +34,7 @@ fn the_pages_of_a_list_cost_one_snapshot() {
         let client = flocker.client().await;
         let new = NewDataset {
             dataset_id: None,
-            // No node has this id, so that nothing is made.
+            // No node has this id, so no storage is made.
             primary: Uuid::new_v4(),
             maximum_size: Some(64 << 20),
             metadata: [].into(),
@@ -48,17 +48,17 @@ fn the_pages_of_a_list_cost_one_snapshot() {
 
         let controller = controller(&flocker, settings());
         let before = asked();
-        let (mut told, mut token) = (Vec::new(), String::new());
+        let (mut listed, mut token) = (Vec::new(), String::new());
         loop {
             let page = list(&controller, 4, &token).await.unwrap();
-            told.extend(ids(&page));
+            listed.extend(ids(&page));
             token = page.next_token;
             if token.is_empty() {
                 break;
             }
         }
         assert_eq!(
-            told,
+            listed,
             expected.into_iter().collect::<Vec<_>>(),
             "each once, ordered by id"
         );
@@ -84,7 +84,7 @@ fn a_token_outlives_its_volume() {
 }
 
 #[test]
-fn the_list_tells_sizes_leases_and_conditions() {
+fn the_list_reports_sizes_leases_and_conditions() {
     in_own_namespace(|| async {
         let mut flocker = Flocker::start(1).await;
         let node = flocker.node(1);
@@ -119,7 +119,7 @@ fn the_list_tells_sizes_leases_and_conditions() {
 }
 
 #[test]
-fn while_flocker_is_down_the_last_list_is_told_for_one_node_and_none_for_the_cluster() {
+fn while_flocker_is_down_the_last_list_is_returned_for_one_node_and_none_for_the_cluster() {
     in_own_namespace(|| async {
         let mut flocker = Flocker::start(2).await;
         let state_dir = tempfile::tempdir().unwrap();

@@ -33,7 +33,7 @@ use crate::support::flocker::Flocker;
 const DRIVER: &str = "flocker.csi.clusterhq.com";
 const MIB: i64 = 1 << 20;
 
-/// Returns what a plugin process does without settings of its own.
+/// Returns the default settings of a plugin process.
 fn settings() -> Settings {
     Settings {
         driver_name: DRIVER.to_owned(),
@@ -57,7 +57,7 @@ fn controller_on(cluster: Cluster, settings: Settings) -> ControllerService {
     controller_keeping(cluster, settings, None)
 }
 
-/// As [`controller`], with what it remembers from one process to the next in a directory.
+/// As [`controller`], with a directory for the state that it keeps between processes.
 fn controller_keeping(cluster: Cluster, settings: Settings, state_dir: Option<&Path>) -> ControllerService {
     let locks = Locks::default();
     let attach = Attach::new(cluster.clone(), locks.clone());
@@ -70,7 +70,7 @@ fn only(node: Uuid) -> Scope {
     Scope::Node(std::sync::Arc::new(move || Box::pin(async move { Ok(node) })))
 }
 
-/// Makes a request whose caller waits for that long.
+/// Makes a request with this deadline.
 fn within<T>(timeout: Duration, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(timeout);

@@ -51,11 +51,11 @@ fn a_volume_is_published_to_one_node_at_a_time() {
                 .into_inner();
             assert_eq!(again, published, "ten times in a row");
         }
-        // State flickers while a dataset moves, and a volume that no node reports is abnormal.
+        // The reported state flickers while a dataset moves, and a volume that no node reports is abnormal.
         flocker.reports(2, volume.parse().unwrap()).await;
-        let told = status(&controller, &volume).await;
-        assert_eq!(told.published_node_ids, [second.to_string()]);
-        assert!(!told.volume_condition.unwrap().abnormal);
+        let listed = status(&controller, &volume).await;
+        assert_eq!(listed.published_node_ids, [second.to_string()]);
+        assert!(!listed.volume_condition.unwrap().abnormal);
 
         let refused = publish(&controller, &volume, first).await.unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition);
@@ -81,7 +81,7 @@ fn a_volume_is_published_to_one_node_at_a_time() {
 }
 
 #[test]
-fn volumes_and_nodes_that_do_not_exist_are_told() {
+fn volumes_and_nodes_that_do_not_exist_are_not_found() {
     in_own_namespace(|| async {
         let mut flocker = Flocker::start(1).await;
         let node = flocker.node(1).to_string();
@@ -113,7 +113,7 @@ fn volumes_and_nodes_that_do_not_exist_are_told() {
 }
 
 #[test]
-fn a_node_that_does_not_report_is_waited_for_until_the_opposite_call() {
+fn an_attachment_waits_for_a_node_that_does_not_report_until_the_inverse_call() {
     in_own_namespace(|| async {
         let mut flocker = Flocker::start(1).await;
         let silent = Uuid::new_v4().to_string();

@@ -1,4 +1,4 @@
-//! Requests that cannot be meant.
+//! Invalid requests.
 
 use csi_proto::v1::controller_server::Controller;
 use csi_proto::v1::volume_capability::access_mode::Mode;
@@ -57,7 +57,7 @@ fn with_parameter(key: &str, value: &str) -> CreateVolumeRequest {
     }
 }
 
-/// A request with the code and the parts of the message that it is answered with.
+/// A request, with the code and the parts of the message of its refusal.
 type Refused = (CreateVolumeRequest, Code, &'static [&'static str]);
 
 fn bad_capabilities() -> Vec<Refused> {
@@ -151,7 +151,7 @@ fn bad_sizes() -> Vec<Refused> {
 }
 
 #[test]
-fn a_volume_that_cannot_be_is_refused_with_the_field_the_value_and_what_is_supported() {
+fn an_invalid_volume_is_refused_with_the_field_its_value_and_the_supported_ones() {
     in_own_namespace(|| async {
         let mut flocker = Flocker::start(1).await;
         let controller = controller(&flocker, settings());
@@ -178,7 +178,7 @@ fn a_volume_that_cannot_be_is_refused_with_the_field_the_value_and_what_is_suppo
 }
 
 #[test]
-fn missing_fields_are_found_before_anything_is_looked_up() {
+fn missing_fields_are_refused_before_any_read() {
     in_own_namespace(|| async {
         let mut flocker = Flocker::start(1).await;
         let controller = controller(&flocker, settings());
@@ -288,7 +288,7 @@ fn a_confirmation_echoes_the_request_and_a_refusal_says_why() {
 }
 
 #[test]
-fn what_flocker_cannot_do_is_neither_announced_nor_offered() {
+fn functions_that_flocker_lacks_are_neither_announced_nor_offered() {
     in_own_namespace(|| async {
         let mut flocker = Flocker::start(1).await;
         let controller = controller(&flocker, settings());

@@ -1,4 +1,4 @@
-//! The system calls that change files or mounts, and what to call one of them.
+//! The system calls that change files or mounts, and a name for each of them.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -24,7 +24,7 @@ use Place::{At, Descriptor, Path as Named};
 struct Call {
     verb: &'static str,
     number: libc::c_long,
-    /// The argument that has to have one of these bits, if any has to, for the call to change something.
+    /// The argument that must have one of these bits, if any, for the call to change something.
     with: Option<(u32, i32)>,
     places: &'static [Place],
 }
@@ -55,11 +55,11 @@ impl Call {
     }
 }
 
-/// What makes open(2) change something by itself.
+/// The flags with which open(2) changes something by itself.
 const MAKES: i32 = libc::O_CREAT | libc::O_TRUNC | (libc::O_TMPFILE & !libc::O_DIRECTORY);
 const CLONE: i32 = libc::OPEN_TREE_CLONE.cast_signed();
 
-/// What every architecture has. Where two rows have one number, the first that fits counts.
+/// The calls of every architecture. If two rows have one number, the first that fits counts.
 const CALLS: &[Call] = &[
     call("create", libc::SYS_openat, &[At(0)]).with(2, MAKES),
     call("create", libc::SYS_openat2, &[At(0)]),
@@ -98,7 +98,7 @@ const CALLS: &[Call] = &[
     call("sync", libc::SYS_syncfs, &[Descriptor(0)]),
 ];
 
-/// What changes mounts, which matters wherever it works.
+/// The calls that change mounts, which matter in every directory.
 const MOUNT_CALLS: &[Call] = &[
     call("mount", libc::SYS_mount, &[Named(0), Named(1)]),
     call("umount", libc::SYS_umount2, &[Named(0)]),
@@ -112,7 +112,7 @@ const MOUNT_CALLS: &[Call] = &[
     call("fspick", libc::SYS_fspick, &[At(0)]),
 ];
 
-/// What newer architectures have left out.
+/// The calls that newer architectures lack.
 #[cfg(target_arch = "x86_64")]
 const OLDER_CALLS: &[Call] = &[
     call("create", libc::SYS_open, &[Named(0)]).with(1, MAKES),
@@ -140,7 +140,7 @@ fn calls() -> impl Iterator<Item = &'static Call> {
     CALLS.iter().chain(MOUNT_CALLS).chain(OLDER_CALLS)
 }
 
-/// Returns what the kernel has to let wait.
+/// Returns the calls that the kernel must stop.
 pub(super) fn rules() -> Vec<Rule> {
     let rule = |call: &Call| Rule {
         number: call.number,
@@ -149,20 +149,20 @@ pub(super) fn rules() -> Vec<Rule> {
     calls().map(rule).collect()
 }
 
-/// The places where changes matter, and what to call them.
+/// The directories in which changes matter, and their names.
 pub(super) struct Sight {
     pub(super) places: Vec<(&'static str, PathBuf)>,
     pub(super) dataset: Uuid,
 }
 
 impl Sight {
-    /// Says what a waiting call is about to do; `None` when that does not matter.
+    /// Returns what a stopped call is about to do; `None` when that does not matter.
     ///
-    /// What differs from run to run is left out, so that the same step has the same name.
+    /// Parts that differ from run to run are left out, so the same step has the same name.
     pub(super) fn describe(&self, waiting: &Waiting) -> Option<String> {
         let call = calls().find(|call| call.is(waiting))?;
         let thread = Thread(waiting.thread);
-        // Its flags are out of a filter's reach.
+        // A filter cannot read its flags.
         if call.number == libc::SYS_openat2 && !thread.opens_to_make(waiting.arguments[2]) {
             return None;
         }
@@ -190,7 +190,7 @@ impl Sight {
             .find_map(|(name, place)| Some((*name, path.strip_prefix(place).ok()?)))?;
         let below = below.iter().map(|component| {
             let component = component.to_string_lossy();
-            // The plugin's temporary files, and those of the crate it makes them with.
+            // Temporary files of the plugin, and of the crate that makes them.
             for temporary in [".new-", ".tmp"] {
                 if component.starts_with(temporary) {
                     return format!("{temporary}*");
@@ -227,7 +227,7 @@ fn kind_of_mount(flags: libc::c_ulong) -> &'static str {
     kind.map_or("", |(_, kind)| kind)
 }
 
-/// A thread that waits in the kernel.
+/// A thread that is stopped in the kernel.
 struct Thread(u32);
 
 impl Thread {
@@ -245,7 +245,7 @@ impl Thread {
                 }
             }
         };
-        // A descriptor may be spelled as a path.
+        // A descriptor may be written as a path.
         let spelled = ["/proc/self/fd", "/proc/thread-self/fd"];
         match spelled.iter().find_map(|fd| path.strip_prefix(fd).ok()) {
             Some(descriptor) => {

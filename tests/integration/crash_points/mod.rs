@@ -1,18 +1,18 @@
-//! A plugin that is killed at every change it makes, here and at Flocker.
+//! A plugin that is killed at every change it makes, on the node and at Flocker.
 //!
-//! What those changes are is not written here: each operation is carried out once under a seccomp filter that lets its
-//! system calls wait, and then again for each of them, which then does not happen any more. Whatever a later version
-//! of the plugin does more, it is killed there too.
+//! The tests do not list those changes: they run each operation once under a seccomp filter that stops its system calls,
+//! and then again for each of these calls, which is then not carried out. If a later version of the plugin makes further
+//! changes, the tests kill it at those too.
 
 mod calls;
 mod seccomp;
-mod site;
 mod tripwire;
 mod walk;
+mod workspace;
 mod writes;
 
-use site::Lease;
 use walk::{Case, Earlier, Operation, visit_every_point};
+use workspace::Lease;
 
 use crate::support::namespace::in_own_namespace;
 
@@ -29,7 +29,7 @@ const NODE_DRIVEN: Case = Case {
     lease: Lease::Staging,
     ..ATTACHED
 };
-/// What Linux before 5.12 does not have.
+/// The calls that Linux before 5.12 lacks.
 const BEFORE_5_12: &[libc::c_long] = &[libc::SYS_mount_setattr];
 
 #[test]
@@ -81,7 +81,7 @@ fn staging_that_is_refused_leaves_nothing_from_any_point_at_which_it_is_killed()
     in_own_namespace(|| {
         visit_every_point(Case {
             operation: Operation::Stage,
-            lease: Lease::Nobody,
+            lease: Lease::None,
             must: &[
                 "rename state/stages/.new-* -> state/stages/RECORD",
                 "unlink state/stages/RECORD",

@@ -1,4 +1,4 @@
-//! Seccomp's user notification: chosen system calls of a program wait until this process lets them go on.
+//! Seccomp's user notification: chosen system calls of a program wait until this process lets them continue.
 #![allow(
     unsafe_code,
     reason = "no crate without a C library wraps seccomp(2) and its notifications"
@@ -22,22 +22,22 @@ use tokio::process::Command;
 /// A system call that waits.
 pub(super) struct Rule {
     pub(super) number: libc::c_long,
-    /// The argument that has to have one of these bits, if any has to.
+    /// The argument that must have one of these bits, if any.
     pub(super) with: Option<(u32, u32)>,
 }
 
-/// What the kernel does with the system calls of a program; those that no rule names go on.
+/// How the kernel handles the system calls of a program; calls that no rule names continue.
 #[derive(Clone)]
 pub(super) struct Filter(Vec<libc::sock_filter>);
 
 impl Filter {
-    /// Makes the calls of `rules` wait, and the kernel one that does not have the calls in `missing`.
+    /// Stops the calls of `rules`, and makes the kernel one that lacks the calls in `missing`.
     pub(super) fn new(rules: &[Rule], missing: &[libc::c_long]) -> Self {
         const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
         const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
         const IF_SET: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
         const ANSWER: u32 = libc::BPF_RET | libc::BPF_K;
-        /// Where `struct seccomp_data` has the number, and the lower half of the first argument.
+        /// The offsets of the number, and of the lower half of the first argument, in `struct seccomp_data`.
         const NUMBER: u32 = 0;
         const ARGUMENTS: u32 = if cfg!(target_endian = "big") { 20 } else { 16 };
 
@@ -72,13 +72,13 @@ impl Filter {
         Self(steps)
     }
 
-    /// Puts this thread, and what it starts, under the filter.
+    /// Puts this thread, and the processes it starts, under the filter.
     fn install(&self) -> io::Result<OwnedFd> {
         let program = libc::sock_fprog {
             len: libc::c_ushort::try_from(self.0.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
             filter: self.0.as_ptr().cast_mut(),
         };
-        // SAFETY: the program has the length it tells, and the kernel only reads it.
+        // SAFETY: the program has the stated length, and the kernel only reads it.
         let listener = unsafe {
             libc::syscall(
                 libc::SYS_seccomp,
@@ -88,14 +88,14 @@ impl Filter {
             )
         };
         match i32::try_from(listener) {
-            // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+            // SAFETY: the kernel has just created this descriptor, and no other code has its number.
             Ok(listener) if listener >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(listener) }),
             _ => Err(io::Error::last_os_error()),
         }
     }
 }
 
-/// Puts a program that is yet to be started under a filter, and returns where its listener will come from.
+/// Puts a program that is not started yet under a filter, and returns where its listener will arrive.
 pub(super) fn confine(program: &mut Command, filter: Filter) -> UnixStream {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let prepare = move || {
@@ -108,7 +108,7 @@ pub(super) fn confine(program: &mut Command, filter: Filter) -> UnixStream {
         sendmsg(&theirs, &[IoSlice::new(&pid)], &mut message, SendFlags::empty())?;
         Ok(())
     };
-    // SAFETY: between fork and exec only system calls are made, on memory that is there already.
+    // SAFETY: between fork and exec only system calls are made, on memory that is already allocated.
     unsafe { program.pre_exec(prepare) };
     ours
 }
@@ -156,12 +156,12 @@ impl Listener {
             if !listener[0].revents().contains(PollFlags::IN) {
                 return None;
             }
-            // SAFETY: it is made of numbers, and the kernel wants it filled with zeros.
+            // SAFETY: it consists of numbers, and the kernel requires it to be filled with zeros.
             let mut found: libc::seccomp_notif = unsafe { MaybeUninit::zeroed().assume_init() };
             // SAFETY: this request writes one such structure.
             let answer =
                 unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut found) };
-            // Who waited may have been killed meanwhile.
+            // The waiting process may have been killed since.
             if answer == 0 {
                 return Some(Waiting {
                     id: found.id,
@@ -181,7 +181,7 @@ impl Listener {
             error: 0,
             flags: u32::try_from(libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE).unwrap(),
         };
-        // SAFETY: this request reads one such structure. It fails when the process has been killed, as it may be.
+        // SAFETY: this request reads one such structure. It fails if the process has been killed.
         unsafe {
             libc::ioctl(
                 self.0.as_raw_fd(),

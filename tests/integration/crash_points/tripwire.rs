@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::calls::{Sight, rules};
 use super::seccomp::{Filter, Listener, confine};
 
-/// Tells from the calls so far, the one that waits included, whether that one is not to happen any more.
+/// Decides from the calls so far, including the one that waits, whether that one must not be carried out.
 pub(super) type Trap = Box<dyn Fn(&[String]) -> bool + Send + Sync>;
 
 /// Watches the changes that a program makes.
@@ -19,14 +19,14 @@ pub(super) struct Tripwire(Arc<watch::Sender<State>>);
 
 #[derive(Default)]
 struct State {
-    /// Absent as long as nothing is noted.
+    /// Absent as long as calls are not recorded.
     trap: Option<Trap>,
     calls: Vec<String>,
     sprung: bool,
 }
 
 impl Tripwire {
-    /// Watches a program that is yet to be started. To it, the kernel does not have the calls in `missing`.
+    /// Watches a program that is not started yet. For it, the kernel lacks the calls in `missing`.
     pub(super) fn watch(&self, program: &mut Command, sight: Sight, missing: &[libc::c_long]) {
         let from = confine(program, Filter::new(&rules(), missing));
         let wire = self.clone();
@@ -37,7 +37,7 @@ impl Tripwire {
         });
     }
 
-    /// Notes calls from here on, and kills the program as the trap decides.
+    /// Records calls from now on, and kills the program when the trap says so.
     pub(super) fn arm(&self, trap: Trap) {
         self.0.send_modify(|state| {
             state.trap = Some(trap);
@@ -45,12 +45,12 @@ impl Tripwire {
         });
     }
 
-    /// Returns the calls that were noted. Where the trap has sprung, the last one has not happened.
+    /// Returns the recorded calls. If the trap has fired, the last one was not carried out.
     pub(super) fn calls(&self) -> Vec<String> {
         self.0.borrow().calls.clone()
     }
 
-    /// Notes nothing more, and returns the calls that were noted.
+    /// Stops recording, and returns the recorded calls.
     pub(super) fn disarm(&self) -> Vec<String> {
         self.0.send_modify(|state| state.trap = None);
         self.calls()
@@ -67,7 +67,7 @@ impl Tripwire {
             if goes_on {
                 listener.let_go_on(&waiting);
             } else {
-                // It is there: one of its threads waits, and whatever it does waits with it from here on.
+                // It has been reached: one of the plugin's threads waits, and its operation waits with it.
                 kill_process(pid, Signal::KILL).ok();
             }
         }
@@ -77,7 +77,7 @@ impl Tripwire {
         let mut goes_on = true;
         self.0.send_modify(|state| {
             if let Some(trap) = state.trap.as_ref().filter(|_| !state.sprung) {
-                // Whoever looks at open files makes a mount busy for a moment, and then it is tried again.
+                // A process that reads open files makes a mount busy for a moment; then the plugin tries again.
                 let again = call.starts_with("umount") && state.calls.last() == Some(&call);
                 if !again {
                     state.calls.push(call);

@@ -1,4 +1,4 @@
-//! Visiting every point of an operation at which the plugin can be killed.
+//! Visits every point of an operation at which the plugin can be killed.
 
 use std::fmt;
 
@@ -6,45 +6,45 @@ use flocker_embedded::faults::{Effect, Faults};
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 
-use super::site::{Lease, Level, Site};
 use super::tripwire::{Trap, Tripwire};
+use super::workspace::{Lease, Level, Workspace};
 use super::writes::{Notes, Write};
 use crate::support::eventually;
 use crate::support::process::{Process, program};
 
-/// What is interrupted.
+/// The interrupted operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     Stage,
     Publish,
     Unpublish,
     Unstage,
-    /// The start of the plugin after another one has ended like this.
+    /// The start of a plugin after another one ended in this way.
     Start(Earlier),
 }
 
-/// How an earlier plugin came to its end.
+/// How an earlier plugin ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Earlier {
-    /// It was killed when it had mounted a volume and was about to note that.
+    /// It was killed after it mounted a volume and before it recorded that.
     Staging,
-    /// It was killed when it had made a mount that was not at its target yet.
+    /// It was killed after it made a mount that was not at its target yet.
     Publishing,
-    /// It was killed when it was about to release a lease.
+    /// It was killed before it released a lease.
     Releasing,
     /// The machine was switched off and on.
     Reboot,
 }
 
-/// An operation and the circumstances of it.
+/// An operation and its circumstances.
 pub(super) struct Case {
     pub(super) operation: Operation,
     pub(super) lease: Lease,
     /// Whether the volume is on another node at first.
     pub(super) elsewhere: bool,
-    /// What the kernel does not have.
+    /// The calls that the kernel lacks.
     pub(super) missing: &'static [libc::c_long],
-    /// Steps that there have to be, in this order.
+    /// Steps that must occur, in this order.
     pub(super) must: &'static [&'static str],
 }
 
@@ -53,9 +53,9 @@ pub(super) struct Case {
 enum Step {
     /// On this machine.
     Call(String),
-    /// At Flocker, which has got the request already.
+    /// At Flocker, which has already received the request.
     Write(&'static Write),
-    /// None at all: Flocker has carried out a request and tells so.
+    /// None at all: Flocker has carried out a request and returned the result.
     Reply(&'static Write),
 }
 
@@ -74,7 +74,7 @@ impl fmt::Display for Step {
 enum Then {
     /// The orchestrator calls again.
     Again,
-    /// It has given up, removes the target, and undoes everything.
+    /// It stops waiting, removes the target, and undoes everything.
     Undone,
 }
 
@@ -84,16 +84,16 @@ struct Plugin {
     wire: Tripwire,
 }
 
-/// An operation under way.
+/// A running operation.
 enum Running {
     Call(Box<Plugin>, JoinHandle<Result<(), Status>>),
     Start(Tripwire, JoinHandle<Result<Process, String>>),
 }
 
-/// Kills the plugin at every point of an operation, and at its end; what follows has to go well each time.
+/// Kills the plugin at every point of an operation, and at its end; the recovery must succeed each time.
 pub(super) async fn visit_every_point(case: Case) {
-    let site = Site::new(case.lease).await;
-    let walk = Walk { site, case };
+    let workspace = Workspace::new(case.lease).await;
+    let walk = Walk { workspace, case };
     let plugin = walk.start(Tripwire::default()).await.unwrap();
     let (mut plugin, steps) = walk.steps(plugin).await;
     let mut visits = vec![0; steps.len() + 1];
@@ -104,9 +104,9 @@ pub(super) async fn visit_every_point(case: Case) {
             *visits += 1;
         }
     }
-    if walk.case.lease != Lease::Nobody {
+    if walk.case.lease != Lease::None {
         walk.call(&plugin, Operation::Stage).await.unwrap().unwrap();
-        walk.site.check(Level::Staged, plugin.process.id()).await;
+        walk.workspace.check(Level::Staged, plugin.process.id()).await;
         walk.undo(&plugin).await;
     }
     plugin.process.kill().await;
@@ -123,12 +123,12 @@ fn name(steps: &[Step], point: usize) -> String {
 }
 
 struct Walk {
-    site: Site,
+    workspace: Workspace,
     case: Case,
 }
 
 impl Walk {
-    /// Carries out the operation without interruption, and returns what it did.
+    /// Carries out the operation without interruption, and returns its steps.
     async fn steps(&self, plugin: Plugin) -> (Plugin, Vec<Step>) {
         let (ready, wire) = self.prepare(plugin).await;
         let position = wire.clone();
@@ -161,7 +161,7 @@ impl Walk {
         }
     }
 
-    /// Kills the plugin before one step of the operation, and returns another one, with nothing left to do.
+    /// Kills the plugin before one step of the operation, and returns another plugin, which has nothing left to do.
     async fn crash(&self, plugin: Plugin, steps: &[Step], point: usize, then: Then) -> Plugin {
         let (ready, wire) = self.prepare(plugin).await;
         let is_call = |step: &&Step| matches!(step, Step::Call(_));
@@ -183,7 +183,7 @@ impl Walk {
                     Some(Step::Reply(_)) => Effect::HoldReply,
                     _ => Effect::HoldRequest,
                 };
-                // The rule stays to the end, so that nothing is carried out that was not.
+                // The rule stays to the end, so that a held write is never carried out.
                 let rule = format!("{then:?} {point}");
                 write.hold(self.faults(), &rule, after, effect);
                 let running = self.begin(ready, &wire);
@@ -199,12 +199,12 @@ impl Walk {
         let expected: Vec<_> = steps.iter().take(point + 1).filter(is_call).cloned().collect();
         assert_eq!(happened, expected, "the operation does the same each time");
 
-        self.site.inspect_remains().await;
+        self.workspace.inspect_remains().await;
         if then == Then::Undone {
-            self.site.orchestrator_removes_target();
+            self.workspace.orchestrator_removes_target();
         }
         let plugin = self.start(Tripwire::default()).await.unwrap();
-        self.site.check_restored(plugin.process.id());
+        self.workspace.check_restored(plugin.process.id());
         if then == Then::Again {
             self.again(&plugin).await;
         }
@@ -212,10 +212,10 @@ impl Walk {
         plugin
     }
 
-    /// Does everything that comes before the operation. No plugin runs when that is the start of one.
+    /// Carries out everything before the operation. No plugin runs if the operation is the start of one.
     async fn prepare(&self, plugin: Plugin) -> (Option<Plugin>, Tripwire) {
         if self.case.elsewhere {
-            self.site.move_away().await;
+            self.workspace.move_away().await;
         }
         let call = async |operation| self.call(&plugin, operation).await.unwrap().unwrap();
         match self.case.operation {
@@ -239,7 +239,7 @@ impl Walk {
             Earlier::Releasing => (Operation::Unstage, nth("sync state/stages", 1)),
             Earlier::Reboot => {
                 plugin.process.kill().await;
-                self.site.reboot();
+                self.workspace.reboot();
                 return (None, Tripwire::default());
             }
         };
@@ -259,7 +259,7 @@ impl Walk {
         }
     }
 
-    /// Waits for the end of an operation that nobody interrupts.
+    /// Waits for the end of an operation that is not interrupted.
     async fn finish(&self, running: Running) -> Plugin {
         match running {
             Running::Call(plugin, answer) => {
@@ -279,10 +279,10 @@ impl Walk {
         }
     }
 
-    /// Calls again what was interrupted, or what an orchestrator would call next.
+    /// Repeats the interrupted call, or makes the call that an orchestrator would make next.
     async fn again(&self, plugin: &Plugin) {
         let (operation, level) = match self.case.operation {
-            Operation::Stage if self.case.lease == Lease::Nobody => (Operation::Stage, Level::Nothing),
+            Operation::Stage if self.case.lease == Lease::None => (Operation::Stage, Level::Nothing),
             Operation::Publish | Operation::Start(Earlier::Publishing) => {
                 (Operation::Publish, Level::Published)
             }
@@ -291,18 +291,18 @@ impl Walk {
             Operation::Unstage => (Operation::Unstage, Level::Nothing),
         };
         self.check_answer(operation, self.call(plugin, operation).await.unwrap());
-        self.site.check(level, plugin.process.id()).await;
+        self.workspace.check(level, plugin.process.id()).await;
     }
 
     async fn undo(&self, plugin: &Plugin) {
         for operation in [Operation::Unpublish, Operation::Unstage] {
             self.call(plugin, operation).await.unwrap().unwrap();
         }
-        self.site.check(Level::Nothing, plugin.process.id()).await;
+        self.workspace.check(Level::Nothing, plugin.process.id()).await;
     }
 
     fn check_answer(&self, operation: Operation, answer: Result<(), Status>) {
-        if operation == Operation::Stage && self.case.lease == Lease::Nobody {
+        if operation == Operation::Stage && self.case.lease == Lease::None {
             assert_eq!(answer.unwrap_err().code(), Code::FailedPrecondition);
         } else {
             answer.unwrap();
@@ -310,7 +310,7 @@ impl Walk {
     }
 
     fn call(&self, plugin: &Plugin, operation: Operation) -> JoinHandle<Result<(), Status>> {
-        let (csi, usage) = (plugin.process.csi.clone(), self.site.usage.clone());
+        let (csi, usage) = (plugin.process.csi.clone(), self.workspace.usage.clone());
         tokio::spawn(async move {
             match operation {
                 Operation::Stage => csi.stage(&usage).await,
@@ -328,23 +328,23 @@ impl Walk {
     }
 
     fn launch(&self, wire: &Tripwire) -> impl Future<Output = Result<Process, String>> + Send + 'static {
-        let flags = self.site.machine.flags();
+        let flags = self.workspace.machine.flags();
         let arguments: Vec<_> = ["serve"]
             .into_iter()
             .chain(flags.iter().map(String::as_str))
             .collect();
         let mut program = program(&arguments);
-        wire.watch(&mut program, self.site.sight(), self.case.missing);
-        let log = self.site.machine.path("plugin.log");
+        wire.watch(&mut program, self.workspace.sight(), self.case.missing);
+        let log = self.workspace.machine.path("plugin.log");
         async move { Process::attempt(program, &log).await }
     }
 
     fn faults(&self) -> &Faults {
-        self.site.flocker.embedded().faults()
+        self.workspace.flocker.embedded().faults()
     }
 }
 
-/// Waits until the plugin has been killed by the trap that was set for it.
+/// Waits until the trap has killed the plugin.
 async fn died(running: Running) {
     match running {
         Running::Call(plugin, answer) => {
@@ -373,7 +373,7 @@ fn never() -> Trap {
     Box::new(|_| false)
 }
 
-/// Springs when a call is to happen for the nth time.
+/// Fires when a call is about to be carried out for the nth time.
 fn nth(call: &'static str, times: usize) -> Trap {
     Box::new(move |calls| {
         calls.last().is_some_and(|last| last == call)

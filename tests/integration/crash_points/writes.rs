@@ -1,4 +1,4 @@
-//! The changes that the plugin asks Flocker for.
+//! The changes that the plugin requests from Flocker.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -35,9 +35,9 @@ impl Write {
         RequestFault::new(name, effect).on(self.method, self.route).once()
     }
 
-    /// Holds this write, or the reply to it, when that many of its kind have gone before.
+    /// Holds this write, or the reply to it, after the given number of writes of its kind.
     ///
-    /// What is held stays so as long as there is the rule, whether its client lives or not.
+    /// A held write stays held as long as the rule exists, whether its client lives or not.
     pub(super) fn hold(&self, faults: &Faults, rule: &str, after: usize, effect: Effect) {
         faults.add(RequestFault {
             after: u64::try_from(after).unwrap(),
@@ -46,7 +46,7 @@ impl Write {
     }
 }
 
-/// Notes the writes while it exists, each with what `position` told before the write was carried out.
+/// Records the writes while it exists, each with what `position` returned before the write was carried out.
 pub(super) struct Notes {
     faults: Faults,
     noted: Arc<Mutex<Vec<(usize, &'static Write)>>>,
@@ -89,7 +89,7 @@ impl Notes {
         }
     }
 
-    /// Returns the writes in their order; fails if there was one of a kind that nobody thought of.
+    /// Returns the writes in their order; fails if one is of an unknown kind.
     pub(super) fn take(self) -> Vec<(usize, &'static Write)> {
         for method in OTHERS {
             assert_eq!(self.faults.met(method), 0, "a {method} that is not listed here");

@@ -1,8 +1,8 @@
-//! Calls that are dropped at every request that their work makes of Flocker, one after the other.
+//! Calls that are dropped at every request that their work sends to Flocker, one after the other.
 //!
-//! What is enumerated is every moment at which an operation can be waiting for Flocker, before and after Flocker has
-//! carried the request out; the phases that wait for the mount table are in `node/cancellation.rs`. At each of them the
-//! caller goes, the opposite call comes, nothing may be left, and the same call has to succeed afterwards.
+//! The tests enumerate every moment at which an operation can wait for Flocker, before and after Flocker has carried out
+//! the request; the phases that wait for the mount table are in `node/cancellation.rs`. At each of them the caller
+//! disconnects and sends the inverse call; then nothing may remain, and the same call must succeed again.
 
 use std::fs;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::{DATASETS, HELD, LEASES, hold, leave_when_held};
-use crate::node::{Stand, assert_refused, nobody};
+use crate::node::{Fixture, assert_refused, unknown_id};
 use crate::support::csi::{Csi, Usage, to_attach, to_create, to_detach, within};
 use crate::support::eventually;
 use crate::support::mounts::{Mounts, only_mount_at};
@@ -21,10 +21,10 @@ use crate::support::namespace::in_own_namespace;
 
 const DRIVER: &str = "flocker.csi.clusterhq.com";
 
-/// How long the opposite call waits while the request is still held; it need not succeed then.
+/// How long the inverse call waits while the request is still held; it need not succeed then.
 const IMPATIENCE: Duration = Duration::from_millis(500);
 
-/// Returns a rule that holds one request after that many have passed.
+/// Returns a rule that holds one request after the given number of requests.
 fn nth(effect: &Effect, passed: u64) -> RequestFault {
     RequestFault {
         after: passed,
@@ -40,25 +40,25 @@ fn assert_not_final(answer: Result<(), Status>) {
     }
 }
 
-pub(super) fn assert_nothing_of_ours(stand: &Stand, usage: &Usage) {
-    assert_eq!(Mounts::read().below(&stand.machine.path("")), []);
+pub(super) fn assert_nothing_of_ours(fixture: &Fixture, usage: &Usage) {
+    assert_eq!(Mounts::read().below(&fixture.machine.path("")), []);
     assert_eq!(fs::read_dir(&usage.staging).unwrap().count(), 0);
-    let left = (stand.machine.records(), stand.machine.devices());
+    let left = (fixture.machine.records(), fixture.machine.devices());
     assert_eq!(left, (Vec::new(), Vec::new()));
 }
 
-/// Deletes the volume, which needs that nothing pins it any more.
-async fn destroy(stand: &Stand, volume: Uuid) {
-    stand.csi().delete(volume).await.unwrap();
+/// Deletes the volume, which requires that no pin is left.
+async fn destroy(fixture: &Fixture, volume: Uuid) {
+    fixture.csi().delete(volume).await.unwrap();
     eventually("the volume is destroyed", async || {
-        stand.flocker.backing_files().is_empty().then_some(())
+        fixture.flocker.backing_files().is_empty().then_some(())
     })
     .await;
 }
 
-/// Drops a call at each request of its work, of which there are at least `least`, and passes the number on.
+/// Drops a call at each request of its work, of which there must be at least `least`; each run gets the request's number.
 async fn at_every_request(
-    stand: &Stand,
+    fixture: &Fixture,
     effect: Effect,
     least: u64,
     mut one: impl AsyncFnMut(RequestFault) -> bool,
@@ -71,17 +71,17 @@ async fn at_every_request(
         passed >= least,
         "{passed} requests were met, at least {least} were expected"
     );
-    stand.faults().clear();
+    fixture.faults().clear();
 }
 
 async fn creates_at_every_request(effect: Effect) {
-    let stand = Stand::start(1).await;
-    let (csi, faults) = (stand.csi(), stand.faults());
+    let fixture = Fixture::start(1).await;
+    let (csi, faults) = (fixture.csi(), fixture.faults());
     let mut number = 0;
-    at_every_request(&stand, effect, 4, async |rule| {
+    at_every_request(&fixture, effect, 4, async |rule| {
         number += 1;
         let name = format!("data-{number}");
-        let before = stand
+        let before = fixture
             .flocker
             .embedded()
             .counters()
@@ -94,9 +94,9 @@ async fn creates_at_every_request(effect: Effect) {
         let volume = csi.create(&name).await;
         let made = Namespace::new(DRIVER).dataset_id(&VolumeName::parse(&name).unwrap(), 0);
         assert_eq!(volume, made, "never a second generation");
-        let counters = stand.flocker.embedded().counters();
+        let counters = fixture.flocker.embedded().counters();
         assert_eq!(counters.answered("POST", DATASETS, 201) - before, 1);
-        destroy(&stand, volume).await;
+        destroy(&fixture, volume).await;
         left
     })
     .await;
@@ -113,16 +113,16 @@ fn a_create_dropped_after_any_of_its_requests_makes_one_volume_that_can_be_delet
 }
 
 async fn deletes_at_every_request(effect: Effect) {
-    let stand = Stand::start(1).await;
-    let (csi, faults) = (stand.csi(), stand.faults());
+    let fixture = Fixture::start(1).await;
+    let (csi, faults) = (fixture.csi(), fixture.faults());
     let mut number = 0;
-    at_every_request(&stand, effect, 4, async |rule| {
+    at_every_request(&fixture, effect, 4, async |rule| {
         number += 1;
         let volume = csi.create(&format!("data-{number}")).await;
         let caller = csi.clone();
         let left = leave_when_held(faults, rule, async move { caller.delete(volume).await }).await;
         faults.remove(HELD);
-        destroy(&stand, volume).await;
+        destroy(&fixture, volume).await;
         left
     })
     .await;
@@ -133,15 +133,15 @@ fn a_deletion_dropped_at_any_of_its_requests_can_be_repeated() {
     in_own_namespace(|| deletes_at_every_request(Effect::HoldReply));
 }
 
-/// Attaches a volume to one of two nodes in turn, so that it has to move each time.
+/// Attaches a volume to two nodes alternately, so that it must move each time.
 async fn attachments_at_every_request(effect: Effect, while_held: bool) {
-    let stand = Stand::start(2).await;
-    let (csi, faults) = (stand.csi(), stand.faults());
+    let fixture = Fixture::start(2).await;
+    let (csi, faults) = (fixture.csi(), fixture.faults());
     let volume = csi.create("data").await;
     let mut number = 1;
-    at_every_request(&stand, effect, 8, async |rule| {
+    at_every_request(&fixture, effect, 8, async |rule| {
         number = 3 - number;
-        let node = stand.flocker.node(number);
+        let node = fixture.flocker.node(number);
         let caller = csi.clone();
         let attaching = async move { caller.try_attach(to_attach(volume, node)).await };
         let left = leave_when_held(faults, rule, attaching).await;
@@ -150,16 +150,16 @@ async fn attachments_at_every_request(effect: Effect, while_held: bool) {
         }
         faults.remove(HELD);
         csi.detach(volume, node).await;
-        assert_eq!(stand.flocker.leaseholder(volume).await, None);
+        assert_eq!(fixture.flocker.leaseholder(volume).await, None);
         csi.attach(volume, node).await;
-        assert_eq!(stand.flocker.leaseholder(volume).await, Some(node));
-        stand.flocker.reports(number, volume).await;
+        assert_eq!(fixture.flocker.leaseholder(volume).await, Some(node));
+        fixture.flocker.reports(number, volume).await;
         csi.detach(volume, node).await;
-        assert_eq!(stand.flocker.leaseholder(volume).await, None);
+        assert_eq!(fixture.flocker.leaseholder(volume).await, None);
         left
     })
     .await;
-    destroy(&stand, volume).await;
+    destroy(&fixture, volume).await;
 }
 
 #[test]
@@ -175,23 +175,23 @@ fn an_attachment_dropped_after_any_of_its_requests_leaves_no_lease() {
 #[test]
 fn a_detachment_dropped_at_any_of_its_requests_can_be_repeated_or_undone() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, faults, node) = (stand.csi(), stand.faults(), stand.machine.node());
+        let fixture = Fixture::start(1).await;
+        let (csi, faults, node) = (fixture.csi(), fixture.faults(), fixture.machine.node());
         let volume = csi.create("data").await;
-        at_every_request(&stand, Effect::HoldReply, 2, async |rule| {
+        at_every_request(&fixture, Effect::HoldReply, 2, async |rule| {
             csi.attach(volume, node).await;
             let caller = csi.clone();
             let detaching = async move { caller.try_detach(to_detach(volume, node)).await };
             let left = leave_when_held(faults, rule, detaching).await;
             faults.remove(HELD);
             csi.attach(volume, node).await;
-            assert_eq!(stand.flocker.leaseholder(volume).await, Some(node));
+            assert_eq!(fixture.flocker.leaseholder(volume).await, Some(node));
             csi.detach(volume, node).await;
-            assert_eq!(stand.flocker.leaseholder(volume).await, None);
+            assert_eq!(fixture.flocker.leaseholder(volume).await, None);
             left
         })
         .await;
-        destroy(&stand, volume).await;
+        destroy(&fixture, volume).await;
     });
 }
 
@@ -201,11 +201,11 @@ async fn unstage_within(csi: &Csi, usage: &Usage, time: Duration) -> Result<(), 
 }
 
 async fn stagings_at_every_request(effect: Effect, while_held: bool) {
-    let stand = Stand::start(1).await;
-    let (csi, faults) = (stand.csi(), stand.faults());
-    let usage = stand.attached("data").await;
-    stand.flocker.reports(1, usage.dataset()).await;
-    at_every_request(&stand, effect, 5, async |rule| {
+    let fixture = Fixture::start(1).await;
+    let (csi, faults) = (fixture.csi(), fixture.faults());
+    let usage = fixture.attached("data").await;
+    fixture.flocker.reports(1, usage.dataset()).await;
+    at_every_request(&fixture, effect, 5, async |rule| {
         let (caller, staging) = (csi.clone(), usage.clone());
         let left = leave_when_held(faults, rule, async move { caller.stage(&staging).await }).await;
         if while_held {
@@ -213,16 +213,16 @@ async fn stagings_at_every_request(effect: Effect, while_held: bool) {
         }
         faults.remove(HELD);
         csi.unstage(&usage).await.unwrap();
-        assert_nothing_of_ours(&stand, &usage);
+        assert_nothing_of_ours(&fixture, &usage);
         csi.stage(&usage).await.unwrap();
         only_mount_at(&usage.alias());
         csi.unstage(&usage).await.unwrap();
-        assert_nothing_of_ours(&stand, &usage);
+        assert_nothing_of_ours(&fixture, &usage);
         left
     })
     .await;
-    csi.detach(usage.dataset(), stand.machine.node()).await;
-    destroy(&stand, usage.dataset()).await;
+    csi.detach(usage.dataset(), fixture.machine.node()).await;
+    destroy(&fixture, usage.dataset()).await;
 }
 
 #[test]
@@ -237,13 +237,16 @@ fn a_staging_dropped_after_any_of_its_requests_leaves_nothing() {
 
 /// Stages a volume without a controller, each time from the other node.
 async fn node_driven_stagings_at_every_request(effect: Effect, while_held: bool) {
-    let stand = Stand::start(2).await;
-    let (csi, faults, client) = (stand.csi(), stand.faults(), stand.flocker.client().await);
+    let fixture = Fixture::start(2).await;
+    let (csi, faults, client) = (fixture.csi(), fixture.faults(), fixture.flocker.client().await);
     let volume = csi.create("data").await;
-    let usage = stand.machine.usage("data", volume, &[].into());
-    at_every_request(&stand, effect, 12, async |rule| {
-        client.move_dataset(volume, stand.flocker.node(2)).await.unwrap();
-        stand.flocker.reports(2, volume).await;
+    let usage = fixture.machine.usage("data", volume, &[].into());
+    at_every_request(&fixture, effect, 12, async |rule| {
+        client
+            .move_dataset(volume, fixture.flocker.node(2))
+            .await
+            .unwrap();
+        fixture.flocker.reports(2, volume).await;
         let (caller, staging) = (csi.clone(), usage.clone());
         let left = leave_when_held(faults, rule, async move { caller.stage(&staging).await }).await;
         if while_held {
@@ -252,27 +255,27 @@ async fn node_driven_stagings_at_every_request(effect: Effect, while_held: bool)
         faults.remove(HELD);
         csi.unstage(&usage).await.unwrap();
         eventually("the lease is released", async || {
-            stand.flocker.leaseholder(volume).await.is_none().then_some(())
+            fixture.flocker.leaseholder(volume).await.is_none().then_some(())
         })
         .await;
-        eventually("and the record goes with it", async || {
-            stand.machine.records().is_empty().then_some(())
+        eventually("the record is removed with it", async || {
+            fixture.machine.records().is_empty().then_some(())
         })
         .await;
-        assert_nothing_of_ours(&stand, &usage);
+        assert_nothing_of_ours(&fixture, &usage);
         csi.stage(&usage).await.unwrap();
         only_mount_at(&usage.alias());
         assert_eq!(
-            stand.flocker.leaseholder(volume).await,
-            Some(stand.machine.node())
+            fixture.flocker.leaseholder(volume).await,
+            Some(fixture.machine.node())
         );
         csi.unstage(&usage).await.unwrap();
-        assert_eq!(stand.flocker.leaseholder(volume).await, None);
-        assert_nothing_of_ours(&stand, &usage);
+        assert_eq!(fixture.flocker.leaseholder(volume).await, None);
+        assert_nothing_of_ours(&fixture, &usage);
         left
     })
     .await;
-    destroy(&stand, volume).await;
+    destroy(&fixture, volume).await;
 }
 
 #[test]
@@ -288,34 +291,34 @@ fn a_node_driven_staging_dropped_after_any_of_its_requests_leaves_nothing() {
 #[test]
 fn an_unstaging_dropped_at_any_of_its_requests_can_be_undone_and_repeated() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, faults, node) = (stand.csi(), stand.faults(), stand.machine.node());
+        let fixture = Fixture::start(1).await;
+        let (csi, faults, node) = (fixture.csi(), fixture.faults(), fixture.machine.node());
         let volume = csi.create("data").await;
-        let usage = stand.machine.usage("data", volume, &[].into());
-        at_every_request(&stand, Effect::HoldReply, 2, async |rule| {
+        let usage = fixture.machine.usage("data", volume, &[].into());
+        at_every_request(&fixture, Effect::HoldReply, 2, async |rule| {
             csi.stage(&usage).await.unwrap();
             let (caller, staged) = (csi.clone(), usage.clone());
             let left = leave_when_held(faults, rule, async move { caller.unstage(&staged).await }).await;
             faults.remove(HELD);
             csi.stage(&usage).await.unwrap();
             only_mount_at(&usage.alias());
-            assert_eq!(stand.flocker.leaseholder(volume).await, Some(node));
+            assert_eq!(fixture.flocker.leaseholder(volume).await, Some(node));
             csi.unstage(&usage).await.unwrap();
-            assert_eq!(stand.flocker.leaseholder(volume).await, None);
-            assert_nothing_of_ours(&stand, &usage);
+            assert_eq!(fixture.flocker.leaseholder(volume).await, None);
+            assert_nothing_of_ours(&fixture, &usage);
             left
         })
         .await;
-        destroy(&stand, volume).await;
+        destroy(&fixture, volume).await;
     });
 }
 
-/// Waits until what goes on at the target says that it waits for these words.
+/// Waits until the operation at the target reports that it waits for these words.
 ///
-/// Another volume cannot be published there meanwhile, and whoever tries is told why.
+/// Another volume cannot be published there at the same time, and the refusal says why.
 async fn wait_until_publishing(csi: &Csi, usage: &Usage, words: &str) {
     let other = Usage {
-        volume_id: nobody().to_string(),
+        volume_id: unknown_id().to_string(),
         ..usage.clone()
     };
     eventually(&format!("publishing waits for {words:?}"), async || {
@@ -327,15 +330,15 @@ async fn wait_until_publishing(csi: &Csi, usage: &Usage, words: &str) {
 }
 
 #[test]
-fn a_publication_that_waited_for_the_volume_mounts_nothing_once_its_caller_has_gone() {
+fn a_publication_that_waited_for_the_volume_mounts_nothing_without_its_caller() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, faults) = (stand.csi(), stand.faults());
-        let usage = stand.staged("data").await;
-        let elsewhere = stand
+        let fixture = Fixture::start(1).await;
+        let (csi, faults) = (fixture.csi(), fixture.faults());
+        let usage = fixture.staged("data").await;
+        let elsewhere = fixture
             .machine
             .usage("elsewhere", usage.dataset(), &usage.publish_context);
-        // The last look at Flocker is made with the volume's lock in hand, and it is the second one.
+        // The last read of Flocker happens with the volume's lock held, and it is the second one.
         let last_look = RequestFault {
             after: 1,
             ..hold(Effect::HoldRequest).on("GET", LEASES)

@@ -1,4 +1,4 @@
-//! Handlers dropped at every await of theirs, and calls that end at any moment while the node works.
+//! Handlers that are dropped at every await, and calls that end at any moment while the node works.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -16,14 +16,14 @@ use tokio::time::timeout;
 use tonic::{Request, Status};
 
 use super::dropped::assert_nothing_of_ours;
-use crate::node::Stand;
+use crate::node::Fixture;
 use crate::support::csi::Usage;
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
-/// Polls a future that often and drops it then; answers what it returned if it had ended by that time.
+/// Polls a future the given number of times and drops it; returns its output if it completed by then.
 async fn polled<F: Future>(future: F, times: usize) -> Option<F::Output> {
     let (mut future, mut polls) = (pin!(future), 0);
     poll_fn(|context| {
@@ -36,7 +36,7 @@ async fn polled<F: Future>(future: F, times: usize) -> Option<F::Output> {
     .await
 }
 
-/// Runs something that drops a call after that many polls, more of them each time, until the call is not dropped.
+/// Runs a call that is dropped after an increasing number of polls, until the call completes first.
 async fn at_every_await(mut one: impl AsyncFnMut(usize) -> Option<()>) {
     let mut times = 0;
     while one(times).await.is_none() {
@@ -52,14 +52,14 @@ fn succeeded<T>(answer: Option<Result<T, Status>>) -> Option<()> {
 #[test]
 fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
     in_own_namespace(|| async {
-        // This plugin serves the controller; the node's handlers are called without a socket.
+        // This plugin serves the controller; the test calls the node's handlers without a socket.
         let flocker = Flocker::start(1).await;
         let mut machine = Machine::new(&flocker, 1);
         machine.config.mode = Mode::Controller;
-        let stand = Stand::on(machine, flocker).await;
-        let usage = stand.attached("data").await;
-        stand.flocker.reports(1, usage.dataset()).await;
-        let (node, place) = (stand.machine.node(), &stand.machine.config);
+        let fixture = Fixture::on(machine, flocker).await;
+        let usage = fixture.attached("data").await;
+        fixture.flocker.reports(1, usage.dataset()).await;
+        let (node, place) = (fixture.machine.node(), &fixture.machine.config);
         let settings = NodeSettings {
             host: HostSettings {
                 mount_root: place.node.mount_root.clone(),
@@ -73,7 +73,7 @@ fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
             Arc::new(move || Box::pin(async move { Ok(node) }));
         let service = NodeService::new(
             settings,
-            stand.flocker.cluster(),
+            fixture.flocker.cluster(),
             this_node,
             Locks::default(),
             None,
@@ -86,7 +86,7 @@ fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
         at_every_await(async |times| {
             let dropped = polled(stage(), times).await;
             unstage().await.unwrap();
-            assert_nothing_of_ours(&stand, &usage);
+            assert_nothing_of_ours(&fixture, &usage);
             succeeded(dropped)
         })
         .await;
@@ -116,11 +116,11 @@ fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
         })
         .await;
         unstage().await.unwrap();
-        assert_nothing_of_ours(&stand, &usage);
+        assert_nothing_of_ours(&fixture, &usage);
     });
 }
 
-/// Runs something that ends a call after that time, later and later, until the call has ended by itself.
+/// Runs a call that is ended after an increasing time, until the call completes first.
 async fn at_many_moments(mut one: impl AsyncFnMut(Duration) -> bool) {
     let mut moment = Duration::from_micros(300);
     while !one(moment).await {
@@ -136,29 +136,29 @@ async fn ended_within(moment: Duration, call: impl Future<Output = Result<(), St
     })
 }
 
-async fn assert_staged_once(stand: &Stand, usage: &Usage) {
-    stand.csi().stage(usage).await.unwrap();
+async fn assert_staged_once(fixture: &Fixture, usage: &Usage) {
+    fixture.csi().stage(usage).await.unwrap();
     only_mount_at(&usage.alias());
     assert_eq!(
-        (stand.machine.records().len(), stand.machine.devices().len()),
+        (fixture.machine.records().len(), fixture.machine.devices().len()),
         (1, 1)
     );
 }
 
 #[test]
-fn a_caller_that_goes_at_any_moment_leaves_a_node_on_which_the_opposite_call_undoes_all() {
+fn a_call_dropped_at_any_moment_is_undone_by_the_inverse_call() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.attached("data").await);
-        stand.flocker.reports(1, usage.dataset()).await;
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.attached("data").await);
+        fixture.flocker.reports(1, usage.dataset()).await;
         at_many_moments(async |moment| {
             let ended = ended_within(moment, csi.stage(&usage)).await;
             csi.unstage(&usage).await.unwrap();
-            assert_nothing_of_ours(&stand, &usage);
+            assert_nothing_of_ours(&fixture, &usage);
             ended
         })
         .await;
-        assert_staged_once(&stand, &usage).await;
+        assert_staged_once(&fixture, &usage).await;
         at_many_moments(async |moment| {
             let ended = ended_within(moment, csi.publish(&usage)).await;
             csi.unpublish(&usage).await.unwrap();
@@ -177,13 +177,13 @@ fn a_caller_that_goes_at_any_moment_leaves_a_node_on_which_the_opposite_call_und
         })
         .await;
         at_many_moments(async |moment| {
-            assert_staged_once(&stand, &usage).await;
+            assert_staged_once(&fixture, &usage).await;
             let ended = ended_within(moment, csi.unstage(&usage)).await;
-            assert_staged_once(&stand, &usage).await;
+            assert_staged_once(&fixture, &usage).await;
             ended
         })
         .await;
         csi.unstage(&usage).await.unwrap();
-        assert_nothing_of_ours(&stand, &usage);
+        assert_nothing_of_ours(&fixture, &usage);
     });
 }

@@ -1,4 +1,4 @@
-//! Callers that give up, and what they are told before.
+//! Callers that stop waiting, and the errors they get before.
 
 mod agents;
 mod dropped;
@@ -13,16 +13,16 @@ use flocker_embedded::faults::{Effect, Faults, RequestFault};
 use tonic::Status;
 use uuid::Uuid;
 
-use crate::node::Stand;
+use crate::node::Fixture;
 
 const DATASETS: &str = "/v1/configuration/datasets";
 const DATASET: &str = "/v1/configuration/datasets/{dataset_id}";
 const LEASES: &str = "/v1/configuration/leases";
 
-/// What the rule is called that holds a request.
+/// The name of the rule that holds a request.
 const HELD: &str = "held";
 
-impl Stand {
+impl Fixture {
     fn faults(&self) -> &Faults {
         self.flocker.embedded().faults()
     }
@@ -41,7 +41,7 @@ impl Stand {
             .unwrap()
     }
 
-    /// Returns how often Flocker was asked for something, as it counts when it has answered.
+    /// Returns how often a request was sent to Flocker; it counts a request when it answers.
     fn asked(&self, method: &str, route: &str) -> u64 {
         self.flocker.embedded().counters().asked(method, route)
     }
@@ -52,9 +52,9 @@ fn hold(effect: Effect) -> RequestFault {
     RequestFault::new(HELD, effect)
 }
 
-/// Makes a call, and drops it when a request of its meets the rule. Answers whether one did before the call ended.
+/// Makes a call, and drops it when a request of it meets the rule. Returns whether one did before the call ended.
 ///
-/// What is held is still held afterwards.
+/// A held request is still held afterwards.
 async fn leave_when_held<T: Send + 'static>(
     faults: &Faults,
     rule: RequestFault,

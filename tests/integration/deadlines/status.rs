@@ -1,4 +1,4 @@
-//! What a caller is told whose deadline has come: which step is missing, where, since when, and how Flocker is.
+//! The error at a caller's deadline: which step is missing, where, since when, and the state of Flocker.
 
 use std::fs::File;
 use std::time::Duration;
@@ -9,24 +9,24 @@ use flocker_embedded::faults::{Effect, RequestFault};
 use tonic::{Code, Status};
 
 use super::{DATASET, LEASES};
-use crate::node::{Stand, assert_refused, nobody};
+use crate::node::{Fixture, assert_refused, unknown_id};
 use crate::support::csi::{to_attach, to_create, within};
 use crate::support::flocker::Flocker;
-use crate::support::gate::Gate;
 use crate::support::machine::Machine;
 use crate::support::namespace::in_own_namespace;
+use crate::support::tcp_proxy::TcpProxy;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A plugin whose way to Flocker can be closed.
-async fn gated() -> (Stand, Gate) {
+/// A plugin whose connection to Flocker can be closed.
+async fn proxied() -> (Fixture, TcpProxy) {
     let flocker = Flocker::start(1).await;
-    let gate = Gate::to(flocker.embedded().address()).await;
-    let stand = Stand::on(Machine::through(gate.address(), &flocker, 1), flocker).await;
-    (stand, gate)
+    let proxy = TcpProxy::to(flocker.embedded().address()).await;
+    let fixture = Fixture::on(Machine::through(proxy.address(), &flocker, 1), flocker).await;
+    (fixture, proxy)
 }
 
-/// Checks a message about unfinished work: its code, its parts, since when, and how Flocker is.
+/// Checks a message about unfinished work: its code, its parts, since when, and the state of Flocker.
 #[track_caller]
 pub(super) fn assert_unfinished<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, parts: &[&str]) {
     let refused = answer.unwrap_err();
@@ -44,48 +44,48 @@ pub(super) fn assert_unfinished<T: std::fmt::Debug>(answer: Result<T, Status>, c
 }
 
 #[test]
-fn a_flocker_that_cannot_be_reached_is_told_with_the_age_of_its_last_answer() {
+fn an_unreachable_flocker_is_reported_with_the_age_of_its_last_answer() {
     in_own_namespace(|| async {
-        let (stand, gate) = gated().await;
-        let usage = stand.attached("data").await;
-        gate.close();
+        let (fixture, proxy) = proxied().await;
+        let usage = fixture.attached("data").await;
+        proxy.close();
         let down = [
             "cannot read the state of the cluster from Flocker, which last answered",
             "s ago",
         ];
-        let told = |doing: String| [&down[..], &[doing.leak()]].concat();
+        let words = |doing: String| [&down[..], &[doing.leak()]].concat();
         assert_refused(
-            stand.csi().try_create(to_create("other")).await,
+            fixture.csi().try_create(to_create("other")).await,
             Code::Unavailable,
-            &told("creating volume \"other\"".to_owned()),
+            &words("creating volume \"other\"".to_owned()),
         );
-        let node = stand.machine.node();
+        let node = fixture.machine.node();
         assert_refused(
-            stand.csi().try_attach(to_attach(usage.dataset(), node)).await,
+            fixture.csi().try_attach(to_attach(usage.dataset(), node)).await,
             Code::Unavailable,
-            &told(format!("attaching volume {} to node {node}", usage.volume_id)),
+            &words(format!("attaching volume {} to node {node}", usage.volume_id)),
         );
         assert_refused(
-            stand.csi().stage(&usage).await,
+            fixture.csi().stage(&usage).await,
             Code::Unavailable,
-            &told(format!(
+            &words(format!(
                 "staging volume {} at {}",
                 usage.volume_id,
                 usage.staging.display()
             )),
         );
-        gate.open();
-        stand.csi().stage(&usage).await.unwrap();
+        proxy.open();
+        fixture.csi().stage(&usage).await.unwrap();
     });
 }
 
 #[test]
 fn a_flocker_that_does_not_answer_is_what_is_waited_for() {
     in_own_namespace(|| async {
-        let (stand, gate) = gated().await;
-        let usage = stand.attached("data").await;
-        gate.fall_silent();
-        let staged = stand
+        let (fixture, proxy) = proxied().await;
+        let usage = fixture.attached("data").await;
+        proxy.stall();
+        let staged = fixture
             .csi()
             .node()
             .node_stage_volume(within(PATIENCE, usage.to_stage()))
@@ -95,11 +95,14 @@ fn a_flocker_that_does_not_answer_is_what_is_waited_for() {
             Code::Unavailable,
             &[&usage.volume_id, "waiting for an answer of Flocker"],
         );
-        let created = stand.csi().try_create(within(PATIENCE, to_create("other"))).await;
+        let created = fixture
+            .csi()
+            .try_create(within(PATIENCE, to_create("other")))
+            .await;
         assert_unfinished(created, Code::Unavailable, &["waiting for an answer of Flocker"]);
         let listed = within(PATIENCE, ListVolumesRequest::default());
         assert_refused(
-            stand.csi().controller().list_volumes(listed).await,
+            fixture.csi().controller().list_volumes(listed).await,
             Code::Unavailable,
             &["Flocker has not answered in time", "Flocker last answered"],
         );
@@ -107,21 +110,21 @@ fn a_flocker_that_does_not_answer_is_what_is_waited_for() {
 }
 
 #[test]
-fn the_last_error_of_flocker_is_told_with_its_age() {
+fn the_last_error_of_flocker_is_reported_with_its_age() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let volume = stand.csi().create("data").await;
+        let fixture = Fixture::start(1).await;
+        let volume = fixture.csi().create("data").await;
         let broken = Effect::Answer {
             status: 500,
             body: "\"Traceback\"".to_owned(),
         };
-        // The first looks succeed; what is waited for afterwards does not come.
-        stand
+        // The first reads succeed; the expected change does not happen.
+        fixture
             .faults()
             .add(RequestFault::new("broken", broken).on("GET", "/v1/state/datasets"));
-        let attached = stand
+        let attached = fixture
             .csi()
-            .try_attach(within(PATIENCE, to_attach(volume, stand.machine.node())));
+            .try_attach(within(PATIENCE, to_attach(volume, fixture.machine.node())));
         assert_unfinished(
             attached.await,
             Code::Unavailable,
@@ -132,17 +135,17 @@ fn the_last_error_of_flocker_is_told_with_its_age() {
                 "500",
             ],
         );
-        stand.faults().clear();
-        stand.csi().attach(volume, stand.machine.node()).await;
+        fixture.faults().clear();
+        fixture.csi().attach(volume, fixture.machine.node()).await;
     });
 }
 
 #[test]
 fn a_node_that_does_not_report_is_named() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (volume, absent) = (stand.csi().create("data").await, nobody());
-        let attached = stand
+        let fixture = Fixture::start(1).await;
+        let (volume, absent) = (fixture.csi().create("data").await, unknown_id());
+        let attached = fixture
             .csi()
             .try_attach(within(PATIENCE, to_attach(volume, absent)));
         assert_unfinished(
@@ -158,21 +161,21 @@ fn a_node_that_does_not_report_is_named() {
 }
 
 #[test]
-fn a_request_that_flocker_has_not_stored_is_told_with_what_it_asks_for() {
+fn a_request_that_flocker_has_not_stored_is_reported_with_its_content() {
     in_own_namespace(|| async {
-        let stand = Stand::start(2).await;
-        let volume = stand.csi().create("data").await;
-        let node = stand.other_node_than_of(volume).await;
+        let fixture = Fixture::start(2).await;
+        let volume = fixture.csi().create("data").await;
+        let node = fixture.other_node_than_of(volume).await;
         let steps = [
             ("lease", LEASES, "the lease for"),
             ("move", DATASET, "the move to"),
         ];
         for (name, route, _) in steps {
             let held = RequestFault::new(name, Effect::HoldRequest).on("POST", route);
-            stand.faults().add(held);
+            fixture.faults().add(held);
         }
         for (name, _, what) in steps {
-            let attached = stand
+            let attached = fixture
                 .csi()
                 .try_attach(within(PATIENCE, to_attach(volume, node)))
                 .await;
@@ -183,23 +186,26 @@ fn a_request_that_flocker_has_not_stored_is_told_with_what_it_asks_for() {
                     "waiting for \"configured\": Flocker has not stored {what} node {node} yet for"
                 )],
             );
-            stand.faults().remove(name);
+            fixture.faults().remove(name);
         }
-        stand.csi().attach(volume, node).await;
+        fixture.csi().attach(volume, node).await;
     });
 }
 
 #[test]
-fn a_backing_volume_that_is_missing_is_told_with_the_node_that_has_to_make_it() {
+fn a_missing_backing_volume_is_reported_with_the_node_that_makes_it() {
     in_own_namespace(|| async {
-        // Flocker takes every request; a volume above the capacity is never backed.
+        // Flocker accepts every request; a volume above the capacity is never backed.
         let flocker = Flocker::with(|options| Options {
             capacity: Some(32 << 20),
             ..options
         })
         .await;
-        let stand = Stand::on(Machine::new(&flocker, 1), flocker).await;
-        let created = stand.csi().try_create(within(PATIENCE, to_create("data"))).await;
+        let fixture = Fixture::on(Machine::new(&flocker, 1), flocker).await;
+        let created = fixture
+            .csi()
+            .try_create(within(PATIENCE, to_create("data")))
+            .await;
         assert_unfinished(
             created,
             Code::DeadlineExceeded,
@@ -207,7 +213,7 @@ fn a_backing_volume_that_is_missing_is_told_with_the_node_that_has_to_make_it() 
                 "creating volume \"data\"",
                 &format!(
                     "waiting for \"backing volume\": node {} has not made it yet for",
-                    stand.machine.node()
+                    fixture.machine.node()
                 ),
                 "(dataset ",
             ],
@@ -218,14 +224,14 @@ fn a_backing_volume_that_is_missing_is_told_with_the_node_that_has_to_make_it() 
 #[test]
 fn a_node_that_does_not_let_go_is_named() {
     in_own_namespace(|| async {
-        let stand = Stand::start(2).await;
-        let (first, second) = (stand.flocker.node(1), stand.flocker.node(2));
-        let volume = stand.csi().create("data").await;
-        stand.csi().attach(volume, second).await;
-        stand.flocker.reports(2, volume).await;
-        let open = File::open(stand.flocker.mount_of(2, volume)).unwrap();
-        stand.csi().detach(volume, second).await;
-        let attached = stand
+        let fixture = Fixture::start(2).await;
+        let (first, second) = (fixture.flocker.node(1), fixture.flocker.node(2));
+        let volume = fixture.csi().create("data").await;
+        fixture.csi().attach(volume, second).await;
+        fixture.flocker.reports(2, volume).await;
+        let open = File::open(fixture.flocker.mount_of(2, volume)).unwrap();
+        fixture.csi().detach(volume, second).await;
+        let attached = fixture
             .csi()
             .try_attach(within(PATIENCE, to_attach(volume, first)))
             .await;
@@ -240,19 +246,19 @@ fn a_node_that_does_not_let_go_is_named() {
             ],
         );
         drop(open);
-        stand.csi().attach(volume, first).await;
+        fixture.csi().attach(volume, first).await;
     });
 }
 
 #[test]
 fn a_node_that_holds_the_lease_is_named() {
     in_own_namespace(|| async {
-        let stand = Stand::start(2).await;
-        let (first, second) = (stand.flocker.node(1), stand.flocker.node(2));
-        let volume = stand.csi().create("data").await;
-        stand.csi().attach(volume, second).await;
+        let fixture = Fixture::start(2).await;
+        let (first, second) = (fixture.flocker.node(1), fixture.flocker.node(2));
+        let volume = fixture.csi().create("data").await;
+        fixture.csi().attach(volume, second).await;
         assert_refused(
-            stand.csi().try_attach(to_attach(volume, first)).await,
+            fixture.csi().try_attach(to_attach(volume, first)).await,
             Code::FailedPrecondition,
             &[
                 &format!("volume {volume} cannot be attached to node {first}"),

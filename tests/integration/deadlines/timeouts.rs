@@ -6,12 +6,12 @@ use flocker_embedded::faults::Effect;
 use tonic::{Code, Request};
 
 use super::{DATASETS, HELD, hold};
-use crate::node::{Stand, assert_refused};
+use crate::node::{Fixture, assert_refused};
 use crate::support::csi::{to_attach, to_create, within};
 use crate::support::mounts::only_mount_at;
 use crate::support::namespace::in_own_namespace;
 
-/// Makes a request with this very header.
+/// Makes a request with exactly this header.
 fn with_header<T>(value: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request
@@ -21,13 +21,15 @@ fn with_header<T>(value: &str, message: T) -> Request<T> {
 }
 
 #[test]
-fn a_caller_is_answered_with_what_is_missing_before_it_gives_up() {
+fn a_caller_gets_the_missing_step_before_its_deadline() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let node = stand.machine.node();
-        stand.faults().add(hold(Effect::HoldRequest).on("POST", DATASETS));
-        // A client that gave up by itself would say "Timeout expired".
-        let created = stand
+        let fixture = Fixture::start(1).await;
+        let node = fixture.machine.node();
+        fixture
+            .faults()
+            .add(hold(Effect::HoldRequest).on("POST", DATASETS));
+        // A client that stopped waiting by itself would say "Timeout expired".
+        let created = fixture
             .csi()
             .try_create(within(Duration::from_secs(3), to_create("data")));
         assert_refused(
@@ -40,10 +42,10 @@ fn a_caller_is_answered_with_what_is_missing_before_it_gives_up() {
                 "the work goes on, try again (Flocker last answered",
             ],
         );
-        stand.faults().remove(HELD);
-        stand.csi().create("data").await;
+        fixture.faults().remove(HELD);
+        fixture.csi().create("data").await;
         assert_eq!(
-            stand.asked("POST", DATASETS),
+            fixture.asked("POST", DATASETS),
             1,
             "the second call joined the first one's work"
         );
@@ -53,17 +55,19 @@ fn a_caller_is_answered_with_what_is_missing_before_it_gives_up() {
 #[test]
 fn a_caller_without_a_timeout_waits_for_the_end() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        stand.faults().add(hold(Effect::HoldRequest).on("POST", DATASETS));
-        let csi = stand.csi().clone();
+        let fixture = Fixture::start(1).await;
+        fixture
+            .faults()
+            .add(hold(Effect::HoldRequest).on("POST", DATASETS));
+        let csi = fixture.csi().clone();
         let waiting = tokio::spawn(async move { csi.create("data").await });
-        stand.faults().until_met(HELD, 1).await;
-        let impatient = stand
+        fixture.faults().until_met(HELD, 1).await;
+        let impatient = fixture
             .csi()
             .try_create(within(Duration::from_secs(1), to_create("data")));
         assert_refused(impatient.await, Code::DeadlineExceeded, &["configured"]);
         assert!(!waiting.is_finished(), "the other caller has time");
-        stand.faults().remove(HELD);
+        fixture.faults().remove(HELD);
         waiting.await.unwrap();
     });
 }
@@ -71,38 +75,38 @@ fn a_caller_without_a_timeout_waits_for_the_end() {
 #[test]
 fn a_timeout_too_short_to_answer_in_ends_the_call_and_leaves_a_state_to_resume_from() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
+        let fixture = Fixture::start(1).await;
         for value in ["0n", "1n", "0S", "1u", "1m"] {
-            let refused = stand
+            let refused = fixture
                 .csi()
                 .try_create(with_header(value, to_create("data")))
                 .await;
             let refused = refused.unwrap_err();
-            // The client counts too, and says so with a code of its own.
+            // The client also measures the time, and reports the deadline with a code of its own.
             let repeatable = [Code::DeadlineExceeded, Code::Unavailable, Code::Cancelled];
             assert!(repeatable.contains(&refused.code()), "{value}: {refused:?}");
         }
-        let volume = stand.csi().create("data").await;
-        let counters = stand.flocker.embedded().counters();
+        let volume = fixture.csi().create("data").await;
+        let counters = fixture.flocker.embedded().counters();
         assert_eq!(counters.answered("POST", DATASETS, 201), 1);
-        let node = stand.machine.node();
+        let node = fixture.machine.node();
         for value in ["0n", "1u"] {
-            let attached = stand
+            let attached = fixture
                 .csi()
                 .try_attach(with_header(value, to_attach(volume, node)));
             attached.await.unwrap_err();
         }
-        let context = stand.csi().attach(volume, node).await;
-        let usage = stand.machine.usage("data", volume, &context);
+        let context = fixture.csi().attach(volume, node).await;
+        let usage = fixture.machine.usage("data", volume, &context);
         for value in ["0n", "1u"] {
-            let staged = stand
+            let staged = fixture
                 .csi()
                 .node()
                 .node_stage_volume(with_header(value, usage.to_stage()))
                 .await;
             staged.unwrap_err();
         }
-        stand.csi().stage(&usage).await.unwrap();
+        fixture.csi().stage(&usage).await.unwrap();
         only_mount_at(&usage.alias());
     });
 }
@@ -110,7 +114,7 @@ fn a_timeout_too_short_to_answer_in_ends_the_call_and_leaves_a_state_to_resume_f
 #[test]
 fn a_timeout_that_is_absurdly_long_or_no_timeout_at_all_does_no_harm() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
+        let fixture = Fixture::start(1).await;
         let values = [
             "99999999H",
             "99999999S",
@@ -123,7 +127,7 @@ fn a_timeout_that_is_absurdly_long_or_no_timeout_at_all_does_no_harm() {
         ];
         let mut volumes = Vec::new();
         for value in values {
-            let created = stand.csi().try_create(with_header(value, to_create("data")));
+            let created = fixture.csi().try_create(with_header(value, to_create("data")));
             volumes.push(
                 created
                     .await
@@ -132,6 +136,6 @@ fn a_timeout_that_is_absurdly_long_or_no_timeout_at_all_does_no_harm() {
         }
         volumes.dedup();
         assert_eq!(volumes.len(), 1);
-        assert_eq!(stand.asked("POST", DATASETS), 1);
+        assert_eq!(fixture.asked("POST", DATASETS), 1);
     });
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::profiles::ADAPTOR;
 use super::report::{Report, is_absolute, seconds};
 
-/// How long a volume may take to move before the agent gives up on the task, in seconds: an attachment in a cloud has
-/// been seen to take six minutes.
+/// How long a volume may take to move before the agent abandons the task, in seconds: attachments in a cloud were
+/// observed to take up to six minutes.
 const LONG_MOVE: f64 = 360.0;
 
 /// Flags by name.
@@ -33,7 +33,7 @@ pub(super) fn read(report: &mut Report, text: &str) -> Flags {
 
 pub(super) fn check(report: &mut Report, flags: &Flags) {
     for (name, value) in flags {
-        let sound = match name.as_str() {
+        let valid = match name.as_str() {
             "work_dir" | "resource_provider_config_dir" | "csi_plugin_config_dir" => is_absolute(value),
             "launcher" => value == "linux",
             "isolation" => value.split(',').all(|isolator| !isolator.is_empty()),
@@ -45,7 +45,7 @@ pub(super) fn check(report: &mut Report, flags: &Flags) {
                 continue;
             }
         };
-        report.require(sound, name, format!("{value:?} will not do"));
+        report.require(valid, name, format!("{value:?} will not do"));
     }
     for needed in [
         "work_dir",

@@ -1,4 +1,4 @@
-//! Files that break a rule, and what is said of them.
+//! Files that break a rule, and the problem that is reported for each.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::systemd::HIDING;
 use super::tree::{Tree, repository};
 
-/// The table of changes that break a rule each.
+/// The table of changes, each of which breaks a rule.
 const TABLE: &str = "tests/data/broken-deployments.jsonl";
 
 const PROVIDER: &str = "deploy/mesos/resource-providers/flocker.json";
@@ -15,15 +15,15 @@ const UNMANAGED: &str = "deploy/mesos/csi-plugins-unmanaged/flocker.json";
 const ISOLATOR: &str = "deploy/mesos/plugin/mesos-isolator.toml";
 const UNIT: &str = "deploy/mesos/systemd/flocker-csi-mesos.service";
 
-/// One change of a file, and what is said of it.
+/// One change of a file, and the expected problem.
 #[derive(Deserialize)]
 struct Row {
     file: String,
-    /// The file that is told of, if that is another.
-    told_of: Option<String>,
+    /// The file that the problem names, if that is another one.
+    reported_file: Option<String>,
     #[serde(flatten)]
     change: Change,
-    /// The field that is named.
+    /// The field in the problem.
     field: String,
     /// Part of the reason.
     says: String,
@@ -32,7 +32,7 @@ struct Row {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Change {
-    /// A value in JSON; null takes it away.
+    /// A value in JSON; null removes it.
     Json { at: String, value: Value },
     /// A piece of text, once.
     Text { replace: String, by: String },
@@ -47,7 +47,7 @@ impl Change {
                 json.to_string()
             }
             Self::Text { replace, by } => {
-                assert!(text.contains(replace), "{replace:?} is there to be replaced");
+                assert!(text.contains(replace), "{replace:?} exists and is replaced");
                 text.replacen(replace, by, 1)
             }
         }
@@ -62,7 +62,7 @@ fn set(json: &mut Value, pointer: &str, value: Value) {
     let parent = json.pointer_mut(parent);
     match (parent.unwrap_or_else(|| panic!("{pointer} has a parent")), value) {
         (Value::Object(object), Value::Null) => {
-            object.remove(key).unwrap_or_else(|| panic!("{pointer} is there"));
+            object.remove(key).unwrap_or_else(|| panic!("{pointer} exists"));
         }
         (Value::Object(object), value) => {
             object.insert(key.to_owned(), value);
@@ -75,7 +75,7 @@ fn set(json: &mut Value, pointer: &str, value: Value) {
     }
 }
 
-/// Returns what is wrong when files are changed, added, or, without a text, taken away.
+/// Returns the problems when files are changed, added, or, without a text, removed.
 fn problems(changes: &[(&str, Option<String>)]) -> Vec<String> {
     let mut tree = Tree::shipped();
     for (file, text) in changes {
@@ -87,16 +87,16 @@ fn problems(changes: &[(&str, Option<String>)]) -> Vec<String> {
     tree.parse().1
 }
 
-/// Checks that a problem is told with its file, its field and the reason.
-fn assert_told(problems: &[String], file: &str, field: &str, says: &str) {
-    let told = |problem: &String| {
+/// Checks that a problem is reported with its file, its field and the reason.
+fn assert_reported(problems: &[String], file: &str, field: &str, says: &str) {
+    let matches = |problem: &String| {
         let rest = problem
             .strip_prefix(file)
             .and_then(|rest| rest.strip_prefix(": "));
         rest.is_some_and(|rest| rest.contains(field) && rest.contains(says))
     };
     assert!(
-        problems.iter().any(told),
+        problems.iter().any(matches),
         "expected {file}: {field}: …{says}…, found\n{}",
         problems.join("\n")
     );
@@ -115,9 +115,9 @@ fn a_file_that_breaks_any_rule_is_refused_with_the_field_and_the_reason() {
         assert!(!row.field.is_empty() && !row.says.is_empty(), "{line}");
         let text = row.change.make(&shipped(&row.file));
         let problems = problems(&[(&row.file, Some(text))]);
-        let told_of = row.told_of.as_deref().unwrap_or(&row.file);
+        let reported_file = row.reported_file.as_deref().unwrap_or(&row.file);
         println!("{TABLE}, line {}: {line}", number + 1);
-        assert_told(&problems, told_of, &row.field, &row.says);
+        assert_reported(&problems, reported_file, &row.field, &row.says);
         changed.insert(row.file);
     }
     let untouched: Vec<_> = Tree::shipped()
@@ -129,11 +129,11 @@ fn a_file_that_breaks_any_rule_is_refused_with_the_field_and_the_reason() {
 }
 
 #[test]
-fn a_unit_that_hides_its_mounts_is_refused_whatever_directive_does_it() {
+fn a_unit_that_hides_its_mounts_by_any_directive_is_refused() {
     for directive in HIDING {
         let added = format!("[Service]\n{directive}=yes\n");
         let unit = shipped(UNIT).replace("[Service]\n", &added);
-        assert_told(
+        assert_reported(
             &problems(&[(UNIT, Some(unit))]),
             UNIT,
             directive,
@@ -147,16 +147,16 @@ fn directories_that_agents_read_whole_hold_plugins_of_different_types_and_nothin
     let directory = "deploy/mesos/csi-plugins-managed";
     let second = "deploy/mesos/csi-plugins-managed/second.json";
     let found = problems(&[(second, Some(shipped(MANAGED)))]);
-    assert_told(&found, directory, "type", "one of each");
+    assert_reported(&found, directory, "type", "one of each");
     let found = problems(&[(second, Some(shipped(UNMANAGED)))]);
-    assert_told(&found, second, "containers", "nothing in the other");
-    assert_told(&problems(&[(MANAGED, None)]), directory, "files", "exits");
+    assert_reported(&found, second, "containers", "nothing in the other");
+    assert_reported(&problems(&[(MANAGED, None)]), directory, "files", "exits");
     for (file, text) in [
         ("deploy/mesos/csi-plugins-managed/README", "A plugin."),
         ("deploy/mesos/csi-plugins-unmanaged/flocker.json.bak", ""),
         ("deploy/mesos/resource-providers/.flocker.json.swp", ""),
     ] {
-        assert_told(
+        assert_reported(
             &problems(&[(file, Some(text.to_owned()))]),
             file,
             "line 1",
@@ -165,7 +165,7 @@ fn directories_that_agents_read_whole_hold_plugins_of_different_types_and_nothin
     }
     let second = "deploy/mesos/resource-providers/second.json";
     let found = problems(&[(second, Some(shipped(PROVIDER)))]);
-    assert_told(
+    assert_reported(
         &found,
         "deploy/mesos/resource-providers",
         "name",
@@ -174,10 +174,10 @@ fn directories_that_agents_read_whole_hold_plugins_of_different_types_and_nothin
 }
 
 #[test]
-fn a_file_that_nobody_reads_is_refused() {
+fn a_file_that_no_program_reads_is_refused() {
     let file = "deploy/mesos/notes.txt";
-    assert_told(&problems(&[(file, Some(String::new()))]), file, "name", "no rule");
+    assert_reported(&problems(&[(file, Some(String::new()))]), file, "name", "no rule");
     let file = "deploy/mesos/plugin/other.toml";
     let found = problems(&[(file, Some(shipped(ISOLATOR)))]);
-    assert_told(&found, file, "settings", "exactly one");
+    assert_reported(&found, file, "settings", "exactly one");
 }

@@ -1,4 +1,4 @@
-//! Volume capabilities, and the contexts that name volumes to be made.
+//! Volume capabilities, and the contexts of volumes that are created on first use.
 
 use std::collections::HashMap;
 
@@ -50,7 +50,7 @@ pub(super) enum Access {
     Ro,
 }
 
-/// A capability as Mesos has it.
+/// A capability in Mesos' format.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct VolumeCapability {
@@ -89,7 +89,7 @@ impl VolumeCapability {
         self.to_csi().check(report, at, self.access_mode.mode, at);
     }
 
-    /// Returns what a plugin is asked for.
+    /// Returns the capability in the plugin's format.
     pub(super) fn to_csi(&self) -> Asked {
         let mount = self.mount.as_ref();
         Asked::new(
@@ -99,7 +99,7 @@ impl VolumeCapability {
     }
 }
 
-/// A capability as a plugin is asked for it.
+/// A capability in the plugin's format.
 pub(super) struct Asked(pub(super) v1::VolumeCapability);
 
 impl Asked {
@@ -121,7 +121,7 @@ impl Asked {
         })
     }
 
-    /// Checks what CSI limits, and that the plugin has it.
+    /// Checks the limits of CSI, and that the plugin supports the capability.
     pub(super) fn check(&self, report: &mut Report, at: &str, mode: Mode, mode_at: &str) {
         if let Some(AccessType::Mount(mount)) = &self.0.access_type {
             let flags: usize = mount.mount_flags.iter().map(String::len).sum();
@@ -139,7 +139,7 @@ impl Asked {
     }
 }
 
-/// Checks what a task says to the plugin about a volume that it names.
+/// Checks the context with which a task names a volume.
 pub(super) fn check_context(report: &mut Report, at: &str, id: &str, context: &HashMap<String, String>) {
     for key in context.keys() {
         report.require(
@@ -177,7 +177,7 @@ pub(super) fn check_context(report: &mut Report, at: &str, id: &str, context: &H
     }
 }
 
-/// Whether a context asks for a volume to be made.
+/// Whether a context asks for a volume to be created.
 pub(super) fn creates(context: &HashMap<String, String>) -> bool {
     context
         .get("flocker.create")

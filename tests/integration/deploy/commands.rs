@@ -1,4 +1,4 @@
-//! Command lines that are shipped, run.
+//! Runs the shipped command lines.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,7 @@ use super::tree::{Parsed, Tree, repository};
 use crate::support::flocker::Flocker;
 use crate::support::process::{Process, program};
 
-/// Certificates as an operator has them on every agent.
+/// Certificates as an operator installs them on every agent.
 struct Certificates(TempDir);
 
 impl Certificates {
@@ -55,7 +55,7 @@ fn here(parsed: &Parsed, arguments: &[String]) -> Command {
 
 /// Starts the plugin by the command line in a shipped file, on a node of an embedded Flocker, by its number.
 ///
-/// What is another on this machine is told by the environment, as Mesos tells where to listen.
+/// The environment overrides settings that differ on this machine, as Mesos uses it for the endpoint.
 pub(super) async fn start(parsed: &Parsed, file: &str, flocker: &Flocker, number: usize) -> Process {
     let lines = command_lines(parsed);
     let line = lines.iter().find(|(from, _, _, _)| from == file);

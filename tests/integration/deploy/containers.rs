@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::report::{Report, is_absolute};
 
-/// What a plugin can be asked to serve.
+/// The services that a plugin can serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum Service {
@@ -47,7 +47,7 @@ struct Environment {
 #[serde(deny_unknown_fields)]
 struct Variable {
     name: String,
-    #[expect(dead_code, reason = "it has to be there, whatever it is")]
+    #[expect(dead_code, reason = "only its presence is checked")]
     value: String,
 }
 
@@ -72,7 +72,7 @@ struct Scalar {
     value: f64,
 }
 
-/// Checks the containers of a plugin, which have to serve all of `needed`.
+/// Checks the containers of a plugin, which must serve all of `needed`.
 pub(super) fn check(report: &mut Report, at: &str, containers: &[Container], needed: &[Service]) {
     for (number, container) in containers.iter().enumerate() {
         let at = format!("{at}[{number}]");

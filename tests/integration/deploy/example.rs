@@ -1,4 +1,4 @@
-//! The example of what a resource provider offers, played against the plugin with the files that are shipped.
+//! The example of a resource provider's offers, run against the plugin with the shipped files.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::support::process::Process;
 const PAGE: &str = "deploy/mesos/resource-provider-example.md";
 const MIB: i64 = 1 << 20;
 
-/// Makes what the page says Flocker has; the first dataset's primary is the agent's node.
+/// Creates the datasets that the page assumes; the first dataset's primary is the agent's node.
 async fn make_datasets(flocker: &Flocker, datasets: &Value) {
     let client = flocker.client().await;
     let datasets = datasets.as_array().unwrap();
@@ -40,13 +40,13 @@ async fn make_datasets(flocker: &Flocker, datasets: &Value) {
     }
 }
 
-/// An agent's side: what it makes of the answers of its plugin.
+/// An agent, which turns the answers of its plugin into resources.
 struct Agent<'a> {
     parsed: &'a Parsed,
     plugin: &'a Process,
-    /// The id that it has chosen for its provider.
+    /// The id of its provider.
     provider: Value,
-    /// The profiles of the volumes that were made, by id.
+    /// The profiles of the created volumes, by id.
     made: BTreeMap<String, String>,
 }
 
@@ -71,7 +71,7 @@ impl Agent<'_> {
         self.made.insert(id.to_string(), name.to_owned());
     }
 
-    /// Returns what it offers: its pools, and its disks in the order of the list.
+    /// Returns its offers: its pools, and its disks in the order of the list.
     async fn offers(&self) -> Value {
         let mut controller = self.plugin.csi.controller();
         let mut offers = Vec::new();
@@ -85,12 +85,12 @@ impl Agent<'_> {
             let source = json!({"type": "RAW", "vendor": self.vendor(), "profile": name});
             offers.push(self.resource(capacity.available_capacity, &source));
         }
-        // One request for everything: Mesos knows no pages.
+        // One request for everything: Mesos does not support pages.
         let listed = controller.list_volumes(ListVolumesRequest::default()).await;
         let listed = listed.unwrap().into_inner();
         assert_eq!(listed.next_token, "");
         for volume in listed.entries.into_iter().map(|entry| entry.volume.unwrap()) {
-            assert!(volume.volume_context.is_empty(), "there is no metadata");
+            assert!(volume.volume_context.is_empty(), "it has no metadata");
             let id = &volume.volume_id;
             let source = match self.made.get(id) {
                 None => json!({"type": "RAW", "vendor": self.vendor(), "id": id}),

@@ -279,7 +279,7 @@ impl Capability {
             .check(report, at, self.access_mode, &format!("{at}.accessMode"));
     }
 
-    /// Returns what a plugin is asked for.
+    /// Returns the capability in the plugin's format.
     pub(super) fn to_csi(&self) -> Asked {
         let mount = (self.access_type == AccessType::Mount).then(|| {
             (

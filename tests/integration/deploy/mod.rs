@@ -1,7 +1,7 @@
-//! What is shipped for Mesos and Marathon, held to the rules that those apply.
+//! Checks the files for Mesos and Marathon by the rules of the programs that read them.
 //!
-//! Each file is read by a type that has no room for unknown fields, so that a typo fails; then by the rules of whoever
-//! reads it: an agent, its modules, Marathon, systemd, the plugin. [`together`] is about what spans files.
+//! Each file is parsed to a type without unknown fields, so a typo fails; then the rules of its reader are applied: an
+//! agent, its modules, Marathon, systemd, the plugin. [`together`] has the rules that span several files.
 
 mod agent;
 mod broken;
@@ -27,7 +27,7 @@ use tree::Tree;
 fn every_file_for_mesos_and_marathon_keeps_the_rules_of_its_readers() {
     let (parsed, problems) = Tree::shipped().parse();
     assert!(problems.is_empty(), "{}", problems.join("\n"));
-    // What the rules are for is there.
+    // Every file that the rules are for exists.
     let read = [
         parsed.providers.len(),
         parsed.plugins.len(),

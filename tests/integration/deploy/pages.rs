@@ -1,4 +1,4 @@
-//! What the pages say about files: links, examples, and where everything is to be installed.
+//! The links, examples and installation commands on the pages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -6,13 +6,13 @@ use std::path::Path;
 use super::report::Report;
 use super::tree::repository;
 
-/// Where a file of the repository is installed: what comes from where, by destination.
+/// The installation of the repository's files: the source of each, by destination.
 pub(super) type Installed = BTreeMap<String, BTreeSet<String>>;
 
-/// Where the program is built.
+/// The directory in which the program is built.
 const PROGRAM: &str = "target/release/flocker-csi";
 
-/// Checks a page, and returns what it installs.
+/// Checks a page, and returns the files that it installs.
 pub(super) fn check(report: &mut Report, page: &str, text: &str) -> Installed {
     let directory = Path::new(page).parent().unwrap();
     for link in links(text) {

@@ -9,7 +9,7 @@ use super::report::{Report, is_absolute, is_dotted, is_token};
 const PROVIDER_TYPE: &str = "org.apache.mesos.rp.local.storage";
 /// The longest path of a Unix socket.
 const LONGEST_SOCKET_PATH: usize = 107;
-/// What a plugin without a name is called, from 1.11 on.
+/// The name of a plugin without one, from 1.11 on.
 const DEFAULT_NAME: &str = "default";
 
 /// `ResourceProviderInfo`.
@@ -133,7 +133,7 @@ impl Provider {
                 "a resource provider runs its plugin itself, in its own directories",
             );
         }
-        // Without the controller the agent passes the file and aborts later.
+        // Without the controller service the agent accepts the file and aborts later.
         containers::check(
             report,
             &format!("{at}.containers"),
@@ -172,7 +172,7 @@ impl Plugin {
             report.require(
                 self.endpoints.is_empty(),
                 "target_path_root",
-                "a plugin that somebody else runs needs a directory that does not move with work_dir",
+                "an unmanaged plugin needs a directory that does not move with work_dir",
             );
         }
         report.require(
@@ -209,7 +209,7 @@ impl Plugin {
         );
     }
 
-    /// Returns the name under which an agent keeps its things, together with the type.
+    /// Returns the name under which an agent stores the plugin's files, together with the type.
     pub(super) fn name(&self) -> &str {
         self.name.as_deref().unwrap_or(DEFAULT_NAME)
     }
@@ -235,7 +235,7 @@ fn check_names(report: &mut Report, at: &str, plugin: &Plugin) {
     );
 }
 
-/// Whether a text can be a role: parts joined by slashes, and not the role of everybody.
+/// Whether a text can be a role: parts joined by slashes, and not the default role.
 fn is_role(role: &str) -> bool {
     let is_part = |part: &str| {
         !matches!(part, "" | "." | ".." | "*")

@@ -91,7 +91,7 @@ impl Profile {
         }
     }
 
-    /// Returns the storage profile of Flocker's that its disks are made with.
+    /// Returns the storage profile of Flocker's with which its disks are created.
     pub(super) fn storage(&self) -> Option<String> {
         Parameters::parse(&self.create_parameters).ok()?.profile
     }
@@ -153,7 +153,7 @@ impl Modules {
         );
     }
 
-    /// Returns where the adaptor reads the profiles.
+    /// Returns the path from which the adaptor reads the profiles.
     pub(super) fn profiles(&self) -> Option<&str> {
         let mut modules = self.libraries.iter().flat_map(|library| &library.modules);
         let adaptor = modules.find(|module| module.name == ADAPTOR)?;
@@ -174,7 +174,7 @@ impl Module {
         );
         for (number, Parameter { key, value }) in self.parameters.iter().enumerate() {
             let at = format!("{at}.parameters[{number}]");
-            let sound = match key.as_str() {
+            let valid = match key.as_str() {
                 "uri" => {
                     is_absolute(value.strip_prefix("file://").unwrap_or(value))
                         || value.starts_with("http://")
@@ -189,7 +189,7 @@ impl Module {
                     continue;
                 }
             };
-            report.require(sound, format!("{at}.value"), format!("{value:?} is no {key}"));
+            report.require(valid, format!("{at}.value"), format!("{value:?} is no {key}"));
         }
     }
 }

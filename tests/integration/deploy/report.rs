@@ -1,4 +1,4 @@
-//! What is wrong with a file, told by field.
+//! The problems of a file, by field.
 
 use std::fmt::Display;
 
@@ -18,19 +18,19 @@ impl Report {
         }
     }
 
-    /// Notes a problem with a field.
+    /// Adds a problem of a field.
     pub(super) fn refuse(&mut self, field: impl Display, problem: impl Display) {
         self.problems.push(format!("{}: {field}: {problem}", self.file));
     }
 
-    /// Notes a problem with a field unless all is well.
+    /// Adds a problem of a field unless a condition holds.
     pub(super) fn require(&mut self, well: bool, field: impl Display, problem: impl Display) {
         if !well {
             self.refuse(field, problem);
         }
     }
 
-    /// Reads JSON that has to have this form; what does not fit is noted with its field.
+    /// Parses JSON of this form; a mismatch is a problem of the field.
     pub(super) fn read<T: DeserializeOwned>(&mut self, json: &str) -> Option<T> {
         let mut deserializer = serde_json::Deserializer::from_str(json);
         let read = serde_path_to_error::deserialize(&mut deserializer);
@@ -54,7 +54,7 @@ impl Report {
     }
 }
 
-/// Whether a text is a name as Mesos takes it in plugins and providers.
+/// Whether Mesos accepts a text as the name of a plugin or provider.
 pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty()
         && text
@@ -62,24 +62,24 @@ pub(super) fn is_token(text: &str) -> bool {
             .all(|character| character.is_ascii_alphanumeric() || character == '_')
 }
 
-/// Whether a text is names joined by dots, as Mesos takes the type of a plugin.
+/// Whether a text is names joined by dots, as Mesos requires for the type of a plugin.
 pub(super) fn is_dotted(text: &str) -> bool {
     text.split('.').all(is_token)
 }
 
-/// Whether a text is an absolute path without detours.
+/// Whether a text is an absolute path without `.` and `..`.
 pub(super) fn is_absolute(path: &str) -> bool {
     path.len() > 1
         && path.starts_with('/')
         && path[1..].split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
-/// Whether a text is a path below the directory it is taken from.
+/// Whether a text is a path below the directory to which it is relative.
 pub(super) fn is_relative(path: &str) -> bool {
     path.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
-/// Reads a duration as Mesos writes them, such as `10mins`, in seconds.
+/// Parses a duration in Mesos' format, such as `10mins`, in seconds.
 pub(super) fn seconds(text: &str) -> Option<f64> {
     let digits = text
         .find(|character: char| !character.is_ascii_digit() && character != '.')

@@ -1,4 +1,4 @@
-//! The settings of the plugin, in the files that are shipped.
+//! The settings of the plugin in the shipped files.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,7 +11,7 @@ use flocker_csi::config::{Config, ListScope, Mode};
 
 use super::report::Report;
 
-/// What runs a plugin with some settings.
+/// The part of Mesos that runs a plugin with some settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// A storage local resource provider.
@@ -44,7 +44,7 @@ pub(super) fn read(report: &mut Report, text: &str) -> Option<Config> {
     }
 }
 
-/// Checks settings for what runs the plugin with them.
+/// Checks settings for the part of Mesos that uses them.
 pub(super) fn check(report: &mut Report, config: &Config, role: Role) {
     match role {
         Role::Provider => {
@@ -81,7 +81,7 @@ pub(super) fn check(report: &mut Report, config: &Config, role: Role) {
     }
 }
 
-/// Returns the directories that belong to one plugin alone.
+/// Returns the directories that must belong to one plugin alone.
 pub(super) fn own_directories(config: &Config) -> [(&'static str, &PathBuf); 2] {
     [
         ("state_dir", &config.node.state_dir),

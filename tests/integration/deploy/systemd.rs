@@ -1,4 +1,4 @@
-//! Files of systemd: the unit of the plugin, and what it does to temporary files.
+//! Files of systemd: the unit of the plugin, and its rules for temporary files.
 
 use super::report::{Report, is_absolute};
 
@@ -87,7 +87,7 @@ const KNOWN: [(&str, &[&str]); 3] = [
 pub(super) struct Unit(Vec<(String, String, String)>);
 
 impl Unit {
-    /// Reads a unit, and notes every line that it should not have.
+    /// Parses a unit, and reports every line that it must not have.
     pub(super) fn read(report: &mut Report, text: &str) -> Self {
         let mut unit = Self::default();
         let mut section = String::new();
@@ -160,7 +160,7 @@ impl Unit {
     }
 }
 
-/// Checks a file of tmpfiles.d, and returns the directories it makes.
+/// Checks a file of tmpfiles.d, and returns the directories that it creates.
 pub(super) fn check_tmpfiles(report: &mut Report, text: &str) -> Vec<String> {
     let mut made = Vec::new();
     let mut spared = false;

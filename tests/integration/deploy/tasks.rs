@@ -1,4 +1,4 @@
-//! Tasks that are shipped, as an agent of Mesos runs them, on a plugin that is run as shipped.
+//! Shipped tasks, as an agent of Mesos runs them, with a plugin started as shipped.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -33,7 +33,7 @@ fn of_mesos(parsed: &Parsed, file: &str) -> Named {
     )
 }
 
-/// Returns the volume of an application of Marathon, as that passes it on to Mesos.
+/// Returns the volume of an application of Marathon, as Marathon passes it to Mesos.
 fn of_marathon(parsed: &Parsed, file: &str) -> Named {
     let (_, app) = parsed.apps.iter().find(|(name, _)| name.ends_with(file)).unwrap();
     let volume = app.external().next().unwrap();
@@ -44,7 +44,7 @@ fn of_marathon(parsed: &Parsed, file: &str) -> Named {
     )
 }
 
-/// Runs a task that reads what is in its volume, and appends a line; an agent calls nothing but this.
+/// Runs a task that reads the content of its volume, and appends a line; an agent makes no other calls.
 async fn run(csi: &Csi, flocker: &Flocker, number: usize, named: Named, line: &str) -> String {
     let (volume_id, volume_context, capability) = named;
     let mounts = flocker
@@ -68,7 +68,7 @@ async fn run(csi: &Csi, flocker: &Flocker, number: usize, named: Named, line: &s
     fs::write(&log, format!("{before}{line}\n")).unwrap();
     csi.unpublish(&usage).await.unwrap();
     csi.unstage(&usage).await.unwrap();
-    // As Mesos does, which would delete what is in the volume if that were still mounted.
+    // As Mesos does, which would delete the volume's content if the volume were still mounted.
     fs::remove_dir_all(&mounts).unwrap();
     before
 }
@@ -111,7 +111,7 @@ fn a_dataset_of_the_old_isolator_is_used_by_the_tasks_as_it_is() {
     in_own_namespace(|| async {
         let (parsed, _) = Tree::shipped().parse();
         let flocker = Flocker::start(2).await;
-        // The isolator asked for nothing but its key; the size is only for this machine's sake.
+        // The isolator needs only its key; the size is for this machine.
         let old = NewDataset {
             dataset_id: None,
             primary: flocker.node(1),

@@ -1,4 +1,4 @@
-//! What has to fit together across files.
+//! Rules that span several files.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::report::Report;
 use super::settings::{self, Role, own_directories};
 use super::tree::Parsed;
 
-/// Returns what does not fit together, each with the file and field that should be changed.
+/// Returns the problems, each with the file and field to change.
 pub(super) fn problems(parsed: &Parsed) -> Vec<String> {
     let mut all = Vec::new();
     let mut about = |file: &str, check: &mut dyn FnMut(&mut Report)| {
@@ -174,7 +174,7 @@ fn check_creates(report: &mut Report, parsed: &Parsed, field: &str, context: &Ha
     }
 }
 
-/// Returns every command line that runs the plugin: the file, what is run for, program and arguments.
+/// Returns every command line that runs the plugin: the file, the purpose, program and arguments.
 pub(super) fn command_lines(parsed: &Parsed) -> Vec<(String, Role, String, Vec<String>)> {
     let in_containers = |file: &str, role, containers: &[Container]| {
         let line = |container: &Container| {
@@ -201,13 +201,13 @@ pub(super) fn command_lines(parsed: &Parsed) -> Vec<(String, Role, String, Vec<S
     providers.chain(plugins).chain(units).collect()
 }
 
-/// Returns the file of the repository that is installed at a path, if there is one alone.
+/// Returns the file of the repository that is installed at a path, if it is the only one.
 pub(super) fn source_of<'a>(parsed: &'a Parsed, path: &str) -> Option<&'a str> {
     let sources = parsed.installed.get(path)?;
     sources.first().filter(|_| sources.len() == 1).map(String::as_str)
 }
 
-/// Returns the settings that plugins of one role are run with.
+/// Returns the settings of the plugins of one role.
 fn used_by(parsed: &Parsed, role: Role) -> BTreeSet<String> {
     let lines = command_lines(parsed);
     let lines = lines.iter().filter(|(_, of, _, _)| *of == role);
@@ -304,7 +304,7 @@ fn check_unmanaged(report: &mut Report, parsed: &Parsed, plugin: &super::plugins
         report.require(
             settings.any(|config| config.plugin.endpoint.to_string() == endpoint.endpoint),
             "endpoints[].endpoint",
-            "no plugin of volume/csi is told to listen there",
+            "no plugin of volume/csi has this endpoint",
         );
     }
     let Some(root) = &plugin.target_path_root else {

@@ -1,4 +1,4 @@
-//! Everything that is shipped for Mesos and Marathon, each file read by the rule that covers it.
+//! Every file that is shipped for Mesos and Marathon, checked by its rule.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ use super::systemd::{self, Unit};
 use super::task::{self, Volume};
 use super::{settings, together};
 
-/// The directories whose every file has to have a rule.
+/// The directories in which every file must have a rule.
 const SHIPPED: [&str; 2] = ["deploy/mesos", "deploy/marathon"];
 
 /// Returns the directory that holds the repository.
@@ -28,7 +28,7 @@ pub(super) fn repository() -> &'static Path {
 #[derive(Clone)]
 pub(super) struct Tree(pub(super) BTreeMap<String, String>);
 
-/// Files that were read, with their paths.
+/// Parsed files, with their paths.
 #[derive(Default)]
 pub(super) struct Parsed {
     pub(super) providers: Vec<(String, Provider)>,
@@ -39,7 +39,7 @@ pub(super) struct Parsed {
     pub(super) flags: Vec<(String, Flags)>,
     pub(super) settings: BTreeMap<String, Config>,
     pub(super) units: Vec<(String, Unit)>,
-    /// Directories that are made at boot.
+    /// Directories that are created at boot.
     pub(super) made: Vec<String>,
     pub(super) tasks: Vec<(String, Vec<Volume>)>,
     pub(super) apps: Vec<(String, App)>,
@@ -47,7 +47,7 @@ pub(super) struct Parsed {
 }
 
 impl Tree {
-    /// Reads what the repository has.
+    /// Reads the files of the repository.
     pub(super) fn shipped() -> Self {
         let mut files = BTreeMap::new();
         let mut directories: Vec<PathBuf> = SHIPPED.iter().map(PathBuf::from).collect();
@@ -66,7 +66,7 @@ impl Tree {
         Self(files)
     }
 
-    /// Reads every file and returns what is wrong, each with its file and field.
+    /// Parses every file and returns the problems, each with its file and field.
     pub(super) fn parse(&self) -> (Parsed, Vec<String>) {
         let mut parsed = Parsed::default();
         let mut problems = Vec::new();
@@ -87,7 +87,7 @@ impl Parsed {
             .extension()
             .and_then(|extension| extension.to_str());
         match (directory, extension) {
-            // An agent reads every file of these directories, whatever its name.
+            // An agent reads every file of these directories, with any name.
             ("deploy/mesos/resource-providers", _) => {
                 keep(
                     &mut self.providers,
@@ -182,7 +182,7 @@ impl Parsed {
     }
 }
 
-/// Reads JSON, checks it, and keeps it.
+/// Parses JSON, checks it, and stores it.
 fn keep<T: serde::de::DeserializeOwned>(
     kept: &mut Vec<(String, T)>,
     report: &mut Report,

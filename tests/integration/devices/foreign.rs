@@ -1,4 +1,4 @@
-//! Somebody else's mounts at, on, over and below our paths: reported, never hidden and never removed.
+//! Foreign mounts at, on, over and below the plugin's paths: reported, never hidden and never removed.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use tonic::Code;
 
 use super::mount_foreign;
-use crate::node::{Stand, assert_refused};
+use crate::node::{Fixture, assert_refused};
 use crate::support::csi::Usage;
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
@@ -26,12 +26,12 @@ fn take_away(path: &std::path::Path) {
 }
 
 #[test]
-fn a_foreign_mount_where_a_volume_is_to_be_staged_is_refused_and_nothing_of_ours_is_left() {
+fn a_foreign_mount_at_a_staging_path_is_refused_and_no_mount_is_left() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let csi = stand.csi();
-        let attached = stand.attached("attached").await;
-        let driven = stand
+        let fixture = Fixture::start(1).await;
+        let csi = fixture.csi();
+        let attached = fixture.attached("attached").await;
+        let driven = fixture
             .machine
             .usage("driven", csi.create("driven").await, &[].into());
         for usage in [&driven, &attached] {
@@ -40,8 +40,8 @@ fn a_foreign_mount_where_a_volume_is_to_be_staged_is_refused_and_nothing_of_ours
             mount_foreign(&alias);
             let named = [alias.to_str().unwrap(), FOREIGN, "left alone"];
             assert_refused(csi.stage(usage).await, Code::FailedPrecondition, &named);
-            assert!(stand.machine.records().is_empty() && stand.machine.devices().is_empty());
-            assert_eq!(stand.flocker.leaseholder(driven.dataset()).await, None);
+            assert!(fixture.machine.records().is_empty() && fixture.machine.devices().is_empty());
+            assert_eq!(fixture.flocker.leaseholder(driven.dataset()).await, None);
             assert_refused(csi.unstage(usage).await, Code::FailedPrecondition, &named);
             assert_refused(
                 csi.publish(usage).await,
@@ -60,9 +60,11 @@ fn a_foreign_mount_where_a_volume_is_to_be_staged_is_refused_and_nothing_of_ours
 #[test]
 fn a_foreign_mount_in_place_of_a_staging_that_began_leaves_no_lease_and_no_record() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let csi = stand.csi();
-        let usage = stand.machine.usage("data", csi.create("data").await, &[].into());
+        let fixture = Fixture::start(1).await;
+        let csi = fixture.csi();
+        let usage = fixture
+            .machine
+            .usage("data", csi.create("data").await, &[].into());
         csi.stage(&usage).await.unwrap();
         unmount(usage.alias(), UnmountFlags::empty()).unwrap();
         mount_foreign(&usage.alias());
@@ -71,8 +73,8 @@ fn a_foreign_mount_in_place_of_a_staging_that_began_leaves_no_lease_and_no_recor
             Code::FailedPrecondition,
             &[usage.alias().to_str().unwrap(), FOREIGN],
         );
-        assert!(stand.machine.records().is_empty() && stand.machine.devices().is_empty());
-        assert_eq!(stand.flocker.leaseholder(usage.dataset()).await, None);
+        assert!(fixture.machine.records().is_empty() && fixture.machine.devices().is_empty());
+        assert_eq!(fixture.flocker.leaseholder(usage.dataset()).await, None);
         take_away(&usage.alias());
     });
 }
@@ -80,8 +82,8 @@ fn a_foreign_mount_in_place_of_a_staging_that_began_leaves_no_lease_and_no_recor
 #[test]
 fn a_foreign_mount_at_a_target_is_named_by_every_call() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.staged("data").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.staged("data").await);
         fs::create_dir(&usage.target).unwrap();
         mount_foreign(&usage.target);
         let named: &[&str] = &[
@@ -103,19 +105,19 @@ fn a_foreign_mount_at_a_target_is_named_by_every_call() {
 #[test]
 fn a_foreign_mount_on_top_of_a_published_volume_is_named_by_every_call_and_both_stay() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.published("data").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.published("data").await);
         fs::write(usage.target.join("file"), "precious").unwrap();
         mount_foreign(&usage.target);
         let named: &[&str] = &[usage.target.to_str().unwrap(), FOREIGN, "not ours"];
-        // All mounts of a volume are copies of each other, and so what lies on one lies on all.
+        // All mounts of a volume are peers, so a mount on one appears on all.
         assert_refused(
             csi.publish(&usage).await,
             Code::FailedPrecondition,
             &[&usage.volume_id, FOREIGN, "hidden under"],
         );
         assert_refused(csi.unpublish(&usage).await, Code::FailedPrecondition, named);
-        stand
+        fixture
             .assert_abnormal(&usage, &[named, &["hidden under"]].concat())
             .await;
         let stats = csi.stats(&usage).await.unwrap();
@@ -132,17 +134,17 @@ fn a_foreign_mount_on_top_of_a_published_volume_is_named_by_every_call_and_both_
             ],
         );
         take_away(&usage.target);
-        assert!(!stand.condition(&usage).await.abnormal);
+        assert!(!fixture.condition(&usage).await.abnormal);
         assert_eq!(fs::read_to_string(usage.target.join("file")).unwrap(), "precious");
-        stand.put_away(&usage).await;
+        fixture.clean_up(&usage).await;
     });
 }
 
 #[test]
 fn a_foreign_mount_on_top_of_a_staged_volume_is_named_by_every_call_and_both_stay() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.staged("data").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.staged("data").await);
         let alias = usage.alias();
         mount_foreign(&alias);
         let named = [alias.to_str().unwrap(), FOREIGN];
@@ -152,29 +154,29 @@ fn a_foreign_mount_on_top_of_a_staged_volume_is_named_by_every_call_and_both_sta
             Code::FailedPrecondition,
             &[FOREIGN, "hidden under"],
         );
-        // Something of ours is left under it, so this is not final.
+        // A mount of the plugin is left under it, so this is not final.
         assert_refused(csi.stage(&usage).await, Code::Unavailable, &named);
         let at_staging = Usage {
             target: usage.staging.clone(),
             ..usage.clone()
         };
-        stand
+        fixture
             .assert_abnormal(&at_staging, &[FOREIGN, "hidden under"])
             .await;
         assert_eq!(Mounts::read().at(&alias).len(), 2);
         take_away(&alias);
         csi.stage(&usage).await.unwrap();
         only_mount_at(&alias);
-        stand.put_away(&usage).await;
+        fixture.clean_up(&usage).await;
     });
 }
 
 #[test]
 fn a_foreign_mount_over_the_directory_of_our_mounts_hides_nothing_from_us() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.published("data").await);
-        let targets = stand.machine.path("targets");
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.published("data").await);
+        let targets = fixture.machine.path("targets");
         mount_foreign(&targets);
         assert_refused(
             csi.unpublish(&usage).await,
@@ -203,19 +205,19 @@ fn a_foreign_mount_over_the_directory_of_our_mounts_hides_nothing_from_us() {
             1,
             "no second one is made over it"
         );
-        assert_eq!(stand.machine.records().len(), 1);
+        assert_eq!(fixture.machine.records().len(), 1);
         take_away(&usage.staging);
         csi.stage(&usage).await.unwrap();
         only_mount_at(&usage.alias());
-        stand.put_away(&usage).await;
+        fixture.clean_up(&usage).await;
     });
 }
 
 #[test]
 fn a_foreign_mount_below_a_target_or_a_staged_volume_keeps_it_and_is_named() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.published("data").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.published("data").await);
         let below = usage.target.join("below");
         fs::create_dir(&below).unwrap();
         mount_foreign(&below);
@@ -230,7 +232,7 @@ fn a_foreign_mount_below_a_target_or_a_staged_volume_keeps_it_and_is_named() {
             ],
         );
         assert!(
-            !stand.condition(&usage).await.abnormal,
+            !fixture.condition(&usage).await.abnormal,
             "the volume itself is well"
         );
         csi.publish(&usage).await.unwrap();
@@ -251,17 +253,17 @@ fn a_foreign_mount_below_a_target_or_a_staged_volume_keeps_it_and_is_named() {
         );
         take_away(&below);
         csi.unstage(&usage).await.unwrap();
-        assert!(stand.machine.records().is_empty());
+        assert!(fixture.machine.records().is_empty());
     });
 }
 
 #[test]
 fn a_foreign_mount_on_flockers_own_is_not_taken_for_the_volume() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.attached("data").await);
-        stand.flocker.reports(1, usage.dataset()).await;
-        let flockers = stand.flocker.mount_of(1, usage.dataset());
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.attached("data").await);
+        fixture.flocker.reports(1, usage.dataset()).await;
+        let flockers = fixture.flocker.mount_of(1, usage.dataset());
         mount_foreign(&flockers);
         assert_refused(
             csi.stage(&usage).await,
@@ -273,13 +275,13 @@ fn a_foreign_mount_on_flockers_own_is_not_taken_for_the_volume() {
                 &usage.volume_id,
             ],
         );
-        assert!(stand.machine.records().is_empty() && stand.machine.devices().is_empty());
+        assert!(fixture.machine.records().is_empty() && fixture.machine.devices().is_empty());
         take_away(&flockers);
         csi.stage(&usage).await.unwrap();
         csi.publish(&usage).await.unwrap();
 
         mount_foreign(&flockers);
-        stand
+        fixture
             .assert_abnormal(
                 &usage,
                 &["Flocker's mount at", flockers.to_str().unwrap(), "hidden"],
@@ -294,7 +296,7 @@ fn a_foreign_mount_on_flockers_own_is_not_taken_for_the_volume() {
         take_away(&flockers);
         csi.publish(&again).await.unwrap();
         csi.unpublish(&again).await.unwrap();
-        stand.put_away(&usage).await;
+        fixture.clean_up(&usage).await;
     });
 }
 
@@ -303,19 +305,19 @@ fn a_foreign_mount_alone_where_flocker_mounts_is_not_taken_for_the_volume() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let mut machine = Machine::new(&flocker, 1);
-        // It is expected in a place where Flocker has not mounted it, and Flocker does not say where it has.
+        // The plugin expects it where Flocker has not mounted it, and Flocker does not report where it has.
         machine.config.node.mount_root = machine.path("flocker");
-        let stand = Stand::on(machine, flocker).await;
-        let (csi, usage) = (stand.csi(), stand.attached("data").await);
+        let fixture = Fixture::on(machine, flocker).await;
+        let (csi, usage) = (fixture.csi(), fixture.attached("data").await);
         let unknown = Effect::Answer {
             status: 200,
             body: "[]".to_owned(),
         };
         let rule = RequestFault::new("unknown", unknown).on("GET", "/v1/state/datasets");
-        stand.flocker.embedded().faults().add(rule);
-        let expected = stand.machine.path("flocker").join(&usage.volume_id);
+        fixture.flocker.embedded().faults().add(rule);
+        let expected = fixture.machine.path("flocker").join(&usage.volume_id);
         fs::create_dir_all(&expected).unwrap();
-        let directory = stand.machine.path("directory");
+        let directory = fixture.machine.path("directory");
         fs::create_dir(&directory).unwrap();
         for foreign in [FOREIGN, "the directory of a disk"] {
             if foreign == FOREIGN {
@@ -329,13 +331,13 @@ fn a_foreign_mount_alone_where_flocker_mounts_is_not_taken_for_the_volume() {
                 "Flocker does not say",
             ];
             assert_refused(csi.stage(&usage).await, Code::FailedPrecondition, named);
-            assert!(stand.machine.records().is_empty() && stand.machine.devices().is_empty());
+            assert!(fixture.machine.records().is_empty() && fixture.machine.devices().is_empty());
             assert_eq!(Mounts::read().at(&expected).len(), 1, "it stays");
             unmount(&expected, UnmountFlags::empty()).unwrap();
         }
-        stand.flocker.embedded().faults().clear();
+        fixture.flocker.embedded().faults().clear();
         csi.stage(&usage).await.unwrap();
         only_mount_at(&usage.alias());
-        stand.put_away(&usage).await;
+        fixture.clean_up(&usage).await;
     });
 }

@@ -1,6 +1,6 @@
-//! A file system that answers nothing, or nothing any more: what a device that hangs looks like from above.
+//! A file system that answers no request, or stops answering: how a device that hangs looks from above.
 //!
-//! ext4 answers statfs(2) from memory, so it takes a server to make that hang.
+//! ext4 answers statfs(2) from memory, so only a file system with a server can make it hang.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -12,18 +12,18 @@ use std::thread;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-// What the kernel asks for, and the sizes of its messages: linux/fuse.h.
+// The requests of the kernel, and the sizes of its messages: linux/fuse.h.
 const GETATTR: u32 = 3;
 const STATFS: u32 = 17;
 const INIT: u32 = 26;
 const UNANSWERED: [u32; 3] = [2, 36, 42];
 const ENOSYS: i32 = 38;
 
-/// What a server answers.
+/// The requests that a server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answers {
     Everything,
-    /// Everything but how full it is.
+    /// All but those for the usage.
     AllButUsage,
     Nothing,
 }
@@ -36,10 +36,10 @@ pub(super) struct Server {
 
 struct State {
     device: File,
-    told: Mutex<Told>,
+    requests: Mutex<Requests>,
 }
 
-struct Told {
+struct Requests {
     answers: Answers,
     pending: Vec<(u64, u32)>,
 }
@@ -54,11 +54,11 @@ impl Server {
         let options = format!("fd={},rootmode=40000,user_id=0,group_id=0\0", device.as_raw_fd());
         let options = std::ffi::CStr::from_bytes_with_nul(options.as_bytes()).unwrap();
         mount("served", at, "fuse", MountFlags::empty(), Some(options)).unwrap();
-        let told = Mutex::new(Told {
+        let requests = Mutex::new(Requests {
             answers,
             pending: Vec::new(),
         });
-        let state = Arc::new(State { device, told });
+        let state = Arc::new(State { device, requests });
         let serving = Arc::clone(&state);
         thread::spawn(move || serving.serve());
         Self {
@@ -67,18 +67,18 @@ impl Server {
         }
     }
 
-    /// Changes what is answered, and answers what has been waiting for that.
+    /// Changes which requests are answered, and answers the waiting ones of them.
     pub(super) fn answers(&self, answers: Answers) {
-        let mut told = self.state.told.lock().unwrap();
-        told.answers = answers;
-        for (id, what) in std::mem::take(&mut told.pending) {
-            self.state.answer(&mut told, id, what);
+        let mut requests = self.state.requests.lock().unwrap();
+        requests.answers = answers;
+        for (id, what) in std::mem::take(&mut requests.pending) {
+            self.state.answer(&mut requests, id, what);
         }
     }
 
-    /// Ends the server; what it served stays mounted and answers errors.
+    /// Ends the server; its mount stays and returns errors.
     pub(super) fn die(&self) {
-        // An open directory keeps the mount, and the force goes to the connection.
+        // The open directory keeps the mount, so the force only aborts the connection.
         let _busy = open(&self.point, OFlags::PATH, Mode::empty()).unwrap();
         unmount(&self.point, UnmountFlags::FORCE).unwrap_err();
     }
@@ -92,7 +92,7 @@ impl Drop for Server {
 }
 
 impl State {
-    /// Ends when nothing is mounted any more.
+    /// Ends when the file system is unmounted.
     fn serve(&self) {
         let mut message = vec![0; 1 << 17];
         while let Ok(length) = (&self.device).read(&mut message) {
@@ -101,13 +101,13 @@ impl State {
             }
             let what = u32::from_ne_bytes(message[4..8].try_into().unwrap());
             let id = u64::from_ne_bytes(message[8..16].try_into().unwrap());
-            let mut told = self.told.lock().unwrap();
-            self.answer(&mut told, id, what);
+            let mut requests = self.requests.lock().unwrap();
+            self.answer(&mut requests, id, what);
         }
     }
 
-    fn answer(&self, told: &mut Told, id: u64, what: u32) {
-        let hangs = match told.answers {
+    fn answer(&self, requests: &mut Requests, id: u64, what: u32) {
+        let hangs = match requests.answers {
             Answers::Everything => false,
             Answers::AllButUsage => what == STATFS,
             Answers::Nothing => what != INIT,
@@ -116,7 +116,7 @@ impl State {
             return;
         }
         if hangs {
-            told.pending.push((id, what));
+            requests.pending.push((id, what));
             return;
         }
         let words = |words: &[u32]| {
@@ -146,7 +146,7 @@ impl State {
         let (error, answer) = answer.map_or((-ENOSYS, Vec::new()), |answer| (0, answer));
         let length = u32::try_from(16 + answer.len()).unwrap().to_ne_bytes();
         let message = [&length[..], &error.to_ne_bytes(), &id.to_ne_bytes(), &answer].concat();
-        // The kernel may have given up the question.
+        // The kernel may have abandoned the request.
         (&self.device).write_all(&message).ok();
     }
 }

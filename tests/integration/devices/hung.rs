@@ -10,16 +10,16 @@ use rustix::mount::{UnmountFlags, unmount};
 use tonic::Code;
 
 use super::fuse::{Answers, Server};
-use crate::node::{Stand, agent_unmounts, assert_refused, wait_until_agent_unmounts};
+use crate::node::{Fixture, agent_unmounts, assert_refused, wait_until_agent_unmounts};
 use crate::support::csi::{Usage, within};
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
-/// A published volume whose file system lies on no block device, as with ZFS, but on a server.
+/// A published volume whose file system has no block device, as with ZFS, but a server.
 struct Served {
-    stand: Stand,
+    fixture: Fixture,
     usage: Usage,
     server: Server,
     flockers: PathBuf,
@@ -28,8 +28,8 @@ struct Served {
 impl Served {
     async fn start() -> Self {
         let served = Self::attached().await;
-        served.stand.csi().stage(&served.usage).await.unwrap();
-        served.stand.csi().publish(&served.usage).await.unwrap();
+        served.fixture.csi().stage(&served.usage).await.unwrap();
+        served.fixture.csi().publish(&served.usage).await.unwrap();
         served
     }
 
@@ -38,25 +38,25 @@ impl Served {
         let flocker = Flocker::start(1).await;
         let mut machine = Machine::new(&flocker, 1);
         machine.config.node.mount_root = machine.path("flocker");
-        let stand = Stand::on(machine, flocker).await;
-        let usage = stand.attached("data").await;
-        let flockers = stand.machine.path("flocker").join(&usage.volume_id);
+        let fixture = Fixture::on(machine, flocker).await;
+        let usage = fixture.attached("data").await;
+        let flockers = fixture.machine.path("flocker").join(&usage.volume_id);
         fs::create_dir_all(&flockers).unwrap();
-        // Flocker says where it has mounted the volume, or nobody would take that for Flocker's.
+        // Flocker reports where it has mounted the volume, so that the plugin accepts the mount as Flocker's.
         let mounted = Effect::Answer {
             status: 200,
             body: format!(
                 r#"[{{"dataset_id":"{}","maximum_size":67108864,"primary":"{}","path":"{}"}}]"#,
                 usage.volume_id,
-                stand.machine.node(),
+                fixture.machine.node(),
                 flockers.display()
             ),
         };
         let rule = RequestFault::new("mounted", mounted).on("GET", "/v1/state/datasets");
-        stand.flocker.embedded().faults().add(rule);
+        fixture.flocker.embedded().faults().add(rule);
         let server = Server::mount(&flockers, Answers::Everything);
         Self {
-            stand,
+            fixture,
             usage,
             server,
             flockers,
@@ -65,19 +65,19 @@ impl Served {
 }
 
 #[test]
-fn a_file_system_that_does_not_tell_its_usage_is_abnormal_and_can_be_put_away() {
+fn a_file_system_that_does_not_report_its_usage_is_abnormal_and_can_be_unstaged() {
     in_own_namespace(|| async {
         let served = Served::start().await;
-        let (stand, usage) = (&served.stand, &served.usage);
-        let stats = stand.csi().stats(usage).await.unwrap();
+        let (fixture, usage) = (&served.fixture, &served.usage);
+        let stats = fixture.csi().stats(usage).await.unwrap();
         assert_eq!(stats.usage[0].total, 1000 * 4096);
         assert!(!stats.volume_condition.unwrap().abnormal);
 
         served.server.answers(Answers::AllButUsage);
         for _ in 0..2 {
-            let stats = stand.csi().stats(usage).await.unwrap();
+            let stats = fixture.csi().stats(usage).await.unwrap();
             assert!(stats.usage.is_empty());
-            stand
+            fixture
                 .assert_abnormal(
                     usage,
                     &[usage.target.to_str().unwrap(), "has not answered for", "may hang"],
@@ -85,11 +85,11 @@ fn a_file_system_that_does_not_tell_its_usage_is_abnormal_and_can_be_put_away() 
                 .await;
         }
         let again = usage.at_target("again");
-        stand.csi().publish(&again).await.unwrap();
-        stand.csi().unpublish(&again).await.unwrap();
-        // Who still waits for an answer waits on Flocker's mount, which is not the plugin's to unmount.
-        stand.put_away(usage).await;
-        assert_eq!(Mounts::read().below(&stand.machine.path("targets")), []);
+        fixture.csi().publish(&again).await.unwrap();
+        fixture.csi().unpublish(&again).await.unwrap();
+        // A process that still waits for an answer uses Flocker's mount, which the plugin does not unmount.
+        fixture.clean_up(usage).await;
+        assert_eq!(Mounts::read().below(&fixture.machine.path("targets")), []);
         assert_eq!(agent_unmounts(&served.flockers), Err(Errno::BUSY));
         served.server.answers(Answers::Everything);
         wait_until_agent_unmounts(&served.flockers).await;
@@ -97,34 +97,34 @@ fn a_file_system_that_does_not_tell_its_usage_is_abnormal_and_can_be_put_away() 
 }
 
 #[test]
-fn a_file_system_that_answers_nothing_any_more_can_be_published_and_put_away() {
+fn a_file_system_that_stopped_answering_can_be_published_and_unstaged() {
     in_own_namespace(|| async {
         let served = Served::start().await;
-        let (stand, usage) = (&served.stand, &served.usage);
+        let (fixture, usage) = (&served.fixture, &served.usage);
         served.server.answers(Answers::Nothing);
-        stand
+        fixture
             .assert_abnormal(usage, &["has not answered for", "may hang"])
             .await;
         let again = usage.at_target("again");
-        stand.csi().publish(&again).await.unwrap();
-        stand.csi().unpublish(&again).await.unwrap();
-        stand.put_away(usage).await;
+        fixture.csi().publish(&again).await.unwrap();
+        fixture.csi().unpublish(&again).await.unwrap();
+        fixture.clean_up(usage).await;
     });
 }
 
 #[test]
-fn a_file_system_whose_server_died_is_abnormal_and_can_be_put_away() {
+fn a_file_system_whose_server_died_is_abnormal_and_can_be_unstaged() {
     in_own_namespace(|| async {
         let served = Served::start().await;
-        let (stand, usage) = (&served.stand, &served.usage);
+        let (fixture, usage) = (&served.fixture, &served.usage);
         served.server.die();
-        stand
+        fixture
             .assert_abnormal(
                 usage,
                 &["cannot get the usage of", usage.target.to_str().unwrap()],
             )
             .await;
-        stand.put_away(usage).await;
+        fixture.clean_up(usage).await;
     });
 }
 
@@ -132,11 +132,11 @@ fn a_file_system_whose_server_died_is_abnormal_and_can_be_put_away() {
 fn staging_a_file_system_that_does_not_answer_ends_with_its_caller_and_leaves_nothing() {
     in_own_namespace(|| async {
         let served = Served::attached().await;
-        let (stand, usage) = (&served.stand, &served.usage);
+        let (fixture, usage) = (&served.fixture, &served.usage);
         served.server.answers(Answers::Nothing);
         let request = within(Duration::from_secs(2), usage.to_stage());
         assert_refused(
-            stand.csi().node().node_stage_volume(request).await,
+            fixture.csi().node().node_stage_volume(request).await,
             Code::DeadlineExceeded,
             &[
                 &usage.volume_id,
@@ -145,11 +145,11 @@ fn staging_a_file_system_that_does_not_answer_ends_with_its_caller_and_leaves_no
                 "or its device does not answer",
             ],
         );
-        stand.csi().unstage(usage).await.unwrap();
+        fixture.csi().unstage(usage).await.unwrap();
         assert_eq!(fs::read_dir(&usage.staging).unwrap().count(), 0);
-        assert!(stand.machine.records().is_empty());
+        assert!(fixture.machine.records().is_empty());
         served.server.answers(Answers::Everything);
-        stand.csi().stage(usage).await.unwrap();
+        fixture.csi().stage(usage).await.unwrap();
         only_mount_at(&usage.alias());
     });
 }
@@ -157,8 +157,8 @@ fn staging_a_file_system_that_does_not_answer_ends_with_its_caller_and_leaves_no
 #[test]
 fn a_foreign_file_system_that_hangs_or_died_is_named_like_any_other() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.staged("data").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.staged("data").await);
         fs::create_dir(&usage.target).unwrap();
         let server = Server::mount(&usage.target, Answers::Nothing);
         for dead in [false, true] {

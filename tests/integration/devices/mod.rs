@@ -1,4 +1,4 @@
-//! Devices and mounts that are not as they should be, on a node with a plugin.
+//! Faulty devices and mounts on a node with a plugin.
 
 mod foreign;
 mod frozen;
@@ -15,16 +15,16 @@ use std::path::{Path, PathBuf};
 use csi_proto::v1::VolumeCondition;
 use rustix::mount::{MountFlags, mount};
 
-use crate::node::Stand;
+use crate::node::Fixture;
 use crate::support::csi::Usage;
 
-impl Stand {
-    /// Returns the condition of a volume, as asked for at its target.
+impl Fixture {
+    /// Returns the condition of a volume, as reported for its target.
     async fn condition(&self, usage: &Usage) -> VolumeCondition {
         self.csi().stats(usage).await.unwrap().volume_condition.unwrap()
     }
 
-    /// Checks that a volume is reported as abnormal, in these words among others.
+    /// Checks that a volume is reported as abnormal, with these words in the message.
     async fn assert_abnormal(&self, usage: &Usage, parts: &[&str]) {
         let condition = self.condition(usage).await;
         assert!(condition.abnormal, "{}", condition.message);
@@ -38,7 +38,7 @@ impl Stand {
     }
 
     /// Unpublishes and unstages a volume, and checks that nothing of it is left on the node.
-    async fn put_away(&self, usage: &Usage) {
+    async fn clean_up(&self, usage: &Usage) {
         self.csi().unpublish(usage).await.unwrap();
         assert!(!usage.target.exists());
         self.csi().unstage(usage).await.unwrap();
@@ -47,12 +47,12 @@ impl Stand {
     }
 }
 
-/// Mounts something that is nobody's volume.
+/// Mounts a file system that belongs to no volume.
 fn mount_foreign(at: &Path) {
     mount("foreign", at, "tmpfs", MountFlags::empty(), None).unwrap();
 }
 
-/// Returns the directory in which ext4 tells about the file system on a loop device, given by its numbers.
+/// Returns the directory in which ext4 describes the file system on a loop device, given by its numbers.
 fn ext4_of(device: &str) -> PathBuf {
     let device = fs::canonicalize(Path::new("/sys/dev/block").join(device)).unwrap();
     Path::new("/sys/fs/ext4").join(device.file_name().unwrap())

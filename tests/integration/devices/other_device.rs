@@ -1,8 +1,8 @@
-//! Device numbers that belong to another volume by now.
+//! Device numbers that now belong to another volume.
 //!
-//! A number is free for others once its device has gone. While the plugin was down somebody put a volume away by hand,
-//! and the number of its device was given to another one: the plugin's record, its device node and even a mount made from
-//! that node still have the first volume's name.
+//! A number is free again once its device is detached. While the plugin was down, an operator unstaged a volume by hand,
+//! and another volume got the number of its device: the plugin's record, its device node and even a mount made from that
+//! node still have the first volume's name.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -22,7 +22,7 @@ use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 use crate::support::process::Process;
 
-/// Two published volumes, the first of which was put away by hand while the plugin was down.
+/// Two published volumes, the first of which was unstaged by hand while the plugin was down.
 struct Swapped {
     flocker: Flocker,
     machine: Machine,
@@ -111,7 +111,7 @@ impl Swapped {
 }
 
 #[test]
-fn a_device_node_whose_number_is_another_volumes_is_made_anew() {
+fn a_device_node_with_another_volumes_number_is_recreated() {
     in_own_namespace(|| async {
         let swapped = Swapped::start().await;
         let plugin = swapped.plugin().await;
@@ -130,7 +130,7 @@ fn a_device_node_whose_number_is_another_volumes_is_made_anew() {
 }
 
 #[test]
-fn nothing_is_published_from_another_volumes_device_whatever_its_name() {
+fn nothing_is_published_from_another_volumes_device_under_any_name() {
     in_own_namespace(|| async {
         let swapped = Swapped::start().await;
         let Swapped { first, second, .. } = &swapped;
@@ -153,7 +153,7 @@ fn nothing_is_published_from_another_volumes_device_whatever_its_name() {
             );
         }
         assert!(!first.at_target("again").target.exists());
-        // The second volume is held as its own, and not twice.
+        // The second volume is pinned once, as itself.
         assert_eq!(
             agent_unmounts(&swapped.flocker.mount_of(1, second.dataset())),
             Err(Errno::BUSY)

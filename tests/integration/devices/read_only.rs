@@ -8,15 +8,15 @@ use rustix::mount::{UnmountFlags, unmount};
 use tonic::Code;
 
 use super::ext4_of;
-use crate::node::{Stand, assert_refused};
+use crate::node::{Fixture, assert_refused};
 use crate::support::csi::Usage;
 use crate::support::eventually;
 use crate::support::mounts::only_mount_at;
 use crate::support::namespace::in_own_namespace;
 
-/// Makes ext4 meet an error, as if it had found its own structures damaged.
-fn break_file_system(stand: &Stand, usage: &Usage) {
-    let flockers = only_mount_at(&stand.flocker.mount_of(1, usage.dataset()));
+/// Makes ext4 detect an error, as if its own structures were damaged.
+fn break_file_system(fixture: &Fixture, usage: &Usage) {
+    let flockers = only_mount_at(&fixture.flocker.mount_of(1, usage.dataset()));
     fs::write(
         ext4_of(&flockers.device).join("trigger_fs_error"),
         "damaged on purpose",
@@ -24,9 +24,9 @@ fn break_file_system(stand: &Stand, usage: &Usage) {
     .unwrap();
 }
 
-/// Makes errors turn the volume read-only, as a superblock may ask for; ext4 goes on by default.
-fn stop_on_errors(stand: &Stand, usage: &Usage) {
-    let flockers = stand.flocker.mount_of(1, usage.dataset());
+/// Makes errors turn the volume read-only, as a superblock may request; by default ext4 continues.
+fn stop_on_errors(fixture: &Fixture, usage: &Usage) {
+    let flockers = fixture.flocker.mount_of(1, usage.dataset());
     let remounted = Command::new("mount")
         .args(["-o", "remount,errors=remount-ro"])
         .arg(flockers)
@@ -37,8 +37,8 @@ fn stop_on_errors(stand: &Stand, usage: &Usage) {
 #[test]
 fn a_file_system_that_turned_read_only_is_abnormal_and_published_for_reading_only() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.published("data").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.published("data").await);
         fs::write(usage.target.join("file"), "precious").unwrap();
         assert!(
             Command::new("sync")
@@ -48,16 +48,16 @@ fn a_file_system_that_turned_read_only_is_abnormal_and_published_for_reading_onl
                 .unwrap()
                 .success()
         );
-        stop_on_errors(&stand, &usage);
-        break_file_system(&stand, &usage);
+        stop_on_errors(&fixture, &usage);
+        break_file_system(&fixture, &usage);
         let refused = fs::write(usage.target.join("more"), "").unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ReadOnlyFilesystem);
 
-        stand
+        fixture
             .assert_abnormal(&usage, &["has become read-only", "repair"])
             .await;
         assert_eq!(csi.stats(&usage).await.unwrap().usage.len(), 2);
-        // What is there stays; what is new is for rescuing the data.
+        // Existing mounts stay; a new one is for rescuing the data.
         csi.stage(&usage).await.unwrap();
         csi.publish(&usage).await.unwrap();
         let again = usage.at_target("again");
@@ -79,28 +79,28 @@ fn a_file_system_that_turned_read_only_is_abnormal_and_published_for_reading_onl
             "precious"
         );
         csi.unpublish(&reading).await.unwrap();
-        stand.put_away(&usage).await;
+        fixture.clean_up(&usage).await;
 
         assert_refused(
             csi.stage(&usage).await,
             Code::FailedPrecondition,
             &[
                 &usage.volume_id,
-                stand.flocker.mount_of(1, usage.dataset()).to_str().unwrap(),
+                fixture.flocker.mount_of(1, usage.dataset()).to_str().unwrap(),
                 "has become read-only",
                 "repair the file system first",
             ],
         );
         assert_eq!(fs::read_dir(&usage.staging).unwrap().count(), 0);
-        assert!(stand.machine.records().is_empty() && stand.machine.devices().is_empty());
+        assert!(fixture.machine.records().is_empty() && fixture.machine.devices().is_empty());
     });
 }
 
 #[test]
 fn a_file_system_that_was_repaired_is_staged_again() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.published("data").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.published("data").await);
         fs::write(usage.target.join("file"), "precious").unwrap();
         assert!(
             Command::new("sync")
@@ -110,14 +110,14 @@ fn a_file_system_that_was_repaired_is_staged_again() {
                 .unwrap()
                 .success()
         );
-        stop_on_errors(&stand, &usage);
-        break_file_system(&stand, &usage);
-        stand.put_away(&usage).await;
+        stop_on_errors(&fixture, &usage);
+        break_file_system(&fixture, &usage);
+        fixture.clean_up(&usage).await;
 
-        // The operator takes the volume off the node, so that Flocker unmounts it, and repairs what is not mounted.
-        let flockers = stand.flocker.mount_of(1, usage.dataset());
+        // The operator unstages the volume, so that Flocker unmounts it, and repairs it while it is not mounted.
+        let flockers = fixture.flocker.mount_of(1, usage.dataset());
         let device = only_mount_at(&flockers).source;
-        eventually("the volume is repaired while nobody has it mounted", async || {
+        eventually("the volume is repaired while it is not mounted", async || {
             unmount(&flockers, UnmountFlags::empty()).ok();
             let repaired = Command::new("e2fsck").args(["-fy", &device]).output().unwrap();
             (repaired.status.code() <= Some(1)).then_some(())
@@ -127,18 +127,18 @@ fn a_file_system_that_was_repaired_is_staged_again() {
         csi.publish(&usage).await.unwrap();
         assert_eq!(fs::read_to_string(usage.target.join("file")).unwrap(), "precious");
         fs::write(usage.target.join("more"), "writable").unwrap();
-        let condition = stand.condition(&usage).await;
+        let condition = fixture.condition(&usage).await;
         assert!(!condition.abnormal, "{}", condition.message);
     });
 }
 
 #[test]
-fn errors_that_a_file_system_survived_are_told() {
+fn errors_that_a_file_system_survived_are_reported() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.published("data").await);
-        assert!(!stand.condition(&usage).await.abnormal);
-        break_file_system(&stand, &usage);
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.published("data").await);
+        assert!(!fixture.condition(&usage).await.abnormal);
+        break_file_system(&fixture, &usage);
         fs::write(usage.target.join("file"), "still writable").unwrap();
         let device = only_mount_at(&usage.target).device;
         eventually(
@@ -149,11 +149,11 @@ fn errors_that_a_file_system_survived_are_told() {
             },
         )
         .await;
-        stand
+        fixture
             .assert_abnormal(&usage, &[&device, "1 errors since its last check", "repair"])
             .await;
         csi.publish(&usage.at_target("again")).await.unwrap();
         csi.unpublish(&usage.at_target("again")).await.unwrap();
-        stand.put_away(&usage).await;
+        fixture.clean_up(&usage).await;
     });
 }

@@ -1,4 +1,4 @@
-//! A device whose storage has gone from under the file system.
+//! A device whose storage was removed under the file system.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
@@ -8,7 +8,7 @@ use std::process::Command;
 use rustix::fs::{Advice, fadvise};
 use tonic::Code;
 
-use crate::node::{Stand, assert_refused};
+use crate::node::{Fixture, assert_refused};
 use crate::support::eventually;
 use crate::support::mounts::only_mount_at;
 use crate::support::namespace::in_own_namespace;
@@ -25,23 +25,23 @@ fn read_from_device(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 #[test]
-fn a_volume_whose_device_lost_its_storage_is_abnormal_and_can_be_put_away() {
+fn a_volume_whose_device_lost_its_storage_is_abnormal_and_can_be_unstaged() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.published("data").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.published("data").await);
         let file = usage.target.join("file");
         fs::write(&file, vec![7; SIZE]).unwrap();
         assert_eq!(read_from_device(&file).unwrap().len(), SIZE);
 
-        // Every block but the first is an I/O error from here on.
-        let storage = &stand.flocker.backing_files()[0];
+        // From now on, reads of every block but the first fail.
+        let storage = &fixture.flocker.backing_files()[0];
         OpenOptions::new()
             .write(true)
             .open(storage)
             .unwrap()
             .set_len(4096)
             .unwrap();
-        let device = only_mount_at(&stand.flocker.mount_of(1, usage.dataset())).source;
+        let device = only_mount_at(&fixture.flocker.mount_of(1, usage.dataset())).source;
         let shrunk = Command::new("losetup").args(["--set-capacity", &device]).status();
         assert!(shrunk.unwrap().success());
         assert_eq!(
@@ -49,7 +49,7 @@ fn a_volume_whose_device_lost_its_storage_is_abnormal_and_can_be_put_away() {
             Some(libc::EIO)
         );
 
-        // ext4 notices as soon as it has to write itself.
+        // ext4 detects it as soon as it must write.
         eventually("ext4 meets the error", async || {
             fs::write(usage.target.join("more"), "lost").ok();
             Command::new("sync")
@@ -57,11 +57,11 @@ fn a_volume_whose_device_lost_its_storage_is_abnormal_and_can_be_put_away() {
                 .arg(&usage.target)
                 .output()
                 .unwrap();
-            stand.condition(&usage).await.abnormal.then_some(())
+            fixture.condition(&usage).await.abnormal.then_some(())
         })
         .await;
-        stand.assert_abnormal(&usage, &["needs a repair"]).await;
-        eventually("ext4 gives up", async || {
+        fixture.assert_abnormal(&usage, &["needs a repair"]).await;
+        eventually("ext4 shuts down", async || {
             Command::new("sync")
                 .arg("-f")
                 .arg(&usage.target)
@@ -82,12 +82,12 @@ fn a_volume_whose_device_lost_its_storage_is_abnormal_and_can_be_put_away() {
             ],
         );
         assert!(!again.target.exists());
-        stand.put_away(&usage).await;
+        fixture.clean_up(&usage).await;
         assert_refused(
             csi.stage(&usage).await,
             Code::FailedPrecondition,
             &[&usage.volume_id, "has become read-only"],
         );
-        assert!(stand.machine.records().is_empty() && stand.machine.devices().is_empty());
+        assert!(fixture.machine.records().is_empty() && fixture.machine.devices().is_empty());
     });
 }

@@ -1,4 +1,4 @@
-//! The guides: their command lines, run one after the other.
+//! Runs the command lines of the guides, one after the other.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -13,11 +13,10 @@ use crate::names::declare;
 use crate::support::flocker::Flocker;
 use crate::support::namespace::in_own_namespace;
 
-/// The address that the guides have for the control service.
+/// The control service's address in the guides.
 const ADDRESS: &str = "https://control.example.com:4523";
 
-/// Stands in for programs that need a cluster: writes down how it was called, and what it was given to read, and
-/// answers as told by files.
+/// Replaces programs that need a cluster: records its arguments and its input, and answers from files.
 const STAND_IN: &str = r#"#!/bin/bash
 call="$(basename "$0") $*"
 printf '%s\n' "$call" >> calls
@@ -31,7 +30,7 @@ case $call in
 esac
 "#;
 
-/// What keeps the data of a volume that is deleted.
+/// The policy that keeps the data of a deleted volume.
 const RETAIN: &str = r#"{"spec": {"persistentVolumeReclaimPolicy": "Retain"}}"#;
 
 /// A directory in which the commands of a guide run.
@@ -80,7 +79,7 @@ impl Desk {
         serde_saphyr::from_multiple(&self.text(name)).unwrap()
     }
 
-    /// Returns what was given to a call that reads the standard input.
+    /// Returns the standard input of a recorded call.
     fn given(&self, call: usize) -> Vec<Value> {
         self.objects(&format!("given-{}", call + 1))
     }
@@ -174,7 +173,7 @@ fn the_commands_of_the_guide_for_kubernetes_old_plugin_bring_volumes_over_and_ba
 }
 
 #[test]
-fn where_there_is_no_volume_the_guide_does_nothing_to_others() {
+fn without_volumes_the_guide_changes_no_other_objects() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let desk = Desk::new(&flocker);
@@ -190,7 +189,7 @@ fn where_there_is_no_volume_the_guide_does_nothing_to_others() {
         );
         assert_eq!(desk.calls().len(), 1, "{:#?}", desk.calls());
 
-        // With volumes, but a second time: what was saved stays.
+        // With volumes, but a second time: the saved files stay.
         fs::write(&stand_in, STAND_IN).unwrap();
         let ended = desk.follow("docs/from-kubernetes-in-tree.md", &flocker).await;
         assert_ne!(ended.code, Some(0), "{ended:?}");

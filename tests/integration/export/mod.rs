@@ -1,4 +1,4 @@
-//! Volumes that exist, brought to Kubernetes: the program itself, beside a real Flocker.
+//! Existing volumes, exported to Kubernetes: the program itself, with a real Flocker.
 
 mod datasets;
 mod guides;
@@ -15,24 +15,24 @@ use tokio::process::Command;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::node::Stand;
+use crate::node::Fixture;
 use crate::support::PATIENCE;
 use crate::support::csi::{Usage, with_flags};
 use crate::support::flocker::Flocker;
 use crate::support::process::program;
 
-/// How the program ended.
+/// The outcome of the program.
 #[derive(Debug)]
 struct Ended {
     code: Option<i32>,
-    /// What it wrote to the standard output.
+    /// Its standard output.
     text: String,
-    /// What it wrote to stderr, by lines.
+    /// Its stderr, by lines.
     said: Vec<String>,
 }
 
 impl Ended {
-    /// Returns the objects, of which there must be some, and nothing to tell but these remarks, by a part of each.
+    /// Returns the objects, of which at least one must exist; the remarks must be exactly these, by a part of each.
     #[track_caller]
     fn objects(&self, remarks: &[&str]) -> Vec<Value> {
         assert_eq!(self.code, Some(0), "{self:?}");
@@ -46,7 +46,7 @@ impl Ended {
         serde_saphyr::from_multiple(&self.text).unwrap()
     }
 
-    /// Checks that nothing was written, and that each line said has these parts.
+    /// Checks that nothing was exported, and that each line of stderr has these parts.
     #[track_caller]
     fn assert_refused(&self, code: i32, parts: &[&[&str]]) {
         assert_eq!((self.code, self.text.as_str()), (Some(code), ""), "{self:?}");
@@ -62,7 +62,7 @@ impl Ended {
     }
 }
 
-/// Runs a program to its end, with something to read.
+/// Runs a program to its end, with an input.
 async fn run(mut program: Command, input: &str) -> Ended {
     let mut child = program
         .stdin(Stdio::piped())
@@ -72,7 +72,7 @@ async fn run(mut program: Command, input: &str) -> Ended {
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let feed = async {
-        // One that ends without having read all closes the pipe.
+        // A program that ends before it has read everything closes the pipe.
         stdin.write_all(input.as_bytes()).await.ok();
         drop(stdin);
     };
@@ -89,7 +89,7 @@ async fn run(mut program: Command, input: &str) -> Ended {
     }
 }
 
-/// Returns how a Flocker is reached, as the environment has it.
+/// Returns the environment that has the address and certificates of a Flocker.
 fn reached(flocker: &Flocker) -> [(&'static str, String); 4] {
     let file = |name: &str| flocker.embedded().certificates().join(name).display().to_string();
     [
@@ -103,7 +103,7 @@ fn reached(flocker: &Flocker) -> [(&'static str, String); 4] {
     ]
 }
 
-/// Exports volumes of the old plugin, which are told on the standard input.
+/// Exports volumes of the in-tree plugin, given on the standard input.
 async fn old(flocker: &Flocker, flags: &[&str], input: &str) -> Ended {
     let mut program = program(&["export", "--from=kubernetes-pv", "-"]);
     program.args(flags).envs(reached(flocker));
@@ -117,7 +117,7 @@ async fn datasets(flocker: &Flocker, arguments: &[&str]) -> Ended {
     run(program, "").await
 }
 
-/// Returns a volume of the old plugin.
+/// Returns a volume of the in-tree plugin.
 fn volume(name: &str, source: &Value) -> Value {
     json!({
         "apiVersion": "v1",
@@ -143,25 +143,25 @@ fn handle(volume: &Value) -> Uuid {
         .unwrap()
 }
 
-/// Writes a file as whoever had the dataset before did.
+/// Writes a file as the previous user of the dataset did.
 async fn fill(flocker: &Flocker, number: usize, dataset: Uuid, text: &str) {
     flocker.reports(number, dataset).await;
     fs::write(flocker.mount_of(number, dataset).join("precious"), text).unwrap();
 }
 
-/// Publishes an exported volume as Kubernetes does, reads the file, and gives the volume back.
-async fn read(stand: &Stand, volume: &Value) -> String {
+/// Publishes an exported volume as Kubernetes does, reads the file, and unpublishes the volume.
+async fn read(fixture: &Fixture, volume: &Value) -> String {
     let name = volume["metadata"]["name"].as_str().unwrap();
     let options = volume["spec"]["mountOptions"]
         .as_array()
         .cloned()
         .unwrap_or_default();
     let options: Vec<_> = options.iter().map(|option| option.as_str().unwrap()).collect();
-    let (csi, node) = (stand.csi(), stand.machine.node());
+    let (csi, node) = (fixture.csi(), fixture.machine.node());
     let context = csi.attach(handle(volume), node).await;
     let usage = Usage {
         capability: with_flags(Mode::SingleNodeWriter, &options),
-        ..stand.machine.usage(name, handle(volume), &context)
+        ..fixture.machine.usage(name, handle(volume), &context)
     };
     csi.stage(&usage).await.unwrap();
     csi.publish(&usage).await.unwrap();

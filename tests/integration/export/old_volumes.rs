@@ -1,19 +1,19 @@
-//! Volumes of Kubernetes' old plugin.
+//! Volumes of Kubernetes' in-tree plugin.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{fill, handle, old, read, volume};
 use crate::names::declare;
-use crate::node::Stand;
+use crate::node::Fixture;
 use crate::support::flocker::Flocker;
 use crate::support::namespace::in_own_namespace;
 
 #[test]
 fn volumes_of_kubernetes_old_plugin_are_published_with_their_data() {
     in_own_namespace(|| async {
-        let stand = Stand::start(2).await;
-        let flocker = &stand.flocker;
+        let fixture = Fixture::start(2).await;
+        let flocker = &fixture.flocker;
         let named = declare(flocker, 2, &[("name", "pg")]).await;
         let provisioned = [("type", "k8s-dynamic-prov"), ("pvc", "data")];
         let provisioned = declare(flocker, 2, &provisioned).await;
@@ -40,13 +40,13 @@ fn volumes_of_kubernetes_old_plugin_are_published_with_their_data() {
             );
             assert_eq!(claim["metadata"]["name"], claimed["name"]);
             assert_eq!(claim["spec"]["volumeName"], volume["metadata"]["name"]);
-            assert_eq!(read(&stand, volume).await, text);
+            assert_eq!(read(&fixture, volume).await, text);
         }
     });
 }
 
 #[test]
-fn what_cannot_be_exported_is_told_and_nothing_is_written() {
+fn volumes_that_cannot_be_exported_are_reported_and_nothing_is_written() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let mut twins = Vec::new();
@@ -78,7 +78,7 @@ fn what_cannot_be_exported_is_told_and_nothing_is_written() {
                 &["PersistentVolume deleted", &gone.to_string(), "has been deleted"],
                 &["PersistentVolume unknown", &missing.to_string(), "does not exist"],
                 &["PersistentVolume nfs-1", "no flocker source", "spec.nfs"],
-                &["Service web", "no PersistentVolume"],
+                &["Service web", "not a PersistentVolume"],
             ],
         );
         let same = [good.clone(), volume("again", &json!({"datasetUUID": twins[0]}))];
@@ -90,7 +90,7 @@ fn what_cannot_be_exported_is_told_and_nothing_is_written() {
         for (garbage, part) in [
             ("kind: [", "cannot be read as YAML or JSON"),
             ("\u{0}\u{1}", "cannot be read as YAML or JSON"),
-            ("", "holds no object"),
+            ("", "contains no object"),
             (&"[".repeat(100_000), "cannot be read as YAML or JSON"),
             (&" ".repeat(17 << 20), "more than 16 MiB"),
         ] {

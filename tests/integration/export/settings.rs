@@ -1,4 +1,4 @@
-//! What the command is told beside the volumes.
+//! The settings of the command.
 
 use std::fmt::Write;
 use std::fs;
@@ -15,12 +15,12 @@ use crate::support::namespace::in_own_namespace;
 use crate::support::process::program;
 
 #[test]
-fn the_plugins_own_configuration_file_tells_how_flocker_is_reached() {
+fn export_reads_flockers_address_from_the_plugins_configuration_file() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let dataset = declare(&flocker, 1, &[("name", "pg")]).await;
         let file = flocker.path().join("flocker-csi.toml");
-        // With what only the plugin needs, and what it is called; the name space is that of its volumes' names.
+        // With settings that only the plugin needs, and its name; the name space is that of its volumes' names.
         let mut text =
             "namespace = \"x\"\nmode = \"node\"\ndriver_name = \"flocker.example.com\"\n".to_owned();
         for (variable, value) in reached(&flocker) {
@@ -42,11 +42,11 @@ fn the_plugins_own_configuration_file_tells_how_flocker_is_reached() {
 }
 
 #[test]
-fn what_is_written_and_how_it_ends_are_the_same_where_nobody_can_be_told() {
+fn output_and_exit_code_are_the_same_without_a_stderr() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         declare(&flocker, 1, &[("name", "My_DB")]).await;
-        for (item, code, volumes) in [("My_DB", 0, 1), ("nobody", 1, 0)] {
+        for (item, code, volumes) in [("My_DB", 0, 1), ("unknown", 1, 0)] {
             let mut program = program(&["export", "--from=flocker", item]);
             let full = fs::File::create("/dev/full").unwrap();
             program
@@ -67,7 +67,7 @@ fn what_is_written_and_how_it_ends_are_the_same_where_nobody_can_be_told() {
 }
 
 #[test]
-fn objects_that_nobody_takes_are_a_failure() {
+fn an_output_that_cannot_be_written_is_a_failure() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         declare(&flocker, 1, &[("name", "pg")]).await;
@@ -89,7 +89,7 @@ fn objects_that_nobody_takes_are_a_failure() {
 }
 
 #[test]
-fn a_wrong_command_line_and_a_flocker_that_cannot_be_reached_are_told_apart() {
+fn a_wrong_command_line_and_an_unreachable_flocker_have_different_exit_codes() {
     in_own_namespace(|| async {
         let mut flocker = Flocker::start(1).await;
         let reached = reached(&flocker);
@@ -121,7 +121,7 @@ fn a_wrong_command_line_and_a_flocker_that_cannot_be_reached_are_told_apart() {
                 &["--from=flocker", "--claims="],
                 "expected the name of a namespace",
             ),
-            (&["--from=flocker", "--storage-class=A b"], "no name"),
+            (&["--from=flocker", "--storage-class=A b"], "not a name"),
         ] {
             let ended = export(arguments).await;
             assert_eq!((ended.code, ended.text.as_str()), (Some(2), ""), "{ended:?}");

@@ -9,8 +9,8 @@ use flocker_embedded::Options;
 use rustix::mount::mount_bind;
 
 use crate::support::flocker::Flocker;
-use crate::support::gate::Gate;
 use crate::support::namespace::in_own_namespace;
+use crate::support::tcp_proxy::TcpProxy;
 
 const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const THERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -21,7 +21,7 @@ fn a_control_service_that_changes_its_address_behind_its_name_is_found() {
         let listen = SocketAddr::from((THERE, 0));
         let flocker = Flocker::with(|options| Options { listen, ..options }).await;
         let there = flocker.embedded().address();
-        let gate = Gate::at((HERE, there.port()).into(), there).await;
+        let proxy = TcpProxy::at((HERE, there.port()).into(), there).await;
         let hosts = flocker.path().join("hosts");
         let lead_to = |address: Ipv4Addr| fs::write(&hosts, format!("{address} flocker.test\n")).unwrap();
         lead_to(HERE);
@@ -36,7 +36,7 @@ fn a_control_service_that_changes_its_address_behind_its_name_is_found() {
         );
         cluster.fresh(Lists::NODES).await.unwrap();
 
-        gate.close();
+        proxy.close();
         let gone = cluster.fresh(Lists::NODES).await.unwrap_err();
         assert!(gone.chain().contains("flocker.test"), "{}", gone.chain());
         lead_to(THERE);

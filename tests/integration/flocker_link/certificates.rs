@@ -24,14 +24,14 @@ struct Files {
     key: PathBuf,
 }
 
-/// What the two files of a user hold.
+/// The content of a user's two files.
 struct User {
     certificate: Vec<u8>,
     key: Vec<u8>,
 }
 
 impl Files {
-    /// Copies those that `flocker` made.
+    /// Copies the files of `flocker`.
     fn of(flocker: &Flocker) -> Self {
         let directory = flocker.path().join("plugin");
         fs::create_dir(&directory).unwrap();
@@ -139,7 +139,7 @@ fn new_certificates_are_used_only_once_flocker_itself_has_answered_to_them() {
 }
 
 #[test]
-fn files_that_only_look_new_cost_no_connection() {
+fn files_with_only_a_new_timestamp_cost_no_connection() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let files = Files::of(&flocker);
@@ -157,7 +157,7 @@ fn files_that_only_look_new_cost_no_connection() {
 }
 
 #[test]
-fn a_certificate_without_its_key_is_waited_out_and_told_of_once() {
+fn a_certificate_without_its_key_is_ignored_and_logged_once() {
     in_own_namespace(|| async {
         let (log, _logging) = Log::begin();
         let flocker = Flocker::start(1).await;
@@ -173,15 +173,17 @@ fn a_certificate_without_its_key_is_waited_out_and_told_of_once() {
         looks_like(&mut keeper, 3, Look::Kept).await;
         assert_works(&cluster).await;
         assert_eq!(cluster.credentials().user(), "plugin");
-        let told = log.lines_with("stay in use");
-        assert_eq!(told.len(), 2, "once for each problem: {told:?}");
+        let logged = log.lines_with("stay in use");
+        assert_eq!(logged.len(), 2, "once for each problem: {logged:?}");
         assert!(
-            told[0].contains("does not belong to the user certificate"),
-            "{told:?}"
+            logged[0].contains("does not belong to the user certificate"),
+            "{logged:?}"
         );
         assert!(
-            told.iter().all(|line| line.contains(files.key.to_str().unwrap())),
-            "{told:?}"
+            logged
+                .iter()
+                .all(|line| line.contains(files.key.to_str().unwrap())),
+            "{logged:?}"
         );
 
         fs::write(&files.key, &new.key).unwrap();
@@ -208,9 +210,9 @@ fn certificates_that_vanish_or_are_damaged_leave_the_last_good_ones_in_use() {
     });
 }
 
-/// They belong together, so only the control service can tell that they are wrong.
+/// They belong together, so only the control service can detect that they are wrong.
 #[test]
-fn certificates_of_another_cluster_are_shown_once_and_not_taken_up() {
+fn certificates_of_another_cluster_are_tried_once_and_not_used() {
     in_own_namespace(|| async {
         let (log, _logging) = Log::begin();
         let flocker = Flocker::start(1).await;
@@ -232,9 +234,9 @@ fn certificates_of_another_cluster_are_shown_once_and_not_taken_up() {
             1,
             "they are tried once a minute at most"
         );
-        let told = log.lines_with("stay in use");
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].contains("different clusters"), "{told:?}");
+        let logged = log.lines_with("stay in use");
+        assert_eq!(logged.len(), 1, "{logged:?}");
+        assert!(logged[0].contains("different clusters"), "{logged:?}");
 
         fs::write(&files.cluster, ours).unwrap();
         files.write(&new_user(&flocker, "successor"));
@@ -298,17 +300,17 @@ fn certificates_that_expire_soon_are_warned_of_once_a_day() {
         });
         looks_like(&mut keeper, 1, Look::Replaced).await;
         looks_like(&mut keeper, 3, Look::Unchanged).await;
-        let told = log.lines_with("expire in");
-        assert_eq!(told.len(), 1, "{told:?}");
+        let logged = log.lines_with("expire in");
+        assert_eq!(logged.len(), 1, "{logged:?}");
         assert!(
-            told[0].contains("in 11 days") && told[0].contains("WARN"),
-            "{told:?}"
+            logged[0].contains("in 11 days") && logged[0].contains("WARN"),
+            "{logged:?}"
         );
     });
 }
 
 #[test]
-fn a_running_plugin_takes_up_new_certificates_without_a_restart() {
+fn a_running_plugin_loads_new_certificates_without_a_restart() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let files = Files::of(&flocker);

@@ -1,4 +1,4 @@
-//! How many connections to Flocker a process makes.
+//! The number of connections to Flocker that a process makes.
 
 use futures::future::join_all;
 use uuid::Uuid;
@@ -12,10 +12,10 @@ use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::namespace::in_own_namespace;
 
-/// The most requests that a process makes at once: for three writes, a set of lists, and one other read.
+/// The most concurrent requests of a process: three writes, a set of lists, and one other read.
 const AT_MOST: u64 = 5;
-/// The most connections that it takes, whatever is asked: the HTTP library begins one in vain now and then, while the last
-/// is on its way back to it.
+/// The most connections in any case: the HTTP library sometimes begins one in vain, while the last one is on its way back
+/// to it.
 const IN_ALL: u64 = 2 * AT_MOST;
 
 /// Takes a volume through its whole life.
@@ -48,14 +48,14 @@ fn whole_lives_of_volumes_share_a_few_connections_which_are_kept() {
         let alone = counters();
         assert!(alone.connections <= IN_ALL, "{alone:?}");
 
-        let names: Vec<_> = (0..8).map(|number| format!("crowd-{number}")).collect();
+        let names: Vec<_> = (0..8).map(|number| format!("concurrent-{number}")).collect();
         join_all(names.iter().map(|name| whole_life(&machine, &plugin.csi, name))).await;
-        let crowd = counters();
+        let concurrent = counters();
         assert!(
-            crowd.connections <= IN_ALL && crowd.most_requests <= AT_MOST,
-            "{crowd:?}"
+            concurrent.connections <= IN_ALL && concurrent.most_requests <= AT_MOST,
+            "{concurrent:?}"
         );
-        assert!(requests(&crowd) > requests(&alone) + 8 * 5, "{crowd:?}");
+        assert!(requests(&concurrent) > requests(&alone) + 8 * 5, "{concurrent:?}");
 
         whole_life(&machine, &plugin.csi, "last").await;
         assert!(
@@ -84,7 +84,7 @@ fn callers_that_come_at_once_share_the_few_connections() {
 }
 
 #[test]
-fn requests_that_hang_leave_room_for_others() {
+fn hanging_requests_do_not_block_other_calls() {
     in_own_namespace(|| async {
         let flocker = without_storage().await;
         let plugin = declaring(&flocker).plugin().await;
@@ -108,7 +108,7 @@ fn requests_that_hang_leave_room_for_others() {
     });
 }
 
-/// Returns a node whose plugin is content with that.
+/// Returns a node whose plugin waits only until a volume is declared.
 fn declaring(flocker: &Flocker) -> Machine {
     let mut machine = Machine::new(flocker, 1);
     machine.config.plugin.provision_wait = flocker_csi::flocker::provisioning::ProvisionWait::Declared;

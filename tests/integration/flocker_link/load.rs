@@ -1,4 +1,4 @@
-//! What Flocker is asked, and how often.
+//! The number of requests that Flocker gets.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,13 +22,13 @@ use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::namespace::in_own_namespace;
 
-/// How many volumes are attached at once.
-const CROWD: usize = 1000;
-/// What each read of a list takes at least.
+/// The number of volumes that are attached concurrently.
+const CALLERS: usize = 1000;
+/// The least duration of a read of a list.
 const SLOW: Duration = Duration::from_millis(100);
 
 #[test]
-fn what_needs_no_flocker_asks_flocker_nothing() {
+fn calls_that_need_no_flocker_send_it_no_request() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let machine = Machine::new(&flocker, 1);
@@ -90,7 +90,7 @@ fn staging_waits_for_the_mount_and_asks_flocker_at_its_two_ends() {
     });
 }
 
-/// Attaches a volume as an orchestrator does, which asks again when it is told that the work goes on.
+/// Attaches a volume as an orchestrator does, which repeats the call while the operation continues.
 async fn attach(csi: &Csi, volume: Uuid, node: Uuid) {
     let request = ControllerPublishVolumeRequest {
         volume_id: volume.to_string(),
@@ -109,8 +109,8 @@ async fn attach(csi: &Csi, volume: Uuid, node: Uuid) {
     }
 }
 
-/// Writes what a Flocker keeps that has these volumes on its only node: making each by a request would take longer than
-/// what is tested.
+/// Writes the state file of a Flocker that has these volumes on its only node: a request for each would take longer than
+/// the test itself.
 fn declare(data: &Path, volumes: &[Uuid]) {
     let node = Uuid::new_v4();
     let dataset = json!({"primary": node, "deleted": false, "maximum_size": 64 << 20, "metadata": {}});
@@ -124,13 +124,13 @@ fn declare(data: &Path, volumes: &[Uuid]) {
     fs::write(data.join("state.json"), state.to_string()).unwrap();
 }
 
-/// Nothing of this needs storage: the controller's part ends where no other node has the volume.
+/// This needs no storage: the controller's part ends where no other node has the volume.
 #[test]
 fn a_thousand_volumes_attached_at_once_read_each_list_a_few_times() {
     in_own_namespace(|| async {
-        let volumes: Vec<Uuid> = (0..CROWD).map(|_| Uuid::new_v4()).collect();
+        let volumes: Vec<Uuid> = (0..CALLERS).map(|_| Uuid::new_v4()).collect();
         let flocker = at_flockers_own_pace(|options| {
-            // Two thousand writes that wait for a disk would take longer than what is tested.
+            // Two thousand writes to a disk would take longer than the test itself.
             fs::create_dir(&options.data_dir).unwrap();
             mount("memory", &options.data_dir, "tmpfs", MountFlags::empty(), None).unwrap();
             declare(&options.data_dir, &volumes);
@@ -157,14 +157,14 @@ fn a_thousand_volumes_attached_at_once_read_each_list_a_few_times() {
         }
         let attached = calls.join_all().await;
         let (after, took) = (flocker.embedded().counters(), began.elapsed());
-        assert_eq!(attached.len(), CROWD);
+        assert_eq!(attached.len(), CALLERS);
         assert_eq!(
             after.answered("POST", LEASES, 201) - before.answered("POST", LEASES, 201),
             1000
         );
         let reads = reads_since(&before, &after);
         eprintln!(
-            "{CROWD} attached in {took:?}; configuration, state, nodes, leases were read {reads:?} times"
+            "{CALLERS} attached in {took:?}; configuration, state, nodes, leases were read {reads:?} times"
         );
         let lists: u64 = reads.iter().sum();
         let one_after_the_other = u64::try_from(took.as_millis() / SLOW.as_millis()).unwrap();
@@ -173,7 +173,7 @@ fn a_thousand_volumes_attached_at_once_read_each_list_a_few_times() {
             "one flight at a time: {reads:?} in {took:?}"
         );
         assert!(
-            lists <= u64::try_from(CROWD).unwrap(),
+            lists <= u64::try_from(CALLERS).unwrap(),
             "less than one list for each call: {reads:?}"
         );
         plugin.stop().await;

@@ -1,4 +1,4 @@
-//! The way to Flocker: certificates, addresses, connections, and how much is asked.
+//! The connection to Flocker: certificates, addresses, connections, and the number of requests.
 
 mod address;
 mod certificates;
@@ -17,7 +17,7 @@ const STATE: &str = "/v1/state/datasets";
 const NODES: &str = "/v1/state/nodes";
 const LEASES: &str = "/v1/configuration/leases";
 
-/// Starts a Flocker with a node that has the delays of Flocker's own; the node reports.
+/// Starts a Flocker with a node that has the delays of Flocker's own agents; the node reports.
 async fn at_flockers_own_pace(change: impl FnOnce(Options) -> Options) -> Flocker {
     let stock = |options| Options {
         timing: Timing::Stock,
@@ -32,7 +32,7 @@ async fn at_flockers_own_pace(change: impl FnOnce(Options) -> Options) -> Flocke
     flocker
 }
 
-/// Starts a Flocker on which volumes are only ever declared.
+/// Starts a Flocker on which volumes are declared but never backed.
 async fn without_storage() -> Flocker {
     at_flockers_own_pace(|options| Options {
         capacity: Some(0),

@@ -30,7 +30,7 @@ fn a_plan_of_faults_with_a_mistake_is_wrong_usage() {
 }
 
 #[test]
-fn a_plan_of_faults_is_taken_up_while_embedded_runs() {
+fn a_plan_of_faults_is_loaded_while_embedded_runs() {
     in_own_namespace(|| async {
         let scratch = Scratch::new();
         let (plan, new) = (scratch.path().join("plan.json"), scratch.path().join("new.json"));

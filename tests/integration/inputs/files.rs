@@ -53,7 +53,7 @@ impl Files {
         ]
     }
 
-    /// Starts the plugin with some settings replaced, which it does not accept.
+    /// Starts the plugin with some settings replaced, which it refuses.
     async fn assert_refused(&self, replaced: &[&str], parts: &[&str]) {
         let flags = self.flags();
         for check in [None, Some("--check-config")] {
@@ -65,7 +65,7 @@ impl Files {
 }
 
 #[tokio::test]
-async fn sound_files_are_accepted() {
+async fn valid_files_are_accepted() {
     let files = Files::new();
     let flags = files.flags();
     let arguments: Vec<_> = with(&flags, &["--check-config"]);
@@ -73,7 +73,7 @@ async fn sound_files_are_accepted() {
 }
 
 #[tokio::test]
-async fn certificates_that_cannot_work_are_told_before_anything_is_served() {
+async fn unusable_certificates_are_reported_before_anything_is_served() {
     let files = Files::new();
     let stranger = Authority::new(Uuid::new_v4(), CertificateProfile::V1).unwrap();
     let pem = stranger.certificate().to_pem().unwrap();
@@ -152,7 +152,7 @@ async fn files_that_cannot_be_read_are_named() {
 }
 
 #[tokio::test]
-async fn settings_that_do_not_exist_or_cannot_be_are_named_with_what_is_accepted() {
+async fn unknown_settings_and_wrong_values_are_named_with_the_accepted_ones() {
     let files = Files::new();
     let file = |text: &str| format!("--config={}", files.write("config.toml", text.as_bytes()));
     let rows: [(&str, &[&str]); 6] = [

@@ -1,4 +1,4 @@
-//! A plugin whose mounts nobody else sees.
+//! A plugin whose mounts no other process sees.
 
 use std::fs;
 
@@ -11,12 +11,12 @@ use crate::support::namespace::in_own_namespace;
 use crate::support::process::Process;
 
 #[test]
-fn a_target_on_a_mount_that_nobody_else_sees_is_refused_with_the_remedy() {
+fn a_target_on_a_private_mount_is_refused_with_the_remedy() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let machine = Machine::new(&flocker, 1);
         let flags = machine.flags();
-        // As in a container that gets the host's mounts and keeps its own.
+        // As in a container that receives the host's mounts but propagates none.
         let arguments = ["serve"].into_iter().chain(flags.iter().map(String::as_str));
         let plugin = Process::start_contained(arguments.collect(), &machine.path("plugin.log")).await;
         assert!(

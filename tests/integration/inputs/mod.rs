@@ -1,4 +1,4 @@
-//! What users and orchestrators get wrong, and what they are told.
+//! Mistakes of users and orchestrators, and the errors they get.
 
 mod faults;
 mod files;
@@ -9,7 +9,7 @@ mod trust;
 
 use crate::support::process::run;
 
-/// Checks that the program ends with that exit code, and says all these parts of what is wrong.
+/// Checks that the program ends with that exit code, and reports all these parts of the problem.
 pub(crate) async fn assert_ends(arguments: &[&str], exit_code: i32, parts: &[&str]) {
     let (status, said) = run(arguments).await;
     assert_eq!(status.code(), Some(exit_code), "{arguments:?} said {said:?}");

@@ -1,4 +1,4 @@
-//! Places that somebody else has.
+//! Paths and addresses that another process uses.
 
 use std::net::TcpListener;
 
@@ -8,7 +8,7 @@ use crate::support::machine::Machine;
 use crate::support::namespace::in_own_namespace;
 
 #[test]
-fn a_data_directory_has_one_user_whom_the_next_one_is_told() {
+fn a_second_process_on_a_data_directory_names_the_first() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let data_dir = flocker.path().join("data").display().to_string();
@@ -31,7 +31,7 @@ fn a_data_directory_has_one_user_whom_the_next_one_is_told() {
 }
 
 #[test]
-fn an_address_or_socket_that_somebody_listens_on_is_named() {
+fn an_address_or_socket_in_use_is_named() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -52,7 +52,7 @@ fn an_address_or_socket_that_somebody_listens_on_is_named() {
         plugin.csi.create("it still serves").await;
         plugin.kill().await;
         let plugin = machine.process(&[]).await;
-        plugin.csi.create("after a socket that nobody serves").await;
+        plugin.csi.create("after a socket without a server").await;
         plugin.kill().await;
     });
 }

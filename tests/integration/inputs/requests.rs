@@ -1,4 +1,4 @@
-//! Node requests that cannot be meant; those of the controller are beside its other tests.
+//! Invalid node requests; those of the controller are beside its other tests.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -18,7 +18,7 @@ use crate::support::machine::Machine;
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
-/// A value of a field with the code and the parts of the message that it is answered with.
+/// A value of a field, with the code and the parts of the message of its refusal.
 type Refused<T> = (T, Code, Vec<String>);
 
 fn refused<T>(value: T, code: Code, parts: &[&str]) -> Refused<T> {
@@ -119,7 +119,7 @@ fn bad_capabilities() -> Vec<Refused<Option<VolumeCapability>>> {
     ]
 }
 
-/// Paths at which nothing can be mounted, below a directory in which they are prepared.
+/// Paths that cannot be targets, below a directory in which they are prepared.
 fn bad_paths(below: &Path) -> Vec<Refused<String>> {
     let path = |name: &str| below.join(name).display().to_string();
     fs::create_dir(below.join("directory")).unwrap();
@@ -195,7 +195,7 @@ impl Bench {
 }
 
 #[test]
-fn a_staging_that_cannot_be_meant_is_refused_with_the_field_the_value_and_what_is_supported() {
+fn an_invalid_staging_is_refused_with_the_field_its_value_and_the_supported_ones() {
     in_own_namespace(|| async {
         let bench = Bench::start().await;
         let usual = || bench.usage.to_stage();
@@ -257,7 +257,7 @@ fn a_staging_that_cannot_be_meant_is_refused_with_the_field_the_value_and_what_i
 }
 
 #[test]
-fn a_publication_that_cannot_be_meant_is_refused_with_the_field_the_value_and_what_is_supported() {
+fn an_invalid_publication_is_refused_with_the_field_its_value_and_the_supported_ones() {
     in_own_namespace(|| async {
         let bench = Bench::start().await;
         bench.csi.stage(&bench.usage).await.unwrap();

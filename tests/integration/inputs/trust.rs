@@ -12,7 +12,7 @@ use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::namespace::in_own_namespace;
 
-/// Starts a plugin, which serves whatever Flocker does, and checks what calls that need Flocker are told.
+/// Starts a plugin, which serves even if it does not trust Flocker, and checks the errors of calls that need Flocker.
 async fn assert_unavailable(machine: &Machine, parts: &[&str]) {
     let plugin = machine.plugin().await;
     let ready = plugin.csi.identity().probe(ProbeRequest {}).await.unwrap();
@@ -32,7 +32,7 @@ async fn assert_unavailable(machine: &Machine, parts: &[&str]) {
 }
 
 #[test]
-fn a_plugin_and_a_flocker_of_different_clusters_are_told_apart() {
+fn a_plugin_and_a_flocker_of_different_clusters_are_distinguished() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let mut machine = Machine::new(&flocker, 1);
@@ -55,13 +55,13 @@ fn a_control_service_of_another_name_is_not_trusted() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let mut machine = Machine::new(&flocker, 1);
-        machine.config.flocker.server_name = "somebody-else".to_owned();
-        assert_unavailable(&machine, &["somebody-else", "expected name"]).await;
+        machine.config.flocker.server_name = "another-name".to_owned();
+        assert_unavailable(&machine, &["another-name", "expected name"]).await;
     });
 }
 
 #[test]
-fn a_flocker_that_is_not_there_is_named() {
+fn an_unreachable_flocker_is_named() {
     in_own_namespace(|| async {
         let mut flocker = Flocker::start(1).await;
         let machine = Machine::new(&flocker, 1);

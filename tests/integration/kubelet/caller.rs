@@ -1,6 +1,6 @@
 //! A gRPC call as a kubelet makes it: with the socket's path, escaped, as `:authority`.
 //!
-//! Rust's clients cannot be brought to send that, so the frames of HTTP/2 are written here.
+//! Rust's clients cannot send that, so this module writes the frames of HTTP/2 itself.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The plugin under a kubelet: how that learns of it, and what its probes see.
+//! The plugin under a kubelet: its registration, and its probes.
 
 mod caller;
 mod places;
@@ -17,7 +17,7 @@ use crate::support::eventually;
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 
-/// A kubelet as far as plugins see it, with its directory on a machine.
+/// The part of a kubelet that plugins see, with its directory on a machine.
 struct Kubelet {
     registry: PathBuf,
 }
@@ -30,7 +30,7 @@ impl Kubelet {
         Self { registry }
     }
 
-    /// Returns the setting that shows the plugin to it.
+    /// Returns the setting that makes the plugin register with it.
     fn flag(&self) -> String {
         format!("--kubelet-registration-dir={}", self.registry.display())
     }
@@ -39,7 +39,7 @@ impl Kubelet {
         self.registry.join("flocker.csi.clusterhq.com-reg.sock")
     }
 
-    /// Waits until a socket is there on which somebody answers.
+    /// Waits until a socket exists on which a process answers.
     async fn finds_plugin(&self) {
         let socket = self.socket();
         eventually("the plugin shows itself", async || {
@@ -60,7 +60,7 @@ impl Kubelet {
         let (): () = caller::call(&self.socket(), "NotifyRegistrationStatus", status).await;
     }
 
-    /// Does what a kubelet does with a socket it finds, and returns the id of the node that it learns.
+    /// Registers a plugin by its socket as a kubelet does, and returns the id of the node.
     async fn registers(&self) -> String {
         self.finds_plugin().await;
         let info = self.asks().await;

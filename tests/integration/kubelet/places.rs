@@ -1,4 +1,4 @@
-//! What a node's pod has to have of the host's directories, and what is said when it has not.
+//! The directories of the host that a node's pod needs, and the messages when it lacks one.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::support::mounts::only_mount_at;
 use crate::support::namespace::in_own_namespace;
 use crate::support::process::{CONTAINED, Process, program_under, run_under};
 
-/// As a pod has the host's directories: its processes are its own, and mounts go both ways.
+/// A pod with the host's directories: it has its own processes, and mounts propagate in both directions.
 const POD: [&str; 7] = [
     "unshare",
     "--pid",
@@ -33,7 +33,7 @@ fn flag(name: &str, path: &Path) -> String {
     format!("--{name}={}", path.display())
 }
 
-/// Checks that the plugin does not start and says these parts, and returns once it has ended.
+/// Checks that the plugin does not start and prints these parts, and returns once it has ended.
 async fn refuses(machine: &Machine, replaced: &[&str], parts: &[&str]) {
     assert_ends(&with(&machine.flags(), replaced), 2, parts).await;
     assert!(!machine.path("csi.sock").exists());
@@ -58,7 +58,7 @@ fn a_pod_without_a_directory_of_the_hosts_says_which_at_start() {
         )
         .await;
 
-        let missing = machine.path("flocker-of-nobody");
+        let missing = machine.path("unknown-flocker");
         let path = missing.display().to_string();
         refuses(
             &machine,
@@ -115,7 +115,7 @@ fn a_pod_whose_mounts_do_not_propagate_says_which_at_start() {
             ],
         )
         .await;
-        // Where no kubelet is to learn of it, it may get its mounts later.
+        // Without a kubelet to register with, it may get its mounts later.
         let (flags, mount_root) = (machine.flags(), flag("mount-root", &alone));
         let plugin = Process::start(with(&flags, &[&mount_root]), &machine.path("plugin.log")).await;
         plugin.kill().await;
@@ -126,7 +126,7 @@ fn a_pod_whose_mounts_do_not_propagate_says_which_at_start() {
 fn a_pod_that_would_keep_things_in_its_own_file_system_says_so_at_start() {
     in_own_namespace(|| async {
         let (_flocker, machine, _kubelet) = scene().await;
-        // Nothing is mounted there, so it is what `/` holds: the container's own.
+        // Nothing is mounted there, so the directory is part of `/`: the container's own.
         let own = tempfile::tempdir().unwrap();
         let places = ["kubelet/plugins_registry", "flocker", "state"].map(|name| own.path().join(name));
         for place in &places {
@@ -156,7 +156,7 @@ fn a_pod_that_would_keep_things_in_its_own_file_system_says_so_at_start() {
 fn a_pod_with_the_hosts_directories_serves_volumes_that_the_host_sees() {
     in_own_namespace(|| async {
         let (_flocker, machine, kubelet) = scene().await;
-        // What Flocker mounts need only come in.
+        // Flocker's mounts need only propagate into the pod.
         let mount_root = machine.config.node.mount_root.clone();
         mount_bind(&mount_root, &mount_root).unwrap();
         let flags = machine.flags();

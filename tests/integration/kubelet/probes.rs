@@ -1,4 +1,4 @@
-//! What probes are answered over HTTP.
+//! The answers to probes over HTTP.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -27,7 +27,7 @@ fn the_plugin_is_ready_when_it_serves_and_flocker_answers() {
         let faults = flocker.embedded().faults();
         faults.change(|plan| plan.control_stopped = true);
         faults.until_in_force().await;
-        // Nobody has asked since, and nobody but callers does while it was well the last time.
+        // No call has reached Flocker since, and only calls reach it while it was healthy the last time.
         let list = plugin
             .csi
             .controller()
@@ -54,7 +54,7 @@ fn the_plugin_is_ready_when_it_serves_and_flocker_answers() {
 fn a_plugin_is_not_ready_before_flocker_has_answered_for_the_first_time() {
     in_own_namespace(|| async {
         let (_flocker, mut machine, _kubelet) = scene().await;
-        // Takes connections and says nothing.
+        // Accepts connections and sends nothing.
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let address_of_silent = silent.local_addr().unwrap();
         machine.config.flocker.control_service = format!("https://{address_of_silent}").parse().unwrap();
@@ -153,7 +153,7 @@ fn clients_that_say_nothing_or_little_keep_no_probe_from_its_answer() {
         closed
             .expect("the one that has been there longest has made room")
             .ok();
-        // The newest one has done no harm yet, and is let go by its time alone.
+        // The newest one has done no harm yet, and is closed only by its timeout.
         let mut newest = burdens.pop().unwrap();
         let closed = timeout(PATIENCE, newest.read_to_end(&mut rest)).await;
         closed.expect("its time is over").ok();
@@ -162,7 +162,7 @@ fn clients_that_say_nothing_or_little_keep_no_probe_from_its_answer() {
 }
 
 #[test]
-fn an_address_for_probes_that_cannot_be_had_is_a_configuration_error() {
+fn an_unavailable_address_for_probes_is_a_configuration_error() {
     in_own_namespace(|| async {
         let (_flocker, machine, _kubelet) = scene().await;
         let flags = machine.flags();
@@ -175,7 +175,7 @@ fn an_address_for_probes_that_cannot_be_had_is_a_configuration_error() {
             &[&*address, "metrics_address", "another process listens there"],
         )
         .await;
-        // An address that is kept for documentation.
+        // An address that is reserved for documentation.
         assert_ends(
             &with(&flags, &["--metrics-address=192.0.2.7:9808"]),
             2,
@@ -195,18 +195,18 @@ fn an_address_for_probes_that_cannot_be_had_is_a_configuration_error() {
     });
 }
 
-/// Returns where the plugin answers probes.
+/// Returns the address at which the plugin answers probes.
 pub(crate) fn address(plugin: &Process) -> SocketAddr {
     let log = plugin.log();
     let (_, rest) = log.split_once("Answering probes on http://").expect("it says so");
     rest.split_once('/').unwrap().0.parse().unwrap()
 }
 
-/// Waits until the plugin is as ready as that, and says so.
+/// Waits until the readiness has this status and these words.
 pub(crate) async fn becomes(probes: SocketAddr, status: u16, words: &str) {
     eventually(&format!("/readyz is {status}, {words:?}"), async || {
-        let (told, body) = get(probes, "/readyz").await;
-        (told == status && body.contains(words)).then_some(())
+        let (code, body) = get(probes, "/readyz").await;
+        (code == status && body.contains(words)).then_some(())
     })
     .await;
 }
@@ -217,13 +217,13 @@ pub(crate) async fn get(probes: SocketAddr, path: &str) -> (u16, String) {
     (head[9..12].parse().unwrap(), body.to_owned())
 }
 
-/// Says something on a connection of its own, and returns all that is said in turn until its end.
+/// Sends bytes on a connection of its own, and returns everything that is received until its end.
 async fn say(probes: SocketAddr, request: &str) -> String {
     let answer = async {
         let mut stream = TcpStream::connect(probes).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        // What was not read of a request resets the connection behind its answer.
+        // An unread part of a request resets the connection after its answer.
         stream.read_to_end(&mut answer).await.ok();
         String::from_utf8(answer).unwrap()
     };

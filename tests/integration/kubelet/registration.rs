@@ -1,4 +1,4 @@
-//! How the kubelet of a node learns of the plugin.
+//! The registration of the plugin with the kubelet of its node.
 
 use std::fs;
 use std::os::unix::net::UnixListener;
@@ -28,7 +28,7 @@ fn a_kubelet_learns_what_the_plugin_is_and_which_node_this_is() {
 }
 
 #[test]
-fn a_kubelet_that_sees_the_socket_elsewhere_is_told_that_path() {
+fn a_kubelet_that_sees_the_socket_elsewhere_gets_that_path() {
     in_own_namespace(|| async {
         let (_flocker, machine, kubelet) = scene().await;
         let elsewhere = "--kubelet-endpoint=unix:///var/lib/kubelet/plugins/flocker/csi.sock";
@@ -60,7 +60,7 @@ fn a_refused_registration_is_an_error_with_the_kubelets_reason() {
         ] {
             assert!(plugin.log().contains(part), "{part}: {}", plugin.log());
         }
-        // As it does: again, until it succeeds.
+        // As the kubelet does: again, until it succeeds.
         kubelet.registers().await;
         logs(&plugin, "The kubelet has registered").await;
         plugin.kill().await;
@@ -115,7 +115,7 @@ fn a_socket_on_which_another_process_answers_is_left_to_it() {
 }
 
 #[test]
-fn a_socket_that_somebody_takes_away_is_made_again_once_its_directory_is_there() {
+fn a_removed_socket_is_recreated_once_its_directory_exists() {
     in_own_namespace(|| async {
         let (_flocker, machine, kubelet) = scene().await;
         let plugin = machine.process(&[&kubelet.flag()]).await;
@@ -139,7 +139,7 @@ fn a_socket_that_somebody_takes_away_is_made_again_once_its_directory_is_there()
 }
 
 #[test]
-fn the_socket_is_there_only_when_the_plugin_serves() {
+fn the_socket_exists_only_while_the_plugin_serves() {
     in_own_namespace(|| async {
         let (_flocker, machine, kubelet) = scene().await;
         let served = machine.path("csi.sock");
@@ -148,7 +148,7 @@ fn the_socket_is_there_only_when_the_plugin_serves() {
                 is_socket(&kubelet.socket()).then_some(())
             })
             .await;
-            // Nobody waits for anything between the two.
+            // No step waits for anything between the two.
             tokio::net::UnixStream::connect(&served).await.unwrap();
         };
         let flag = kubelet.flag();

@@ -27,16 +27,16 @@ pub(crate) const MIB: i64 = 1 << 20;
 /// The capacity of each pool.
 pub(crate) const CAPACITY: i64 = 512 * MIB;
 
-/// What an agent keeps on its machine, and how it finds its plugin.
+/// The state of an agent on its machine, and the way it reaches its plugin.
 pub(crate) struct Agent {
     pub(crate) machine: Machine,
     release: Release,
-    /// The plugin's address, unless something is put before it.
+    /// The plugin's address, unless a proxy is put before it.
     pub(crate) endpoint: Endpoint,
     pub(crate) work_dir: PathBuf,
     boot_id: Uuid,
     id: Uuid,
-    /// For each call, where it is not a minute.
+    /// The timeout of each call, if it is not a minute.
     pub(crate) deadline: Option<Duration>,
     /// The same for calls that are repeated when they fail.
     pub(crate) deadline_of_repeated: Option<Duration>,
@@ -86,13 +86,13 @@ impl Agent {
         Isolator::start(self.plan("isolator", false), &self.work_dir, running).await
     }
 
-    /// Returns what the agent knows of the plugin under one of its names.
+    /// Returns the agent's settings for the plugin under one of its names.
     pub(crate) fn plan(&self, name: &str, controller: bool) -> Plan {
         let root = self.work_dir.join("csi/com.clusterhq.flocker.csi").join(name);
         let mut calls = Calls::to(self.endpoint.clone());
         calls.deadline = self.deadline.unwrap_or(calls.deadline);
         calls.deadline_of_repeated = self.deadline_of_repeated.unwrap_or(calls.deadline);
-        // Nothing is proved by waiting.
+        // The test does not depend on back-offs.
         calls.back_off = Duration::from_millis(20);
         Plan {
             release: self.release,
@@ -104,17 +104,17 @@ impl Agent {
         }
     }
 
-    /// Makes the agent another one in the eyes of the master: what it knew under its old id is of no use any more.
-    pub(crate) fn register_anew(&mut self) {
+    /// Registers the agent again, under a new id, so that it does not use the state of its old id.
+    pub(crate) fn register_again(&mut self) {
         self.id = Uuid::new_v4();
     }
 
-    /// Makes the agents that are started from here on believe that the machine has been rebooted.
+    /// Makes agents that are started from now on assume that the machine was rebooted.
     pub(crate) fn boot_again(&mut self) {
         self.boot_id = Uuid::new_v4();
     }
 
-    /// Reboots the machine, whose plugin has been killed: what was mounted is gone, for Flocker as well.
+    /// Reboots the machine, whose plugin has been killed: its mounts no longer exist, for Flocker as well.
     pub(crate) fn reboot(&mut self, flocker: &Flocker) {
         for mount in Mounts::read().below(&self.work_dir).iter().rev() {
             unmount(&mount.point, UnmountFlags::empty()).unwrap();
@@ -126,7 +126,7 @@ impl Agent {
         self.boot_again();
     }
 
-    /// Returns the settings of a plugin in a process of its own that [`Machine::flags`] has not.
+    /// Returns the settings of a plugin in a process of its own that are not in [`Machine::flags`].
     fn settings() -> Vec<String> {
         let pools = pools().into_iter().map(|pool| {
             let Pool {

@@ -1,6 +1,6 @@
 //! The calls of Mesos, in either version of CSI.
 //!
-//! All that differs between the versions on the wire is here; what differs in paths is in
+//! This module holds all differences between the versions on the wire; differences in paths are in
 //! [`super::volume_manager`].
 
 use std::collections::{BTreeSet, HashMap};
@@ -19,14 +19,14 @@ use super::failure::Failure;
 use super::rpc::{Calls, Connected};
 use super::types::{Api, Capability, VolumeInfo};
 
-/// A plugin as Mesos talks to it.
+/// A plugin as Mesos calls it.
 #[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) api: Api,
     pub(crate) calls: Calls,
 }
 
-/// What a plugin is told to use a volume on a node.
+/// What a node's plugin needs to use a volume.
 #[derive(Clone, Debug)]
 pub(crate) struct Usage {
     pub(crate) id: String,
@@ -50,14 +50,14 @@ macro_rules! rpcs {
             .into_iter()
             .filter_map(|capability| match capability.r#type? {
                 $version::$kind::Type::Rpc(rpc) => Some(rpc.r#type),
-                #[allow(unreachable_patterns, reason = "not every kind has others")]
+                #[allow(unreachable_patterns, reason = "not every kind has further variants")]
                 _ => None,
             })
             .collect()
     };
 }
 
-/// Makes a call of the version that is spoken, and takes what is wanted from the answer.
+/// Makes a call in the plugin's version, and extracts the result from the answer.
 macro_rules! call {
     ($self:ident.$how:ident($name:literal);
      $client0:ident.$rpc0:ident($request0:expr) => |$answer0:pat_param| $take0:expr;
@@ -84,7 +84,7 @@ macro_rules! call {
 }
 
 impl Client {
-    /// Asks whether the plugin is there; what it answers is of no interest.
+    /// Checks whether the plugin answers; the answer itself is ignored.
     pub(crate) async fn probe(&self) -> Result<(), Failure> {
         call! { self.call("Probe");
             Identity0.probe(v0::ProbeRequest {}) => |_| ();
@@ -142,7 +142,7 @@ impl Client {
         }
     }
 
-    /// Returns all volumes: a token that comes with them is not looked at.
+    /// Returns all volumes; a token in the answer is ignored.
     pub(crate) async fn list_volumes(&self) -> Result<Vec<VolumeInfo>, Failure> {
         call! { self.call("ListVolumes");
             Controller0.list_volumes(v0::ListVolumesRequest::default())
@@ -171,7 +171,7 @@ impl Client {
         }
     }
 
-    /// Makes a volume of exactly that size, however often that has to be asked for.
+    /// Creates a volume of exactly that size, and repeats the request until it succeeds.
     pub(crate) async fn create(
         &self,
         name: &str,
@@ -207,7 +207,7 @@ impl Client {
         }
     }
 
-    /// Returns why a volume cannot be used as asked, if so.
+    /// Returns why a volume cannot be used as requested, if so.
     pub(crate) async fn validate(
         &self,
         volume: &VolumeInfo,
@@ -242,7 +242,7 @@ impl Client {
         }
     }
 
-    /// Attaches a volume, and returns what its node has to be told.
+    /// Attaches a volume, and returns the publish context.
     pub(crate) async fn controller_publish(
         &self,
         usage: &Usage,

@@ -1,4 +1,4 @@
-//! The life of disks that a resource provider offers.
+//! The life of the disks that a resource provider offers.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use super::provider::{Changes, Disk, Kind, Profile};
 use super::proxy::{Proxy, Wrong};
 use super::types::{Api, Capability};
 use super::volume_state::State;
-use super::{LOOK, PUBLISH, START, Stand, UNPUBLISH, assert_failed, both, calls};
+use super::{Fixture, LOOK, PUBLISH, START, UNPUBLISH, assert_failed, both, calls};
 use crate::support::flocker::Flocker;
 use crate::support::mounts::{Mounts, only_mount_at};
 
@@ -25,12 +25,12 @@ both!(
     a_disk_whose_volume_could_not_be_published_is_destroyed,
     a_disk_with_something_mounted_in_its_volume_is_not_destroyed,
     a_volume_that_was_there_before_becomes_a_disk,
-    what_others_make_and_delete_is_seen_at_the_next_look,
+    datasets_that_other_clients_create_and_delete_are_seen_at_the_next_read,
     providers_offer_the_volumes_of_their_own_nodes,
 );
 
-impl Stand {
-    /// Makes a dataset on a node without the plugin, and returns its id when it is there.
+impl Fixture {
+    /// Makes a dataset on a node without the plugin, and returns its id when it exists.
     async fn preprovisioned(&self, number: usize, bytes: i64) -> Uuid {
         let new = NewDataset {
             dataset_id: None,
@@ -44,7 +44,7 @@ impl Stand {
     }
 }
 
-/// Returns what is offered of a volume that nobody has taken.
+/// Returns the offered resource of a volume that no framework uses.
 fn raw(id: &str, bytes: i64) -> Disk {
     Disk {
         kind: Kind::Raw,
@@ -57,20 +57,20 @@ fn raw(id: &str, bytes: i64) -> Disk {
 
 /// Covers `StorageLocalResourceProviderTest.NoResource`.
 async fn a_provider_without_room_offers_nothing(api: Api) {
-    let stand = Stand::start(api).await;
+    let fixture = Fixture::start(api).await;
     for _ in 0..2 {
         // No pool is declared for that profile.
-        let provider = stand.agent.provider_with(profiles(&["iron"])).await.unwrap();
+        let provider = fixture.agent.provider_with(profiles(&["iron"])).await.unwrap();
         assert_eq!(provider.offers(), []);
         assert_eq!(provider.calls(), calls(&[&START, &LOOK]));
     }
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }
 
 /// Covers `StorageLocalResourceProviderTest.ProfileAppeared` and `ProfileDisappeared`.
 async fn a_pool_is_offered_when_its_profile_appears_and_goes_with_it(api: Api) {
-    let stand = Stand::start(api).await;
-    let mut provider = stand.agent.provider_with([].into()).await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let mut provider = fixture.agent.provider_with([].into()).await.unwrap();
     assert_eq!(provider.offers(), []);
     assert_eq!(provider.calls(), START);
 
@@ -79,7 +79,7 @@ async fn a_pool_is_offered_when_its_profile_appears_and_goes_with_it(api: Api) {
     let disk = provider.create_disk("bronze", 100 * MIB).await.unwrap();
     assert_eq!(provider.pool("bronze"), CAPACITY - 100 * MIB);
 
-    // The operator has put another profile in its place: the pool goes, the disk stays.
+    // The operator has replaced it by another profile: the pool is removed, the disk stays.
     provider.set_profiles(profiles(&["gold"])).await.unwrap();
     assert_eq!((provider.pool("bronze"), provider.pool("gold")), (0, CAPACITY));
     assert_failed(
@@ -93,13 +93,13 @@ async fn a_pool_is_offered_when_its_profile_appears_and_goes_with_it(api: Api) {
         1,
         "nothing but the pool of the new profile"
     );
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }
 
 /// Covers `StorageLocalResourceProviderTest.CreateDestroyDisk`, with the capacity of each profile as it is offered.
 async fn a_disk_is_created_from_a_pool_and_destroyed(api: Api) {
-    let stand = Stand::start(api).await;
-    let mut provider = stand
+    let fixture = Fixture::start(api).await;
+    let mut provider = fixture
         .agent
         .provider_with(profiles(&["bronze", "gold"]))
         .await
@@ -134,15 +134,15 @@ async fn a_disk_is_created_from_a_pool_and_destroyed(api: Api) {
     assert_eq!(provider.pool("bronze"), CAPACITY);
     assert_eq!(provider.offers().len(), 2);
     assert_eq!(provider.manager.tracked(), Vec::<&str>::new());
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }
 
 /// Covers `StorageLocalResourceProviderTest.SmallDisk` as far as Flocker has small disks: scalars of Mesos are MiB with
 /// three decimals.
 async fn a_disk_has_exactly_the_size_that_was_taken_from_the_pool(api: Api) {
-    let mut stand = Stand::start(api).await;
+    let mut fixture = Fixture::start(api).await;
     let odd = 100 * MIB + 512 * 1024;
-    let mut provider = stand.agent.provider().await.unwrap();
+    let mut provider = fixture.agent.provider().await.unwrap();
     assert_failed(
         provider.create_disk("bronze", odd).await,
         &[
@@ -152,33 +152,36 @@ async fn a_disk_has_exactly_the_size_that_was_taken_from_the_pool(api: Api) {
         ],
     );
     assert_failed(provider.create_disk("bronze", MIB).await, &["OUT_OF_RANGE"]);
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 
-    // Loop devices have any size, as the operator knows.
-    stand.agent.machine.config.plugin.allocation_unit = 1024;
-    stand.plugin = stand.agent.machine.plugin().await;
-    let mut provider = stand.agent.provider().await.unwrap();
+    // The operator chooses loop devices, which can have any size.
+    fixture.agent.machine.config.plugin.allocation_unit = 1024;
+    fixture.plugin = fixture.agent.machine.plugin().await;
+    let mut provider = fixture.agent.provider().await.unwrap();
     for bytes in [odd, 64 * MIB + 1024] {
         let id = provider.create_disk("bronze", bytes).await.unwrap();
         assert_eq!(provider.disk(&id).bytes, bytes);
         assert_eq!(provider.pool("bronze"), CAPACITY - bytes);
-        assert_eq!(stand.agent.provider().await.unwrap().offers(), provider.offers());
+        assert_eq!(
+            fixture.agent.provider().await.unwrap().offers(),
+            provider.offers()
+        );
         provider.destroy_disk(&id).await.unwrap();
     }
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }
 
 /// Covers `StorageLocalResourceProviderTest.ROOT_CreateDestroyPersistentMountVolume`.
 async fn a_disk_is_published_once_for_all_its_tasks_and_stays_so(api: Api) {
-    let stand = Stand::start(api).await;
-    let mut provider = stand.agent.provider().await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let mut provider = fixture.agent.provider().await.unwrap();
     let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
     provider.calls();
     let target = provider.launch(&id).await.unwrap();
     assert_eq!(provider.calls(), calls(&[&["ControllerPublishVolume"], &PUBLISH]));
     only_mount_at(&target);
     fs::write(target.join("file"), "precious").unwrap();
-    // The task ends, which makes no call, and others come.
+    // The task ends, which makes no call, and further tasks start.
     for _ in 0..3 {
         assert_eq!(provider.launch(&id).await.unwrap(), target);
         assert_eq!(fs::read_to_string(target.join("file")).unwrap(), "precious");
@@ -193,9 +196,9 @@ async fn a_disk_is_published_once_for_all_its_tasks_and_stays_so(api: Api) {
     let destroyed = ["ControllerUnpublishVolume", "DeleteVolume"];
     assert_eq!(provider.calls(), calls(&[&UNPUBLISH, &destroyed, &LOOK]));
     assert!(!target.parent().unwrap().exists());
-    assert_eq!(Mounts::read().below(&stand.agent.work_dir), []);
+    assert_eq!(Mounts::read().below(&fixture.agent.work_dir), []);
     assert_eq!(provider.pool("bronze"), CAPACITY);
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }
 
 /// Covers `StorageLocalResourceProviderTest.DestroyUnpublishedPersistentVolume`, `…WithRecovery` and `…WithReboot`.
@@ -237,8 +240,8 @@ async fn a_disk_whose_volume_could_not_be_published_is_destroyed(api: Api) {
 
 /// Covers `StorageLocalResourceProviderTest.ROOT_DestroyPersistentMountVolumeFailed`.
 async fn a_disk_with_something_mounted_in_its_volume_is_not_destroyed(api: Api) {
-    let stand = Stand::start(api).await;
-    let mut provider = stand.agent.provider().await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let mut provider = fixture.agent.provider().await.unwrap();
     let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
     let target = provider.launch(&id).await.unwrap();
     let inside = target.join("busy");
@@ -262,16 +265,16 @@ async fn a_disk_with_something_mounted_in_its_volume_is_not_destroyed(api: Api) 
     unmount(&inside, UnmountFlags::empty()).unwrap();
     provider.destroy(&id).unwrap();
     provider.destroy_disk(&id).await.unwrap();
-    assert_eq!(Mounts::read().below(&stand.agent.work_dir), []);
-    stand.plugin.stop().await;
+    assert_eq!(Mounts::read().below(&fixture.agent.work_dir), []);
+    fixture.plugin.stop().await;
 }
 
 /// Covers `StorageLocalResourceProviderTest.CreateDestroyPreprovisionedVolume`.
 async fn a_volume_that_was_there_before_becomes_a_disk(api: Api) {
-    let stand = Stand::start(api).await;
+    let fixture = Fixture::start(api).await;
     let (adopted, unwanted) = (
-        stand.preprovisioned(1, 80 * MIB).await.to_string(),
-        stand.preprovisioned(1, 64 * MIB).await.to_string(),
+        fixture.preprovisioned(1, 80 * MIB).await.to_string(),
+        fixture.preprovisioned(1, 64 * MIB).await.to_string(),
     );
     let mut plain = profiles(&["bronze"]);
     let nothing = Profile {
@@ -279,7 +282,7 @@ async fn a_volume_that_was_there_before_becomes_a_disk(api: Api) {
         parameters: [].into(),
     };
     plain.insert("plain".to_owned(), nothing);
-    let mut provider = stand.agent.provider_with(plain).await.unwrap();
+    let mut provider = fixture.agent.provider_with(plain).await.unwrap();
     assert_eq!(provider.disk(&adopted), raw(&adopted, 80 * MIB));
     assert_eq!(provider.disk(&unwanted), raw(&unwanted, 64 * MIB));
 
@@ -301,7 +304,7 @@ async fn a_volume_that_was_there_before_becomes_a_disk(api: Api) {
     fs::write(target.join("file"), "precious").unwrap();
     provider.calls();
 
-    // A disk that is not destroyed as a persistent volume before is emptied with its volume.
+    // A disk that is not destroyed as a persistent volume first is emptied with its volume.
     provider.destroy_disk(&adopted).await.unwrap();
     provider.destroy_disk(&unwanted).await.unwrap();
     let look = ["ListVolumes", "GetCapacity", "GetCapacity"];
@@ -311,26 +314,26 @@ async fn a_volume_that_was_there_before_becomes_a_disk(api: Api) {
         calls(&[&UNPUBLISH, &destroyed, &look, &["DeleteVolume"], &look])
     );
     assert_eq!(provider.offers().len(), 1, "nothing but the pool");
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }
 
 /// Covers `StorageLocalResourceProviderTest.Update`.
-async fn what_others_make_and_delete_is_seen_at_the_next_look(api: Api) {
-    let stand = Stand::start(api).await;
-    let mut provider = stand.agent.provider().await.unwrap();
+async fn datasets_that_other_clients_create_and_delete_are_seen_at_the_next_read(api: Api) {
+    let fixture = Fixture::start(api).await;
+    let mut provider = fixture.agent.provider().await.unwrap();
     assert_eq!(provider.reconcile().await.unwrap(), Changes::default());
-    let made = stand.preprovisioned(1, 64 * MIB).await;
+    let made = fixture.preprovisioned(1, 64 * MIB).await;
     let disk = raw(&made.to_string(), 64 * MIB);
     let changes = provider.reconcile().await.unwrap();
     assert_eq!((changes.added, changes.removed), (vec![disk.clone()], vec![]));
     assert_eq!(provider.reconcile().await.unwrap(), Changes::default());
 
-    stand.flocker.client().await.delete_dataset(made).await.unwrap();
+    fixture.flocker.client().await.delete_dataset(made).await.unwrap();
     let changes = provider.reconcile().await.unwrap();
     assert_eq!((changes.added, changes.removed), (vec![], vec![disk]));
 
-    // Another provider's volume takes from the pool of this node, whoever made it.
-    let other = stand.plugin.csi.clone();
+    // A volume of another provider takes space from the pool of this node.
+    let other = fixture.plugin.csi.clone();
     let mut request = crate::support::csi::to_create("elsewhere");
     request
         .parameters
@@ -338,17 +341,17 @@ async fn what_others_make_and_delete_is_seen_at_the_next_look(api: Api) {
     other.try_create(request).await.unwrap();
     provider.reconcile().await.unwrap();
     assert_eq!(provider.pool("bronze"), CAPACITY - 64 * MIB);
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }
 
-/// Every agent offers whatever its plugin lists; see also `StorageLocalResourceProviderTest.Update`.
+/// Every agent offers all volumes that its plugin lists; see also `StorageLocalResourceProviderTest.Update`.
 async fn providers_offer_the_volumes_of_their_own_nodes(api: Api) {
-    let stand = Stand::start(api).await;
-    let second = Agent::new(&stand.flocker, 2, api);
+    let fixture = Fixture::start(api).await;
+    let second = Agent::new(&fixture.flocker, 2, api);
     let plugin = second.machine.plugin().await;
-    let here = stand.preprovisioned(1, 64 * MIB).await.to_string();
-    let there = stand.preprovisioned(2, 80 * MIB).await.to_string();
-    let mut one = stand.agent.provider().await.unwrap();
+    let here = fixture.preprovisioned(1, 64 * MIB).await.to_string();
+    let there = fixture.preprovisioned(2, 80 * MIB).await.to_string();
+    let mut one = fixture.agent.provider().await.unwrap();
     let mut two = second.provider().await.unwrap();
     assert_eq!((one.offers().len(), two.offers().len()), (2, 2));
     assert_eq!(one.disk(&here), raw(&here, 64 * MIB));
@@ -362,6 +365,6 @@ async fn providers_offer_the_volumes_of_their_own_nodes(api: Api) {
     );
     let target = one.launch(&created).await.unwrap();
     only_mount_at(&target);
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
     plugin.stop().await;
 }

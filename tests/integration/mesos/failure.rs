@@ -1,15 +1,15 @@
-//! Why Mesos gives something up, in its words.
+//! Failures of Mesos' operations, in its own words.
 
 use std::fmt;
 
 use tonic::{Code, Status};
 
-/// What an operation of Mesos ends with when it does not succeed.
+/// The outcome of an operation of Mesos that does not succeed.
 #[derive(Clone, Debug)]
 pub(crate) enum Failure {
     /// The plugin answered an error.
     Rpc(Status),
-    /// The plugin answered OK, and something was not as it has to be then; or Mesos itself could not go on.
+    /// The plugin answered OK without the required effect; or Mesos itself could not continue.
     Mesos(String),
 }
 
@@ -22,8 +22,8 @@ impl Failure {
         }
     }
 
-    /// Puts words before it, as Mesos does.
-    pub(crate) fn told_by(self, words: &str) -> Self {
+    /// Puts context before it, as Mesos does.
+    pub(crate) fn context(self, words: &str) -> Self {
         Self::Mesos(format!("{words}: {self}"))
     }
 }

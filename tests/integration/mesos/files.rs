@@ -8,10 +8,10 @@ use std::path::Path;
 use super::failure::{Failure, failed};
 use crate::support::mounts::Mounts;
 
-/// The characters beside control characters and all that is not ASCII that Mesos does not use as they are.
+/// The characters that Mesos encodes, beside control characters and all that is not ASCII.
 const ENCODED: &str = " $&+,/:;=?@\"<>#%{}|\\^~[]`";
 
-/// Whether a directory goes with what is in it.
+/// Whether a directory is deleted with its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Root {
     Kept,
@@ -46,8 +46,8 @@ pub(crate) fn decode(name: &str) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// Deletes a directory with everything in it. It goes into whatever is mounted there and deletes that too; the mount
-/// itself is the first thing that stops it.
+/// Deletes a directory with everything in it. It descends into file systems that are mounted there and deletes their
+/// content; the mount point itself is the first thing that it cannot delete.
 pub(crate) fn delete_recursively(directory: &Path, root: Root) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
@@ -70,10 +70,10 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Deletes what Mesos has of a volume that it does not use any more, with all that a plugin has left mounted there.
+/// Deletes Mesos' directories of a volume that it no longer uses, with every mount that a plugin has left there.
 ///
 /// # Errors
-/// Something is mounted there, so that its data would go; in this Mesos that is refused.
+/// A file system is mounted there, so its data would be deleted; this Mesos refuses that.
 pub(crate) fn collect_garbage(directory: &Path) -> Result<(), Failure> {
     if !directory.exists() {
         return Ok(());
@@ -89,7 +89,7 @@ pub(crate) fn collect_garbage(directory: &Path) -> Result<(), Failure> {
 }
 
 #[test]
-fn the_name_of_a_directory_is_the_volume_id_with_what_is_special_encoded() {
+fn the_name_of_a_directory_is_the_volume_id_with_special_characters_encoded() {
     for (volume_id, name) in [
         (
             "5540d6e3-392b-4da0-828a-34b724c5bb80",

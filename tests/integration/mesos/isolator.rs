@@ -1,4 +1,4 @@
-//! `volume/csi`: volumes that were made elsewhere, for the containers that name them.
+//! `volume/csi`: existing volumes, for the containers that name them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -25,7 +25,7 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    /// Plans one that reads and writes as root.
+    /// Makes one that reads and writes as root.
     pub(crate) fn new(id: &str, volume_id: &str) -> Self {
         Self {
             id: id.to_owned(),
@@ -41,7 +41,7 @@ impl Container {
 /// The isolator and the CSI server of one agent, with one plugin.
 pub(crate) struct Isolator {
     plan: Plan,
-    /// Nothing until the plugin has answered, and after it has failed to.
+    /// `None` until the plugin has answered, and after a failed answer.
     manager: Option<VolumeManager>,
     /// `<work_dir>/isolators/volume/csi`: a directory for each container.
     directory: PathBuf,
@@ -51,7 +51,7 @@ pub(crate) struct Isolator {
 }
 
 impl Isolator {
-    /// Starts on an agent with the containers that still run there, and cleans up after the others.
+    /// Starts on an agent with the containers that still run there, and cleans up after all other containers.
     pub(crate) async fn start(plan: Plan, work_dir: &Path, running: &[&str]) -> Result<Self, Failure> {
         let mut isolator = Self {
             plan,
@@ -71,7 +71,7 @@ impl Isolator {
                 .insert(id.clone(), volumes.lines().map(decode).collect());
             gone.extend((!running.contains(&&*id)).then_some(id));
         }
-        // Whether the plugin is there decides nothing yet.
+        // Whether the plugin runs is not decisive yet.
         let started = isolator.manager().await.map(drop);
         for id in gone {
             isolator.clean_up(&id).await?;
@@ -82,8 +82,8 @@ impl Isolator {
         Ok(isolator)
     }
 
-    /// Prepares a container and starts its task, which finds the volume in its working directory. Returns the task
-    /// and what `command` has printed.
+    /// Prepares a container and starts its task, which has the volume in its working directory. Returns the task and the
+    /// output of `command`.
     pub(crate) async fn launch(
         &mut self,
         container: &Container,
@@ -92,10 +92,10 @@ impl Isolator {
         match self.try_launch(container, command).await {
             Ok(launched) => Ok(launched),
             Err(failure) => {
-                let failure = failure.told_by("Failed to launch container");
+                let failure = failure.context("Failed to launch container");
                 match self.clean_up(&container.id).await {
                     Ok(()) => Err(failure),
-                    Err(left) => Err(left.told_by(&failure.to_string())),
+                    Err(left) => Err(left.context(&failure.to_string())),
                 }
             }
         }
@@ -149,9 +149,9 @@ impl Isolator {
             if self.containers.values().any(|others| others.contains(&volume_id)) {
                 continue;
             }
-            let manager = self.manager().await.map_err(|failure| failure.told_by(words))?;
+            let manager = self.manager().await.map_err(|failure| failure.context(words))?;
             let unpublished = manager.unpublish(&volume_id).await;
-            unpublished.map_err(|failure| failure.told_by(words))?;
+            unpublished.map_err(|failure| failure.context(words))?;
         }
         fs::remove_dir_all(self.directory.join(id)).unwrap();
         Ok(())
@@ -165,12 +165,12 @@ impl Isolator {
         Ok(self.manager.as_mut().expect("it was just started"))
     }
 
-    /// Returns the volumes, for a look at them.
+    /// Returns the volumes.
     pub(crate) fn volumes(&self) -> &VolumeManager {
         self.manager.as_ref().expect("the plugin has answered")
     }
 
-    /// Returns the names of the calls that were made since the last time.
+    /// Returns the names of the calls since the last time.
     pub(crate) fn calls(&self) -> Vec<&'static str> {
         self.plan.calls.take_made()
     }

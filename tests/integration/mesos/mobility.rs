@@ -1,4 +1,4 @@
-//! Tasks that go from one agent to another with their volume, by nothing but the calls of `volume/csi`.
+//! Tasks that move from one agent to another with their volume, with only the calls of `volume/csi`.
 
 use std::time::Duration;
 
@@ -20,20 +20,20 @@ use crate::support::flocker::Flocker;
 use crate::support::machine::Running;
 use crate::support::mounts::Mounts;
 
-/// How long a silent node is listed, and how long it has to be missing then to be gone.
+/// How long Flocker lists a silent node, and how long after that the plugin considers it dead.
 const SOON: Duration = Duration::from_secs(1);
-/// What a call has that ends while its volume is in use elsewhere.
+/// The error of a call that ends while its volume is in use elsewhere.
 const SHORT: Duration = Duration::from_secs(3);
 
 both!(
     a_task_that_starts_elsewhere_finds_what_it_has_written,
     a_second_task_elsewhere_is_refused_with_the_name_of_the_holder,
     a_task_that_is_restarted_elsewhere_waits_until_its_predecessor_is_cleaned_up_after,
-    a_task_of_a_node_that_is_gone_starts_elsewhere_where_that_is_allowed,
+    a_task_of_a_dead_node_starts_elsewhere_where_takeover_is_allowed,
     a_task_of_a_node_that_rebooted_starts_elsewhere,
 );
 
-/// Two agents, of which the second one's plugin runs here.
+/// Two agents; the second one's plugin runs here.
 struct Pair {
     flocker: Flocker,
     first: Agent,
@@ -41,7 +41,7 @@ struct Pair {
     plugin: Running,
 }
 
-/// What comes of a launch that takes its time.
+/// The result of a launch that takes a while.
 type Launching = JoinHandle<(Isolator, Result<(Task, String), Failure>)>;
 
 impl Pair {
@@ -69,7 +69,7 @@ impl Pair {
         }
     }
 
-    /// Makes a volume that lives on the first node.
+    /// Creates a volume on the first node.
     async fn volume(&self) -> String {
         let volume = self.plugin.csi.create("data").await;
         self.plugin.csi.attach(volume, self.first.machine.node()).await;
@@ -77,7 +77,7 @@ impl Pair {
         volume.to_string()
     }
 
-    /// Launches a task on the second agent, and returns when its volume is waited for with these words.
+    /// Launches a task on the second agent, and returns when the call reports that it waits, with these words.
     async fn launch_behind(&self, mut isolator: Isolator, container: Container, words: &str) -> Launching {
         let staging = self.second.plan("isolator", false).mount_root;
         let staging = staging.join(&container.volume_id).join("staging");
@@ -85,7 +85,7 @@ impl Pair {
             let launched = isolator.launch(&container, "cat file").await;
             (isolator, launched)
         });
-        eventually("the volume's directory is there", async || {
+        eventually("the volume's directory exists", async || {
             staging.exists().then_some(())
         })
         .await;
@@ -98,7 +98,7 @@ impl Pair {
     }
 }
 
-/// A task's data goes with it.
+/// A task's data moves with it.
 async fn a_task_that_starts_elsewhere_finds_what_it_has_written(api: Api) {
     let pair = Pair::start(api).await;
     let plugin = pair.first.machine.plugin().await;
@@ -115,7 +115,7 @@ async fn a_task_that_starts_elsewhere_finds_what_it_has_written(api: Api) {
         let (task, said) = isolator.launch(&container, &command).await.unwrap();
         assert_eq!(said, expected);
         expected += &round.to_string();
-        // It dies.
+        // The agent dies.
         drop(task);
         isolator.clean_up(&container.id).await.unwrap();
     }
@@ -132,7 +132,7 @@ async fn a_task_that_starts_elsewhere_finds_what_it_has_written(api: Api) {
     pair.plugin.stop().await;
 }
 
-/// Nothing but the plugin keeps two agents from writing to one volume.
+/// Only the plugin prevents two agents from writing to one volume.
 async fn a_second_task_elsewhere_is_refused_with_the_name_of_the_holder(api: Api) {
     let mut pair = Pair::start(api).await;
     let plugin = pair.first.machine.plugin().await;
@@ -174,7 +174,7 @@ async fn a_second_task_elsewhere_is_refused_with_the_name_of_the_holder(api: Api
     pair.plugin.stop().await;
 }
 
-/// The clean-up after a task comes a second after its end, and another agent may be quicker.
+/// The clean-up after a task follows a second after its end, and another agent may be faster.
 async fn a_task_that_is_restarted_elsewhere_waits_until_its_predecessor_is_cleaned_up_after(api: Api) {
     let pair = Pair::start(api).await;
     let plugin = pair.first.machine.plugin().await;
@@ -200,8 +200,8 @@ async fn a_task_that_is_restarted_elsewhere_waits_until_its_predecessor_is_clean
     pair.plugin.stop().await;
 }
 
-/// The agent of a node that is gone never cleans up; `takeover = node-gone` says what to do then.
-async fn a_task_of_a_node_that_is_gone_starts_elsewhere_where_that_is_allowed(api: Api) {
+/// The agent of a dead node never cleans up; `takeover = node-gone` defines what happens then.
+async fn a_task_of_a_dead_node_starts_elsewhere_where_takeover_is_allowed(api: Api) {
     let pair = Pair::taking_over(api, Takeover::NodeGone).await;
     let plugin = pair.first.process().await;
     let volume = pair.volume().await;
@@ -219,7 +219,7 @@ async fn a_task_of_a_node_that_is_gone_starts_elsewhere_where_that_is_allowed(ap
         .launch_behind(there, container, &pair.waits_for_the_first())
         .await;
 
-    // The power cut: what ran and was mounted there is gone, and the backend knows it.
+    // The power cut: the node's processes and mounts no longer exist, and the backend knows it.
     drop(task);
     plugin.kill().await;
     for mount in Mounts::read().below(&pair.first.work_dir).iter().rev() {
@@ -242,7 +242,7 @@ async fn a_task_of_a_node_that_is_gone_starts_elsewhere_where_that_is_allowed(ap
     pair.plugin.stop().await;
 }
 
-/// With `takeover = never` the holder has to come back, which is what a reboot is.
+/// With `takeover = never` the holder must return, which a reboot does.
 async fn a_task_of_a_node_that_rebooted_starts_elsewhere(api: Api) {
     let mut pair = Pair::start(api).await;
     let plugin = pair.first.process().await;
@@ -264,7 +264,7 @@ async fn a_task_of_a_node_that_rebooted_starts_elsewhere(api: Api) {
         .await;
     pair.first.reboot(&pair.flocker);
 
-    // The plugin alone lets go of what it had, before any agent is there.
+    // The plugin alone releases its volumes, before any agent runs.
     let plugin = pair.first.process().await;
     let (mut there, launched) = launching.await.unwrap();
     let (task, said) = launched.unwrap();
@@ -273,7 +273,7 @@ async fn a_task_of_a_node_that_rebooted_starts_elsewhere(api: Api) {
     let holder = pair.flocker.leaseholder(volume.parse().unwrap()).await;
     assert_eq!(holder, Some(pair.second.machine.node()));
 
-    // The agent wants to publish what its container had before it cleans that up, and cannot do so meanwhile.
+    // The agent wants to publish the container's volume before it cleans up the container, and cannot do so yet.
     pair.first.deadline = Some(SHORT);
     let holder = pair.second.machine.node().to_string();
     assert_failed(

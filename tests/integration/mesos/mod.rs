@@ -1,8 +1,8 @@
-//! Mesos: a client that calls as its agents do, and stops as they do when a plugin is not as it has to be.
+//! Mesos: a client that calls as its agents do, and stops as they do when a plugin is wrong.
 //!
-//! Replayed are both consumers of CSI in Mesos: storage local resource providers ([`provider`]) and the `volume/csi`
-//! isolator ([`isolator`]), on the volume manager that they share ([`volume_manager`]). Nothing is timed: what Mesos
-//! does every ten seconds, a test does when it wants to. Each case says which of Mesos' own tests it covers.
+//! It covers both consumers of CSI in Mesos: storage local resource providers ([`provider`]) and the `volume/csi`
+//! isolator ([`isolator`]), on the volume manager that they share ([`volume_manager`]). It has no timers: a test triggers
+//! what Mesos does every ten seconds. Each case names the tests of Mesos that it covers.
 
 mod agent;
 mod client;
@@ -33,7 +33,7 @@ use types::Api;
 use crate::support::flocker::Flocker;
 use crate::support::machine::Running;
 
-/// Makes tests of cases, for each version of CSI that Mesos speaks.
+/// Makes tests of cases, for each version of CSI that Mesos supports.
 macro_rules! both {
     ($($case:ident),+ $(,)?) => {
         $(mod $case {
@@ -65,20 +65,20 @@ const START: [&str; 8] = [
     "NodeGetInfo",
     "ListVolumes",
 ];
-/// A look at what the plugin has, for one profile.
+/// A read of the plugin's resources, for one profile.
 const LOOK: [&str; 2] = ["ListVolumes", "GetCapacity"];
-/// A volume on its way to a task, and back.
+/// The way of a volume to a task, and back.
 const PUBLISH: [&str; 2] = ["NodeStageVolume", "NodePublishVolume"];
 const UNPUBLISH: [&str; 2] = ["NodeUnpublishVolume", "NodeUnstageVolume"];
 
 /// A Flocker of two nodes, and an agent with a plugin on the first one.
-struct Stand {
+struct Fixture {
     flocker: Flocker,
     agent: Agent,
     plugin: Running,
 }
 
-impl Stand {
+impl Fixture {
     async fn start(api: Api) -> Self {
         let flocker = Flocker::start(2).await;
         let agent = Agent::new(&flocker, 1, api);
@@ -90,19 +90,19 @@ impl Stand {
         }
     }
 
-    /// Returns the content of a file of a volume that nobody uses, as the first node has it.
+    /// Returns the content of a file of an unused volume, as the first node has it.
     fn read_back(&self, volume_id: &str, name: &str) -> String {
         let mount = self.flocker.mount_of(1, volume_id.parse().unwrap());
         std::fs::read_to_string(mount.join(name)).unwrap()
     }
 }
 
-/// Joins the calls that a test expects.
+/// Joins the expected calls of a test.
 fn calls(parts: &[&[&'static str]]) -> Vec<&'static str> {
     parts.concat()
 }
 
-/// Sees that something failed with these words.
+/// Checks that an operation failed with these words.
 #[track_caller]
 fn assert_failed<T>(outcome: Result<T, Failure>, words: &[&str]) {
     let Err(failure) = outcome else {

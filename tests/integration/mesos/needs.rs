@@ -1,4 +1,4 @@
-//! What Mesos needs of a plugin so as not to give up on it: answers while Flocker is down above all.
+//! What Mesos requires of a plugin, or else abandons it: above all answers while Flocker is down.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,43 +13,47 @@ use uuid::Uuid;
 use super::agent::{Agent, CAPACITY, MIB, profiles};
 use super::provider::{Changes, Profile};
 use super::types::{Api, Capability, VolumeInfo};
-use super::{LOOK, START, Stand, assert_failed, both, calls};
+use super::{Fixture, LOOK, START, assert_failed, both, calls};
 use crate::support::flocker::Flocker;
-use crate::support::gate::Gate;
 use crate::support::machine::Machine;
 use crate::support::mounts::only_mount_at;
 use crate::support::namespace::in_own_namespace;
+use crate::support::tcp_proxy::TcpProxy;
 
 const DATASETS: &str = "/v1/configuration/datasets";
 
 both!(
-    what_no_volume_can_be_made_of_has_no_room,
-    what_is_confirmed_is_what_was_asked_for,
+    impossible_volumes_have_no_capacity,
+    validation_confirms_exactly_the_request,
     a_provider_starts_as_it_was_while_flocker_is_down,
     a_provider_starts_while_flocker_does_not_answer,
     a_plugin_knows_its_node_without_flocker,
-    disks_that_are_made_and_destroyed_just_before_flocker_is_down_are_told_so,
+    disks_made_and_destroyed_just_before_flocker_is_down_are_reported_as_such,
 );
 
-/// A Flocker behind a gate, and an agent whose plugin reaches it through that.
-struct Gated {
+/// A Flocker behind a proxy, and an agent whose plugin reaches it through that.
+struct Proxied {
     flocker: Flocker,
-    gate: Gate,
+    proxy: TcpProxy,
     agent: Agent,
 }
 
-impl Gated {
+impl Proxied {
     async fn start(api: Api) -> Self {
         let flocker = Flocker::start(1).await;
-        let gate = Gate::to(flocker.embedded().address()).await;
-        let agent = Agent::on(Machine::through(gate.address(), &flocker, 1), api);
-        Self { flocker, gate, agent }
+        let proxy = TcpProxy::to(flocker.embedded().address()).await;
+        let agent = Agent::on(Machine::through(proxy.address(), &flocker, 1), api);
+        Self {
+            flocker,
+            proxy,
+            agent,
+        }
     }
 }
 
-/// Mesos asks for the capacity of each profile it knows, whether the plugin knows it or not.
-async fn what_no_volume_can_be_made_of_has_no_room(api: Api) {
-    let stand = Stand::start(api).await;
+/// Mesos requests the capacity of each of its profiles, whether the plugin knows the profile or not.
+async fn impossible_volumes_have_no_capacity(api: Api) {
+    let fixture = Fixture::start(api).await;
     let mut profiles = profiles(&["bronze", "iron"]);
     let bronze = profiles["bronze"].clone();
     let many = Capability::with_mode(Mode::MultiNodeMultiWriter);
@@ -69,22 +73,22 @@ async fn what_no_volume_can_be_made_of_has_no_room(api: Api) {
         ..bronze
     };
     profiles.insert("mistyped".to_owned(), mistyped);
-    let provider = stand.agent.provider_with(profiles).await.unwrap();
+    let provider = fixture.agent.provider_with(profiles).await.unwrap();
     assert_eq!(provider.pool("bronze"), CAPACITY);
     for name in ["iron", "many", "xfs", "mistyped"] {
         assert_eq!(provider.pool(name), 0, "{name}");
     }
     assert_eq!(provider.offers().len(), 1);
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }
 
 /// Mesos compares the confirmation with its request, field by field.
-async fn what_is_confirmed_is_what_was_asked_for(api: Api) {
-    let stand = Stand::start(api).await;
-    let mut provider = stand.agent.provider().await.unwrap();
+async fn validation_confirms_exactly_the_request(api: Api) {
+    let fixture = Fixture::start(api).await;
+    let mut provider = fixture.agent.provider().await.unwrap();
     let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
-    // The state of the provider is lost, so that it has to ask.
-    fs::remove_dir_all(stand.agent.plan("slrp", true).root).unwrap();
+    // The provider's state is lost, so it must ask the plugin.
+    fs::remove_dir_all(fixture.agent.plan("slrp", true).root).unwrap();
     let parameters = |pairs: &[(&str, &str)]| -> HashMap<String, String> {
         let pairs = pairs
             .iter()
@@ -107,7 +111,7 @@ async fn what_is_confirmed_is_what_was_asked_for(api: Api) {
             Some("MULTI_NODE_SINGLE_WRITER"),
         ),
     ] {
-        let mut provider = stand.agent.provider().await.unwrap();
+        let mut provider = fixture.agent.provider().await.unwrap();
         provider.calls();
         let volume = VolumeInfo {
             id: id.clone(),
@@ -120,26 +124,26 @@ async fn what_is_confirmed_is_what_was_asked_for(api: Api) {
             Some(words) => assert_failed(validated, &["Validation failed for volume", &id, words]),
         }
         assert_eq!(provider.calls(), ["ValidateVolumeCapabilities"]);
-        fs::remove_dir_all(stand.agent.plan("slrp", true).root).ok();
+        fs::remove_dir_all(fixture.agent.plan("slrp", true).root).ok();
     }
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }
 
-/// Whatever fails when a provider starts is the end of it, until somebody starts the agent again.
+/// Any failure while a provider starts ends it, until an operator starts the agent again.
 async fn a_provider_starts_as_it_was_while_flocker_is_down(api: Api) {
-    let gated = Gated::start(api).await;
-    let plugin = gated.agent.machine.plugin().await;
-    let mut provider = gated.agent.provider().await.unwrap();
+    let proxied = Proxied::start(api).await;
+    let plugin = proxied.agent.machine.plugin().await;
+    let mut provider = proxied.agent.provider().await.unwrap();
     let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
     let target = provider.launch(&id).await.unwrap();
     fs::write(target.join("file"), "precious").unwrap();
     provider.reconcile().await.unwrap();
     let offers = provider.offers().to_owned();
     plugin.stop().await;
-    gated.gate.close();
+    proxied.proxy.close();
 
-    let plugin = gated.agent.machine.plugin().await;
-    let mut provider = gated.agent.provider().await.unwrap();
+    let plugin = proxied.agent.machine.plugin().await;
+    let mut provider = proxied.agent.provider().await.unwrap();
     assert_eq!(provider.calls(), calls(&[&START, &LOOK]));
     assert_eq!(provider.offers(), offers);
     assert_eq!(provider.launch(&id).await.unwrap(), target);
@@ -147,53 +151,53 @@ async fn a_provider_starts_as_it_was_while_flocker_is_down(api: Api) {
     assert_eq!(provider.reconcile().await.unwrap(), Changes::default());
     only_mount_at(&target);
 
-    gated.gate.open();
+    proxied.proxy.open();
     assert_eq!(provider.reconcile().await.unwrap(), Changes::default());
     provider.destroy_disk(&id).await.unwrap();
     assert_eq!(provider.pool("bronze"), CAPACITY);
     plugin.stop().await;
 }
 
-/// The same where nothing was ever known, and where nobody refuses the connection.
+/// The same where the plugin has no list yet, and where the connection is not refused but stalls.
 async fn a_provider_starts_while_flocker_does_not_answer(api: Api) {
-    let mut gated = Gated::start(api).await;
-    // An answer comes before the caller's deadline, which for Mesos is a minute.
-    gated.agent.deadline = Some(Duration::from_secs(3));
-    gated.gate.fall_silent();
-    let plugin = gated.agent.machine.plugin().await;
-    let mut provider = gated.agent.provider().await.unwrap();
+    let mut proxied = Proxied::start(api).await;
+    // An answer arrives before the caller's deadline, which for Mesos is a minute.
+    proxied.agent.deadline = Some(Duration::from_secs(3));
+    proxied.proxy.stall();
+    let plugin = proxied.agent.machine.plugin().await;
+    let mut provider = proxied.agent.provider().await.unwrap();
     assert_eq!(provider.offers(), [], "nothing is known, and that is no error");
-    gated.gate.open();
+    proxied.proxy.open();
     provider.reconcile().await.unwrap();
     assert_eq!(provider.pool("bronze"), CAPACITY);
     plugin.stop().await;
 }
 
-/// A node that nobody has named is found out once and remembered.
+/// A node without a configured id is identified once and its id stored.
 async fn a_plugin_knows_its_node_without_flocker(api: Api) {
-    let mut gated = Gated::start(api).await;
-    let node = gated.agent.machine.node();
-    gated.agent.machine.config.node.node_id = None;
-    let plugin = gated.agent.machine.plugin().await;
-    let mut provider = gated.agent.provider().await.unwrap();
+    let mut proxied = Proxied::start(api).await;
+    let node = proxied.agent.machine.node();
+    proxied.agent.machine.config.node.node_id = None;
+    let plugin = proxied.agent.machine.plugin().await;
+    let mut provider = proxied.agent.provider().await.unwrap();
     let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
     let offers = provider.offers().to_owned();
     plugin.stop().await;
-    gated.gate.close();
-    let plugin = gated.agent.machine.plugin().await;
-    let mut provider = gated.agent.provider().await.unwrap();
+    proxied.proxy.close();
+    let plugin = proxied.agent.machine.plugin().await;
+    let mut provider = proxied.agent.provider().await.unwrap();
     assert_eq!(provider.offers(), offers);
-    gated.gate.open();
+    proxied.proxy.open();
     provider.launch(&id).await.unwrap();
-    assert_eq!(gated.flocker.leaseholder(id.parse().unwrap()).await, Some(node));
+    assert_eq!(proxied.flocker.leaseholder(id.parse().unwrap()).await, Some(node));
     plugin.stop().await;
 }
 
-/// Mesos looks after each operation, and Flocker may be down by then.
-async fn disks_that_are_made_and_destroyed_just_before_flocker_is_down_are_told_so(api: Api) {
-    let gated = Gated::start(api).await;
-    let plugin = gated.agent.machine.plugin().await;
-    let mut provider = gated.agent.provider().await.unwrap();
+/// Mesos reads the plugin's resources after each operation, and Flocker may be down by then.
+async fn disks_made_and_destroyed_just_before_flocker_is_down_are_reported_as_such(api: Api) {
+    let proxied = Proxied::start(api).await;
+    let plugin = proxied.agent.machine.plugin().await;
+    let mut provider = proxied.agent.provider().await.unwrap();
     let destroyed = provider.create_disk("bronze", 64 * MIB).await.unwrap();
     let client = plugin.csi.clone();
     let mut request = crate::support::csi::to_create("made");
@@ -202,7 +206,7 @@ async fn disks_that_are_made_and_destroyed_just_before_flocker_is_down_are_told_
         .insert("profile".to_owned(), "bronze".to_owned());
     let made = client.try_create(request).await.unwrap().to_string();
     client.delete(destroyed.parse().unwrap()).await.unwrap();
-    gated.gate.close();
+    proxied.proxy.close();
     let ids = |listed: Vec<VolumeInfo>| {
         listed
             .into_iter()
@@ -214,7 +218,7 @@ async fn disks_that_are_made_and_destroyed_just_before_flocker_is_down_are_told_
         [(made.clone(), 64 * MIB)]
     );
     plugin.stop().await;
-    let plugin = gated.agent.machine.plugin().await;
+    let plugin = proxied.agent.machine.plugin().await;
     assert_eq!(ids(provider.manager.list().await.unwrap()), [(made, 64 * MIB)]);
     plugin.stop().await;
 }

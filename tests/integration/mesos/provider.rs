@@ -12,16 +12,16 @@ use super::files::{Root, delete_recursively};
 use super::types::{Capability, VolumeInfo};
 use super::volume_manager::{Plan, VolumeManager};
 
-/// What a disk can be used for.
+/// The usage of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Kind {
-    /// Room of a pool, or a volume that nobody has taken yet.
+    /// Space of a pool, or a volume that no framework uses yet.
     Raw,
     /// A file system.
     Mount,
 }
 
-/// A disk as frameworks are offered it.
+/// A disk in an offer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Disk {
     pub(crate) kind: Kind,
@@ -33,18 +33,18 @@ pub(crate) struct Disk {
     pub(crate) metadata: BTreeMap<String, String>,
 }
 
-/// What the operator has written down under a name: how volumes are used, and how they are made.
+/// A profile that the operator has defined: how volumes are used, and how they are created.
 #[derive(Clone, Debug)]
 pub(crate) struct Profile {
     pub(crate) capability: Capability,
     pub(crate) parameters: HashMap<String, String>,
 }
 
-/// What is kept on the disk for one agent id.
+/// The stored state of one agent id.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Kept {
     disks: Vec<Disk>,
-    /// The `CREATE_DISK` that had begun last and not ended: name, profile, size.
+    /// The `CREATE_DISK` that began last and has not ended: name, profile, size.
     pending: Option<(Uuid, String, i64)>,
 }
 
@@ -56,17 +56,17 @@ pub(crate) struct Provider {
     file: PathBuf,
 }
 
-/// What a look at the plugin has changed.
+/// The changes that a read of the plugin's resources found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     pub(crate) added: Vec<Disk>,
     pub(crate) removed: Vec<Disk>,
-    /// Volumes whose context is another one.
+    /// Volumes whose context has changed.
     pub(crate) relabelled: Vec<String>,
 }
 
 impl Provider {
-    /// Starts for an agent id, whose state is in `file`, and takes up what was under way.
+    /// Starts for an agent id, whose state is in `file`, and resumes pending operations.
     pub(crate) async fn start(
         plan: Plan,
         file: PathBuf,
@@ -84,7 +84,7 @@ impl Provider {
             file,
         };
         if let Some((name, profile, bytes)) = provider.kept.pending.clone() {
-            // Operations are taken up with the profiles that they were accepted with.
+            // Operations are resumed with the profiles with which they were accepted.
             provider.profiles.clone_from(&profiles);
             provider.create(name, &profile, bytes).await?;
             provider.profiles.clear();
@@ -97,7 +97,7 @@ impl Provider {
         Ok(provider)
     }
 
-    /// Takes up other profiles.
+    /// Loads other profiles.
     pub(crate) async fn set_profiles(
         &mut self,
         profiles: BTreeMap<String, Profile>,
@@ -106,7 +106,7 @@ impl Provider {
         self.reconcile().await
     }
 
-    /// Looks at what the plugin has, as every ten seconds and after each operation.
+    /// Reads the plugin's resources, as every ten seconds and after each operation.
     pub(crate) async fn reconcile(&mut self) -> Result<Changes, Failure> {
         let room = async {
             let mut pools = Vec::new();
@@ -226,7 +226,7 @@ impl Provider {
         Ok(volume.id)
     }
 
-    /// `CREATE_DISK` from a volume that was there before, with a profile for it.
+    /// `CREATE_DISK` from a volume that existed before, with a profile for it.
     pub(crate) async fn adopt_disk(&mut self, volume_id: &str, profile: &str) -> Result<(), Failure> {
         let disk = self.disk(volume_id);
         let volume = VolumeInfo {
@@ -243,7 +243,7 @@ impl Provider {
         };
         let words = format!("Cannot apply profile '{profile}' to resource '{volume_id}'");
         let validated = self.manager.validate(&volume, &capability, &parameters).await;
-        validated.map_err(|failure| failure.told_by(&words))?;
+        validated.map_err(|failure| failure.context(&words))?;
         let mut disks = self.kept.disks.iter_mut();
         let disk = disks.find(|disk| disk.id.as_deref() == Some(volume_id)).unwrap();
         disk.kind = Kind::Mount;
@@ -252,14 +252,14 @@ impl Provider {
         Ok(())
     }
 
-    /// Has a volume published for a task, and returns where.
+    /// Publishes a volume for a task, and returns the path.
     pub(crate) async fn launch(&mut self, volume_id: &str) -> Result<PathBuf, Failure> {
         if self.disk(volume_id).kind == Kind::Raw {
             return failed("Cannot publish volume of RAW type");
         }
         let published = self.manager.publish(volume_id).await;
         published
-            .map_err(|failure| failure.told_by(&format!("Failed to publish resources '{volume_id}'")))?;
+            .map_err(|failure| failure.context(&format!("Failed to publish resources '{volume_id}'")))?;
         Ok(self.manager.target(volume_id))
     }
 
@@ -277,7 +277,7 @@ impl Provider {
         })
     }
 
-    /// `DESTROY_DISK`: deletes a volume, and gives its room back to the pool.
+    /// `DESTROY_DISK`: deletes a volume, and returns its space to the pool.
     pub(crate) async fn destroy_disk(&mut self, volume_id: &str) -> Result<(), Failure> {
         self.manager.delete(volume_id).await?;
         self.kept
@@ -288,12 +288,12 @@ impl Provider {
         Ok(())
     }
 
-    /// Returns what is offered.
+    /// Returns the offered resources.
     pub(crate) fn offers(&self) -> &[Disk] {
         &self.kept.disks
     }
 
-    /// Returns the room that is offered of a profile, in bytes.
+    /// Returns the offered space of a profile, in bytes.
     pub(crate) fn pool(&self, profile: &str) -> i64 {
         let pools = self.kept.disks.iter().filter(|disk| disk.id.is_none());
         let mut pools = pools.filter(|disk| disk.profile.as_deref() == Some(profile));
@@ -307,7 +307,7 @@ impl Provider {
         disk.expect("it is offered").clone()
     }
 
-    /// Returns the names of the calls that were made since the last time.
+    /// Returns the names of the calls since the last time.
     pub(crate) fn calls(&self) -> Vec<&'static str> {
         self.manager.calls().take_made()
     }

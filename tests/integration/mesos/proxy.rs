@@ -1,4 +1,4 @@
-//! Something between Mesos and a plugin that makes it a wrong one, or hides a version of CSI.
+//! A proxy between Mesos and a plugin, which makes the plugin wrong or hides a version of CSI.
 
 use std::convert::Infallible;
 use std::fs;
@@ -30,35 +30,35 @@ use super::types::Api;
 use crate::support::machine::Machine;
 use crate::support::verbatim::Verbatim;
 
-/// What is wrong with a plugin.
+/// The fault of a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wrong {
     Nothing,
-    /// `NodePublishVolume` is OK, and there is no target.
+    /// `NodePublishVolume` is OK, but creates no target.
     MakesNoTarget,
-    /// `NodePublishVolume` is not there at all.
+    /// `NodePublishVolume` does not exist.
     KnowsNoPublish,
     /// `NodeUnpublishVolume` leaves the target.
     LeavesTheTarget,
     /// `NodeUnpublishVolume` removes the target, which is Mesos' own in `csi.v0`.
     RemovesTheTarget,
-    /// `NodeUnstageVolume` takes the staging directory with it.
+    /// `NodeUnstageVolume` also removes the staging directory.
     RemovesTheStagingDirectory,
-    /// `NodeUnstageVolume` is OK, and the volume is still mounted.
+    /// `NodeUnstageVolume` is OK, but the volume is still mounted.
     LeavesAMount,
-    /// `ListVolumes` tells sizes that are a byte less.
+    /// `ListVolumes` returns sizes that are a byte too small.
     TellsOtherSizes,
-    /// `ListVolumes` tells everything twice.
+    /// `ListVolumes` returns every volume twice.
     ListsTwice,
-    /// `ValidateVolumeCapabilities` confirms something else than it was asked for.
+    /// `ValidateVolumeCapabilities` confirms other capabilities than the requested ones.
     ConfirmsAnotherContext,
     ConfirmsAnotherCapability,
     ConfirmsOtherParameters,
-    /// What is published is unmounted when the plugin stops.
+    /// Published volumes are unmounted when the plugin stops.
     UnmountsAtExit,
 }
 
-/// A plugin that passes calls on to another one.
+/// A plugin that forwards calls to another one.
 pub(crate) struct Proxy {
     pub(crate) endpoint: Endpoint,
     forward: Forward,
@@ -151,7 +151,7 @@ impl Forward {
         Ok(answer.map(|answer| self.change(&method, &asked, answer)))
     }
 
-    /// Makes an answer, or what is there after it, wrong. The fields used have the same numbers in both versions.
+    /// Makes an answer, or its effect, wrong. The fields used have the same numbers in both versions.
     fn change(&self, method: &str, asked: &Bytes, answer: Bytes) -> Bytes {
         match (self.wrong, method) {
             (Wrong::LeavesTheTarget, "NodeUnpublishVolume") => {
@@ -203,7 +203,7 @@ fn read<M: Message + Default>(bytes: &Bytes) -> M {
     M::decode(bytes.clone()).unwrap()
 }
 
-/// Makes a service of that name, which passes everything on.
+/// Makes a service of that name, which forwards everything.
 macro_rules! service {
     ($service:ident, $name:literal) => {
         #[derive(Clone)]

@@ -1,4 +1,4 @@
-//! Resource providers whose agent, plugin or machine starts again.
+//! Resource providers whose agent, plugin or machine restarts.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use super::agent::{Agent, CAPACITY, MIB};
 use super::provider::{Changes, Kind, Provider};
 use super::types::Api;
 use super::volume_state::State;
-use super::{LOOK, PUBLISH, START, Stand, UNPUBLISH, both, calls};
+use super::{Fixture, LOOK, PUBLISH, START, UNPUBLISH, both, calls};
 use crate::support::flocker::Flocker;
 use crate::support::mounts::only_mount_at;
 use crate::support::{csi::Csi, eventually};
@@ -20,8 +20,8 @@ const STATES: &str = "/v1/state/datasets";
 both!(
     disks_are_the_same_after_the_agent_has_started_again,
     a_disk_that_was_being_created_when_the_agent_died_is_the_same_one,
-    the_context_of_a_disk_is_the_same_whatever_the_plugin_is_told,
-    a_volume_that_flocker_tells_twice_is_one_disk,
+    the_context_of_a_disk_is_independent_of_the_plugins_parameters,
+    a_volume_that_flocker_lists_twice_is_one_disk,
     a_plugin_that_was_killed_leaves_everything_as_it_was,
     disks_of_an_agent_with_a_new_id_are_volumes_that_were_there_before,
     a_published_disk_needs_no_call_when_the_agent_starts_again,
@@ -31,27 +31,27 @@ both!(
 
 /// Covers `StorageLocalResourceProviderTest.CreateDestroyDiskWithRecovery`.
 async fn disks_are_the_same_after_the_agent_has_started_again(api: Api) {
-    let stand = Stand::start(api).await;
-    let mut provider = stand.agent.provider().await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let mut provider = fixture.agent.provider().await.unwrap();
     let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
     let offers = provider.offers().to_owned();
-    let mut provider = stand.agent.provider().await.unwrap();
+    let mut provider = fixture.agent.provider().await.unwrap();
     assert_eq!(provider.calls(), calls(&[&START, &LOOK]));
     assert_eq!(provider.offers(), offers);
     provider.destroy_disk(&id).await.unwrap();
-    let provider = stand.agent.provider().await.unwrap();
+    let provider = fixture.agent.provider().await.unwrap();
     assert_eq!(provider.pool("bronze"), CAPACITY);
     assert_eq!(provider.offers().len(), 1);
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }
 
-/// Covers `StorageLocalResourceProviderTest.CreateDestroyDiskWithRecovery`: an operation that was pending is taken up
-/// again under the same name.
+/// Covers `StorageLocalResourceProviderTest.CreateDestroyDiskWithRecovery`: a pending operation is resumed under the
+/// same name.
 async fn a_disk_that_was_being_created_when_the_agent_died_is_the_same_one(api: Api) {
-    let stand = Stand::start(api).await;
-    let faults = stand.flocker.embedded().faults();
+    let fixture = Fixture::start(api).await;
+    let faults = fixture.flocker.embedded().faults();
     for effect in [Effect::HoldRequest, Effect::HoldReply] {
-        let mut provider = stand.agent.provider().await.unwrap();
+        let mut provider = fixture.agent.provider().await.unwrap();
         let before = provider.offers().len();
         faults.add(RequestFault::new("slow", effect).on("POST", DATASETS).once());
         let creating = tokio::spawn(async move { provider.create_disk("bronze", 64 * MIB).await });
@@ -60,48 +60,48 @@ async fn a_disk_that_was_being_created_when_the_agent_died_is_the_same_one(api: 
         assert!(creating.await.is_err());
         faults.remove("slow");
 
-        let provider = stand.agent.provider().await.unwrap();
+        let provider = fixture.agent.provider().await.unwrap();
         assert_eq!(provider.offers().len(), before + 1);
         assert_eq!(
-            stand.flocker.datasets().await.len(),
+            fixture.flocker.datasets().await.len(),
             before,
             "one for each disk, beside the pool"
         );
     }
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }
 
-/// Covers `StorageLocalResourceProviderTest.RecoverDiskWithChangedMetadata`: there it does not change.
-async fn the_context_of_a_disk_is_the_same_whatever_the_plugin_is_told(api: Api) {
-    let mut stand = Stand::start(api).await;
-    let mut provider = stand.agent.provider().await.unwrap();
+/// Covers `StorageLocalResourceProviderTest.RecoverDiskWithChangedMetadata`: there the metadata does not change.
+async fn the_context_of_a_disk_is_independent_of_the_plugins_parameters(api: Api) {
+    let mut fixture = Fixture::start(api).await;
+    let mut provider = fixture.agent.provider().await.unwrap();
     let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
     let disk = provider.disk(&id);
     provider.launch(&id).await.unwrap();
     for driver in ["other.example.com", "third.example.com"] {
-        stand.plugin.stop().await;
-        stand.agent.machine.config.plugin.driver_name = driver.to_owned();
-        stand.plugin = stand.agent.machine.plugin().await;
+        fixture.plugin.stop().await;
+        fixture.agent.machine.config.plugin.driver_name = driver.to_owned();
+        fixture.plugin = fixture.agent.machine.plugin().await;
         assert_eq!(provider.reconcile().await.unwrap(), Changes::default());
-        let recovered = stand.agent.provider().await.unwrap();
+        let recovered = fixture.agent.provider().await.unwrap();
         assert_eq!(recovered.disk(&id), disk);
     }
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }
 
-/// Covers `StorageLocalResourceProviderTest.RecoverDuplicatedVolumes`: here it is Flocker that is wrong.
-async fn a_volume_that_flocker_tells_twice_is_one_disk(api: Api) {
-    let stand = Stand::start(api).await;
-    let mut provider = stand.agent.provider().await.unwrap();
+/// Covers `StorageLocalResourceProviderTest.RecoverDuplicatedVolumes`: here Flocker lists duplicates.
+async fn a_volume_that_flocker_lists_twice_is_one_disk(api: Api) {
+    let fixture = Fixture::start(api).await;
+    let mut provider = fixture.agent.provider().await.unwrap();
     let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
-    let dataset = stand.flocker.datasets().await.remove(0);
+    let dataset = fixture.flocker.datasets().await.remove(0);
     let configured = json!({
         "dataset_id": id, "primary": dataset.primary, "deleted": false, "maximum_size": dataset.maximum_size,
         "metadata": dataset.metadata,
     });
     let state = |node: usize| {
         json!({
-            "dataset_id": id, "primary": stand.flocker.node(node), "path": format!("/flocker/{id}"),
+            "dataset_id": id, "primary": fixture.flocker.node(node), "path": format!("/flocker/{id}"),
             "maximum_size": dataset.maximum_size,
         })
     };
@@ -113,14 +113,14 @@ async fn a_volume_that_flocker_tells_twice_is_one_disk(api: Api) {
             status: 200,
             body: body.to_string(),
         };
-        let faults = stand.flocker.embedded().faults();
+        let faults = fixture.flocker.embedded().faults();
         faults.add(RequestFault::new(route, answer).on("GET", route));
         assert_eq!(provider.reconcile().await.unwrap(), Changes::default());
     }
-    let recovered = stand.agent.provider().await.unwrap();
+    let recovered = fixture.agent.provider().await.unwrap();
     assert_eq!(recovered.offers(), provider.offers());
-    stand.flocker.embedded().faults().clear();
-    stand.plugin.stop().await;
+    fixture.flocker.embedded().faults().clear();
+    fixture.plugin.stop().await;
 }
 
 /// Covers `StorageLocalResourceProviderTest.AgentFailoverPluginKilled` and `ROOT_PublishUnpublishResourcesPluginKilled`.
@@ -135,7 +135,7 @@ async fn a_plugin_that_was_killed_leaves_everything_as_it_was(api: Api) {
     plugin.kill().await;
     only_mount_at(&target);
 
-    // Mesos starts it again at once, and does nothing but probe.
+    // Mesos starts it again at once, and only probes it.
     let plugin = agent.process().await;
     provider.calls();
     assert_eq!(provider.launch(&id).await.unwrap(), target);
@@ -158,16 +158,16 @@ async fn a_plugin_that_was_killed_leaves_everything_as_it_was(api: Api) {
 
 /// Covers `StorageLocalResourceProviderTest.ROOT_AgentRegisteredWithNewId`.
 async fn disks_of_an_agent_with_a_new_id_are_volumes_that_were_there_before(api: Api) {
-    let mut stand = Stand::start(api).await;
-    let mut provider = stand.agent.provider().await.unwrap();
+    let mut fixture = Fixture::start(api).await;
+    let mut provider = fixture.agent.provider().await.unwrap();
     let kept = provider.create_disk("bronze", 64 * MIB).await.unwrap();
     let unwanted = provider.create_disk("bronze", 80 * MIB).await.unwrap();
     let target = provider.launch(&kept).await.unwrap();
     fs::write(target.join("file"), "precious").unwrap();
     let room = provider.pool("bronze");
 
-    stand.agent.register_anew();
-    let mut provider = stand.agent.provider().await.unwrap();
+    fixture.agent.register_again();
+    let mut provider = fixture.agent.provider().await.unwrap();
     for (id, bytes) in [(&kept, 64 * MIB), (&unwanted, 80 * MIB)] {
         let disk = provider.disk(id);
         assert_eq!((disk.kind, disk.profile, disk.bytes), (Kind::Raw, None, bytes));
@@ -185,44 +185,44 @@ async fn disks_of_an_agent_with_a_new_id_are_volumes_that_were_there_before(api:
     provider.destroy_disk(&unwanted).await.unwrap();
     provider.destroy_disk(&kept).await.unwrap();
     assert_eq!(provider.pool("bronze"), CAPACITY);
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }
 
 /// Covers `StorageLocalResourceProviderTest.ROOT_CreateDestroyPersistentMountVolumeWithRecovery`.
 async fn a_published_disk_needs_no_call_when_the_agent_starts_again(api: Api) {
-    let stand = Stand::start(api).await;
-    let mut provider = stand.agent.provider().await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let mut provider = fixture.agent.provider().await.unwrap();
     let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
     let target = provider.launch(&id).await.unwrap();
     fs::write(target.join("file"), "precious").unwrap();
-    let mut provider = stand.agent.provider().await.unwrap();
+    let mut provider = fixture.agent.provider().await.unwrap();
     provider.launch(&id).await.unwrap();
     assert_eq!(provider.calls(), calls(&[&START, &LOOK]));
     assert_eq!(fs::read_to_string(target.join("file")).unwrap(), "precious");
     provider.destroy(&id).unwrap();
-    let mut provider = stand.agent.provider().await.unwrap();
+    let mut provider = fixture.agent.provider().await.unwrap();
     provider.calls();
     provider.destroy_disk(&id).await.unwrap();
     let destroyed = ["ControllerUnpublishVolume", "DeleteVolume"];
     assert_eq!(provider.calls(), calls(&[&UNPUBLISH, &destroyed, &LOOK]));
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }
 
-/// The states in which an agent may die, apart from those between calls: the call is made again, or its opposite.
+/// The states in which an agent may die, apart from those between calls: the call is made again, or its inverse.
 async fn calls_that_were_interrupted_are_made_again(api: Api) {
-    let stand = Stand::start(api).await;
-    let mut provider = stand.agent.provider().await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let mut provider = fixture.agent.provider().await.unwrap();
     let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
     let target = provider.launch(&id).await.unwrap();
     fs::write(target.join("file"), "precious").unwrap();
-    let file = stand
+    let file = fixture
         .agent
         .plan("slrp", true)
         .root
         .join("volumes")
         .join(&id)
         .join("volume.state");
-    // Each call has been carried out, and its answer was lost with the agent.
+    // Each call has been carried out, but its answer was lost with the agent.
     for (state, repeated) in [
         (State::NodePublish, calls(&[&["NodePublishVolume"]])),
         (
@@ -245,16 +245,16 @@ async fn calls_that_were_interrupted_are_made_again(api: Api) {
     ] {
         let mut volume = provider.manager.volume(&id).clone();
         match state {
-            State::NodeUnpublish => stand.unpublish(&provider, &id).await,
+            State::NodeUnpublish => fixture.unpublish(&provider, &id).await,
             State::NodeUnstage | State::ControllerUnpublish => {
-                stand.unpublish(&provider, &id).await;
-                stand.unstage(&provider, &id).await;
+                fixture.unpublish(&provider, &id).await;
+                fixture.unstage(&provider, &id).await;
             }
             _ => {}
         }
         volume.state = state;
         volume.checkpoint(&file);
-        provider = stand.agent.provider().await.unwrap();
+        provider = fixture.agent.provider().await.unwrap();
         assert_eq!(
             provider.calls(),
             calls(&[&START[..7], &repeated, &START[7..], &LOOK]),
@@ -267,10 +267,10 @@ async fn calls_that_were_interrupted_are_made_again(api: Api) {
             "{state:?}"
         );
     }
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }
 
-impl Stand {
+impl Fixture {
     /// Makes the call of an agent that dies before it gets the answer.
     async fn unpublish(&self, provider: &Provider, id: &str) {
         let request = csi_proto::v1::NodeUnpublishVolumeRequest {

@@ -1,4 +1,4 @@
-//! What Mesos repeats, and what it does not.
+//! The calls that Mesos repeats, and those that it does not.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tonic::Code;
 use super::agent::{CAPACITY, MIB};
 use super::rpc::Calls;
 use super::types::Api;
-use super::{LOOK, Stand, assert_failed, both, calls};
+use super::{Fixture, LOOK, assert_failed, both, calls};
 use crate::support::eventually;
 
 const DATASETS: &str = "/v1/configuration/datasets";
@@ -18,11 +18,11 @@ const NODES: &str = "/v1/state/nodes";
 both!(
     volumes_are_made_and_deleted_however_often_flocker_fails_first,
     a_volume_that_takes_longer_than_the_callers_have_is_made_once,
-    what_cannot_be_repeated_fails_at_once,
+    an_operation_that_cannot_be_repeated_fails_at_once,
 );
 
-impl Stand {
-    /// Makes Flocker fail in one kind of request until Mesos has made a call three times.
+impl Fixture {
+    /// Makes one kind of request to Flocker fail until Mesos has made a call three times.
     async fn fail_until_repeated(&self, method: &str, route: &str, asked: Calls, call: &'static str) {
         let answer = Effect::Answer {
             status: 500,
@@ -38,7 +38,7 @@ impl Stand {
         .await;
         assert!(
             made.iter().all(|made| *made == call),
-            "nothing else meanwhile: {made:?}"
+            "nothing else during that time: {made:?}"
         );
         faults.remove("fails");
     }
@@ -46,41 +46,41 @@ impl Stand {
 
 /// Covers `StorageLocalResourceProviderTest.RetryRpcWithExponentialBackoff`, as far as errors go.
 async fn volumes_are_made_and_deleted_however_often_flocker_fails_first(api: Api) {
-    let mut stand = Stand::start(api).await;
-    // A failure at Flocker is waited out by the plugin as long as its caller waits.
-    stand.agent.deadline_of_repeated = Some(Duration::from_millis(400));
-    let mut provider = stand.agent.provider().await.unwrap();
+    let mut fixture = Fixture::start(api).await;
+    // The plugin waits through a failure of Flocker as long as its caller waits.
+    fixture.agent.deadline_of_repeated = Some(Duration::from_millis(400));
+    let mut provider = fixture.agent.provider().await.unwrap();
     for (method, route) in [("POST", DATASETS), ("GET", NODES)] {
         let asked = provider.manager.calls().clone();
         asked.take_made();
         let (created, ()) = tokio::join!(
             provider.create_disk("bronze", 64 * MIB),
-            stand.fail_until_repeated(method, route, asked.clone(), "CreateVolume"),
+            fixture.fail_until_repeated(method, route, asked.clone(), "CreateVolume"),
         );
         let id = created.unwrap();
         assert_eq!(provider.pool("bronze"), CAPACITY - 64 * MIB);
         asked.take_made();
         let (destroyed, ()) = tokio::join!(
             provider.destroy_disk(&id),
-            stand.fail_until_repeated("DELETE", DATASET, asked, "DeleteVolume"),
+            fixture.fail_until_repeated("DELETE", DATASET, asked, "DeleteVolume"),
         );
         destroyed.unwrap();
         assert_eq!(provider.pool("bronze"), CAPACITY);
     }
-    let datasets = stand.flocker.datasets().await;
+    let datasets = fixture.flocker.datasets().await;
     let live = datasets.into_iter().filter(|dataset| !dataset.deleted);
     assert_eq!(live.count(), 0);
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }
 
 /// Covers `StorageLocalResourceProviderTest.RetryRpcWithExponentialBackoff`, as far as deadlines go.
 async fn a_volume_that_takes_longer_than_the_callers_have_is_made_once(api: Api) {
-    let mut stand = Stand::start(api).await;
-    stand.agent.deadline_of_repeated = Some(Duration::from_secs(1));
-    let mut provider = stand.agent.provider().await.unwrap();
+    let mut fixture = Fixture::start(api).await;
+    fixture.agent.deadline_of_repeated = Some(Duration::from_secs(1));
+    let mut provider = fixture.agent.provider().await.unwrap();
     let asked = provider.manager.calls().clone();
     asked.take_made();
-    let faults = stand.flocker.embedded().faults();
+    let faults = fixture.flocker.embedded().faults();
     faults.add(
         RequestFault::new("slow", Effect::HoldRequest)
             .on("POST", DATASETS)
@@ -98,39 +98,39 @@ async fn a_volume_that_takes_longer_than_the_callers_have_is_made_once(api: Api)
     .await;
     assert!(
         made.iter().all(|call| *call == "CreateVolume"),
-        "nothing else meanwhile: {made:?}"
+        "nothing else during that time: {made:?}"
     );
     faults.remove("slow");
     let (mut provider, created) = creating.await.unwrap();
     let id = created.unwrap();
-    let datasets = stand.flocker.datasets().await;
+    let datasets = fixture.flocker.datasets().await;
     assert_eq!(datasets.len(), 1);
     assert_eq!(
-        stand.flocker.embedded().counters().asked("POST", DATASETS),
+        fixture.flocker.embedded().counters().asked("POST", DATASETS),
         1,
         "the calls joined"
     );
     provider.destroy_disk(&id).await.unwrap();
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }
 
 /// Covers `StorageLocalResourceProviderTest.RetryRpcWithExponentialBackoff`, as far as other codes go.
-async fn what_cannot_be_repeated_fails_at_once(api: Api) {
-    let stand = Stand::start(api).await;
-    let mut provider = stand.agent.provider().await.unwrap();
+async fn an_operation_that_cannot_be_repeated_fails_at_once(api: Api) {
+    let fixture = Fixture::start(api).await;
+    let mut provider = fixture.agent.provider().await.unwrap();
     let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
     provider.calls();
     let refused = provider.create_disk("bronze", CAPACITY).await.unwrap_err();
     assert_eq!(refused.code(), Some(Code::ResourceExhausted));
     assert_eq!(provider.calls(), calls(&[&["CreateVolume"], &LOOK]));
 
-    // Somebody else uses the volume, which the provider does not know of.
-    let (client, dataset) = (stand.flocker.client().await, id.parse().unwrap());
+    // Another client uses the volume, which the provider does not know.
+    let (client, dataset) = (fixture.flocker.client().await, id.parse().unwrap());
     client
-        .acquire_lease(dataset, stand.flocker.node(2), None)
+        .acquire_lease(dataset, fixture.flocker.node(2), None)
         .await
         .unwrap();
-    let holder = stand.flocker.node(2).to_string();
+    let holder = fixture.flocker.node(2).to_string();
     assert_failed(
         provider.launch(&id).await,
         &["Failed to publish resources", &holder],
@@ -148,5 +148,5 @@ async fn what_cannot_be_repeated_fails_at_once(api: Api) {
     client.release_lease(dataset).await.unwrap();
     provider.launch(&id).await.unwrap();
     provider.destroy_disk(&id).await.unwrap();
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }

@@ -1,4 +1,4 @@
-//! How Mesos calls: on a new connection each time, with a minute for everything.
+//! How Mesos calls: each time on a new connection, with a timeout of a minute in all.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -12,9 +12,9 @@ use tonic::{Code, Request, Response, Status};
 
 use super::failure::Failure;
 
-/// What Mesos gives every call, connecting included.
+/// The timeout of each call of Mesos, including the connection.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
-/// How soon after a failure a connection is tried again.
+/// The interval between attempts to connect.
 const RECONNECT: Duration = Duration::from_millis(10);
 
 /// How one plugin is called.
@@ -25,9 +25,9 @@ pub(crate) struct Calls {
     pub(crate) deadline: Duration,
     /// For each call that is repeated when it fails.
     pub(crate) deadline_of_repeated: Duration,
-    /// The most that is waited before a call that may be repeated is repeated for the first time.
+    /// The longest back-off before a call is repeated for the first time.
     pub(crate) back_off: Duration,
-    /// The names of the calls that were made, in order.
+    /// The names of the calls, in order.
     made: Arc<Mutex<Vec<&'static str>>>,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct Connected {
 }
 
 impl Connected {
-    /// Makes a request that says how long its caller waits.
+    /// Makes a request with a deadline.
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         let time = match self.left.as_millis() {
@@ -88,7 +88,7 @@ impl Calls {
         let connected = self.connect(deadline, began).await?;
         let left = connected.left;
         let answer = timeout(left, call(connected)).await.unwrap_or_else(|_elapsed| {
-            // The transport watches the same time, and may be the second to notice.
+            // The transport measures the same time, and may report it second.
             Err(Status::deadline_exceeded("Deadline Exceeded"))
         });
         match answer {
@@ -100,7 +100,7 @@ impl Calls {
         }
     }
 
-    /// Makes a call again and again while it fails in one of the two ways after which Mesos repeats it.
+    /// Makes a call again while it fails in one of the two ways after which Mesos repeats it.
     pub(crate) async fn call_until_final<T, F>(
         &self,
         name: &'static str,
@@ -122,10 +122,10 @@ impl Calls {
         }
     }
 
-    /// Waits for a plugin that is not there, as long as a call may take.
+    /// Waits for a plugin that does not run, as long as a call may take.
     async fn connect(&self, deadline: Duration, began: Instant) -> Result<Connected, Failure> {
         let endpoint = transport::Endpoint::from_shared(self.endpoint.to_string()).unwrap();
-        // Whatever the path of the socket, this is what Mesos sends as `:authority`.
+        // Mesos sends this as `:authority` for every path of the socket.
         let endpoint = endpoint.origin("http://localhost".parse().unwrap());
         loop {
             let left = deadline.saturating_sub(began.elapsed());
@@ -147,13 +147,13 @@ impl Calls {
         }
     }
 
-    /// Returns the names of the calls that were made since the last time.
+    /// Returns the names of the calls since the last time.
     pub(crate) fn take_made(&self) -> Vec<&'static str> {
         std::mem::take(&mut *self.made.lock().unwrap())
     }
 }
 
-/// Mesos tells the whole time unless it had to wait for the plugin.
+/// Mesos reports the whole time unless it had to wait for the plugin.
 fn whole(deadline: Duration, left: Duration) -> Duration {
     if deadline.saturating_sub(left) < Duration::from_secs(1) {
         deadline

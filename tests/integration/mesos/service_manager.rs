@@ -1,4 +1,4 @@
-//! How Mesos finds out which version of CSI a plugin speaks.
+//! How Mesos finds the version of CSI that a plugin supports.
 
 use tonic::Code;
 
@@ -7,7 +7,7 @@ use super::failure::{Failure, failed};
 use super::rpc::Calls;
 use super::types::Api;
 
-/// Which versions of CSI a release of Mesos speaks, in the order in which it tries them.
+/// The versions of CSI that a release of Mesos supports, in the order in which it tries them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Release {
     /// Mesos 1.6 and 1.7.
@@ -25,10 +25,10 @@ impl Release {
     }
 }
 
-/// Probes a plugin in each version until it knows one.
+/// Probes a plugin in each version until the plugin supports one.
 ///
 /// # Errors
-/// Any answer but OK and UNIMPLEMENTED is the end of the plugin, until the agent starts again.
+/// Any answer but OK and UNIMPLEMENTED ends the use of the plugin, until the agent starts again.
 pub(crate) async fn connect(release: Release, calls: Calls) -> Result<Client, Failure> {
     let words = format!("Failed to probe endpoint '{}'", calls.endpoint);
     for api in release.versions() {
@@ -39,7 +39,7 @@ pub(crate) async fn connect(release: Release, calls: Calls) -> Result<Client, Fa
         match client.probe().await {
             Ok(()) => return Ok(client),
             Err(failure) if failure.code() == Some(Code::Unimplemented) => {}
-            Err(failure) => return Err(failure.told_by(&words)),
+            Err(failure) => return Err(failure.context(&words)),
         }
     }
     failed(format!("{words}: Unknown API version"))

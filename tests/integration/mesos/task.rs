@@ -1,4 +1,4 @@
-//! A task: a process in a mount namespace of its own, in which it finds its volume.
+//! A task: a process with its volume, in a mount namespace of its own.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -10,10 +10,10 @@ use tokio::time::timeout;
 use super::failure::{Failure, failed};
 use crate::support::PATIENCE;
 
-/// What the shell of a task says when its command has succeeded.
+/// The line that the shell of a task prints when its command has succeeded.
 const READY: &str = "the command has succeeded";
-/// Takes the volume, the place for it, `rw` or `ro`, the command that replaces the shell, and the task's own. The
-/// task lives on until its input ends.
+/// Its arguments are the volume, the path for it, `rw` or `ro`, the command, and the task's own program. The task lives
+/// until its input ends.
 const SHELL: &str = r#"
     mount --rbind "$1" "$2" || exit
     [ "$3" = rw ] || mount -o remount,bind,ro "$2" || exit
@@ -32,7 +32,7 @@ pub(crate) enum Mode {
     Ro,
 }
 
-/// A task that has begun. It is killed at the end of its test if not before.
+/// A running task. It is killed at the end of its test if not before.
 pub(crate) struct Task {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -40,7 +40,7 @@ pub(crate) struct Task {
 
 impl Task {
     /// Starts a task in a sandbox, with a published volume as its working directory, and returns with what `command`
-    /// has printed once that has ended. The task itself goes on.
+    /// has printed once that has ended. The task itself continues.
     pub(crate) async fn start(
         published: &Path,
         sandbox: &Path,
@@ -88,7 +88,7 @@ impl Task {
         }
     }
 
-    /// Lets it end, and waits for that: with it goes its mount namespace.
+    /// Ends it, and waits for that: its mount namespace ends with it.
     pub(crate) async fn end(mut self) {
         drop(self.child.stdin.take());
         let ended = timeout(PATIENCE, self.child.wait()).await;

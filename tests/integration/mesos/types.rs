@@ -1,4 +1,4 @@
-//! What Mesos' own messages say of volumes, whichever version of CSI is spoken.
+//! Mesos' own messages about volumes, which are the same for both versions of CSI.
 
 use std::collections::HashMap;
 
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 /// A version of CSI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Api {
-    /// `csi.v0`: Mesos 1.6 and 1.7 speak nothing else.
+    /// `csi.v0`: the only version of Mesos 1.6 and 1.7.
     V0,
     /// `csi.v1`: Mesos 1.8 to 1.11 try it first.
     V1,
 }
 
-/// How a volume is to be used: a file system, as nothing else is of use with Mesos.
+/// The usage of a volume: a file system, because Mesos supports nothing else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Capability {
     pub(crate) fs_type: String,
@@ -23,7 +23,7 @@ pub(crate) struct Capability {
     pub(crate) mode: i32,
 }
 
-/// A volume as a plugin tells it.
+/// A volume as a plugin returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct VolumeInfo {
     pub(crate) id: String,

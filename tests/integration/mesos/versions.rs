@@ -1,4 +1,4 @@
-//! Which version of CSI Mesos speaks with a plugin.
+//! The version of CSI that Mesos uses with a plugin.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::types::Api;
 use crate::support::flocker::Flocker;
 use crate::support::namespace::in_own_namespace;
 
-/// Probes a plugin, and returns which version is spoken and how often was asked.
+/// Probes a plugin, and returns the version and the number of probes.
 async fn version(release: Release, endpoint: &Endpoint) -> Result<(Api, usize), Failure> {
     let calls = Calls::to(endpoint.clone());
     let client = connect(release, calls.clone()).await?;
@@ -52,7 +52,7 @@ fn an_answer_to_a_probe_that_is_neither_ok_nor_unimplemented_is_the_end() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let mut agent = Agent::new(&flocker, 1, Api::V1);
-        // The plugin behind it is not there.
+        // The plugin behind it does not run.
         let broken = Proxy::start(&agent.machine, Api::V0, Wrong::Nothing);
         agent.endpoint = broken.endpoint.clone();
         agent.deadline = Some(Duration::from_secs(2));

@@ -11,18 +11,18 @@ use super::agent::Agent;
 use super::isolator::{Container, Isolator};
 use super::task::Mode;
 use super::types::{Api, Capability};
-use super::{PUBLISH, Stand, UNPUBLISH, assert_failed, both, calls};
+use super::{Fixture, PUBLISH, UNPUBLISH, assert_failed, both, calls};
 use crate::support::flocker::Flocker;
 use crate::support::mounts::{Mounts, only_mount_at};
 
-/// The calls of an agent that starts: no controller, and not even the node's id.
+/// The calls of an agent that starts: none to the controller, and not even one for the node's id.
 const START: [&str; 4] = [
     "Probe",
     "GetPluginCapabilities",
     "GetPluginInfo",
     "NodeGetCapabilities",
 ];
-const NOBODY: u32 = 65534;
+const UNPRIVILEGED: u32 = 65534;
 
 both!(
     a_task_finds_its_volume_and_leaves_it_with_its_data,
@@ -30,21 +30,21 @@ both!(
     a_task_that_follows_another_is_published_before_that_is_cleaned_up,
     a_task_of_another_user_owns_the_volume,
     a_volume_is_published_for_reading_or_for_writing,
-    a_task_whose_volume_cannot_be_staged_is_told_why,
-    a_plugin_that_nobody_manages_may_come_late,
+    a_task_whose_volume_cannot_be_staged_gets_the_reason,
+    an_unmanaged_plugin_may_start_late,
     a_plugin_that_is_killed_loses_nothing_of_a_task,
     a_volume_is_unpublished_after_the_agent_has_started_again,
     a_task_that_ended_while_the_agent_was_down_is_cleaned_up_after,
-    what_is_staged_before_a_reboot_is_let_go_of_after_it,
+    a_volume_staged_before_a_reboot_is_released_after_it,
     directories_of_volumes_that_are_not_known_are_deleted_and_no_data_with_them,
 );
 
-impl Stand {
+impl Fixture {
     async fn volume(&self) -> String {
         self.plugin.csi.create("data").await.to_string()
     }
 
-    /// Sees that nothing is left of a volume on this agent but what Flocker has.
+    /// Checks that nothing of a volume is left on this agent except for Flocker's own.
     fn nothing_left(&self, isolator: &Isolator) {
         assert_eq!(Mounts::read().below(&self.agent.work_dir), []);
         assert_eq!(isolator.volumes().tracked(), Vec::<&str>::new());
@@ -56,9 +56,9 @@ impl Stand {
 
 /// Covers `VolumeCSIIsolatorTest.ROOT_CommandTaskWithVolume`.
 async fn a_task_finds_its_volume_and_leaves_it_with_its_data(api: Api) {
-    let stand = Stand::start(api).await;
-    let volume = stand.volume().await;
-    let mut isolator = stand.agent.isolator(&[]).await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let volume = fixture.volume().await;
+    let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
     assert_eq!(isolator.calls(), START);
     for (number, expected) in [(1, ""), (2, "1"), (3, "1\n2")] {
         let container = Container::new(&format!("task-{number}"), &volume);
@@ -70,26 +70,26 @@ async fn a_task_finds_its_volume_and_leaves_it_with_its_data(api: Api) {
         task.end().await;
         isolator.clean_up(&container.id).await.unwrap();
         assert_eq!(isolator.calls(), UNPUBLISH);
-        stand.nothing_left(&isolator);
+        fixture.nothing_left(&isolator);
     }
-    assert_eq!(stand.read_back(&volume, "file"), "1\n2\n3\n");
-    assert_eq!(stand.flocker.leaseholder(volume.parse().unwrap()).await, None);
-    stand.plugin.stop().await;
+    assert_eq!(fixture.read_back(&volume, "file"), "1\n2\n3\n");
+    assert_eq!(fixture.flocker.leaseholder(volume.parse().unwrap()).await, None);
+    fixture.plugin.stop().await;
 }
 
 /// Covers `VolumeCSIIsolatorTest.ROOT_TaskGroupWithVolume`.
 async fn the_tasks_of_a_group_share_one_mount(api: Api) {
-    let stand = Stand::start(api).await;
-    let volume = stand.volume().await;
-    let mut isolator = stand.agent.isolator(&[]).await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let volume = fixture.volume().await;
+    let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
     isolator.calls();
     let (one, two) = (Container::new("one", &volume), Container::new("two", &volume));
     let (first, _) = isolator.launch(&one, "echo precious > file").await.unwrap();
-    let before = Mounts::read().below(&stand.agent.work_dir);
+    let before = Mounts::read().below(&fixture.agent.work_dir);
     let (second, said) = isolator.launch(&two, "cat file").await.unwrap();
     assert_eq!(said, "precious");
     assert_eq!(isolator.calls(), calls(&[&PUBLISH, &PUBLISH]));
-    assert_eq!(Mounts::read().below(&stand.agent.work_dir), before);
+    assert_eq!(Mounts::read().below(&fixture.agent.work_dir), before);
 
     first.end().await;
     isolator.clean_up("one").await.unwrap();
@@ -98,16 +98,16 @@ async fn the_tasks_of_a_group_share_one_mount(api: Api) {
     second.end().await;
     isolator.clean_up("two").await.unwrap();
     assert_eq!(isolator.calls(), UNPUBLISH);
-    stand.nothing_left(&isolator);
-    assert_eq!(stand.read_back(&volume, "file"), "precious\n");
-    stand.plugin.stop().await;
+    fixture.nothing_left(&isolator);
+    assert_eq!(fixture.read_back(&volume, "file"), "precious\n");
+    fixture.plugin.stop().await;
 }
 
-/// A task is cleaned up a second after its end, and its successor on the same agent may be quicker.
+/// A task is cleaned up a second after its end, and its successor on the same agent may be faster.
 async fn a_task_that_follows_another_is_published_before_that_is_cleaned_up(api: Api) {
-    let stand = Stand::start(api).await;
-    let volume = stand.volume().await;
-    let mut isolator = stand.agent.isolator(&[]).await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let volume = fixture.volume().await;
+    let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
     let (mut task, _) = isolator
         .launch(&Container::new("task-0", &volume), "echo precious > file")
         .await
@@ -125,48 +125,48 @@ async fn a_task_that_follows_another_is_published_before_that_is_cleaned_up(api:
     }
     task.end().await;
     isolator.clean_up("task-3").await.unwrap();
-    stand.nothing_left(&isolator);
-    stand.plugin.stop().await;
+    fixture.nothing_left(&isolator);
+    fixture.plugin.stop().await;
 }
 
 /// Covers `VolumeCSIIsolatorTest.UNPRIVILEGED_USER_NonRootTaskUser`.
 async fn a_task_of_another_user_owns_the_volume(api: Api) {
-    let stand = Stand::start(api).await;
-    let volume = stand.volume().await;
-    let mut isolator = stand.agent.isolator(&[]).await.unwrap();
-    let of_nobody = Container {
-        user: Some(NOBODY),
-        ..Container::new("of-nobody", &volume)
+    let fixture = Fixture::start(api).await;
+    let volume = fixture.volume().await;
+    let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
+    let unprivileged = Container {
+        user: Some(UNPRIVILEGED),
+        ..Container::new("unprivileged", &volume)
     };
     let (task, said) = isolator
-        .launch(&of_nobody, "id -u; echo precious > file")
+        .launch(&unprivileged, "id -u; echo precious > file")
         .await
         .unwrap();
-    assert_eq!(said, NOBODY.to_string());
+    assert_eq!(said, UNPRIVILEGED.to_string());
     let owner = |volume: &str| {
-        let root = fs::metadata(stand.flocker.mount_of(1, volume.parse().unwrap())).unwrap();
+        let root = fs::metadata(fixture.flocker.mount_of(1, volume.parse().unwrap())).unwrap();
         (root.uid(), root.gid())
     };
-    assert_eq!(owner(&volume), (NOBODY, NOBODY));
-    // Somebody else uses it already: the owner stays.
+    assert_eq!(owner(&volume), (UNPRIVILEGED, UNPRIVILEGED));
+    // Another container already uses it: the owner stays.
     let of_root = Container {
-        user: Some(NOBODY - 1),
+        user: Some(UNPRIVILEGED - 1),
         ..Container::new("of-another", &volume)
     };
     let (other, said) = isolator.launch(&of_root, "cat file").await.unwrap();
     assert_eq!(said, "precious");
-    assert_eq!(owner(&volume), (NOBODY, NOBODY));
-    for (task, id) in [(task, "of-nobody"), (other, "of-another")] {
+    assert_eq!(owner(&volume), (UNPRIVILEGED, UNPRIVILEGED));
+    for (task, id) in [(task, "unprivileged"), (other, "of-another")] {
         task.end().await;
         isolator.clean_up(id).await.unwrap();
     }
-    stand.nothing_left(&isolator);
-    assert_eq!(owner(&volume), (NOBODY, NOBODY), "it stays so");
+    fixture.nothing_left(&isolator);
+    assert_eq!(owner(&volume), (UNPRIVILEGED, UNPRIVILEGED), "it stays so");
 
     // Mesos tries the same with a volume that it has published read-only, and fails.
     let reader = Container {
         mode: Mode::Ro,
-        ..of_nobody
+        ..unprivileged
     };
     assert_failed(
         isolator.launch(&reader, "cat file").await,
@@ -176,17 +176,17 @@ async fn a_task_of_another_user_owns_the_volume(api: Api) {
             "Read-only file system",
         ],
     );
-    stand.nothing_left(&isolator);
-    assert_eq!(stand.read_back(&volume, "file"), "precious\n");
-    stand.plugin.stop().await;
+    fixture.nothing_left(&isolator);
+    assert_eq!(fixture.read_back(&volume, "file"), "precious\n");
+    fixture.plugin.stop().await;
 }
 
 /// The target of a volume is the same for containers that read and for those that write, which the specification
 /// does not allow.
 async fn a_volume_is_published_for_reading_or_for_writing(api: Api) {
-    let stand = Stand::start(api).await;
-    let volume = stand.volume().await;
-    let mut isolator = stand.agent.isolator(&[]).await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let volume = fixture.volume().await;
+    let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
     let writer = Container::new("writer", &volume);
     let reader = Container {
         mode: Mode::Ro,
@@ -200,7 +200,7 @@ async fn a_volume_is_published_for_reading_or_for_writing(api: Api) {
     only_mount_at(&isolator.volumes().target(&volume));
     task.end().await;
     isolator.clean_up("writer").await.unwrap();
-    stand.nothing_left(&isolator);
+    fixture.nothing_left(&isolator);
 
     let (task, said) = isolator
         .launch(&reader, "cat file; ! touch other 2>&1")
@@ -212,17 +212,17 @@ async fn a_volume_is_published_for_reading_or_for_writing(api: Api) {
     );
     task.end().await;
     isolator.clean_up("reader").await.unwrap();
-    stand.nothing_left(&isolator);
-    stand.plugin.stop().await;
+    fixture.nothing_left(&isolator);
+    fixture.plugin.stop().await;
 }
 
-/// What a user of Mesos gets to see of a failure is what the plugin says.
-async fn a_task_whose_volume_cannot_be_staged_is_told_why(api: Api) {
-    let stand = Stand::start(api).await;
-    let mut isolator = stand.agent.isolator(&[]).await.unwrap();
+/// A user of Mesos sees the plugin's message of a failure.
+async fn a_task_whose_volume_cannot_be_staged_gets_the_reason(api: Api) {
+    let fixture = Fixture::start(api).await;
+    let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
     isolator.calls();
     let unknown = Uuid::new_v4().to_string();
-    let volume = stand.volume().await;
+    let volume = fixture.volume().await;
     let many = Container {
         capability: Capability::with_mode(AccessMode::MultiNodeMultiWriter),
         ..Container::new("task", &volume)
@@ -232,15 +232,15 @@ async fn a_task_whose_volume_cannot_be_staged_is_told_why(api: Api) {
         (many, ["Failed to launch container", "MULTI_NODE_MULTI_WRITER"]),
     ] {
         assert_failed(isolator.launch(&container, "true").await, &words);
-        // It was never published; and what may have been staged is unstaged.
+        // It was never published; and a volume that may be staged is unstaged.
         assert_eq!(isolator.calls(), ["NodeStageVolume", "NodeUnstageVolume"]);
-        stand.nothing_left(&isolator);
+        fixture.nothing_left(&isolator);
     }
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }
 
 /// Covers `VolumeCSIIsolatorTest.ROOT_UnmanagedPlugin` and `ROOT_PluginConfigAddedAtRuntime`.
-async fn a_plugin_that_nobody_manages_may_come_late(api: Api) {
+async fn an_unmanaged_plugin_may_start_late(api: Api) {
     let flocker = Flocker::start(1).await;
     let mut agent = Agent::new(&flocker, 1, api);
     let running = agent.machine.plugin().await;
@@ -248,7 +248,7 @@ async fn a_plugin_that_nobody_manages_may_come_late(api: Api) {
     running.stop().await;
     agent.deadline = Some(Duration::from_millis(500));
     let mut isolator = agent.isolator(&[]).await.unwrap();
-    // The launch waits for it as long as a call may take, and so does the clean-up after that.
+    // The launch waits for the plugin as long as a call may take, and so does the clean-up after it.
     let refused = isolator.launch(&Container::new("early", "other"), "true").await;
     let cleaning = "Failed to clean up an isolator when destroying container";
     assert_failed(
@@ -258,11 +258,11 @@ async fn a_plugin_that_nobody_manages_may_come_late(api: Api) {
 
     let plugin = agent.process().await;
     agent.deadline = None;
-    // What could not be cleaned up after is still there.
+    // The volume that could not be cleaned up is still published.
     let mut isolator = agent.isolator(&["early"]).await.unwrap();
     let container = Container::new("task", &volume);
     let (task, _) = isolator.launch(&container, "echo precious > file").await.unwrap();
-    // It goes, and a call that waits for it is answered when it is back.
+    // The plugin ends, and a waiting call is answered when the plugin is back.
     plugin.kill().await;
     task.end().await;
     let cleaning = tokio::spawn(async move {
@@ -309,12 +309,12 @@ async fn a_plugin_that_is_killed_loses_nothing_of_a_task(api: Api) {
 
 /// Covers `VolumeCSIIsolatorTest.ROOT_UnpublishAfterAgentFailover`.
 async fn a_volume_is_unpublished_after_the_agent_has_started_again(api: Api) {
-    let stand = Stand::start(api).await;
-    let volume = stand.volume().await;
-    let mut isolator = stand.agent.isolator(&[]).await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let volume = fixture.volume().await;
+    let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
     let container = Container::new("task", &volume);
     let (task, _) = isolator.launch(&container, "echo precious > file").await.unwrap();
-    let mut isolator = stand.agent.isolator(&["task"]).await.unwrap();
+    let mut isolator = fixture.agent.isolator(&["task"]).await.unwrap();
     assert_eq!(
         isolator.calls(),
         START,
@@ -324,31 +324,31 @@ async fn a_volume_is_unpublished_after_the_agent_has_started_again(api: Api) {
     task.end().await;
     isolator.clean_up("task").await.unwrap();
     assert_eq!(isolator.calls(), UNPUBLISH);
-    stand.nothing_left(&isolator);
-    assert_eq!(stand.read_back(&volume, "file"), "precious\n");
-    stand.plugin.stop().await;
+    fixture.nothing_left(&isolator);
+    assert_eq!(fixture.read_back(&volume, "file"), "precious\n");
+    fixture.plugin.stop().await;
 }
 
 /// Covers `VolumeCSIIsolatorTest.ROOT_FinishedWhileAgentDown`.
 async fn a_task_that_ended_while_the_agent_was_down_is_cleaned_up_after(api: Api) {
-    let stand = Stand::start(api).await;
-    let volume = stand.volume().await;
-    let mut isolator = stand.agent.isolator(&[]).await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let volume = fixture.volume().await;
+    let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
     let (task, _) = isolator
         .launch(&Container::new("task", &volume), "echo precious > file")
         .await
         .unwrap();
     task.end().await;
-    let isolator = stand.agent.isolator(&[]).await.unwrap();
+    let isolator = fixture.agent.isolator(&[]).await.unwrap();
     assert_eq!(isolator.calls(), calls(&[&START, &UNPUBLISH]));
-    stand.nothing_left(&isolator);
-    assert_eq!(stand.read_back(&volume, "file"), "precious\n");
-    stand.plugin.stop().await;
+    fixture.nothing_left(&isolator);
+    assert_eq!(fixture.read_back(&volume, "file"), "precious\n");
+    fixture.plugin.stop().await;
 }
 
-/// After a reboot the agent publishes what a container had, because it may have to clean it up, and then lets go of it
-/// because that container is gone.
-async fn what_is_staged_before_a_reboot_is_let_go_of_after_it(api: Api) {
+/// After a reboot the agent publishes the volumes of a container, because it may have to clean them up, and then
+/// unpublishes them because the container no longer exists.
+async fn a_volume_staged_before_a_reboot_is_released_after_it(api: Api) {
     let flocker = Flocker::start(1).await;
     let mut agent = Agent::new(&flocker, 1, api);
     let plugin = agent.process().await;
@@ -374,26 +374,26 @@ async fn what_is_staged_before_a_reboot_is_let_go_of_after_it(api: Api) {
     plugin.kill().await;
 }
 
-/// Mesos deletes whatever it finds where volumes are published and it does not know.
+/// Mesos deletes everything that it finds where volumes are published and that it does not know.
 async fn directories_of_volumes_that_are_not_known_are_deleted_and_no_data_with_them(api: Api) {
-    let stand = Stand::start(api).await;
-    let volume = stand.volume().await;
-    let mut isolator = stand.agent.isolator(&[]).await.unwrap();
+    let fixture = Fixture::start(api).await;
+    let volume = fixture.volume().await;
+    let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
     let (task, _) = isolator
         .launch(&Container::new("task", &volume), "echo precious > file")
         .await
         .unwrap();
     task.end().await;
     isolator.clean_up("task").await.unwrap();
-    let mounts = stand.agent.plan("isolator", false).mount_root;
+    let mounts = fixture.agent.plan("isolator", false).mount_root;
     for name in [&*volume, "some%2Fother", "not a volume"] {
         fs::create_dir_all(mounts.join(name).join("staging").join(&volume)).unwrap();
         fs::create_dir_all(mounts.join(name).join("target")).unwrap();
         fs::write(mounts.join(name).join("target/file"), "").unwrap();
     }
-    let mut isolator = stand.agent.isolator(&[]).await.unwrap();
-    stand.nothing_left(&isolator);
-    assert_eq!(stand.read_back(&volume, "file"), "precious\n");
+    let mut isolator = fixture.agent.isolator(&[]).await.unwrap();
+    fixture.nothing_left(&isolator);
+    assert_eq!(fixture.read_back(&volume, "file"), "precious\n");
     let (task, said) = isolator
         .launch(&Container::new("task", &volume), "cat file")
         .await
@@ -401,5 +401,5 @@ async fn directories_of_volumes_that_are_not_known_are_deleted_and_no_data_with_
     assert_eq!(said, "precious");
     task.end().await;
     isolator.clean_up("task").await.unwrap();
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }

@@ -1,4 +1,4 @@
-//! How Mesos takes a volume from state to state, for resource providers and for `volume/csi` alike.
+//! How Mesos moves a volume from state to state, for resource providers and for `volume/csi`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -13,7 +13,7 @@ use super::types::{Api, Capability, VolumeInfo};
 use super::volume_state::{State, VolumeState};
 use crate::support::mounts::Mounts;
 
-/// What both versions of CSI number alike, of the controller.
+/// Capabilities of the controller that have the same numbers in both versions of CSI.
 pub(crate) mod controller {
     use super::Number;
 
@@ -25,7 +25,7 @@ pub(crate) mod controller {
 /// The same of the node.
 const STAGE_UNSTAGE_VOLUME: Number = 1;
 
-/// What an agent knows of a plugin before it has called it.
+/// An agent's settings for a plugin.
 #[derive(Clone)]
 pub(crate) struct Plan {
     pub(crate) release: Release,
@@ -51,8 +51,8 @@ pub(crate) struct VolumeManager {
 }
 
 impl VolumeManager {
-    /// Starts with a plugin: asks what it can do, takes up what is on the disk, and deletes what is there of volumes
-    /// that nothing is known of.
+    /// Starts with a plugin: reads its capabilities, loads the stored states, and deletes the directories of unknown
+    /// volumes.
     pub(crate) async fn start(plan: Plan) -> Result<Self, Failure> {
         let client = connect(plan.release, plan.calls.clone()).await?;
         let mut manager = Self {
@@ -125,7 +125,7 @@ impl VolumeManager {
         self.node.contains(&STAGE_UNSTAGE_VOLUME)
     }
 
-    /// Returns all volumes that the plugin tells.
+    /// Returns all volumes that the plugin lists.
     pub(crate) async fn list(&self) -> Result<Vec<VolumeInfo>, Failure> {
         if !self.can(controller::LIST_VOLUMES) {
             return Ok(Vec::new());
@@ -133,7 +133,7 @@ impl VolumeManager {
         self.client.list_volumes().await
     }
 
-    /// Returns the room for volumes of a profile, in bytes.
+    /// Returns the space for volumes of a profile, in bytes.
     pub(crate) async fn capacity(
         &self,
         capability: &Capability,
@@ -145,7 +145,7 @@ impl VolumeManager {
         self.client.capacity(capability, parameters).await
     }
 
-    /// Makes a volume and keeps track of it. The size that the plugin answers is of no interest.
+    /// Creates a volume and keeps track of it. The size in the plugin's answer is ignored.
     pub(crate) async fn create(
         &mut self,
         name: &str,
@@ -165,7 +165,7 @@ impl VolumeManager {
         Ok(VolumeInfo { bytes, ..created })
     }
 
-    /// Adopts a volume that was there before, if the plugin confirms how it is to be used.
+    /// Adopts an existing volume, if the plugin confirms its capability.
     pub(crate) async fn validate(
         &mut self,
         volume: &VolumeInfo,
@@ -190,7 +190,7 @@ impl VolumeManager {
         Ok(())
     }
 
-    /// Publishes a volume, from whatever state; one that is published needs no call.
+    /// Publishes a volume, from any state; a published one needs no call.
     pub(crate) async fn publish(&mut self, volume_id: &str) -> Result<(), Failure> {
         loop {
             match self.state(volume_id, "publish")? {
@@ -205,8 +205,7 @@ impl VolumeManager {
         }
     }
 
-    /// Publishes a volume that was made elsewhere, as a new container needs it: from the beginning, also if another
-    /// container has it.
+    /// Publishes an existing volume for a new container: from the beginning, even if another container uses it.
     pub(crate) async fn publish_pre_provisioned(
         &mut self,
         volume_id: &str,
@@ -216,7 +215,7 @@ impl VolumeManager {
         self.publish(volume_id).await
     }
 
-    /// Unpublishes and unstages a volume; one that was made elsewhere is forgotten then.
+    /// Unpublishes and unstages a volume; Mesos then forgets one that it did not create.
     pub(crate) async fn unpublish(&mut self, volume_id: &str) -> Result<(), Failure> {
         loop {
             match self.state(volume_id, "unpublish")? {
@@ -240,7 +239,7 @@ impl VolumeManager {
         }
     }
 
-    /// Deletes a volume with its data, whoever made it.
+    /// Deletes a volume with its data, also one that another client created.
     pub(crate) async fn delete(&mut self, volume_id: &str) -> Result<(), Failure> {
         if !self.volumes.contains_key(volume_id) {
             return self.client.delete(volume_id).await;
@@ -320,7 +319,7 @@ impl VolumeManager {
             self.enter(volume_id, State::NodeUnstage);
             self.staging_exists(volume_id)?;
             self.client.unstage(&self.usage(volume_id)).await?;
-            // Mesos would find out when it unstages the next time.
+            // Mesos would detect this when it unstages the next time.
             self.staging_exists(volume_id)?;
         }
         if self.volume(volume_id).pre_provisioned {
@@ -370,7 +369,7 @@ impl VolumeManager {
         }
         self.client.unpublish(&self.usage(volume_id)).await?;
         match self.client.api {
-            // Mesos would find out, and abort, when it unpublishes the next time.
+            // Mesos would detect this, and abort, when it unpublishes the next time.
             Api::V0 => exists()?,
             Api::V1 if target.exists() => {
                 return failed(format!("Target path '{}' not removed", target.display()));
@@ -381,8 +380,8 @@ impl VolumeManager {
         Ok(())
     }
 
-    /// Mesos trusts that a volume is still mounted that was mounted in this boot, and has its tasks write into a
-    /// directory of its own otherwise; here that is noticed.
+    /// Mesos assumes that a volume that was mounted in this boot is still mounted, and otherwise lets its tasks write into
+    /// a directory of its own; this client detects that.
     fn still_published(&self, volume_id: &str) -> Result<(), Failure> {
         let target = self.target(volume_id);
         if Mounts::read().at(&target).is_empty() {
@@ -400,7 +399,7 @@ impl VolumeManager {
         }
     }
 
-    /// Forgets a volume, and deletes what there is of it.
+    /// Forgets a volume, and deletes its files.
     fn forget(&mut self, volume_id: &str) -> Result<(), Failure> {
         self.volumes.remove(volume_id);
         fs::remove_dir_all(self.state_file(volume_id).parent().unwrap()).unwrap();
@@ -414,17 +413,17 @@ impl VolumeManager {
         }
     }
 
-    /// Returns what is known of a volume that is kept track of.
+    /// Returns the state of a volume.
     pub(crate) fn volume(&self, volume_id: &str) -> &VolumeState {
         &self.volumes[volume_id]
     }
 
-    /// Returns the volumes that are kept track of.
+    /// Returns the volumes that Mesos keeps track of.
     pub(crate) fn tracked(&self) -> Vec<&str> {
         self.volumes.keys().map(String::as_str).collect()
     }
 
-    /// Returns how the plugin is called.
+    /// Returns the settings of calls to the plugin.
     pub(crate) fn calls(&self) -> &Calls {
         &self.plan.calls
     }
@@ -459,7 +458,7 @@ impl VolumeManager {
         self.checkpoint(volume_id);
     }
 
-    /// Writes down that a call is about to be made.
+    /// Stores the fact that a call is about to be made.
     fn enter(&mut self, volume_id: &str, state: State) {
         if self.volume(volume_id).state != state {
             self.change(volume_id, |volume| volume.state = state);

@@ -1,4 +1,4 @@
-//! What Mesos keeps of each volume on the disk.
+//! The state of each volume that Mesos stores.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -25,7 +25,7 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// Whether what it says of the node ends with a reboot.
+    /// Whether its part about the node ends with a reboot.
     pub(crate) fn ends_with_the_boot(self) -> bool {
         matches!(
             self,
@@ -44,9 +44,9 @@ pub(crate) struct VolumeState {
     pub(crate) publish_context: HashMap<String, String>,
     /// The boot in which it was staged.
     pub(crate) boot_id: Option<String>,
-    /// Whether it has to be published whenever Mesos runs, so that it can be cleaned up.
+    /// Whether it must be published whenever Mesos runs, so that it can be cleaned up.
     pub(crate) node_publish_required: bool,
-    /// Whether Mesos did not make it, and forgets it after its last use.
+    /// Whether Mesos did not create it, and forgets it after its last use.
     pub(crate) pre_provisioned: bool,
     pub(crate) readonly: bool,
 }
@@ -71,7 +71,7 @@ impl VolumeState {
         }
     }
 
-    /// Returns the state of a volume that somebody else made and a task names.
+    /// Returns the state of a volume that another client created and a task names.
     pub(crate) fn pre_provisioned(
         capability: Capability,
         context: HashMap<String, String>,
@@ -85,7 +85,7 @@ impl VolumeState {
         }
     }
 
-    /// Writes it so that it survives a crash.
+    /// Stores it so that it survives a crash.
     pub(crate) fn checkpoint(&self, file: &Path) {
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         let temporary = file.with_extension("temporary");

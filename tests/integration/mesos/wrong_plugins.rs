@@ -1,4 +1,4 @@
-//! The client notices what it has to notice: for each thing that a plugin has to be right in, a plugin that is wrong.
+//! The client detects wrong plugins: for each requirement of Mesos, a plugin that breaks it.
 
 use std::fs;
 
@@ -9,12 +9,12 @@ use super::isolator::{Container, Isolator};
 use super::provider::Provider;
 use super::proxy::{Proxy, Wrong};
 use super::types::Api;
-use super::{Stand, assert_failed, both};
+use super::{Fixture, assert_failed, both};
 use crate::support::mounts::Mounts;
 use crate::support::namespace::in_own_namespace;
 
 both!(
-    a_staging_directory_that_is_gone_is_noticed,
+    a_missing_staging_directory_is_detected,
     a_mount_that_is_left_is_noticed_before_its_data_is_deleted,
     mesos_itself_would_delete_the_data_below_a_mount_that_is_left,
     a_size_that_is_a_byte_off_is_noticed,
@@ -23,28 +23,28 @@ both!(
     a_plugin_that_is_right_is_not_made_wrong_by_what_is_between,
 );
 
-/// A plugin that is wrong, and an agent that uses it.
+/// A wrong plugin, and an agent that uses it.
 struct Mistake {
-    stand: Stand,
+    fixture: Fixture,
     proxy: Proxy,
 }
 
 impl Mistake {
     async fn start(api: Api, wrong: Wrong) -> Self {
-        let mut stand = Stand::start(api).await;
-        let proxy = Proxy::start(&stand.agent.machine, api, wrong);
-        stand.agent.endpoint = proxy.endpoint.clone();
-        Self { stand, proxy }
+        let mut fixture = Fixture::start(api).await;
+        let proxy = Proxy::start(&fixture.agent.machine, api, wrong);
+        fixture.agent.endpoint = proxy.endpoint.clone();
+        Self { fixture, proxy }
     }
 
     async fn provider(&self) -> Provider {
-        self.stand.agent.provider().await.unwrap()
+        self.fixture.agent.provider().await.unwrap()
     }
 
     /// Starts the isolator, and a task on a volume; returns the task's container.
     async fn task(&self) -> (Isolator, Container) {
-        let volume = self.stand.plugin.csi.create("data").await.to_string();
-        let mut isolator = self.stand.agent.isolator(&[]).await.unwrap();
+        let volume = self.fixture.plugin.csi.create("data").await.to_string();
+        let mut isolator = self.fixture.agent.isolator(&[]).await.unwrap();
         let container = Container::new("task", &volume);
         let (task, _) = isolator.launch(&container, "echo precious > file").await.unwrap();
         task.end().await;
@@ -53,7 +53,7 @@ impl Mistake {
 
     async fn stop(self) {
         self.proxy.stop().await;
-        self.stand.plugin.stop().await;
+        self.fixture.plugin.stop().await;
     }
 }
 
@@ -94,7 +94,7 @@ fn a_target_that_is_left_is_noticed() {
     });
 }
 
-async fn a_staging_directory_that_is_gone_is_noticed(api: Api) {
+async fn a_missing_staging_directory_is_detected(api: Api) {
     let mistake = Mistake::start(api, Wrong::RemovesTheStagingDirectory).await;
     let (mut isolator, container) = mistake.task().await;
     let staging = isolator.volumes().staging(&container.volume_id);
@@ -115,13 +115,13 @@ async fn a_mount_that_is_left_is_noticed_before_its_data_is_deleted(api: Api) {
     assert_failed(cleaned, &["Failed to remove directory", &words]);
     assert_eq!(fs::read_to_string(staged.join("file")).unwrap(), "precious\n");
 
-    // Neither does the next agent, for which it is a directory of nothing that it knows.
+    // The next agent does not either: for it, the directory is of an unknown volume.
     assert_failed(
-        mistake.stand.agent.isolator(&[]).await,
+        mistake.fixture.agent.isolator(&[]).await,
         &["Failed to remove directory", &words],
     );
     assert_eq!(
-        mistake.stand.read_back(&container.volume_id, "file"),
+        mistake.fixture.read_back(&container.volume_id, "file"),
         "precious\n"
     );
     unmount(&staged, UnmountFlags::empty()).unwrap();
@@ -133,7 +133,7 @@ async fn mesos_itself_would_delete_the_data_below_a_mount_that_is_left(api: Api)
     let (mut isolator, container) = mistake.task().await;
     let staging = isolator.volumes().staging(&container.volume_id);
     assert!(isolator.clean_up(&container.id).await.is_err());
-    // Without the look at the mount table, the mount is what stops it, when everything in it is gone.
+    // Without the check of the mount table, only the mount itself stops the deletion, after everything in it is deleted.
     let deleted = super::files::delete_recursively(&staging, super::files::Root::Removed);
     assert_eq!(deleted.unwrap_err().kind(), std::io::ErrorKind::ResourceBusy);
     let staged = staging.join(&container.volume_id);
@@ -162,12 +162,12 @@ fn a_confirmation_of_something_else_is_noticed() {
     ] {
         in_own_namespace(move || async move {
             let mistake = Mistake::start(Api::V1, wrong).await;
-            let mut request = crate::support::csi::to_create("by somebody else");
+            let mut request = crate::support::csi::to_create("by another client");
             request
                 .parameters
                 .insert("profile".to_owned(), "bronze".to_owned());
             let id = mistake
-                .stand
+                .fixture
                 .plugin
                 .csi
                 .try_create(request)
@@ -184,9 +184,9 @@ fn a_confirmation_of_something_else_is_noticed() {
 
 async fn a_volume_that_is_listed_twice_is_noticed(api: Api) {
     let mistake = Mistake::start(api, Wrong::ListsTwice).await;
-    let id = mistake.stand.plugin.csi.create("data").await;
+    let id = mistake.fixture.plugin.csi.create("data").await;
     let words = format!("Dropping duplicated volume '{id}' from the discovered resources");
-    assert_failed(mistake.stand.agent.provider().await, &[&words]);
+    assert_failed(mistake.fixture.agent.provider().await, &[&words]);
     mistake.stop().await;
 }
 
@@ -195,20 +195,20 @@ async fn a_plugin_that_unmounts_when_it_stops_is_noticed(api: Api) {
     let mut provider = mistake.provider().await;
     let id = provider.create_disk("bronze", 64 * MIB).await.unwrap();
     let target = provider.launch(&id).await.unwrap();
-    let Mistake { stand, proxy } = mistake;
+    let Mistake { fixture, proxy } = mistake;
     proxy.stop().await;
     let words = format!("Target path '{}' not mounted any more", target.display());
     assert_failed(provider.launch(&id).await, &[&words]);
-    stand.plugin.stop().await;
+    fixture.plugin.stop().await;
 }
 
 async fn a_plugin_that_is_right_is_not_made_wrong_by_what_is_between(api: Api) {
     let mistake = Mistake::start(api, Wrong::Nothing).await;
     let (mut isolator, container) = mistake.task().await;
     isolator.clean_up(&container.id).await.unwrap();
-    assert_eq!(Mounts::read().below(&mistake.stand.agent.work_dir), []);
+    assert_eq!(Mounts::read().below(&mistake.fixture.agent.work_dir), []);
     assert_eq!(
-        mistake.stand.read_back(&container.volume_id, "file"),
+        mistake.fixture.read_back(&container.volume_id, "file"),
         "precious\n"
     );
     mistake.stop().await;

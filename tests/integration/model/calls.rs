@@ -1,4 +1,4 @@
-//! What is done to the system, and how such sequences are made up.
+//! The steps of a sequence, and how sequences are generated.
 
 use std::fmt;
 
@@ -6,14 +6,14 @@ use flocker_embedded::faults::Flicker;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// How many nodes there are, each with a plugin.
+/// The number of nodes, each with a plugin.
 pub(super) const NODES: usize = 3;
-/// How many volumes a sequence is about.
+/// The number of volumes in a sequence.
 pub(super) const VOLUMES: usize = 2;
-/// How many targets a volume may have on a node.
+/// The number of targets that a volume may have on a node.
 pub(super) const TARGETS: usize = 2;
 
-/// What a volume is asked to be.
+/// The requested properties of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     Small,
@@ -22,7 +22,7 @@ pub(super) enum Kind {
     Gold,
 }
 
-/// Who gives a volume to a node.
+/// The service that attaches a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Flow {
     /// The controller, before it is staged.
@@ -80,7 +80,7 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// Returns the plugin that serves it. Attachments of a volume are one controller's, as orchestrators have it.
+    /// Returns the plugin that serves it. As with orchestrators, one controller makes all attachments of a volume.
     pub(super) fn plugin(self) -> usize {
         match self.action {
             Action::Create { plugin, .. } | Action::Delete { plugin } => plugin,
@@ -99,14 +99,14 @@ impl fmt::Debug for Call {
     }
 }
 
-/// What becomes of a request to Flocker.
+/// The fault of a request to Flocker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Loss {
     Request,
     Reply,
 }
 
-/// A request to Flocker that a call makes: of this method, and the how many-th of them from 0.
+/// A request to Flocker that a call makes: of this method, and its index among them, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Nth {
     pub(super) method: &'static str,
@@ -116,9 +116,9 @@ pub(super) struct Nth {
 /// When a plugin is killed while it serves a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Moment {
-    /// When Flocker has got a request and has not carried it out yet.
+    /// After Flocker has received a request and before it carries the request out.
     Asked(Nth),
-    /// When Flocker has carried out a request and has not answered yet.
+    /// After Flocker has carried out a request and before it answers.
     Done(Nth),
     /// That many milliseconds after the call has begun.
     Milliseconds(u64),
@@ -127,7 +127,7 @@ pub(super) enum Moment {
 /// How a node dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Death {
-    /// Its machine loses its power, and the plugin on it with that. `known`: the backend knows so, as those of AWS and
+    /// Its machine loses its power, and with it the plugin. `known`: the backend detects it, as those of AWS and
     /// `OpenStack` do.
     PowerCut { known: bool },
     /// Its agent ends; mounts and the plugin stay.
@@ -138,47 +138,47 @@ pub(super) enum Death {
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Call(Call),
-    /// All calls from nothing to a published volume. The plugin may be killed while it stages it; then that is repeated.
+    /// All calls from no volume to a published one. The plugin may be killed while it stages it; then that is repeated.
     Up {
         volume: usize,
         node: usize,
         flow: Flow,
         crash: Option<Moment>,
     },
-    /// All calls back, but for the deletion.
+    /// All calls back, except for the deletion.
     Down {
         volume: usize,
         node: usize,
     },
-    /// Two calls at the same time.
+    /// Two concurrent calls.
     Pair(Call, Call),
-    /// A call during which a request to Flocker, or its reply, gets lost.
+    /// A call during which a request to Flocker, or its reply, is lost.
     Losing(Call, Nth, Loss),
-    /// A call during which its plugin is killed; another one is started then.
+    /// A call during which its plugin is killed; then another one is started.
     Killing(Call, Moment),
-    /// A call, that many milliseconds after whose beginning the control service is restarted.
+    /// A call, with a restart of the control service that many milliseconds after its beginning.
     Restarting(Call, u64),
-    /// State leaves something out again and again from here on.
+    /// From now on, state repeatedly leaves out a dataset.
     Flicker(Flicker),
-    /// A volume is attached to a node, that node dies with its machine or its agent alone, and when Flocker does not list
-    /// it any more, the volume is attached to another one.
+    /// A volume is attached to a node, that node dies with its machine or only its agent, and when Flocker no longer
+    /// lists it, the volume is attached to another one.
     TakeOver {
         volume: usize,
         from: usize,
         to: usize,
         death: Death,
     },
-    /// A plugin is killed, and another one started in its place.
+    /// A plugin is killed, and another one is started in its place.
     Restart(usize),
     /// A plugin is killed. Calls to it cannot be made until it is started again.
     Kill(usize),
     Die(usize, Death),
-    /// Whatever has ended on a node is started again.
+    /// Every process that has ended on a node is started again.
     Start(usize),
     List(usize),
 }
 
-/// Makes up sequences.
+/// Generates sequences.
 pub(super) fn sequences() -> impl Strategy<Value = Vec<Step>> {
     vec(step(), 1..16)
 }
@@ -229,7 +229,7 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// Most steps are about one volume, or none would get far.
+/// Most steps are about one volume, because otherwise none would get far.
 fn volume() -> impl Strategy<Value = usize> {
     prop_oneof![3 => Just(0), 1 => 1..VOLUMES]
 }

@@ -1,4 +1,4 @@
-//! One sequence of steps, with what may be true after each.
+//! One sequence of steps, with the possible states after each.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,38 +10,38 @@ use tonic::Code;
 use super::calls::{
     Access, Action, Call, Death, Flow, Kind, Loss, Moment, NODES, Nth, Step, TARGETS, VOLUMES,
 };
+use super::fixture::{Fixture, Request, list};
 use super::invariants::{check, check_origins};
-use super::stand::{Request, Stand, list};
+use super::scenarios::{Answer, Around, Dataset, Scenario};
 use super::tally::{RESTARTED, TAKEN_OVER, Tally};
-use super::worlds::{Answer, Around, Dataset, World};
 use crate::support::PATIENCE;
 
-/// How long a caller waits where there is nothing that could keep a call waiting.
+/// The deadline of a call that nothing should block.
 const PATIENT: Duration = Duration::from_secs(30);
-/// How long one waits for what will hardly come.
+/// The deadline of a call that will hardly succeed.
 const BRIEF: Duration = Duration::from_millis(1200);
-/// How long two callers wait who may be in each other's way.
+/// The deadline of two calls that may block each other.
 const TOGETHER: Duration = Duration::from_secs(4);
-/// How long a thing may take that comes right by itself.
+/// How long a temporary violation may last.
 const GRACE: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(20);
-/// After what time an orchestrator tries again what was refused.
+/// The interval after which an orchestrator repeats a refused call.
 const RETRY: Duration = Duration::from_millis(200);
 const FAULT: &str = "of the sequence";
 
-/// What does not hold, in words.
+/// A violated rule, in words.
 pub(super) type Verdict = Result<(), String>;
 
-/// A volume, with everything that may be true of it.
+/// A volume, with all its possible states.
 pub(super) struct Volume {
     pub(super) name: String,
-    worlds: BTreeSet<World>,
+    scenarios: BTreeSet<Scenario>,
 }
 
 impl Volume {
-    /// Returns how many generations there may be.
+    /// Returns the number of possible generations.
     pub(super) fn generations(&self) -> usize {
-        let lengths = self.worlds.iter().map(|world| world.generations.len());
+        let lengths = self.scenarios.iter().map(|scenario| scenario.generations.len());
         lengths.max().unwrap_or_default()
     }
 
@@ -50,9 +50,9 @@ impl Volume {
     }
 
     pub(super) fn possible(&self, generation: usize) -> BTreeSet<Dataset> {
-        self.worlds
+        self.scenarios
             .iter()
-            .map(|world| world.dataset(generation))
+            .map(|scenario| scenario.dataset(generation))
             .collect()
     }
 
@@ -62,53 +62,54 @@ impl Volume {
             .any(|dataset| dataset.may_wait(action))
     }
 
-    /// Rules out what does not go with the answers to calls that were made at the same time.
-    fn learn(&mut self, told: &[Told], around: Around) -> Verdict {
+    /// Rules out the states that contradict the answers to concurrent calls.
+    fn learn(&mut self, answered: &[Answered], around: Around) -> Verdict {
         let mut after = BTreeSet::new();
-        for order in orders(told) {
-            let mut worlds = self.worlds.clone();
-            for Told {
+        for order in orders(answered) {
+            let mut scenarios = self.scenarios.clone();
+            for Answered {
                 call,
                 generation,
                 answer,
                 ..
             } in order
             {
-                let outcomes = worlds
+                let outcomes = scenarios
                     .iter()
-                    .flat_map(|world| world.outcomes(*generation, call.action, around));
-                worlds = outcomes
+                    .flat_map(|scenario| scenario.outcomes(*generation, call.action, around));
+                scenarios = outcomes
                     .filter(|(possible, _)| possible == answer)
-                    .map(|(_, world)| world)
+                    .map(|(_, scenario)| scenario)
                     .collect();
-                World::drift(&mut worlds, around);
+                Scenario::drift(&mut scenarios, around);
             }
-            after.append(&mut worlds);
+            after.append(&mut scenarios);
         }
         if after.is_empty() {
-            return Err(self.unexpected(told, around));
+            return Err(self.unexpected(answered, around));
         }
-        self.worlds = after;
+        self.scenarios = after;
         Ok(())
     }
 
-    fn unexpected(&self, told: &[Told], around: Around) -> String {
-        let possible: Vec<_> = told
+    fn unexpected(&self, answered: &[Answered], around: Around) -> String {
+        let possible: Vec<_> = answered
             .iter()
-            .map(|told| {
-                let worlds = self.worlds.iter();
-                let outcomes =
-                    worlds.flat_map(|world| world.outcomes(told.generation, told.call.action, around));
+            .map(|answered| {
+                let scenarios = self.scenarios.iter();
+                let outcomes = scenarios.flat_map(|scenario| {
+                    scenario.outcomes(answered.generation, answered.call.action, around)
+                });
                 let answers: BTreeSet<_> = outcomes.map(|(answer, _)| format!("{answer:?}")).collect();
                 format!(
                     "{:?} was answered {:?} ({}), possible is {answers:?}",
-                    told.call, told.answer, told.said
+                    answered.call, answered.answer, answered.said
                 )
             })
             .collect();
-        let what = if told
+        let what = if answered
             .iter()
-            .any(|told| matches!(told.call.action, Action::Create { .. }))
+            .any(|answered| matches!(answered.call.action, Action::Create { .. }))
         {
             super::invariants::ONE_DATASET
         } else {
@@ -117,56 +118,56 @@ impl Volume {
         format!(
             "broken: {what}: {}; before, {:?}",
             possible.join("; "),
-            self.worlds
+            self.scenarios
         )
     }
 }
 
 /// A call and its answer.
 #[derive(Clone)]
-struct Told {
+struct Answered {
     call: Call,
     generation: usize,
     answer: Answer,
     said: String,
 }
 
-/// Returns the orders in which calls made at the same time may have happened.
-fn orders(told: &[Told]) -> Vec<Vec<&Told>> {
-    let forth: Vec<_> = told.iter().collect();
-    let back: Vec<_> = told.iter().rev().collect();
-    if told.len() > 1 {
+/// Returns the orders in which concurrent calls may have been carried out.
+fn orders(answered: &[Answered]) -> Vec<Vec<&Answered>> {
+    let forth: Vec<_> = answered.iter().collect();
+    let back: Vec<_> = answered.iter().rev().collect();
+    if answered.len() > 1 {
         vec![forth, back]
     } else {
         vec![forth]
     }
 }
 
-/// A sequence that is carried out.
+/// A running sequence.
 pub(super) struct Case<'a> {
-    stand: &'a Stand,
+    fixture: &'a Fixture,
     tally: &'a Tally,
     volumes: [Volume; VOLUMES],
-    /// Whether state has left something out: what goes on from there may have seen that.
+    /// Whether state has left a dataset out: an operation that is still running may have seen that.
     hazy: bool,
 }
 
 impl<'a> Case<'a> {
-    /// Makes one about volumes of its own.
-    pub(super) fn new(stand: &'a Stand, tally: &'a Tally, number: usize) -> Self {
+    /// Makes one with volumes of its own.
+    pub(super) fn new(fixture: &'a Fixture, tally: &'a Tally, number: usize) -> Self {
         let volumes = std::array::from_fn(|volume| Volume {
             name: format!("case-{number}-{volume}"),
-            worlds: BTreeSet::from([World::default()]),
+            scenarios: BTreeSet::from([Scenario::default()]),
         });
         Self {
-            stand,
+            fixture,
             tally,
             volumes,
             hazy: false,
         }
     }
 
-    /// Carries everything out, undoes it, and checks that nothing is left.
+    /// Carries out all steps, undoes them, and checks that nothing is left.
     pub(super) async fn run(mut self, steps: &[Step]) -> Verdict {
         for (number, step) in steps.iter().enumerate() {
             let carried_out = self.step(step).await;
@@ -211,7 +212,7 @@ impl<'a> Case<'a> {
             Step::Restarting(call, after) => self.restarting(call, after).await,
             Step::Flicker(flicker) => {
                 self.hazy |= flicker != Flicker::Off;
-                self.stand.flicker(flicker);
+                self.fixture.flicker(flicker);
                 self.check().await
             }
             Step::Start(node) => {
@@ -267,7 +268,7 @@ impl<'a> Case<'a> {
         Ok(())
     }
 
-    /// Makes a call, again and again while its answer is open and nothing could be in its way.
+    /// Makes a call, and repeats it while its answer is open and nothing should block it.
     async fn call(&mut self, call: Call) -> Verdict {
         let generation = self.volumes[call.volume].latest();
         self.call_about(call, generation).await
@@ -277,11 +278,11 @@ impl<'a> Case<'a> {
         let Some(request) = self.request(call, generation) else {
             return Ok(());
         };
-        let give_up = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let waits = self.may_wait(call, generation);
             let (answer, said) = request.send(if waits { BRIEF } else { PATIENT }).await;
-            let told = Told {
+            let answered = Answered {
                 call,
                 generation,
                 answer,
@@ -289,19 +290,19 @@ impl<'a> Case<'a> {
             };
             let late = format!(
                 "broken: what nothing is in the way of is done: {call:?} is answered {}",
-                told.said
+                answered.said
             );
-            self.learn(&[told])?;
+            self.learn(&[answered])?;
             if answer != Answer::Open || (waits && !must_be_settled(call)) {
                 return self.check().await;
             }
             for node in 0..NODES {
-                // Whatever it waits for has to come back for that.
-                if self.stand.is_crippled() {
+                // The process that it waits for must run again for that.
+                if self.fixture.is_crippled() {
                     self.start(node).await;
                 }
             }
-            if Instant::now() > give_up {
+            if Instant::now() > deadline {
                 return Err(late);
             }
             sleep(POLL).await;
@@ -320,23 +321,23 @@ impl<'a> Case<'a> {
             return Ok(());
         };
         let (answer, answer_of_other) = tokio::join!(request.send(TOGETHER), rival.send(TOGETHER));
-        let told = [(one, first, answer), (other, second, answer_of_other)];
-        let told = told.map(|(call, generation, (answer, said))| Told {
+        let answered = [(one, first, answer), (other, second, answer_of_other)];
+        let answered = answered.map(|(call, generation, (answer, said))| Answered {
             call,
             generation,
             answer,
             said,
         });
         if one.volume == other.volume {
-            self.learn(&told)?;
+            self.learn(&answered)?;
         } else {
-            for told in told.clone() {
-                self.learn(&[told])?;
+            for answered in answered.clone() {
+                self.learn(&[answered])?;
             }
         }
         self.check().await?;
-        for told in told {
-            self.settle(&told).await?;
+        for answered in answered {
+            self.settle(&answered).await?;
         }
         Ok(())
     }
@@ -357,16 +358,16 @@ impl<'a> Case<'a> {
         };
         self.plan(effect, nth);
         let (answer, said) = request.send(timeout).await;
-        self.stand.flocker.embedded().faults().remove(FAULT);
-        let told = Told {
+        self.fixture.flocker.embedded().faults().remove(FAULT);
+        let answered = Answered {
             call,
             generation,
             answer,
             said,
         };
-        self.learn(std::slice::from_ref(&told))?;
+        self.learn(std::slice::from_ref(&answered))?;
         self.check().await?;
-        self.settle(&told).await
+        self.settle(&answered).await
     }
 
     async fn killing(&mut self, call: Call, moment: Moment) -> Verdict {
@@ -374,7 +375,7 @@ impl<'a> Case<'a> {
         let Some(request) = self.request(call, generation) else {
             return Ok(());
         };
-        let faults = self.stand.flocker.embedded().faults().clone();
+        let faults = self.fixture.flocker.embedded().faults().clone();
         match moment {
             Moment::Asked(nth) => self.plan(Effect::HoldRequest, nth),
             Moment::Done(nth) => self.plan(Effect::HoldReply, nth),
@@ -391,28 +392,28 @@ impl<'a> Case<'a> {
             answer = &mut answered => Some(answer.unwrap()),
             () = come => None,
         };
-        self.stand.kill_plugin(call.plugin()).await;
+        self.fixture.kill_plugin(call.plugin()).await;
         faults.remove(FAULT);
         let (answer, said) = match early {
             Some(answer) => answer,
             None => answered.await.unwrap(),
         };
-        // What becomes of an answer when its connection breaks is up to tonic.
+        // The answer on a broken connection is up to tonic.
         let answer = match answer {
             Answer::Refused(Code::Internal) => Answer::Open,
             answer => answer,
         };
-        let told = Told {
+        let answered = Answered {
             call,
             generation,
             answer,
             said,
         };
-        self.learn(std::slice::from_ref(&told))?;
+        self.learn(std::slice::from_ref(&answered))?;
         self.note_end_of(call.plugin());
         self.check().await?;
         self.start(call.plugin()).await;
-        self.settle(&told).await
+        self.settle(&answered).await
     }
 
     async fn restarting(&mut self, call: Call, after: u64) -> Verdict {
@@ -428,22 +429,22 @@ impl<'a> Case<'a> {
         self.hazy = true;
         let restart = async {
             sleep(Duration::from_millis(after)).await;
-            self.stand.restart_control().await;
+            self.fixture.restart_control().await;
         };
         let ((answer, said), ()) = tokio::join!(request.send(timeout), restart);
         self.tally.note(RESTARTED);
-        let told = Told {
+        let answered = Answered {
             call,
             generation,
             answer,
             said,
         };
-        self.learn(std::slice::from_ref(&told))?;
+        self.learn(std::slice::from_ref(&answered))?;
         self.check().await?;
-        self.settle(&told).await
+        self.settle(&answered).await
     }
 
-    /// Gives a volume to a node that dies then, and asks for it on another node until that gets it.
+    /// Attaches a volume to a node that then dies, and requests it on another node until that gets it.
     async fn take_over(&mut self, volume: usize, (from, to): (usize, usize), death: Death) -> Verdict {
         let controller = volume % NODES;
         let create = Action::Create {
@@ -456,10 +457,10 @@ impl<'a> Case<'a> {
         let generation = self.volumes[volume].latest();
         let possible = self.volumes[volume].possible(generation);
         let is_taken = |dataset: &Dataset| dataset.is_live() && dataset.lease == Some(from);
-        if !possible.iter().all(is_taken) || self.stand.silent()[to] {
+        if !possible.iter().all(is_taken) || self.fixture.silent()[to] {
             return Ok(());
         }
-        // Whose controller goes with its machine, nobody attaches to another node.
+        // If a controller stops with its machine, no other process attaches to another node.
         let death = if from == controller { Death::Agent } else { death };
         self.die(from, death).await;
         self.check().await?;
@@ -470,56 +471,56 @@ impl<'a> Case<'a> {
         let Some(request) = self.request(call, generation) else {
             return Ok(());
         };
-        let give_up = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let (answer, said) = request.send(BRIEF).await;
-            let told = Told {
+            let answered = Answered {
                 call,
                 generation,
                 answer,
                 said,
             };
             let late = format!(
-                "broken: a volume is taken from a node that is gone: {call:?} is answered {}",
-                told.said
+                "broken: a volume is taken from a dead node: {call:?} is answered {}",
+                answered.said
             );
-            self.learn(&[told])?;
+            self.learn(&[answered])?;
             self.check().await?;
             if answer == Answer::Done {
                 self.tally.note(TAKEN_OVER);
                 return Ok(());
             }
-            if Instant::now() > give_up {
+            if Instant::now() > deadline {
                 return Err(late);
             }
             sleep(RETRY).await;
         }
     }
 
-    /// Repeats what no orchestrator leaves open.
-    async fn settle(&mut self, told: &Told) -> Verdict {
-        if told.answer == Answer::Open && must_be_settled(told.call) {
-            self.call_about(told.call, told.generation).await?;
+    /// Repeats the calls that no orchestrator leaves open.
+    async fn settle(&mut self, answered: &Answered) -> Verdict {
+        if answered.answer == Answer::Open && must_be_settled(answered.call) {
+            self.call_about(answered.call, answered.generation).await?;
         }
         Ok(())
     }
 
     async fn list(&mut self, plugin: usize) -> Verdict {
-        let Some(csi) = self.stand.csi(plugin) else {
+        let Some(csi) = self.fixture.csi(plugin) else {
             return Ok(());
         };
         let listed = list(&csi, PATIENT).await;
         let listed = listed.map_err(|status| format!("broken: volumes are listed: {status:?}"))?;
         for volume in &self.volumes {
             for generation in 0..=volume.generations() {
-                let id = super::stand::dataset_id(&volume.name, generation);
+                let id = super::fixture::dataset_id(&volume.name, generation);
                 let entries: Vec<_> = listed.iter().filter(|(listed, _)| *listed == id).collect();
                 let as_listed = |dataset: &Dataset| match entries[..] {
                     [] => !dataset.is_live(),
                     [(_, nodes)] => {
                         let lease = dataset
                             .lease
-                            .map(|node| self.stand.machines[node].node().to_string());
+                            .map(|node| self.fixture.machines[node].node().to_string());
                         dataset.is_live() && nodes.iter().eq(lease.iter())
                     }
                     _ => false,
@@ -528,7 +529,7 @@ impl<'a> Case<'a> {
                 if !possible.iter().any(as_listed) {
                     let name = &volume.name;
                     return Err(format!(
-                        "broken: lists say what is there: {name} ({id}) is {entries:?}; possible is {possible:?}"
+                        "broken: lists match what exists: {name} ({id}) is {entries:?}; possible is {possible:?}"
                     ));
                 }
             }
@@ -536,9 +537,9 @@ impl<'a> Case<'a> {
         Ok(())
     }
 
-    /// Undoes what may have been done, as an orchestrator would that remembers every id.
+    /// Undoes everything that may have been done, like an orchestrator that remembers every id.
     async fn undo(&mut self) -> Verdict {
-        self.stand.flicker(Flicker::Off);
+        self.fixture.flicker(Flicker::Off);
         for node in 0..NODES {
             self.start(node).await;
         }
@@ -555,73 +556,75 @@ impl<'a> Case<'a> {
                 }
             }
         }
-        self.stand.nothing_is_left().await
+        self.fixture.nothing_is_left().await
     }
 
     async fn kill(&mut self, plugin: usize) {
-        self.stand.kill_plugin(plugin).await;
+        self.fixture.kill_plugin(plugin).await;
         self.note_end_of(plugin);
     }
 
     async fn die(&mut self, node: usize, death: Death) {
         match death {
-            Death::Agent => self.stand.kill_agent(node),
+            Death::Agent => self.fixture.kill_agent(node),
             Death::PowerCut { known } => {
-                self.stand.cut_power(node, known).await;
+                self.fixture.cut_power(node, known).await;
                 self.note_end_of(node);
                 for volume in &mut self.volumes {
-                    let worlds = volume.worlds.iter();
-                    volume.worlds = worlds.map(|world| world.without_mounts_of(node)).collect();
+                    let scenarios = volume.scenarios.iter();
+                    volume.scenarios = scenarios
+                        .map(|scenario| scenario.without_mounts_of(node))
+                        .collect();
                 }
             }
         }
     }
 
-    /// Starts whatever has ended on a node; what no plugin held, and what was taken for gone, may have changed until
-    /// then.
+    /// Starts every process that has ended on a node; until then, datasets that no plugin held, and those of nodes
+    /// considered dead, may have changed.
     async fn start(&mut self, node: usize) {
         self.drift();
-        self.stand.start_node(node).await;
+        self.fixture.start_node(node).await;
         self.drift();
     }
 
     fn drift(&mut self) {
         let around = self.around();
         for volume in &mut self.volumes {
-            World::drift(&mut volume.worlds, around);
+            Scenario::drift(&mut volume.scenarios, around);
         }
     }
 
     fn around(&self) -> Around {
         Around {
-            unheld: self.stand.without_plugin(),
-            silent: self.stand.silent(),
+            unheld: self.fixture.without_plugin(),
+            silent: self.fixture.silent(),
             hazy: self.hazy,
             contending: false,
         }
     }
 
     fn may_wait(&self, call: Call, generation: usize) -> bool {
-        self.stand.is_crippled() || self.volumes[call.volume].may_wait(generation, call.action)
+        self.fixture.is_crippled() || self.volumes[call.volume].may_wait(generation, call.action)
     }
 
     fn note_end_of(&mut self, plugin: usize) {
         let around = self.around();
         for (number, volume) in self.volumes.iter_mut().enumerate() {
             let is_controller = number % NODES == plugin;
-            let worlds = volume.worlds.iter();
-            let mut worlds = worlds
-                .map(|world| world.without_plugin(plugin, is_controller))
+            let scenarios = volume.scenarios.iter();
+            let mut scenarios = scenarios
+                .map(|scenario| scenario.without_plugin(plugin, is_controller))
                 .collect();
-            World::drift(&mut worlds, around);
-            volume.worlds = worlds;
+            Scenario::drift(&mut scenarios, around);
+            volume.scenarios = scenarios;
         }
     }
 
     fn request(&self, call: Call, generation: usize) -> Option<Request> {
         let name = &self.volumes[call.volume].name;
-        let csi = self.stand.csi(call.plugin())?;
-        Some(self.stand.request(csi, call.action, name, generation))
+        let csi = self.fixture.csi(call.plugin())?;
+        Some(self.fixture.request(csi, call.action, name, generation))
     }
 
     fn plan(&self, effect: Effect, nth: Nth) {
@@ -630,34 +633,34 @@ impl<'a> Case<'a> {
             after: nth.after,
             ..RequestFault::new(FAULT, effect).once()
         };
-        self.stand.flocker.embedded().faults().add(rule);
+        self.fixture.flocker.embedded().faults().add(rule);
     }
 
-    fn learn(&mut self, told: &[Told]) -> Verdict {
+    fn learn(&mut self, answered: &[Answered]) -> Verdict {
         let around = Around {
-            contending: told.len() > 1,
+            contending: answered.len() > 1,
             ..self.around()
         };
-        let volume = told[0].call.volume;
-        for told in told {
-            self.tally.count(told.call.action, told.answer);
+        let volume = answered[0].call.volume;
+        for answered in answered {
+            self.tally.count(answered.call.action, answered.answer);
         }
-        self.volumes[volume].learn(told, around)
+        self.volumes[volume].learn(answered, around)
     }
 
-    /// Compares all that can be seen with all that may be true.
+    /// Compares the observed state with the possible states.
     async fn check(&self) -> Verdict {
-        let give_up = Instant::now() + GRACE;
+        let deadline = Instant::now() + GRACE;
         loop {
-            let seen = self.stand.look().await;
+            let seen = self.fixture.look().await;
             let volumes = self.volumes.iter();
             let mut broken: Vec<_> = volumes
-                .flat_map(|volume| check(self.stand, &seen, volume))
+                .flat_map(|volume| check(self.fixture, &seen, volume))
                 .collect();
             broken.extend(check_origins(&seen));
             let lasting = broken
                 .iter()
-                .find(|broken| !broken.may_pass || Instant::now() > give_up);
+                .find(|broken| !broken.may_pass || Instant::now() > deadline);
             match lasting {
                 Some(broken) => return Err(broken.text.clone()),
                 None if broken.is_empty() => return Ok(()),
@@ -672,8 +675,8 @@ fn must_be_settled(call: Call) -> bool {
     matches!(call.action, Action::Create { .. } | Action::Delete { .. })
 }
 
-/// Lets the volume's own controller delete it, because only within one process deletions and attachments exclude
-/// each other: Flocker has nothing to do that with.
+/// Lets the volume's own controller delete it, because deletions and attachments exclude each other only within one
+/// process: Flocker has no means for that.
 fn by_its_controller(call: Call) -> Call {
     let plugin = call.volume % NODES;
     let action = match call.action {
@@ -683,7 +686,7 @@ fn by_its_controller(call: Call) -> Call {
     Call { action, ..call }
 }
 
-/// Whether two calls may not be made at the same time, for the same reason.
+/// Whether two calls must not be concurrent, for the same reason.
 fn unordered(one: Call, other: Call) -> bool {
     let is_deletion = |call: Call| matches!(call.action, Action::Delete { .. });
     let takes_lease = |call: Call| matches!(call.action, Action::Stage { flow: Flow::Node, .. });

@@ -1,19 +1,19 @@
-//! What must hold at any time, whatever was called.
+//! What must hold at any time, after any calls.
 
 use std::collections::BTreeSet;
 
 use super::calls::{Access, NODES, TARGETS};
 use super::case::Volume;
+use super::fixture::{Fixture, dataset_id};
+use super::scenarios::{Dataset, Life};
 use super::seen::{OurMount, Seen};
-use super::stand::{Stand, dataset_id};
-use super::worlds::{Dataset, Life};
 
-/// What does not hold.
+/// A violated rule.
 #[derive(Clone, Debug)]
 pub(super) struct Broken {
-    /// Which of the rules it is, and what was seen.
+    /// The rule, and the observed state.
     pub(super) text: String,
-    /// Whether it may still come right by itself: a lease is released after the answer where Flocker was slow.
+    /// Whether it may be temporary: a slow Flocker releases a lease after the answer.
     pub(super) may_pass: bool,
 }
 
@@ -34,14 +34,14 @@ const PIN: &str = "no mount without a pin";
 const AGENT: &str = "Flocker's agent sees its mount, so that the lease protects it";
 const MOUNTS: &str = "what is mounted is what was asked for";
 
-/// Checks everything that is seen of a volume.
-pub(super) fn check(stand: &Stand, seen: &Seen, volume: &Volume) -> Vec<Broken> {
+/// Checks the observed state of a volume.
+pub(super) fn check(fixture: &Fixture, seen: &Seen, volume: &Volume) -> Vec<Broken> {
     let mut broken = Vec::new();
     broken.extend(check_name(seen, volume));
     broken.extend(check_agent(seen, volume));
     for generation in 0..=volume.generations() {
         let view = View {
-            stand,
+            fixture,
             seen,
             volume,
             generation,
@@ -64,9 +64,9 @@ fn check_name(seen: &Seen, volume: &Volume) -> Option<Broken> {
     (live.len() > 1).then(|| Broken::rule(ONE_DATASET, format!("{} has {live:?}", volume.name)))
 }
 
-/// What is seen of a dataset, beside what may be true of it.
+/// The observed state of a dataset, beside its possible states.
 struct View<'a> {
-    stand: &'a Stand,
+    fixture: &'a Fixture,
     seen: &'a Seen,
     volume: &'a Volume,
     generation: usize,
@@ -78,7 +78,7 @@ impl View<'_> {
         dataset_id(&self.volume.name, self.generation)
     }
 
-    fn told(&self, seen: &str) -> String {
+    fn describe(&self, seen: &str) -> String {
         let possible: Vec<_> = self.possible.iter().collect();
         format!(
             "{} ({}): {seen}; possible is {possible:?}",
@@ -102,7 +102,7 @@ impl View<'_> {
             _ => false,
         };
         let possible = self.possible.iter().any(|dataset| as_seen(dataset.life));
-        (!possible).then(|| Broken::rule(ONE_DATASET, self.told(&format!("Flocker has {found:?}"))))
+        (!possible).then(|| Broken::rule(ONE_DATASET, self.describe(&format!("Flocker has {found:?}"))))
     }
 
     fn check_lease(&self) -> Option<Broken> {
@@ -115,10 +115,10 @@ impl View<'_> {
             return None;
         }
         Some(match held {
-            None => Broken::rule(LEASE, self.told("nobody has the lease")),
+            None => Broken::rule(LEASE, self.describe("no node has the lease")),
             Some(node) => Broken {
                 may_pass: true,
-                ..Broken::rule(NO_LEASE, self.told(&format!("node {node:?} has the lease")))
+                ..Broken::rule(NO_LEASE, self.describe(&format!("node {node:?} has the lease")))
             },
         })
     }
@@ -130,8 +130,8 @@ impl View<'_> {
 
     fn check_nodes(&self) -> Option<Broken> {
         let nodes: BTreeSet<_> = self.ours().map(|ours| ours.node).collect();
-        let told = || self.told(&format!("mounted on {:?}", self.ours().collect::<Vec<_>>()));
-        (nodes.len() > 1).then(|| Broken::rule(ONE_NODE, told()))
+        let description = || self.describe(&format!("mounted on {:?}", self.ours().collect::<Vec<_>>()));
+        (nodes.len() > 1).then(|| Broken::rule(ONE_NODE, description()))
     }
 
     fn check_pins(&self) -> Option<Broken> {
@@ -140,17 +140,17 @@ impl View<'_> {
             self.seen.is_pinned(ours.node, self.id()) == Some(false) && !loose
         });
         unheld.map(|ours| Broken {
-            // The mount may have gone, and the pin after it, between two looks at different things.
+            // The mount may be removed, and then the pin, between two reads.
             may_pass: true,
             ..Broken::rule(
                 PIN,
-                self.told(&format!("the plugin does not hold what is under {ours:?}")),
+                self.describe(&format!("the plugin does not hold what is under {ours:?}")),
             )
         })
     }
 
     fn check_mounts(&self, node: usize) -> Option<Broken> {
-        let usage = |target| self.stand.usage(node, self.id(), target);
+        let usage = |target| self.fixture.usage(node, self.id(), target);
         let at = |point: &std::path::Path| -> Vec<Access> {
             let here = self
                 .ours()
@@ -182,12 +182,12 @@ impl View<'_> {
         let mounts: Vec<_> = self.ours().filter(|ours| ours.node == node).collect();
         Some(Broken::rule(
             MOUNTS,
-            self.told(&format!("on node {node} there is {mounts:?}")),
+            self.describe(&format!("node {node} has {mounts:?}")),
         ))
     }
 }
 
-/// The agent takes the last mount of a device's name for the only one.
+/// The agent assumes that the last mount with a device's name is the only one.
 fn check_agent(seen: &Seen, volume: &Volume) -> Option<Broken> {
     let ids: Vec<_> = (0..=volume.generations())
         .map(|generation| dataset_id(&volume.name, generation))
@@ -198,20 +198,20 @@ fn check_agent(seen: &Seen, volume: &Volume) -> Option<Broken> {
         .find(|flockers| ids.contains(&flockers.dataset) && flockers.believed != flockers.mount.point);
     hidden.map(|hidden| {
         let text = format!(
-            "the agent of node {} looks for its mount elsewhere: {hidden:?}",
+            "the agent of node {} expects its mount elsewhere: {hidden:?}",
             hidden.node
         );
         Broken::rule(AGENT, text)
     })
 }
 
-/// Mounts below our directories that come from no device node of ours.
+/// Mounts below the plugin's directories that come from no device node of the plugin.
 pub(super) fn check_origins(seen: &Seen) -> Option<Broken> {
     let strange = seen.ours.iter().find(|ours| ours.dataset.is_none());
     strange.map(|strange| {
         Broken::rule(
             AGENT,
-            format!("a mount does not come from a device node of ours: {strange:?}"),
+            format!("a mount does not come from a device node of the plugin: {strange:?}"),
         )
     })
 }

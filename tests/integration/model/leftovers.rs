@@ -1,4 +1,4 @@
-//! What may be left when everything was undone: nothing.
+//! The state after everything was undone: nothing is left.
 
 use std::fs;
 use std::path::Path;
@@ -7,23 +7,23 @@ use tokio::time::{Instant, sleep};
 
 use super::calls::NODES;
 use super::case::Verdict;
-use super::stand::Stand;
+use super::fixture::Fixture;
 use crate::support::PATIENCE;
 use crate::support::mounts::Mounts;
 use crate::support::scratch::loop_devices_on;
 
-impl Stand {
-    /// Checks that nothing is left when there is no volume any more, and takes the orchestrator's own directories away.
+impl Fixture {
+    /// Checks that nothing is left when no volume exists any more, and removes the orchestrator's own directories.
     ///
-    /// What Flocker does after an answer is waited for.
+    /// It waits for the work that Flocker does after an answer.
     pub(super) async fn nothing_is_left(&self) -> Verdict {
-        let give_up = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let left = self.left().await;
             if left.is_empty() {
                 break;
             }
-            if Instant::now() > give_up {
+            if Instant::now() > deadline {
                 return Err(format!(
                     "broken: nothing is left after everything was undone: {left:#?}"
                 ));
@@ -32,7 +32,7 @@ impl Stand {
         }
         for machine in &self.machines {
             for staging in entries(&machine.path("staging")) {
-                // It is not empty if something of ours is left in it.
+                // It is not empty if something of the plugin is left in it.
                 fs::remove_dir(&staging).map_err(|error| {
                     format!(
                         "broken: staging paths are left empty: {}: {error}",

@@ -1,17 +1,17 @@
 //! Random sequences of calls and failures against a small model of what must hold.
 //!
-//! `MODEL_CASES` and `MODEL_SEED` in the environment choose how many sequences there are, and which. A sequence that
-//! breaks something is shortened, at most `MODEL_SHRINKS` times, as long as what is left still breaks something.
+//! `MODEL_CASES` and `MODEL_SEED` in the environment choose the number of sequences, and which. A sequence that breaks a
+//! rule is shortened, at most `MODEL_SHRINKS` times, as long as the rest still breaks one.
 
 mod calls;
 mod case;
+mod fixture;
 mod invariants;
 mod leftovers;
+mod scenarios;
 mod seen;
 mod soak;
-mod stand;
 mod tally;
-mod worlds;
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -27,13 +27,13 @@ use tokio::task::block_in_place;
 use crate::support::namespace::in_own_namespace_for;
 use calls::sequences;
 use case::Case;
-use stand::Stand;
+use fixture::Fixture;
 use tally::Tally;
 
 /// As many sequences as `make test` has time for.
 const CASES: u32 = 40;
-/// So many parts of them run at the same time, as they wait more than they compute; each has the seed after that of the
-/// part before.
+/// The number of parts that run concurrently, because they wait more than they compute; the seed of each is that of the
+/// previous part plus one.
 const PARTS: u32 = 2;
 const SEED: u64 = 11;
 /// How often a sequence that fails is shortened, and for how long.
@@ -42,7 +42,7 @@ const SHRINKING: Duration = Duration::from_secs(120);
 const LONGEST: Duration = Duration::from_secs(6 * 60 * 60);
 
 #[test]
-fn no_sequence_of_calls_and_failures_breaks_what_must_hold() {
+fn no_sequence_of_calls_and_failures_breaks_an_invariant() {
     in_own_namespace_for(LONGEST, || async { block_in_place(run) });
 }
 
@@ -72,7 +72,7 @@ fn run() {
     );
 }
 
-/// Runs a part of the sequences on systems of its own.
+/// Runs a part of the sequences on its own system.
 fn run_part(seed: u64, cases: u32, tally: &Tally, runtime: &Handle) {
     let _entered = runtime.enter();
     let mut bytes = [0; 32];
@@ -85,20 +85,20 @@ fn run_part(seed: u64, cases: u32, tally: &Tally, runtime: &Handle) {
         ..Config::default()
     };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
-    let stand = RefCell::new(None);
+    let fixture = RefCell::new(None);
     let number = RefCell::new(0);
     let ended = runner.run(&sequences(), |steps| {
-        // What a failure has left would be in the way of the next sequence, so that gets a system of its own.
-        let used = stand
+        // A failure leaves state that would disturb the next sequence, so that gets a new system.
+        let used = fixture
             .borrow_mut()
             .take()
-            .unwrap_or_else(|| runtime.block_on(Stand::start()));
+            .unwrap_or_else(|| runtime.block_on(Fixture::start()));
         *number.borrow_mut() += 1;
         let case = Case::new(&used, tally, *number.borrow());
         let verdict = runtime.block_on(case.run(&steps));
         match verdict {
             Ok(()) => {
-                *stand.borrow_mut() = Some(used);
+                *fixture.borrow_mut() = Some(used);
                 Ok(())
             }
             Err(broken) => {

@@ -1,4 +1,4 @@
-//! What can be seen of the system from outside: Flocker's lists, the mount table, the plugins' descriptors.
+//! The observed state of the system: Flocker's lists, the mount table, the plugins' descriptors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,25 +7,25 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::calls::{Access, NODES};
-use super::stand::Stand;
+use super::fixture::Fixture;
 use crate::support::mounts::{Mount, Mounts};
 
 /// A dataset as Flocker's configuration has it.
 #[derive(Clone, Debug)]
 pub(super) struct Configured {
     pub(super) id: Uuid,
-    /// Nothing once it is deleted.
+    /// `None` once it is deleted.
     pub(super) name: Option<String>,
     pub(super) deleted: bool,
     pub(super) size: u64,
     pub(super) profile: Option<String>,
 }
 
-/// A mount of ours.
+/// A mount of the plugin.
 #[derive(Clone, Debug)]
 pub(super) struct OurMount {
     pub(super) node: usize,
-    /// The dataset whose device node it is mounted from; nothing when it comes from anywhere else.
+    /// The dataset whose device node it is mounted from; `None` for a mount of another source.
     pub(super) dataset: Option<Uuid>,
     pub(super) mount: Mount,
 }
@@ -45,23 +45,23 @@ impl OurMount {
 pub(super) struct FlockersMount {
     pub(super) node: usize,
     pub(super) dataset: Uuid,
-    /// Where the agent believes the device to be mounted.
+    /// The path at which the agent believes the device to be mounted.
     pub(super) believed: PathBuf,
     pub(super) mount: Mount,
 }
 
-/// What there is at one moment.
+/// The observed state at one moment.
 pub(super) struct Seen {
     pub(super) configured: Vec<Configured>,
-    /// The node that has the lease; nothing for a node that nobody knows.
+    /// The node that has the lease; `None` for an unknown node.
     pub(super) leases: BTreeMap<Uuid, Option<usize>>,
     pub(super) ours: Vec<OurMount>,
     pub(super) flockers: Vec<FlockersMount>,
-    /// The mounts that a descriptor of each plugin is open on; nothing where no plugin runs.
+    /// The mounts on which each plugin has open descriptors; `None` where no plugin runs.
     held: [Option<BTreeSet<u64>>; NODES],
 }
 
-impl Stand {
+impl Fixture {
     pub(super) async fn look(&self) -> Seen {
         let datasets = self.client.list_datasets().await.unwrap().datasets;
         let configured = datasets.into_iter().filter_map(|dataset| {
@@ -121,7 +121,7 @@ impl Stand {
 }
 
 impl Seen {
-    /// Whether the plugin of a node holds Flocker's mount of a dataset there; nothing where no plugin runs.
+    /// Whether the plugin of a node holds Flocker's mount of a dataset there; `None` where no plugin runs.
     pub(super) fn is_pinned(&self, node: usize, dataset: Uuid) -> Option<bool> {
         let held = self.held[node].as_ref()?;
         let mount = |mount: &&FlockersMount| (mount.node, mount.dataset) == (node, dataset);
@@ -139,7 +139,7 @@ fn dataset_of(directory: &Path, path: &Path) -> Option<Uuid> {
     path.strip_prefix(directory).ok()?.to_str()?.parse().ok()
 }
 
-/// Returns the ids of the mounts that a process has descriptors on.
+/// Returns the ids of the mounts on which a process has descriptors.
 fn mounts_held_by(process: u32) -> BTreeSet<u64> {
     let descriptors = fs::read_dir(format!("/proc/{process}/fdinfo")).unwrap();
     let ids = descriptors.filter_map(|descriptor| {

@@ -1,8 +1,8 @@
-//! Many lives of volumes, several at a time, on two nodes, while plugins are killed.
+//! Many life cycles of volumes, several concurrently, on two nodes, while plugins are killed.
 //!
-//! The plugin of the second node is killed again and again. That of the first one is not, and does as much besides:
-//! its memory and its descriptors are those of a process that has seen all of it. `SOAK_CYCLES` and `SOAK_SEED` in the
-//! environment choose how many lives there are, and which; `make soak` has enough of them to see memory grow.
+//! The plugin of the second node is killed repeatedly. That of the first one is not, so its memory and its descriptors
+//! show leaks. `SOAK_CYCLES` and `SOAK_SEED` in the environment choose the number of life cycles, and their seed; `make
+//! soak` has enough of them to see memory grow.
 
 use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,27 +17,27 @@ use tokio::time::{Instant, sleep};
 use tonic::Code;
 
 use super::calls::{Access, Action, Flow, Kind, NODES, TARGETS};
-use super::stand::{Stand, dataset_id};
-use super::worlds::Answer;
+use super::fixture::{Fixture, dataset_id};
+use super::scenarios::Answer;
 use super::{LONGEST, setting};
 use crate::support::csi::Csi;
 use crate::support::namespace::in_own_namespace_for;
 use crate::support::{PATIENCE, eventually};
 
-/// As many lives as `make test` has time for.
+/// As many life cycles as `make test` has time for.
 const CYCLES: u32 = 60;
 const SEED: u64 = 4523;
-/// After as many, everything is looked at.
+/// The number of cycles after which everything is checked.
 const ROUND: u32 = 50;
-/// How many volumes live at a time.
+/// The number of concurrent volumes.
 const TOGETHER: usize = 4;
-/// How many lives warm a process up.
+/// The number of life cycles that warm a process up.
 const WARM_UP: u32 = 200;
-/// How much memory it may need more after that, in KiB.
+/// The limit of the memory's growth after that, in KiB.
 const GROWTH: u64 = 2 << 10;
-/// How many connections to Flocker a plugin keeps.
+/// The limit of a plugin's connections to Flocker.
 const CONNECTIONS: usize = 5;
-/// The plugin that is not killed, and the one that is.
+/// The index of the plugin that is not killed, and of the one that is.
 const STEADY: usize = 0;
 const MORTAL: usize = 1;
 
@@ -50,10 +50,10 @@ async fn soak() {
     let seed = setting("SOAK_SEED", SEED);
     let cycles = setting("SOAK_CYCLES", CYCLES);
     println!("soak: {cycles} lives, {TOGETHER} at a time, with SOAK_SEED={seed}");
-    let stand = Stand::start().await;
+    let fixture = Fixture::start().await;
     let soak = Soak {
-        csi: std::array::from_fn(|node| stand.csi(node).unwrap()),
-        stand: &stand,
+        csi: std::array::from_fn(|node| fixture.csi(node).unwrap()),
+        fixture: &fixture,
         seed,
         calls: AtomicU32::new(0),
         due: AtomicU32::new(10),
@@ -76,39 +76,39 @@ async fn soak() {
 }
 
 struct Soak<'a> {
-    stand: &'a Stand,
-    /// They connect again by themselves.
+    fixture: &'a Fixture,
+    /// They reconnect by themselves.
     csi: [Csi; NODES],
     seed: u64,
-    /// How many calls have been made, and at which the next kill is due.
+    /// The number of calls so far, and the call at which the next kill is due.
     calls: AtomicU32,
     due: AtomicU32,
     kill: Notify,
     kills: AtomicU32,
 }
 
-/// What a process has at one moment.
+/// The resources of a process at one moment.
 #[derive(Clone, Copy, Debug)]
 struct Footprint {
     /// In KiB.
     resident: u64,
     anonymous: u64,
     descriptors: usize,
-    /// Connections of callers, and those to Flocker, of which a process keeps up to five: how many the first round
-    /// needed is chance.
+    /// Connections of callers, and those to Flocker, of which a process keeps up to five: how many the first cycle needed
+    /// varies.
     sockets: usize,
 }
 
 impl Soak<'_> {
-    /// Kills the mortal plugin whenever that is due, a moment after some call has begun, and starts another one.
+    /// Kills the second node's plugin whenever a kill is due, a moment after a call has begun, and starts another one.
     async fn reaper(&self) -> ! {
         let mut random = StdRng::seed_from_u64(self.seed);
         loop {
             self.kill.notified().await;
             sleep(Duration::from_millis(random.random_range(0..40))).await;
-            self.stand.kill_plugin(MORTAL).await;
+            self.fixture.kill_plugin(MORTAL).await;
             self.kills.fetch_add(1, Ordering::Relaxed);
-            self.stand.start_plugin(MORTAL).await;
+            self.fixture.start_plugin(MORTAL).await;
             let next = self.calls.load(Ordering::Relaxed) + random.random_range(10..60);
             self.due.store(next, Ordering::Relaxed);
         }
@@ -122,12 +122,12 @@ impl Soak<'_> {
             done = numbers.end;
             let lives = stream::iter(numbers).map(|number| self.life(number));
             lives.buffer_unordered(TOGETHER).collect::<()>().await;
-            self.stand.nothing_is_left().await.unwrap();
+            self.fixture.nothing_is_left().await.unwrap();
 
             let first = *first.get_or_insert_with(|| self.footprint());
             let now = self.footprint();
             eventually(
-                &format!("no more is open than after the first round: {now:?} now, {first:?} then"),
+                &format!("more is open than after the first cycle: {now:?} now, {first:?} then"),
                 async || {
                     let now = self.footprint();
                     let kept = now.descriptors <= first.descriptors;
@@ -157,7 +157,7 @@ impl Soak<'_> {
         }
     }
 
-    /// One life of a volume: all calls on one node, sometimes on the other one as well, and its end.
+    /// One life cycle of a volume: all calls on one node, sometimes on the other one as well, and its deletion.
     async fn life(&self, number: u32) {
         let mut random = StdRng::seed_from_u64(self.seed ^ (u64::from(number) << 32));
         let flow = if random.random() {
@@ -176,7 +176,7 @@ impl Soak<'_> {
         self.up(number, plugin, node, flow).await;
         let file = |node| {
             let id = dataset_id(&name(number), 0);
-            self.stand.usage(node, id, 0).target.join("file")
+            self.fixture.usage(node, id, 0).target.join("file")
         };
         fs::write(file(node), &data).unwrap();
         assert_eq!(Sha256::digest(fs::read(file(node)).unwrap()), checksum);
@@ -215,12 +215,12 @@ impl Soak<'_> {
         }
     }
 
-    /// Makes a call until it is done.
+    /// Repeats a call until it succeeds.
     async fn call(&self, number: u32, plugin: usize, action: Action) {
         let request = self
-            .stand
+            .fixture
             .request(self.csi[plugin].clone(), action, &name(number), 0);
-        let give_up = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let made = self.calls.fetch_add(1, Ordering::Relaxed);
             if made == self.due.load(Ordering::Relaxed) {
@@ -229,19 +229,19 @@ impl Soak<'_> {
             let (answer, said) = request.send(Duration::from_secs(30)).await;
             match answer {
                 Answer::Done | Answer::Made(0) => return,
-                // The lease of a staging whose undoing was interrupted is released a little later.
+                // The lease of a staging whose clean-up was interrupted is released a little later.
                 Answer::Open | Answer::Refused(Code::FailedPrecondition) => {}
                 Answer::Made(_) | Answer::Refused(_) => {
                     panic!("volume {number}: {action:?}: {answer:?}: {said}")
                 }
             }
-            assert!(Instant::now() < give_up, "volume {number}: {action:?}: {said}");
+            assert!(Instant::now() < deadline, "volume {number}: {action:?}: {said}");
             sleep(Duration::from_millis(20)).await;
         }
     }
 
     fn footprint(&self) -> Footprint {
-        let process = self.stand.process(STEADY).expect("it is not killed");
+        let process = self.fixture.process(STEADY).expect("it is not killed");
         let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
         let kib = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
@@ -252,7 +252,7 @@ impl Soak<'_> {
                 .unwrap()
         };
         let open = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
-        // One that is closed meanwhile is none.
+        // A descriptor that was closed since is skipped.
         let open = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
         let (sockets, descriptors): (Vec<_>, Vec<_>) =
             open.partition(|to| to.to_string_lossy().starts_with("socket:"));

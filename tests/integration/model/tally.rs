@@ -1,23 +1,23 @@
-//! How often each call was answered in each way: random sequences prove nothing where they do not get.
+//! Counts how often each call was answered in each way: random sequences prove nothing about paths that they miss.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::calls::Action;
-use super::worlds::Answer;
+use super::scenarios::Answer;
 
 #[derive(Default)]
 pub(super) struct Tally(Mutex<Counts>);
 
 type Counts = BTreeMap<(&'static str, String), u32>;
 
-/// What a sequence may get to beside answers.
+/// Events of a sequence beside answers.
 pub(super) const TAKEN_OVER: &str = "taken over";
 pub(super) const RESTARTED: &str = "restarted";
 
 impl Tally {
-    /// Counts that a sequence got somewhere.
+    /// Counts an event.
     pub(super) fn note(&self, what: &'static str) {
         *self.lock().entry((what, String::new())).or_default() += 1;
     }
@@ -35,7 +35,7 @@ impl Tally {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether every call was carried out and, where that is to be expected, refused and left open.
+    /// Whether every call was carried out and, where that must occur, refused and left open.
     pub(super) fn is_varied(&self) -> bool {
         let met = |name: &str, test: &dyn Fn(&str) -> bool| {
             self.lock()

@@ -8,7 +8,7 @@ use flocker_embedded::faults::{Effect, RequestFault};
 use tonic::Code;
 
 use super::{DATASETS, MIB, begin, by_name, declare, end, keys, live, making};
-use crate::node::{Stand, assert_refused};
+use crate::node::{Fixture, assert_refused};
 use crate::support::csi::{Csi, Usage};
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
@@ -19,12 +19,12 @@ const CREATE: (&str, &str) = ("flocker.create", "true");
 #[test]
 fn a_name_used_for_the_first_time_makes_a_volume_that_every_later_use_finds() {
     in_own_namespace(|| async {
-        let stand = making(2).await;
-        let wish = [CREATE, ("flocker.size", "70MiB"), ("flocker.profile", "gold")];
-        let usage = by_name(&stand.machine, "web", &wish);
-        begin(stand.csi(), &usage).await.unwrap();
+        let fixture = making(2).await;
+        let context = [CREATE, ("flocker.size", "70MiB"), ("flocker.profile", "gold")];
+        let usage = by_name(&fixture.machine, "web", &context);
+        begin(fixture.csi(), &usage).await.unwrap();
         fs::write(usage.target.join("precious"), "data").unwrap();
-        let made = live(&stand.flocker).await.pop().unwrap();
+        let made = live(&fixture.flocker).await.pop().unwrap();
         let found = keys(
             &made.metadata,
             &["FLOCKER_ID", "name", "csi.driver", "clusterhq:flocker:profile"],
@@ -33,39 +33,39 @@ fn a_name_used_for_the_first_time_makes_a_volume_that_every_later_use_finds() {
         assert_eq!(found, expected.map(|value| Some(value.to_owned())));
         assert_eq!(
             (made.primary, made.maximum_size),
-            (stand.machine.node(), Some(70 * MIB))
+            (fixture.machine.node(), Some(70 * MIB))
         );
-        end(stand.csi(), &usage).await;
+        end(fixture.csi(), &usage).await;
 
-        // Another agent, which is told the same, and one that is told another size.
-        let mut other = Machine::new(&stand.flocker, 2);
+        // Another agent with the same options, and one with another size.
+        let mut other = Machine::new(&fixture.flocker, 2);
         other.config.plugin.create_on_first_use = true;
         let plugin = other.plugin().await;
-        for wish in [&wish[..], &[CREATE, ("flocker.size", "1GiB")]] {
-            let usage = by_name(&other, "web", wish);
+        for context in [&context[..], &[CREATE, ("flocker.size", "1GiB")]] {
+            let usage = by_name(&other, "web", context);
             begin(&plugin.csi, &usage).await.unwrap();
             assert_eq!(fs::read_to_string(usage.target.join("precious")).unwrap(), "data");
             end(&plugin.csi, &usage).await;
         }
-        assert_eq!(live(&stand.flocker).await.len(), 1);
+        assert_eq!(live(&fixture.flocker).await.len(), 1);
     });
 }
 
 #[test]
 fn a_name_whose_volume_was_deleted_can_be_used_again() {
     in_own_namespace(|| async {
-        let stand = making(1).await;
-        let usage = by_name(&stand.machine, "web", &[CREATE]);
+        let fixture = making(1).await;
+        let usage = by_name(&fixture.machine, "web", &[CREATE]);
         let mut ids = Vec::new();
         for _ in 0..3 {
-            begin(stand.csi(), &usage).await.unwrap();
+            begin(fixture.csi(), &usage).await.unwrap();
             assert!(!usage.target.join("precious").exists());
             fs::write(usage.target.join("precious"), "data").unwrap();
-            end(stand.csi(), &usage).await;
-            let [dataset] = &live(&stand.flocker).await[..] else {
+            end(fixture.csi(), &usage).await;
+            let [dataset] = &live(&fixture.flocker).await[..] else {
                 panic!("one dataset is live");
             };
-            stand.csi().delete(dataset.dataset_id).await.unwrap();
+            fixture.csi().delete(dataset.dataset_id).await.unwrap();
             ids.push(dataset.dataset_id);
         }
         ids.dedup();
@@ -76,16 +76,16 @@ fn a_name_whose_volume_was_deleted_can_be_used_again() {
 #[test]
 fn two_agents_that_use_a_new_name_at_once_make_one_dataset() {
     in_own_namespace(|| async {
-        let stand = making(2).await;
-        let mut other = Machine::new(&stand.flocker, 2);
+        let fixture = making(2).await;
+        let mut other = Machine::new(&fixture.flocker, 2);
         other.config.plugin.create_on_first_use = true;
         let plugin = other.plugin().await;
-        let faults = stand.flocker.embedded().faults().clone();
+        let faults = fixture.flocker.embedded().faults().clone();
         let (one, two) = (
-            by_name(&stand.machine, "web", &[CREATE]),
+            by_name(&fixture.machine, "web", &[CREATE]),
             by_name(&other, "web", &[CREATE, ("flocker.size", "80MiB")]),
         );
-        // Nothing is made before both have looked for the name and asked for a dataset.
+        // Nothing is made before both have looked for the name and requested a dataset.
         let slow = Effect::Delay(Duration::from_millis(500));
         faults.add(RequestFault::new("slow", slow).on("POST", DATASETS));
         let until_both_asked = async {
@@ -94,17 +94,17 @@ fn two_agents_that_use_a_new_name_at_once_make_one_dataset() {
         };
         // Both use it, one after the other.
         tokio::join!(
-            first_come(&stand.plugin.csi, &one),
+            first_come(&fixture.plugin.csi, &one),
             first_come(&plugin.csi, &two),
             until_both_asked
         );
-        let counters = stand.flocker.embedded().counters();
+        let counters = fixture.flocker.embedded().counters();
         assert_eq!(counters.answered("POST", DATASETS, 201), 1);
-        assert_eq!(live(&stand.flocker).await.len(), 1);
+        assert_eq!(live(&fixture.flocker).await.len(), 1);
     });
 }
 
-/// Uses the volume and gives it back, for whoever waits.
+/// Uses the volume and releases it for the next caller.
 async fn first_come(csi: &Csi, usage: &Usage) {
     begin(csi, usage).await.unwrap();
     end(csi, usage).await;
@@ -114,27 +114,27 @@ async fn first_come(csi: &Csi, usage: &Usage) {
 fn a_first_use_whose_reply_was_lost_makes_one_dataset() {
     in_own_namespace(|| async {
         for effect in [Effect::LoseReply, Effect::LoseRequest] {
-            let stand = making(1).await;
-            let usage = by_name(&stand.machine, "web", &[CREATE]);
+            let fixture = making(1).await;
+            let usage = by_name(&fixture.machine, "web", &[CREATE]);
             let lost = RequestFault::new("lost", effect.clone()).on("POST", DATASETS);
-            stand.flocker.embedded().faults().add(lost.once());
-            begin(stand.csi(), &usage).await.unwrap();
-            assert_eq!(stand.flocker.embedded().faults().met("lost"), 1, "{effect:?}");
-            assert_eq!(live(&stand.flocker).await.len(), 1);
-            end(stand.csi(), &usage).await;
+            fixture.flocker.embedded().faults().add(lost.once());
+            begin(fixture.csi(), &usage).await.unwrap();
+            assert_eq!(fixture.flocker.embedded().faults().met("lost"), 1, "{effect:?}");
+            assert_eq!(live(&fixture.flocker).await.len(), 1);
+            end(fixture.csi(), &usage).await;
         }
     });
 }
 
 #[test]
-fn a_wish_that_cannot_be_meant_is_refused_and_nothing_is_made() {
+fn an_invalid_context_is_refused_and_nothing_is_created() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let mut machine = Machine::new(&flocker, 1);
         machine.config.plugin.create_on_first_use = true;
         machine.config.pools = vec![pool("gold", 200), pool("silver", 100)];
-        let stand = Stand::on(machine, flocker).await;
-        let tenant = declare(&stand.flocker, 1, &[("FLOCKER_ID", "there")]).await;
+        let fixture = Fixture::on(machine, flocker).await;
+        let tenant = declare(&fixture.flocker, 1, &[("FLOCKER_ID", "there")]).await;
         let long = "x".repeat(129);
         let cases = [
             (
@@ -185,7 +185,7 @@ fn a_wish_that_cannot_be_meant_is_refused_and_nothing_is_made() {
                 Code::InvalidArgument,
                 "129 bytes",
             ),
-            // Also where nothing has to be made.
+            // Also if no dataset must be created.
             (
                 "there",
                 ("flocker.size", "big"),
@@ -195,20 +195,20 @@ fn a_wish_that_cannot_be_meant_is_refused_and_nothing_is_made() {
         ];
         for (name, (key, value), code, part) in cases {
             let profile = ("flocker.profile", "gold");
-            let wish: Vec<_> = [CREATE, profile]
+            let context: Vec<_> = [CREATE, profile]
                 .into_iter()
                 .filter(|(ours, _)| *ours != key)
                 .chain([(key, value)])
                 .collect();
-            let usage = by_name(&stand.machine, name.get(..20).unwrap_or(name), &wish);
+            let usage = by_name(&fixture.machine, name.get(..20).unwrap_or(name), &context);
             let usage = Usage {
                 volume_id: name.to_owned(),
                 ..usage
             };
-            assert_refused(stand.csi().stage(&usage).await, code, &[part]);
-            assert!(stand.machine.records().is_empty());
+            assert_refused(fixture.csi().stage(&usage).await, code, &[part]);
+            assert!(fixture.machine.records().is_empty());
         }
-        let left: Vec<_> = live(&stand.flocker)
+        let left: Vec<_> = live(&fixture.flocker)
             .await
             .into_iter()
             .map(|dataset| dataset.dataset_id)

@@ -1,4 +1,4 @@
-//! What one node makes of a name that it knows, or knew, from its records.
+//! Names that a node knows, or knew, from its records.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,7 +9,7 @@ use tonic::Code;
 use uuid::Uuid;
 
 use super::{begin, by_name, declare, end};
-use crate::node::{Stand, assert_refused};
+use crate::node::{Fixture, assert_refused};
 use crate::support::csi::Usage;
 use crate::support::eventually;
 use crate::support::flocker::Flocker;
@@ -28,34 +28,34 @@ fn elsewhere(machine: &Machine, usage: &Usage, place: &str) -> Usage {
     }
 }
 
-/// A dataset whose `name` is "web", and one that comes later, whose `FLOCKER_ID` it is: from then on that is meant.
+/// A dataset whose `name` is "web", and a later one whose `FLOCKER_ID` is "web", which takes precedence from then on.
 async fn renamed(flocker: &Flocker) -> Uuid {
     declare(flocker, 1, &[("FLOCKER_ID", "web")]).await
 }
 
 #[test]
-fn two_datasets_that_had_one_name_in_turn_are_told_apart_by_what_is_mounted() {
+fn two_datasets_that_had_one_name_in_turn_are_distinguished_by_their_mounts() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        declare(&stand.flocker, 1, &[("name", "web")]).await;
-        let before = by_name(&stand.machine, "web", &[]);
-        begin(stand.csi(), &before).await.unwrap();
-        renamed(&stand.flocker).await;
-        let after = elsewhere(&stand.machine, &before, "after");
-        begin(stand.csi(), &after).await.unwrap();
+        let fixture = Fixture::start(1).await;
+        declare(&fixture.flocker, 1, &[("name", "web")]).await;
+        let before = by_name(&fixture.machine, "web", &[]);
+        begin(fixture.csi(), &before).await.unwrap();
+        renamed(&fixture.flocker).await;
+        let after = elsewhere(&fixture.machine, &before, "after");
+        begin(fixture.csi(), &after).await.unwrap();
         let (old, new) = (only_mount_at(&before.target), only_mount_at(&after.target));
         assert_ne!(old.device, new.device);
-        // The first one still means what it meant when it was staged.
-        stand.csi().stage(&before).await.unwrap();
-        stand.csi().publish(&before).await.unwrap();
+        // The first volume still has the name that it had when it was staged.
+        fixture.csi().stage(&before).await.unwrap();
+        fixture.csi().publish(&before).await.unwrap();
         for usage in [&before, &after] {
-            let stats = stand.csi().stats(usage).await.unwrap();
+            let stats = fixture.csi().stats(usage).await.unwrap();
             assert!(!stats.volume_condition.unwrap().abnormal);
         }
         for usage in [&before, &after] {
-            end(stand.csi(), usage).await;
+            end(fixture.csi(), usage).await;
         }
-        assert!(stand.machine.records().is_empty() && stand.machine.devices().is_empty());
+        assert!(fixture.machine.records().is_empty() && fixture.machine.devices().is_empty());
     });
 }
 
@@ -72,7 +72,7 @@ fn a_name_is_given_back_by_a_plugin_that_lost_its_records() {
         fs::remove_dir_all(&machine.config.node.state_dir).unwrap();
 
         let plugin = machine.process(&[]).await;
-        // Staging finds again what is there; without it, the names of the mounts' sources tell what they are.
+        // Staging finds existing mounts again; without it, the names of the mounts' sources identify them.
         begin(&plugin.csi, &usage).await.unwrap();
         only_mount_at(&usage.staging.join(dataset.to_string()));
         plugin.kill().await;
@@ -89,67 +89,67 @@ fn a_name_is_given_back_by_a_plugin_that_lost_its_records() {
 #[test]
 fn a_volume_that_is_staged_under_its_id_can_be_used_by_its_name_too() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let dataset = declare(&stand.flocker, 1, &[("FLOCKER_ID", "web")]).await;
-        let named = by_name(&stand.machine, "web", &[]);
+        let fixture = Fixture::start(1).await;
+        let dataset = declare(&fixture.flocker, 1, &[("FLOCKER_ID", "web")]).await;
+        let named = by_name(&fixture.machine, "web", &[]);
         let by_id = Usage {
             volume_id: dataset.to_string(),
             target: named.target.with_file_name("by-id"),
             ..named.clone()
         };
-        begin(stand.csi(), &by_id).await.unwrap();
-        begin(stand.csi(), &named).await.unwrap();
+        begin(fixture.csi(), &by_id).await.unwrap();
+        begin(fixture.csi(), &named).await.unwrap();
         assert_eq!(
             only_mount_at(&by_id.target).device,
             only_mount_at(&named.target).device
         );
-        stand.csi().unpublish(&by_id).await.unwrap();
-        end(stand.csi(), &named).await;
-        stand.csi().unstage(&by_id).await.unwrap();
-        assert_eq!(stand.flocker.leaseholder(dataset).await, None);
-        assert!(stand.machine.records().is_empty());
+        fixture.csi().unpublish(&by_id).await.unwrap();
+        end(fixture.csi(), &named).await;
+        fixture.csi().unstage(&by_id).await.unwrap();
+        assert_eq!(fixture.flocker.leaseholder(dataset).await, None);
+        assert!(fixture.machine.records().is_empty());
     });
 }
 
 #[test]
 fn a_name_that_changed_while_the_old_lease_was_to_be_released_leaves_no_lease() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let old = declare(&stand.flocker, 1, &[("name", "web")]).await;
-        let usage = by_name(&stand.machine, "web", &[]);
+        let fixture = Fixture::start(1).await;
+        let old = declare(&fixture.flocker, 1, &[("name", "web")]).await;
+        let usage = by_name(&fixture.machine, "web", &[]);
         let broken = Effect::Answer {
             status: 500,
             body: "\"broken\"".to_owned(),
         };
-        let faults = stand.flocker.embedded().faults();
+        let faults = fixture.flocker.embedded().faults();
         faults.add(RequestFault::new("failing", broken).on("DELETE", LEASE));
-        begin(stand.csi(), &usage).await.unwrap();
-        end(stand.csi(), &usage).await;
+        begin(fixture.csi(), &usage).await.unwrap();
+        end(fixture.csi(), &usage).await;
         assert_eq!(
-            stand.machine.records().len(),
+            fixture.machine.records().len(),
             1,
             "the release is still to be made"
         );
 
-        let new = renamed(&stand.flocker).await;
+        let new = renamed(&fixture.flocker).await;
         assert_refused(
-            stand.csi().publish(&usage).await,
+            fixture.csi().publish(&usage).await,
             Code::FailedPrecondition,
             &["web", "NodeStageVolume"],
         );
-        begin(stand.csi(), &usage).await.unwrap();
+        begin(fixture.csi(), &usage).await.unwrap();
         only_mount_at(&usage.staging.join(new.to_string()));
-        end(stand.csi(), &usage).await;
-        end(stand.csi(), &usage).await;
+        end(fixture.csi(), &usage).await;
+        end(fixture.csi(), &usage).await;
         faults.clear();
         for dataset in [old, new] {
             eventually("the lease is released", async || {
-                stand.flocker.leaseholder(dataset).await.is_none().then_some(())
+                fixture.flocker.leaseholder(dataset).await.is_none().then_some(())
             })
             .await;
         }
         eventually("nothing is left to be released", async || {
-            stand.machine.records().is_empty().then_some(())
+            fixture.machine.records().is_empty().then_some(())
         })
         .await;
     });
@@ -190,15 +190,15 @@ fn a_name_after_a_reboot_means_what_flocker_says_by_then() {
 #[test]
 fn a_name_may_be_written_in_any_characters_and_is_answered_in_every_state() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
+        let fixture = Fixture::start(1).await;
         let long = "x".repeat(256);
         let names = ["../../etc", "a\nb\u{7f}\0", "größe/日本", " ", long.as_str()];
         for (number, name) in names.into_iter().enumerate() {
             let usage = Usage {
                 volume_id: name.to_owned(),
-                ..by_name(&stand.machine, &format!("odd-{number}"), &[])
+                ..by_name(&fixture.machine, &format!("odd-{number}"), &[])
             };
-            let csi = stand.csi();
+            let csi = fixture.csi();
             assert_refused(csi.stage(&usage).await, Code::NotFound, &["does not exist"]);
             assert_refused(csi.stats(&usage).await, Code::NotFound, &["is not mounted"]);
             assert_refused(
@@ -208,7 +208,7 @@ fn a_name_may_be_written_in_any_characters_and_is_answered_in_every_state() {
             );
             end(csi, &usage).await;
 
-            declare(&stand.flocker, 1, &[("FLOCKER_ID", name)]).await;
+            declare(&fixture.flocker, 1, &[("FLOCKER_ID", name)]).await;
             begin(csi, &usage).await.unwrap();
             assert_refused(
                 csi.unstage(&usage).await,
@@ -219,15 +219,15 @@ fn a_name_may_be_written_in_any_characters_and_is_answered_in_every_state() {
         }
         let endless = Usage {
             volume_id: "ü\n".repeat(20_000),
-            ..by_name(&stand.machine, "endless", &[])
+            ..by_name(&fixture.machine, "endless", &[])
         };
-        assert_refused(stand.csi().stage(&endless).await, Code::NotFound, &["ü"]);
+        assert_refused(fixture.csi().stage(&endless).await, Code::NotFound, &["ü"]);
         assert_refused(
-            stand.csi().publish(&endless).await,
+            fixture.csi().publish(&endless).await,
             Code::FailedPrecondition,
             &["ü"],
         );
-        assert_eq!(Mounts::read().below(&stand.machine.path("")), []);
-        assert!(stand.machine.records().is_empty());
+        assert_eq!(Mounts::read().below(&fixture.machine.path("")), []);
+        assert!(fixture.machine.records().is_empty());
     });
 }

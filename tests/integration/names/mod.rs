@@ -12,7 +12,7 @@ use flocker_client::{Dataset, NewDataset};
 use tonic::Status;
 use uuid::Uuid;
 
-use crate::node::Stand;
+use crate::node::Fixture;
 use crate::support::csi::{Csi, Usage};
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
@@ -48,7 +48,7 @@ fn context(pairs: &[(&str, &str)]) -> HashMap<String, String> {
         .collect()
 }
 
-/// Plans to use a volume by its name, as a task does whose framework knows nothing but nodes.
+/// Plans to use a volume by its name, as a task does whose framework calls only nodes.
 fn by_name(machine: &Machine, name: &str, volume_context: &[(&str, &str)]) -> Usage {
     Usage {
         volume_id: name.to_owned(),
@@ -57,13 +57,13 @@ fn by_name(machine: &Machine, name: &str, volume_context: &[(&str, &str)]) -> Us
     }
 }
 
-/// Uses a volume as a container does that starts.
+/// Uses a volume like a container that starts.
 async fn begin(csi: &Csi, usage: &Usage) -> Result<(), Status> {
     csi.stage(usage).await?;
     csi.publish(usage).await
 }
 
-/// The container has ended.
+/// Stops using a volume like a container that ends.
 async fn end(csi: &Csi, usage: &Usage) {
     csi.unpublish(usage).await.unwrap();
     assert!(!usage.target.exists());
@@ -71,15 +71,15 @@ async fn end(csi: &Csi, usage: &Usage) {
     assert_eq!(fs::read_dir(&usage.staging).unwrap().count(), 0);
 }
 
-/// A stand whose plugin makes volumes on first use.
-async fn making(nodes: usize) -> Stand {
+/// A fixture whose plugin makes volumes on first use.
+async fn making(nodes: usize) -> Fixture {
     let flocker = Flocker::start(nodes).await;
     let mut machine = Machine::new(&flocker, 1);
     machine.config.plugin.create_on_first_use = true;
-    Stand::on(machine, flocker).await
+    Fixture::on(machine, flocker).await
 }
 
-/// What a volume that is made on first use carries.
+/// The metadata of a volume that is created on first use.
 fn keys(metadata: &BTreeMap<String, String>, keys: &[&str]) -> Vec<Option<String>> {
     keys.iter().map(|key| metadata.get(*key).cloned()).collect()
 }

@@ -1,4 +1,4 @@
-//! Staging that waits, and what ends it.
+//! Staging that waits, and the events that end it.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -9,65 +9,65 @@ use rustix::io::Errno;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use super::{Stand, agent_unmounts, assert_refused, nobody, wait_until_agent_unmounts};
+use super::{Fixture, agent_unmounts, assert_refused, unknown_id, wait_until_agent_unmounts};
 use crate::support::csi::{Csi, Usage, within};
 use crate::support::eventually;
 use crate::support::flocker::Flocker;
-use crate::support::gate::Gate;
 use crate::support::machine::Machine;
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
+use crate::support::tcp_proxy::TcpProxy;
 
-/// A volume that is to come to the first node, while somebody on the second one keeps its agent from letting go.
+/// A volume that must move to the first node, while an open file on the second one keeps its agent from unmounting.
 struct HeldBack {
-    stand: Stand,
+    fixture: Fixture,
     usage: Usage,
-    gate: Gate,
+    proxy: TcpProxy,
     holder: Cell<Option<File>>,
 }
 
 impl HeldBack {
     async fn start() -> Self {
         let flocker = Flocker::start(2).await;
-        let gate = Gate::to(flocker.embedded().address()).await;
-        let stand = Stand::on(Machine::through(gate.address(), &flocker, 1), flocker).await;
-        let (client, csi) = (stand.flocker.client().await, stand.csi());
-        let (first, second) = (stand.flocker.node(1), stand.flocker.node(2));
+        let proxy = TcpProxy::to(flocker.embedded().address()).await;
+        let fixture = Fixture::on(Machine::through(proxy.address(), &flocker, 1), flocker).await;
+        let (client, csi) = (fixture.flocker.client().await, fixture.csi());
+        let (first, second) = (fixture.flocker.node(1), fixture.flocker.node(2));
         let volume = csi.create("data").await;
         let context = csi.attach(volume, second).await;
-        stand.flocker.reports(2, volume).await;
-        let holder = File::open(stand.flocker.mount_of(2, volume)).unwrap();
+        fixture.flocker.reports(2, volume).await;
+        let holder = File::open(fixture.flocker.mount_of(2, volume)).unwrap();
         csi.detach(volume, second).await;
         client.acquire_lease(volume, first, None).await.unwrap();
         client.move_dataset(volume, first).await.unwrap();
-        let usage = stand.machine.usage("data", volume, &context);
+        let usage = fixture.machine.usage("data", volume, &context);
         Self {
-            stand,
+            fixture,
             usage,
-            gate,
+            proxy,
             holder: Cell::new(Some(holder)),
         }
     }
 
-    /// Ends the use on the second node, so that the volume comes.
+    /// Ends the use on the second node, so that the volume can move.
     fn let_go(&self) {
         drop(self.holder.take());
     }
 
     fn csi(&self) -> &Csi {
-        self.stand.csi()
+        self.fixture.csi()
     }
 
     fn flockers(&self) -> PathBuf {
-        self.stand.flocker.mount_of(1, self.usage.dataset())
+        self.fixture.flocker.mount_of(1, self.usage.dataset())
     }
 
-    /// Waits until what goes on at the staging path says that it waits for these words.
+    /// Waits until the operation at the staging path reports that it waits for these words.
     ///
-    /// Another volume cannot be staged there meanwhile, and whoever tries is told why.
+    /// Another volume cannot be staged there at the same time, and the refusal says why.
     async fn wait_until_staging(&self, words: &str) {
         let other = Usage {
-            volume_id: nobody().to_string(),
+            volume_id: unknown_id().to_string(),
             ..self.usage.clone()
         };
         eventually(&format!("staging waits for {words:?}"), async || {
@@ -77,8 +77,8 @@ impl HeldBack {
         .await;
     }
 
-    fn assert_nothing_of_ours_is_mounted(&self) {
-        assert_eq!(Mounts::read().below(&self.stand.machine.path("")), []);
+    fn assert_no_mount_of_the_plugin(&self) {
+        assert_eq!(Mounts::read().below(&self.fixture.machine.path("")), []);
         assert_eq!(fs::read_dir(&self.usage.staging).unwrap().count(), 0);
     }
 }
@@ -103,7 +103,7 @@ fn a_caller_learns_what_staging_waits_for_and_the_next_one_gets_the_volume() {
                 "Flocker last answered",
             ],
         );
-        held.assert_nothing_of_ours_is_mounted();
+        held.assert_no_mount_of_the_plugin();
         let (staged, ()) = tokio::join!(held.csi().stage(&held.usage), async { held.let_go() });
         staged.unwrap();
         only_mount_at(&held.usage.alias());
@@ -123,19 +123,19 @@ fn unstaging_ends_a_staging_that_waits_and_nothing_is_mounted_afterwards() {
             Code::Cancelled,
             &[&held.usage.volume_id, "opposite call"],
         );
-        assert!(held.stand.machine.records().is_empty());
+        assert!(held.fixture.machine.records().is_empty());
         fs::remove_dir(&held.usage.staging).unwrap();
 
-        // The orchestrator has removed its directory; the volume comes all the same, and nobody mounts it there.
+        // The orchestrator has removed its directory; the volume arrives, but the plugin does not mount it there.
         held.let_go();
-        held.stand.flocker.reports(1, held.usage.dataset()).await;
-        assert_eq!(Mounts::read().below(&held.stand.machine.path("")), []);
+        held.fixture.flocker.reports(1, held.usage.dataset()).await;
+        assert_eq!(Mounts::read().below(&held.fixture.machine.path("")), []);
         assert!(!held.usage.staging.exists());
     });
 }
 
 #[test]
-fn a_staging_whose_caller_gave_up_mounts_nothing_until_somebody_asks_again() {
+fn an_abandoned_staging_mounts_nothing_until_the_next_call() {
     in_own_namespace(|| async {
         let held = HeldBack::start().await;
         // Long enough for the staging to outlive its caller by far.
@@ -144,21 +144,21 @@ fn a_staging_whose_caller_gave_up_mounts_nothing_until_somebody_asks_again() {
         held.wait_until_staging("mounted here").await;
         staging.abort();
         held.let_go();
-        held.stand.flocker.reports(1, held.usage.dataset()).await;
+        held.fixture.flocker.reports(1, held.usage.dataset()).await;
         held.wait_until_staging("waiting for a caller").await;
-        held.assert_nothing_of_ours_is_mounted();
+        held.assert_no_mount_of_the_plugin();
 
         held.csi().stage(&held.usage).await.unwrap();
         only_mount_at(&held.usage.alias());
         held.csi().publish(&held.usage).await.unwrap();
         held.csi().unpublish(&held.usage).await.unwrap();
         held.csi().unstage(&held.usage).await.unwrap();
-        held.assert_nothing_of_ours_is_mounted();
+        held.assert_no_mount_of_the_plugin();
     });
 }
 
 #[test]
-fn unstaging_after_the_caller_gave_up_leaves_nothing() {
+fn unstaging_after_an_abandoned_staging_leaves_nothing() {
     in_own_namespace(|| async {
         let held = HeldBack::start().await;
         let (csi, usage) = (held.csi().clone(), held.usage.clone());
@@ -168,8 +168,8 @@ fn unstaging_after_the_caller_gave_up_leaves_nothing() {
         held.let_go();
         held.wait_until_staging("waiting for a caller").await;
         held.csi().unstage(&held.usage).await.unwrap();
-        held.assert_nothing_of_ours_is_mounted();
-        assert!(held.stand.machine.records().is_empty());
+        held.assert_no_mount_of_the_plugin();
+        assert!(held.fixture.machine.records().is_empty());
         let path = held.flockers();
         wait_until_agent_unmounts(&path).await;
     });
@@ -189,20 +189,20 @@ fn unstaging_ends_a_staging_that_fetches_the_volume_and_gives_the_lease_back() {
         held.wait_until_staging("released by the other node").await;
         held.csi().unstage(&driven).await.unwrap();
         assert_refused(staging.await.unwrap(), Code::Cancelled, &[&driven.volume_id]);
-        assert_eq!(held.stand.flocker.leaseholder(dataset).await, None);
-        assert!(held.stand.machine.records().is_empty());
-        held.assert_nothing_of_ours_is_mounted();
+        assert_eq!(held.fixture.flocker.leaseholder(dataset).await, None);
+        assert!(held.fixture.machine.records().is_empty());
+        held.assert_no_mount_of_the_plugin();
     });
 }
 
 #[test]
-fn unstaging_ends_a_staging_whose_last_look_at_flocker_is_not_answered() {
+fn unstaging_ends_a_staging_whose_last_read_of_flocker_is_not_answered() {
     in_own_namespace(|| async {
         let held = HeldBack::start().await;
         let (csi, usage) = (held.csi().clone(), held.usage.clone());
         let staging = tokio::spawn(async move { csi.stage(&usage).await });
         held.wait_until_staging("mounted here").await;
-        held.gate.fall_silent();
+        held.proxy.stall();
         held.let_go();
         let path = held.flockers();
         eventually("staging has pinned the volume", async || {
@@ -212,8 +212,8 @@ fn unstaging_ends_a_staging_whose_last_look_at_flocker_is_not_answered() {
         let request = within(Duration::from_secs(10), held.usage.to_unstage());
         held.csi().node().node_unstage_volume(request).await.unwrap();
         assert_refused(staging.await.unwrap(), Code::Cancelled, &[&held.usage.volume_id]);
-        held.assert_nothing_of_ours_is_mounted();
-        assert!(held.stand.machine.records().is_empty());
+        held.assert_no_mount_of_the_plugin();
+        assert!(held.fixture.machine.records().is_empty());
         wait_until_agent_unmounts(&path).await;
     });
 }

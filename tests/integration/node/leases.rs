@@ -1,4 +1,4 @@
-//! Volumes that nobody but the node attaches, and Flocker being away.
+//! Volumes that only the node attaches, and an unreachable Flocker.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,30 +8,30 @@ use std::time::Duration;
 use rustix::mount::{UnmountFlags, unmount};
 use uuid::Uuid;
 
-use super::Stand;
+use super::Fixture;
 use crate::support::csi::{Usage, within};
 use crate::support::eventually;
 use crate::support::flocker::Flocker;
-use crate::support::gate::Gate;
 use crate::support::machine::Machine;
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
+use crate::support::tcp_proxy::TcpProxy;
 
-/// A Flocker behind a gate, and a node that reaches it through that.
-struct Gated {
+/// A Flocker behind a proxy, and a node that reaches it through that.
+struct Proxied {
     flocker: Flocker,
-    gate: Gate,
+    proxy: TcpProxy,
     machine: Machine,
 }
 
-impl Gated {
+impl Proxied {
     async fn start() -> Self {
         let flocker = Flocker::start(1).await;
-        let gate = Gate::to(flocker.embedded().address()).await;
-        let machine = Machine::through(gate.address(), &flocker, 1);
+        let proxy = TcpProxy::to(flocker.embedded().address()).await;
+        let machine = Machine::through(proxy.address(), &flocker, 1);
         Self {
             flocker,
-            gate,
+            proxy,
             machine,
         }
     }
@@ -47,7 +47,7 @@ impl Gated {
             (!self.is_leased(usage).await).then_some(())
         })
         .await;
-        eventually("the record goes with it", async || {
+        eventually("the record is removed with it", async || {
             self.machine.records().is_empty().then_some(())
         })
         .await;
@@ -59,56 +59,56 @@ impl Gated {
 }
 
 #[test]
-fn a_volume_that_nobody_attached_is_fetched_leased_and_released_by_the_node() {
+fn an_unattached_volume_is_moved_leased_and_released_by_the_node() {
     in_own_namespace(|| async {
-        let stand = Stand::start(2).await;
-        let (csi, node) = (stand.csi(), stand.machine.node());
-        // It lives on the other node at first.
+        let fixture = Fixture::start(2).await;
+        let (csi, node) = (fixture.csi(), fixture.machine.node());
+        // It is on the other node at first.
         let volume = csi.create("data").await;
-        csi.attach(volume, stand.flocker.node(2)).await;
-        csi.detach(volume, stand.flocker.node(2)).await;
-        stand.flocker.reports(2, volume).await;
+        csi.attach(volume, fixture.flocker.node(2)).await;
+        csi.detach(volume, fixture.flocker.node(2)).await;
+        fixture.flocker.reports(2, volume).await;
 
-        let usage = stand.machine.usage("data", volume, &HashMap::new());
+        let usage = fixture.machine.usage("data", volume, &HashMap::new());
         csi.stage(&usage).await.unwrap();
         csi.publish(&usage).await.unwrap();
-        assert_eq!(stand.flocker.leaseholder(volume).await, Some(node));
-        stand.flocker.reports(1, volume).await;
+        assert_eq!(fixture.flocker.leaseholder(volume).await, Some(node));
+        fixture.flocker.reports(1, volume).await;
         let usage = usage.read_only();
         csi.unpublish(&usage).await.unwrap();
-        assert_eq!(stand.flocker.leaseholder(volume).await, Some(node));
+        assert_eq!(fixture.flocker.leaseholder(volume).await, Some(node));
         csi.unstage(&usage).await.unwrap();
-        assert_eq!(stand.flocker.leaseholder(volume).await, None);
-        assert!(stand.machine.records().is_empty());
+        assert_eq!(fixture.flocker.leaseholder(volume).await, None);
+        assert!(fixture.machine.records().is_empty());
         csi.delete(volume).await.unwrap();
     });
 }
 
 #[test]
-fn the_lease_goes_with_the_last_staging_path_only() {
+fn the_lease_is_released_with_the_last_staging_path_only() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, volume) = (stand.csi(), stand.csi().create("data").await);
-        let one = stand.machine.usage("one", volume, &HashMap::new());
-        let two = stand.machine.usage("two", volume, &HashMap::new());
+        let fixture = Fixture::start(1).await;
+        let (csi, volume) = (fixture.csi(), fixture.csi().create("data").await);
+        let one = fixture.machine.usage("one", volume, &HashMap::new());
+        let two = fixture.machine.usage("two", volume, &HashMap::new());
         csi.stage(&one).await.unwrap();
         csi.stage(&two).await.unwrap();
         csi.unstage(&one).await.unwrap();
-        assert!(stand.flocker.leaseholder(volume).await.is_some());
+        assert!(fixture.flocker.leaseholder(volume).await.is_some());
         csi.unstage(&two).await.unwrap();
-        assert!(stand.flocker.leaseholder(volume).await.is_none());
+        assert!(fixture.flocker.leaseholder(volume).await.is_none());
     });
 }
 
 #[test]
 fn a_staged_volume_needs_no_flocker() {
     in_own_namespace(|| async {
-        let gated = Gated::start().await;
-        let plugin = gated.machine.plugin().await;
+        let proxied = Proxied::start().await;
+        let plugin = proxied.machine.plugin().await;
         let csi = &plugin.csi;
-        let usage = gated.usage("data", csi.create("data").await);
+        let usage = proxied.usage("data", csi.create("data").await);
         csi.stage(&usage).await.unwrap();
-        gated.gate.close();
+        proxied.proxy.close();
         csi.stage(&usage).await.unwrap();
         csi.publish(&usage).await.unwrap();
         fs::write(usage.target.join("file"), "precious").unwrap();
@@ -122,11 +122,11 @@ fn a_staged_volume_needs_no_flocker() {
         );
         csi.unpublish(&usage).await.unwrap();
         csi.unstage(&usage).await.unwrap();
-        assert!(gated.is_leased(&usage).await);
+        assert!(proxied.is_leased(&usage).await);
         assert!(!usage.alias().exists());
 
-        gated.gate.open();
-        gated.lease_goes(&usage).await;
+        proxied.proxy.open();
+        proxied.lease_goes(&usage).await;
         plugin.stop().await;
     });
 }
@@ -134,19 +134,19 @@ fn a_staged_volume_needs_no_flocker() {
 #[test]
 fn unstaging_does_not_wait_for_a_flocker_that_does_not_answer() {
     in_own_namespace(|| async {
-        let gated = Gated::start().await;
-        let plugin = gated.machine.plugin().await;
+        let proxied = Proxied::start().await;
+        let plugin = proxied.machine.plugin().await;
         let csi = &plugin.csi;
-        let usage = gated.usage("data", csi.create("data").await);
+        let usage = proxied.usage("data", csi.create("data").await);
         csi.stage(&usage).await.unwrap();
-        gated.gate.fall_silent();
+        proxied.proxy.stall();
         let request = within(Duration::from_secs(20), usage.to_unstage());
         csi.node().node_unstage_volume(request).await.unwrap();
-        assert!(gated.is_leased(&usage).await);
+        assert!(proxied.is_leased(&usage).await);
         assert!(!usage.alias().exists());
 
-        gated.gate.open();
-        gated.lease_goes(&usage).await;
+        proxied.proxy.open();
+        proxied.lease_goes(&usage).await;
         plugin.stop().await;
     });
 }
@@ -154,19 +154,19 @@ fn unstaging_does_not_wait_for_a_flocker_that_does_not_answer() {
 #[test]
 fn a_lease_that_could_not_be_released_is_released_by_the_next_plugin() {
     in_own_namespace(|| async {
-        let gated = Gated::start().await;
-        let plugin = gated.machine.process(&[]).await;
-        let usage = gated.usage("data", plugin.csi.create("data").await);
+        let proxied = Proxied::start().await;
+        let plugin = proxied.machine.process(&[]).await;
+        let usage = proxied.usage("data", plugin.csi.create("data").await);
         plugin.csi.stage(&usage).await.unwrap();
-        gated.gate.close();
+        proxied.proxy.close();
         plugin.csi.unstage(&usage).await.unwrap();
         plugin.kill().await;
-        assert!(gated.is_leased(&usage).await);
+        assert!(proxied.is_leased(&usage).await);
 
-        let plugin = gated.machine.process(&[]).await;
-        assert!(gated.is_leased(&usage).await);
-        gated.gate.open();
-        gated.lease_goes(&usage).await;
+        let plugin = proxied.machine.process(&[]).await;
+        assert!(proxied.is_leased(&usage).await);
+        proxied.proxy.open();
+        proxied.lease_goes(&usage).await;
         plugin.kill().await;
     });
 }
@@ -174,22 +174,22 @@ fn a_lease_that_could_not_be_released_is_released_by_the_next_plugin() {
 #[test]
 fn a_new_staging_takes_over_the_lease_that_was_to_be_released() {
     in_own_namespace(|| async {
-        let gated = Gated::start().await;
-        let plugin = gated.machine.plugin().await;
+        let proxied = Proxied::start().await;
+        let plugin = proxied.machine.plugin().await;
         let csi = &plugin.csi;
-        let kept = gated.usage("kept", csi.create("kept").await);
-        let given = gated.usage("given", csi.create("given").await);
-        let (attached, node) = (csi.create("attached").await, gated.machine.node());
+        let kept = proxied.usage("kept", csi.create("kept").await);
+        let given = proxied.usage("given", csi.create("given").await);
+        let (attached, node) = (csi.create("attached").await, proxied.machine.node());
         let context = csi.attach(attached, node).await;
-        let attached = gated.usage("attached", attached);
+        let attached = proxied.usage("attached", attached);
         for usage in [&kept, &attached, &given] {
             csi.stage(usage).await.unwrap();
         }
-        gated.gate.close();
+        proxied.proxy.close();
         for usage in [&kept, &attached, &given] {
             csi.unstage(usage).await.unwrap();
         }
-        gated.gate.open();
+        proxied.proxy.open();
         csi.stage(&kept).await.unwrap();
         let attached = Usage {
             publish_context: context,
@@ -198,33 +198,36 @@ fn a_new_staging_takes_over_the_lease_that_was_to_be_released() {
         csi.attach(attached.dataset(), node).await;
         csi.stage(&attached).await.unwrap();
 
-        eventually("the lease that nobody took over is released", async || {
-            (!gated.is_leased(&given).await).then_some(())
+        eventually("the lease that no node took over is released", async || {
+            (!proxied.is_leased(&given).await).then_some(())
         })
         .await;
         for usage in [&kept, &attached] {
-            assert!(gated.is_leased(usage).await);
+            assert!(proxied.is_leased(usage).await);
             csi.publish(usage).await.unwrap();
             csi.unpublish(usage).await.unwrap();
             csi.unstage(usage).await.unwrap();
         }
-        assert!(!gated.is_leased(&kept).await);
-        assert!(gated.is_leased(&attached).await, "that lease is the controller's");
+        assert!(!proxied.is_leased(&kept).await);
+        assert!(
+            proxied.is_leased(&attached).await,
+            "that lease is the controller's"
+        );
         plugin.stop().await;
     });
 }
 
 #[test]
-fn what_was_staged_before_a_reboot_is_not_staged_and_its_lease_is_released() {
+fn a_volume_staged_before_a_reboot_is_not_staged_and_its_lease_is_released() {
     in_own_namespace(|| async {
-        let gated = Gated::start().await;
-        let plugin = gated.machine.process(&[]).await;
+        let proxied = Proxied::start().await;
+        let plugin = proxied.machine.process(&[]).await;
         let csi = &plugin.csi;
-        let node = gated.machine.node();
-        let driven = gated.usage("driven", csi.create("driven").await);
+        let node = proxied.machine.node();
+        let driven = proxied.usage("driven", csi.create("driven").await);
         let volume = csi.create("attached").await;
         let context = csi.attach(volume, node).await;
-        let attached = gated.machine.usage("attached", volume, &context);
+        let attached = proxied.machine.usage("attached", volume, &context);
         for usage in [&driven, &attached] {
             csi.stage(usage).await.unwrap();
         }
@@ -232,19 +235,22 @@ fn what_was_staged_before_a_reboot_is_not_staged_and_its_lease_is_released() {
         for usage in [&driven, &attached] {
             unmount(usage.alias(), UnmountFlags::empty()).unwrap();
         }
-        gated.machine.age_records();
-        fs::remove_dir_all(&gated.machine.config.plugin.device_dir).unwrap();
+        proxied.machine.age_records();
+        fs::remove_dir_all(&proxied.machine.config.plugin.device_dir).unwrap();
 
-        let plugin = gated.machine.process(&[]).await;
-        gated.lease_goes(&driven).await;
-        assert!(gated.is_leased(&attached).await, "that lease is the controller's");
+        let plugin = proxied.machine.process(&[]).await;
+        proxied.lease_goes(&driven).await;
+        assert!(
+            proxied.is_leased(&attached).await,
+            "that lease is the controller's"
+        );
         for usage in [&driven, &attached] {
             plugin.csi.unstage(usage).await.unwrap();
             plugin.csi.stage(usage).await.unwrap();
             only_mount_at(&usage.alias());
             plugin.csi.unstage(usage).await.unwrap();
         }
-        assert_eq!(Mounts::read().below(&gated.machine.path("")), []);
+        assert_eq!(Mounts::read().below(&proxied.machine.path("")), []);
         plugin.kill().await;
     });
 }
@@ -252,22 +258,22 @@ fn what_was_staged_before_a_reboot_is_not_staged_and_its_lease_is_released() {
 #[test]
 fn a_plugin_that_starts_without_flocker_pins_what_is_staged() {
     in_own_namespace(|| async {
-        let gated = Gated::start().await;
-        let plugin = gated.machine.process(&[]).await;
-        let usage = gated.usage("data", plugin.csi.create("data").await);
+        let proxied = Proxied::start().await;
+        let plugin = proxied.machine.process(&[]).await;
+        let usage = proxied.usage("data", plugin.csi.create("data").await);
         plugin.csi.stage(&usage).await.unwrap();
         plugin.kill().await;
-        gated.gate.close();
+        proxied.proxy.close();
 
-        let plugin = gated.machine.process(&[]).await;
-        let flockers = gated.flocker.mount_of(1, usage.dataset());
+        let plugin = proxied.machine.process(&[]).await;
+        let flockers = proxied.flocker.mount_of(1, usage.dataset());
         let agent = Command::new("umount").arg(&flockers).output().unwrap();
         assert!(!agent.status.success(), "it is pinned");
         plugin.csi.publish(&usage).await.unwrap();
         plugin.csi.unpublish(&usage).await.unwrap();
         plugin.csi.unstage(&usage).await.unwrap();
-        gated.gate.open();
-        gated.lease_goes(&usage).await;
+        proxied.proxy.open();
+        proxied.lease_goes(&usage).await;
         plugin.kill().await;
     });
 }
@@ -275,23 +281,23 @@ fn a_plugin_that_starts_without_flocker_pins_what_is_staged() {
 #[test]
 fn a_release_that_is_due_leaves_the_lease_of_a_staging_elsewhere_alone() {
     in_own_namespace(|| async {
-        let gated = Gated::start().await;
-        let plugin = gated.machine.plugin().await;
+        let proxied = Proxied::start().await;
+        let plugin = proxied.machine.plugin().await;
         let csi = &plugin.csi;
-        let first = gated.usage("first", csi.create("data").await);
+        let first = proxied.usage("first", csi.create("data").await);
         csi.stage(&first).await.unwrap();
-        gated.gate.close();
+        proxied.proxy.close();
         csi.unstage(&first).await.unwrap();
-        gated.gate.open();
-        let second = gated.usage("second", first.dataset());
+        proxied.proxy.open();
+        let second = proxied.usage("second", first.dataset());
         csi.stage(&second).await.unwrap();
         eventually("the release finds that it is not due any more", async || {
-            (gated.machine.records().len() == 1).then_some(())
+            (proxied.machine.records().len() == 1).then_some(())
         })
         .await;
-        assert!(gated.is_leased(&second).await);
+        assert!(proxied.is_leased(&second).await);
         csi.unstage(&second).await.unwrap();
-        assert!(!gated.is_leased(&second).await);
+        assert!(!proxied.is_leased(&second).await);
         plugin.stop().await;
     });
 }

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use csi_proto::v1::volume_usage::Unit;
 
-use super::Stand;
+use super::Fixture;
 use crate::support::eventually;
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
@@ -16,11 +16,11 @@ use crate::support::scratch::loop_devices_on;
 #[test]
 fn a_volume_moves_with_its_data_and_leaves_nothing_behind() {
     in_own_namespace(|| async {
-        let Stand {
+        let Fixture {
             mut flocker,
             machine: first,
             plugin: on_first,
-        } = Stand::start(2).await;
+        } = Fixture::start(2).await;
         let second = Machine::new(&flocker, 2);
         let on_second = second.plugin().await;
 

@@ -25,13 +25,13 @@ use crate::support::flocker::Flocker;
 use crate::support::machine::{Machine, Running};
 
 /// A Flocker of several nodes and a plugin on the first of them.
-pub(crate) struct Stand {
+pub(crate) struct Fixture {
     pub(crate) flocker: Flocker,
     pub(crate) machine: Machine,
     pub(crate) plugin: Running,
 }
 
-impl Stand {
+impl Fixture {
     pub(crate) async fn start(nodes: usize) -> Self {
         let flocker = Flocker::start(nodes).await;
         Self::on(Machine::new(&flocker, 1), flocker).await
@@ -113,7 +113,7 @@ pub(crate) fn agent_unmounts(path: &Path) -> Result<(), Errno> {
     unmount(path, UnmountFlags::empty())
 }
 
-/// Waits until Flocker's agent can unmount its mount: whoever looks at open files keeps it busy for a moment.
+/// Waits until Flocker's agent can unmount its mount: a process that reads open files keeps it busy for a moment.
 pub(crate) async fn wait_until_agent_unmounts(path: &Path) {
     eventually("the agent may have the volume", async || {
         agent_unmounts(path).ok()
@@ -122,6 +122,6 @@ pub(crate) async fn wait_until_agent_unmounts(path: &Path) {
 }
 
 /// Returns the id of no volume.
-pub(crate) fn nobody() -> Uuid {
+pub(crate) fn unknown_id() -> Uuid {
     Uuid::new_v4()
 }

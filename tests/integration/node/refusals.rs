@@ -1,4 +1,4 @@
-//! What is refused because of what is there, and what a refusal leaves.
+//! Refusals because of existing mounts and files, and the state after a refusal.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,41 +8,41 @@ use std::time::Duration;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tonic::Code;
 
-use super::{Stand, assert_refused, nobody, wait_until_agent_unmounts};
+use super::{Fixture, assert_refused, unknown_id, wait_until_agent_unmounts};
 use crate::support::csi::{Usage, within};
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
-/// Mounts something that is nobody's volume.
+/// Mounts a file system that belongs to no volume.
 fn mount_foreign(at: &Path) {
     mount("foreign", at, "tmpfs", MountFlags::empty(), None).unwrap();
 }
 
-/// Checks that staging has left nothing, as after an answer that kubelet takes as final.
-fn assert_nothing_left(stand: &Stand, usage: &Usage) {
+/// Checks that staging has left nothing, as after an error that the kubelet treats as final.
+fn assert_nothing_left(fixture: &Fixture, usage: &Usage) {
     assert_eq!(fs::read_dir(&usage.staging).unwrap().count(), 0);
     assert_eq!(Mounts::read().below(&usage.staging), []);
     assert!(
-        stand.machine.records().is_empty(),
+        fixture.machine.records().is_empty(),
         "{:?}",
-        stand.machine.records()
+        fixture.machine.records()
     );
     assert!(
-        stand.machine.devices().is_empty(),
+        fixture.machine.devices().is_empty(),
         "{:?}",
-        stand.machine.devices()
+        fixture.machine.devices()
     );
 }
 
 #[test]
 fn a_volume_that_is_not_this_nodes_is_not_staged_and_nothing_of_it_is_left() {
     in_own_namespace(|| async {
-        let stand = Stand::start(2).await;
-        let (csi, client) = (stand.csi(), stand.flocker.client().await);
-        let (first, second) = (stand.flocker.node(1), stand.flocker.node(2));
-        let usage = stand.attached("data").await;
+        let fixture = Fixture::start(2).await;
+        let (csi, client) = (fixture.csi(), fixture.flocker.client().await);
+        let (first, second) = (fixture.flocker.node(1), fixture.flocker.node(2));
+        let usage = fixture.attached("data").await;
         let dataset = usage.dataset();
-        stand.flocker.reports(1, dataset).await;
+        fixture.flocker.reports(1, dataset).await;
 
         csi.detach(dataset, first).await;
         assert_refused(
@@ -54,9 +54,9 @@ fn a_volume_that_is_not_this_nodes_is_not_staged_and_nothing_of_it_is_left() {
                 "ControllerPublishVolume",
             ],
         );
-        assert_nothing_left(&stand, &usage);
-        // Nothing holds Flocker's mount either.
-        let flockers = stand.flocker.mount_of(1, dataset);
+        assert_nothing_left(&fixture, &usage);
+        // No pin on Flocker's mount is left either.
+        let flockers = fixture.flocker.mount_of(1, dataset);
         wait_until_agent_unmounts(&flockers).await;
 
         csi.attach(dataset, first).await;
@@ -66,12 +66,12 @@ fn a_volume_that_is_not_this_nodes_is_not_staged_and_nothing_of_it_is_left() {
             Code::FailedPrecondition,
             &[&usage.volume_id, &second.to_string(), "publish it again"],
         );
-        assert_nothing_left(&stand, &usage);
+        assert_nothing_left(&fixture, &usage);
 
         csi.detach(dataset, first).await;
         csi.attach(dataset, second).await;
         for context in [&usage.publish_context, &HashMap::default()] {
-            let usage = stand.machine.usage("data", dataset, context);
+            let usage = fixture.machine.usage("data", dataset, context);
             // A node that attaches for itself waits for the lease as long as its caller does.
             let request = within(Duration::from_secs(8), usage.to_stage());
             assert_refused(
@@ -79,26 +79,26 @@ fn a_volume_that_is_not_this_nodes_is_not_staged_and_nothing_of_it_is_left() {
                 Code::FailedPrecondition,
                 &[&usage.volume_id, &first.to_string(), &second.to_string()],
             );
-            assert_nothing_left(&stand, &usage);
-            assert_eq!(stand.flocker.leaseholder(dataset).await, Some(second));
+            assert_nothing_left(&fixture, &usage);
+            assert_eq!(fixture.flocker.leaseholder(dataset).await, Some(second));
         }
 
         csi.detach(dataset, second).await;
         csi.delete(dataset).await.unwrap();
         for context in [&usage.publish_context, &HashMap::default()] {
-            let usage = stand.machine.usage("data", dataset, context);
+            let usage = fixture.machine.usage("data", dataset, context);
             assert_refused(csi.stage(&usage).await, Code::NotFound, &[&usage.volume_id]);
-            assert_nothing_left(&stand, &usage);
+            assert_nothing_left(&fixture, &usage);
         }
-        assert_eq!(stand.flocker.leaseholder(dataset).await, None);
+        assert_eq!(fixture.flocker.leaseholder(dataset).await, None);
     });
 }
 
 #[test]
 fn a_volume_is_published_only_where_it_is_staged() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.attached("data").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.attached("data").await);
         let staging = usage.staging.to_str().unwrap();
         let refused: &[&str] = &[&usage.volume_id, "NodeStageVolume"];
         assert_refused(
@@ -114,10 +114,12 @@ fn a_volume_is_published_only_where_it_is_staged() {
             &[refused, &["staging_target_path"]].concat(),
         );
         csi.stage(&usage).await.unwrap();
-        let elsewhere = stand
+        let elsewhere = fixture
             .machine
             .usage("elsewhere", usage.dataset(), &usage.publish_context);
-        let other = stand.machine.usage("data", nobody(), &usage.publish_context);
+        let other = fixture
+            .machine
+            .usage("data", unknown_id(), &usage.publish_context);
         for wrong in [elsewhere, other] {
             assert_refused(
                 csi.publish(&wrong).await,
@@ -131,14 +133,14 @@ fn a_volume_is_published_only_where_it_is_staged() {
 }
 
 #[test]
-fn somebody_elses_mount_is_named_and_left_alone() {
+fn a_foreign_mount_is_named_and_left_alone() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.attached("data").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.attached("data").await);
         fs::create_dir(usage.alias()).unwrap();
         mount_foreign(&usage.alias());
         for answer in [csi.stage(&usage).await, csi.unstage(&usage).await] {
-            // Staging failed for good only once nothing of it is left, which the foreign mount prevents.
+            // Staging fails finally only once nothing of it is left, which the foreign mount prevents.
             let refused = answer.unwrap_err();
             assert!(
                 [Code::FailedPrecondition, Code::Unavailable].contains(&refused.code()),
@@ -171,11 +173,11 @@ fn somebody_elses_mount_is_named_and_left_alone() {
 #[test]
 fn a_target_of_another_volume_is_not_taken_and_not_unpublished() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, one) = (stand.csi(), stand.published("one").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, one) = (fixture.csi(), fixture.published("one").await);
         let two = Usage {
             target: one.target.clone(),
-            ..stand.staged("two").await
+            ..fixture.staged("two").await
         };
         for answer in [csi.publish(&two).await, csi.unpublish(&two).await] {
             assert_refused(
@@ -200,8 +202,8 @@ fn a_target_of_another_volume_is_not_taken_and_not_unpublished() {
 #[test]
 fn data_below_a_target_that_is_not_mounted_is_never_removed() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.staged("data").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.staged("data").await);
         fs::create_dir(&usage.target).unwrap();
         fs::write(usage.target.join("file"), "precious").unwrap();
         assert_refused(

@@ -1,4 +1,4 @@
-//! The same call again, and calls for what is not there.
+//! Repeated calls, and calls for volumes and mounts that do not exist.
 
 use std::fs;
 
@@ -6,16 +6,16 @@ use csi_proto::v1::volume_capability::access_mode::Mode;
 use rustix::io::Errno;
 use tonic::Code;
 
-use super::{Stand, agent_unmounts, assert_refused, nobody, wait_until_agent_unmounts};
+use super::{Fixture, agent_unmounts, assert_refused, unknown_id, wait_until_agent_unmounts};
 use crate::support::csi::{Usage, with_flags};
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
 #[test]
-fn every_call_ten_times_does_what_one_does() {
+fn every_call_repeated_ten_times_has_the_effect_of_one() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.attached("data").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.attached("data").await);
         for _ in 0..10 {
             csi.stage(&usage).await.unwrap();
             only_mount_at(&usage.alias());
@@ -32,7 +32,7 @@ fn every_call_ten_times_does_what_one_does() {
             "it is the same mount as before"
         );
         assert_eq!(
-            (stand.machine.devices().len(), stand.machine.records().len()),
+            (fixture.machine.devices().len(), fixture.machine.records().len()),
             (1, 1)
         );
         for _ in 0..10 {
@@ -43,11 +43,11 @@ fn every_call_ten_times_does_what_one_does() {
             csi.unstage(&usage).await.unwrap();
             assert!(usage.staging.exists() && !usage.alias().exists());
         }
-        assert_eq!(Mounts::read().below(&stand.machine.path("")), []);
-        assert!(stand.machine.records().is_empty());
+        assert_eq!(Mounts::read().below(&fixture.machine.path("")), []);
+        assert!(fixture.machine.records().is_empty());
         assert_eq!(
-            stand.flocker.leaseholder(usage.dataset()).await,
-            Some(stand.machine.node()),
+            fixture.flocker.leaseholder(usage.dataset()).await,
+            Some(fixture.machine.node()),
             "the lease is the controller's to release"
         );
     });
@@ -56,8 +56,8 @@ fn every_call_ten_times_does_what_one_does() {
 #[test]
 fn equal_calls_at_the_same_time_are_one() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.attached("data").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.attached("data").await);
         let answers = futures::future::join_all((0..10).map(|_| csi.stage(&usage))).await;
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
         only_mount_at(&usage.alias());
@@ -73,16 +73,16 @@ fn equal_calls_at_the_same_time_are_one() {
 #[test]
 fn a_publication_with_other_flags_is_refused_and_changes_nothing() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let usage = stand.published("data").await;
+        let fixture = Fixture::start(1).await;
+        let usage = fixture.published("data").await;
         let target = usage.target.to_str().unwrap();
-        let other = stand.csi().publish(&usage.read_only()).await;
+        let other = fixture.csi().publish(&usage.read_only()).await;
         assert_refused(
             other,
             Code::AlreadyExists,
             &[target, "read-write", "\"ro\"", "unpublish"],
         );
-        let reader = stand
+        let reader = fixture
             .csi()
             .publish(&usage.with_mode(Mode::SingleNodeReaderOnly))
             .await;
@@ -92,21 +92,21 @@ fn a_publication_with_other_flags_is_refused_and_changes_nothing() {
             ..usage.clone()
         };
         assert_refused(
-            stand.csi().publish(&noexec).await,
+            fixture.csi().publish(&noexec).await,
             Code::AlreadyExists,
             &[target, "noexec"],
         );
         assert!(only_mount_at(&usage.target).options.contains(&"rw".to_owned()));
 
         let reading = usage.at_target("reading").read_only();
-        stand.csi().publish(&reading).await.unwrap();
-        stand.csi().publish(&reading).await.unwrap();
+        fixture.csi().publish(&reading).await.unwrap();
+        fixture.csi().publish(&reading).await.unwrap();
         let writing = Usage {
             readonly: false,
             ..reading
         };
         assert_refused(
-            stand.csi().publish(&writing).await,
+            fixture.csi().publish(&writing).await,
             Code::AlreadyExists,
             &["read-only"],
         );
@@ -116,8 +116,8 @@ fn a_publication_with_other_flags_is_refused_and_changes_nothing() {
 #[test]
 fn a_volume_has_as_many_targets_as_its_access_mode_allows() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.published("data").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.published("data").await);
         fs::write(usage.target.join("file"), "shared").unwrap();
         for (name, mode) in [
             ("second", Mode::SingleNodeWriter),
@@ -148,12 +148,12 @@ fn a_volume_has_as_many_targets_as_its_access_mode_allows() {
 }
 
 #[test]
-fn what_is_not_there_counts_as_undone() {
+fn a_mount_that_does_not_exist_counts_as_undone() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, machine) = (stand.csi(), &stand.machine);
-        let known = stand.attached("data").await;
-        let unknown = machine.usage("unknown", nobody(), &known.publish_context);
+        let fixture = Fixture::start(1).await;
+        let (csi, machine) = (fixture.csi(), &fixture.machine);
+        let known = fixture.attached("data").await;
+        let unknown = machine.usage("unknown", unknown_id(), &known.publish_context);
         let odd = Usage {
             volume_id: "fake-vol-id-123".to_owned(),
             ..unknown.clone()
@@ -176,8 +176,8 @@ fn what_is_not_there_counts_as_undone() {
 #[test]
 fn a_volume_is_not_unstaged_while_it_is_published() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.published("data").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.published("data").await);
         assert_refused(
             csi.unstage(&usage).await,
             Code::FailedPrecondition,
@@ -197,8 +197,8 @@ fn a_volume_is_not_unstaged_while_it_is_published() {
 #[test]
 fn a_volume_in_use_is_not_unpublished_and_its_user_is_named() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.published("data").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.published("data").await);
         let open = fs::File::create(usage.target.join("open")).unwrap();
         let user = format!("process {}", std::process::id());
         assert_refused(
@@ -213,13 +213,15 @@ fn a_volume_in_use_is_not_unpublished_and_its_user_is_named() {
 }
 
 #[test]
-fn a_volume_staged_at_two_paths_stays_until_both_are_gone() {
+fn a_volume_staged_at_two_paths_stays_until_both_are_unstaged() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, one) = (stand.csi(), stand.published("one").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, one) = (fixture.csi(), fixture.published("one").await);
         let other = Usage {
-            target: stand.machine.path("targets").join("other"),
-            ..stand.machine.usage("other", one.dataset(), &one.publish_context)
+            target: fixture.machine.path("targets").join("other"),
+            ..fixture
+                .machine
+                .usage("other", one.dataset(), &one.publish_context)
         };
         csi.stage(&other).await.unwrap();
         csi.publish(&other).await.unwrap();
@@ -231,7 +233,7 @@ fn a_volume_staged_at_two_paths_stays_until_both_are_gone() {
         assert!(!one.alias().exists());
         only_mount_at(&other.alias());
         assert_eq!(fs::read_to_string(other.target.join("file")).unwrap(), "both");
-        let flockers = stand.flocker.mount_of(1, one.dataset());
+        let flockers = fixture.flocker.mount_of(1, one.dataset());
         assert_eq!(agent_unmounts(&flockers), Err(Errno::BUSY), "it is still pinned");
         assert!(
             !csi.stats(&other)
@@ -242,13 +244,13 @@ fn a_volume_staged_at_two_paths_stays_until_both_are_gone() {
                 .abnormal
         );
         assert_eq!(
-            (stand.machine.devices().len(), stand.machine.records().len()),
+            (fixture.machine.devices().len(), fixture.machine.records().len()),
             (1, 1)
         );
 
         csi.unpublish(&other).await.unwrap();
         csi.unstage(&other).await.unwrap();
-        assert!(stand.machine.devices().is_empty() && stand.machine.records().is_empty());
+        assert!(fixture.machine.devices().is_empty() && fixture.machine.records().is_empty());
         wait_until_agent_unmounts(&flockers).await;
     });
 }
@@ -256,28 +258,28 @@ fn a_volume_staged_at_two_paths_stays_until_both_are_gone() {
 #[test]
 fn a_staging_path_that_is_seen_at_two_places_is_staged_once() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (staging, copy) = (stand.machine.path("staging"), stand.machine.path("copy"));
+        let fixture = Fixture::start(1).await;
+        let (staging, copy) = (fixture.machine.path("staging"), fixture.machine.path("copy"));
         fs::create_dir(&copy).unwrap();
         rustix::mount::mount_bind(&staging, &copy).unwrap();
-        let volume = stand.csi().create("data").await;
-        let context = stand.csi().attach(volume, stand.machine.node()).await;
-        let usage = stand
+        let volume = fixture.csi().create("data").await;
+        let context = fixture.csi().attach(volume, fixture.machine.node()).await;
+        let usage = fixture
             .machine
             .usage("data", volume, &context)
             .with_mode(Mode::SingleNodeSingleWriter);
         for _ in 0..2 {
-            stand.csi().stage(&usage).await.unwrap();
+            fixture.csi().stage(&usage).await.unwrap();
             let copied = copy.join("data").join(volume.to_string());
             only_mount_at(&copied);
-            stand.csi().publish(&usage).await.unwrap();
-            stand.csi().unpublish(&usage).await.unwrap();
-            stand.csi().unstage(&usage).await.unwrap();
+            fixture.csi().publish(&usage).await.unwrap();
+            fixture.csi().unpublish(&usage).await.unwrap();
+            fixture.csi().unstage(&usage).await.unwrap();
             assert!(
                 Mounts::read().at(&copied).is_empty(),
                 "the copy went with what it copies"
             );
         }
-        assert!(stand.machine.devices().is_empty() && stand.machine.records().is_empty());
+        assert!(fixture.machine.devices().is_empty() && fixture.machine.records().is_empty());
     });
 }

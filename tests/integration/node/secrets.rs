@@ -1,4 +1,4 @@
-//! What is never logged.
+//! Secrets, which are never logged.
 
 use std::collections::HashMap;
 
@@ -110,8 +110,8 @@ fn no_secret_of_a_whole_life_is_in_the_most_talkative_log() {
         let key = std::fs::read_to_string(&machine.config.flocker.user_key).unwrap();
         let key = key.lines().nth(1).unwrap();
         for secret in [CANARY, key] {
-            let telling: Vec<_> = log.lines().filter(|line| line.contains(secret)).collect();
-            assert_eq!(telling, [""; 0]);
+            let leaking: Vec<_> = log.lines().filter(|line| line.contains(secret)).collect();
+            assert_eq!(leaking, [""; 0]);
         }
         plugin.kill().await;
     });

@@ -6,14 +6,14 @@ use csi_proto::v1::{GetPluginInfoRequest, NodeGetCapabilitiesRequest, NodeGetInf
 use flocker_csi::config::Endpoint;
 use tonic::Code;
 
-use super::{assert_refused, nobody};
+use super::{assert_refused, unknown_id};
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::mounts::only_mount_at;
 use crate::support::namespace::in_own_namespace;
 
 #[test]
-fn a_second_plugin_names_the_first_and_takes_over_when_that_has_gone() {
+fn a_second_plugin_names_the_first_and_takes_over_when_that_ends() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let mut machine = Machine::new(&flocker, 1);
@@ -74,7 +74,7 @@ fn a_controller_beside_a_node_plugin_needs_no_state_of_its_own() {
         node.csi.stage(&usage).await.unwrap();
         node.csi.publish(&usage).await.unwrap();
         assert_refused(controller.csi.stage(&usage).await, Code::Unimplemented, &[]);
-        assert_refused(node.csi.delete(nobody()).await, Code::Unimplemented, &[]);
+        assert_refused(node.csi.delete(unknown_id()).await, Code::Unimplemented, &[]);
         node.csi.unpublish(&usage).await.unwrap();
         node.csi.unstage(&usage).await.unwrap();
         controller.csi.detach(volume, machine.node()).await;
@@ -84,7 +84,7 @@ fn a_controller_beside_a_node_plugin_needs_no_state_of_its_own() {
 }
 
 #[test]
-fn what_a_killed_plugin_did_not_finish_writing_is_removed_by_the_next_one() {
+fn unfinished_files_of_a_killed_plugin_are_removed_by_the_next_one() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let machine = Machine::new(&flocker, 1);
@@ -105,7 +105,7 @@ fn what_a_killed_plugin_did_not_finish_writing_is_removed_by_the_next_one() {
             fs::write(file, half).unwrap();
         }
         let other = state_dir.join(".new-certificates");
-        fs::write(&other, "of somebody else").unwrap();
+        fs::write(&other, "of another process").unwrap();
 
         let plugin = machine.process(&[]).await;
         for file in &unfinished {

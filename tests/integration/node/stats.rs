@@ -1,4 +1,4 @@
-//! `NodeGetVolumeStats`, `NodeGetInfo` and what is announced.
+//! `NodeGetVolumeStats`, `NodeGetInfo` and the announced capabilities.
 
 use std::fs;
 
@@ -10,15 +10,15 @@ use csi_proto::v1::{
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tonic::Code;
 
-use super::{Stand, assert_refused, nobody};
+use super::{Fixture, assert_refused, unknown_id};
 use crate::support::csi::Usage;
 use crate::support::namespace::in_own_namespace;
 
 #[test]
 fn a_volume_is_measured_where_it_is_published_or_staged_and_nowhere_else() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.published("data").await);
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.published("data").await);
         let at = |path: &std::path::Path| Usage {
             target: path.to_owned(),
             ..usage.clone()
@@ -28,15 +28,15 @@ fn a_volume_is_measured_where_it_is_published_or_staged_and_nowhere_else() {
             assert_eq!(stats.usage.len(), 2, "bytes and inodes");
             assert!(!stats.volume_condition.unwrap().abnormal);
         }
-        let elsewhere = stand.machine.path("targets");
-        for path in [&elsewhere, &stand.machine.path("no/such/path")] {
+        let elsewhere = fixture.machine.path("targets");
+        for path in [&elsewhere, &fixture.machine.path("no/such/path")] {
             assert_refused(
                 csi.stats(&at(path)).await,
                 Code::NotFound,
                 &[&usage.volume_id, path.to_str().unwrap()],
             );
         }
-        for volume_id in [nobody().to_string(), "fake-vol-id".to_owned()] {
+        for volume_id in [unknown_id().to_string(), "fake-vol-id".to_owned()] {
             let other = Usage {
                 volume_id,
                 ..usage.clone()
@@ -64,9 +64,9 @@ fn a_volume_is_measured_where_it_is_published_or_staged_and_nowhere_else() {
 #[test]
 fn a_volume_that_lost_its_hold_on_flockers_mount_is_abnormal_and_not_published_again() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (csi, usage) = (stand.csi(), stand.published("data").await);
-        let flockers = stand.flocker.mount_of(1, usage.dataset());
+        let fixture = Fixture::start(1).await;
+        let (csi, usage) = (fixture.csi(), fixture.published("data").await);
+        let flockers = fixture.flocker.mount_of(1, usage.dataset());
         fs::write(usage.target.join("file"), "precious").unwrap();
 
         mount("over", &flockers, "tmpfs", MountFlags::empty(), None).unwrap();
@@ -92,16 +92,16 @@ fn a_volume_that_lost_its_hold_on_flockers_mount_is_abnormal_and_not_published_a
 }
 
 #[test]
-fn the_node_tells_what_it_is_and_what_it_can() {
+fn the_node_reports_its_id_and_capabilities() {
     in_own_namespace(|| async {
-        let stand = Stand::start(2).await;
-        let mut node = stand.csi().node();
+        let fixture = Fixture::start(2).await;
+        let mut node = fixture.csi().node();
         let info = node
             .node_get_info(NodeGetInfoRequest {})
             .await
             .unwrap()
             .into_inner();
-        assert_eq!(info.node_id, stand.flocker.node(1).to_string());
+        assert_eq!(info.node_id, fixture.flocker.node(1).to_string());
         assert_eq!(info.max_volumes_per_node, 0);
         assert!(info.accessible_topology.is_none());
         let announced = node

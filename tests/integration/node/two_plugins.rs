@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use flocker_csi::config::Endpoint;
 use tonic::Code;
 
-use super::{Stand, agent_unmounts, assert_refused, wait_until_agent_unmounts};
+use super::{Fixture, agent_unmounts, assert_refused, wait_until_agent_unmounts};
 use crate::support::csi::Usage;
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
@@ -50,11 +50,11 @@ fn a_plugin_is_refused_the_device_directory_of_another_and_names_both_settings()
 #[test]
 fn two_plugins_with_directories_of_their_own_each_unstage_what_they_staged() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let mut machine = second_of(&stand.flocker);
+        let fixture = Fixture::start(1).await;
+        let mut machine = second_of(&fixture.flocker);
         machine.config.plugin.device_dir = machine.path("second-devices");
         let second = machine.plugin().await;
-        let usage = stand.staged("data").await;
+        let usage = fixture.staged("data").await;
         let others = Usage {
             staging: machine.usage("others", nil(), &HashMap::new()).staging,
             ..usage.clone()
@@ -64,10 +64,10 @@ fn two_plugins_with_directories_of_their_own_each_unstage_what_they_staged() {
         only_mount_at(&others.alias());
 
         // What the first process held goes with its own last use; the second one still holds the volume.
-        stand.csi().unstage(&usage).await.unwrap();
-        assert!(stand.machine.devices().is_empty() && stand.machine.records().is_empty());
+        fixture.csi().unstage(&usage).await.unwrap();
+        assert!(fixture.machine.devices().is_empty() && fixture.machine.records().is_empty());
         only_mount_at(&others.alias());
-        let flockers = stand.machine.config.node.mount_root.join(&usage.volume_id);
+        let flockers = fixture.machine.config.node.mount_root.join(&usage.volume_id);
         agent_unmounts(&flockers).unwrap_err();
         second.csi.unstage(&others).await.unwrap();
         assert!(machine.devices().is_empty());
@@ -106,8 +106,8 @@ fn a_volume_staged_for_a_node_releases_the_lease_of_that_node_also_when_the_plug
 #[test]
 fn a_target_that_covers_the_staged_volume_or_lies_in_it_is_refused() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let usage = stand.staged("data").await;
+        let fixture = Fixture::start(1).await;
+        let usage = fixture.staged("data").await;
         let above = usage.staging.parent().unwrap().to_owned();
         for target in [
             usage.staging.clone(),
@@ -120,13 +120,13 @@ fn a_target_that_covers_the_staged_volume_or_lies_in_it_is_refused() {
                 ..usage.clone()
             };
             assert_refused(
-                stand.csi().publish(&usage).await,
+                fixture.csi().publish(&usage).await,
                 Code::InvalidArgument,
                 &["target_path", "staging_target_path", target.to_str().unwrap()],
             );
         }
         only_mount_at(&usage.alias());
-        stand.csi().publish(&usage).await.unwrap();
+        fixture.csi().publish(&usage).await.unwrap();
         only_mount_at(&usage.target);
     });
 }

@@ -68,7 +68,7 @@ impl Csi {
         self.controller().delete_volume(request).await.map(drop)
     }
 
-    /// Attaches a volume to a node and returns what that has to be told.
+    /// Attaches a volume to a node and returns the publish context.
     pub(crate) async fn attach(&self, volume: Uuid, node: Uuid) -> HashMap<String, String> {
         self.try_attach(to_attach(volume, node)).await.unwrap()
     }
@@ -162,7 +162,7 @@ pub(crate) fn to_detach(volume: Uuid, node: Uuid) -> ControllerUnpublishVolumeRe
     }
 }
 
-/// Makes a request whose caller waits for that long.
+/// Makes a request with this deadline.
 pub(crate) fn within<T>(timeout: std::time::Duration, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(timeout);
@@ -184,13 +184,13 @@ pub(crate) fn with_flags(mode: Mode, flags: &[&str]) -> VolumeCapability {
     }
 }
 
-/// What an orchestrator makes of a volume on one node.
+/// The parameters of an orchestrator's calls for a volume on one node.
 #[derive(Clone, Debug)]
 pub(crate) struct Usage {
     pub(crate) volume_id: String,
-    /// What attaching it returned; empty where nobody has attached it.
+    /// The publish context; empty if the volume was not attached.
     pub(crate) publish_context: HashMap<String, String>,
-    /// What whoever wrote the volume id says about the volume.
+    /// The volume context.
     pub(crate) volume_context: HashMap<String, String>,
     pub(crate) staging: PathBuf,
     pub(crate) target: PathBuf,

@@ -14,14 +14,14 @@ use uuid::Uuid;
 use super::eventually;
 use super::scratch::Scratch;
 
-/// A Flocker in a temporary directory, which takes its loop devices and mounts with it.
+/// A Flocker in a temporary directory, which removes its loop devices and mounts with it.
 pub(crate) struct Flocker {
     embedded: Option<Embedded>,
     scratch: Scratch,
 }
 
 impl Flocker {
-    /// Starts one with that many nodes at full speed.
+    /// Starts one with that many nodes and without delays.
     pub(crate) async fn start(nodes: usize) -> Self {
         Self::with(|options| Options { nodes, ..options }).await
     }
@@ -37,7 +37,7 @@ impl Flocker {
         }
     }
 
-    /// Returns the directory with everything of it, where more may be put.
+    /// Returns the directory of all its files, to which tests may add files.
     pub(crate) fn path(&self) -> &Path {
         self.scratch.path()
     }
@@ -52,13 +52,13 @@ impl Flocker {
         self.embedded().nodes()[number - 1].uuid
     }
 
-    /// Returns where a node has a dataset mounted, or would have.
+    /// Returns the path at which a node mounts a dataset.
     pub(crate) fn mount_of(&self, number: usize, dataset: Uuid) -> PathBuf {
         let node = &self.embedded().nodes()[number - 1];
         node.mount_root.join(dataset.to_string())
     }
 
-    /// Waits until state says that a node has a dataset mounted.
+    /// Waits until state reports a dataset as mounted on a node.
     pub(crate) async fn reports(&self, number: usize, dataset: Uuid) {
         let (client, node) = (self.client().await, self.node(number));
         eventually(&format!("node {number} reports {dataset}"), async || {
@@ -69,7 +69,7 @@ impl Flocker {
         .await;
     }
 
-    /// Returns everything that is configured, deleted datasets too.
+    /// Returns all configured datasets, including deleted ones.
     pub(crate) async fn datasets(&self) -> Vec<Dataset> {
         self.client().await.list_datasets().await.unwrap().datasets
     }
@@ -81,7 +81,7 @@ impl Flocker {
         lease.map(|lease| lease.node_uuid)
     }
 
-    /// Returns what a client has to know.
+    /// Returns the settings of a client.
     pub(crate) fn settings(&self) -> Settings {
         let address = format!("https://{}", self.embedded().address());
         settings(&address, self.embedded().certificates())
@@ -96,12 +96,12 @@ impl Flocker {
             .unwrap()
     }
 
-    /// Returns the view of another process, for which a node is gone after three minutes.
+    /// Returns the view of another process, for which a node is dead after three minutes.
     pub(crate) fn cluster(&self) -> Cluster {
         self.cluster_with_grace(Duration::from_secs(180))
     }
 
-    /// Returns the view of another process, for which a node is gone after `grace`.
+    /// Returns the view of another process, for which a node is dead after `grace`.
     pub(crate) fn cluster_with_grace(&self, grace: Duration) -> Cluster {
         Cluster::new(cluster::Flocker::new(self.settings()), grace)
     }
@@ -112,7 +112,7 @@ impl Flocker {
         volumes.map(|entry| entry.unwrap().path()).collect()
     }
 
-    /// Stops it in good order, as when its process gets a signal; its address answers no more.
+    /// Stops it in good order, as when its process gets a signal; its address no longer answers.
     pub(crate) async fn stop(&mut self) {
         if let Some(embedded) = self.embedded.take() {
             embedded.stop().await.unwrap();
@@ -120,7 +120,7 @@ impl Flocker {
     }
 }
 
-/// Returns what a client has to know of a Flocker that wrote its certificates into a directory.
+/// Returns the settings of a client of a Flocker that wrote its certificates into a directory.
 pub(crate) fn settings(control_service: &str, certificates: &Path) -> Settings {
     let file = |name: &str| certificates.join(name);
     let credentials = Credentials::load(&file("cluster.crt"), &file("plugin.crt"), &file("plugin.key"));
@@ -135,7 +135,7 @@ pub(crate) fn settings(control_service: &str, certificates: &Path) -> Settings {
 
 impl Drop for Flocker {
     fn drop(&mut self) {
-        // Whatever its agents are doing has to end before the directory goes with its mounts and loop devices.
+        // The work of its agents must end before the directory is removed with its mounts and loop devices.
         if let Some(embedded) = self.embedded.take() {
             block_in_place(|| Handle::current().block_on(embedded.stop())).ok();
         }

@@ -1,4 +1,4 @@
-//! A node of Flocker's as a plugin sees it.
+//! A node of Flocker's from a plugin's point of view.
 
 use std::collections::HashMap;
 use std::fs;
@@ -17,7 +17,7 @@ use super::csi::{Csi, Usage, capability};
 use super::flocker::Flocker;
 use super::process::Process;
 
-/// A node, with everything that a plugin keeps on it from one run to the next.
+/// A node, with all files that a plugin keeps on it between runs.
 pub(crate) struct Machine {
     /// The number of the node, counted from 1.
     pub(crate) number: usize,
@@ -75,7 +75,7 @@ impl Machine {
         self.directory.join(name)
     }
 
-    /// Returns the device nodes that are there.
+    /// Returns the existing device nodes.
     pub(crate) fn devices(&self) -> Vec<PathBuf> {
         let mut files = files_in(&self.config.plugin.device_dir);
         // It belongs to the plugin as long as that runs.
@@ -83,12 +83,12 @@ impl Machine {
         files
     }
 
-    /// Returns the records of what is staged.
+    /// Returns the records of staged volumes.
     pub(crate) fn records(&self) -> Vec<PathBuf> {
         files_in(&self.config.node.state_dir.join("stages"))
     }
 
-    /// Makes the records those of an earlier boot.
+    /// Changes the records to those of an earlier boot.
     pub(crate) fn age_records(&self) {
         for record in self.records() {
             let text = fs::read_to_string(&record).unwrap();
@@ -98,7 +98,7 @@ impl Machine {
         }
     }
 
-    /// Plans to use a volume under a name of the orchestrator's, with a staging path that exists.
+    /// Plans to use a volume under a name that the orchestrator chose, with an existing staging path.
     pub(crate) fn usage(&self, name: &str, volume: Uuid, publish_context: &HashMap<String, String>) -> Usage {
         let staging = self.path("staging").join(name);
         fs::create_dir_all(&staging).unwrap();
@@ -132,7 +132,7 @@ impl Machine {
         .await
     }
 
-    /// Returns the settings as the command line has them.
+    /// Returns the settings as arguments of the command line.
     pub(crate) fn flags(&self) -> Vec<String> {
         let Config {
             plugin,

@@ -1,4 +1,4 @@
-//! The mount table, and what others read in it.
+//! The mount table, as the tests and other processes read it.
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,7 +15,7 @@ pub(crate) struct Mount {
     pub(crate) point: PathBuf,
     /// The options of the mount, not those of the file system.
     pub(crate) options: Vec<String>,
-    /// The device's name, as it was given to mount(2).
+    /// The device's name, as it was passed to mount(2).
     pub(crate) source: String,
 }
 
@@ -38,8 +38,8 @@ impl Mounts {
         self.select(|mount| mount.point.starts_with(directory))
     }
 
-    /// Returns where each device is mounted as Flocker's agent sees it: by its name, and of several lines with one
-    /// name the last one counts.
+    /// Returns where each device is mounted from the point of view of Flocker's agent: by its name, and the last one of
+    /// several lines with one name.
     pub(crate) fn seen_by_the_agent(&self) -> HashMap<&str, &Path> {
         let lines = self.0.iter();
         lines
@@ -47,8 +47,8 @@ impl Mounts {
             .collect()
     }
 
-    /// Returns what kubelet takes for other uses of a directory before it calls `NodeUnstageVolume`: other mounts of
-    /// the device that holds it, whose root is the directory's own place in that file system.
+    /// Returns the mounts that the kubelet considers other uses of a directory before it calls `NodeUnstageVolume`: other
+    /// mounts of the directory's device whose root is the directory's own path in that file system.
     pub(crate) fn seen_by_kubelet(&self, directory: &Path) -> Vec<Mount> {
         let holder = self.0.iter().rfind(|mount| directory.starts_with(&mount.point));
         let holder = holder.expect("something holds every directory");
@@ -64,7 +64,7 @@ impl Mounts {
     }
 }
 
-/// Reads one line: `36 35 98:0 /root /mount/point rw,noatime shared:1 - ext4 /dev/name rw`.
+/// Parses one line: `36 35 98:0 /root /mount/point rw,noatime shared:1 - ext4 /dev/name rw`.
 fn parse(line: &str) -> Mount {
     let fields: Vec<_> = line.split(' ').collect();
     let separator = fields.iter().position(|field| *field == "-").unwrap();

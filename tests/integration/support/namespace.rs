@@ -12,12 +12,12 @@ use tokio::time::timeout;
 
 use super::scratch::clean_up_after_runtime;
 
-/// No test takes this long, unless something waits for what never comes.
+/// Longer than any test takes, unless it waits for an event that does not happen.
 const LONGEST: Duration = Duration::from_secs(180);
 
-/// Runs a test on a runtime whose threads share mounts with each other and with nobody else.
+/// Runs a test on a runtime whose threads share mounts with each other, but with no other process.
 ///
-/// Within, `/` is a shared mount, as it is on a host. The mounts end with the namespace, and that with the test.
+/// Within, `/` is a shared mount, as it is on a host. The mounts end with the namespace, and the namespace with the test.
 pub(crate) fn in_own_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     in_own_namespace_for(LONGEST, test);
 }
@@ -37,7 +37,7 @@ pub(crate) fn in_own_namespace_for<F: Future<Output = ()>>(
         let run =
             || runtime.block_on(async { timeout(longest, test()).await.expect("the test ends in time") });
         let outcome = catch_unwind(AssertUnwindSafe(run));
-        // Waits for steps that block: what they make is taken away after that.
+        // Waits for blocking steps: the files that they make are removed afterwards.
         drop(runtime);
         clean_up_after_runtime();
         if let Err(panic) = outcome {

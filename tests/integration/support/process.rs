@@ -13,10 +13,10 @@ use tokio::time::timeout;
 use super::PATIENCE;
 use super::csi::Csi;
 
-/// Names another program than the one that was built with the tests, to see that they fail with that.
+/// The environment variable with another program than the one built with the tests, to see that they fail with it.
 const ANOTHER_PROGRAM: &str = "PROGRAM_UNDER_TEST";
 
-/// Runs a program in a PID namespace of its own, and a mount namespace that gets others' mounts and passes none on.
+/// Runs a program in a PID namespace of its own, and a mount namespace that receives mounts but propagates none.
 pub(crate) const CONTAINED: [&str; 7] = [
     "unshare",
     "--pid",
@@ -45,8 +45,8 @@ impl Process {
         Self::serving(program(&arguments), log).await
     }
 
-    /// As [`Self::start`], in a PID namespace of its own, and a mount namespace that gets others' mounts and passes
-    /// none on.
+    /// As [`Self::start`], in a PID namespace of its own, and a mount namespace that receives mounts but propagates
+    /// none.
     pub(crate) async fn start_contained(arguments: Vec<&str>, log: &Path) -> Self {
         Self::serving(program_under(&CONTAINED, &arguments), log).await
     }
@@ -56,7 +56,7 @@ impl Process {
         started.unwrap_or_else(|said| panic!("{said}"))
     }
 
-    /// Starts a program, and returns when it serves, or with what it has said when it has ended instead.
+    /// Starts a program, and returns when it serves, or with its output if it ends first.
     pub(crate) async fn attempt(mut program: Command, log: &Path) -> Result<Self, String> {
         let mut child = program
             .stdout(Stdio::piped())
@@ -88,12 +88,12 @@ impl Process {
         self.child.id().expect("it runs")
     }
 
-    /// Ends it at once, as a crash would, and returns when it is gone.
+    /// Kills it, as a crash would, and returns when it has ended.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
 
-    /// Asks it to stop, and returns when it has, in good order.
+    /// Asks it to stop, and returns when it has ended in good order.
     pub(crate) async fn terminate(mut self) {
         let id = Pid::from_raw(self.id().cast_signed()).unwrap();
         kill_process(id, Signal::TERM).unwrap();
@@ -102,31 +102,31 @@ impl Process {
         assert!(status.success(), "{status}: {}", self.log());
     }
 
-    /// Returns when somebody else has ended it.
+    /// Returns when another process has ended it.
     pub(crate) async fn ended(mut self) {
         let ended = timeout(PATIENCE, self.child.wait()).await;
         ended.expect("it ends in time").unwrap();
     }
 
-    /// Returns what it has logged so far.
+    /// Returns its log so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
 }
 
-/// Runs the program to its end, and returns that with what it said.
+/// Runs the program to its end, and returns its status and output.
 pub(crate) async fn run(arguments: &[&str]) -> (ExitStatus, String) {
     finish(program(arguments), arguments).await
 }
 
-/// Returns the program with arguments, and with nothing from the environment of the tests.
+/// Returns the program with arguments, and without the environment of the tests.
 pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(program_under_test());
     command.args(arguments).env_clear().kill_on_drop(true);
     command
 }
 
-/// Returns a command that runs the program with arguments, and with nothing from the environment of the tests.
+/// Returns a command that runs the program with arguments, and without the environment of the tests.
 pub(crate) fn program_under(command: &[&str], arguments: &[&str]) -> Command {
     let (first, rest) = command.split_first().expect("a command has a name");
     let mut command = Command::new(first);
@@ -147,13 +147,13 @@ pub(crate) async fn run_under(command: &[&str], arguments: &[&str]) -> (ExitStat
 async fn finish(mut program: Command, arguments: &[&str]) -> (ExitStatus, String) {
     let ended = timeout(PATIENCE, program.stdin(Stdio::null()).output()).await;
     let ended = ended
-        .unwrap_or_else(|_| panic!("it goes on with {arguments:?}"))
+        .unwrap_or_else(|_| panic!("it still runs with {arguments:?}"))
         .unwrap();
     (ended.status, String::from_utf8(ended.stderr).unwrap())
 }
 
 impl Drop for Process {
-    /// Waits for its end: whatever it does must not go on while its files go.
+    /// Waits for its end: it must not run while its files are removed.
     fn drop(&mut self) {
         self.child.start_kill().ok();
         let id = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()));

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::mounts::Mounts;
 
-/// A temporary directory that takes the mounts below it and the loop devices on its files with it.
+/// A temporary directory that removes the mounts below it and the loop devices on its files with it.
 pub(crate) struct Scratch {
     _directory: TempDir,
     /// Free of symbolic links.
@@ -42,12 +42,12 @@ impl Drop for Scratch {
     }
 }
 
-/// The directories that tests have left.
+/// The directories of tests that have ended.
 static USED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Takes away what blocking steps made that were still under way when a test left its directory.
+/// Removes files of blocking steps that still ran when a test left its directory.
 ///
-/// To be called when the test's runtime has ended, and with it those steps, in the test's namespace.
+/// Called when the test's runtime has ended, and with it those steps, in the test's namespace.
 pub(crate) fn clean_up_after_runtime() {
     let used = USED.lock().unwrap_or_else(PoisonError::into_inner).clone();
     for directory in used {
@@ -56,9 +56,9 @@ pub(crate) fn clean_up_after_runtime() {
 }
 
 fn clean_up(directory: &Path) {
-    // While their files have the names they were opened by: those on a mount of its own lose them with it.
+    // Before the unmount: files on a mount of their own lose the names under which they were opened.
     let devices = loop_devices_on(directory);
-    // The last one first: mounts may lie upon each other.
+    // The last one first: mounts may be stacked.
     for mount in Mounts::read().below(directory).iter().rev() {
         unmount(&mount.point, UnmountFlags::DETACH).ok();
     }

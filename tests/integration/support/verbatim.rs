@@ -1,10 +1,10 @@
-//! Messages that are bytes already, for those who pass calls on.
+//! Encoded messages, for services that forward calls.
 
 use bytes::{Buf, BufMut, Bytes};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-/// Takes messages as they are.
+/// Passes messages through unchanged.
 #[derive(Clone, Copy)]
 pub(crate) struct Verbatim;
 

@@ -10,7 +10,7 @@ use rustix::mount::{MountFlags, mount};
 use tonic::{Code, Status};
 
 use super::{Old, SMALLEST, capability, to_attach, to_create, to_publish, to_stage};
-use crate::node::{Stand, nobody};
+use crate::node::{Fixture, unknown_id};
 use crate::support::csi::Usage;
 use crate::support::namespace::in_own_namespace;
 
@@ -29,9 +29,9 @@ fn assert_alike<Old: Debug, New: Debug>(old: Result<Old, Status>, new: Result<Ne
 #[test]
 fn a_controller_refuses_to_create_alike_in_both_versions() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let old = Old::beside(stand.csi());
-        let (mut one, mut other) = (old.controller(), stand.csi().controller());
+        let fixture = Fixture::start(1).await;
+        let old = Old::beside(fixture.csi());
+        let (mut one, mut other) = (old.controller(), fixture.csi().controller());
         old.create(to_create("data")).await.unwrap();
 
         let shared = vec![capability(Mode::MultiNodeMultiWriter, &[])];
@@ -101,10 +101,10 @@ fn a_controller_refuses_to_create_alike_in_both_versions() {
 #[test]
 fn a_controller_refuses_to_attach_to_delete_and_to_list_alike_in_both_versions() {
     in_own_namespace(|| async {
-        let stand = Stand::start(2).await;
-        let old = Old::beside(stand.csi());
-        let (mut one, mut other) = (old.controller(), stand.csi().controller());
-        let (here, there) = (stand.flocker.node(1), stand.flocker.node(2));
+        let fixture = Fixture::start(2).await;
+        let old = Old::beside(fixture.csi());
+        let (mut one, mut other) = (old.controller(), fixture.csi().controller());
+        let (here, there) = (fixture.flocker.node(1), fixture.flocker.node(2));
         let volume = old.create(to_create("data")).await.unwrap().id;
         old.attach(&volume, here).await.unwrap();
         for (request, code) in [
@@ -116,7 +116,7 @@ fn a_controller_refuses_to_attach_to_delete_and_to_list_alike_in_both_versions()
                 },
                 Code::NotFound,
             ),
-            (to_attach(&nobody().to_string(), here), Code::NotFound),
+            (to_attach(&unknown_id().to_string(), here), Code::NotFound),
             (to_attach("", here), Code::InvalidArgument),
         ] {
             let new: v1::ControllerPublishVolumeRequest = same_bytes(&request);
@@ -126,12 +126,12 @@ fn a_controller_refuses_to_attach_to_delete_and_to_list_alike_in_both_versions()
         }
         assert_alike(
             old.delete(&volume).await,
-            stand.csi().delete(volume.parse().unwrap()).await,
+            fixture.csi().delete(volume.parse().unwrap()).await,
             Code::FailedPrecondition,
         );
         let list = v0::ListVolumesRequest {
             max_entries: 1,
-            starting_token: "no token of ours".to_owned(),
+            starting_token: "a foreign token".to_owned(),
         };
         let new: v1::ListVolumesRequest = same_bytes(&list);
         assert_alike(
@@ -145,15 +145,17 @@ fn a_controller_refuses_to_attach_to_delete_and_to_list_alike_in_both_versions()
 #[test]
 fn a_node_refuses_alike_in_both_versions() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let old = Old::beside(stand.csi());
-        let (mut one, mut other) = (old.node(), stand.csi().node());
-        let usage = stand.staged("data").await;
+        let fixture = Fixture::start(1).await;
+        let old = Old::beside(fixture.csi());
+        let (mut one, mut other) = (old.node(), fixture.csi().node());
+        let usage = fixture.staged("data").await;
         let block = v0::VolumeCapability {
             access_type: Some(AccessType::Block(BlockVolume {})),
             ..capability(Mode::SingleNodeWriter, &[])
         };
-        let unknown = stand.machine.usage("other", nobody(), &usage.publish_context);
+        let unknown = fixture
+            .machine
+            .usage("other", unknown_id(), &usage.publish_context);
         for (request, code) in [
             (to_stage(&unknown), Code::NotFound),
             (
@@ -186,7 +188,7 @@ fn a_node_refuses_alike_in_both_versions() {
             );
         }
 
-        stand.csi().publish(&usage).await.unwrap();
+        fixture.csi().publish(&usage).await.unwrap();
         let taken = usage.at_target("taken");
         std::fs::create_dir(&taken.target).unwrap();
         mount("foreign", &taken.target, "tmpfs", MountFlags::empty(), None).unwrap();
@@ -226,13 +228,13 @@ fn a_node_refuses_alike_in_both_versions() {
         ] {
             assert_alike(
                 old.unpublish(usage).await,
-                stand.csi().unpublish(usage).await,
+                fixture.csi().unpublish(usage).await,
                 code,
             );
         }
         assert_alike(
             old.unstage(&usage).await,
-            stand.csi().unstage(&usage).await,
+            fixture.csi().unstage(&usage).await,
             Code::FailedPrecondition,
         );
     });

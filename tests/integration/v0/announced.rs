@@ -1,4 +1,4 @@
-//! What is told without anything being changed.
+//! The answers that change nothing.
 
 use csi_proto::v0::controller_service_capability::Type as ControllerKind;
 use csi_proto::v0::node_service_capability::Type as NodeKind;
@@ -15,16 +15,16 @@ use flocker_csi::flocker::provisioning::Pool;
 use tonic::Code;
 
 use super::{Old, SMALLEST, capability, to_create};
-use crate::node::{Stand, assert_refused, nobody};
+use crate::node::{Fixture, assert_refused, unknown_id};
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::namespace::in_own_namespace;
 
 #[test]
-fn the_plugin_tells_in_v0_who_it_is_and_that_it_is_ready() {
+fn the_plugin_reports_in_v0_its_name_and_that_it_is_ready() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let mut identity = Old::beside(stand.csi()).identity();
+        let fixture = Fixture::start(1).await;
+        let mut identity = Old::beside(fixture.csi()).identity();
         let info = identity.get_plugin_info(GetPluginInfoRequest {}).await.unwrap();
         let info = info.into_inner();
         assert_eq!(
@@ -37,10 +37,10 @@ fn the_plugin_tells_in_v0_who_it_is_and_that_it_is_ready() {
 }
 
 #[test]
-fn what_is_announced_in_v0_has_the_numbers_of_v0() {
+fn capabilities_announced_in_v0_have_the_numbers_of_v0() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let old = Old::beside(stand.csi());
+        let fixture = Fixture::start(1).await;
+        let old = Old::beside(fixture.csi());
         let plugin = old
             .identity()
             .get_plugin_capabilities(GetPluginCapabilitiesRequest {})
@@ -97,12 +97,12 @@ fn the_node_has_one_id_whichever_way_it_is_asked_for() {
         let flocker = Flocker::start(1).await;
         let mut machine = Machine::new(&flocker, 1);
         machine.config.plugin.max_volumes_per_node = 21;
-        let stand = Stand::on(machine, flocker).await;
-        let mut node = Old::beside(stand.csi()).node();
+        let fixture = Fixture::on(machine, flocker).await;
+        let mut node = Old::beside(fixture.csi()).node();
         let id = node.node_get_id(NodeGetIdRequest {}).await.unwrap().into_inner();
         let info = node.node_get_info(NodeGetInfoRequest {}).await.unwrap();
         let info = info.into_inner();
-        assert_eq!(id.node_id, stand.machine.node().to_string());
+        assert_eq!(id.node_id, fixture.machine.node().to_string());
         assert_eq!(id.node_id, info.node_id);
         assert_eq!((info.max_volumes_per_node, info.accessible_topology), (21, None));
     });
@@ -111,8 +111,8 @@ fn the_node_has_one_id_whichever_way_it_is_asked_for() {
 #[test]
 fn a_volume_is_validated_in_v0_with_yes_or_with_no_and_the_reason() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let old = Old::beside(stand.csi());
+        let fixture = Fixture::start(1).await;
+        let old = Old::beside(fixture.csi());
         let volume = old.create(to_create("data")).await.unwrap();
         let validate = async |volume_id: &str, volume_capabilities: Vec<VolumeCapability>| {
             let request = ValidateVolumeCapabilitiesRequest {
@@ -136,7 +136,7 @@ fn a_volume_is_validated_in_v0_with_yes_or_with_no_and_the_reason() {
             "{no:?}"
         );
         assert_refused(
-            validate(&nobody().to_string(), vec![writer]).await,
+            validate(&unknown_id().to_string(), vec![writer]).await,
             Code::NotFound,
             &["does not exist"],
         );
@@ -149,7 +149,7 @@ fn a_volume_is_validated_in_v0_with_yes_or_with_no_and_the_reason() {
 }
 
 #[test]
-fn volumes_and_room_are_told_in_v0() {
+fn volumes_and_capacity_are_reported_in_v0() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let mut machine = Machine::new(&flocker, 1);
@@ -158,8 +158,8 @@ fn volumes_and_room_are_told_in_v0() {
             capacity: 640 << 20,
             per_node: false,
         }];
-        let stand = Stand::on(machine, flocker).await;
-        let old = Old::beside(stand.csi());
+        let fixture = Fixture::on(machine, flocker).await;
+        let old = Old::beside(fixture.csi());
         let mut volumes = Vec::new();
         for name in ["one", "two", "three"] {
             volumes.push(old.create(to_create(name)).await.unwrap());
@@ -204,8 +204,8 @@ fn volumes_and_room_are_told_in_v0() {
 #[test]
 fn snapshots_are_not_offered_in_v0() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let mut controller = Old::beside(stand.csi()).controller();
+        let fixture = Fixture::start(1).await;
+        let mut controller = Old::beside(fixture.csi()).controller();
         let create = controller.create_snapshot(CreateSnapshotRequest::default());
         assert_refused(create.await, Code::Unimplemented, &["CreateSnapshot", "Flocker"]);
         let delete = controller.delete_snapshot(DeleteSnapshotRequest::default());

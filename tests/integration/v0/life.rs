@@ -1,4 +1,4 @@
-//! The life of a volume, and the directory of its target, which is the orchestrator's.
+//! The life of a volume, and the directory of its target, which the orchestrator owns.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -9,34 +9,34 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tonic::Code;
 
 use super::{Old, SMALLEST, assert_empty, capability, to_create, to_publish};
-use crate::node::{Stand, assert_refused};
+use crate::node::{Fixture, assert_refused};
 use crate::support::csi::Usage;
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 use crate::support::{eventually, flocker::Flocker, machine::Machine};
 
-/// A stand with a volume that is staged, and a target that the orchestrator has made.
-async fn staged() -> (Stand, Old, Usage) {
-    let stand = Stand::start(1).await;
-    let old = Old::beside(stand.csi());
-    let usage = stand.attached("data").await;
+/// A fixture with a volume that is staged, and a target that the orchestrator has made.
+async fn staged() -> (Fixture, Old, Usage) {
+    let fixture = Fixture::start(1).await;
+    let old = Old::beside(fixture.csi());
+    let usage = fixture.attached("data").await;
     old.stage(&usage).await.unwrap();
     fs::create_dir(&usage.target).unwrap();
-    (stand, old, usage)
+    (fixture, old, usage)
 }
 
 #[test]
 fn a_volume_lives_its_life_over_v0_and_the_directories_stay_the_orchestrators() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (old, node) = (Old::beside(stand.csi()), stand.machine.node());
+        let fixture = Fixture::start(1).await;
+        let (old, node) = (Old::beside(fixture.csi()), fixture.machine.node());
         let volume = old.create(to_create("data")).await.unwrap();
         assert_eq!(volume.capacity_bytes, SMALLEST);
         assert!(volume.attributes.is_empty() && volume.accessible_topology.is_empty());
         assert_eq!(old.create(to_create("data")).await.unwrap(), volume);
         let info = old.attach(&volume.id, node).await.unwrap();
         assert!(!info.is_empty());
-        let usage = stand.machine.usage("data", volume.id.parse().unwrap(), &info);
+        let usage = fixture.machine.usage("data", volume.id.parse().unwrap(), &info);
         old.stage(&usage).await.unwrap();
 
         fs::create_dir(&usage.target).unwrap();
@@ -51,7 +51,7 @@ fn a_volume_lives_its_life_over_v0_and_the_directories_stay_the_orchestrators() 
             assert_eq!(Mounts::read().at(&usage.target), []);
         }
 
-        // Read-only in the same directory: the data is there, and nothing can be added.
+        // Read-only in the same directory: the data is readable, and nothing can be added.
         let reader = usage.read_only();
         old.publish(&reader).await.unwrap();
         assert_eq!(fs::read_to_string(usage.target.join("file")).unwrap(), "precious");
@@ -67,15 +67,15 @@ fn a_volume_lives_its_life_over_v0_and_the_directories_stay_the_orchestrators() 
         for _ in 0..2 {
             old.detach(&volume.id, node).await.unwrap();
         }
-        assert_eq!(stand.flocker.leaseholder(usage.dataset()).await, None);
+        assert_eq!(fixture.flocker.leaseholder(usage.dataset()).await, None);
         for _ in 0..2 {
             old.delete(&volume.id).await.unwrap();
         }
         eventually("the volume is destroyed", async || {
-            stand.flocker.backing_files().is_empty().then_some(())
+            fixture.flocker.backing_files().is_empty().then_some(())
         })
         .await;
-        assert!(stand.machine.records().is_empty() && stand.machine.devices().is_empty());
+        assert!(fixture.machine.records().is_empty() && fixture.machine.devices().is_empty());
     });
 }
 
@@ -95,7 +95,7 @@ fn a_target_that_a_v0_orchestrator_has_not_made_is_refused_and_not_made_for_it()
             ],
         );
         assert!(!usage.target.exists());
-        // What is not there is not published.
+        // A volume that does not exist is not published.
         old.unpublish(&usage).await.unwrap();
         assert!(!usage.target.exists());
         fs::create_dir(&usage.target).unwrap();
@@ -107,7 +107,7 @@ fn a_target_that_a_v0_orchestrator_has_not_made_is_refused_and_not_made_for_it()
 #[test]
 fn a_v0_publish_that_fails_leaves_the_orchestrators_directory() {
     in_own_namespace(|| async {
-        let (stand, old, usage) = staged().await;
+        let (fixture, old, usage) = staged().await;
         let mut with_flags = to_publish(&usage);
         with_flags.volume_capability = Some(capability(Mode::SingleNodeWriter, &["discard"]));
         assert_refused(
@@ -131,7 +131,7 @@ fn a_v0_publish_that_fails_leaves_the_orchestrators_directory() {
             &["NodeStageVolume"],
         );
         assert_empty(&usage.target);
-        assert_eq!(Mounts::read().below(&stand.machine.path("")), []);
+        assert_eq!(Mounts::read().below(&fixture.machine.path("")), []);
     });
 }
 
@@ -146,7 +146,7 @@ fn data_that_a_v0_orchestrator_would_remove_with_the_target_is_reported_before()
             Code::FailedPrecondition,
             &[&usage.volume_id, usage.target.to_str().unwrap(), "not empty"],
         );
-        // What lies below the volume comes to light when that has gone.
+        // A file below the mount is visible again after the unmount.
         old.publish(&usage).await.unwrap();
         assert!(!file.exists());
         assert_refused(
@@ -165,7 +165,7 @@ fn data_that_a_v0_orchestrator_would_remove_with_the_target_is_reported_before()
 #[test]
 fn a_v0_target_that_is_no_directory_or_is_in_use_stays_as_it_is() {
     in_own_namespace(|| async {
-        let (stand, old, usage) = staged().await;
+        let (fixture, old, usage) = staged().await;
         let file = usage.at_target("file");
         fs::write(&file.target, "precious").unwrap();
         let link = usage.at_target("link");
@@ -186,13 +186,10 @@ fn a_v0_target_that_is_no_directory_or_is_in_use_stays_as_it_is() {
         assert_refused(old.unpublish(&usage).await, Code::FailedPrecondition, &busy);
         only_mount_at(&usage.target);
         drop(user);
-        eventually("nobody uses it any more", async || {
-            old.unpublish(&usage).await.ok()
-        })
-        .await;
+        eventually("no process uses it", async || old.unpublish(&usage).await.ok()).await;
         assert_empty(&usage.target);
         old.unstage(&usage).await.unwrap();
-        assert!(stand.machine.records().is_empty());
+        assert!(fixture.machine.records().is_empty());
     });
 }
 
@@ -253,8 +250,8 @@ fn no_secret_of_a_v0_life_is_in_the_most_talkative_log() {
             assert!(log.contains(method), "{method} is logged");
         }
         assert!(log.contains("TRACE"), "everything is logged");
-        let telling: Vec<_> = log.lines().filter(|line| line.contains(CANARY)).collect();
-        assert_eq!(telling, [""; 0]);
+        let leaking: Vec<_> = log.lines().filter(|line| line.contains(CANARY)).collect();
+        assert_eq!(leaking, [""; 0]);
         plugin.kill().await;
     });
 }

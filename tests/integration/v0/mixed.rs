@@ -5,22 +5,22 @@ use std::fs;
 use futures::future::join_all;
 
 use super::{Old, assert_empty};
-use crate::node::Stand;
+use crate::node::Fixture;
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
 #[test]
-fn what_one_version_has_staged_and_published_the_other_finds_as_it_is() {
+fn volumes_staged_and_published_in_one_version_are_found_unchanged_in_the_other() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (new, old) = (stand.csi(), Old::beside(stand.csi()));
-        let usage = stand.attached("data").await;
+        let fixture = Fixture::start(1).await;
+        let (new, old) = (fixture.csi(), Old::beside(fixture.csi()));
+        let usage = fixture.attached("data").await;
         old.stage(&usage).await.unwrap();
         let alias = only_mount_at(&usage.alias());
         new.stage(&usage).await.unwrap();
         old.stage(&usage).await.unwrap();
         assert_eq!(only_mount_at(&usage.alias()), alias);
-        assert_eq!(stand.machine.records().len(), 1);
+        assert_eq!(fixture.machine.records().len(), 1);
 
         new.publish(&usage).await.unwrap();
         let target = only_mount_at(&usage.target);
@@ -32,16 +32,16 @@ fn what_one_version_has_staged_and_published_the_other_finds_as_it_is() {
         old.unstage(&usage).await.unwrap();
         new.unstage(&usage).await.unwrap();
         assert_empty(&usage.staging);
-        assert!(stand.machine.records().is_empty());
+        assert!(fixture.machine.records().is_empty());
     });
 }
 
 #[test]
-fn an_orchestrator_that_was_upgraded_or_downgraded_gives_back_what_it_published_before() {
+fn an_upgraded_or_downgraded_orchestrator_unpublishes_earlier_volumes() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (new, old) = (stand.csi(), Old::beside(stand.csi()));
-        let usage = stand.staged("data").await;
+        let fixture = Fixture::start(1).await;
+        let (new, old) = (fixture.csi(), Old::beside(fixture.csi()));
+        let usage = fixture.staged("data").await;
 
         // Downgraded: the directory that the plugin made stays, for the orchestrator to remove.
         new.publish(&usage).await.unwrap();
@@ -49,7 +49,7 @@ fn an_orchestrator_that_was_upgraded_or_downgraded_gives_back_what_it_published_
         old.unpublish(&usage).await.unwrap();
         assert_empty(&usage.target);
 
-        // Upgraded: the directory that the orchestrator made goes.
+        // Upgraded: the plugin removes the directory that the orchestrator made.
         old.publish(&usage).await.unwrap();
         assert_eq!(fs::read_to_string(usage.target.join("file")).unwrap(), "precious");
         new.unpublish(&usage).await.unwrap();
@@ -67,9 +67,9 @@ fn an_orchestrator_that_was_upgraded_or_downgraded_gives_back_what_it_published_
 #[test]
 fn calls_of_both_versions_at_the_same_time_make_one_mount_and_leave_none() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let (new, old) = (stand.csi(), Old::beside(stand.csi()));
-        let usage = stand.attached("data").await;
+        let fixture = Fixture::start(1).await;
+        let (new, old) = (fixture.csi(), Old::beside(fixture.csi()));
+        let usage = fixture.attached("data").await;
         let all = |answers: Vec<_>| {
             for answer in answers {
                 let (one, other): (Result<(), tonic::Status>, Result<(), tonic::Status>) = answer;
@@ -92,6 +92,6 @@ fn calls_of_both_versions_at_the_same_time_make_one_mount_and_leave_none() {
         let unstaged = (0..5).map(|_| async { tokio::join!(new.unstage(&usage), old.unstage(&usage)) });
         all(join_all(unstaged).await);
         assert_empty(&usage.staging);
-        assert_eq!(Mounts::read().below(&stand.machine.path("")), []);
+        assert_eq!(Mounts::read().below(&fixture.machine.path("")), []);
     });
 }

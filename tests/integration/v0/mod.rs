@@ -1,4 +1,4 @@
-//! Callers that speak `csi.v0`, by themselves and beside callers of `csi.v1`.
+//! Callers that use `csi.v0`, alone and beside callers of `csi.v1`.
 
 mod alike;
 mod announced;
@@ -28,7 +28,7 @@ use crate::support::csi::{Csi, Usage};
 
 const SMALLEST: i64 = 64 << 20;
 
-/// A caller that knows nothing but `csi.v0`.
+/// A caller that supports only `csi.v0`.
 #[derive(Clone)]
 struct Old(Channel);
 
@@ -63,7 +63,7 @@ impl Old {
         self.controller().delete_volume(request).await.map(drop)
     }
 
-    /// Attaches a volume to a node and returns what that has to be told.
+    /// Attaches a volume to a node and returns the publish context.
     async fn attach(&self, volume: &str, node: Uuid) -> Result<HashMap<String, String>, Status> {
         let attached = self
             .controller()
@@ -167,7 +167,7 @@ fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// Checks that a directory is there and that nothing is in it.
+/// Checks that a directory exists and is empty.
 #[track_caller]
 fn assert_empty(directory: &Path) {
     let entries: Vec<_> = fs::read_dir(directory)

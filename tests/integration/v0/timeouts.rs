@@ -6,7 +6,7 @@ use flocker_embedded::faults::{Effect, RequestFault};
 use tonic::Code;
 
 use super::{Old, to_create};
-use crate::node::{Stand, assert_refused};
+use crate::node::{Fixture, assert_refused};
 use crate::support::csi::within;
 use crate::support::namespace::in_own_namespace;
 
@@ -16,11 +16,11 @@ const HELD: &str = "held";
 #[test]
 fn a_v0_caller_is_answered_in_its_time_and_both_versions_wait_for_the_same_work() {
     in_own_namespace(|| async {
-        let stand = Stand::start(1).await;
-        let old = Old::beside(stand.csi());
-        let faults = stand.flocker.embedded().faults();
+        let fixture = Fixture::start(1).await;
+        let old = Old::beside(fixture.csi());
+        let faults = fixture.flocker.embedded().faults();
         faults.add(RequestFault::new(HELD, Effect::HoldRequest).on("POST", DATASETS));
-        // A client that gave up by itself would say "Timeout expired".
+        // A client that stopped waiting by itself would say "Timeout expired".
         let created = old.create(within(Duration::from_secs(3), to_create("data")));
         assert_refused(
             created.await,
@@ -31,10 +31,10 @@ fn a_v0_caller_is_answered_in_its_time_and_both_versions_wait_for_the_same_work(
             ],
         );
         faults.remove(HELD);
-        let by_new = stand.csi().create("data").await;
+        let by_new = fixture.csi().create("data").await;
         let by_old = old.create(to_create("data")).await.unwrap();
         assert_eq!(by_old.id, by_new.to_string());
-        let counters = stand.flocker.embedded().counters();
+        let counters = fixture.flocker.embedded().counters();
         assert_eq!(counters.answered("POST", DATASETS, 201), 1);
     });
 }

@@ -43,7 +43,7 @@ def main():
                     break
     except Failed as failed:
         report.not_shown("the cluster", failed)
-    except Exception:  # A mistake in here is a failure, too, and its place is told.
+    except Exception:  # A bug in the tests is a failure too, and is reported with its position.
         report.not_shown("the story", traceback.format_exc())
     finally:
         cluster.stop()

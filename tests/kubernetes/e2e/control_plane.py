@@ -89,6 +89,6 @@ class ControlPlane:
         eventually("the API server is ready", ready, within=90)
 
     def stop(self):
-        """Stops it, whoever depends on others first."""
+        """Stops it; programs that depend on other programs stop first."""
         for process in reversed(self._processes):
             process.stop(signal.SIGTERM, within=10)

@@ -1,4 +1,4 @@
-"""The embedded Flocker of the cluster, with a node for each of Kubernetes', and a look at what it knows."""
+"""The embedded Flocker of the cluster, with a node for each Kubernetes node, and what it reports."""
 
 import json
 import os
@@ -55,7 +55,7 @@ class Flocker:
         return self._request("GET", path)
 
     def create(self, dataset_id, node, size, **metadata):
-        """Declares a dataset as whoever came before this driver did."""
+        """Declares a dataset as the clients before this driver did."""
         body = {"dataset_id": dataset_id, "primary": self.node_id(node), "maximum_size": size, "metadata": metadata}
         return self._request("POST", "configuration/datasets", body)
 

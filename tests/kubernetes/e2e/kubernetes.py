@@ -25,7 +25,7 @@ class Kubernetes:
         eventually(f"namespace {name} has its service account", lambda: self.get("serviceaccount", "default", name))
 
     def remove_namespace(self, name, within=240.0):
-        """Deletes a namespace with everything in it, and waits until it is gone."""
+        """Deletes a namespace with everything in it, and waits until it no longer exists."""
         self.delete("namespace", name)
         self.until_gone("namespace", name, within=within)
 
@@ -85,6 +85,6 @@ class Kubernetes:
         )
 
     def remove(self, kind, name, namespace=None, within=90.0):
-        """Deletes an object and waits until it is gone."""
+        """Deletes an object and waits until it no longer exists."""
         self.delete(kind, name, namespace)
         self.until_gone(kind, name, namespace, within)

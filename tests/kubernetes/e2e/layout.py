@@ -4,7 +4,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 
-# Everything listens on the loopback interface of the cluster's own network, so the ports are nobody else's.
+# Everything listens on the loopback interface of the cluster's own network, so no other process uses these ports.
 API_SERVER = "https://127.0.0.1:6443"
 CONTROL_SERVICE = "https://127.0.0.1:4523"
 # The address of a node is its name, too.

@@ -185,7 +185,7 @@ class Node:
                 if all(word in arguments for word in words) and _below(process, namespace):
                     found.append(int(process.name))
             except OSError:
-                continue  # It has ended meanwhile.
+                continue  # It has ended since.
         return found
 
 

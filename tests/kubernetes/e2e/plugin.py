@@ -54,14 +54,14 @@ class Plugin:
         eventually("all pods of the plugin are ready", ready, within, seen=self.problems)
 
     def problems(self):
-        """What is known about its pods that are not ready."""
-        told = []
+        """Returns the states and events of the pods that are not ready."""
+        found = []
         for pod in self.pods("node") + self.pods("controller"):
             if not _is_ready(pod):
                 name = pod["metadata"]["name"]
                 states = [one.get("state") for one in pod["status"].get("containerStatuses", [])]
-                told.append(f"{name}: {json.dumps(states)[:600]} {self._kubernetes.events(NAMESPACE, name)[-2:]}")
-        return "; ".join(told)
+                found.append(f"{name}: {json.dumps(states)[:600]} {self._kubernetes.events(NAMESPACE, name)[-2:]}")
+        return "; ".join(found)
 
     def logs(self):
         """All lines that the plugin's pods of now have logged, as text."""
@@ -85,7 +85,7 @@ class Plugin:
         return Counter(found.group(1) for found in map(CALL.search, self.logs()) if found)
 
     def registrations(self, node):
-        """How often the kubelet of a node has told the plugin's pod of now that it is registered."""
+        """How often the kubelet of a node has confirmed the registration to the plugin's current pod."""
         pod = self.pod_on(node)["metadata"]["name"]
         logs = (node.directory / "var/log/pods").glob(f"{NAMESPACE}_{pod}_*/plugin/*.log")
         said = f"The kubelet has registered {DRIVER}"

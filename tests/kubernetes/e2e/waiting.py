@@ -10,13 +10,13 @@ class Failed(Exception):
 
 
 class Ended(Failed):
-    """It never will be, as a process that is needed for it has ended."""
+    """The condition can never hold, because a process that it needs has ended."""
 
 
 def eventually(what, look, within=60.0, seen=lambda: ""):
     """Calls `look` until it returns something true, and returns that.
 
-    A `Failed` that it raises counts as "not yet" and is told when the time is up. `seen` adds what the reader of a failure needs.
+    A `Failed` that it raises counts as "not yet", and the last one is reported at the deadline. `seen` adds details for the reader.
     """
     deadline = time.monotonic() + within
     while True:
@@ -30,13 +30,13 @@ def eventually(what, look, within=60.0, seen=lambda: ""):
         except Failed as failed:
             last = str(failed)
         if time.monotonic() > deadline:
-            told = "; ".join(str(part) for part in (last, seen()) if part)
-            raise Failed(f"not within {within:.0f} s: {what}" + (f" ({told})" if told else ""))
+            details = "; ".join(str(part) for part in (last, seen()) if part)
+            raise Failed(f"not within {within:.0f} s: {what}" + (f" ({details})" if details else ""))
         time.sleep(LOOK_EVERY)
 
 
 def throughout(what, look, seconds):
-    """Fails unless `look` returns something true each time for so long."""
+    """Fails unless `look` returns something true each time during these seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         check(look(), what)

@@ -1,4 +1,4 @@
-//! What csc prints.
+//! The output of csc.
 
 use std::collections::HashMap;
 
@@ -30,8 +30,8 @@ pub(crate) fn print(build: Build, rpc: Rpc, operand: &str, answer: &[u8]) -> Res
             )
         }
         Rpc::PluginCapabilities => {
-            let told = GetPluginCapabilitiesResponse::decode(answer)?;
-            let kinds = told.capabilities.into_iter().filter_map(|it| it.r#type);
+            let announced = GetPluginCapabilitiesResponse::decode(answer)?;
+            let kinds = announced.capabilities.into_iter().filter_map(|it| it.r#type);
             kinds
                 .map(|kind| match kind {
                     PluginKind::Service(service) => format!("{}\n", service.r#type().as_str_name()),
@@ -62,16 +62,16 @@ pub(crate) fn print(build: Build, rpc: Rpc, operand: &str, answer: &[u8]) -> Res
         ),
         Rpc::Capacity => format!("{}\n", GetCapacityResponse::decode(answer)?.available_capacity),
         Rpc::ControllerCapabilities => {
-            let told = ControllerGetCapabilitiesResponse::decode(answer)?.capabilities;
-            let kinds = told.into_iter().filter_map(|it| it.r#type);
+            let announced = ControllerGetCapabilitiesResponse::decode(answer)?.capabilities;
+            let kinds = announced.into_iter().filter_map(|it| it.r#type);
             kinds
                 .map(|controller_service_capability::Type::Rpc(rpc)| rpc.r#type().as_str_name())
                 .map(kind)
                 .collect()
         }
         Rpc::NodeCapabilities => {
-            let told = NodeGetCapabilitiesResponse::decode(answer)?.capabilities;
-            let kinds = told.into_iter().filter_map(|it| it.r#type);
+            let announced = NodeGetCapabilitiesResponse::decode(answer)?.capabilities;
+            let kinds = announced.into_iter().filter_map(|it| it.r#type);
             kinds
                 .map(|node_service_capability::Type::Rpc(rpc)| rpc.r#type().as_str_name())
                 .map(kind)
@@ -113,7 +113,7 @@ pub(crate) fn print(build: Build, rpc: Rpc, operand: &str, answer: &[u8]) -> Res
     })
 }
 
-/// Returns the pairs of a map, in no order of theirs.
+/// Returns the pairs of a map, in an unspecified order.
 fn pairs(map: &HashMap<String, String>) -> String {
     let pairs: Vec<_> = map
         .iter()

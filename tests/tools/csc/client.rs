@@ -1,4 +1,4 @@
-//! The connection, over which messages go as they are.
+//! The connection, which carries encoded messages unchanged.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::syntax::{Build, Invocation};
 use crate::verbatim::Verbatim;
 use crate::{Failure, answers, requests};
 
-/// Makes the calls of a command line one after the other, and prints each answer when it comes.
+/// Makes the calls of a command line one after the other, and prints each answer as it arrives.
 pub(crate) fn run(call: &Invocation, endpoint: &str) -> Result<(), Failure> {
     let endpoint = address(call.build, endpoint)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -35,7 +35,7 @@ pub(crate) fn run(call: &Invocation, endpoint: &str) -> Result<(), Failure> {
         })
 }
 
-/// Understands an endpoint as the build does: dell's gives it to grpc-go's resolvers, which know only `unix://` of it.
+/// Parses an endpoint as the build does: dell's passes it to grpc-go's resolvers, which know only its `unix://` form.
 fn address(build: Build, endpoint: &str) -> Result<Endpoint, Failure> {
     let unresolved = |message: String| Err(Failure { code: 14, message });
     let uri = if let Some(path) = endpoint.strip_prefix("unix://") {

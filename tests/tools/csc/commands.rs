@@ -1,10 +1,10 @@
 //! The commands of csc, the same in both builds: their names, arguments and flags.
 //!
-//! Left out are flags that only make csc stricter (`--with-requires-…`), and `--format`.
+//! Flags that only make csc stricter (`--with-requires-…`), and `--format`, are left out.
 
 use crate::syntax::{Flag, Value};
 
-/// What a command calls.
+/// The RPC that a command calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rpc {
     PluginInfo,
@@ -32,7 +32,7 @@ pub(crate) enum Rpc {
     NodeExpand,
 }
 
-/// What follows the name of a command.
+/// The operands of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operands {
     None,

@@ -1,8 +1,8 @@
-//! A stand-in for `csc`, for machines that have none: no registry carries it any more.
+//! A stand-in for `csc`, for machines without it: no registry provides it any more.
 //!
-//! It takes the command lines that csc takes and refuses those that csc refuses, sends what csc sends, and prints what
-//! csc prints, as either of its builds (`CSC_BUILD=rexray` or `dell`). The walk-through of `docs/csc.md` runs the
-//! commands of that page with it, or with a real csc.
+//! It accepts and refuses the same command lines as csc, sends the same requests, and prints the same output, as either
+//! build of csc (`CSC_BUILD=rexray` or `dell`). The walk-through of `docs/csc.md` runs the commands of that page with it,
+//! or with a real csc.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a command line")]
 
@@ -21,14 +21,14 @@ use std::process::ExitCode;
 
 use syntax::{Build, Invocation};
 
-/// Why a command failed, as csc tells it.
+/// Why a command failed, in csc's words.
 struct Failure {
     code: u8,
     message: String,
 }
 
 impl Failure {
-    /// What the command line or the client itself refuses.
+    /// Makes a failure of the command line or of the client itself.
     fn usage(message: impl Into<String>) -> Self {
         Self {
             code: 1,

@@ -1,4 +1,4 @@
-//! The command lines that the documentation shows.
+//! The command lines on the pages of the documentation.
 
 use crate::syntax::{Build, Invocation};
 
@@ -12,7 +12,7 @@ struct Shown<'a> {
     builds: &'static [Build],
 }
 
-/// Returns what is shown in blocks whose commands have a `prompt`.
+/// Returns the commands, marked by `prompt`, in the code blocks of a text.
 fn shown<'a>(text: &'a str, language: &str, prompt: &str) -> Vec<Shown<'a>> {
     let mut block = None;
     let mut found = Vec::new();
@@ -48,7 +48,7 @@ fn calls(command: &str) -> impl Iterator<Item = Vec<&str>> {
         .map(|words| words[1..].to_vec())
 }
 
-/// Returns what csc would refuse of a text.
+/// Returns the command lines of a text that csc would refuse.
 fn refused(text: &str, language: &str, prompt: &str) -> Vec<String> {
     let mut refused = Vec::new();
     for shown in shown(text, language, prompt) {
@@ -109,7 +109,7 @@ fn the_page_shows_the_whole_life_of_a_volume() {
 }
 
 #[test]
-fn a_typo_on_a_page_is_told_with_its_line() {
+fn a_typo_on_a_page_is_reported_with_its_line() {
     for (typo, part) in [
         ("$ csc controler list-volumes", "controler"),
         (
@@ -136,6 +136,6 @@ fn a_typo_on_a_page_is_told_with_its_line() {
     assert_eq!(
         refused(&for_both, "console", "$ ").len(),
         1,
-        "rexray's does not know it"
+        "rexray's build has no such mode"
     );
 }

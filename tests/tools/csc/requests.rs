@@ -1,4 +1,4 @@
-//! What csc sends for a command line.
+//! The requests that csc sends for a command line.
 
 use csi_proto::v1::volume_content_source::{SnapshotSource, Type, VolumeSource};
 use csi_proto::v1::{
@@ -43,7 +43,7 @@ pub(crate) fn path(rpc: Rpc) -> &'static str {
     }
 }
 
-/// Returns the messages of a command, each with what it is about: one for each operand, or one in all.
+/// Returns the messages of a command, each with its operand: one for each operand, or one without.
 pub(crate) fn messages(call: &Invocation) -> Vec<(String, Vec<u8>)> {
     match (call.rpc, call.operands.as_slice()) {
         (Rpc::NodeExpand, [volume, _path]) => vec![(volume.clone(), message(call, volume))],
@@ -254,7 +254,7 @@ mod tests {
         message: String,
     }
 
-    /// Encodes a recorded message as this library does: encoders differ in the order of fields.
+    /// Encodes a recorded message again with this library: encoders differ in the order of fields.
     fn encoded_here(rpc: Rpc, message: &[u8]) -> Vec<u8> {
         fn again<T: Message + Default>(message: &[u8]) -> Vec<u8> {
             T::decode(message).unwrap().encode_to_vec()
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_what_the_real_ones_sent() {
+    fn requests_equal_those_that_the_real_builds_sent() {
         let mut compared = 0;
         for line in include_str!("../../data/client-streams.jsonl").lines() {
             let recording: Recording = serde_json::from_str(line).unwrap();

@@ -1,4 +1,4 @@
-//! What can be written on csc's command line.
+//! The syntax of csc's command line.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use csi_proto::v1::volume_capability::{AccessMode, AccessType, BlockVolume, Moun
 
 use crate::commands::{COMMANDS, Command, GLOBAL_FLAGS, Operands, Rpc};
 
-/// Whose csc it is. Both have the same commands, and know different versions of CSI.
+/// The build of csc. Both have the same commands, but support different versions of CSI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Build {
     /// rexray's, the original: CSI 1.2.
     Rexray,
-    /// dell's, which goes on: CSI 1.11.
+    /// dell's, which is still maintained: CSI 1.11.
     Dell,
 }
 
-/// What the value of a flag has to be.
+/// The type of a flag's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     Text,
@@ -39,18 +39,18 @@ pub(crate) struct Flag {
     pub(crate) value: Value,
 }
 
-/// A command line that csc would carry out.
+/// A command line that csc would run.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Invocation {
     pub(crate) rpc: Rpc,
     pub(crate) build: Build,
-    /// What follows the command: names, ids, paths.
+    /// The operands of the command: names, ids, paths.
     pub(crate) operands: Vec<String>,
     flags: Vec<(&'static str, String)>,
 }
 
 impl Invocation {
-    /// Reads a command line without the name of the program.
+    /// Parses a command line without the name of the program.
     pub(crate) fn parse<S: AsRef<str>>(build: Build, words: &[S]) -> Result<Self, String> {
         let (flags, operands) = split(words)?;
         let mut operands = operands.into_iter();
@@ -97,7 +97,7 @@ impl Invocation {
         })
     }
 
-    /// Returns what a flag was set to last.
+    /// Returns the last value of a flag.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         let mut set = self.flags.iter().rev().filter(|(flag, _)| *flag == name);
         set.next().map(|(_, value)| value.as_str())
@@ -139,7 +139,7 @@ impl Invocation {
 
 type Flags = Vec<(&'static Flag, String)>;
 
-/// Tells flags from what else there is.
+/// Separates flags from operands.
 fn split<S: AsRef<str>>(words: &[S]) -> Result<(Flags, Vec<String>), String> {
     let (mut flags, mut rest) = (Vec::new(), Vec::new());
     let mut words = words.iter().map(AsRef::as_ref);
@@ -194,7 +194,7 @@ fn check(build: Build, flag: &Flag, value: &str) -> Result<(), String> {
     }
 }
 
-/// Reads one number with a unit, as in `90s`.
+/// Parses one number with a unit, as in `90s`.
 fn duration(value: &str) -> Option<Duration> {
     let unit = value.trim_start_matches(|c: char| c.is_ascii_digit());
     let count: u64 = value.strip_suffix(unit)?.parse().ok()?;
@@ -207,7 +207,7 @@ fn duration(value: &str) -> Option<Duration> {
     }
 }
 
-/// Reads a capability. A number that the build does not know leaves the mode unset, as csc does.
+/// Parses a capability. A number that the build does not know leaves the mode unset, as in csc.
 fn capability(build: Build, value: &str) -> Result<VolumeCapability, String> {
     let invalid = || format!("invalid volume capability: {value}");
     let parts: Vec<_> = value.splitn(4, ',').collect();
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(
             number(mode(Build::Rexray, "7").unwrap()),
             None,
-            "dropped without a word"
+            "dropped without an error"
         );
         assert_eq!(number(mode(Build::Rexray, "1").unwrap()), Some(1));
         let Some(AccessType::Mount(mount)) = mode(Build::Rexray, "1").unwrap().access_type else {
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_read_in_every_form() {
+    fn flags_are_parsed_in_every_form() {
         let call = parse(
             Build::Dell,
             "-e csi.sock c -t90s new --params=a=b,c --req-bytes=5 --params d=e one two",

@@ -1,4 +1,4 @@
-//! Which datasets become volumes, and how they are called.
+//! Which datasets become volumes, and which names the volumes get.
 
 use flocker_client::{Dataset, DatasetState};
 use serde_json::json;
@@ -7,7 +7,7 @@ use super::{DRIVER, ONE, TWO, assert_refused, dataset, deleted, exported, having
 use crate::flocker::cluster::Snapshot;
 
 #[test]
-fn datasets_that_a_csi_driver_made_are_exported_only_where_they_are_named() {
+fn datasets_of_a_csi_driver_are_exported_only_by_name() {
     let datasets = having(vec![
         dataset(ONE, &[("name", "pvc-1"), ("csi.driver", DRIVER)]),
         dataset(TWO, &[("name", "web")]),
@@ -24,7 +24,7 @@ fn datasets_that_a_csi_driver_made_are_exported_only_where_they_are_named() {
             &[item],
             None,
             &datasets,
-            &["only where the one that it had is gone"],
+            &["only if the dataset's own one no longer exists"],
         );
         assert_eq!(volume["spec"]["csi"]["volumeHandle"], ONE);
     }
@@ -33,7 +33,7 @@ fn datasets_that_a_csi_driver_made_are_exported_only_where_they_are_named() {
 }
 
 #[test]
-fn datasets_that_have_a_name_are_exported_whoever_made_them() {
+fn datasets_with_a_name_are_exported_by_default() {
     let nameless = "3fbbd6e1-f558-4ea3-b2fe-b0268d12322a";
     let datasets = having(vec![
         dataset(ONE, &[("name", "My_DB.1"), ("maximum_size", "1073741824")]),
@@ -78,13 +78,18 @@ fn datasets_are_chosen_by_id_or_name_and_each_is_exported_once() {
         .collect();
     assert_eq!(names, [&*format!("flocker-{ONE}"), "web"]);
     assert_eq!(remarks, [""; 0]);
-    // Together they would have one name.
-    assert_refused(&[], None, &datasets, &[&["2 volumes would be called web", TWO]]);
+    // Both volumes would have one name.
     assert_refused(
-        &["nobody", "5fbbd6e1-f558-4ea3-b2fe-b0268d12322a"],
+        &[],
         None,
         &datasets,
-        &[&["FLOCKER_ID or name \"nobody\""], &["does not exist"]],
+        &[&["2 volumes would have the name web", TWO]],
+    );
+    assert_refused(
+        &["unknown", "5fbbd6e1-f558-4ea3-b2fe-b0268d12322a"],
+        None,
+        &datasets,
+        &[&["FLOCKER_ID or name \"unknown\""], &["does not exist"]],
     );
     let twins = having(vec![
         dataset(ONE, &[("name", "a")]),
@@ -95,7 +100,7 @@ fn datasets_are_chosen_by_id_or_name_and_each_is_exported_once() {
 }
 
 #[test]
-fn a_name_that_no_object_can_have_is_made_one() {
+fn a_name_that_no_object_can_have_is_converted() {
     let long = "x".repeat(70);
     for (name, label) in [
         ("web", "web".to_owned()),
@@ -123,6 +128,11 @@ fn a_size_that_is_not_configured_is_the_reported_one_or_flockers_default() {
     let reported = Snapshot::of(vec![unsized_one.clone()], vec![state], &[], vec![]);
     let volume = one(&[], None, &reported, &[]);
     assert_eq!(volume["spec"]["capacity"], json!({"storage": "100Gi"}));
-    let volume = one(&[], None, &having(vec![unsized_one]), &["does not tell the size"]);
+    let volume = one(
+        &[],
+        None,
+        &having(vec![unsized_one]),
+        &["does not report the size"],
+    );
     assert_eq!(volume["spec"]["capacity"], json!({"storage": "75Gi"}));
 }

@@ -1,4 +1,4 @@
-"""What is to be shown, chapter by chapter, in the order in which it is told."""
+"""The chapters of the end-to-end test, in their order."""
 
 from . import (
     access,

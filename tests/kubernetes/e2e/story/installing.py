@@ -71,7 +71,7 @@ def tell(cluster, report):
         )
         containers = plugin.pod_on(node)["spec"]["containers"]
         equal([one["name"] for one in containers], ["plugin"], "the containers of the node's pod")
-    # Whatever ends at once is ready, too, for a moment; the leases tell that the sidecars work.
+    # A pod that ends at once is also ready for a moment; the leases show that the sidecars work.
     eventually("the sidecars' leases are held", lambda: len(kubernetes.get("lease", namespace=NAMESPACE)) == 2)
     for pod in plugin.pods("node") + plugin.pods("controller"):
         equal(restarts(pod), {}, f"restarts in {pod['metadata']['name']}")

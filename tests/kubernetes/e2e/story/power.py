@@ -134,7 +134,7 @@ def _half_dead(cluster, report):
         leased = flocker.leases().get(dataset) == flocker.node_id(2)
         return leased and flocker.datasets()[dataset]["primary"] == flocker.node_id(2)
 
-    # Or it would be kept away only because nobody has asked for it yet.
+    # Otherwise the volume might be kept away only because no caller has requested it yet.
     eventually("the controller has leased the volume to the other node and asked for the move", asked_for, within=120)
     before = lines()
 

@@ -69,7 +69,7 @@ def tell(cluster, report):
 
 
 def _controller(cluster, report):
-    """All controllers are killed when a volume exists, but is attached to nobody."""
+    """Kills all controllers while a volume exists that is not attached to a node."""
     kubernetes, plugin = cluster.kubernetes, Plugin(cluster)
     node = cluster.nodes[1]
     kubernetes.apply(manifests.claim(SPACE, "between", NOW))

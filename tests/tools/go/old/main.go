@@ -1,7 +1,7 @@
 // Command old walks through the life of a volume over grpc-go 1.19.0, the library that rexray's csc is built with.
 //
-// That library takes whatever it is given as the name of the server, so the plugin sees the endpoint itself, socket
-// path and all, as the :authority of every request.
+// That library uses the endpoint string as the name of the server, so the plugin gets the endpoint itself, including the
+// socket path, as the :authority of every request.
 package main
 
 import (

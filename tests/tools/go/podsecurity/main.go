@@ -1,5 +1,5 @@
-// Command podsecurity reads manifests from its standard input and tells, for each pod in them, the strictest Pod Security
-// profile that lets it in, and what the next stricter ones object to. It asks the code by which API servers decide.
+// Command podsecurity reads manifests from its standard input and prints, for each pod in them, the strictest Pod Security
+// profile that allows it, and the objections of stricter profiles. It uses the code by which API servers decide.
 package main
 
 import (
@@ -24,7 +24,7 @@ type verdict struct {
 	Kind    string `json:"kind"`
 	Name    string `json:"name"`
 	Profile string `json:"profile"`
-	// By profile, what it objects to.
+	// The objections, by profile.
 	Objections map[string][]string `json:"objections"`
 }
 
@@ -84,7 +84,7 @@ func judge(manifests io.Reader) ([]verdict, error) {
 	}
 }
 
-// podOf returns the pod an object is or makes, or nil.
+// podOf returns the pod that an object is or creates, or nil.
 func podOf(kind string, document []byte) (*corev1.PodTemplateSpec, error) {
 	switch kind {
 	case "Pod":

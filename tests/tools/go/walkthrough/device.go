@@ -2,7 +2,7 @@ package walkthrough
 
 import "syscall"
 
-// otherFileSystem tells whether two paths are on different devices, which is how a mount is seen from inside.
+// otherFileSystem reports whether two paths are on different devices, which shows a mount without the mount table.
 func otherFileSystem(path, parent string) (bool, error) {
 	var here, above syscall.Stat_t
 	if err := syscall.Stat(path, &here); err != nil {

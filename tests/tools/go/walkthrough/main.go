@@ -1,7 +1,7 @@
 // Package walkthrough drives a CSI plugin through the whole life of one volume, the way a person does with csc.
 //
-// The two programs beside it differ in nothing but the gRPC library they are built with and in how they make their
-// connection; everything that is said over that connection is here.
+// The two programs beside it differ only in their gRPC library and in how they connect; this package holds the calls that
+// they make over the connection.
 package walkthrough
 
 import (
@@ -60,7 +60,7 @@ func at(endpoint, work string, connect Connect) (passed, failed int) {
 		cancel()
 		if err != nil {
 			fmt.Printf("  FAILED  %-28s %6s  %v\n", step.name, took, err)
-			// Every step stands on the one before it.
+			// Every step needs the one before it.
 			return passed, failed + 1
 		}
 		fmt.Printf("  ok      %-28s %6s  %s\n", step.name, took, seen)

@@ -114,7 +114,7 @@ func (w *walk) unpublish(ctx context.Context) (string, error) {
 	if _, err := os.Lstat(w.target); !os.IsNotExist(err) {
 		return "", fmt.Errorf("%s is still there: %v", w.target, err)
 	}
-	return "the target path is gone", nil
+	return "the target path no longer exists", nil
 }
 
 func (w *walk) unstage(ctx context.Context) (string, error) {

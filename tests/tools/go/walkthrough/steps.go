@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// What csc gives each call unless told otherwise.
+	// The default timeout of csc for each call.
 	callTimeout = time.Minute
 	size        = int64(64 << 20)
 	content     = "written through the published volume"
@@ -19,7 +19,7 @@ const (
 
 type step struct {
 	name string
-	// run answers what it saw, for the line of the step.
+	// run returns what it saw, for the line of the step.
 	run func(ctx context.Context) (string, error)
 }
 

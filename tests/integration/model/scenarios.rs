@@ -1,7 +1,7 @@
-//! What may be true of one volume after the calls so far and their answers.
+//! The possible states of one volume after the calls so far and their answers.
 //!
-//! An answer that leaves open what was done leaves several worlds possible; a later answer rules some of them out.
-//! What is possible follows from what CSI and `docs/` promise, not from how the plugin goes about it.
+//! An answer that leaves the outcome open leaves several scenarios possible; a later answer rules some of them out. The
+//! rules follow from the promises of CSI and `docs/`, not from the plugin's code.
 
 use std::collections::BTreeSet;
 
@@ -9,25 +9,25 @@ use tonic::Code;
 
 use super::calls::{Access, Action, Flow, Kind, NODES, TARGETS};
 
-/// What a caller was told.
+/// The answer that a caller got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Done,
     /// The volume exists, in this generation.
     Made(usize),
     Refused(Code),
-    /// Nothing is said about what was done: the caller has to come back.
+    /// The outcome is open: the caller must repeat the call.
     Open,
 }
 
-/// What there is beside a volume while something becomes of it.
+/// The state of the system around a volume during a call.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Around {
     /// The nodes on which no plugin holds Flocker's mounts.
     pub(super) unheld: [bool; NODES],
-    /// The nodes of which Flocker may hear nothing, so that they may be taken for gone.
+    /// The nodes that may not report to Flocker, so that they may be considered dead.
     pub(super) silent: [bool; NODES],
-    /// Whether Flocker may leave out of state what there is.
+    /// Whether Flocker's state may leave out datasets that exist.
     pub(super) hazy: bool,
     /// Whether another call about the volume may contend with this one.
     pub(super) contending: bool,
@@ -35,7 +35,7 @@ pub(super) struct Around {
 
 /// One volume: a dataset for each generation of its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct World {
+pub(super) struct Scenario {
     pub(super) generations: Vec<Dataset>,
 }
 
@@ -51,7 +51,7 @@ pub(super) enum Life {
 pub(super) struct Dataset {
     pub(super) life: Life,
     pub(super) lease: Option<usize>,
-    /// The node that Flocker was told to have it, if an attachment said so.
+    /// The node to which Flocker was asked to move it, if an attachment did so.
     home: Option<usize>,
     pub(super) nodes: [OnNode; NODES],
 }
@@ -59,29 +59,29 @@ pub(super) struct Dataset {
 /// A volume on one node.
 #[allow(
     clippy::struct_excessive_bools,
-    reason = "they are independent: each combination is a world of its own"
+    reason = "they are independent: each combination is a scenario of its own"
 )]
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct OnNode {
-    /// An attachment whose caller was told to come back may still be going on.
+    /// An attachment whose caller was asked to retry may still be running.
     attaching: bool,
     /// The same, of a staging that takes the lease.
     driving: bool,
     /// The staging that was begun here and has not been undone.
     begun: Option<Flow>,
-    /// The machine lost its power after a staging took the lease: nobody will undo that, so the plugin does.
+    /// The machine lost its power after a staging took the lease: no caller will undo that, so the plugin does.
     returning: bool,
     pub(super) staged: bool,
-    /// Flocker's own mount may have gone while no plugin held it.
+    /// Flocker's own mount may have been removed while no plugin held it.
     pub(super) loose: bool,
     pub(super) targets: [Option<Access>; TARGETS],
 }
 
-/// What a call may lead to: an answer, and what is true then.
+/// A possible result of a call: an answer, and the state after it.
 type Outcomes<T> = Vec<(Answer, T)>;
 
-impl World {
-    /// Returns a dataset, made or not.
+impl Scenario {
+    /// Returns a dataset, created or not.
     pub(super) fn dataset(&self, generation: usize) -> Dataset {
         self.generations.get(generation).cloned().unwrap_or_default()
     }
@@ -98,7 +98,7 @@ impl World {
         Self { generations }
     }
 
-    /// Returns the generation that a creation is about: the first that was not deleted.
+    /// Returns the generation of a creation: the first that was not deleted.
     fn wanted(&self) -> usize {
         let gone = |dataset: &Dataset| dataset.life == Life::Deleted;
         self.generations
@@ -107,7 +107,7 @@ impl World {
             .count()
     }
 
-    /// Returns what a call about a generation may lead to.
+    /// Returns the possible results of a call about a generation.
     pub(super) fn outcomes(&self, generation: usize, action: Action, around: Around) -> Outcomes<Self> {
         if let Action::Create { kind, .. } = action {
             return self.create(kind, around);
@@ -126,12 +126,12 @@ impl World {
             Life::Live(there) if there == kind => {
                 let mut possible = vec![self.clone()];
                 if dataset.home.is_some_and(|home| around.silent[home]) {
-                    // What that node never made is given to one that can.
+                    // A dataset without storage on that node moves to a node that can make it.
                     let given = dataset.with(|dataset| dataset.home = None);
                     possible.push(self.with(generation, given));
                 }
                 let answers = [Answer::Made(generation), Answer::Open];
-                let each = |world: Self| answers.map(|answer| (answer, world.clone()));
+                let each = |scenario: Self| answers.map(|answer| (answer, scenario.clone()));
                 possible.into_iter().flat_map(each).collect()
             }
             Life::Live(_) => vec![
@@ -150,14 +150,14 @@ impl World {
         }
     }
 
-    /// Adds what may have become true by itself.
-    pub(super) fn drift(worlds: &mut BTreeSet<Self>, around: Around) {
-        let mut new: Vec<_> = worlds.iter().cloned().collect();
-        while let Some(world) = new.pop() {
-            for (generation, dataset) in world.generations.iter().enumerate() {
+    /// Adds the states that the system may reach by itself.
+    pub(super) fn drift(scenarios: &mut BTreeSet<Self>, around: Around) {
+        let mut new: Vec<_> = scenarios.iter().cloned().collect();
+        while let Some(scenario) = new.pop() {
+            for (generation, dataset) in scenario.generations.iter().enumerate() {
                 for drifted in dataset.drifts(around) {
-                    let drifted = world.with(generation, drifted);
-                    if worlds.insert(drifted.clone()) {
+                    let drifted = scenario.with(generation, drifted);
+                    if scenarios.insert(drifted.clone()) {
                         new.push(drifted);
                     }
                 }
@@ -165,10 +165,10 @@ impl World {
         }
     }
 
-    /// Takes note that a machine has lost its power, and all its mounts.
+    /// Notes that a machine has lost its power, and all its mounts.
     pub(super) fn without_mounts_of(&self, node: usize) -> Self {
-        let mut world = self.clone();
-        for dataset in &mut world.generations {
+        let mut scenario = self.clone();
+        for dataset in &mut scenario.generations {
             let here = &mut dataset.nodes[node];
             let returning = here.returning || here.begun == Some(Flow::Node);
             *here = OnNode {
@@ -177,13 +177,13 @@ impl World {
                 ..OnNode::default()
             };
         }
-        world
+        scenario
     }
 
-    /// Takes note that a plugin has ended: whatever it was still doing has ended too.
+    /// Notes that a plugin has ended, and with it all its operations.
     pub(super) fn without_plugin(&self, plugin: usize, is_controller: bool) -> Self {
-        let mut world = self.clone();
-        for dataset in &mut world.generations {
+        let mut scenario = self.clone();
+        for dataset in &mut scenario.generations {
             dataset.nodes[plugin].driving = false;
             if is_controller {
                 for node in &mut dataset.nodes {
@@ -191,7 +191,7 @@ impl World {
                 }
             }
         }
-        world
+        scenario
     }
 }
 
@@ -210,12 +210,12 @@ impl Dataset {
         matches!(self.life, Life::Live(_))
     }
 
-    /// Returns the other nodes where a mount of ours keeps it.
+    /// Returns the other nodes where a mount of the plugin keeps it.
     fn kept_elsewhere(&self, node: usize) -> impl Iterator<Item = usize> {
         (0..NODES).filter(move |other| *other != node && self.nodes[*other].staged)
     }
 
-    /// Whether a call may have to wait for what will not come by itself.
+    /// Whether a call may wait for an event that does not happen by itself.
     pub(super) fn may_wait(&self, action: Action) -> bool {
         match action {
             Action::Attach { node } => self.kept_elsewhere(node).next().is_some(),
@@ -248,7 +248,7 @@ impl Dataset {
         outcomes
     }
 
-    /// Returns the node that has the lease, other than `node`, and keeps it: a node that is gone has it taken away.
+    /// Returns the node that has the lease, other than `node`, and keeps it: a dead node loses it.
     fn held_elsewhere(&self, node: usize, around: Around) -> Option<usize> {
         let holder = self.lease.filter(|holder| *holder != node);
         holder.filter(|holder| !around.silent[*holder])
@@ -264,7 +264,7 @@ impl Dataset {
         let deleted = self.with(|dataset| dataset.life = Life::Deleted);
         let mut outcomes = vec![(Answer::Done, deleted.clone()), (Answer::Open, deleted)];
         if self.home.is_some_and(|home| around.silent[home]) {
-            // Only a node that is there can destroy it, so one of those is given it first.
+            // Only a running node can destroy it, so it is moved to one of those first.
             outcomes.push((Answer::Open, self.with(|dataset| dataset.home = None)));
         }
         outcomes
@@ -286,8 +286,8 @@ impl Dataset {
         let free = going_on.with(|dataset| dataset.lease = dataset.lease.filter(|holder| *holder == node));
         let leased = going_on.with(|dataset| dataset.lease = Some(node));
         let moved = leased.with(|dataset| dataset.home = Some(node));
-        // What only a mount without Flocker's own keeps there is not reported from there any more, and nothing is by a
-        // node that is silent.
+        // A dataset that only a mount without Flocker's own keeps there is no longer reported from there, and a silent
+        // node reports none.
         let reported = |other: usize| !self.nodes[other].loose && !around.silent[other];
         if around.hazy || !self.kept_elsewhere(node).any(reported) {
             outcomes.push((Answer::Done, moved.here(node, |here| here.attaching = false)));
@@ -354,7 +354,7 @@ impl Dataset {
         outcomes
     }
 
-    /// Returns what a final refusal of a staging, and an unstaging, leave: nothing.
+    /// Returns the state after a final refusal of a staging, and after an unstaging: nothing is left.
     fn cleared(&self, node: usize) -> Self {
         self.with(|dataset| {
             let here = &mut dataset.nodes[node];

@@ -1,4 +1,4 @@
-//! The way to a Flocker, which can be closed.
+//! A TCP proxy before a Flocker, which can be closed or stalled.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -7,25 +7,25 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// What happens to connections.
+/// How connections are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum Forwarding {
     /// They reach Flocker.
     Open,
     /// They are closed, and so are new ones.
     Closed,
-    /// Nothing is passed on, and nobody is told.
-    Silent,
+    /// Their bytes are not forwarded, but they stay open.
+    Stalled,
 }
 
-/// Passes connections on to an address, as long as it is open.
-pub(crate) struct Gate {
+/// Forwards connections to an address while it is open.
+pub(crate) struct TcpProxy {
     address: SocketAddr,
-    way: watch::Sender<Way>,
+    forwarding: watch::Sender<Forwarding>,
     _connections: JoinSet<()>,
 }
 
-impl Gate {
+impl TcpProxy {
     pub(crate) async fn to(behind: SocketAddr) -> Self {
         Self::at((Ipv4Addr::LOCALHOST, 0).into(), behind).await
     }
@@ -34,12 +34,12 @@ impl Gate {
     pub(crate) async fn at(address: SocketAddr, behind: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let way = watch::Sender::new(Way::Open);
+        let forwarding = watch::Sender::new(Forwarding::Open);
         let mut connections = JoinSet::new();
-        connections.spawn(accept(listener, behind, way.subscribe()));
+        connections.spawn(accept(listener, behind, forwarding.subscribe()));
         Self {
             address,
-            way,
+            forwarding,
             _connections: connections,
         }
     }
@@ -49,43 +49,45 @@ impl Gate {
     }
 
     pub(crate) fn open(&self) {
-        self.way.send_replace(Way::Open);
+        self.forwarding.send_replace(Forwarding::Open);
     }
 
     /// Ends all connections and refuses new ones.
     pub(crate) fn close(&self) {
-        self.way.send_replace(Way::Closed);
+        self.forwarding.send_replace(Forwarding::Closed);
     }
 
-    /// Accepts whatever comes and answers nothing.
-    pub(crate) fn fall_silent(&self) {
-        self.way.send_replace(Way::Silent);
+    /// Accepts connections but forwards nothing.
+    pub(crate) fn stall(&self) {
+        self.forwarding.send_replace(Forwarding::Stalled);
     }
 }
 
-async fn accept(listener: TcpListener, behind: SocketAddr, way: watch::Receiver<Way>) {
+async fn accept(listener: TcpListener, behind: SocketAddr, forwarding: watch::Receiver<Forwarding>) {
     let mut connections = JoinSet::new();
     loop {
         let (client, _) = listener.accept().await.unwrap();
-        connections.spawn(pass_on(client, behind, way.clone()));
+        connections.spawn(pass_on(client, behind, forwarding.clone()));
     }
 }
 
-async fn pass_on(mut client: TcpStream, behind: SocketAddr, mut way: watch::Receiver<Way>) {
-    let found = *way.borrow_and_update();
+async fn pass_on(mut client: TcpStream, behind: SocketAddr, mut forwarding: watch::Receiver<Forwarding>) {
+    let found = *forwarding.borrow_and_update();
     match found {
-        Way::Closed => return,
-        Way::Silent => {}
-        Way::Open => {
+        Forwarding::Closed => return,
+        Forwarding::Stalled => {}
+        Forwarding::Open => {
             let Ok(mut flocker) = TcpStream::connect(behind).await else {
                 return;
             };
             tokio::select! {
                 _ended = copy_bidirectional(&mut client, &mut flocker) => return,
-                _changed = way.changed() => {}
+                _changed = forwarding.changed() => {}
             }
         }
     }
-    // What fell silent keeps its connections until something else is decided.
-    let _changed = way.wait_for(|way| *way != Way::Silent).await;
+    // A stalled proxy keeps its connections until it is opened or closed.
+    let _changed = forwarding
+        .wait_for(|forwarding| *forwarding != Forwarding::Stalled)
+        .await;
 }

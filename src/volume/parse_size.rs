@@ -1,15 +1,15 @@
 //! Sizes in text form.
 
-/// Why a text is not a size.
+/// The reason why a text is no size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SizeError {
+pub(crate) enum SizeError {
     /// It is not a number with one of the units.
     #[error("expected a size such as 10GiB, 512MiB or 1073741824 (units: B, KiB, MiB, GiB, TiB, PiB)")]
     Malformed,
     /// It is a number with a decimal unit.
     #[error("expected a binary unit ({unit}): {given} could mean either")]
     Decimal {
-        /// The unit that was given.
+        /// The unit in the text.
         given: &'static str,
         /// The binary unit that was probably meant.
         unit: &'static str,
@@ -30,11 +30,11 @@ const DECIMAL: [(&str, &str); 5] = [
 
 /// Parses a whole number of bytes, or of a binary unit: `10GiB`, `512 MiB`, `1073741824`.
 ///
-/// A decimal unit is refused, because users write `10G` for both 10 GB and 10 GiB.
+/// A decimal unit is refused: many people who write `10G` mean 10 GiB.
 ///
 /// # Errors
-/// The text is not such a number, or more bytes than CSI can express.
-pub fn parse(text: &str) -> Result<u64, SizeError> {
+/// The text is no such number, or stands for more bytes than CSI can express.
+pub(crate) fn parse_size(text: &str) -> Result<u64, SizeError> {
     let text = text.trim();
     let end = text
         .find(|character: char| !character.is_ascii_digit())
@@ -82,17 +82,17 @@ mod tests {
             ("2TiB", 2 << 40),
             ("8191PiB", 8191 << 50),
         ] {
-            assert_eq!(parse(text), Ok(bytes), "{text}");
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
     }
 
     #[test]
     fn ambiguous_sizes_are_refused() {
         for text in ["", "GiB", "-1", "1.5GiB", "10 gigs", "10gib", "0x10", "ten"] {
-            assert_eq!(parse(text), Err(SizeError::Malformed), "{text}");
+            assert_eq!(parse_size(text), Err(SizeError::Malformed), "{text}");
         }
         for text in ["10GB", "10G", "10g", "10gb"] {
-            let error = parse(text).unwrap_err();
+            let error = parse_size(text).unwrap_err();
             assert_eq!(
                 error,
                 SizeError::Decimal {
@@ -103,7 +103,7 @@ mod tests {
             );
         }
         for text in ["8192PiB", "9223372036854775808", "99999999999999999999999"] {
-            assert_eq!(parse(text), Err(SizeError::TooLarge), "{text}");
+            assert_eq!(parse_size(text), Err(SizeError::TooLarge), "{text}");
         }
     }
 }

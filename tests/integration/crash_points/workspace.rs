@@ -1,4 +1,4 @@
-//! What a crash may leave, and what there has to be when everything is well.
+//! What a crash may leave, and what must exist when everything is recovered.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -18,7 +18,7 @@ use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::mounts::{Mount, Mounts, only_mount_at};
 
-/// How far a volume is on its way to whoever uses it.
+/// How far a volume is on its way to a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub(super) enum Level {
     Nothing,
@@ -26,19 +26,19 @@ pub(super) enum Level {
     Published,
 }
 
-/// Who takes the lease.
+/// Which service takes the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lease {
     Controller,
     Staging,
-    Nobody,
+    None,
 }
 
-/// The flags of every mount that is published.
+/// The flags of every published mount.
 const FLAGS: [&str; 2] = ["nosuid", "noexec"];
 
 /// One volume on one node.
-pub(super) struct Site {
+pub(super) struct Workspace {
     pub(super) flocker: Flocker,
     pub(super) machine: Machine,
     pub(super) usage: Usage,
@@ -46,7 +46,7 @@ pub(super) struct Site {
     lease: Lease,
 }
 
-impl Site {
+impl Workspace {
     /// Prepares a new volume to be used.
     pub(super) async fn new(lease: Lease) -> Self {
         let flocker = Flocker::start(2).await;
@@ -54,7 +54,7 @@ impl Site {
         let client = flocker.client().await;
         let plugin = machine.process(&[]).await;
         let volume = plugin.csi.create("data").await;
-        // Attaching it brings it here, too.
+        // Attaching it also moves it to this node.
         let mut context = plugin.csi.attach(volume, machine.node()).await;
         if lease != Lease::Controller {
             plugin.csi.detach(volume, machine.node()).await;
@@ -68,15 +68,15 @@ impl Site {
             ..machine.usage("data", volume, &context)
         };
         flocker.reports(1, volume).await;
-        let site = Self {
+        let workspace = Self {
             flocker,
             machine,
             usage,
             client,
             lease,
         };
-        fs::write(site.flockers_mount().join("file"), data()).unwrap();
-        site
+        fs::write(workspace.flockers_mount().join("file"), data()).unwrap();
+        workspace
     }
 
     pub(super) fn sight(&self) -> Sight {
@@ -93,7 +93,7 @@ impl Site {
         }
     }
 
-    /// Takes the volume to the other node, so that staging has to move it back.
+    /// Moves the volume to the other node, so that staging must move it back.
     pub(super) async fn move_away(&self) {
         let moved = self
             .client
@@ -110,7 +110,7 @@ impl Site {
         lease.map(|lease| lease.node_uuid)
     }
 
-    /// Looks at what a killed plugin has left, before anybody does anything about it.
+    /// Reads what a killed plugin has left, before any other process changes it.
     pub(super) async fn inspect_remains(&self) {
         let (alias, target) = (mounts_at(&self.usage.alias()), mounts_at(&self.usage.target));
         assert!(alias.len() <= 1 && target.len() <= 1, "{alias:?} {target:?}");
@@ -160,7 +160,7 @@ impl Site {
         }
     }
 
-    /// Removes what an orchestrator removes that gave up on the call: it takes the target for a plain directory.
+    /// Removes what an orchestrator removes when it abandons the call: it assumes that the target is a plain directory.
     pub(super) fn orchestrator_removes_target(&self) {
         if mounts_at(&self.usage.target).is_empty() {
             if self.usage.target.exists() {
@@ -172,7 +172,7 @@ impl Site {
         }
     }
 
-    /// Checks what a new plugin has done before anybody asked it for anything.
+    /// Checks what a new plugin has done before any call.
     pub(super) fn check_restored(&self, plugin: u32) {
         assert_eq!(
             Mounts::read().below(&self.machine.config.node.state_dir),
@@ -189,16 +189,16 @@ impl Site {
         }
     }
 
-    /// Checks that everything is exactly as it has to be.
+    /// Checks that the state is exactly as required.
     pub(super) async fn check(&self, level: Level, plugin: u32) {
         let holder = match self.lease {
             Lease::Controller => true,
             Lease::Staging => level >= Level::Staged,
-            Lease::Nobody => false,
+            Lease::None => false,
         };
         if level == Level::Nothing {
-            // What an earlier process has left to be released is released in the background.
-            eventually("the record is gone", async || {
+            // Pending releases of an earlier process are carried out in the background.
+            eventually("the record is removed", async || {
                 self.records().is_empty().then_some(())
             })
             .await;
@@ -260,7 +260,7 @@ impl Site {
         assert_eq!(records[0]["takes_lease"], self.lease == Lease::Staging);
     }
 
-    /// Makes the node what it is after the machine was switched off and on, the plugin being dead.
+    /// Puts the node in its state after a reboot; the plugin does not run.
     pub(super) fn reboot(&self) {
         rustix::mount::unmount(self.usage.alias(), rustix::mount::UnmountFlags::empty()).unwrap();
         // It is on a file system in memory.
@@ -293,7 +293,7 @@ impl Site {
         let records = self.machine.records().into_iter();
         let complete = records.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
         complete
-            // Whoever works in the background may have removed it by now.
+            // A task in the background may have removed it by now.
             .filter_map(|path| fs::read(path).ok())
             .map(|text| serde_json::from_slice::<Value>(&text).unwrap()["record"].take())
             .collect()
@@ -313,7 +313,7 @@ fn mounts_at(path: &Path) -> Vec<Mount> {
     Mounts::read().at(path)
 }
 
-/// What the volume holds.
+/// The content of the volume.
 fn data() -> Vec<u8> {
     (0..100_000_u32).flat_map(u32::to_le_bytes).collect()
 }
@@ -329,7 +329,7 @@ fn assert_complete(mount: &Mount) {
     }
 }
 
-/// Returns the names in a directory; none where there is no directory.
+/// Returns the names in a directory; none if the directory does not exist.
 fn entries(directory: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(directory) else {
         return Vec::new();

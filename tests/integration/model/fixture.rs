@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::calls::{Access, Action, Flow, Kind, NODES};
-use super::worlds::Answer;
+use super::scenarios::Answer;
 use crate::support::csi::{Csi, Usage, capability, within};
 use crate::support::eventually;
 use crate::support::flocker::Flocker;
@@ -27,12 +27,12 @@ use crate::support::machine::Machine;
 use crate::support::mounts::Mounts;
 use crate::support::process::Process;
 
-/// How long a node that is silent is listed.
+/// How long Flocker lists a silent node.
 const EXPIRY: Duration = Duration::from_millis(500);
-/// A node is gone soon after that. It is long enough for a node that Flocker hears of again after a restart.
+/// A node counts as dead soon after that. It is long enough for a node that reports to Flocker again after a restart.
 const TAKING_OVER: [&str; 2] = ["--takeover=node-gone", "--takeover-grace=2s"];
 
-/// The driver's name, as far as nobody configures another.
+/// The driver's default name.
 const NAMESPACE: &str = "flocker.csi.clusterhq.com";
 
 impl Kind {
@@ -48,9 +48,9 @@ impl Kind {
     }
 }
 
-/// A Flocker of [`NODES`] nodes with a plugin on each, or with none where it was killed.
-pub(super) struct Stand {
-    /// Declared first, so that they end before what they use.
+/// A Flocker of [`NODES`] nodes with a plugin on each, except where it was killed.
+pub(super) struct Fixture {
+    /// Declared first, so that they end before the things that they use.
     plugins: [Mutex<Option<Process>>; NODES],
     pub(super) machines: [Machine; NODES],
     pub(super) client: Client,
@@ -63,7 +63,7 @@ pub(super) fn dataset_id(name: &str, generation: usize) -> Uuid {
     Namespace::new(NAMESPACE).dataset_id(&name, generation.try_into().unwrap())
 }
 
-impl Stand {
+impl Fixture {
     pub(super) async fn start() -> Self {
         let flocker = Flocker::with(|options| Options {
             nodes: NODES,
@@ -73,16 +73,16 @@ impl Stand {
         .await;
         let machines = std::array::from_fn(|node| Machine::new(&flocker, node + 1));
         let client = flocker.client().await;
-        let stand = Self {
+        let fixture = Self {
             plugins: std::array::from_fn(|_| Mutex::default()),
             machines,
             client,
             flocker,
         };
         for node in 0..NODES {
-            stand.start_plugin(node).await;
+            fixture.start_plugin(node).await;
         }
-        stand
+        fixture
     }
 
     /// Starts the plugin of a node unless it runs.
@@ -101,8 +101,8 @@ impl Stand {
         }
     }
 
-    /// Takes the power from a node's machine: its plugin, its mounts and its device nodes are gone, and what was
-    /// staged was so in another boot. `known`: the backend knows it.
+    /// Cuts the power of a node's machine: its plugin, its mounts and its device nodes no longer exist, and volumes were
+    /// staged in another boot. `known`: the backend knows it.
     pub(super) async fn cut_power(&self, node: usize, known: bool) {
         self.kill_plugin(node).await;
         let machine = &self.machines[node];
@@ -130,7 +130,7 @@ impl Stand {
         faults.change(|plan| plan.nodes.entry(node + 1).or_default().agent = AgentState::Stopped);
     }
 
-    /// Starts whatever has ended on a node.
+    /// Starts every process that has ended on a node.
     pub(super) async fn start_node(&self, node: usize) {
         self.flocker.embedded().faults().change(|plan| {
             plan.nodes.remove(&(node + 1));
@@ -138,7 +138,7 @@ impl Stand {
         self.start_plugin(node).await;
     }
 
-    /// Restarts the control service, and returns when it knows again every node whose agent runs.
+    /// Restarts the control service, and returns when it lists every node whose agent runs.
     pub(super) async fn restart_control(&self) {
         let faults = self.flocker.embedded().faults();
         faults.change(|plan| plan.control_restarts += 1);
@@ -161,7 +161,7 @@ impl Stand {
         .await;
     }
 
-    /// Makes state leave something out, or nothing any more.
+    /// Makes state leave out a dataset, or none.
     pub(super) fn flicker(&self, flicker: Flicker) {
         self.flocker
             .embedded()
@@ -169,13 +169,13 @@ impl Stand {
             .change(|plan| plan.flicker = flicker);
     }
 
-    /// Returns which nodes have no agent that runs.
+    /// Returns which nodes have no running agent.
     pub(super) fn silent(&self) -> [bool; NODES] {
         let plan = self.flocker.embedded().faults().plan();
         std::array::from_fn(|node| plan.nodes.contains_key(&(node + 1)))
     }
 
-    /// Whether something does not run that calls may wait for.
+    /// Whether a component does not run that calls may wait for.
     pub(super) fn is_crippled(&self) -> bool {
         self.silent().contains(&true)
     }
@@ -204,7 +204,7 @@ impl Stand {
         self.machines.iter().position(|machine| machine.node() == node)
     }
 
-    /// Returns what the node makes of the dataset, with one of its targets.
+    /// Returns the paths of the dataset on the node, with one of its targets.
     pub(super) fn usage(&self, node: usize, dataset: Uuid, target: usize) -> Usage {
         let usage = self.machines[node].usage(&dataset.to_string(), dataset, &HashMap::new());
         Usage {
@@ -214,7 +214,7 @@ impl Stand {
     }
 }
 
-/// A call that can be made any number of times.
+/// A call that can be repeated.
 #[derive(Clone)]
 pub(super) struct Request {
     csi: Csi,
@@ -226,7 +226,7 @@ pub(super) struct Request {
     usage: Option<Usage>,
 }
 
-impl Stand {
+impl Fixture {
     /// Prepares a call through a connection.
     pub(super) fn request(&self, csi: Csi, action: Action, name: &str, generation: usize) -> Request {
         let dataset = dataset_id(name, generation);
@@ -250,7 +250,7 @@ impl Stand {
 }
 
 impl Request {
-    /// Makes the call, whose caller waits for that long.
+    /// Makes the call with this deadline.
     pub(super) async fn send(&self, timeout: Duration) -> (Answer, String) {
         let answer = self.try_send(timeout).await;
         match answer {
@@ -262,7 +262,7 @@ impl Request {
             }
             Err(status) => {
                 let answer = match status.code() {
-                    // The last of them is what a connection that breaks is to tonic.
+                    // tonic returns the last of them for a broken connection.
                     Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
                         Answer::Open
                     }
@@ -366,7 +366,7 @@ impl Request {
     }
 }
 
-/// A volume in a list, with the nodes it is said to be attached to.
+/// A volume in a list, with the nodes to which it is attached according to the list.
 pub(super) type Listed = (Uuid, Vec<String>);
 
 /// Lists all volumes, a few at a time.

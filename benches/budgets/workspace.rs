@@ -1,4 +1,4 @@
-//! Where the measurements take place: a mount namespace and a directory of their own, which leave nothing behind.
+//! The mount namespace and the directory of the measurements, which leave nothing behind.
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -16,8 +16,8 @@ use crate::Result;
 
 const LOOP_CTL_REMOVE: libc::Ioctl = 0x4C81;
 
-/// Gives the calling thread, and those it starts from here on, a mount namespace in which mounts are shared among
-/// themselves, as they are on a host, and with nobody else.
+/// Gives the calling thread, and the threads it starts from now on, a mount namespace of its own. As on a host, its
+/// mounts are shared within it, but not with any other namespace.
 #[allow(
     unsafe_code,
     reason = "the descriptor table, which is what makes unshare unsafe, stays shared"
@@ -25,31 +25,31 @@ const LOOP_CTL_REMOVE: libc::Ioctl = 0x4C81;
 pub(crate) fn enter_own_namespace() -> Result<()> {
     // SAFETY: without CLONE_FILES every descriptor stays valid in every thread.
     let unshared = unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) };
-    unshared.map_err(|error| format!("cannot get a mount namespace (it needs root): {error}"))?;
+    unshared.map_err(|error| format!("cannot create a mount namespace (it needs root): {error}"))?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC)?;
     Ok(())
 }
 
-/// A directory for everything that is made, partly in memory and partly on a disk.
-pub(crate) struct Workplace {
+/// A directory for all files of the measurements, partly in memory and partly on a disk.
+pub(crate) struct Workspace {
     directory: TempDir,
-    /// The loop devices that are none of ours.
+    /// The loop devices that existed before.
     devices_before: BTreeSet<PathBuf>,
 }
 
-impl Workplace {
-    /// Makes the directory below TMPDIR.
+impl Workspace {
+    /// Creates the directory below TMPDIR.
     pub(crate) fn make() -> Result<Self> {
         let parent = std::env::temp_dir().canonicalize()?;
         let directory = tempfile::Builder::new()
             .prefix("flocker-csi-bench-")
             .tempdir_in(parent)?;
-        let workplace = Self {
+        let workspace = Self {
             devices_before: loop_devices()?,
             directory,
         };
-        let memory = workplace.memory();
+        let memory = workspace.memory();
         fs::create_dir(&memory)?;
         mount(
             "flocker-csi-bench",
@@ -58,15 +58,15 @@ impl Workplace {
             MountFlags::empty(),
             Some(c"mode=0700"),
         )?;
-        Ok(workplace)
+        Ok(workspace)
     }
 
-    /// Returns the directory itself, which is where TMPDIR is.
+    /// Returns the directory itself, which is below TMPDIR.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Returns a directory in memory, so that no disk has a part in what is measured.
+    /// Returns a directory in memory, so that no disk affects the measurement.
     pub(crate) fn memory(&self) -> PathBuf {
         self.directory().join("memory")
     }
@@ -76,11 +76,11 @@ impl Workplace {
         self.directory().join("disk")
     }
 
-    /// Unmounts, detaches and removes everything that a measurement has made. Its processes have ended.
+    /// Unmounts, detaches and removes everything that a measurement has created. Its processes have ended.
     pub(crate) fn clear(&self) -> Result<()> {
-        // Before the unmounting, after which the names of their files say no more where they were.
+        // Read before the unmount, because afterwards the names of the files no longer show where they were.
         let devices = self.attached()?;
-        // What has gone already cannot go again. All of it is tried, and what is left in the end is the error.
+        // An object that is already removed is no error. Every removal is tried, and an object that remains is the error.
         for point in self.mount_points()? {
             unmount(&point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).ok();
         }
@@ -98,7 +98,7 @@ impl Workplace {
         Ok(())
     }
 
-    /// Returns what is mounted inside, the last mount first; the file system in memory stays.
+    /// Returns the mounts inside, the last mount first; the file system in memory stays.
     fn mount_points(&self) -> Result<Vec<PathBuf>> {
         let table = fs::read_to_string("/proc/thread-self/mountinfo")?;
         let points = table
@@ -121,7 +121,7 @@ impl Workplace {
         Ok(loop_devices()?.into_iter().filter(inside).collect())
     }
 
-    /// Removes devices that the kernel made for us. One that somebody else uses by this time stays.
+    /// Removes devices that the kernel made for this process. A device that another process uses by now stays.
     fn remove_devices(&self, devices: &[PathBuf]) -> Result<()> {
         let control = OpenOptions::new()
             .read(true)
@@ -144,7 +144,7 @@ impl Workplace {
     }
 }
 
-impl Drop for Workplace {
+impl Drop for Workspace {
     fn drop(&mut self) {
         let cleared = self.clear();
         let memory = unmount(self.memory(), UnmountFlags::DETACH);
@@ -158,7 +158,7 @@ impl Drop for Workplace {
     }
 }
 
-/// Returns every loop device there is, used or not.
+/// Returns every loop device, used or not.
 fn loop_devices() -> Result<BTreeSet<PathBuf>> {
     let names = fs::read_dir("/sys/block")?.map(|entry| Ok(entry?.file_name()));
     let names = names.collect::<io::Result<Vec<_>>>()?;
@@ -170,7 +170,7 @@ fn loop_devices() -> Result<BTreeSet<PathBuf>> {
 
 #[allow(unsafe_code, reason = "no crate wraps the ioctls of loop devices")]
 fn remove_device(control: i32, number: i32) -> io::Result<()> {
-    // SAFETY: the request takes an integer and writes no memory of ours.
+    // SAFETY: the request takes an integer and writes no memory of this process.
     let result = unsafe { libc::ioctl(control, LOOP_CTL_REMOVE, number) };
     if result < 0 {
         Err(io::Error::last_os_error())
@@ -183,7 +183,7 @@ fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())
 }
 
-/// Leaves an empty directory.
+/// Empties a directory and keeps it.
 fn empty(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     for entry in fs::read_dir(directory)? {
