@@ -1,9 +1,10 @@
 //! The data directory: its layout, and the lock that makes one process its owner.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
 use std::path::{Path, PathBuf};
+
+use host_fs::durable::{self, make_directory};
+use host_fs::{LockError, LockedDirectory};
 
 use crate::Error;
 use crate::options::CertificateProfile;
@@ -13,36 +14,23 @@ use crate::options::CertificateProfile;
 pub(crate) struct DataDir {
     /// Without symbolic links, because it is compared with paths in the kernel's tables.
     root: PathBuf,
-    lock: File,
+    _lock: LockedDirectory,
 }
 
 impl DataDir {
     /// Creates the directory if it does not exist, and locks it.
     pub(crate) fn claim(path: &Path) -> Result<Self, Error> {
-        create_private(path)?;
+        let lock = LockedDirectory::claim(path).map_err(|error| match error {
+            LockError::Held { path, pid } => Error::DataDirInUse {
+                path,
+                holder: pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}")),
+            },
+            error => Error::DataDir(error),
+        })?;
         let root = fs::canonicalize(path).map_err(Error::file("resolve", path))?;
-        let lock_file = root.join("lock");
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&lock_file)
-            .map_err(Error::file("open", &lock_file))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::DataDirInUse {
-                    path: root,
-                    holder: read_holder(&mut lock),
-                });
-            }
-            Err(TryLockError::Error(error)) => return Err(Error::file("lock", &lock_file)(error)),
-        }
-        record_holder(&mut lock).map_err(Error::file("write", &lock_file))?;
-        let directory = Self { root, lock };
-        create_private(&directory.volumes())?;
+        let directory = Self { root, _lock: lock };
+        let volumes = directory.volumes();
+        make_directory(&volumes).map_err(Error::file("create", &volumes))?;
         Ok(directory)
     }
 
@@ -70,38 +58,15 @@ impl DataDir {
     }
 }
 
-impl Drop for DataDir {
-    fn drop(&mut self) {
-        // A program that is being started at this moment holds a copy of the descriptor until it runs, and with it
-        // the lock; unlocking affects all copies. Where that fails, closing the descriptor unlocks.
-        self.lock.unlock().ok();
-    }
-}
-
-/// Creates a directory for root only, and its parents.
-pub(crate) fn create_private(path: &Path) -> Result<(), Error> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(Error::file("create", path))
-}
-
-fn record_holder(lock: &mut File) -> io::Result<()> {
-    lock.set_len(0)?;
-    lock.rewind()?;
-    writeln!(lock, "{}", std::process::id())
-}
-
-fn read_holder(lock: &mut File) -> String {
-    let mut text = String::new();
-    match lock
-        .read_to_string(&mut text)
-        .ok()
-        .and_then(|_| text.trim().parse::<u32>().ok())
-    {
-        Some(pid) => format!("process {pid}"),
-        None => "another process".to_owned(),
+/// Removes the files of a directory that an earlier process did not finish writing. A file that cannot be removed does
+/// no harm, so the start continues.
+pub(crate) fn remove_unfinished(directory: &Path) {
+    if let Err(error) = durable::remove_unfinished(directory) {
+        tracing::warn!(
+            %error,
+            "Cannot remove what an earlier process has not finished writing in {}",
+            directory.display()
+        );
     }
 }
 
@@ -121,8 +86,6 @@ mod tests {
             "{error}"
         );
 
-        // A program that is being started at this moment holds such a copy.
-        let _copy = first.lock.try_clone().unwrap();
         drop(first);
         assert!(DataDir::claim(directory.path()).is_ok());
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use host_fs::LockError;
 use openssl::error::ErrorStack;
 
 /// Why an [`Embedded`](crate::Embedded) Flocker could not be started or stopped.
@@ -45,6 +46,9 @@ pub enum Error {
         /// `process 4711`, or `another process` when it left no id.
         holder: String,
     },
+    /// The data directory cannot be locked.
+    #[error("cannot lock the data directory")]
+    DataDir(#[source] LockError),
     /// Another process listens on the address.
     #[error(
         "cannot listen on {address}: the port is in use; stop the process that listens there or choose another port"

@@ -34,7 +34,6 @@ mod data_dir;
 mod embedded;
 mod error;
 pub mod faults;
-mod leftovers;
 #[cfg(test)]
 #[path = "../tests/flocker/support/namespace.rs"]
 mod namespace;

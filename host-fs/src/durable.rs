@@ -1,8 +1,8 @@
 //! Files that survive a crash of the process and of the machine, whole or not at all.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -31,14 +31,27 @@ pub fn make_directory(path: &Path) -> io::Result<()> {
     sync_directory(parent.unwrap_or(Path::new(".")))
 }
 
-/// Replaces a file, so that after any crash it holds either the earlier or the new content, and keeps that.
+/// Replaces a file, so that after any crash it holds either the earlier or the new content, and keeps that. Only its
+/// owner may read and write it.
 ///
 /// # Errors
 /// The file system refused; then the file is as it was.
 pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_file_with(path, 0o600, |file| file.write_all(content))
+}
+
+/// As [`replace_file`], with this mode less the umask, and the content that `write` gives a new file.
+///
+/// # Errors
+/// `write` failed, or the file system refused; then the file is as it was.
+pub fn replace_file_with(
+    path: &Path,
+    mode: u32,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     let directory = path.parent().ok_or(ErrorKind::InvalidInput)?;
-    let mut file = unfinished_in(directory)?;
-    file.write_all(content)?;
+    let mut file = unfinished_in(directory, mode)?;
+    write(file.as_file_mut())?;
     file.as_file().sync_all()?;
     file.persist(path)?;
     sync_directory(directory)
@@ -103,11 +116,12 @@ fn remove_abandoned(path: &Path) -> io::Result<()> {
 }
 
 /// Makes a file in a directory that stays as long as this process writes it.
-fn unfinished_in(directory: &Path) -> io::Result<NamedTempFile> {
+fn unfinished_in(directory: &Path, mode: u32) -> io::Result<NamedTempFile> {
     loop {
         let file = tempfile::Builder::new()
             .prefix(UNFINISHED)
             .rand_bytes(RANDOM)
+            .permissions(Permissions::from_mode(mode))
             .tempfile_in(directory)?;
         flock(file.as_file(), FlockOperation::LockExclusive)?;
         // Before it was locked, another process may have taken it for one that no process writes.
@@ -136,6 +150,26 @@ mod tests {
         remove_file(&path).unwrap();
         remove_file(&path).unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_has_its_mode_and_stays_when_writing_fails() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("file");
+        replace_file_with(&path, 0o640, |file| file.set_len(1 << 20)).unwrap();
+        let failed = replace_file_with(&path, 0o600, |file| {
+            file.write_all(b"half")?;
+            Err(ErrorKind::StorageFull.into())
+        });
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::StorageFull);
+        let found = path.metadata().unwrap();
+        assert_eq!(
+            (found.len(), found.permissions().mode() & 0o777),
+            (1 << 20, 0o640)
+        );
+        replace_file(&path, b"secret").unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
     }
 
     #[test]
@@ -169,7 +203,7 @@ mod tests {
     #[test]
     fn a_file_that_a_process_writes_is_not_removed() {
         let root = tempfile::tempdir().unwrap();
-        let mut writing = unfinished_in(root.path()).unwrap();
+        let mut writing = unfinished_in(root.path(), 0o600).unwrap();
         remove_unfinished(root.path()).unwrap();
         writing.write_all(b"content").unwrap();
         writing.persist(root.path().join("file")).unwrap();

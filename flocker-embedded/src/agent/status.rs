@@ -1,16 +1,15 @@
 //! What wakes the agents: the configuration as the control service sends it, and changes of the mount table.
 
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use host_fs::mount::MountEvents;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::select;
 use tokio::sync::watch;
 use tokio::time::{Duration, sleep};
 
-use crate::backend::MOUNT_TABLE;
 use crate::cluster::Cluster;
 use crate::options::Timing;
 use crate::store::{Snapshot, Store, now};
@@ -106,8 +105,8 @@ pub(crate) async fn watch_mounts(status: Arc<Status>) {
     reason = "tokio has no safe way to wait for a file's exceptional conditions"
 )]
 async fn follow_mounts(status: &Status) -> io::Result<()> {
-    let table = File::open(MOUNT_TABLE)?;
-    // SAFETY: a `File` owns its one descriptor from its creation until it is dropped, and this one is moved into the
+    let table = MountEvents::of_this_thread()?;
+    // SAFETY: `MountEvents` owns its one descriptor from its creation until it is dropped, and this one is moved into the
     // `AsyncFd`.
     let table = unsafe { AsyncFd::register_with_interest(table, Interest::PRIORITY)? };
     loop {

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
+use host_fs::mount::MountTable;
 use uuid::Uuid;
 
 use super::error::StepError;
 use super::loop_device::has_file;
-use super::mount_table::{MOUNT_TABLE, MountTable};
+use super::mounting::mount_points;
 use super::storage::Backend;
 use crate::options::NodeInfo;
 use crate::store::Configuration;
@@ -75,8 +76,8 @@ impl Backend {
         dead: &BTreeSet<Uuid>,
     ) -> Result<Discovery, StepError> {
         let devices = self.devices().clone();
-        let table = MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)))?;
-        let mount_points = table.by_device();
+        let table = MountTable::read()?;
+        let mount_points = mount_points(&table);
         let mut seen = BTreeMap::new();
         let mut failures = Vec::new();
         for (dataset, size) in self.volumes.sizes() {
@@ -119,13 +120,13 @@ impl Backend {
         configuration: &Configuration,
         attachments: &BTreeMap<Uuid, Uuid>,
     ) -> Result<BTreeMap<Uuid, Uuid>, StepError> {
-        let table = MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)))?;
+        let table = MountTable::read()?;
         let devices = self.devices().clone();
         let unrecorded = devices
             .into_iter()
             .filter(|(dataset, _)| !attachments.contains_key(dataset));
         let owners = unrecorded.filter_map(|(dataset, device)| {
-            let mount_point = table.mount_point(&device);
+            let mount_point = table.last_point_of(device.as_os_str());
             let mounted = nodes
                 .iter()
                 .find(|node| mount_point == Some(&node.mount_path(dataset)));

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use host_fs::mount::TableError;
 use uuid::Uuid;
 
 /// Why a step was not carried out. The agent tries it again.
@@ -43,6 +44,8 @@ pub(crate) enum StepError {
         path: PathBuf,
         source: io::Error,
     },
+    #[error(transparent)]
+    Table(#[from] TableError),
     #[error("cannot write the state file")]
     State(#[source] io::Error),
     #[error("the step panicked")]

@@ -3,7 +3,6 @@
 mod discovery;
 mod error;
 mod loop_device;
-mod mount_table;
 mod mounting;
 mod program;
 mod reboot;
@@ -15,7 +14,6 @@ mod volumes;
 
 pub(crate) use discovery::{Condition, Discovery, Seen};
 pub(crate) use error::StepError;
-pub(crate) use mount_table::MOUNT_TABLE;
 #[cfg(test)]
 pub(crate) use mounting::is_mounted;
 pub(crate) use release::Released;

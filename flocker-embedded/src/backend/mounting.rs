@@ -1,16 +1,17 @@
 //! Mounting and unmounting as Flocker's agent does it.
 
+use std::collections::HashMap;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use host_fs::mount::{MountTable, layers_at};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use uuid::Uuid;
 
 use super::error::StepError;
-use super::mount_table::{MOUNT_TABLE, MountTable};
 use super::storage::Backend;
 use crate::options::NodeInfo;
 
@@ -33,19 +34,26 @@ impl Backend {
     /// Unmounts the device of a dataset by name: the last line of the mount table that names it decides where.
     pub(crate) fn unmount(&self, dataset: Uuid, device: &Path) -> Result<(), StepError> {
         let _held = self.hold(dataset, device)?;
-        let table = MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)))?;
-        let Some(mount_point) = table.mount_point(device) else {
+        let table = MountTable::read()?;
+        let Some(mount_point) = table.last_point_of(device.as_os_str()) else {
             return Ok(());
         };
         unmount_from(mount_point)
     }
 }
 
+/// Returns where each device is mounted, by its name: as [`MountTable::last_point_of`], for all.
+pub(super) fn mount_points(table: &MountTable) -> HashMap<&Path, &Path> {
+    let mounts = table.mounts().iter();
+    mounts
+        .map(|mount| (Path::new(&mount.source), mount.point.as_path()))
+        .collect()
+}
+
 /// Returns whether anything is mounted at a mount point.
 #[cfg(test)]
 pub(crate) fn is_mounted(mount_point: &Path) -> Result<bool, StepError> {
-    let table = MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)))?;
-    Ok(table.count_at(mount_point) > 0)
+    Ok(!layers_at(mount_point)?.is_empty())
 }
 
 /// Unmounts the topmost mount of a mount point.
@@ -59,8 +67,7 @@ pub(super) fn unmount_from(mount_point: &Path) -> Result<(), StepError> {
 
 /// Detaches all mounts of a mount point: processes that use them keep them until they end.
 pub(super) fn unmount_all_from(mount_point: &Path) -> Result<(), StepError> {
-    let read = || MountTable::read().map_err(StepError::io("read", Path::new(MOUNT_TABLE)));
-    for _ in 0..read()?.count_at(mount_point) {
+    for _ in layers_at(mount_point)? {
         let flags = UnmountFlags::NOFOLLOW | UnmountFlags::DETACH;
         rustix::mount::unmount(mount_point, flags)
             .map_err(|errno| StepError::io("unmount", mount_point)(errno.into()))?;

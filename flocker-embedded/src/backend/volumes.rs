@@ -1,18 +1,19 @@
 //! The backing files, one sparse file per dataset, and the capacity they share.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use host_fs::durable::{remove_file, replace_file_with};
 use rustix::fs::statvfs;
 use uuid::Uuid;
 
 use super::error::StepError;
 use crate::Error;
-use crate::leftovers;
+use crate::data_dir::remove_unfinished;
 
 /// The unit of `st_blocks`.
 const BLOCK: u64 = 512;
@@ -31,7 +32,7 @@ impl Volumes {
     /// files occupy of it.
     pub(super) fn open(directory: PathBuf, capacity: Option<u64>) -> Result<Self, Error> {
         let list = || Error::file("list", &directory);
-        leftovers::remove(&directory, leftovers::is_unfinished);
+        remove_unfinished(&directory);
         let mut sizes = BTreeMap::new();
         let mut occupied = 0;
         for entry in fs::read_dir(&directory).map_err(list())? {
@@ -77,7 +78,7 @@ impl Volumes {
             return Ok(());
         }
         let path = self.path(dataset);
-        self.write(&path, size).map_err(|source| {
+        replace_file_with(&path, 0o600, |file| file.set_len(size)).map_err(|source| {
             self.lock().remove(&dataset);
             StepError::io("create", &path)(source)
         })
@@ -86,9 +87,7 @@ impl Volumes {
     /// Removes the file of a dataset.
     pub(super) fn destroy(&self, dataset: Uuid) -> Result<(), StepError> {
         let path = self.path(dataset);
-        fs::remove_file(&path)
-            .and_then(|()| self.sync())
-            .map_err(StepError::io("remove", &path))?;
+        remove_file(&path).map_err(StepError::io("remove", &path))?;
         self.lock().remove(&dataset);
         Ok(())
     }
@@ -109,24 +108,6 @@ impl Volumes {
         }
         sizes.insert(dataset, size);
         Ok(true)
-    }
-
-    fn write(&self, path: &Path, size: u64) -> io::Result<()> {
-        let unfinished = leftovers::unfinished(path);
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&unfinished)?;
-        file.set_len(size)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, path)?;
-        self.sync()
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        File::open(&self.directory)?.sync_all()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Uuid, u64>> {

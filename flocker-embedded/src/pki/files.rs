@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use host_fs::durable::{make_directory, replace_file_with};
 use openssl::error::ErrorStack;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
@@ -13,8 +14,7 @@ use uuid::Uuid;
 
 use super::authority::{Authority, Identity, Role, TWENTY_YEARS, new_key};
 use crate::Error;
-use crate::data_dir::create_private;
-use crate::leftovers;
+use crate::data_dir::remove_unfinished;
 use crate::options::{CertificateProfile, NodeInfo};
 
 const PUBLIC: u32 = 0o644;
@@ -40,8 +40,8 @@ impl Pki {
         profile: CertificateProfile,
         address: IpAddr,
     ) -> Result<Self, Error> {
-        create_private(directory)?;
-        leftovers::remove(directory, leftovers::is_private_temporary);
+        make_directory(directory).map_err(Error::file("create", directory))?;
+        remove_unfinished(directory);
         let new_authority = || Authority::new(cluster, profile).map(|authority| authority.identity);
         let identity = read_or_create(directory, CLUSTER, new_authority)?;
         let authority = Authority {
@@ -70,8 +70,8 @@ impl Pki {
 
     /// Writes the client's files: `cluster.crt`, `plugin.crt`, `plugin.key`, and the id of each node.
     pub(crate) fn write_client_files(&self, directory: &Path, nodes: &[NodeInfo]) -> Result<(), Error> {
-        create_private(directory)?;
-        leftovers::remove(directory, leftovers::is_temporary);
+        make_directory(directory).map_err(Error::file("create", directory))?;
+        remove_unfinished(directory);
         let cluster = self
             .authority
             .certificate()
@@ -158,15 +158,7 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
     if read(path)?.as_deref() == Some(content) {
         return fs::set_permissions(path, Permissions::from_mode(mode)).map_err(Error::file("protect", path));
     }
-    let replace = || {
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        let mut file = leftovers::temporary_file(directory, mode)?;
-        file.write_all(content)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    replace().map_err(Error::file("write", path))
+    replace_file_with(path, mode, |file| file.write_all(content)).map_err(Error::file("write", path))
 }
 
 fn creating(name: &str) -> String {

@@ -1,17 +1,17 @@
 //! The configuration, stored in one JSON file.
 //!
-//! Every change is on disk before it is visible: the file is written under another name, synced, renamed over the old
-//! one, and the directory synced. A crash leaves the old state or the new one.
+//! Every change is on disk before it is visible: a crash leaves the earlier state or the new one.
 
 mod model;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use host_fs::durable::replace_file;
 use openssl::sha::sha256;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -19,8 +19,7 @@ use uuid::Uuid;
 pub(crate) use model::{Configuration, Dataset, Lease, State, now};
 
 use crate::Error;
-use crate::data_dir::DataDir;
-use crate::leftovers;
+use crate::data_dir::{DataDir, remove_unfinished};
 
 /// The configuration at one moment, with the tag that identifies it.
 #[derive(Clone, Debug)]
@@ -43,7 +42,7 @@ impl Store {
     /// Reads the state file, or starts with an empty state, and assigns a UUID to every node up to `nodes`.
     pub(crate) fn open(data_dir: Arc<DataDir>, nodes: usize) -> Result<Self, Error> {
         let path = data_dir.state_file();
-        leftovers::remove(data_dir.root(), leftovers::is_private_temporary);
+        remove_unfinished(data_dir.root());
         let mut state = match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|source| Error::DamagedState {
                 path: path.clone(),
@@ -161,12 +160,7 @@ fn snapshot(configuration: &Configuration) -> io::Result<Snapshot> {
 }
 
 fn write(path: &Path, state: &State) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let mut file = leftovers::temporary_file(directory, 0o600)?;
-    file.write_all(&serde_json::to_vec(state)?)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    File::open(directory)?.sync_all()
+    replace_file(path, &serde_json::to_vec(state)?)
 }
 
 #[cfg(test)]

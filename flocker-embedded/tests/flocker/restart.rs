@@ -146,20 +146,9 @@ fn what_a_killed_process_has_not_finished_writing_is_removed_by_the_next() {
     isolated(async |directory| {
         drop(Cluster::start(&directory, 1).await);
         let (data, certificates) = (directory.join("data"), directory.join("certificates"));
-        let volume = format!("volumes/{}.unfinished", Uuid::new_v4());
-        let leftovers = [
-            data.join(".flocker-embedded-a1B2c3"),
-            data.join(".tmpa1B2c3"),
-            data.join("pki/v1/.flocker-embedded-a1B2c3"),
-            data.join("pki/v1/.tmpa1B2c3"),
-            data.join(volume),
-            certificates.join(".flocker-embedded-a1B2c3"),
-        ];
-        let others = [
-            data.join("notes.unfinished"),
-            data.join("volumes/notes.unfinished"),
-            certificates.join(".tmpa1B2c3"),
-        ];
+        let directories = [&data, &data.join("pki/v1"), &data.join("volumes"), &certificates];
+        let leftovers = directories.map(|directory| directory.join(".new-a1B2c3"));
+        let others = directories.map(|directory| directory.join(".new-certificates"));
         for file in leftovers.iter().chain(&others) {
             fs::write(file, "half").unwrap();
         }

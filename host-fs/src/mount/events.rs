@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -74,6 +74,19 @@ impl MountEvents {
                 [false, false] => {}
             }
         }
+    }
+}
+
+/// For a caller that waits in an event loop of its own: a change is reported as an exceptional condition.
+impl AsFd for MountEvents {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.table.as_fd()
+    }
+}
+
+impl AsRawFd for MountEvents {
+    fn as_raw_fd(&self) -> RawFd {
+        self.table.as_raw_fd()
     }
 }
 

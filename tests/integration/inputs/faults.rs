@@ -23,7 +23,7 @@ fn a_plan_of_faults_with_a_mistake_is_wrong_usage() {
         let arguments = ["embedded", "--listen=127.0.0.1:0", &data_dir, &faults];
         assert_ends(&arguments, 2, &["plan.json", "No such file"]).await;
         fs::write(&plan, r#"{"nodes": {"7": {"machine": "off"}}}"#).unwrap();
-        assert_ends(&arguments, 2, &["plan.json", "no node 7"]).await;
+        assert_ends(&arguments, 2, &["plan.json", "node 7 does not exist"]).await;
         fs::write(&plan, r#"{"nodez": {}}"#).unwrap();
         assert_ends(&arguments, 2, &["plan.json", "nodez", "line 1"]).await;
     });
