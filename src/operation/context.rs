@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::callers::Callers;
+use super::callers::{Callers, reached};
 use super::progress::{Phase, Progress};
 use crate::error::{Error, Result, Situation};
 
@@ -83,10 +83,10 @@ impl Context {
     /// [`Situation::Cancelled`].
     pub async fn caller_waiting(&self) -> Result<()> {
         let mut callers = self.callers.clone();
-        if callers.borrow_and_update().waiting == 0 {
+        if !callers.borrow_and_update().any() {
             self.enter(Phase::Caller);
         }
-        self.unless_cancelled(async move { callers.wait_for(|callers| callers.waiting > 0).await.is_ok() })
+        self.unless_cancelled(async move { callers.wait_for(Callers::any).await.is_ok() })
             .await?;
         Ok(())
     }
@@ -96,20 +96,12 @@ impl Context {
     /// For work that is better refused than finished after its callers have gone: it ends with a final error, and has
     /// a moment left to undo what it has done.
     pub async fn out_of_time(&self) {
-        let mut callers = self.callers.clone();
-        loop {
-            let end = callers.borrow_and_update().give_up_by;
-            match tokio::time::timeout_at(end, callers.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return tokio::time::sleep_until(end).await,
-                Err(_) => return,
-            }
-        }
+        reached(self.callers.clone(), |callers| Some(callers.give_up_by())).await;
     }
 
     /// Whether somebody waits for this operation at this moment and nobody has cancelled it.
     pub fn is_wanted(&self) -> bool {
-        !self.cancelled.is_cancelled() && self.callers.borrow().waiting > 0
+        !self.cancelled.is_cancelled() && self.callers.borrow().any()
     }
 
     fn cancelled_error(&self) -> Error {

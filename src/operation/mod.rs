@@ -25,7 +25,7 @@ pub use progress::{Phase, Progress, Wanted};
 
 use crate::error::{Error, Result, Situation};
 use crate::operation::deadline::Deadline;
-use running::Running;
+use running::{CallerGuard, Running};
 
 /// What a caller asks for. Equal calls are one operation; calls with an equal slot exclude each other.
 ///
@@ -76,7 +76,7 @@ impl<C: Call, T: Clone + Send + Sync + 'static> Operations<C, T> {
         let mut work = Some(work);
         loop {
             let other = match self.join_or_start(&call, deadline, &mut work) {
-                Joined::Equal(running) => return self.answer(&call, running, deadline).await,
+                Joined::Equal(running, _caller) => return self.answer(&call, running, deadline).await,
                 Joined::Other(running) => running,
             };
             if call.undoes(other.call()) {
@@ -146,8 +146,10 @@ impl<C: Call, T: Clone + Send + Sync + 'static> Operations<C, T> {
     {
         let mut slots = self.lock();
         if let Some(running) = slots.get(&call.slot()) {
-            return if running.call() == call && !running.is_cancelled() {
-                Joined::Equal(running.clone())
+            return if running.call() == call
+                && let Some(caller) = running.join(deadline)
+            {
+                Joined::Equal(running.clone(), caller)
             } else {
                 Joined::Other(running.clone())
             };
@@ -155,7 +157,7 @@ impl<C: Call, T: Clone + Send + Sync + 'static> Operations<C, T> {
         let work = work
             .take()
             .expect("an operation is started at most once per call");
-        let (running, task) = Running::new(call.clone(), deadline, work);
+        let (running, caller, task) = Running::start(call.clone(), deadline, work);
         slots.insert(call.slot(), running.clone());
         let slots = Arc::clone(&self.slots);
         let slot = call.slot();
@@ -166,11 +168,10 @@ impl<C: Call, T: Clone + Send + Sync + 'static> Operations<C, T> {
             slots.lock().unwrap_or_else(PoisonError::into_inner).remove(&slot);
             started.finish(result);
         });
-        Joined::Equal(running)
+        Joined::Equal(running, caller)
     }
 
     async fn answer(&self, call: &C, running: Running<C, T>, deadline: Deadline) -> Result<T> {
-        let _caller = running.join(deadline);
         if let Ok(result) = tokio::time::timeout_at(deadline.answer_by(), running.result()).await {
             return result;
         }
@@ -189,8 +190,11 @@ impl<C: Call, T: Clone + Send + Sync + 'static> Operations<C, T> {
     }
 }
 
+/// The operation in a slot.
 enum Joined<C, T> {
-    Equal(Running<C, T>),
+    /// An equal one, which the caller has joined or started.
+    Equal(Running<C, T>, CallerGuard),
+    /// A different one, or one that is being cancelled.
     Other(Running<C, T>),
 }
 

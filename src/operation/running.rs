@@ -8,9 +8,10 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::callers::Callers;
+use super::callers::{Callers, reached};
 use super::context::Context;
 use super::progress::Progress;
 use crate::error::{Error, Result, Situation};
@@ -37,19 +38,20 @@ impl<C, T> Clone for Running<C, T> {
     }
 }
 
+/// A new operation: the handle, the guard of its first caller, and the future that does the work.
+pub(super) type Started<C, T> = (Running<C, T>, CallerGuard, BoxFuture<'static, Result<T>>);
+
 impl<C: fmt::Display, T: Clone + Send + 'static> Running<C, T> {
-    /// Makes the handle and the future that does the work; the caller spawns the latter.
-    pub(super) fn new<W, F>(call: C, deadline: Deadline, work: W) -> (Self, BoxFuture<'static, Result<T>>)
+    /// Makes an operation that one caller waits for, until `deadline`. The caller spawns its future.
+    pub(super) fn start<W, F>(call: C, deadline: Deadline, work: W) -> Started<C, T>
     where
         W: FnOnce(Context) -> F,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        // Its first caller joins a moment later; until then it counts as waited for.
-        let callers = Arc::new(watch::Sender::new(Callers {
-            waiting: 0,
-            longest: deadline.budget(),
-            give_up_by: deadline.give_up_by(),
-        }));
+        let callers = Arc::new(watch::Sender::new(Callers::one(deadline)));
+        let first_caller = CallerGuard {
+            callers: Arc::clone(&callers),
+        };
         let progress = Arc::new(watch::Sender::new(Progress::default()));
         let cancelled = CancellationToken::new();
         let doing = call.to_string();
@@ -60,7 +62,7 @@ impl<C: fmt::Display, T: Clone + Send + 'static> Running<C, T> {
             cancelled.clone(),
         );
         let work = work(context);
-        let abandoned = abandon(callers.subscribe(), cancelled.clone());
+        let abandoned = cancel_when_abandoned(Arc::clone(&callers), cancelled.clone());
         let running = Self {
             call: Arc::new(call),
             callers,
@@ -80,7 +82,7 @@ impl<C: fmt::Display, T: Clone + Send + 'static> Running<C, T> {
                 Err(Error::new(Situation::Internal, text))
             })
         };
-        (running, task.boxed())
+        (running, first_caller, task.boxed())
     }
 
     pub(super) fn call(&self) -> &C {
@@ -95,24 +97,22 @@ impl<C: fmt::Display, T: Clone + Send + 'static> Running<C, T> {
         self.cancelled.cancel();
     }
 
-    pub(super) fn is_cancelled(&self) -> bool {
-        self.cancelled.is_cancelled()
-    }
-
     pub(super) fn finish(&self, result: Result<T>) {
         self.result.send_replace(Some(result));
     }
 
-    /// Counts the caller in until the guard is dropped.
-    pub(super) fn join(&self, deadline: Deadline) -> CallerGuard {
-        self.callers.send_modify(|callers| {
-            callers.waiting += 1;
-            callers.longest = callers.longest.max(deadline.budget());
-            callers.give_up_by = callers.give_up_by.max(deadline.give_up_by());
+    /// Counts a caller until the guard is dropped; returns nothing when the operation has been cancelled.
+    pub(super) fn join(&self, deadline: Deadline) -> Option<CallerGuard> {
+        let joined = self.callers.send_if_modified(|callers| {
+            let joins = !self.cancelled.is_cancelled();
+            if joins {
+                callers.add(deadline);
+            }
+            joins
         });
-        CallerGuard {
+        joined.then(|| CallerGuard {
             callers: Arc::clone(&self.callers),
-        }
+        })
     }
 
     pub(super) async fn result(&self) -> Result<T> {
@@ -145,21 +145,23 @@ pub(super) struct CallerGuard {
 
 impl Drop for CallerGuard {
     fn drop(&mut self) {
-        self.callers.send_modify(|callers| callers.waiting -= 1);
+        self.callers.send_modify(Callers::remove);
     }
 }
 
-/// Cancels the operation once nobody has waited for it for twice the time its callers gave.
-async fn abandon(mut callers: watch::Receiver<Callers>, cancelled: CancellationToken) {
-    loop {
-        let patience = callers.borrow_and_update().longest * 2;
-        if callers.wait_for(|callers| callers.waiting == 0).await.is_err() {
-            return;
-        }
-        match tokio::time::timeout(patience, callers.wait_for(|callers| callers.waiting > 0)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) => return,
-            Err(_) => return cancelled.cancel(),
-        }
+/// Cancels the operation once it is abandoned.
+async fn cancel_when_abandoned(callers: Arc<watch::Sender<Callers>>, cancelled: CancellationToken) {
+    while !cancelled.is_cancelled() {
+        reached(callers.subscribe(), Callers::abandoned_at).await;
+        // Under the lock that joining takes, so that no caller joins between the decision and the cancellation.
+        callers.send_if_modified(|callers| {
+            if callers
+                .abandoned_at()
+                .is_some_and(|moment| moment <= Instant::now())
+            {
+                cancelled.cancel();
+            }
+            false
+        });
     }
 }
