@@ -12,7 +12,7 @@ use super::Core;
 use super::calls::Stage;
 use super::unstage::Remainder;
 use crate::error::{Error, Result, Situation};
-use crate::flocker::attach::OthersLease;
+use crate::flocker::attach::OtherNodesLease;
 use crate::flocker::cluster::{Lists, Snapshot};
 use crate::host::records::Record;
 use crate::host::{Host, InTheWay, Staged};
@@ -86,7 +86,7 @@ impl Attempt<'_> {
         if self.stage.takes_lease {
             self.core
                 .attach
-                .attach(self.context, self.dataset, node, OthersLease::WaitFor)
+                .attach(self.context, self.dataset, node, OtherNodesLease::WaitFor)
                 .await?;
         }
         let mut replaced = 0;

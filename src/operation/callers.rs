@@ -17,7 +17,7 @@ pub(super) struct Callers {
     /// When the newest change of `waiting` was.
     changed: Instant,
     /// When the last answer is due, less the time for undoing.
-    give_up_by: Instant,
+    stop_work_by: Instant,
 }
 
 impl Callers {
@@ -27,7 +27,7 @@ impl Callers {
             waiting: 1,
             longest: deadline.budget(),
             changed: Instant::now(),
-            give_up_by: deadline.give_up_by(),
+            stop_work_by: deadline.stop_work_by(),
         }
     }
 
@@ -36,7 +36,7 @@ impl Callers {
         self.waiting += 1;
         self.longest = self.longest.max(deadline.budget());
         self.changed = Instant::now();
-        self.give_up_by = self.give_up_by.max(deadline.give_up_by());
+        self.stop_work_by = self.stop_work_by.max(deadline.stop_work_by());
     }
 
     /// Stops counting a caller.
@@ -56,8 +56,8 @@ impl Callers {
     }
 
     /// Returns when work that ends with its callers has to stop: shortly before the last of them is answered.
-    pub(super) fn give_up_by(&self) -> Instant {
-        self.give_up_by
+    pub(super) fn stop_work_by(&self) -> Instant {
+        self.stop_work_by
     }
 }
 

@@ -1,4 +1,4 @@
-//! One operation and those who wait for it.
+//! One operation and the callers that wait for it.
 
 use std::fmt;
 use std::future::Future;
@@ -13,23 +13,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::callers::{Callers, reached};
 use super::context::Context;
-use super::progress::Progress;
+use super::progress::OperationProgress;
 use crate::error::{Error, Result, Situation};
 use crate::operation::deadline::Deadline;
 
 /// A handle on a running operation; clones are handles on the same one.
-pub(super) struct Running<C, T> {
-    call: Arc<C>,
+pub(super) struct Running<O, T> {
+    operation: Arc<O>,
     callers: Arc<watch::Sender<Callers>>,
-    progress: Arc<watch::Sender<Progress>>,
+    progress: Arc<watch::Sender<OperationProgress>>,
     result: Arc<watch::Sender<Option<Result<T>>>>,
     cancelled: CancellationToken,
 }
 
-impl<C, T> Clone for Running<C, T> {
+impl<O, T> Clone for Running<O, T> {
     fn clone(&self) -> Self {
         Self {
-            call: Arc::clone(&self.call),
+            operation: Arc::clone(&self.operation),
             callers: Arc::clone(&self.callers),
             progress: Arc::clone(&self.progress),
             result: Arc::clone(&self.result),
@@ -39,11 +39,11 @@ impl<C, T> Clone for Running<C, T> {
 }
 
 /// A new operation: the handle, the guard of its first caller, and the future that does the work.
-pub(super) type Started<C, T> = (Running<C, T>, CallerGuard, BoxFuture<'static, Result<T>>);
+pub(super) type Started<O, T> = (Running<O, T>, CallerGuard, BoxFuture<'static, Result<T>>);
 
-impl<C: fmt::Display, T: Clone + Send + 'static> Running<C, T> {
+impl<O: fmt::Display, T: Clone + Send + 'static> Running<O, T> {
     /// Makes an operation that one caller waits for, until `deadline`. The caller spawns its future.
-    pub(super) fn start<W, F>(call: C, deadline: Deadline, work: W) -> Started<C, T>
+    pub(super) fn start<W, F>(operation: O, deadline: Deadline, work: W) -> Started<O, T>
     where
         W: FnOnce(Context) -> F,
         F: Future<Output = Result<T>> + Send + 'static,
@@ -52,9 +52,9 @@ impl<C: fmt::Display, T: Clone + Send + 'static> Running<C, T> {
         let first_caller = CallerGuard {
             callers: Arc::clone(&callers),
         };
-        let progress = Arc::new(watch::Sender::new(Progress::default()));
+        let progress = Arc::new(watch::Sender::new(OperationProgress::default()));
         let cancelled = CancellationToken::new();
-        let doing = call.to_string();
+        let doing = operation.to_string();
         let context = Context::new(
             doing.clone(),
             Arc::clone(&progress),
@@ -64,7 +64,7 @@ impl<C: fmt::Display, T: Clone + Send + 'static> Running<C, T> {
         let work = work(context);
         let abandoned = cancel_when_abandoned(Arc::clone(&callers), cancelled.clone());
         let running = Self {
-            call: Arc::new(call),
+            operation: Arc::new(operation),
             callers,
             progress,
             result: Arc::new(watch::Sender::new(None)),
@@ -85,11 +85,11 @@ impl<C: fmt::Display, T: Clone + Send + 'static> Running<C, T> {
         (running, first_caller, task.boxed())
     }
 
-    pub(super) fn call(&self) -> &C {
-        &self.call
+    pub(super) fn operation(&self) -> &O {
+        &self.operation
     }
 
-    pub(super) fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> OperationProgress {
         self.progress.borrow().clone()
     }
 
@@ -121,20 +121,20 @@ impl<C: fmt::Display, T: Clone + Send + 'static> Running<C, T> {
             Ok(Some(result)) => result.clone(),
             Ok(None) | Err(_) => Err(Error::new(
                 Situation::Busy,
-                format!("{}: the plugin is stopping", self.call),
+                format!("{}: the plugin is stopping", self.operation),
             )),
         }
     }
 
     pub(super) async fn ended(&self) {
-        // An error means that the sender is gone, and with it the task.
+        // An error means that the sender was dropped, and the task with it.
         self.result.subscribe().wait_for(Option::is_some).await.ok();
     }
 }
 
-impl<C: fmt::Display, T> fmt::Display for Running<C, T> {
+impl<O: fmt::Display, T> fmt::Display for Running<O, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", self.call)
+        write!(f, "\"{}\"", self.operation)
     }
 }
 

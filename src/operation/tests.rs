@@ -20,14 +20,14 @@ impl fmt::Display for Job {
     }
 }
 
-impl Call for Job {
+impl Operation for Job {
     type Slot = &'static str;
 
     fn slot(&self) -> Self::Slot {
         self.slot
     }
 
-    fn undoes(&self, running: &Self) -> bool {
+    fn is_inverse_of(&self, running: &Self) -> bool {
         self.size == 0 && running.size > 0
     }
 }

@@ -1,4 +1,4 @@
-//! Storage that is declared rather than found out.
+//! Storage as the settings declare it: Flocker does not report any.
 
 use std::str::FromStr;
 
@@ -6,14 +6,14 @@ use crate::volume::{did_you_mean, parse_size};
 
 const KEYS: [&str; 3] = ["profile", "capacity", "per_node"];
 
-/// The storage behind a Flocker profile, which Flocker itself cannot tell.
+/// The storage behind a Flocker profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
-    /// The profile whose volumes it holds; `None` for volumes without one.
+    /// The profile whose volumes it holds; `None` for volumes without a profile.
     pub profile: Option<String>,
     /// Its size in bytes.
     pub capacity: u64,
-    /// Whether every node has that much, instead of the cluster as a whole.
+    /// Whether every node has that much storage, instead of the cluster as a whole.
     pub per_node: bool,
 }
 
@@ -38,7 +38,9 @@ impl FromStr for Pool {
             }
             match key {
                 "profile" if value.is_empty() => {
-                    return Err("profile: expected a name, or no such key for volumes without one".to_owned());
+                    return Err(
+                        "profile: expected a name, or omit this key for volumes without a profile".to_owned(),
+                    );
                 }
                 "profile" => pool.profile = Some(value.to_owned()),
                 "capacity" => {
@@ -72,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pool_needs_nothing_but_its_capacity() {
+    fn a_pool_needs_only_its_capacity() {
         let pool = Pool {
             profile: None,
             capacity: 10 << 40,
@@ -88,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_that_is_not_one_is_refused_with_the_key_that_is_wrong() {
+    fn an_invalid_pool_is_refused_with_the_wrong_key() {
         for (text, part) in [
             ("", "capacity is missing"),
             ("profile=gold", "capacity is missing"),

@@ -55,7 +55,7 @@ fn a_backing_volume_is_waited_for_by_name_of_its_node_and_had_when_the_agent_is_
             .try_create(within(Duration::from_secs(3), to_create("data")))
             .await;
         let missing = format!(
-            "waiting for \"backing volume\": node {} has not made it",
+            "waiting for \"backing volume\": node {} has not created it",
             stand.machine.node()
         );
         assert_unfinished(

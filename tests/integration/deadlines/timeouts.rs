@@ -37,7 +37,7 @@ fn a_caller_is_answered_with_what_is_missing_before_it_gives_up() {
                 "creating volume \"data\": waiting for \"configured\"",
                 &format!("the new dataset on node {node}"),
                 "(dataset ",
-                "the work goes on, try again (Flocker last answered",
+                "the work continues, try again (Flocker last answered",
             ],
         );
         stand.faults().remove(HELD);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use flocker_client::{Credentials, Settings};
-use flocker_csi::flocker::cluster::{self, CertificateKeeper, Cluster, Lists, Look};
+use flocker_csi::flocker::cluster::{self, CertificateKeeper, Cluster, FileCheck, Lists};
 use flocker_embedded::CertificateProfile;
 use flocker_embedded::pki::{Authority, Role};
 use uuid::Uuid;
@@ -81,9 +81,9 @@ async fn assert_works(cluster: &Cluster) {
     cluster.fresh(Lists::NODES).await.unwrap();
 }
 
-async fn looks_like(keeper: &mut CertificateKeeper, times: usize, expected: Look) {
+async fn looks_like(keeper: &mut CertificateKeeper, times: usize, expected: FileCheck) {
     for _ in 0..times {
-        assert_eq!(keeper.look().await, expected);
+        assert_eq!(keeper.check().await, expected);
     }
 }
 
@@ -95,12 +95,12 @@ fn replaced_certificates_are_in_use_from_the_next_connection_on() {
         let cluster = files.cluster(&flocker);
         let mut keeper = cluster.certificate_keeper();
         assert_works(&cluster).await;
-        looks_like(&mut keeper, 3, Look::Unchanged).await;
+        looks_like(&mut keeper, 3, FileCheck::Unchanged).await;
         let before = flocker.embedded().counters();
 
         files.write(&new_user(&flocker, "successor"));
-        looks_like(&mut keeper, 1, Look::Replaced).await;
-        looks_like(&mut keeper, 3, Look::Unchanged).await;
+        looks_like(&mut keeper, 1, FileCheck::Replaced).await;
+        looks_like(&mut keeper, 3, FileCheck::Unchanged).await;
         assert_eq!(cluster.credentials().user(), "successor");
         assert_works(&cluster).await;
         let after = flocker.embedded().counters();
@@ -120,7 +120,7 @@ fn files_that_only_look_new_cost_no_connection() {
         let same = fs::read(&files.certificate).unwrap();
         fs::remove_file(&files.certificate).unwrap();
         fs::write(&files.certificate, same).unwrap();
-        looks_like(&mut keeper, 2, Look::Unchanged).await;
+        looks_like(&mut keeper, 2, FileCheck::Unchanged).await;
         assert_works(&cluster).await;
         assert_eq!(flocker.embedded().counters().connections, before.connections);
     });
@@ -137,10 +137,10 @@ fn a_certificate_without_its_key_is_waited_out_and_told_of_once() {
         let new = new_user(&flocker, "successor");
 
         fs::write(&files.certificate, &new.certificate).unwrap();
-        looks_like(&mut keeper, 3, Look::Kept).await;
+        looks_like(&mut keeper, 3, FileCheck::Kept).await;
         assert_works(&cluster).await;
         fs::write(&files.key, &new.key[..new.key.len() / 2]).unwrap();
-        looks_like(&mut keeper, 3, Look::Kept).await;
+        looks_like(&mut keeper, 3, FileCheck::Kept).await;
         assert_works(&cluster).await;
         assert_eq!(cluster.credentials().user(), "plugin");
         let told = log.lines_with("stay in use");
@@ -155,7 +155,7 @@ fn a_certificate_without_its_key_is_waited_out_and_told_of_once() {
         );
 
         fs::write(&files.key, &new.key).unwrap();
-        looks_like(&mut keeper, 1, Look::Replaced).await;
+        looks_like(&mut keeper, 1, FileCheck::Replaced).await;
         assert_eq!(cluster.credentials().user(), "successor");
         assert_works(&cluster).await;
     });
@@ -169,12 +169,12 @@ fn certificates_that_vanish_or_are_damaged_leave_the_last_good_ones_in_use() {
         let cluster = files.cluster(&flocker);
         let mut keeper = cluster.certificate_keeper();
         fs::remove_file(&files.certificate).unwrap();
-        looks_like(&mut keeper, 2, Look::Kept).await;
+        looks_like(&mut keeper, 2, FileCheck::Kept).await;
         fs::write(&files.certificate, "no certificate").unwrap();
-        looks_like(&mut keeper, 2, Look::Kept).await;
+        looks_like(&mut keeper, 2, FileCheck::Kept).await;
         assert_works(&cluster).await;
         files.write(&new_user(&flocker, "successor"));
-        looks_like(&mut keeper, 1, Look::Replaced).await;
+        looks_like(&mut keeper, 1, FileCheck::Replaced).await;
     });
 }
 
@@ -194,7 +194,7 @@ fn certificates_of_another_cluster_are_shown_once_and_not_taken_up() {
         fs::write(&files.cluster, stranger.certificate().to_pem().unwrap()).unwrap();
         files.write(&user_of(&stranger, "plugin"));
         let before = flocker.embedded().counters();
-        looks_like(&mut keeper, 5, Look::Kept).await;
+        looks_like(&mut keeper, 5, FileCheck::Kept).await;
         assert_works(&cluster).await;
         let after = flocker.embedded().counters();
         assert_eq!(
@@ -208,7 +208,7 @@ fn certificates_of_another_cluster_are_shown_once_and_not_taken_up() {
 
         fs::write(&files.cluster, ours).unwrap();
         files.write(&new_user(&flocker, "successor"));
-        looks_like(&mut keeper, 1, Look::Replaced).await;
+        looks_like(&mut keeper, 1, FileCheck::Replaced).await;
         assert_works(&cluster).await;
     });
 }
@@ -222,7 +222,7 @@ fn new_certificates_wait_for_a_flocker_that_is_down() {
         let mut keeper = cluster.certificate_keeper();
         files.write(&new_user(&flocker, "successor"));
         flocker.stop().await;
-        looks_like(&mut keeper, 2, Look::Kept).await;
+        looks_like(&mut keeper, 2, FileCheck::Kept).await;
         assert_eq!(cluster.credentials().user(), "plugin");
     });
 }
@@ -255,7 +255,7 @@ fn certificates_that_expire_soon_are_warned_of_once_a_day() {
         let files = Files::of(&flocker);
         let cluster = files.cluster(&flocker);
         let mut keeper = cluster.certificate_keeper();
-        looks_like(&mut keeper, 2, Look::Unchanged).await;
+        looks_like(&mut keeper, 2, FileCheck::Unchanged).await;
         assert_eq!(log.lines_with("expire in").len(), 0);
 
         let authority = flocker.embedded().authority();
@@ -266,8 +266,8 @@ fn certificates_that_expire_soon_are_warned_of_once_a_day() {
             certificate: brief.certificate_pem().unwrap(),
             key: brief.key_pem().unwrap(),
         });
-        looks_like(&mut keeper, 1, Look::Replaced).await;
-        looks_like(&mut keeper, 3, Look::Unchanged).await;
+        looks_like(&mut keeper, 1, FileCheck::Replaced).await;
+        looks_like(&mut keeper, 3, FileCheck::Unchanged).await;
         let told = log.lines_with("expire in");
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(

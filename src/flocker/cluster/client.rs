@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use flocker_client::{Client, Credentials, Error, Settings};
 use tokio::sync::OnceCell;
 
-/// Reaches the control service, with a client that is made when it is first needed; clones share it.
+/// The connection to the control service, made when it is first needed; clones share it.
 ///
-/// Making one reads the system's trust store, which takes longer than the rest of the start.
+/// Making it reads the system's trust store, which takes longer than the rest of the start.
 #[derive(Clone)]
 pub struct Flocker {
     current: Arc<Mutex<Current>>,
@@ -19,7 +19,7 @@ struct Current {
 }
 
 impl Flocker {
-    /// Remembers how to reach Flocker; nothing is connected yet.
+    /// Stores how to reach Flocker, without connecting.
     pub fn new(settings: Settings) -> Self {
         let current = Current {
             settings,
@@ -30,11 +30,11 @@ impl Flocker {
         }
     }
 
-    /// Returns the client of this moment. Whoever keeps it misses those that take its place.
+    /// Returns the present client. [`Self::replace`] does not reach a client that was returned before.
     ///
     /// # Errors
     /// The certificates cannot be used together.
-    pub async fn client(&self) -> Result<Client, Error> {
+    pub(crate) async fn client(&self) -> Result<Client, Error> {
         let (settings, client) = {
             let current = self.lock();
             (current.settings.clone(), Arc::clone(&current.client))
@@ -43,11 +43,11 @@ impl Flocker {
     }
 
     /// Returns the certificates in use.
-    pub fn credentials(&self) -> Credentials {
+    pub(crate) fn credentials(&self) -> Credentials {
         self.lock().settings.credentials.clone()
     }
 
-    /// Returns how Flocker would be reached with other certificates.
+    /// Returns the settings with other certificates.
     pub(super) fn settings_with(&self, credentials: Credentials) -> Settings {
         Settings {
             credentials,
@@ -55,9 +55,9 @@ impl Flocker {
         }
     }
 
-    /// Has everybody use `client` from here on, which was made from `settings`.
+    /// Uses `client` for all requests from now on, which was made from `settings`.
     ///
-    /// What is under way ends with the client it began with; that one's connections close after it.
+    /// Requests that have started end on the previous client, whose connections close after them.
     pub(super) fn replace(&self, settings: Settings, client: Client) {
         *self.lock() = Current {
             settings,
@@ -65,8 +65,8 @@ impl Flocker {
         };
     }
 
-    /// Takes note that the certificates in use are in other files by now.
-    pub(super) fn found_again(&self, credentials: Credentials) {
+    /// Records that the files of the certificates in use were replaced by others with the same content.
+    pub(super) fn set_credentials(&self, credentials: Credentials) {
         self.lock().settings.credentials = credentials;
     }
 
@@ -75,10 +75,13 @@ impl Flocker {
     }
 }
 
-/// Makes a client; that blocks, so it is done where it may.
+/// Makes a client, on a thread that may block.
+///
+/// # Errors
+/// The certificates cannot be used together.
 pub(super) async fn make(settings: Settings) -> Result<Client, Error> {
     match tokio::task::spawn_blocking(move || Client::new(settings)).await {
-        Ok(made) => made,
+        Ok(client) => client,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
