@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::callers::{Callers, reached};
 use super::context::Context;
 use super::progress::OperationProgress;
-use crate::error::{Error, Result, Situation};
+use crate::error::{Error, Result};
 use crate::operation::deadline::Deadline;
 
 /// A handle on a running operation; clones are handles on the same one.
@@ -76,11 +76,7 @@ impl<O: fmt::Display, T: Clone + Send + 'static> Running<O, T> {
                 ended = &mut work => ended,
                 () = abandoned => work.await,
             };
-            ended.unwrap_or_else(|_panic| {
-                let text =
-                    format!("{doing}: a bug in flocker-csi ended the operation; its log has the details");
-                Err(Error::new(Situation::Internal, text))
-            })
+            ended.unwrap_or_else(|_panic| Err(Error::panicked(doing)))
         };
         (running, first_caller, task.boxed())
     }
@@ -119,10 +115,7 @@ impl<O: fmt::Display, T: Clone + Send + 'static> Running<O, T> {
         let mut result = self.result.subscribe();
         match result.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(result)) => result.clone(),
-            Ok(None) | Err(_) => Err(Error::new(
-                Situation::Busy,
-                format!("{}: the plugin is stopping", self.operation),
-            )),
+            Ok(None) | Err(_) => Err(Error::stopping(&self.operation)),
         }
     }
 

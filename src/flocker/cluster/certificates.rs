@@ -70,7 +70,11 @@ impl CertificateKeeper {
         let checked = match tokio::task::spawn_blocking(load()).await {
             Ok(None) => FileCheck::Unchanged,
             Ok(Some(found)) => self.found(&current, found).await,
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The plugin is stopping.
+                Err(_cancelled) => FileCheck::Unchanged,
+            },
         };
         self.warn_of_expiry();
         checked

@@ -78,10 +78,16 @@ impl Flocker {
 /// Makes a client, on a thread that may block.
 ///
 /// # Errors
-/// The certificates cannot be used together.
+/// The certificates cannot be used together, or the plugin is stopping.
 pub(super) async fn make(settings: Settings) -> Result<Client, Error> {
     match tokio::task::spawn_blocking(move || Client::new(settings)).await {
         Ok(client) => client,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_cancelled) => Err(Error::Invalid {
+                problem: "the plugin is stopping".to_owned(),
+                source: None,
+            }),
+        },
     }
 }

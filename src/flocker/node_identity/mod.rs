@@ -254,7 +254,7 @@ impl NodeIdentity {
     ) -> Result<T> {
         let sources = Arc::clone(&self.sources);
         let reading = tokio::task::spawn_blocking(move || read(&sources)).await;
-        reading.map_err(|panicked| Error::internal("read which node this machine is", panicked))?
+        reading.map_err(|ended| Error::task("reading which node this machine is", &ended))?
     }
 
     fn not_found(&self, era: Uuid, unanswered: Answer) -> Error {

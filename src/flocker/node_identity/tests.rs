@@ -279,3 +279,20 @@ fn a_saved_node_that_cannot_be_read_counts_as_missing() {
     machine.write("state/node.json", "{");
     assert_eq!(machine.saved(), None);
 }
+
+#[test]
+fn a_stop_of_the_plugin_while_files_are_read_is_no_final_error() {
+    let (machine, flocker) = (Machine::new(), FakeFlocker::named(ONE));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let handle = runtime.handle().clone();
+    runtime.shutdown_background();
+    let _entered = handle.enter();
+    let resolved = machine.identity(&flocker).resolve().now_or_never().unwrap();
+    let error = resolved.unwrap_err();
+    assert!(!error.situation().is_final(), "{}", error.chain());
+    assert!(
+        error.chain().contains("the plugin is stopping"),
+        "{}",
+        error.chain()
+    );
+}

@@ -8,6 +8,7 @@ use flocker_client::{Credentials, Settings};
 use flocker_csi::flocker::cluster::{self, CertificateKeeper, Cluster, FileCheck, Lists};
 use flocker_embedded::CertificateProfile;
 use flocker_embedded::pki::{Authority, Role};
+use futures::FutureExt;
 use uuid::Uuid;
 
 use crate::log::Log;
@@ -81,7 +82,7 @@ async fn assert_works(cluster: &Cluster) {
     cluster.fresh(Lists::NODES).await.unwrap();
 }
 
-async fn looks_like(keeper: &mut CertificateKeeper, times: usize, expected: FileCheck) {
+async fn check_is(keeper: &mut CertificateKeeper, times: usize, expected: FileCheck) {
     for _ in 0..times {
         assert_eq!(keeper.check().await, expected);
     }
@@ -95,12 +96,12 @@ fn replaced_certificates_are_in_use_from_the_next_connection_on() {
         let cluster = files.cluster(&flocker);
         let mut keeper = cluster.certificate_keeper();
         assert_works(&cluster).await;
-        looks_like(&mut keeper, 3, FileCheck::Unchanged).await;
+        check_is(&mut keeper, 3, FileCheck::Unchanged).await;
         let before = flocker.embedded().counters();
 
         files.write(&new_user(&flocker, "successor"));
-        looks_like(&mut keeper, 1, FileCheck::Replaced).await;
-        looks_like(&mut keeper, 3, FileCheck::Unchanged).await;
+        check_is(&mut keeper, 1, FileCheck::Replaced).await;
+        check_is(&mut keeper, 3, FileCheck::Unchanged).await;
         assert_eq!(cluster.credentials().user(), "successor");
         assert_works(&cluster).await;
         let after = flocker.embedded().counters();
@@ -120,9 +121,28 @@ fn files_that_only_look_new_cost_no_connection() {
         let same = fs::read(&files.certificate).unwrap();
         fs::remove_file(&files.certificate).unwrap();
         fs::write(&files.certificate, same).unwrap();
-        looks_like(&mut keeper, 2, FileCheck::Unchanged).await;
+        check_is(&mut keeper, 2, FileCheck::Unchanged).await;
         assert_works(&cluster).await;
         assert_eq!(flocker.embedded().counters().connections, before.connections);
+    });
+}
+
+#[test]
+fn a_check_that_a_stop_of_the_plugin_cancels_changes_nothing() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let files = Files::of(&flocker);
+        let cluster = files.cluster(&flocker);
+        files.write(&new_user(&flocker, "successor"));
+        let stopped = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let handle = stopped.handle().clone();
+        stopped.shutdown_background();
+        let checked = {
+            let _entered = handle.enter();
+            cluster.certificate_keeper().check().now_or_never()
+        };
+        assert_eq!(checked, Some(FileCheck::Unchanged));
+        assert_eq!(cluster.credentials().user(), "plugin");
     });
 }
 
@@ -137,10 +157,10 @@ fn a_certificate_without_its_key_is_waited_out_and_told_of_once() {
         let new = new_user(&flocker, "successor");
 
         fs::write(&files.certificate, &new.certificate).unwrap();
-        looks_like(&mut keeper, 3, FileCheck::Kept).await;
+        check_is(&mut keeper, 3, FileCheck::Kept).await;
         assert_works(&cluster).await;
         fs::write(&files.key, &new.key[..new.key.len() / 2]).unwrap();
-        looks_like(&mut keeper, 3, FileCheck::Kept).await;
+        check_is(&mut keeper, 3, FileCheck::Kept).await;
         assert_works(&cluster).await;
         assert_eq!(cluster.credentials().user(), "plugin");
         let told = log.lines_with("stay in use");
@@ -155,7 +175,7 @@ fn a_certificate_without_its_key_is_waited_out_and_told_of_once() {
         );
 
         fs::write(&files.key, &new.key).unwrap();
-        looks_like(&mut keeper, 1, FileCheck::Replaced).await;
+        check_is(&mut keeper, 1, FileCheck::Replaced).await;
         assert_eq!(cluster.credentials().user(), "successor");
         assert_works(&cluster).await;
     });
@@ -169,12 +189,12 @@ fn certificates_that_vanish_or_are_damaged_leave_the_last_good_ones_in_use() {
         let cluster = files.cluster(&flocker);
         let mut keeper = cluster.certificate_keeper();
         fs::remove_file(&files.certificate).unwrap();
-        looks_like(&mut keeper, 2, FileCheck::Kept).await;
+        check_is(&mut keeper, 2, FileCheck::Kept).await;
         fs::write(&files.certificate, "no certificate").unwrap();
-        looks_like(&mut keeper, 2, FileCheck::Kept).await;
+        check_is(&mut keeper, 2, FileCheck::Kept).await;
         assert_works(&cluster).await;
         files.write(&new_user(&flocker, "successor"));
-        looks_like(&mut keeper, 1, FileCheck::Replaced).await;
+        check_is(&mut keeper, 1, FileCheck::Replaced).await;
     });
 }
 
@@ -194,7 +214,7 @@ fn certificates_of_another_cluster_are_shown_once_and_not_taken_up() {
         fs::write(&files.cluster, stranger.certificate().to_pem().unwrap()).unwrap();
         files.write(&user_of(&stranger, "plugin"));
         let before = flocker.embedded().counters();
-        looks_like(&mut keeper, 5, FileCheck::Kept).await;
+        check_is(&mut keeper, 5, FileCheck::Kept).await;
         assert_works(&cluster).await;
         let after = flocker.embedded().counters();
         assert_eq!(
@@ -208,7 +228,7 @@ fn certificates_of_another_cluster_are_shown_once_and_not_taken_up() {
 
         fs::write(&files.cluster, ours).unwrap();
         files.write(&new_user(&flocker, "successor"));
-        looks_like(&mut keeper, 1, FileCheck::Replaced).await;
+        check_is(&mut keeper, 1, FileCheck::Replaced).await;
         assert_works(&cluster).await;
     });
 }
@@ -222,7 +242,7 @@ fn new_certificates_wait_for_a_flocker_that_is_down() {
         let mut keeper = cluster.certificate_keeper();
         files.write(&new_user(&flocker, "successor"));
         flocker.stop().await;
-        looks_like(&mut keeper, 2, FileCheck::Kept).await;
+        check_is(&mut keeper, 2, FileCheck::Kept).await;
         assert_eq!(cluster.credentials().user(), "plugin");
     });
 }
@@ -255,7 +275,7 @@ fn certificates_that_expire_soon_are_warned_of_once_a_day() {
         let files = Files::of(&flocker);
         let cluster = files.cluster(&flocker);
         let mut keeper = cluster.certificate_keeper();
-        looks_like(&mut keeper, 2, FileCheck::Unchanged).await;
+        check_is(&mut keeper, 2, FileCheck::Unchanged).await;
         assert_eq!(log.lines_with("expire in").len(), 0);
 
         let authority = flocker.embedded().authority();
@@ -266,8 +286,8 @@ fn certificates_that_expire_soon_are_warned_of_once_a_day() {
             certificate: brief.certificate_pem().unwrap(),
             key: brief.key_pem().unwrap(),
         });
-        looks_like(&mut keeper, 1, FileCheck::Replaced).await;
-        looks_like(&mut keeper, 3, FileCheck::Unchanged).await;
+        check_is(&mut keeper, 1, FileCheck::Replaced).await;
+        check_is(&mut keeper, 3, FileCheck::Unchanged).await;
         let told = log.lines_with("expire in");
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(
