@@ -71,7 +71,15 @@ impl Provisioner {
         self.refuse_unknown_profile(wanted)?;
         let mut unclear = None;
         let found = self.find_or_declare(context, wanted, &mut unclear).await;
-        let volume = found.map_err(|error| error.failure_context(wanted))?;
+        let volume = found.map_err(|error| {
+            let error = error.failure_context(wanted);
+            // An unclear request may still be carried out.
+            if unclear.is_some() {
+                in_progress(error)
+            } else {
+                error
+            }
+        })?;
         self.finish(context, wanted, volume).await
     }
 

@@ -9,6 +9,7 @@ use flocker_csi::config::Endpoint;
 use flocker_csi::flocker::provisioning::{Pool, ProvisionWait, ProvisioningSettings};
 use flocker_csi::volume::{Namespace, Parameters, VolumeName, metadata};
 use flocker_embedded::Options;
+use flocker_embedded::faults::{Effect, RequestFault};
 use futures::future::join_all;
 use tokio::time::timeout;
 use tonic::{Code, Request};
@@ -203,6 +204,43 @@ fn a_create_whose_caller_has_gone_is_finished_for_the_next_one() {
         let volume = create(&controller, wanted("pvc-1", 64)).await.unwrap();
         assert!(dropped.is_err() || dropped.unwrap().unwrap() == volume);
         assert_eq!(flocker.embedded().counters().answered("POST", DATASETS, 201), 1);
+        flocker.stop().await;
+    });
+}
+
+#[test]
+fn a_create_that_flocker_may_have_carried_out_gets_no_final_error() {
+    in_own_namespace(|| async {
+        let mut flocker = Flocker::start(1).await;
+        let faults = flocker.embedded().faults().clone();
+        faults.add(
+            RequestFault::new("lost", Effect::LoseRequest)
+                .on("POST", DATASETS)
+                .once(),
+        );
+        faults.add(RequestFault {
+            after: 1,
+            ..RequestFault::new("read again", Effect::HoldRequest)
+                .on("GET", DATASETS)
+                .once()
+        });
+        let controller = controller(&flocker, settings());
+        let creating = tokio::spawn(async move { create(&controller, wanted("pvc-1", 64)).await });
+        faults.until_met("read again", 1).await;
+        // Another program takes the name between the lost request and the next read, which is a final error by itself.
+        let namesake = NewDataset {
+            dataset_id: None,
+            primary: flocker.node(1),
+            maximum_size: Some(64 << 20),
+            metadata: [("name".to_owned(), "pvc-1".to_owned())].into(),
+        };
+        flocker.client().await.create_dataset(&namesake).await.unwrap();
+        faults.remove("read again");
+        let error = creating.await.unwrap().unwrap_err();
+        assert_eq!(error.code(), Code::Unavailable, "{error:?}");
+        for part in ["creating volume \"pvc-1\"", "may exist", "has that name already"] {
+            assert!(error.message().contains(part), "{error:?}");
+        }
         flocker.stop().await;
     });
 }
