@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use flocker_client::RequestOutcome;
+use tokio::task::JoinError;
 use uuid::Uuid;
 
 /// Names the reason why an operation failed.
@@ -215,6 +216,28 @@ impl Error {
     }
 
     /// Makes the error of a dataset that does not exist, or no longer exists.
+    /// Makes the error of work that ended in a panic, which is logged where it happens.
+    pub fn panicked(doing: impl fmt::Display) -> Self {
+        let text = format!("{doing}: a bug in flocker-csi ended this; see the panic in its log");
+        Self::new(Situation::Internal, text)
+    }
+
+    /// Makes the error of work that a stop of the plugin ended: another call repeats it.
+    pub fn stopping(doing: impl fmt::Display) -> Self {
+        let text = format!("{doing}: the plugin is stopping; try again when it runs");
+        Self::new(Situation::Busy, text)
+    }
+
+    /// Makes the error of a task that ended without a result: it panicked, or a stop of the plugin cancelled it.
+    pub fn task(doing: impl fmt::Display, ended: &JoinError) -> Self {
+        if ended.is_panic() {
+            Self::panicked(doing)
+        } else {
+            Self::stopping(doing)
+        }
+    }
+
+    /// Makes the error of a dataset that does not exist, or no longer.
     pub fn unknown_volume(dataset: Uuid) -> Self {
         let text = format!("volume {dataset} does not exist: Flocker has no live dataset of that id");
         Self::new(Situation::UnknownVolume, text)
@@ -270,5 +293,15 @@ mod tests {
             "staging volume v on node n: cannot read /x: disk on fire"
         );
         assert_eq!(error.situation(), Situation::Internal);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_a_stop_ended_is_to_be_repeated_and_one_that_panicked_is_not() {
+        let cancelled = tokio::spawn(std::future::pending::<()>());
+        cancelled.abort();
+        let stopped = Error::task("reading", &cancelled.await.unwrap_err());
+        assert!(!stopped.situation().is_final(), "{}", stopped.chain());
+        let panicked = tokio::spawn(async { panic!("bug") }).await.unwrap_err();
+        assert_eq!(Error::task("reading", &panicked).situation(), Situation::Internal);
     }
 }

@@ -1,11 +1,11 @@
-//! What the controller announces. csi-sanity chooses its specs by this list.
+//! The capabilities of the controller. csi-sanity chooses its specs by them.
 
 use csi_proto::v1::controller_service_capability::rpc::Type as RpcType;
 use csi_proto::v1::controller_service_capability::{Rpc, Type};
 use csi_proto::v1::{ControllerGetCapabilitiesResponse, ControllerServiceCapability};
 
-/// `PUBLISH_READONLY` is missing on purpose: a lease cannot remember it, so a second publication with another
-/// value could not be told from a repetition.
+/// `PUBLISH_READONLY` is missing on purpose: a lease cannot store it, so a second publication with another value would
+/// look like a repeated call.
 const ANNOUNCED: [RpcType; 8] = [
     RpcType::CreateDeleteVolume,
     RpcType::PublishUnpublishVolume,
@@ -17,7 +17,7 @@ const ANNOUNCED: [RpcType; 8] = [
     RpcType::SingleNodeMultiWriter,
 ];
 
-/// Returns the answer to `ControllerGetCapabilities`, which is the same in every process and at all times.
+/// Returns the answer to `ControllerGetCapabilities`, which is always the same.
 pub(super) fn controller_get_capabilities() -> ControllerGetCapabilitiesResponse {
     let capability = |rpc: RpcType| ControllerServiceCapability {
         r#type: Some(Type::Rpc(Rpc { r#type: rpc.into() })),

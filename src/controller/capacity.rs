@@ -6,33 +6,32 @@ use csi_proto::v1::{GetCapacityRequest, GetCapacityResponse};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Core, bytes};
+use super::{ControllerCore, bytes};
 use crate::csi::capability::{Capability, Side};
 use crate::error::Result;
 use crate::flocker::cluster::Lists;
-use crate::flocker::provisioning::Pool;
-use crate::flocker::provisioning::Usage;
+use crate::flocker::provisioning::{Pool, PoolUsage};
 use crate::operation::deadline::Deadline;
 use crate::volume::{MINIMUM_SIZE, Parameters};
 
-/// What a pool has left, in bytes.
+/// The free space of a pool, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Room {
-    /// In all.
+pub(super) struct FreeSpace {
+    /// The sum.
     total: u64,
-    /// For one volume.
+    /// The largest volume that fits.
     largest: u64,
 }
 
-/// The last known room of each pool, by profile; the pool without one is the empty profile.
-pub(super) type Rooms = BTreeMap<String, Room>;
+/// The free space of each pool, by profile. The pool without a profile has the empty one.
+pub(super) type FreeSpaceByProfile = BTreeMap<String, FreeSpace>;
 
-/// Tells how much room there is for volumes of a profile.
+/// Returns the free space for volumes of a profile.
 ///
-/// What can never be made has no room: an unknown profile or an unsupported capability is no error, because Mesos
-/// asks for every disk profile it knows. While Flocker is down the last value is told.
+/// An unknown profile or an unsupported capability has none and is no error, because Mesos asks for every disk profile
+/// that it knows. While Flocker is down the last known value is returned.
 pub(super) async fn get_capacity(
-    core: &Core,
+    core: &ControllerCore,
     deadline: Deadline,
     request: GetCapacityRequest,
 ) -> Result<GetCapacityResponse> {
@@ -50,30 +49,30 @@ pub(super) async fn get_capacity(
         return Ok(GetCapacityResponse::default());
     };
     let profile = pool.profile.clone().unwrap_or_default();
-    let room = match current(core, deadline, pool).await {
-        Ok(room) => {
-            let remember = |rooms: &mut Rooms| {
-                rooms.insert(profile, room);
+    let free = match read_free_space(core, deadline, pool).await {
+        Ok(free) => {
+            let store = |by_profile: &mut FreeSpaceByProfile| {
+                by_profile.insert(profile, free);
             };
-            core.last_rooms.update(remember).await;
-            room
+            core.last_free_space.update(store).await;
+            free
         }
         Err(error) => {
             tracing::warn!(
-                "Telling the capacity: {}; the answer is the last value known",
+                "Reading the capacity: {}; the answer is the last known value",
                 error.chain()
             );
-            core.last_rooms
-                .last()
+            core.last_free_space
+                .get()
                 .await
-                .and_then(|rooms| rooms.get(&profile).copied())
+                .and_then(|by_profile| by_profile.get(&profile).copied())
                 .unwrap_or_default()
         }
     };
-    Ok(answer(room, core.provisioner.settings().sizes.allocation_unit))
+    Ok(answer(free, core.provisioner.settings().sizes.allocation_unit))
 }
 
-async fn current(core: &Core, deadline: Deadline, pool: &Pool) -> Result<Room> {
+async fn read_free_space(core: &ControllerCore, deadline: Deadline, pool: &Pool) -> Result<FreeSpace> {
     let only = core.node_of_scope(deadline).await?;
     let snapshot = core
         .read(deadline, Lists::CONFIGURATION | Lists::STATE | Lists::NODES)
@@ -82,32 +81,32 @@ async fn current(core: &Core, deadline: Deadline, pool: &Pool) -> Result<Room> {
         || snapshot.nodes().map(|node| node.uuid).collect(),
         |node| vec![node],
     );
-    Ok(room(pool, &core.provisioner.usage(&snapshot), &nodes))
+    Ok(free_space(pool, &core.provisioner.usage(&snapshot), &nodes))
 }
 
-fn room(pool: &Pool, usage: &Usage, nodes: &[Uuid]) -> Room {
+fn free_space(pool: &Pool, usage: &PoolUsage, nodes: &[Uuid]) -> FreeSpace {
     if pool.per_node {
-        let rooms = || nodes.iter().map(|node| usage.room(pool, *node));
-        Room {
-            total: rooms().fold(0, u64::saturating_add),
-            largest: rooms().max().unwrap_or(0),
+        let by_node = || nodes.iter().map(|node| usage.free(pool, *node));
+        FreeSpace {
+            total: by_node().fold(0, u64::saturating_add),
+            largest: by_node().max().unwrap_or(0),
         }
     } else {
-        let left = usage.room(pool, Uuid::nil());
-        Room {
+        let left = usage.free(pool, Uuid::nil());
+        FreeSpace {
             total: left,
             largest: left,
         }
     }
 }
 
-fn answer(room: Room, allocation_unit: u64) -> GetCapacityResponse {
+fn answer(free: FreeSpace, allocation_unit: u64) -> GetCapacityResponse {
     let unit = allocation_unit.max(1);
     let smallest = MINIMUM_SIZE.next_multiple_of(unit);
-    let largest = room.largest - room.largest % unit;
+    let largest = free.largest - free.largest % unit;
     GetCapacityResponse {
-        available_capacity: bytes(room.total),
-        // Without room for the smallest volume there is no largest one.
+        available_capacity: bytes(free.total),
+        // If not even the smallest volume fits, there is no largest one.
         maximum_volume_size: (largest >= smallest).then(|| bytes(largest)),
         minimum_volume_size: Some(bytes(smallest)),
     }
@@ -125,7 +124,7 @@ mod tests {
     const B: Uuid = Uuid::from_u128(0xb);
 
     #[test]
-    fn a_pool_of_each_node_has_the_sum_in_all_and_the_largest_for_one_volume() {
+    fn a_pool_of_each_node_has_the_sum_of_all_nodes_and_the_largest_for_one_volume() {
         let pool = |per_node| Pool {
             profile: None,
             capacity: 10 * GIB,
@@ -139,27 +138,31 @@ mod tests {
             metadata: BTreeMap::new(),
         };
         let snapshot = Snapshot::of(vec![dataset], vec![], &[A, B], vec![]);
-        let room_of = |pool: Pool, nodes: &[Uuid]| {
-            room(&pool, &Usage::of(&snapshot, std::slice::from_ref(&pool)), nodes)
+        let free_space_of = |pool: Pool, nodes: &[Uuid]| {
+            free_space(
+                &pool,
+                &PoolUsage::of(&snapshot, std::slice::from_ref(&pool)),
+                nodes,
+            )
         };
         assert_eq!(
-            room_of(pool(true), &[A, B]),
-            Room {
+            free_space_of(pool(true), &[A, B]),
+            FreeSpace {
                 total: 16 * GIB,
                 largest: 10 * GIB
             }
         );
         assert_eq!(
-            room_of(pool(true), &[A]),
-            Room {
+            free_space_of(pool(true), &[A]),
+            FreeSpace {
                 total: 6 * GIB,
                 largest: 6 * GIB
             }
         );
-        assert_eq!(room_of(pool(true), &[]), Room::default());
+        assert_eq!(free_space_of(pool(true), &[]), FreeSpace::default());
         assert_eq!(
-            room_of(pool(false), &[A, B]),
-            Room {
+            free_space_of(pool(false), &[A, B]),
+            FreeSpace {
                 total: 6 * GIB,
                 largest: 6 * GIB
             }
@@ -168,22 +171,22 @@ mod tests {
 
     #[test]
     fn the_largest_volume_is_a_multiple_of_the_unit_and_unset_when_none_fits() {
-        let told = |largest| {
+        let answered = |largest| {
             answer(
-                Room {
+                FreeSpace {
                     total: largest,
                     largest,
                 },
                 GIB,
             )
         };
-        let much = told(5 * GIB + 7);
+        let much = answered(5 * GIB + 7);
         assert_eq!(much.available_capacity, i64::try_from(5 * GIB + 7).unwrap());
         assert_eq!(much.maximum_volume_size, Some(5 << 30));
         assert_eq!(much.minimum_volume_size, Some(1 << 30));
-        assert_eq!(told(GIB - 1).maximum_volume_size, None);
+        assert_eq!(answered(GIB - 1).maximum_volume_size, None);
         assert_eq!(
-            answer(Room::default(), 1 << 20).minimum_volume_size,
+            answer(FreeSpace::default(), 1 << 20).minimum_volume_size,
             Some(64 << 20)
         );
     }

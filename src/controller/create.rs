@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use csi_proto::v1::{CreateVolumeRequest, CreateVolumeResponse, Volume as ProtoVolume};
 
-use super::{Core, bytes};
+use super::{ControllerCore, bytes};
 use crate::csi::capability::Capability;
 use crate::error::{Error, Result, Situation};
 use crate::flocker::provisioning::NewVolume;
 use crate::operation::deadline::Deadline;
-use crate::operation::{Call, Context};
+use crate::operation::{Context, Operation};
 use crate::volume::{Parameters, SizeRange, VolumeName, metadata};
 
-/// Requests for one name exclude each other; equal ones are one.
-impl Call for NewVolume {
+/// Requests for one name exclude each other; equal requests are one operation.
+impl Operation for NewVolume {
     type Slot = VolumeName;
 
     fn slot(&self) -> VolumeName {
@@ -21,9 +21,9 @@ impl Call for NewVolume {
     }
 }
 
-/// Makes a volume, or finds the one that an earlier equal call made.
+/// Creates a volume, or finds the one that an earlier equal call created.
 pub(super) async fn create_volume(
-    core: &Arc<Core>,
+    core: &Arc<ControllerCore>,
     deadline: Deadline,
     request: CreateVolumeRequest,
 ) -> Result<CreateVolumeResponse> {
@@ -43,7 +43,7 @@ pub(super) async fn create_volume(
     Ok(CreateVolumeResponse { volume: Some(volume) })
 }
 
-fn parse(core: &Core, request: &CreateVolumeRequest) -> Result<NewVolume> {
+fn parse(core: &ControllerCore, request: &CreateVolumeRequest) -> Result<NewVolume> {
     let refuse = |text: &str| Err(Error::new(Situation::InvalidArgument, text));
     let settings = core.provisioner.settings();
     let name = VolumeName::parse(&request.name)?;

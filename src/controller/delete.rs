@@ -6,21 +6,21 @@ use std::sync::Arc;
 use csi_proto::v1::{DeleteVolumeRequest, DeleteVolumeResponse};
 use uuid::Uuid;
 
-use super::Core;
+use super::ControllerCore;
 use crate::csi::fields::required;
 use crate::error::{Error, Result, Situation};
-use crate::flocker::cluster::{Absence, Change, Lists, Probe};
+use crate::flocker::cluster::{Absence, Lists, Probe, WriteOutcome};
 use crate::operation::deadline::Deadline;
-use crate::operation::{Call, Context, Phase};
+use crate::operation::{Context, Operation, Phase};
 use crate::volume::dataset_of;
 
 /// The deletion of a volume.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct DeleteCall {
+pub(super) struct DeleteOperation {
     dataset: Uuid,
 }
 
-impl Call for DeleteCall {
+impl Operation for DeleteOperation {
     type Slot = Uuid;
 
     fn slot(&self) -> Uuid {
@@ -28,24 +28,24 @@ impl Call for DeleteCall {
     }
 }
 
-impl fmt::Display for DeleteCall {
+impl fmt::Display for DeleteOperation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "deleting volume {}", self.dataset)
     }
 }
 
-/// What became of a deletion.
+/// The outcome of a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deletion {
-    /// There was nothing to delete.
-    NothingThere,
-    /// Flocker has stored that the dataset is to be destroyed by that node; only a repeated write could undo it.
+    /// The volume did not exist.
+    NoSuchDataset,
+    /// Flocker has stored that this node is to destroy the dataset. Nothing undoes it.
     Stored(Uuid),
 }
 
-/// Deletes a volume that nobody has leased.
+/// Deletes a volume without a lease.
 pub(super) async fn delete_volume(
-    core: &Arc<Core>,
+    core: &Arc<ControllerCore>,
     deadline: Deadline,
     request: DeleteVolumeRequest,
 ) -> Result<DeleteVolumeResponse> {
@@ -56,34 +56,34 @@ pub(super) async fn delete_volume(
     core.creates
         .cancel(deadline, |_, progress| progress.dataset == Some(dataset))
         .await?;
-    let call = DeleteCall { dataset };
+    let operation = DeleteOperation { dataset };
     let work = {
-        let (core, call) = (Arc::clone(core), call.clone());
+        let (core, operation) = (Arc::clone(core), operation.clone());
         |context: Context| async move {
             context.about(dataset);
             delete(&core, &context, dataset)
                 .await
-                .map_err(|error| error.failure_context(&call))
+                .map_err(|error| error.failure_context(&operation))
         }
     };
-    if let Deletion::Stored(node) = core.deletes.run(call.clone(), deadline, work).await? {
-        wait_until_destroyed(core, deadline, call, node).await;
+    if let Deletion::Stored(node) = core.deletes.run(operation.clone(), deadline, work).await? {
+        wait_until_destroyed(core, deadline, operation, node).await;
     }
     Ok(DeleteVolumeResponse {})
 }
 
-async fn delete(core: &Core, context: &Context, dataset: Uuid) -> Result<Deletion> {
+async fn delete(core: &ControllerCore, context: &Context, dataset: Uuid) -> Result<Deletion> {
     loop {
         let lists = Lists::CONFIGURATION | Lists::NODES | Lists::LEASES;
         let snapshot = core.cluster.fresh_for(context, lists).await?;
         let Some(configured) = snapshot.live_dataset(dataset) else {
-            return Ok(Deletion::NothingThere);
+            return Ok(Deletion::NoSuchDataset);
         };
         let primary = configured.primary;
         if let Some(lease) = snapshot.lease(dataset) {
             return Err(in_use(dataset, lease.node_uuid));
         }
-        // Only the primary destroys, and after the DELETE no other node can be made the primary.
+        // Only the primary destroys a dataset, and no other node can become the primary after the DELETE.
         if !snapshot.lists_node(primary) {
             if node_is_gone(core, context, primary).await? {
                 core.provisioner.move_off(context, dataset, primary).await?;
@@ -91,7 +91,7 @@ async fn delete(core: &Core, context: &Context, dataset: Uuid) -> Result<Deletio
             continue;
         }
         let _guard = core.locks.lock(context, dataset).await?;
-        // Flocker deletes leased datasets too, so the lease is read last, and alone.
+        // Flocker also deletes leased datasets, so the lease is read last, and alone.
         if let Some(lease) = core
             .cluster
             .fresh_for(context, Lists::LEASES)
@@ -102,7 +102,7 @@ async fn delete(core: &Core, context: &Context, dataset: Uuid) -> Result<Deletio
         }
         context.check()?;
         return Ok(match core.cluster.delete_dataset(dataset).await? {
-            Change::Done => {
+            WriteOutcome::Stored => {
                 tracing::info!(
                     dataset.id = %dataset,
                     node.id = %primary,
@@ -110,13 +110,13 @@ async fn delete(core: &Core, context: &Context, dataset: Uuid) -> Result<Deletio
                 );
                 Deletion::Stored(primary)
             }
-            Change::Gone => Deletion::NothingThere,
+            WriteOutcome::NoSuchDataset => Deletion::NoSuchDataset,
         });
     }
 }
 
-/// Waits until `node` is listed (`false`) or gone (`true`).
-async fn node_is_gone(core: &Core, context: &Context, node: Uuid) -> Result<bool> {
+/// Waits until `node` is listed (`false`) or counts as gone (`true`).
+async fn node_is_gone(core: &ControllerCore, context: &Context, node: Uuid) -> Result<bool> {
     core.cluster
         .wait_until(Lists::NODES, context, |snapshot| {
             if snapshot.lists_node(node) {
@@ -130,11 +130,16 @@ async fn node_is_gone(core: &Core, context: &Context, node: Uuid) -> Result<bool
         .await
 }
 
-/// Waits until no node reports the dataset any more, for as long as the caller does.
+/// Waits until no node reports the dataset any more, or until the deadline.
 ///
-/// However that ends, the deletion is stored and will be carried out.
-async fn wait_until_destroyed(core: &Arc<Core>, deadline: Deadline, call: DeleteCall, node: Uuid) {
-    let dataset = call.dataset;
+/// In both cases the deletion is stored and will be carried out.
+async fn wait_until_destroyed(
+    core: &Arc<ControllerCore>,
+    deadline: Deadline,
+    operation: DeleteOperation,
+    node: Uuid,
+) {
+    let dataset = operation.dataset;
     let work = {
         let core = Arc::clone(core);
         |context: Context| async move {
@@ -149,10 +154,10 @@ async fn wait_until_destroyed(core: &Arc<Core>, deadline: Deadline, call: Delete
                 .await
         }
     };
-    if let Err(error) = core.destructions.run(call, deadline, work).await {
+    if let Err(error) = core.destructions.run(operation, deadline, work).await {
         tracing::info!(
             dataset.id = %dataset,
-            "The deletion of volume {dataset} is stored but not carried out yet: {}",
+            "The deletion of volume {dataset} is stored and not carried out yet: {}",
             error.chain()
         );
     }

@@ -11,60 +11,59 @@ use list_volumes_response::{Entry, VolumeStatus};
 use prost::Message;
 use uuid::Uuid;
 
-use super::Core;
-use super::listing::Change;
-use super::listing::{Listed, Listing};
+use super::ControllerCore;
+use super::volume_list::{ListedVolume, VolumeChange, VolumeList};
 use crate::csi::fields::{existing_dataset, required};
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::Lists;
 use crate::operation::deadline::Deadline;
 use crate::volume::dataset_of;
 
-/// The largest reply that every gRPC client takes is 4 MiB; the token and some slack come on top of the entries.
+/// The size in bytes of the entries of a page. Every gRPC client accepts a reply of 4 MiB, which includes the token.
 const LARGEST_REPLY: usize = (4 << 20) - 1024;
-/// For so long the pages of a list are cut from what its first page saw.
+/// How long the pages of a list come from the list that its first page was cut from.
 const HOLD: Duration = Duration::from_secs(30);
 
 /// The list whose pages are being fetched, if any.
 ///
-/// Only one is held: whoever asks for a first page replaces it, and whoever fetches later pages continues on the
-/// newest, because a token is nothing but the last id returned.
+/// Only one list is held. A request for a first page replaces it, and requests for later pages continue on the newest,
+/// because a token is only the last id returned.
 #[derive(Clone, Default)]
 pub(super) struct Paging {
-    held: Arc<Mutex<Option<Arc<Listing>>>>,
+    held: Arc<Mutex<Option<Arc<VolumeList>>>>,
 }
 
 impl Paging {
-    fn held(&self) -> Option<Arc<Listing>> {
+    fn held(&self) -> Option<Arc<VolumeList>> {
         self.lock().clone()
     }
 
-    /// Holds `listing` until its time is over, so that an idle plugin keeps no list in memory.
-    fn hold(&self, listing: &Arc<Listing>) {
+    /// Holds `list` for a limited time, so that an idle plugin keeps no list in memory.
+    fn hold(&self, list: &Arc<VolumeList>) {
         if self
             .lock()
-            .replace(Arc::clone(listing))
-            .is_some_and(|held| Arc::ptr_eq(&held, listing))
+            .replace(Arc::clone(list))
+            .is_some_and(|held| Arc::ptr_eq(&held, list))
         {
             return;
         }
-        let (paging, listing) = (self.clone(), Arc::downgrade(listing));
+        let (paging, list) = (self.clone(), Arc::downgrade(list));
         tokio::spawn(async move {
             tokio::time::sleep(HOLD).await;
             paging
                 .lock()
-                .take_if(|held| std::ptr::eq(Arc::as_ptr(held), listing.as_ptr()));
+                .take_if(|held| std::ptr::eq(Arc::as_ptr(held), list.as_ptr()));
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Listing>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<VolumeList>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Lists the volumes of the scope, a page at a time.
 pub(super) async fn list_volumes(
-    core: &Core,
+    core: &ControllerCore,
     deadline: Deadline,
     request: ListVolumesRequest,
 ) -> Result<ListVolumesResponse> {
@@ -75,27 +74,27 @@ pub(super) async fn list_volumes(
         );
         Error::new(Situation::InvalidArgument, text)
     })?;
-    let last = Some(request.starting_token.as_str())
+    let after = Some(request.starting_token.as_str())
         .filter(|token| !token.is_empty())
         .map(token)
         .transpose()?;
-    let held = last.and_then(|_| core.paging.held());
-    let listing = match held {
-        Some(listing) => listing,
+    let held = after.and_then(|_| core.paging.held());
+    let list = match held {
+        Some(list) => list,
         None => Arc::new(
-            current(core, deadline)
+            read_list(core, deadline)
                 .await
                 .map_err(|error| error.failure_context("listing volumes"))?,
         ),
     };
-    let page = cut(listing.after(last), entries);
+    let page = cut(list.after(after), entries);
     if !page.next_token.is_empty() {
-        core.paging.hold(&listing);
+        core.paging.hold(&list);
         if entries == 0 {
             tracing::error!(
-                "A list of {} volumes does not fit into one reply; whoever asked for all at once has to ask for the \
-                 rest with the token",
-                listing.volumes.len()
+                "A list of {} volumes does not fit into one reply; the client, which set no max_entries, has to request \
+                 the rest with the token",
+                list.volumes.len()
             );
         }
     }
@@ -104,85 +103,89 @@ pub(super) async fn list_volumes(
 
 fn token(token: &str) -> Result<Uuid> {
     dataset_of(token).ok_or_else(|| {
-        let text = format!("listing volumes: starting_token {token:?} is not one that this plugin gave out");
+        let text = format!("listing volumes: starting_token {token:?} is not one that this plugin returned; start again without a token");
         Error::new(Situation::BadToken, text)
     })
 }
 
 /// Reads the list from Flocker.
 ///
-/// A plugin of one node answers with the last list while Flocker is down, because Mesos gives up on it otherwise.
-/// A plugin of the cluster does not: Kubernetes would believe that nothing is attached.
-async fn current(core: &Core, deadline: Deadline) -> Result<Listing> {
+/// A plugin of one node answers with the last known list while Flocker is down, because Mesos drops the plugin otherwise.
+/// A plugin of the cluster does not: Kubernetes would assume that no volume is attached.
+async fn read_list(core: &ControllerCore, deadline: Deadline) -> Result<VolumeList> {
     let lists = Lists::CONFIGURATION | Lists::STATE | Lists::NODES | Lists::LEASES;
     let node = core.node_of_scope(deadline).await;
     let read = match &node {
         Ok(node) => core
             .read(deadline, lists)
             .await
-            .map(|snapshot| (snapshot.began(), Listing::of(&snapshot, *node))),
+            .map(|snapshot| (snapshot.began(), VolumeList::of(&snapshot, *node))),
         Err(error) => Err(error.clone()),
     };
     if core.provisioner.settings().scope.is_cluster() {
-        return read.map(|(_, listing)| listing);
+        return read.map(|(_, list)| list);
     }
     match read {
-        Ok((began, listing)) => {
-            core.last_listing.put(|| {
-                let mut kept = listing.to_keep();
-                core.changes.catch_up(&mut kept, began);
-                kept
+        Ok((began, list)) => {
+            core.last_list.set(|| {
+                let mut stored = list.without_conditions();
+                core.changes.apply_since(&mut stored, began);
+                stored
             });
-            Ok(listing)
+            Ok(list)
         }
         Err(error) => {
-            let last = core.last_listing.last().await;
-            // A file that came with the image of another machine lists volumes that are not here.
+            let last = core.last_list.get().await;
+            // A file that came with the image of another machine lists the volumes of that one.
             let last = last.filter(|last| node.is_err() || node.is_ok_and(|node| last.node == node));
             tracing::warn!(
                 "Listing volumes: {}; the answer is {} list",
                 error.chain(),
-                if last.is_some() { "the last" } else { "an empty" }
+                if last.is_some() {
+                    "the last known"
+                } else {
+                    "an empty"
+                }
             );
             Ok(last.unwrap_or_default())
         }
     }
 }
 
-/// Takes up in the last list what was made since: Mesos asks after each operation, and Flocker may be down by then.
-pub(super) async fn made(core: &Core, deadline: Deadline, volume: &Volume) {
+/// Adds a new volume to the last known list: Mesos lists after each operation, and Flocker may be down by then.
+pub(super) async fn record_created(core: &ControllerCore, deadline: Deadline, volume: &Volume) {
     let size = u64::try_from(volume.capacity_bytes);
     let (Some(dataset), Ok(size)) = (dataset_of(&volume.volume_id), size) else {
         return;
     };
-    // Without a list of this node, it is one of what is known to be there.
+    // Without a list of this node, a new list starts with this volume.
     if let Ok(Some(node)) = core.node_of_scope(deadline).await {
-        let change = Change::Made { dataset, size };
-        core.changes.note(change);
-        let take_up = |listing: &mut Listing| {
-            if listing.node != Some(node) {
-                *listing = Listing::empty(node);
+        let change = VolumeChange::Created { dataset, size };
+        core.changes.record(change);
+        let add = |list: &mut VolumeList| {
+            if list.node != Some(node) {
+                *list = VolumeList::empty(node);
             }
-            listing.apply(change);
+            list.apply(change);
         };
-        core.last_listing.update(take_up).await;
+        core.last_list.update(add).await;
     }
 }
 
-/// Leaves out of the last list what was deleted since, as [`made`] takes up.
-pub(super) async fn deleted(core: &Core, volume_id: &str) {
+/// Removes a deleted volume from the last known list, as [`record_created`] adds one.
+pub(super) async fn record_deleted(core: &ControllerCore, volume_id: &str) {
     if let (false, Some(dataset)) = (
         core.provisioner.settings().scope.is_cluster(),
         dataset_of(volume_id),
     ) {
-        let change = Change::Deleted(dataset);
-        core.changes.note(change);
-        core.last_listing.amend(|listing| listing.apply(change)).await;
+        let change = VolumeChange::Deleted(dataset);
+        core.changes.record(change);
+        core.last_list.update_existing(|list| list.apply(change)).await;
     }
 }
 
 /// Cuts a page of at most `entries` volumes (0: as many as fit) from the front of `volumes`.
-fn cut(volumes: &[Listed], entries: usize) -> ListVolumesResponse {
+fn cut(volumes: &[ListedVolume], entries: usize) -> ListVolumesResponse {
     let most = if entries == 0 {
         volumes.len()
     } else {
@@ -209,7 +212,7 @@ fn cut(volumes: &[Listed], entries: usize) -> ListVolumesResponse {
     }
 }
 
-fn entry(volume: &Listed) -> Entry {
+fn entry(volume: &ListedVolume) -> Entry {
     let status = VolumeStatus {
         published_node_ids: volume.published_node_ids(),
         volume_condition: Some(volume.condition()),
@@ -220,9 +223,9 @@ fn entry(volume: &Listed) -> Entry {
     }
 }
 
-/// Tells about one volume of the cluster.
+/// Describes one volume of the cluster.
 pub(super) async fn controller_get_volume(
-    core: &Core,
+    core: &ControllerCore,
     deadline: Deadline,
     request: ControllerGetVolumeRequest,
 ) -> Result<ControllerGetVolumeResponse> {
@@ -237,7 +240,7 @@ pub(super) async fn controller_get_volume(
     let configured = snapshot
         .live_dataset(dataset)
         .ok_or_else(|| Error::unknown_volume(dataset))?;
-    let listed = Listed::of(&snapshot, configured);
+    let listed = ListedVolume::of(&snapshot, configured);
     let status = controller_get_volume_response::VolumeStatus {
         published_node_ids: listed.published_node_ids(),
         volume_condition: Some(listed.condition()),
@@ -257,7 +260,7 @@ mod tests {
     use super::*;
     use crate::flocker::cluster::Snapshot;
 
-    fn listing(count: u128) -> Listing {
+    fn list_of(count: u128) -> VolumeList {
         let primary = Uuid::from_u128(1);
         let datasets = (0..count).map(|id| Dataset {
             dataset_id: Uuid::from_u128(id),
@@ -266,18 +269,18 @@ mod tests {
             maximum_size: Some(1 << 30),
             metadata: BTreeMap::new(),
         });
-        Listing::of(
+        VolumeList::of(
             &Snapshot::of(datasets.collect(), vec![], &[primary], vec![]),
             None,
         )
     }
 
     /// Fetches every page and returns their sizes.
-    fn pages(listing: &Listing, entries: usize) -> Vec<usize> {
+    fn pages(list: &VolumeList, entries: usize) -> Vec<usize> {
         let mut sizes = Vec::new();
-        let mut last = None;
+        let mut after = None;
         loop {
-            let page = cut(listing.after(last), entries);
+            let page = cut(list.after(after), entries);
             sizes.push(page.entries.len());
             assert!(page.encoded_len() <= 4 << 20);
             if page.next_token.is_empty() {
@@ -287,22 +290,22 @@ mod tests {
                 page.next_token,
                 page.entries.last().unwrap().volume.as_ref().unwrap().volume_id
             );
-            last = Some(token(&page.next_token).unwrap());
+            after = Some(token(&page.next_token).unwrap());
         }
     }
 
     #[test]
-    fn pages_have_the_size_that_was_asked_for_and_the_last_one_has_no_token() {
-        assert_eq!(pages(&listing(5), 2), [2, 2, 1]);
-        assert_eq!(pages(&listing(4), 2), [2, 2]);
-        assert_eq!(pages(&listing(4), 9), [4]);
-        assert_eq!(pages(&listing(0), 0), [0]);
-        assert_eq!(pages(&listing(10_000), 0).iter().sum::<usize>(), 10_000);
+    fn pages_have_the_requested_size_and_the_last_one_has_no_token() {
+        assert_eq!(pages(&list_of(5), 2), [2, 2, 1]);
+        assert_eq!(pages(&list_of(4), 2), [2, 2]);
+        assert_eq!(pages(&list_of(4), 9), [4]);
+        assert_eq!(pages(&list_of(0), 0), [0]);
+        assert_eq!(pages(&list_of(10_000), 0).iter().sum::<usize>(), 10_000);
     }
 
     #[test]
-    fn a_list_that_no_client_could_receive_is_cut() {
-        let sizes = pages(&listing(50_000), 0);
+    fn a_list_too_large_for_one_reply_is_cut() {
+        let sizes = pages(&list_of(50_000), 0);
         assert!(sizes.len() > 1, "{sizes:?}");
         assert_eq!(sizes.iter().sum::<usize>(), 50_000);
     }
@@ -315,16 +318,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_list_is_held_for_its_pages_and_not_for_ever() {
+    async fn a_list_is_held_for_its_pages_and_no_longer() {
         let paging = Paging::default();
-        let (first, second) = (Arc::new(listing(1)), Arc::new(listing(2)));
+        let (first, second) = (Arc::new(list_of(1)), Arc::new(list_of(2)));
         paging.hold(&first);
         tokio::time::sleep(HOLD / 2).await;
         paging.hold(&second);
         tokio::time::sleep(HOLD * 3 / 4).await;
         assert!(
             Arc::ptr_eq(&paging.held().unwrap(), &second),
-            "the first one's end is not the second one's"
+            "the end of the first does not end the second"
         );
         tokio::time::sleep(HOLD).await;
         assert!(paging.held().is_none());

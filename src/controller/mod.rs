@@ -1,18 +1,19 @@
 //! The Controller service: volumes as datasets of Flocker.
 //!
-//! Each RPC has its file; here they are put together. A call that changes something runs as an operation of its
-//! own ([`crate::operation`]), a call that only reads asks for a snapshot and answers from it.
+//! Each RPC has its file. An RPC that changes something runs as an operation ([`crate::operation`]), an RPC that only
+//! reads answers from a snapshot.
 
 mod capabilities;
 mod capacity;
-mod changes;
+mod condition;
 mod create;
 mod delete;
-mod kept;
+mod last_known;
 mod list;
-mod listing;
 mod publish;
+mod recent_changes;
 mod validate;
+mod volume_list;
 
 use std::future::Future;
 use std::path::Path;
@@ -40,41 +41,41 @@ use crate::flocker::cluster::{Cluster, Lists, Snapshot};
 use crate::flocker::provisioning::{NewVolume, Provisioner, Volume};
 use crate::operation::deadline::Deadline;
 use crate::operation::{Describe, Locks, Operations};
-use capacity::Rooms;
-use changes::Changes;
-use delete::{DeleteCall, Deletion};
-use kept::Kept;
+use capacity::FreeSpaceByProfile;
+use delete::{DeleteOperation, Deletion};
+use last_known::LastKnown;
 use list::Paging;
-use listing::Listing;
-use publish::AttachCall;
+use publish::AttachOperation;
+use recent_changes::RecentChanges;
+use volume_list::VolumeList;
 
 /// The Controller service; clones are the same one.
 #[derive(Clone)]
 pub struct ControllerService {
-    core: Arc<Core>,
+    core: Arc<ControllerCore>,
 }
 
 /// What the RPCs share.
-struct Core {
+struct ControllerCore {
     provisioner: Provisioner,
     cluster: Cluster,
     attach: Attach,
     locks: Locks,
     creates: Operations<NewVolume, Volume>,
-    deletes: Operations<DeleteCall, Deletion>,
-    /// Waits for the end of what is deleted already.
-    destructions: Operations<DeleteCall, ()>,
-    attachments: Operations<AttachCall, ()>,
+    deletes: Operations<DeleteOperation, Deletion>,
+    /// Waits for the destruction of deleted datasets.
+    destructions: Operations<DeleteOperation, ()>,
+    attachments: Operations<AttachOperation, ()>,
     paging: Paging,
-    last_listing: Kept<Listing>,
-    /// What may be missing in a list that is being read.
-    changes: Changes,
-    last_rooms: Kept<Rooms>,
+    last_list: LastKnown<VolumeList>,
+    /// The changes that may be missing in a list that is being read.
+    changes: RecentChanges,
+    last_free_space: LastKnown<FreeSpaceByProfile>,
 }
 
 impl ControllerService {
-    /// Makes the service. `provisioner` and `attach` have to use the same `locks`, which serialise what changes one
-    /// dataset. In `state_dir` the last list and the last capacity are kept for the time that Flocker is down.
+    /// Makes the service. `provisioner` and `attach` have to use the same `locks`, which serialise changes of one
+    /// dataset. `state_dir` holds the last known list and capacity, for use while Flocker is down.
     pub fn new(
         provisioner: Provisioner,
         cluster: Cluster,
@@ -84,15 +85,15 @@ impl ControllerService {
     ) -> Self {
         let health = cluster.clone();
         let describe: Describe = Arc::new(move || health.health());
-        let core = Core {
+        let core = ControllerCore {
             creates: Operations::new(Arc::clone(&describe)),
             deletes: Operations::new(Arc::clone(&describe)),
             destructions: Operations::new(Arc::clone(&describe)),
             attachments: Operations::new(describe),
             paging: Paging::default(),
-            last_listing: Kept::new(state_dir, "volumes.json"),
-            changes: Changes::default(),
-            last_rooms: Kept::new(state_dir, "capacity.json"),
+            last_list: LastKnown::new(state_dir, "volumes.json"),
+            changes: RecentChanges::default(),
+            last_free_space: LastKnown::new(state_dir, "capacity.json"),
             provisioner,
             cluster,
             attach,
@@ -101,9 +102,9 @@ impl ControllerService {
         Self { core: Arc::new(core) }
     }
 
-    /// Ends every running operation, each at a point from which a retry resumes.
+    /// Ends every running operation, each at a point from which a repeated call resumes.
     pub async fn stop(&self) {
-        let Core {
+        let ControllerCore {
             creates,
             deletes,
             destructions,
@@ -119,13 +120,13 @@ impl ControllerService {
     }
 }
 
-impl Core {
+impl ControllerCore {
     /// Reads `lists` for a caller that has to be answered at `deadline`.
     async fn read(&self, deadline: Deadline, lists: Lists) -> Result<Arc<Snapshot>> {
         self.in_time(deadline, self.cluster.fresh(lists)).await
     }
 
-    /// Returns the one node whose volumes are served, or nothing when it is the cluster's.
+    /// Returns the only node whose volumes are served, or nothing for the whole cluster.
     async fn node_of_scope(&self, deadline: Deadline) -> Result<Option<Uuid>> {
         self.in_time(deadline, self.provisioner.settings().scope.node())
             .await
@@ -159,7 +160,7 @@ impl Controller for ControllerService {
         let (deadline, request) = split(request);
         let created = create::create_volume(&self.core, deadline, request).await;
         if let Ok(CreateVolumeResponse { volume: Some(volume) }) = &created {
-            list::made(&self.core, deadline, volume).await;
+            list::record_created(&self.core, deadline, volume).await;
         }
         answer(created)
     }
@@ -172,7 +173,7 @@ impl Controller for ControllerService {
         let volume_id = request.volume_id.clone();
         let deleted = delete::delete_volume(&self.core, deadline, request).await;
         if deleted.is_ok() {
-            list::deleted(&self.core, &volume_id).await;
+            list::record_deleted(&self.core, &volume_id).await;
         }
         answer(deleted)
     }

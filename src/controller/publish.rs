@@ -9,31 +9,31 @@ use csi_proto::v1::{
 };
 use uuid::Uuid;
 
-use super::Core;
+use super::ControllerCore;
 use crate::csi::capability::{Capability, Side};
-use crate::csi::fields::required;
+use crate::csi::fields::{existing_dataset, required};
 use crate::error::{Error, Result, Situation};
-use crate::flocker::attach::{OthersLease, publish_context};
+use crate::flocker::attach::{OtherNodesLease, publish_context};
 use crate::operation::deadline::Deadline;
-use crate::operation::{Call, Context};
+use crate::operation::{Context, Operation};
 use crate::volume::dataset_of;
 
-/// What is done to a volume and a node.
+/// What is done to the lease on a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Direction {
     Attach(Uuid),
-    /// `None`: from whichever node has it.
+    /// `None`: from the node that has it, if any.
     Detach(Option<Uuid>),
 }
 
 /// The attachment or detachment of a volume.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct AttachCall {
+pub(super) struct AttachOperation {
     dataset: Uuid,
     direction: Direction,
 }
 
-impl Call for AttachCall {
+impl Operation for AttachOperation {
     type Slot = (Uuid, Option<Uuid>);
 
     fn slot(&self) -> Self::Slot {
@@ -43,7 +43,7 @@ impl Call for AttachCall {
         }
     }
 
-    fn undoes(&self, running: &Self) -> bool {
+    fn is_inverse_of(&self, running: &Self) -> bool {
         matches!(
             (self.direction, running.direction),
             (Direction::Detach(_), Direction::Attach(_))
@@ -51,7 +51,7 @@ impl Call for AttachCall {
     }
 }
 
-impl fmt::Display for AttachCall {
+impl fmt::Display for AttachOperation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.direction {
             Direction::Attach(node) => write!(f, "attaching volume {} to node {node}", self.dataset),
@@ -61,12 +61,12 @@ impl fmt::Display for AttachCall {
     }
 }
 
-/// Gives a volume to a node.
+/// Attaches a volume to a node.
 ///
-/// `readonly` is not looked at: it is the node that mounts read-only, and no orchestrator sets it here without a
-/// capability that is not announced.
+/// `readonly` is ignored: the node mounts read-only, and no orchestrator sets the field without a capability that is not
+/// announced.
 pub(super) async fn controller_publish_volume(
-    core: &Arc<Core>,
+    core: &Arc<ControllerCore>,
     deadline: Deadline,
     request: ControllerPublishVolumeRequest,
 ) -> Result<ControllerPublishVolumeResponse> {
@@ -75,41 +75,36 @@ pub(super) async fn controller_publish_volume(
     let doing = || format!("attaching volume {volume_id} to node {node_id}");
     Capability::parse(request.volume_capability.as_ref(), Side::Controller)
         .map_err(|error| error.context(doing()))?;
-    let unknown = |situation, what: &str| Error::new(situation, format!("{}: {what}", doing()));
-    let dataset = dataset_of(volume_id).ok_or_else(|| {
-        unknown(
-            Situation::UnknownVolume,
-            "there is no such volume: a volume id is a lower-case UUID",
-        )
-    })?;
+    let dataset = existing_dataset(volume_id).map_err(|error| error.context(doing()))?;
     let node = Uuid::try_parse(node_id).map_err(|_| {
-        unknown(
-            Situation::UnknownNode,
-            "there is no such node: a node id is a UUID",
-        )
+        let text = format!(
+            "{}: node {node_id:?} does not exist: a node id is a UUID",
+            doing()
+        );
+        Error::new(Situation::UnknownNode, text)
     })?;
-    let call = AttachCall {
+    let operation = AttachOperation {
         dataset,
         direction: Direction::Attach(node),
     };
     let work = {
-        let (core, call) = (Arc::clone(core), call.clone());
+        let (core, operation) = (Arc::clone(core), operation.clone());
         |context: Context| async move {
             core.attach
-                .attach(&context, dataset, node, OthersLease::Refuse)
+                .attach(&context, dataset, node, OtherNodesLease::Refuse)
                 .await
-                .map_err(|error| error.failure_context(&call))
+                .map_err(|error| error.failure_context(&operation))
         }
     };
-    core.attachments.run(call, deadline, work).await?;
+    core.attachments.run(operation, deadline, work).await?;
     Ok(ControllerPublishVolumeResponse {
         publish_context: publish_context(node),
     })
 }
 
-/// Takes a volume from a node, or from every node. Whatever is not attached counts as taken.
+/// Detaches a volume from a node, or from every node. A volume that is not attached counts as detached.
 pub(super) async fn controller_unpublish_volume(
-    core: &Arc<Core>,
+    core: &Arc<ControllerCore>,
     deadline: Deadline,
     request: ControllerUnpublishVolumeRequest,
 ) -> Result<ControllerUnpublishVolumeResponse> {
@@ -126,23 +121,26 @@ pub(super) async fn controller_unpublish_volume(
     };
     if node.is_none() {
         // Attachments to single nodes are in other slots.
-        let opposite =
-            |call: &AttachCall| call.dataset == dataset && matches!(call.direction, Direction::Attach(_));
+        let inverse = |running: &AttachOperation| {
+            running.dataset == dataset && matches!(running.direction, Direction::Attach(_))
+        };
         core.attachments
-            .cancel(deadline, |call, _| opposite(call))
+            .cancel(deadline, |running, _| inverse(running))
             .await?;
     }
-    let call = AttachCall {
+    let operation = AttachOperation {
         dataset,
         direction: Direction::Detach(node),
     };
     let work = {
-        let (core, call) = (Arc::clone(core), call.clone());
+        let (core, operation) = (Arc::clone(core), operation.clone());
         |context: Context| async move {
             let detached = core.attach.detach(&context, dataset, node).await;
-            detached.map(drop).map_err(|error| error.failure_context(&call))
+            detached
+                .map(drop)
+                .map_err(|error| error.failure_context(&operation))
         }
     };
-    core.attachments.run(call, deadline, work).await?;
+    core.attachments.run(operation, deadline, work).await?;
     Ok(ControllerUnpublishVolumeResponse {})
 }

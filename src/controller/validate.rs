@@ -4,7 +4,7 @@ use csi_proto::v1::validate_volume_capabilities_response::Confirmed;
 use csi_proto::v1::{ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse};
 use flocker_client::Dataset;
 
-use super::Core;
+use super::ControllerCore;
 use crate::csi::capability::{Capability, Side};
 use crate::csi::fields::{existing_dataset, required};
 use crate::error::{Error, Result, Situation};
@@ -12,11 +12,11 @@ use crate::flocker::cluster::Lists;
 use crate::operation::deadline::Deadline;
 use crate::volume::{Parameters, profile_of};
 
-/// Confirms that a volume can be used as asked, or says why not; that is no error.
+/// Confirms that a volume can be used as requested, or returns the reason why not, which is no error.
 ///
-/// What is confirmed is echoed as it was asked for: Mesos compares it.
+/// A confirmation repeats the request: Mesos compares it.
 pub(super) async fn validate_volume_capabilities(
-    core: &Core,
+    core: &ControllerCore,
     deadline: Deadline,
     request: ValidateVolumeCapabilitiesRequest,
 ) -> Result<ValidateVolumeCapabilitiesResponse> {
@@ -62,7 +62,7 @@ fn capability_refusal(request: &ValidateVolumeCapabilitiesRequest) -> Result<Opt
     }
     let mut refusal = None;
     for capability in &request.volume_capabilities {
-        // The node's side of the check is the one that tells the unsupported from the malformed.
+        // Only the node's side of the check distinguishes unsupported from malformed.
         match Capability::parse(Some(capability), Side::Node) {
             Ok(_) => {}
             Err(error) if error.situation() == Situation::UnsupportedByNode => {
@@ -74,7 +74,7 @@ fn capability_refusal(request: &ValidateVolumeCapabilitiesRequest) -> Result<Opt
     Ok(refusal)
 }
 
-/// Returns which parameter the volume was not made with.
+/// Returns the parameter with which the volume was not created.
 fn parameter_refusal(request: &ValidateVolumeCapabilitiesRequest, dataset: &Dataset) -> Option<String> {
     if !request.mutable_parameters.is_empty() {
         return Some("mutable_parameters is not supported: Flocker cannot change a dataset".to_owned());
@@ -86,7 +86,7 @@ fn parameter_refusal(request: &ValidateVolumeCapabilitiesRequest, dataset: &Data
     let profile = profile_of(&dataset.metadata);
     (wanted.is_some() && wanted.as_deref() != profile).then(|| {
         format!(
-            "parameters: profile {:?} was asked for, but the volume was made with {}",
+            "parameters: profile {:?} was requested, but the volume was created with {}",
             wanted.unwrap_or_default(),
             profile.map_or("no profile".to_owned(), |profile| format!("profile {profile:?}"))
         )

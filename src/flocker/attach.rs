@@ -1,4 +1,4 @@
-//! The one protocol that puts a dataset on a node and lets go of it.
+//! The protocol that attaches a dataset to a node and detaches it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,14 +9,16 @@ use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::error::{Error, Result, Situation};
-use crate::flocker::cluster::{Absence, Change, Claim, Cluster, Lists, Probe, Release, Snapshot};
-use crate::operation::{Context, Locks, Phase, Wanted};
+use crate::flocker::cluster::{
+    Absence, Cluster, LeaseOutcome, Lists, Probe, Release, Snapshot, WriteOutcome,
+};
+use crate::operation::{Context, Elapsed, Locks, Phase, Wanted};
 use crate::volume::NODE_CONTEXT_KEY;
 
-/// How often an attachment starts over when somebody else changes the dataset meanwhile.
+/// How often an attachment starts over when another process changes the dataset during it.
 const RESTARTS: u32 = 5;
-/// How often lease and configuration are read again while the dataset converges, which may take for ever.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// How often lease and configuration are read again while the dataset converges, which may never end.
+const READ_AGAIN: Duration = Duration::from_secs(10);
 
 /// When a volume is taken from a node that still holds its lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -24,14 +26,14 @@ pub enum Takeover {
     /// Never.
     #[default]
     Never,
-    /// When the node is lost.
+    /// When the node counts as gone.
     NodeGone,
 }
 
 /// Attaches datasets to nodes.
 ///
-/// Flocker stores leases but checks them nowhere except when it unmounts, so the protocol is: acquire the lease,
-/// which only one node can, then move, then wait until no other node has the dataset, then read everything again.
+/// Flocker stores leases but checks them only when it unmounts, so the protocol is: acquire the lease, which only one
+/// node can hold, then move, then wait until no other node has the dataset, then read everything again.
 #[derive(Clone)]
 pub struct Attach {
     cluster: Cluster,
@@ -41,25 +43,25 @@ pub struct Attach {
     unreturned: Arc<Mutex<HashSet<(Uuid, Uuid)>>>,
 }
 
-/// The leases that the node of this process still has to release, from stagings that have been undone.
+/// The leases that this process's node still has to release, of stagings that have been undone.
 pub trait PendingReleases: Send + Sync {
-    /// Gives up whatever release is due of the lease of `node` on `dataset`, and tells whether there was one: the lease
-    /// is the caller's from here on, who holds the dataset's lock.
+    /// Cancels every pending release of the lease of `node` on `dataset`, and returns whether there was one. The lease is
+    /// the caller's from then on, which holds the dataset's lock.
     fn take_over(&self, dataset: Uuid, node: Uuid) -> BoxFuture<'_, Result<bool>>;
 }
 
-/// What is done about a lease of another node that is not to be taken over.
+/// What an attachment does about a lease of another node that it may not take over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OthersLease {
-    /// Attaching is refused at once: who detaches and attaches keeps the order.
+pub(crate) enum OtherNodesLease {
+    /// It fails at once: the orchestrator detaches before it attaches.
     Refuse,
-    /// It is waited for as long as callers wait: where only nodes are asked, a task that was restarted elsewhere is
-    /// staged a moment before its predecessor is cleaned up.
+    /// It waits for the release as long as callers wait: where the orchestrator only calls nodes, a task that restarts
+    /// on another node is staged a moment before its predecessor is cleaned up.
     WaitFor,
 }
 
 impl Attach {
-    /// Makes the protocol for `cluster`. `locks` serialises it with whatever else changes a dataset.
+    /// Makes the protocol for `cluster`. `locks` serialises it with other changes of a dataset.
     pub fn new(cluster: Cluster, locks: Locks) -> Self {
         Self {
             cluster,
@@ -70,37 +72,37 @@ impl Attach {
         }
     }
 
-    /// Makes an attachment take over the lease that a node of this process is about to release, which it would lose
-    /// otherwise a moment later. `locks` have to be those under which that releases.
+    /// Makes an attachment keep a lease that this process's node is about to release; it would lose it a moment later.
+    /// `locks` have to be those under which the node releases.
     #[must_use]
-    pub fn taking_from(self, releases: Arc<dyn PendingReleases>) -> Self {
+    pub(crate) fn taking_from(self, releases: Arc<dyn PendingReleases>) -> Self {
         Self {
             releases: Some(releases),
             ..self
         }
     }
 
-    /// Decides when a dataset is taken from a node that has not given it up.
+    /// Sets when a dataset is taken from a node that has not released it.
     #[must_use]
     pub fn taking_over(self, takeover: Takeover) -> Self {
         Self { takeover, ..self }
     }
 
-    /// Gives `node` the lease on `dataset` and makes it the only node that has it.
+    /// Acquires the lease on `dataset` for `node` and makes it the only node that has the dataset.
     ///
     /// Repeating it is harmless. When it ends with a final error, a lease is released that it acquired, or that an earlier
     /// attachment of this process requested without ending in success. One that the node had before stays, because it
     /// may protect a volume in use.
     ///
     /// # Errors
-    /// [`Situation::UnknownVolume`], [`Situation::HeldElsewhere`] naming the node, [`Situation::Busy`] when others
-    /// kept changing the dataset, [`Situation::FlockerUnavailable`], [`Situation::Cancelled`].
-    pub async fn attach(
+    /// [`Situation::UnknownVolume`], [`Situation::HeldElsewhere`] naming the node, [`Situation::Busy`] when another
+    /// process kept changing the dataset, [`Situation::FlockerUnavailable`], [`Situation::Cancelled`].
+    pub(crate) async fn attach(
         &self,
         context: &Context,
         dataset: Uuid,
         node: Uuid,
-        others: OthersLease,
+        other_lease: OtherNodesLease,
     ) -> Result<()> {
         context.about(dataset);
         let attachment = Attachment {
@@ -108,7 +110,7 @@ impl Attach {
             context,
             dataset,
             node,
-            others,
+            other_lease,
         };
         let lease = (dataset, node);
         match attachment.run().await {
@@ -123,7 +125,7 @@ impl Attach {
                         self.unreturned().remove(&lease);
                         Err(error)
                     }
-                    // A final answer would promise that nothing is left, so the caller has to come back.
+                    // A final answer promises that nothing is left, so the caller has to repeat the call.
                     Err(still_leased) => Err(still_leased.context(error.chain())),
                 }
             }
@@ -131,11 +133,16 @@ impl Attach {
         }
     }
 
-    /// Releases the lease of `node` on `dataset`, or anybody's for `None`. The dataset stays where it is.
+    /// Releases the lease of `node` on `dataset`, or of any node for `None`. The dataset stays on its node.
     ///
     /// # Errors
     /// [`Situation::FlockerUnavailable`], [`Situation::Cancelled`].
-    pub async fn detach(&self, context: &Context, dataset: Uuid, node: Option<Uuid>) -> Result<Release> {
+    pub(crate) async fn detach(
+        &self,
+        context: &Context,
+        dataset: Uuid,
+        node: Option<Uuid>,
+    ) -> Result<Release> {
         context.about(dataset);
         let _guard = self.locks.lock(context, dataset).await?;
         let release = self.cluster.release_lease_of(dataset, node).await?;
@@ -152,20 +159,20 @@ impl Attach {
 
     /// Whether a lease may be taken from the node that holds it.
     fn may_take_over(&self, snapshot: &Snapshot, holder: Uuid) -> bool {
-        // Asked whatever the setting is: the answer is part of what is told.
+        // Queried with every setting: the message contains it.
         !snapshot.lists_node(holder)
             && self.cluster.absence(holder) == Absence::Gone
             && self.takeover == Takeover::NodeGone
     }
 }
 
-/// What one pass through the protocol ended with.
-enum Pass {
+/// The outcome of one attempt.
+enum AttemptOutcome {
     Attached,
-    /// Somebody changed lease, primary or configuration meanwhile.
+    /// Another process changed lease, primary or configuration during it.
     StartOver,
-    /// What stood in the way from the beginning has gone.
-    WayIsFree,
+    /// What blocked it from the beginning does so no longer.
+    Unblocked,
 }
 
 /// One attachment.
@@ -174,17 +181,17 @@ struct Attachment<'a> {
     context: &'a Context,
     dataset: Uuid,
     node: Uuid,
-    others: OthersLease,
+    other_lease: OtherNodesLease,
 }
 
 impl Attachment<'_> {
     async fn run(&self) -> Result<()> {
         let mut restarts = 0;
         while restarts <= RESTARTS {
-            match self.pass().await? {
-                Pass::Attached => return Ok(()),
-                Pass::StartOver => restarts += 1,
-                Pass::WayIsFree => {}
+            match self.attempt().await? {
+                AttemptOutcome::Attached => return Ok(()),
+                AttemptOutcome::StartOver => restarts += 1,
+                AttemptOutcome::Unblocked => {}
             }
             self.context.check()?;
         }
@@ -192,13 +199,13 @@ impl Attachment<'_> {
         Err(Error::new(
             Situation::Busy,
             format!(
-                "dataset {dataset} was leased, moved or deleted by somebody else {RESTARTS} times while it was being \
-                 attached to node {node}; find out who, and try again"
+                "dataset {dataset} was leased, moved or deleted by another process {RESTARTS} times while it was being \
+                 attached to node {node}; find out which, and try again"
             ),
         ))
     }
 
-    async fn pass(&self) -> Result<Pass> {
+    async fn attempt(&self) -> Result<AttemptOutcome> {
         let (context, dataset, node) = (self.context, self.dataset, self.node);
         let cluster = &self.attach.cluster;
         let guard = self.attach.locks.lock(context, dataset).await?;
@@ -212,7 +219,7 @@ impl Attachment<'_> {
         if !before.lists_node(node) {
             drop(guard);
             cluster.wait_for_node(context, node).await?;
-            return Ok(Pass::WayIsFree);
+            return Ok(AttemptOutcome::Unblocked);
         }
         let lease = before.lease(dataset);
         if let Some(holder) = lease
@@ -236,16 +243,17 @@ impl Attachment<'_> {
                 what: Wanted::Lease,
                 node,
             });
-            let claim = cluster.claim_lease(dataset, node).await;
+            let leased = cluster.acquire_lease(dataset, node).await;
             let had_none = lease.is_none_or(|lease| lease.node_uuid != node);
-            if matches!(&claim, Ok(Claim::New)) || (had_none && claim.as_ref().is_err_and(Error::is_unclear))
+            if matches!(&leased, Ok(LeaseOutcome::New))
+                || (had_none && leased.as_ref().is_err_and(Error::is_unclear))
             {
                 self.attach.unreturned().insert((dataset, node));
             }
             // The race for the lease may be lost; the next read shows to which node.
-            if claim? == Claim::HeldByAnother {
+            if leased? == LeaseOutcome::HeldByAnother {
                 self.attach.unreturned().remove(&(dataset, node));
-                return Ok(Pass::StartOver);
+                return Ok(AttemptOutcome::StartOver);
             }
         }
         if primary != node {
@@ -253,17 +261,17 @@ impl Attachment<'_> {
                 what: Wanted::Move,
                 node,
             });
-            if cluster.move_dataset(dataset, node).await? == Change::Gone {
+            if cluster.move_dataset(dataset, node).await? == WriteOutcome::NoSuchDataset {
                 return Err(Error::unknown_volume(dataset));
             }
         }
-        // Others may work on the dataset while it converges: a publish elsewhere is refused, not kept waiting.
+        // Without the lock while the dataset converges: a publish to another node is refused at once.
         drop(guard);
         self.converged().await
     }
 
-    /// Waits until no other node has the dataset, and looks whether it is still to be this node's.
-    async fn converged(&self) -> Result<Pass> {
+    /// Waits until no other node has the dataset, and checks that it is still configured for this node.
+    async fn converged(&self) -> Result<AttemptOutcome> {
         let (context, dataset, node) = (self.context, self.dataset, self.node);
         let cluster = &self.attach.cluster;
         let lists = Lists::CONFIGURATION | Lists::LEASES;
@@ -274,27 +282,27 @@ impl Attachment<'_> {
         loop {
             tokio::select! {
                 alone = &mut alone => break alone?,
-                // What somebody has moved away or deleted would be waited for in vain. A look that fails says nothing.
-                meanwhile = cluster.later(lists, LOOK_AGAIN) => {
-                    if meanwhile.is_ok_and(|meanwhile| !belongs_to(&meanwhile, dataset, node)) {
-                        return Ok(Pass::StartOver);
+                // A dataset that was moved or deleted during the wait never converges. A failed read proves nothing.
+                read = cluster.later(lists, READ_AGAIN) => {
+                    if read.is_ok_and(|snapshot| !belongs_to(&snapshot, dataset, node)) {
+                        return Ok(AttemptOutcome::StartOver);
                     }
                 }
             }
         }
         let after = cluster.fresh_for(context, lists).await?;
         Ok(if belongs_to(&after, dataset, node) {
-            Pass::Attached
+            AttemptOutcome::Attached
         } else {
-            Pass::StartOver
+            AttemptOutcome::StartOver
         })
     }
 
-    /// Refuses because of another node's lease, or waits until that is no obstacle any more.
-    async fn held_by(&self, holder: Uuid, seen: &Snapshot) -> Result<Pass> {
+    /// Fails because of another node's lease, or waits until the lease blocks no longer.
+    async fn held_by(&self, holder: Uuid, seen: &Snapshot) -> Result<AttemptOutcome> {
         let (context, dataset) = (self.context, self.dataset);
         let lists = Lists::LEASES | Lists::NODES;
-        if self.others == OthersLease::Refuse {
+        if self.other_lease == OtherNodesLease::Refuse {
             return Err(self.held_elsewhere(holder, seen));
         }
         let freed = self.attach.cluster.wait_until(lists, context, |snapshot| {
@@ -313,7 +321,7 @@ impl Attachment<'_> {
                 }
             }
         }
-        Ok(Pass::WayIsFree)
+        Ok(AttemptOutcome::Unblocked)
     }
 
     fn held_elsewhere(&self, holder: Uuid, seen: &Snapshot) -> Error {
@@ -324,10 +332,7 @@ impl Attachment<'_> {
             Some(match self.attach.cluster.absence(holder) {
                 Absence::Gone => "is gone".to_owned(),
                 Absence::Missing { since } => {
-                    format!(
-                        "has not been listed by Flocker for {:.0} s",
-                        since.elapsed().as_secs_f64()
-                    )
+                    format!("has not been listed by Flocker for {}", Elapsed(since.elapsed()))
                 }
                 Absence::Unknown => "is not listed by Flocker".to_owned(),
             })
@@ -335,7 +340,7 @@ impl Attachment<'_> {
         let what_to_do = match (missing, self.attach.takeover) {
             (None, _) => "unpublish it there first".to_owned(),
             (Some(missing), Takeover::Never) => format!(
-                "that node {missing}; if it is off for certain, unpublish the volume from it (takeover = never)"
+                "that node {missing}; if it is certainly off, unpublish the volume from it (takeover = never)"
             ),
             (Some(missing), Takeover::NodeGone) => format!(
                 "that node {missing}; once it has been missing for takeover_grace, the volume is taken from it: try again"
@@ -351,13 +356,13 @@ impl Attachment<'_> {
     }
 }
 
-/// Returns the publish context of a volume that was attached to `node`: it tells the node that the controller
-/// holds the lease.
-pub fn publish_context(node: Uuid) -> HashMap<String, String> {
+/// Returns the publish context of a volume that was attached to `node`, from which the node knows that the controller
+/// has acquired the lease.
+pub(crate) fn publish_context(node: Uuid) -> HashMap<String, String> {
     HashMap::from([(NODE_CONTEXT_KEY.to_owned(), node.to_string())])
 }
 
-/// Whether no node but `node` has the dataset, as far as nodes report it. The mount on `node` is watched there.
+/// Whether no node but `node` has the dataset, as far as nodes report it. Staging waits for the mount on `node`.
 fn alone(snapshot: &Snapshot, dataset: Uuid, node: Uuid) -> Probe<()> {
     if !snapshot.lists_node(node) {
         return Probe::Waiting(Phase::NodeReporting { node });
@@ -373,7 +378,7 @@ fn alone(snapshot: &Snapshot, dataset: Uuid, node: Uuid) -> Probe<()> {
     }
 }
 
-/// Whether lease and configuration say that the dataset is the node's.
+/// Whether lease and configuration assign the dataset to the node.
 fn belongs_to(snapshot: &Snapshot, dataset: Uuid, node: Uuid) -> bool {
     holder_of(snapshot, dataset) == Some(node)
         && snapshot

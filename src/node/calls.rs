@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::host::TargetDirectory;
-use crate::operation::Call;
+use crate::operation::Operation;
 use crate::volume::MountFlags;
 use crate::volume::VolumeReference;
 use host_fs::mount::TargetPath;
@@ -66,7 +66,7 @@ pub(super) enum Slot {
     Target(PathBuf),
 }
 
-impl Call for NodeCall {
+impl Operation for NodeCall {
     type Slot = Slot;
 
     fn slot(&self) -> Slot {
@@ -80,7 +80,7 @@ impl Call for NodeCall {
         }
     }
 
-    fn undoes(&self, running: &Self) -> bool {
+    fn is_inverse_of(&self, running: &Self) -> bool {
         matches!(
             (self, running),
             (Self::Unstage(_), Self::Stage(_)) | (Self::Unpublish(_), Self::Publish(_))

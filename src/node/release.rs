@@ -108,14 +108,14 @@ pub(super) fn release_later(core: Arc<NodeCore>, host: Arc<Host>, staged: Staged
 
 /// Tries again, less and less often, until the lease is released or somebody has taken the record over.
 async fn retry(core: &NodeCore, host: &Arc<Host>, staged: &Staged) {
-    let mut waits = ExponentialBuilder::default()
+    let waits = ExponentialBuilder::default()
         .with_min_delay(Duration::from_secs(1))
         .with_max_delay(Duration::from_secs(60))
         .with_jitter()
         .without_max_times()
         .build();
-    loop {
-        tokio::time::sleep(waits.next().unwrap_or(Duration::from_secs(60))).await;
+    for wait in waits {
+        tokio::time::sleep(wait).await;
         if is_settled(core, host, staged).await {
             return;
         }

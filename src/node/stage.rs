@@ -13,7 +13,7 @@ use super::calls::Stage;
 use super::paths::resolve;
 use super::unstage::Remainder;
 use crate::error::{Error, Result, Situation};
-use crate::flocker::attach::OthersLease;
+use crate::flocker::attach::OtherNodesLease;
 use crate::flocker::cluster::{Lists, Snapshot};
 use crate::host::{Host, Staged, Wish};
 use crate::operation::Context;
@@ -87,7 +87,7 @@ impl StagingAttempt<'_> {
         if self.stage.takes_lease {
             self.core
                 .attach
-                .attach(self.context, self.dataset, node, OthersLease::WaitFor)
+                .attach(self.context, self.dataset, node, OtherNodesLease::WaitFor)
                 .await?;
         }
         let mut replaced = 0;

@@ -1,4 +1,4 @@
-//! What a running operation knows about those who wait for it.
+//! An operation's view of its callers.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -7,15 +7,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::callers::Callers;
-use super::progress::{Phase, Progress};
+use super::callers::{Callers, reached};
+use super::progress::{OperationProgress, Phase};
 use crate::error::{Error, Result, Situation};
 
-/// An operation's view of its callers: it tells them its phase, and learns whether they still want it.
+/// Through this an operation reports its phase, and learns whether a caller still waits for it.
 #[derive(Clone)]
-pub struct Context {
+pub(crate) struct Context {
     doing: Arc<str>,
-    progress: Arc<watch::Sender<Progress>>,
+    progress: Arc<watch::Sender<OperationProgress>>,
     callers: watch::Receiver<Callers>,
     cancelled: CancellationToken,
 }
@@ -23,7 +23,7 @@ pub struct Context {
 impl Context {
     pub(super) fn new(
         doing: String,
-        progress: Arc<watch::Sender<Progress>>,
+        progress: Arc<watch::Sender<OperationProgress>>,
         callers: watch::Receiver<Callers>,
         cancelled: CancellationToken,
     ) -> Self {
@@ -35,18 +35,18 @@ impl Context {
         }
     }
 
-    /// Says what the operation waits for from this moment on. The same phase again keeps its start.
-    pub fn enter(&self, phase: Phase) {
+    /// Records what the operation waits for from this moment on. Entering the same phase again keeps its start.
+    pub(crate) fn enter(&self, phase: Phase) {
         self.progress.send_if_modified(|progress| progress.enter(phase));
     }
 
     /// Returns what the operation waits for.
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         self.progress.borrow().phase.clone()
     }
 
-    /// Says which dataset the operation works on, once that is known.
-    pub fn about(&self, dataset: Uuid) {
+    /// Records which dataset the operation works on, once that is known.
+    pub(crate) fn about(&self, dataset: Uuid) {
         self.progress
             .send_modify(|progress| progress.dataset = Some(dataset));
     }
@@ -57,7 +57,7 @@ impl Context {
     ///
     /// # Errors
     /// [`Situation::Cancelled`].
-    pub async fn unless_cancelled<F: Future>(&self, future: F) -> Result<F::Output> {
+    pub(crate) async fn unless_cancelled<F: Future>(&self, future: F) -> Result<F::Output> {
         tokio::select! {
             biased;
             () = self.cancelled.cancelled() => Err(self.cancelled_error()),
@@ -65,11 +65,11 @@ impl Context {
         }
     }
 
-    /// Checks that the operation is still wanted, before a step that should not be begun in vain.
+    /// Checks that the operation is not cancelled, before a step that would be in vain then.
     ///
     /// # Errors
     /// [`Situation::Cancelled`].
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.cancelled.is_cancelled() {
             Err(self.cancelled_error())
         } else {
@@ -77,46 +77,38 @@ impl Context {
         }
     }
 
-    /// Waits until somebody waits for this operation: a mount is begun for nobody else.
+    /// Waits until a caller waits for this operation: without one, nothing is mounted.
     ///
     /// # Errors
     /// [`Situation::Cancelled`].
-    pub async fn caller_waiting(&self) -> Result<()> {
+    pub(crate) async fn caller_waiting(&self) -> Result<()> {
         let mut callers = self.callers.clone();
-        if callers.borrow_and_update().waiting == 0 {
+        if !callers.borrow_and_update().any() {
             self.enter(Phase::Caller);
         }
-        self.unless_cancelled(async move { callers.wait_for(|callers| callers.waiting > 0).await.is_ok() })
+        self.unless_cancelled(async move { callers.wait_for(Callers::any).await.is_ok() })
             .await?;
         Ok(())
     }
 
-    /// Waits until every caller there has been is about to be answered.
+    /// Waits until shortly before the last of all callers so far is answered.
     ///
-    /// For work that is better refused than finished after its callers have gone: it ends with a final error, and has
-    /// a moment left to undo what it has done.
-    pub async fn out_of_time(&self) {
-        let mut callers = self.callers.clone();
-        loop {
-            let end = callers.borrow_and_update().give_up_by;
-            match tokio::time::timeout_at(end, callers.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return tokio::time::sleep_until(end).await,
-                Err(_) => return,
-            }
-        }
+    /// For work that is better refused than finished without its callers: it ends with a final error, and the time left
+    /// is for undoing what it has done.
+    pub(crate) async fn out_of_time(&self) {
+        reached(self.callers.clone(), |callers| Some(callers.stop_work_by())).await;
     }
 
-    /// Whether somebody waits for this operation at this moment and nobody has cancelled it.
-    pub fn is_wanted(&self) -> bool {
-        !self.cancelled.is_cancelled() && self.callers.borrow().waiting > 0
+    /// Whether a caller waits for this operation at this moment and nothing has cancelled it.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.cancelled.is_cancelled() && self.callers.borrow().any()
     }
 
     fn cancelled_error(&self) -> Error {
         Error::new(
             Situation::Cancelled,
             format!(
-                "{}: ended by the opposite call, by a stop of the plugin, or because nobody asked any more",
+                "{}: ended by the inverse call, by a stop of the plugin, or because no call waited for it any more",
                 self.doing
             ),
         )

@@ -5,24 +5,24 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 
-/// The longest time a caller is kept waiting. Mesos gives up after 60 s whatever it was told.
+/// The longest time that a caller waits. Mesos stops waiting after 60 s in any case.
 const LONGEST: Duration = Duration::from_secs(50);
-/// The longest time set aside for undoing what is given up because nobody waits any longer.
+/// The longest time reserved for undoing work that no caller waits for any more.
 const UNDOING: Duration = Duration::from_secs(2);
 
-/// The moment at which a caller gets its answer, finished or not, with the time it was given in all.
+/// The moment at which a caller is answered, whether or not the work is finished, and the whole time until then.
 ///
-/// It lies before the caller's own deadline, so that the caller reads what the work is waiting for instead of
-/// its own "deadline exceeded".
+/// It comes before the caller's own deadline, so that the caller receives what the work waits for instead of its own
+/// "deadline exceeded".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deadline {
+pub(crate) struct Deadline {
     answer_by: Instant,
     budget: Duration,
 }
 
 impl Deadline {
-    /// Returns the deadline that leaves `budget` from this moment on.
-    pub fn after(budget: Duration) -> Self {
+    /// Returns the deadline that is `budget` from now.
+    pub(crate) fn after(budget: Duration) -> Self {
         Self {
             answer_by: Instant::now() + budget,
             budget,
@@ -32,8 +32,8 @@ impl Deadline {
     /// Reads the deadline from a call's `grpc-timeout`.
     ///
     /// The answer is due after half the timeout or half a second before its end, whichever is later, and after
-    /// 50 s at most. A header that is missing or malformed counts as no timeout.
-    pub fn from_metadata(metadata: &MetadataMap) -> Self {
+    /// 50 s at most. A header that is missing or malformed means no timeout.
+    pub(crate) fn from_metadata(metadata: &MetadataMap) -> Self {
         let timeout = metadata
             .get("grpc-timeout")
             .and_then(|value| value.to_str().ok())
@@ -47,18 +47,17 @@ impl Deadline {
     }
 
     /// Returns the moment at which the answer is due.
-    pub fn answer_by(self) -> Instant {
+    pub(crate) fn answer_by(self) -> Instant {
         self.answer_by
     }
 
-    /// Returns the moment at which work that ends with its caller has to give up, so that the answer can still say
-    /// that nothing is left of it.
-    pub fn give_up_by(self) -> Instant {
+    /// Returns the moment at which work that ends with its caller has to stop, so that it is undone before the answer.
+    pub(super) fn stop_work_by(self) -> Instant {
         self.answer_by - UNDOING.min(self.budget / 4)
     }
 
-    /// Returns the time the caller gave in all.
-    pub fn budget(self) -> Duration {
+    /// Returns the time from the call to its answer.
+    pub(crate) fn budget(self) -> Duration {
         self.budget
     }
 }
@@ -93,21 +92,21 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_comes_before_the_caller_gives_up() {
+    fn the_answer_comes_before_the_timeout_of_the_caller() {
         assert_eq!(budget("10S"), Duration::from_millis(9500));
         assert_eq!(budget("600m"), Duration::from_millis(300));
         assert_eq!(budget("9997133u"), Duration::from_micros(9_497_133));
     }
 
     #[test]
-    fn nobody_is_kept_waiting_for_more_than_fifty_seconds() {
+    fn no_caller_waits_for_more_than_fifty_seconds() {
         assert_eq!(budget("1M"), LONGEST);
         assert_eq!(budget("99999999H"), LONGEST);
         assert_eq!(Deadline::from_metadata(&MetadataMap::new()).budget(), LONGEST);
     }
 
     #[test]
-    fn a_malformed_timeout_counts_as_none() {
+    fn a_malformed_timeout_is_no_timeout() {
         for value in ["", "S", "1", "-1S", "123456789S", "1x", "1.5S", "é"] {
             assert_eq!(parse_timeout(value), None, "{value}");
         }

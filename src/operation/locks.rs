@@ -1,4 +1,4 @@
-//! One lock per volume.
+//! One lock for each volume.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use super::context::Context;
 use super::progress::Phase;
 use crate::error::Result;
 
-/// Serialises the steps that change one volume; volumes do not hinder each other.
+/// Serialises the steps that change one volume. Steps on different volumes run in parallel.
 ///
 /// The lock is held across awaits by design: a step is a read, a decision and a write. It is never held while
 /// waiting for the cluster to converge.
@@ -20,7 +20,7 @@ pub struct Locks {
 }
 
 /// Holds a volume's lock until it is dropped.
-pub struct VolumeGuard {
+pub(crate) struct VolumeGuard {
     guard: Option<OwnedMutexGuard<()>>,
     dataset: Uuid,
     locks: Locks,
@@ -31,7 +31,7 @@ impl Locks {
     ///
     /// # Errors
     /// [`crate::error::Situation::Cancelled`] when the operation is cancelled first.
-    pub async fn lock(&self, context: &Context, dataset: Uuid) -> Result<VolumeGuard> {
+    pub(crate) async fn lock(&self, context: &Context, dataset: Uuid) -> Result<VolumeGuard> {
         let lock = self.of(dataset);
         let guard = if let Ok(guard) = Arc::clone(&lock).try_lock_owned() {
             guard
@@ -49,8 +49,8 @@ impl Locks {
         })
     }
 
-    /// Waits for the lock of `dataset` on behalf of no caller.
-    pub async fn lock_in_background(&self, dataset: Uuid) -> VolumeGuard {
+    /// Waits for the lock of `dataset` outside of any operation.
+    pub(crate) async fn lock_in_background(&self, dataset: Uuid) -> VolumeGuard {
         let guard = self.of(dataset).lock_owned().await;
         VolumeGuard {
             guard: Some(guard),
@@ -69,7 +69,7 @@ impl Drop for VolumeGuard {
     fn drop(&mut self) {
         let mut volumes = self.locks.volumes.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.guard.take());
-        // Whoever waits holds a clone, made under the map's lock: one reference means nobody does.
+        // Each waiter holds a clone, made under the map's lock: one reference means that there is none.
         if volumes
             .get(&self.dataset)
             .is_some_and(|lock| Arc::strong_count(lock) == 1)

@@ -1,14 +1,14 @@
 //! Operations that outlive their callers.
 //!
-//! tonic drops a handler when its caller goes away, wherever the handler happens to wait. So every mutation runs
-//! in a task of its own: callers that ask for the same thing join it, callers that ask for something else about
-//! the same slot wait for its end, and the opposite call cancels it. What may go on without a caller is waiting
-//! and writing to Flocker; a step that mounts starts only while somebody still waits for it
-//! ([`Context::caller_waiting`]), because an orchestrator that was told "unstaged" removes the directory tree.
+//! tonic drops a handler when its client disconnects, at whatever await the handler is. So every mutation runs in a
+//! task of its own: equal calls join it, other calls for the same slot wait for its end, and the inverse call cancels
+//! it. Without a caller it may still wait and write to Flocker; a step that mounts starts only while a caller waits
+//! ([`Context::caller_waiting`]), because an orchestrator removes the directory tree after a successful unstage.
 
 mod callers;
 mod context;
-pub mod deadline;
+pub(crate) mod deadline;
+mod elapsed;
 mod locks;
 mod progress;
 mod running;
@@ -19,44 +19,46 @@ use std::future::Future;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use context::Context;
-pub use locks::{Locks, VolumeGuard};
-pub use progress::{Phase, Progress, Wanted};
+pub(crate) use context::Context;
+pub(crate) use elapsed::Elapsed;
+pub use locks::Locks;
+pub(crate) use locks::VolumeGuard;
+pub(crate) use progress::{OperationProgress, Phase, Wanted};
 
 use crate::error::{Error, Result, Situation};
 use crate::operation::deadline::Deadline;
-use running::Running;
+use running::{CallerGuard, Running};
 
-/// What a caller asks for. Equal calls are one operation; calls with an equal slot exclude each other.
+/// What a call does. Equal operations are one; operations with an equal slot exclude each other.
 ///
 /// `Display` completes the sentence "…: waiting for …", as in `attaching volume V to node N`.
-pub trait Call: Clone + fmt::Display + PartialEq + Send + Sync + 'static {
-    /// The thing only one operation may work on at a time.
+pub(crate) trait Operation: Clone + fmt::Display + PartialEq + Send + Sync + 'static {
+    /// What only one operation may work on at a time.
     type Slot: Clone + Eq + Hash + Send + Sync + 'static;
 
-    /// Returns the slot of this call.
+    /// Returns the slot of this operation.
     fn slot(&self) -> Self::Slot;
 
-    /// Whether this call is the opposite of one that runs in the same slot, which is cancelled then.
-    fn undoes(&self, _running: &Self) -> bool {
+    /// Whether this is the inverse of an operation that runs in the same slot, which is cancelled then.
+    fn is_inverse_of(&self, _running: &Self) -> bool {
         false
     }
 }
 
-/// Tells the state of what operations wait for, for the message to a caller whose deadline has come.
-pub type Describe = Arc<dyn Fn() -> String + Send + Sync>;
+/// Describes the state of Flocker, for the message to a caller whose deadline has come.
+pub(crate) type Describe = Arc<dyn Fn() -> String + Send + Sync>;
 
-type Slots<C, T> = Arc<Mutex<HashMap<<C as Call>::Slot, Running<C, T>>>>;
+type Slots<O, T> = Arc<Mutex<HashMap<<O as Operation>::Slot, Running<O, T>>>>;
 
 /// The operations of one kind that are running in this process.
-pub struct Operations<C: Call, T> {
-    slots: Slots<C, T>,
+pub(crate) struct Operations<O: Operation, T> {
+    slots: Slots<O, T>,
     describe: Describe,
 }
 
-impl<C: Call, T: Clone + Send + Sync + 'static> Operations<C, T> {
-    /// Makes an empty set. `describe` adds the health of Flocker to messages about unfinished work.
-    pub fn new(describe: Describe) -> Self {
+impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
+    /// Makes an empty set. `describe` adds the state of Flocker to messages about unfinished work.
+    pub(crate) fn new(describe: Describe) -> Self {
         Self {
             slots: Arc::default(),
             describe,
@@ -67,19 +69,19 @@ impl<C: Call, T: Clone + Send + Sync + 'static> Operations<C, T> {
     ///
     /// # Errors
     /// The operation's own error; [`Situation::StillConverging`], [`Situation::NodeNotReporting`] or
-    /// [`Situation::Busy`] when `deadline` comes first: the work then goes on, and an equal call joins it.
-    pub async fn run<W, F>(&self, call: C, deadline: Deadline, work: W) -> Result<T>
+    /// [`Situation::Busy`] when `deadline` comes first: the work continues, and an equal operation joins it.
+    pub(crate) async fn run<W, F>(&self, operation: O, deadline: Deadline, work: W) -> Result<T>
     where
         W: FnOnce(Context) -> F,
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let mut work = Some(work);
         loop {
-            let other = match self.join_or_start(&call, deadline, &mut work) {
-                Joined::Equal(running) => return self.answer(&call, running, deadline).await,
+            let other = match self.join_or_start(&operation, deadline, &mut work) {
+                Joined::Equal(running, _caller) => return self.answer(&operation, running, deadline).await,
                 Joined::Other(running) => running,
             };
-            if call.undoes(other.call()) {
+            if operation.is_inverse_of(other.operation()) {
                 other.cancel();
             }
             if tokio::time::timeout_at(deadline.answer_by(), other.ended())
@@ -89,7 +91,7 @@ impl<C: Call, T: Clone + Send + Sync + 'static> Operations<C, T> {
                 return Err(Error::new(
                     Situation::Busy,
                     format!(
-                        "{call}: {other} is still running ({}); try again when it has ended",
+                        "{operation}: {other} is still running ({}); try again when it has ended",
                         other.progress()
                     ),
                 ));
@@ -97,15 +99,19 @@ impl<C: Call, T: Clone + Send + Sync + 'static> Operations<C, T> {
         }
     }
 
-    /// Cancels every running operation that `selects` picks and waits until each has ended.
+    /// Cancels every running operation that `selects` returns true for, and waits until each has ended.
     ///
     /// # Errors
     /// [`Situation::Busy`] when one has not ended at `deadline`.
-    pub async fn cancel(&self, deadline: Deadline, selects: impl Fn(&C, &Progress) -> bool) -> Result<()> {
+    pub(crate) async fn cancel(
+        &self,
+        deadline: Deadline,
+        selects: impl Fn(&O, &OperationProgress) -> bool,
+    ) -> Result<()> {
         let selected: Vec<_> = self
             .lock()
             .values()
-            .filter(|running| selects(running.call(), &running.progress()))
+            .filter(|running| selects(running.operation(), &running.progress()))
             .cloned()
             .collect();
         for running in &selected {
@@ -119,7 +125,7 @@ impl<C: Call, T: Clone + Send + Sync + 'static> Operations<C, T> {
                 return Err(Error::new(
                     Situation::Busy,
                     format!(
-                        "{running} was told to stop and has not yet ({})",
+                        "{running} was cancelled and has not ended yet ({}); try again",
                         running.progress()
                     ),
                 ));
@@ -128,8 +134,8 @@ impl<C: Call, T: Clone + Send + Sync + 'static> Operations<C, T> {
         Ok(())
     }
 
-    /// Cancels everything and waits for the end of it, for a graceful stop.
-    pub async fn stop(&self) {
+    /// Cancels every running operation and waits until each has ended, for a graceful stop.
+    pub(crate) async fn stop(&self) {
         let all: Vec<_> = self.lock().values().cloned().collect();
         for running in &all {
             running.cancel();
@@ -139,15 +145,17 @@ impl<C: Call, T: Clone + Send + Sync + 'static> Operations<C, T> {
         }
     }
 
-    fn join_or_start<W, F>(&self, call: &C, deadline: Deadline, work: &mut Option<W>) -> Joined<C, T>
+    fn join_or_start<W, F>(&self, operation: &O, deadline: Deadline, work: &mut Option<W>) -> Joined<O, T>
     where
         W: FnOnce(Context) -> F,
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let mut slots = self.lock();
-        if let Some(running) = slots.get(&call.slot()) {
-            return if running.call() == call && !running.is_cancelled() {
-                Joined::Equal(running.clone())
+        if let Some(running) = slots.get(&operation.slot()) {
+            return if running.operation() == operation
+                && let Some(caller) = running.join(deadline)
+            {
+                Joined::Equal(running.clone(), caller)
             } else {
                 Joined::Other(running.clone())
             };
@@ -155,22 +163,21 @@ impl<C: Call, T: Clone + Send + Sync + 'static> Operations<C, T> {
         let work = work
             .take()
             .expect("an operation is started at most once per call");
-        let (running, task) = Running::new(call.clone(), deadline, work);
-        slots.insert(call.slot(), running.clone());
+        let (running, caller, task) = Running::start(operation.clone(), deadline, work);
+        slots.insert(operation.slot(), running.clone());
         let slots = Arc::clone(&self.slots);
-        let slot = call.slot();
+        let slot = operation.slot();
         let started = running.clone();
         tokio::spawn(async move {
             let result = task.await;
-            // The slot is free before the result is out: whoever reads the result may start the next operation.
+            // The slot is free before the result is out: a caller that has the result may start the next operation.
             slots.lock().unwrap_or_else(PoisonError::into_inner).remove(&slot);
             started.finish(result);
         });
-        Joined::Equal(running)
+        Joined::Equal(running, caller)
     }
 
-    async fn answer(&self, call: &C, running: Running<C, T>, deadline: Deadline) -> Result<T> {
-        let _caller = running.join(deadline);
+    async fn answer(&self, operation: &O, running: Running<O, T>, deadline: Deadline) -> Result<T> {
         if let Ok(result) = tokio::time::timeout_at(deadline.answer_by(), running.result()).await {
             return result;
         }
@@ -178,20 +185,23 @@ impl<C: Call, T: Clone + Send + Sync + 'static> Operations<C, T> {
         Err(Error::new(
             progress.situation_at_deadline(),
             format!(
-                "{call}: {progress}; the work goes on, try again ({})",
+                "{operation}: {progress}; the work continues, try again ({})",
                 (self.describe)()
             ),
         ))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<C::Slot, Running<C, T>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<O::Slot, Running<O, T>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-enum Joined<C, T> {
-    Equal(Running<C, T>),
-    Other(Running<C, T>),
+/// The operation in a slot.
+enum Joined<O, T> {
+    /// An equal one, which the caller has joined or started.
+    Equal(Running<O, T>, CallerGuard),
+    /// A different one, or one that is being cancelled.
+    Other(Running<O, T>),
 }
 
 #[cfg(test)]

@@ -6,16 +6,17 @@ use std::path::PathBuf;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::elapsed::Elapsed;
 use crate::error::Situation;
 
-/// The step an operation waits for, in the order an attachment passes them.
+/// The step that an operation waits for, in the order in which an attachment passes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// The operation has just begun.
+pub(crate) enum Phase {
+    /// Nothing yet: the operation has just started.
     Starting,
-    /// Another operation on the same volume holds the volume's lock.
+    /// The volume's lock, which another operation on the volume holds.
     OtherOperation,
-    /// Flocker answers.
+    /// An answer from Flocker.
     FlockerAnswering,
     /// A file system answers that lies on the way to a path of the request.
     FileSystemAnswering {
@@ -27,54 +28,54 @@ pub enum Phase {
         /// The node that is not listed.
         node: Uuid,
     },
-    /// Another node gives up its lease on the dataset.
+    /// Another node releasing its lease on the dataset.
     LeaseOfNode {
-        /// The node that has it.
+        /// The node that holds it.
         node: Uuid,
     },
-    /// Flocker's configuration says what was asked for.
+    /// Flocker storing what was requested.
     Configured {
         /// What Flocker is to store.
         what: Wanted,
         /// The node it is for.
         node: Uuid,
     },
-    /// The dataset's backing volume exists.
+    /// The dataset's backing volume being created.
     BackingVolume {
-        /// The node that makes it.
+        /// The node that creates it.
         node: Uuid,
     },
-    /// Another node has let go of the dataset.
+    /// Another node detaching the dataset.
     ReleasedByOtherNode {
-        /// The node that has to let go.
+        /// The node that has to detach it.
         node: Uuid,
     },
-    /// Flocker's agent has mounted the dataset on this node.
+    /// Flocker's agent mounting the dataset on this node.
     MountedHere {
         /// This node.
         node: Uuid,
         /// Where the mount is expected.
         path: PathBuf,
     },
-    /// Flocker's agent has finished a new file system that it has mounted.
+    /// Flocker's agent finishing a new file system that it has mounted.
     FinishedHere {
         /// This node.
         node: Uuid,
         /// Where it is mounted.
         path: PathBuf,
     },
-    /// Flocker has destroyed the dataset.
+    /// Flocker destroying the dataset.
     Destroyed {
         /// The node that destroys it.
         node: Uuid,
     },
-    /// Somebody asks for the result, without whom nothing is mounted.
+    /// A caller: without one, nothing is mounted.
     Caller,
 }
 
-/// What Flocker is asked to store.
+/// What Flocker is requested to store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub(crate) enum Wanted {
     /// A new dataset.
     Dataset,
     /// The lease on it.
@@ -94,7 +95,7 @@ impl fmt::Display for Wanted {
 }
 
 impl Phase {
-    /// Whether this comes between two looks at what is really waited for, which goes on meanwhile.
+    /// Whether this only interrupts another phase: what that one waits for goes on.
     fn interrupts(&self) -> bool {
         matches!(
             self,
@@ -125,7 +126,7 @@ impl fmt::Display for Phase {
             Self::LeaseOfNode { node } => {
                 write!(
                     f,
-                    "waiting for \"lease of node {node}\": that node has not given up the volume yet"
+                    "waiting for \"lease of node {node}\": that node has not released the volume yet"
                 )
             }
             Self::Configured { what, node } => {
@@ -137,7 +138,7 @@ impl fmt::Display for Phase {
             Self::BackingVolume { node } => {
                 write!(
                     f,
-                    "waiting for \"backing volume\": node {node} has not made it yet"
+                    "waiting for \"backing volume\": node {node} has not created it yet"
                 )
             }
             Self::ReleasedByOtherNode { node } => {
@@ -172,24 +173,23 @@ impl fmt::Display for Phase {
     }
 }
 
-/// How far an operation has come.
+/// What a running operation waits for, and since when.
 #[derive(Clone, Debug)]
-pub struct Progress {
+pub(crate) struct OperationProgress {
     /// What it waits for.
     pub phase: Phase,
     /// Since when.
     pub since: Instant,
-    /// The dataset it works on, once known.
+    /// The dataset that it works on, once known.
     pub dataset: Option<Uuid>,
-    /// What it waited for, and since when, before it came to wait for an answer or a lock.
+    /// The phase that the present one interrupts, and when that phase began.
     interrupted: Option<(Phase, Instant)>,
 }
 
-impl Progress {
-    /// Enters `phase`; returns whether that is another one than before.
+impl OperationProgress {
+    /// Enters `phase`; returns whether it differs from the one before.
     ///
-    /// A phase that was only interrupted keeps its start: a mount that is waited for while Flocker is asked from time to
-    /// time has been waited for since the beginning.
+    /// An interrupted phase keeps its start: a wait for a mount is one wait, although Flocker is read during it.
     pub(super) fn enter(&mut self, phase: Phase) -> bool {
         if self.phase == phase {
             return false;
@@ -210,7 +210,7 @@ impl Progress {
         true
     }
 
-    /// Returns what an operation that has not ended in time is an example of.
+    /// Returns the situation of a caller whose deadline comes in this phase.
     pub(super) fn situation_at_deadline(&self) -> Situation {
         match self.phase {
             Phase::FlockerAnswering => Situation::FlockerUnavailable,
@@ -229,7 +229,7 @@ impl Progress {
     }
 }
 
-impl Default for Progress {
+impl Default for OperationProgress {
     fn default() -> Self {
         Self {
             phase: Phase::Starting,
@@ -240,16 +240,15 @@ impl Default for Progress {
     }
 }
 
-impl fmt::Display for Progress {
+impl fmt::Display for OperationProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = |since: &Instant| since.elapsed().as_secs_f64();
-        write!(f, "{} for {:.1} s", self.phase, seconds(&self.since))?;
+        write!(f, "{} for {}", self.phase, Elapsed(self.since.elapsed()))?;
         match &self.interrupted {
             Some((phase, since)) if *phase != Phase::Starting => {
                 write!(
                     f,
-                    ", and before that {phase}, which began {:.1} s ago",
-                    seconds(since)
+                    ", and before that {phase}, which began {} ago",
+                    Elapsed(since.elapsed())
                 )?;
             }
             Some(_) | None => {}
@@ -277,8 +276,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_phase_that_was_only_interrupted_is_told_with_its_own_start() {
-        let mut progress = Progress::default();
+    async fn an_interrupted_phase_keeps_its_start() {
+        let mut progress = OperationProgress::default();
         progress.enter(mounted());
         advance(Duration::from_secs(20)).await;
         progress.enter(Phase::FlockerAnswering);
@@ -298,8 +297,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_phase_that_was_left_for_another_one_begins_anew() {
-        let mut progress = Progress::default();
+    async fn a_phase_that_was_left_for_another_one_starts_again() {
+        let mut progress = OperationProgress::default();
         progress.enter(mounted());
         advance(Duration::from_secs(20)).await;
         progress.enter(Phase::NodeReporting { node: Uuid::nil() });

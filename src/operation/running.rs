@@ -1,4 +1,4 @@
-//! One operation and those who wait for it.
+//! One operation and the callers that wait for it.
 
 use std::fmt;
 use std::future::Future;
@@ -8,27 +8,28 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::callers::Callers;
+use super::callers::{Callers, reached};
 use super::context::Context;
-use super::progress::Progress;
-use crate::error::{Error, Result, Situation};
+use super::progress::OperationProgress;
+use crate::error::{Error, Result};
 use crate::operation::deadline::Deadline;
 
 /// A handle on a running operation; clones are handles on the same one.
-pub(super) struct Running<C, T> {
-    call: Arc<C>,
+pub(super) struct Running<O, T> {
+    operation: Arc<O>,
     callers: Arc<watch::Sender<Callers>>,
-    progress: Arc<watch::Sender<Progress>>,
+    progress: Arc<watch::Sender<OperationProgress>>,
     result: Arc<watch::Sender<Option<Result<T>>>>,
     cancelled: CancellationToken,
 }
 
-impl<C, T> Clone for Running<C, T> {
+impl<O, T> Clone for Running<O, T> {
     fn clone(&self) -> Self {
         Self {
-            call: Arc::clone(&self.call),
+            operation: Arc::clone(&self.operation),
             callers: Arc::clone(&self.callers),
             progress: Arc::clone(&self.progress),
             result: Arc::clone(&self.result),
@@ -37,22 +38,23 @@ impl<C, T> Clone for Running<C, T> {
     }
 }
 
-impl<C: fmt::Display, T: Clone + Send + 'static> Running<C, T> {
-    /// Makes the handle and the future that does the work; the caller spawns the latter.
-    pub(super) fn new<W, F>(call: C, deadline: Deadline, work: W) -> (Self, BoxFuture<'static, Result<T>>)
+/// A new operation: the handle, the guard of its first caller, and the future that does the work.
+pub(super) type Started<O, T> = (Running<O, T>, CallerGuard, BoxFuture<'static, Result<T>>);
+
+impl<O: fmt::Display, T: Clone + Send + 'static> Running<O, T> {
+    /// Makes an operation that one caller waits for, until `deadline`. The caller spawns its future.
+    pub(super) fn start<W, F>(operation: O, deadline: Deadline, work: W) -> Started<O, T>
     where
         W: FnOnce(Context) -> F,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        // Its first caller joins a moment later; until then it counts as waited for.
-        let callers = Arc::new(watch::Sender::new(Callers {
-            waiting: 0,
-            longest: deadline.budget(),
-            give_up_by: deadline.give_up_by(),
-        }));
-        let progress = Arc::new(watch::Sender::new(Progress::default()));
+        let callers = Arc::new(watch::Sender::new(Callers::one(deadline)));
+        let first_caller = CallerGuard {
+            callers: Arc::clone(&callers),
+        };
+        let progress = Arc::new(watch::Sender::new(OperationProgress::default()));
         let cancelled = CancellationToken::new();
-        let doing = call.to_string();
+        let doing = operation.to_string();
         let context = Context::new(
             doing.clone(),
             Arc::clone(&progress),
@@ -60,9 +62,9 @@ impl<C: fmt::Display, T: Clone + Send + 'static> Running<C, T> {
             cancelled.clone(),
         );
         let work = work(context);
-        let abandoned = abandon(callers.subscribe(), cancelled.clone());
+        let abandoned = cancel_when_abandoned(Arc::clone(&callers), cancelled.clone());
         let running = Self {
-            call: Arc::new(call),
+            operation: Arc::new(operation),
             callers,
             progress,
             result: Arc::new(watch::Sender::new(None)),
@@ -74,20 +76,16 @@ impl<C: fmt::Display, T: Clone + Send + 'static> Running<C, T> {
                 ended = &mut work => ended,
                 () = abandoned => work.await,
             };
-            ended.unwrap_or_else(|_panic| {
-                let text =
-                    format!("{doing}: a bug in flocker-csi ended the operation; its log has the details");
-                Err(Error::new(Situation::Internal, text))
-            })
+            ended.unwrap_or_else(|_panic| Err(Error::panicked(doing)))
         };
-        (running, task.boxed())
+        (running, first_caller, task.boxed())
     }
 
-    pub(super) fn call(&self) -> &C {
-        &self.call
+    pub(super) fn operation(&self) -> &O {
+        &self.operation
     }
 
-    pub(super) fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> OperationProgress {
         self.progress.borrow().clone()
     }
 
@@ -95,46 +93,41 @@ impl<C: fmt::Display, T: Clone + Send + 'static> Running<C, T> {
         self.cancelled.cancel();
     }
 
-    pub(super) fn is_cancelled(&self) -> bool {
-        self.cancelled.is_cancelled()
-    }
-
     pub(super) fn finish(&self, result: Result<T>) {
         self.result.send_replace(Some(result));
     }
 
-    /// Counts the caller in until the guard is dropped.
-    pub(super) fn join(&self, deadline: Deadline) -> CallerGuard {
-        self.callers.send_modify(|callers| {
-            callers.waiting += 1;
-            callers.longest = callers.longest.max(deadline.budget());
-            callers.give_up_by = callers.give_up_by.max(deadline.give_up_by());
+    /// Counts a caller until the guard is dropped; returns nothing when the operation has been cancelled.
+    pub(super) fn join(&self, deadline: Deadline) -> Option<CallerGuard> {
+        let joined = self.callers.send_if_modified(|callers| {
+            let joins = !self.cancelled.is_cancelled();
+            if joins {
+                callers.add(deadline);
+            }
+            joins
         });
-        CallerGuard {
+        joined.then(|| CallerGuard {
             callers: Arc::clone(&self.callers),
-        }
+        })
     }
 
     pub(super) async fn result(&self) -> Result<T> {
         let mut result = self.result.subscribe();
         match result.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(result)) => result.clone(),
-            Ok(None) | Err(_) => Err(Error::new(
-                Situation::Busy,
-                format!("{}: the plugin is stopping", self.call),
-            )),
+            Ok(None) | Err(_) => Err(Error::stopping(&self.operation)),
         }
     }
 
     pub(super) async fn ended(&self) {
-        // An error means that the sender is gone, and with it the task.
+        // An error means that the sender was dropped, and the task with it.
         self.result.subscribe().wait_for(Option::is_some).await.ok();
     }
 }
 
-impl<C: fmt::Display, T> fmt::Display for Running<C, T> {
+impl<O: fmt::Display, T> fmt::Display for Running<O, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", self.call)
+        write!(f, "\"{}\"", self.operation)
     }
 }
 
@@ -145,21 +138,23 @@ pub(super) struct CallerGuard {
 
 impl Drop for CallerGuard {
     fn drop(&mut self) {
-        self.callers.send_modify(|callers| callers.waiting -= 1);
+        self.callers.send_modify(Callers::remove);
     }
 }
 
-/// Cancels the operation once nobody has waited for it for twice the time its callers gave.
-async fn abandon(mut callers: watch::Receiver<Callers>, cancelled: CancellationToken) {
-    loop {
-        let patience = callers.borrow_and_update().longest * 2;
-        if callers.wait_for(|callers| callers.waiting == 0).await.is_err() {
-            return;
-        }
-        match tokio::time::timeout(patience, callers.wait_for(|callers| callers.waiting > 0)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) => return,
-            Err(_) => return cancelled.cancel(),
-        }
+/// Cancels the operation once it is abandoned.
+async fn cancel_when_abandoned(callers: Arc<watch::Sender<Callers>>, cancelled: CancellationToken) {
+    while !cancelled.is_cancelled() {
+        reached(callers.subscribe(), Callers::abandoned_at).await;
+        // Under the lock that joining takes, so that no caller joins between the decision and the cancellation.
+        callers.send_if_modified(|callers| {
+            if callers
+                .abandoned_at()
+                .is_some_and(|moment| moment <= Instant::now())
+            {
+                cancelled.cancel();
+            }
+            false
+        });
     }
 }

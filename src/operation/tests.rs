@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::Notify;
 
 use super::*;
@@ -19,14 +20,14 @@ impl fmt::Display for Job {
     }
 }
 
-impl Call for Job {
+impl Operation for Job {
     type Slot = &'static str;
 
     fn slot(&self) -> Self::Slot {
         self.slot
     }
 
-    fn undoes(&self, running: &Self) -> bool {
+    fn is_inverse_of(&self, running: &Self) -> bool {
         self.size == 0 && running.size > 0
     }
 }
@@ -144,19 +145,19 @@ async fn cancelling_answers_only_after_the_work_has_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_opposite_call_ends_what_waits_and_runs_after_it() {
+async fn the_inverse_call_ends_what_waits_and_runs_after_it() {
     let operations = operations();
     let first = operations.run(JOB, seconds(30), |context: Context| async move {
         context.unless_cancelled(std::future::pending::<u32>()).await
     });
-    let opposite = Job { size: 0, ..JOB };
-    let (first, second) = tokio::join!(first, operations.run(opposite, seconds(10), |_| async { Ok(2) }));
+    let inverse = Job { size: 0, ..JOB };
+    let (first, second) = tokio::join!(first, operations.run(inverse, seconds(10), |_| async { Ok(2) }));
     assert_eq!(first.unwrap_err().situation(), Situation::Cancelled);
     assert_eq!(second.unwrap(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_mounted_for_a_caller_that_has_gone() {
+async fn nothing_is_mounted_without_a_caller() {
     let operations = operations();
     let mounted = Arc::new(AtomicUsize::new(0));
     let work = {
@@ -188,7 +189,7 @@ async fn nothing_is_mounted_for_a_caller_that_has_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_nobody_asks_about_for_twice_its_deadline_ends() {
+async fn work_that_no_call_joins_for_twice_its_deadline_ends() {
     let operations = operations();
     let work = |context: Context| async move { context.unless_cancelled(std::future::pending()).await };
     assert!(operations.run(JOB, seconds(10), work).await.is_err());
@@ -199,6 +200,41 @@ async fn work_nobody_asks_about_for_twice_its_deadline_ends() {
             .await
             .unwrap(),
         2
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn abandoned_work_lives_for_twice_the_longest_deadline_that_any_caller_had() {
+    let operations = operations();
+    let work = |context: Context| async move { context.unless_cancelled(std::future::pending()).await };
+    let patient = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        operations.run(JOB, seconds(10), work).await
+    };
+    let (first, last) = tokio::join!(operations.run(JOB, seconds(1), work), patient);
+    assert!(first.is_err() && last.is_err());
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let again = operations.run(JOB, seconds(1), |_| async { Ok(2) }).await;
+    assert_eq!(
+        again.unwrap_err().situation(),
+        Situation::StillConverging,
+        "the repeated call joins it"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_leaves_at_once_counts_as_having_asked() {
+    let operations = operations();
+    let work = |context: Context| async move { context.unless_cancelled(std::future::pending()).await };
+    assert!(operations.run(JOB, seconds(10), work).await.is_err());
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert!(operations.run(JOB, seconds(10), work).now_or_never().is_none());
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let again = operations.run(JOB, seconds(1), |_| async { Ok(2) }).await;
+    assert_eq!(
+        again.unwrap_err().situation(),
+        Situation::StillConverging,
+        "the repeated call joins it"
     );
 }
 
@@ -219,7 +255,7 @@ async fn a_panic_is_an_internal_error_and_frees_the_slot() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_is_forgotten_when_nobody_holds_it() {
+async fn a_lock_is_removed_when_no_operation_holds_it() {
     let operations = operations();
     let locks = Locks::default();
     let dataset = uuid::Uuid::new_v4();
@@ -248,7 +284,7 @@ async fn work_that_ends_with_its_callers_ends_just_before_the_last_of_them_is_an
     let began = tokio::time::Instant::now();
     let work = |context: Context| async move {
         context.out_of_time().await;
-        Err(Error::new(Situation::HeldElsewhere, "somebody else has it"))
+        Err(Error::new(Situation::HeldElsewhere, "another node has it"))
     };
     let later = async {
         tokio::time::sleep(Duration::from_secs(5)).await;

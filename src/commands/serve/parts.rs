@@ -53,7 +53,7 @@ pub(super) fn provisioner(
     this_node: &ThisNode,
     locks: &Locks,
 ) -> Provisioner {
-    let settings = provisioning::Settings {
+    let settings = provisioning::ProvisioningSettings {
         driver_name: config.plugin.driver_name.clone(),
         namespace: config.plugin.namespace(),
         scope: if of_one_node(config) {

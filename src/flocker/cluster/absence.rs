@@ -1,8 +1,8 @@
 //! When a node counts as gone.
 //!
-//! Absence is never proof: a control service that has just started lists no node at all, and one that cannot be
-//! reached says nothing. A node is gone only after an unbroken run of good answers, each listing some node and
-//! none listing this one, that spans the grace period with no gap over [`LONGEST_GAP`].
+//! Absence is never proof: a control service that has just started lists no node, and one that does not answer lists none
+//! either. A node counts as gone only after an unbroken run of answers, each listing some node and none listing this one,
+//! that spans the grace period without a gap longer than [`LONGEST_GAP`].
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,15 +12,15 @@ use uuid::Uuid;
 
 /// The longest time between two answers of a run.
 const LONGEST_GAP: Duration = Duration::from_secs(10);
-/// A node nobody has asked about for this long is not watched any more.
-pub(super) const FORGET: Duration = Duration::from_secs(600);
+/// A node that was not queried for this long is no longer watched.
+const FORGET: Duration = Duration::from_secs(600);
 /// How often the nodes are listed while one of them is missing.
 pub(super) const WATCH_EVERY: Duration = Duration::from_secs(5);
 
 /// What is known about a node that was not listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Absence {
-    /// It is not, or not yet, known to be missing.
+pub(crate) enum Absence {
+    /// It is not known to be missing, or not yet.
     Unknown,
     /// It has been missing since then, which is not long enough.
     Missing {
@@ -34,14 +34,14 @@ pub enum Absence {
 #[derive(Debug)]
 struct Watched {
     missing_since: Option<Instant>,
-    asked: Instant,
+    queried: Instant,
 }
 
-/// The nodes that somebody misses.
+/// The nodes that are missing and were queried.
 #[derive(Debug)]
 pub(super) struct Absences {
     grace: Duration,
-    last_good: Option<Instant>,
+    last_answer: Option<Instant>,
     watched: HashMap<Uuid, Watched>,
 }
 
@@ -49,21 +49,21 @@ impl Absences {
     pub(super) fn new(grace: Duration) -> Self {
         Self {
             grace,
-            last_good: None,
+            last_answer: None,
             watched: HashMap::new(),
         }
     }
 
     /// Returns what is known about `node` and keeps it watched.
-    pub(super) fn ask(&mut self, node: Uuid, now: Instant) -> Absence {
+    pub(super) fn query(&mut self, node: Uuid, now: Instant) -> Absence {
         let watched = self.watched.entry(node).or_insert(Watched {
             missing_since: None,
-            asked: now,
+            queried: now,
         });
-        watched.asked = now;
-        match (watched.missing_since, self.last_good) {
-            (Some(since), Some(good))
-                if good.duration_since(since) >= self.grace && now - good <= LONGEST_GAP =>
+        watched.queried = now;
+        match (watched.missing_since, self.last_answer) {
+            (Some(since), Some(answer))
+                if answer.duration_since(since) >= self.grace && now - answer <= LONGEST_GAP =>
             {
                 Absence::Gone
             }
@@ -72,36 +72,36 @@ impl Absences {
         }
     }
 
-    /// Takes in the answer of a flight that began at `began`.
+    /// Records the nodes listed by a read that started at `began`.
     pub(super) fn listed(&mut self, began: Instant, nodes: &[Uuid]) {
         if nodes.is_empty() {
-            return self.broken();
+            return self.interrupted();
         }
         if self
-            .last_good
-            .is_some_and(|good| began.saturating_duration_since(good) > LONGEST_GAP)
+            .last_answer
+            .is_some_and(|answer| began.saturating_duration_since(answer) > LONGEST_GAP)
         {
-            self.broken();
+            self.interrupted();
         }
-        self.last_good = Some(self.last_good.map_or(began, |good| good.max(began)));
+        self.last_answer = Some(self.last_answer.map_or(began, |answer| answer.max(began)));
         self.watched
-            .retain(|node, watched| !nodes.contains(node) && began - watched.asked <= FORGET);
+            .retain(|node, watched| !nodes.contains(node) && began - watched.queried <= FORGET);
         for watched in self.watched.values_mut() {
             watched.missing_since.get_or_insert(began);
         }
     }
 
-    /// Takes in that a flight failed: every run starts again.
-    pub(super) fn broken(&mut self) {
-        self.last_good = None;
+    /// Records a failed read: every run starts again.
+    pub(super) fn interrupted(&mut self) {
+        self.last_answer = None;
         for watched in self.watched.values_mut() {
             watched.missing_since = None;
         }
     }
 
-    /// Whether somebody still misses a node.
+    /// Whether any node is still watched.
     pub(super) fn any(&mut self, now: Instant) -> bool {
-        self.watched.retain(|_, watched| now - watched.asked <= FORGET);
+        self.watched.retain(|_, watched| now - watched.queried <= FORGET);
         !self.watched.is_empty()
     }
 }
@@ -112,32 +112,32 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(180);
 
-    struct Story {
+    struct Scenario {
         absences: Absences,
         start: Instant,
         node: Uuid,
         other: Uuid,
     }
 
-    impl Story {
+    impl Scenario {
         fn new() -> Self {
             let (node, other) = (Uuid::new_v4(), Uuid::new_v4());
-            let mut story = Self {
+            let mut scenario = Self {
                 absences: Absences::new(GRACE),
                 start: Instant::now(),
                 node,
                 other,
             };
-            assert_eq!(story.ask(0), Absence::Unknown);
-            story
+            assert_eq!(scenario.query(0), Absence::Unknown);
+            scenario
         }
 
         fn at(&self, second: u64) -> Instant {
             self.start + Duration::from_secs(second)
         }
 
-        fn ask(&mut self, second: u64) -> Absence {
-            self.absences.ask(self.node, self.at(second))
+        fn query(&mut self, second: u64) -> Absence {
+            self.absences.query(self.node, self.at(second))
         }
 
         fn answers(&mut self, seconds: impl Iterator<Item = u64>) {
@@ -148,51 +148,51 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_gone_after_an_unbroken_run_over_the_grace_period() {
-        let mut story = Story::new();
-        story.answers((0..=175).step_by(5));
-        assert!(matches!(story.ask(176), Absence::Missing { .. }));
-        story.answers((180..=180).step_by(5));
-        assert_eq!(story.ask(181), Absence::Gone);
+    fn a_node_counts_as_gone_after_an_unbroken_run_over_the_grace_period() {
+        let mut scenario = Scenario::new();
+        scenario.answers((0..=175).step_by(5));
+        assert!(matches!(scenario.query(176), Absence::Missing { .. }));
+        scenario.answers((180..=180).step_by(5));
+        assert_eq!(scenario.query(181), Absence::Gone);
     }
 
     #[test]
     fn an_empty_list_a_failure_or_a_gap_starts_the_run_again() {
         for breaker in 0..3 {
-            let mut story = Story::new();
-            story.answers((0..=90).step_by(5));
+            let mut scenario = Scenario::new();
+            scenario.answers((0..=90).step_by(5));
             match breaker {
-                0 => story.absences.listed(story.at(95), &[]),
-                1 => story.absences.broken(),
-                _ => {} // nothing is heard between 90 and 101
+                0 => scenario.absences.listed(scenario.at(95), &[]),
+                1 => scenario.absences.interrupted(),
+                _ => {} // no answer between 90 and 101
             }
-            story.answers((101..=271).step_by(5));
-            assert!(!matches!(story.ask(272), Absence::Gone), "breaker {breaker}");
-            story.answers((276..=286).step_by(5));
-            assert_eq!(story.ask(287), Absence::Gone, "breaker {breaker}");
+            scenario.answers((101..=271).step_by(5));
+            assert!(!matches!(scenario.query(272), Absence::Gone), "breaker {breaker}");
+            scenario.answers((276..=286).step_by(5));
+            assert_eq!(scenario.query(287), Absence::Gone, "breaker {breaker}");
         }
     }
 
     #[test]
-    fn a_node_that_is_listed_again_is_not_watched_any_more() {
-        let mut story = Story::new();
-        story.answers((0..=90).step_by(5));
-        story.absences.listed(story.at(95), &[story.node]);
-        assert!(!story.absences.any(story.at(96)));
-        assert_eq!(story.ask(97), Absence::Unknown);
+    fn a_node_that_is_listed_again_is_no_longer_watched() {
+        let mut scenario = Scenario::new();
+        scenario.answers((0..=90).step_by(5));
+        scenario.absences.listed(scenario.at(95), &[scenario.node]);
+        assert!(!scenario.absences.any(scenario.at(96)));
+        assert_eq!(scenario.query(97), Absence::Unknown);
     }
 
     #[test]
-    fn a_run_nobody_has_continued_proves_nothing() {
-        let mut story = Story::new();
-        story.answers((0..=200).step_by(5));
-        assert!(matches!(story.ask(211), Absence::Missing { .. }));
+    fn a_run_that_was_not_continued_proves_nothing() {
+        let mut scenario = Scenario::new();
+        scenario.answers((0..=200).step_by(5));
+        assert!(matches!(scenario.query(211), Absence::Missing { .. }));
     }
 
     #[test]
-    fn a_node_nobody_asks_about_is_forgotten() {
-        let mut story = Story::new();
-        assert!(story.absences.any(story.at(599)));
-        assert!(!story.absences.any(story.at(601)));
+    fn a_node_that_is_not_queried_is_no_longer_watched() {
+        let mut scenario = Scenario::new();
+        assert!(scenario.absences.any(scenario.at(599)));
+        assert!(!scenario.absences.any(scenario.at(601)));
     }
 }

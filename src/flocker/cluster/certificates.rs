@@ -1,43 +1,44 @@
-//! Takes up certificates that are replaced on disk, and warns of those that will expire.
+//! Loads certificates that are replaced on disk, and warns before certificates expire.
 //!
-//! Whoever replaces certificates does so file by file, and may make mistakes. So those in use stay until new ones
-//! belong together *and* the control service has answered to them: with a wrong pair the plugin would be cut off.
+//! An operator replaces certificates file by file, and may make mistakes. So those in use stay until the new ones belong
+//! together *and* the control service has answered a request with them: a wrong pair would cut the plugin off.
 
 use std::time::{Duration, SystemTime};
 
 use flocker_client::{Credentials, CredentialsError, Error};
 use tokio::time::{Instant, sleep};
 
-use super::flocker::{self, Flocker, blocking};
+use super::client::{self, Flocker};
 use crate::error::chain;
 
-/// How often the files are looked at. Flocker is asked nothing for it.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// When certificates that the control service has refused are shown to it again: it may be it that has to change.
-const SHOW_AGAIN: Duration = Duration::from_secs(60);
-/// Below this number of days each day brings a warning.
+/// How often the files are read. That sends no request to Flocker.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// When certificates that the control service has refused are tried again: its configuration may have changed.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
+/// Certificates that expire within this number of days are warned of.
 const WARN_BELOW: i64 = 30;
+/// The time between two of these warnings.
 const WARN_EVERY: Duration = Duration::from_secs(86_400);
 
-/// Looks after the certificates that a process shows to Flocker.
+/// Keeps the certificates of a process up to date.
 pub struct CertificateKeeper {
     flocker: Flocker,
-    /// Those that Flocker has refused, and when they may be shown again.
+    /// Those that Flocker has refused, and when they may be tried again.
     refused: Option<(Credentials, Instant)>,
-    /// What is wrong with the files, as far as it has been said.
-    told: Option<String>,
-    /// When the expiry was last warned of.
+    /// The fault of the files that was logged last.
+    logged: Option<String>,
+    /// When the last warning of the expiry was.
     warned: Option<Instant>,
 }
 
-/// What one look at the files led to.
+/// The outcome of one check of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
-    /// The files hold what is in use.
+pub enum FileCheck {
+    /// The files hold the certificates in use.
     Unchanged,
-    /// They held something else, which is in use now.
+    /// They held others, which are in use now.
     Replaced,
-    /// They hold something else, and what was in use stays in use.
+    /// They hold others, and the previous ones stay in use.
     Kept,
 }
 
@@ -46,79 +47,88 @@ impl CertificateKeeper {
         Self {
             flocker,
             refused: None,
-            told: None,
+            logged: None,
             warned: None,
         }
     }
 
-    /// Looks after the certificates for ever.
-    pub async fn run(mut self) {
+    /// Checks the files regularly, until the future is dropped.
+    pub(crate) async fn run(mut self) {
         loop {
-            self.look().await;
-            sleep(LOOK_EVERY).await;
+            self.check().await;
+            sleep(CHECK_EVERY).await;
         }
     }
 
-    /// Looks at the files once, and takes up what they hold if it can be used.
-    pub async fn look(&mut self) -> Look {
+    /// Checks the files once, and uses what they hold if the control service accepts it.
+    pub async fn check(&mut self) -> FileCheck {
         let current = self.flocker.credentials();
         let load = || {
             let current = current.clone();
             move || current.changed_on_disk().then(|| current.load_again())
         };
-        let looked = match blocking(load()).await {
-            None => Look::Unchanged,
-            Some(found) => self.found(&current, found).await,
+        let checked = match tokio::task::spawn_blocking(load()).await {
+            Ok(None) => FileCheck::Unchanged,
+            Ok(Some(found)) => self.found(&current, found).await,
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The plugin is stopping.
+                Err(_cancelled) => FileCheck::Unchanged,
+            },
         };
         self.warn_of_expiry();
-        looked
+        checked
     }
 
-    async fn found(&mut self, current: &Credentials, found: Result<Credentials, CredentialsError>) -> Look {
+    async fn found(
+        &mut self,
+        current: &Credentials,
+        found: Result<Credentials, CredentialsError>,
+    ) -> FileCheck {
         let new = match found {
             Ok(new) => new,
             Err(error) => return self.keep(chain(&error)),
         };
         if new.same_as(current) {
-            self.told = None;
-            self.flocker.found_again(new);
-            return Look::Unchanged;
+            self.logged = None;
+            self.flocker.set_credentials(new);
+            return FileCheck::Unchanged;
         }
         let refused = self.refused.as_ref();
         if refused.is_some_and(|(refused, until)| new.same_as(refused) && Instant::now() < *until) {
-            return Look::Kept;
+            return FileCheck::Kept;
         }
-        match self.show(&new).await {
+        match self.try_out(&new).await {
             Ok(()) => {
                 self.refused = None;
-                self.told = None;
+                self.logged = None;
                 self.warned = None;
                 tracing::info!(
                     "The certificates for Flocker were replaced: the new ones of user {} are in use, and valid until {}",
                     new.user(),
                     date(new.not_after())
                 );
-                Look::Replaced
+                FileCheck::Replaced
             }
             Err(error @ (Error::Tls { .. } | Error::Certificate { .. } | Error::Invalid { .. })) => {
-                self.refused = Some((new, Instant::now() + SHOW_AGAIN));
+                self.refused = Some((new, Instant::now() + TRY_AGAIN));
                 self.keep(chain(&error))
             }
-            // Nothing can be said about them while Flocker does not answer.
+            // They cannot be judged while Flocker does not answer.
             Err(error) => {
                 tracing::debug!(error = %chain(&error), "New certificates for Flocker could not be tried yet");
-                Look::Kept
+                FileCheck::Kept
             }
         }
     }
 
-    /// Makes a request with new certificates, and has them used if Flocker itself answers, with success or not.
-    async fn show(&self, new: &Credentials) -> Result<(), Error> {
+    /// Sends a request with new certificates, and uses them if Flocker itself answers, with success or not.
+    async fn try_out(&self, new: &Credentials) -> Result<(), Error> {
         let settings = self.flocker.settings_with(new.clone());
-        let client = flocker::make(settings.clone()).await?;
+        let client = client::make(settings.clone()).await?;
         match client.version().await {
             Err(error) if !error.is_flockers_answer() => Err(error),
-            // Its connection is the one that is used from here on.
+            // Its connection is used for later requests.
             Ok(_) | Err(_) => {
                 self.flocker.replace(settings, client);
                 Ok(())
@@ -126,16 +136,16 @@ impl CertificateKeeper {
         }
     }
 
-    fn keep(&mut self, problem: String) -> Look {
-        if self.told.as_ref() != Some(&problem) {
+    fn keep(&mut self, problem: String) -> FileCheck {
+        if self.logged.as_ref() != Some(&problem) {
             let until = date(self.flocker.credentials().not_after());
             tracing::warn!(
-                "The certificates for Flocker were replaced by some that cannot be used, so those from before stay in \
+                "The certificates for Flocker were replaced by others that cannot be used, so the previous ones stay in \
                  use, which are valid until {until}: {problem}"
             );
-            self.told = Some(problem);
+            self.logged = Some(problem);
         }
-        Look::Kept
+        FileCheck::Kept
     }
 
     fn warn_of_expiry(&mut self) {
@@ -146,7 +156,7 @@ impl CertificateKeeper {
         }
         self.warned = Some(Instant::now());
         let until = date(credentials.not_after());
-        let advice = "put new ones in the place of the files, and they are taken up without a restart";
+        let advice = "replace the files; the new certificates are loaded without a restart";
         if days < 0 {
             tracing::warn!("The certificates for Flocker expired on {until}: {advice}");
         } else {

@@ -1,4 +1,4 @@
-//! Releasing leases, for which Flocker offers no condition.
+//! Leases. Flocker releases them without a condition, so releasing takes care not to hit another node's.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -10,46 +10,46 @@ use uuid::Uuid;
 use super::{Cluster, Lists};
 use crate::error::{Error, Result};
 
-/// What became of a claim for a lease.
+/// The outcome of a request to acquire a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
-    /// The lease is the node's, and was nobody's before.
+pub(crate) enum LeaseOutcome {
+    /// The node holds the lease, and no node did before.
     New,
-    /// The lease was the node's already.
+    /// The node held the lease before.
     Renewed,
-    /// The lease is another node's.
+    /// Another node holds the lease.
     HeldByAnother,
 }
 
-/// What became of a release.
+/// The outcome of a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Release {
-    /// The lease is gone.
+    /// The lease no longer exists.
     Released,
-    /// There was none to release.
+    /// There was no lease to release.
     NotHeld,
 }
 
-/// What this process has done to leases that nobody had asked it to touch.
+/// How often this process has changed a lease of another node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeaseCounts {
-    /// Leases released although their node had not given them up, because it is gone.
+    /// Leases released although their node had not released them, because it counts as gone.
     pub taken_over: u64,
     /// Leases released by mistake, because a release hit a newer one, and acquired again for their node.
     pub put_back: u64,
 }
 
-/// How often an unclear release is read again and repeated.
+/// How often a release is tried whose outcome is unclear.
 const ATTEMPTS: u32 = 3;
 
 impl Cluster {
-    /// Releases the lease on `dataset` if a fresh read says that `node` holds it, or whoever does for `None`.
+    /// Releases the lease on `dataset` if a fresh read shows that `node` holds it, or any node for `None`.
     ///
-    /// The DELETE carries no condition. So it is never repeated blindly, and when it turns out to have hit a lease
-    /// that another node acquired in between, that lease is put back at once.
+    /// The DELETE carries no condition. So it is never repeated without another read, and if it has hit a lease that
+    /// another node acquired in between, that lease is acquired again at once.
     ///
     /// # Errors
-    /// Flocker refused or failed, and whether the lease is gone could not be learned.
+    /// Flocker refused or failed, and it is not known whether the lease still exists.
     pub async fn release_lease_of(&self, dataset: Uuid, node: Option<Uuid>) -> Result<Release> {
         let mut attempt = 1;
         loop {
@@ -58,7 +58,7 @@ impl Cluster {
                 .lease(dataset)
                 .filter(|lease| node.is_none_or(|node| lease.node_uuid == node))
             else {
-                // Gone after an unclear attempt: that was carried out.
+                // After an attempt with an unclear outcome: it was carried out.
                 return Ok(if attempt == 1 {
                     Release::NotHeld
                 } else {
@@ -68,7 +68,7 @@ impl Cluster {
             let holder = held.node_uuid;
             match self.client().await?.release_lease(dataset).await {
                 Ok(Some(other)) if other.node_uuid != holder => {
-                    self.put_back(&other).await?;
+                    self.reacquire(&other).await?;
                     return Ok(Release::NotHeld);
                 }
                 Ok(Some(_)) => return Ok(Release::Released),
@@ -82,10 +82,10 @@ impl Cluster {
         }
     }
 
-    /// Releases the lease that the node `gone`, which is, still holds on `dataset`.
+    /// Releases the lease on `dataset` that `gone` holds, a node that counts as gone.
     ///
     /// # Errors
-    /// As of [`Self::release_lease_of`].
+    /// Those of [`Self::release_lease_of`].
     pub async fn take_over_lease(&self, dataset: Uuid, gone: Uuid) -> Result<Release> {
         let release = self.release_lease_of(dataset, Some(gone)).await?;
         if release == Release::Released {
@@ -93,14 +93,14 @@ impl Cluster {
             tracing::warn!(
                 dataset.id = %dataset,
                 node.id = %gone,
-                "The lease on dataset {dataset} was taken from node {gone}, because that node is gone; nothing keeps it \
-                 from writing if it is only out of Flocker's sight"
+                "The lease on dataset {dataset} was taken from node {gone}, because that node is gone; if it still runs \
+                 and only does not reach Flocker, it can still write to the volume"
             );
         }
         Ok(release)
     }
 
-    /// Returns what has been done to leases since the start.
+    /// Returns how often leases of other nodes have been changed since the start.
     pub fn lease_counts(&self) -> LeaseCounts {
         *self.lease_counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -109,8 +109,8 @@ impl Cluster {
         change(&mut self.lease_counts.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Acquires a lease again that was released by mistake. It may take a while: the node relies on it.
-    async fn put_back(&self, lease: &Lease) -> Result<()> {
+    /// Acquires a lease again that was released by mistake. It may take a while: its node relies on it.
+    async fn reacquire(&self, lease: &Lease) -> Result<()> {
         let Lease {
             dataset_id,
             node_uuid,
@@ -120,24 +120,24 @@ impl Cluster {
         tracing::warn!(
             dataset.id = %dataset_id,
             node.id = %node_uuid,
-            "Releasing the lease on dataset {dataset_id} hit a newer one of node {node_uuid}; it is put back"
+            "Releasing the lease on dataset {dataset_id} hit a newer one of node {node_uuid}, which is acquired again"
         );
         let acquire = || async {
             let client = self.flocker.client().await?;
             client.acquire_lease(dataset_id, node_uuid, expires).await
         };
         // Acquiring it twice for one node is harmless.
-        let patience = ExponentialBuilder::default()
+        let back_off = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(100))
             .with_max_delay(Duration::from_secs(5))
             .with_max_times(10);
-        match acquire.retry(patience).when(|error| !error.is_conflict()).await {
+        match acquire.retry(back_off).when(|error| !error.is_conflict()).await {
             Ok(_) => Ok(()),
-            // Somebody holds the lease, and that is all it is for.
+            // Another node holds it by now, so the volume is protected.
             Err(error) if error.is_conflict() => Ok(()),
             Err(error) => {
                 let doing = format!(
-                    "put back the lease of node {node_uuid} on dataset {dataset_id}, which was released by mistake; \
+                    "acquire again the lease of node {node_uuid} on dataset {dataset_id}, which was released by mistake; \
                      publish the volume to that node again"
                 );
                 Err(Error::flocker(doing, error))

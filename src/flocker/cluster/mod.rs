@@ -1,16 +1,15 @@
-//! Flocker as this process sees it: one shared snapshot for reading, and the writes.
+//! Flocker's cluster: shared reads of its lists, and the writes.
 //!
-//! Flocker returns only whole lists and notifies nobody, so whatever waits asks again and again. Here all of a
-//! process's waiting shares its requests ([`flights`]): N waiters cost what one costs, and nothing is asked while
-//! nobody waits.
+//! Flocker returns only whole lists and sends no notifications, so every wait polls. All waits of a process share their
+//! requests ([`shared_reads`]): N waiters cost as much as one, and without waiters no request is sent.
 
 mod absence;
+mod back_off;
 mod certificates;
-mod flights;
-mod flocker;
+mod client;
 mod leases;
 mod lists;
-mod pace;
+mod shared_reads;
 mod snapshot;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,50 +20,51 @@ use futures::FutureExt;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-pub use absence::Absence;
-pub use certificates::{CertificateKeeper, Look};
-pub use flocker::Flocker;
-pub use leases::{Claim, LeaseCounts, Release};
+pub(crate) use absence::Absence;
+pub use certificates::{CertificateKeeper, FileCheck};
+pub use client::Flocker;
+pub(crate) use leases::LeaseOutcome;
+pub use leases::{LeaseCounts, Release};
 pub use lists::Lists;
 pub use snapshot::Snapshot;
 
 use crate::error::{Error, Result};
-use crate::operation::{Context, Phase};
+use crate::operation::{Context, Elapsed, Phase};
 use absence::Absences;
-use flights::{Flights, Outcome, Urgency};
-use pace::Pace;
+use back_off::poll_waits;
+use shared_reads::{Outcome, SharedReads, Urgency};
 
-/// What a waiter sees in a snapshot.
-pub enum Probe<T> {
-    /// What it waits for has come.
+/// What a snapshot means to a waiter.
+pub(crate) enum Probe<T> {
+    /// The wait is over.
     Ready(T),
-    /// It waits on, in this phase.
+    /// The wait continues, in this phase.
     Waiting(Phase),
 }
 
-/// What became of a request to create a dataset.
+/// The outcome of a request to create a dataset.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Creation {
-    /// Flocker stored it.
-    Made(Dataset),
+pub(crate) enum CreateOutcome {
+    /// Flocker stored the dataset.
+    Created(Dataset),
     /// A dataset of this id exists, live or deleted.
     IdTaken,
 }
 
-/// What became of a request to change a dataset.
+/// The outcome of a request to change a dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Flocker stored it.
-    Done,
-    /// There is no such dataset any more.
-    Gone,
+pub(crate) enum WriteOutcome {
+    /// Flocker stored the change.
+    Stored,
+    /// The dataset does not exist, or no longer.
+    NoSuchDataset,
 }
 
 /// The cluster; clones share everything.
 #[derive(Clone)]
 pub struct Cluster {
     flocker: Flocker,
-    flights: Arc<Flights>,
+    reads: Arc<SharedReads>,
     absences: Arc<Mutex<AbsenceWatch>>,
     lease_counts: Arc<Mutex<LeaseCounts>>,
 }
@@ -75,7 +75,7 @@ struct AbsenceWatch {
 }
 
 impl Cluster {
-    /// Makes the view of the cluster behind `flocker`. A node that has been missing for `takeover_grace` is gone.
+    /// Makes the view of the cluster behind `flocker`. A node that has been missing for `takeover_grace` counts as gone.
     pub fn new(flocker: Flocker, takeover_grace: Duration) -> Self {
         let absences = Arc::new(Mutex::new(AbsenceWatch {
             absences: Absences::new(takeover_grace),
@@ -90,12 +90,12 @@ impl Cluster {
                     watch.absences.listed(snapshot.began(), &nodes);
                 }
                 Ok(_) => {}
-                Err(_) => watch.absences.broken(),
+                Err(_) => watch.absences.interrupted(),
             }
         };
         let source = flocker.clone();
         Self {
-            flights: Flights::new(
+            reads: SharedReads::new(
                 move |lists| Snapshot::fetch(source.clone(), lists).boxed(),
                 Box::new(observer),
             ),
@@ -105,9 +105,9 @@ impl Cluster {
         }
     }
 
-    /// Tells for people when Flocker last answered and what went wrong last.
-    pub fn health(&self) -> String {
-        let health = self.flights.health();
+    /// Describes when Flocker last answered, and its last error.
+    pub(crate) fn health(&self) -> String {
+        let health = self.reads.health();
         let good = last_answer(health.good);
         match health.bad {
             Some((when, error)) => {
@@ -118,26 +118,26 @@ impl Cluster {
         }
     }
 
-    /// Whether the last request of lists was answered; `None` before the first one.
-    pub fn is_healthy(&self) -> Option<bool> {
-        let health = self.flights.health();
+    /// Whether the last read of lists was answered; `None` before the first one.
+    pub(crate) fn is_healthy(&self) -> Option<bool> {
+        let health = self.reads.health();
         match (health.good, health.bad) {
             (None, None) => None,
             (good, bad) => Some(good >= bad.map(|(when, _)| when)),
         }
     }
 
-    /// Returns the certificates in use, which tell until when they are valid.
+    /// Returns the certificates in use.
     pub fn credentials(&self) -> Credentials {
         self.flocker.credentials()
     }
 
-    /// Returns what looks after the certificates.
+    /// Returns the task that replaces the certificates in use when their files change.
     pub fn certificate_keeper(&self) -> CertificateKeeper {
         CertificateKeeper::new(self.flocker.clone())
     }
 
-    /// Returns a snapshot of `lists` whose flight began after this call.
+    /// Returns a snapshot of `lists` whose read starts after this call.
     ///
     /// # Errors
     /// Flocker could not be read ([`crate::error::Situation::FlockerUnavailable`]).
@@ -145,18 +145,17 @@ impl Cluster {
         self.read(lists, Urgency::Now).await
     }
 
-    /// Returns a snapshot of `lists` whose flight began after this call, and about that long after it: for a look that
-    /// nobody waits for, and that is shared with everybody's polls.
+    /// Returns a snapshot of `lists` whose read starts about `after` from now, and is shared with other polls.
     ///
     /// # Errors
-    /// As of [`Self::fresh`].
-    pub async fn later(&self, lists: Lists, after: Duration) -> Result<Arc<Snapshot>> {
+    /// Those of [`Self::fresh`].
+    pub(crate) async fn later(&self, lists: Lists, after: Duration) -> Result<Arc<Snapshot>> {
         self.read(lists, Urgency::Poll(Instant::now() + after)).await
     }
 
     async fn read(&self, lists: Lists, urgency: Urgency) -> Result<Arc<Snapshot>> {
-        self.flights.join(lists, urgency).await.map_err(|error| {
-            let good = last_answer(self.flights.health().good);
+        self.reads.join(lists, urgency).await.map_err(|error| {
+            let good = last_answer(self.reads.health().good);
             Error::flocker(
                 format!("read the state of the cluster from Flocker, which {good}"),
                 error,
@@ -164,11 +163,11 @@ impl Cluster {
         })
     }
 
-    /// As [`Self::fresh`], as a step of an operation, which can be cancelled meanwhile.
+    /// As [`Self::fresh`], as a step of an operation, which may be cancelled during it.
     ///
     /// # Errors
     /// Flocker could not be read, or [`crate::error::Situation::Cancelled`].
-    pub async fn fresh_for(&self, context: &Context, lists: Lists) -> Result<Arc<Snapshot>> {
+    pub(crate) async fn fresh_for(&self, context: &Context, lists: Lists) -> Result<Arc<Snapshot>> {
         let waiting_for = context.phase();
         context.enter(Phase::FlockerAnswering);
         let snapshot = context.unless_cancelled(self.fresh(lists)).await??;
@@ -176,23 +175,21 @@ impl Cluster {
         Ok(snapshot)
     }
 
-    /// Looks at fresh snapshots until `probe` is satisfied; a failed look is not the end.
+    /// Polls until `probe` is ready. A failed read does not end the wait.
     ///
     /// # Errors
     /// [`crate::error::Situation::Cancelled`].
-    pub async fn wait_until<T>(
+    pub(crate) async fn wait_until<T>(
         &self,
         lists: Lists,
         context: &Context,
         mut probe: impl FnMut(&Snapshot) -> Probe<T>,
     ) -> Result<T> {
-        let mut pace = Pace::default();
+        let mut waits = poll_waits();
         let mut urgency = Urgency::Now;
         context.enter(Phase::FlockerAnswering);
         loop {
-            let outcome = context
-                .unless_cancelled(self.flights.join(lists, urgency))
-                .await?;
+            let outcome = context.unless_cancelled(self.reads.join(lists, urgency)).await?;
             match &outcome {
                 Ok(snapshot) => match probe(snapshot) {
                     Probe::Ready(found) => return Ok(found),
@@ -200,8 +197,8 @@ impl Cluster {
                 },
                 Err(_) => context.enter(Phase::FlockerAnswering),
             }
-            // While Flocker is down, the flights of all that wait have one pause together.
-            let wait = outcome.map_or(Duration::ZERO, |_| pace.next());
+            // While Flocker is down, the shared reads have one pause for all waiters.
+            let wait = outcome.map_or(Duration::ZERO, |_| waits.next().unwrap_or_default());
             urgency = Urgency::Poll(Instant::now() + wait);
         }
     }
@@ -210,7 +207,7 @@ impl Cluster {
     ///
     /// # Errors
     /// [`crate::error::Situation::Cancelled`].
-    pub async fn wait_for_node(&self, context: &Context, node: Uuid) -> Result<()> {
+    pub(crate) async fn wait_for_node(&self, context: &Context, node: Uuid) -> Result<()> {
         self.wait_until(Lists::NODES, context, |snapshot| {
             if snapshot.lists_node(node) {
                 Probe::Ready(())
@@ -224,27 +221,27 @@ impl Cluster {
     /// Creates a dataset.
     ///
     /// # Errors
-    /// Flocker refused or failed; after a failure the dataset may exist all the same.
-    pub async fn create_dataset(&self, new: &NewDataset) -> Result<Creation> {
+    /// Flocker refused or failed. After a failure the dataset may exist.
+    pub(crate) async fn create_dataset(&self, new: &NewDataset) -> Result<CreateOutcome> {
         let doing = || format!("create dataset {}", new.dataset_id.unwrap_or_default());
         let client = self.client().await?;
         match client.create_dataset(new).await {
-            Ok(dataset) => Ok(Creation::Made(dataset)),
-            Err(error) if error.is_conflict() => Ok(Creation::IdTaken),
+            Ok(dataset) => Ok(CreateOutcome::Created(dataset)),
+            Err(error) if error.is_conflict() => Ok(CreateOutcome::IdTaken),
             Err(error) => Err(Error::flocker(doing(), error)),
         }
     }
 
-    /// Makes `primary` the node of a dataset.
+    /// Makes the node `primary` the primary of a dataset.
     ///
-    /// Flocker does not look at leases here: whoever calls this has read them, or holds the lease.
+    /// Flocker does not check leases here: the caller has read them, or holds the lease.
     ///
     /// # Errors
     /// Flocker refused or failed.
-    pub async fn move_dataset(&self, dataset: Uuid, primary: Uuid) -> Result<Change> {
+    pub(crate) async fn move_dataset(&self, dataset: Uuid, primary: Uuid) -> Result<WriteOutcome> {
         match self.client().await?.move_dataset(dataset, primary).await {
-            Ok(_) => Ok(Change::Done),
-            Err(error) if error.is_not_found() || error.is_deleted() => Ok(Change::Gone),
+            Ok(_) => Ok(WriteOutcome::Stored),
+            Err(error) if error.is_not_found() || error.is_deleted() => Ok(WriteOutcome::NoSuchDataset),
             Err(error) => Err(Error::flocker(
                 format!("move dataset {dataset} to node {primary}"),
                 error,
@@ -254,47 +251,47 @@ impl Cluster {
 
     /// Deletes a dataset; repeating it is harmless.
     ///
-    /// Flocker does not look at leases here: whoever calls this has read them.
+    /// Flocker does not check leases here: the caller has read them.
     ///
     /// # Errors
     /// Flocker refused or failed.
-    pub async fn delete_dataset(&self, dataset: Uuid) -> Result<Change> {
+    pub(crate) async fn delete_dataset(&self, dataset: Uuid) -> Result<WriteOutcome> {
         match self.client().await?.delete_dataset(dataset).await {
-            Ok(_) => Ok(Change::Done),
-            Err(error) if error.is_not_found() => Ok(Change::Gone),
+            Ok(_) => Ok(WriteOutcome::Stored),
+            Err(error) if error.is_not_found() => Ok(WriteOutcome::NoSuchDataset),
             Err(error) => Err(Error::flocker(format!("delete dataset {dataset}"), error)),
         }
     }
 
-    /// Acquires the lease on `dataset` for `node`, without expiry: the one compare-and-set Flocker has.
+    /// Acquires the lease on `dataset` for `node`, without expiry: the only compare-and-set that Flocker has.
     ///
     /// # Errors
-    /// Flocker refused or failed; after a failure the lease may be held all the same.
-    pub async fn claim_lease(&self, dataset: Uuid, node: Uuid) -> Result<Claim> {
+    /// Flocker refused or failed. After a failure the lease may be held.
+    pub(crate) async fn acquire_lease(&self, dataset: Uuid, node: Uuid) -> Result<LeaseOutcome> {
         match self.client().await?.acquire_lease(dataset, node, None).await {
-            Ok(acquired) if acquired.kind == AcquiredKind::New => Ok(Claim::New),
-            Ok(_) => Ok(Claim::Renewed),
-            Err(error) if error.is_conflict() => Ok(Claim::HeldByAnother),
+            Ok(acquired) if acquired.kind == AcquiredKind::New => Ok(LeaseOutcome::New),
+            Ok(_) => Ok(LeaseOutcome::Renewed),
+            Err(error) if error.is_conflict() => Ok(LeaseOutcome::HeldByAnother),
             Err(error) => Err(Error::flocker(
-                format!("lease dataset {dataset} for node {node}"),
+                format!("acquire the lease on dataset {dataset} for node {node}"),
                 error,
             )),
         }
     }
 
-    /// Returns the node that has reported the boot id `era`, or nothing when none has.
+    /// Returns the node that has reported the boot id `era`, if any.
     ///
     /// # Errors
     /// Flocker refused or failed.
-    pub async fn node_by_era(&self, era: Uuid) -> Result<Option<Uuid>> {
+    pub(crate) async fn node_by_era(&self, era: Uuid) -> Result<Option<Uuid>> {
         let found = self.client().await?.node_by_era(era).await;
-        found.map_err(|error| Error::flocker(format!("look up the node that booted as {era}"), error))
+        found.map_err(|error| Error::flocker(format!("find the node whose boot id is {era}"), error))
     }
 
-    /// Returns what is known about a node that is not listed; asking keeps it watched for ten minutes.
-    pub fn absence(&self, node: Uuid) -> Absence {
+    /// Returns what is known about a node that is not listed. Each call keeps it watched for ten minutes.
+    pub(crate) fn absence(&self, node: Uuid) -> Absence {
         let mut watch = self.absences.lock().unwrap_or_else(PoisonError::into_inner);
-        let absence = watch.absences.ask(node, Instant::now());
+        let absence = watch.absences.query(node, Instant::now());
         if !std::mem::replace(&mut watch.watching, true) {
             tokio::spawn(self.clone().watch_absences());
         }
@@ -303,8 +300,8 @@ impl Cluster {
 
     async fn watch_absences(self) {
         loop {
-            // The observer takes in what comes of it. It does not rest as polls do: a slow Flocker would tear the run.
-            self.flights.join(Lists::NODES, Urgency::Now).await.ok();
+            // The observer records the outcome. Urgent, without the pause of polls: a slow Flocker would break the run.
+            self.reads.join(Lists::NODES, Urgency::Now).await.ok();
             tokio::time::sleep(absence::WATCH_EVERY).await;
             let mut watch = self.absences.lock().unwrap_or_else(PoisonError::into_inner);
             watch.watching = watch.absences.any(Instant::now());
@@ -327,5 +324,5 @@ fn last_answer(good: Option<Instant>) -> String {
 }
 
 fn ago(then: Instant) -> String {
-    format!("{:.1} s ago", then.elapsed().as_secs_f64())
+    format!("{} ago", Elapsed(then.elapsed()))
 }

@@ -1,4 +1,4 @@
-//! What Flocker said at one moment.
+//! The content of Flocker's lists at one moment.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,13 +6,13 @@ use flocker_client::{Dataset, DatasetState, Lease, Node};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::flocker::Flocker;
+use super::client::Flocker;
 use super::lists::Lists;
 
-/// The lists of one flight. Only those that were asked for may be read.
+/// The lists of one read. Only those that were requested may be accessed.
 ///
-/// The lists are read one after the other, so they may contradict each other for a moment; whoever decides on
-/// two of them reads again before it acts.
+/// The lists are fetched one after the other, so they may contradict each other for a moment. A decision on two of them
+/// is confirmed by another read before it is acted on.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     began: Instant,
@@ -24,7 +24,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Fetches `lists`. One failure fails the whole flight.
+    /// Fetches `lists`. One failure fails the whole read.
     pub(super) async fn fetch(flocker: Flocker, lists: Lists) -> Result<Self, flocker_client::Error> {
         let began = Instant::now();
         let client = flocker.client().await?;
@@ -71,8 +71,8 @@ impl Snapshot {
         }
     }
 
-    /// Returns when the first of the lists was asked for.
-    pub fn began(&self) -> Instant {
+    /// Returns when the first of the lists was requested.
+    pub(crate) fn began(&self) -> Instant {
         self.began
     }
 
@@ -81,56 +81,50 @@ impl Snapshot {
     }
 
     /// Returns the configured dataset, also when it is deleted.
-    pub fn dataset(&self, id: Uuid) -> Option<&Dataset> {
+    pub(crate) fn dataset(&self, id: Uuid) -> Option<&Dataset> {
         self.expect(Lists::CONFIGURATION);
         self.datasets.get(&id)
     }
 
     /// Returns the configured dataset unless it is deleted.
-    pub fn live_dataset(&self, id: Uuid) -> Option<&Dataset> {
+    pub(crate) fn live_dataset(&self, id: Uuid) -> Option<&Dataset> {
         self.dataset(id).filter(|dataset| !dataset.deleted)
     }
 
     /// Returns every configured dataset, deleted ones included, ordered by id.
-    pub fn datasets(&self) -> impl Iterator<Item = &Dataset> {
+    pub(crate) fn datasets(&self) -> impl Iterator<Item = &Dataset> {
         self.expect(Lists::CONFIGURATION);
         self.datasets.values()
     }
 
     /// Returns the datasets that are not deleted and have `value` under `key` in their metadata, ordered by id.
-    pub fn live_datasets_with(&self, key: &str, value: &str) -> Vec<&Dataset> {
+    pub(crate) fn live_datasets_with(&self, key: &str, value: &str) -> Vec<&Dataset> {
         let carries = |dataset: &&Dataset| {
             !dataset.deleted && dataset.metadata.get(key).is_some_and(|stored| stored == value)
         };
         self.datasets().filter(carries).collect()
     }
 
-    /// Returns what nodes report about a dataset; two nodes may report one dataset at the same time.
-    pub fn states(&self, id: Uuid) -> &[DatasetState] {
+    /// Returns what nodes report about a dataset. Two nodes may report one dataset at the same time.
+    pub(crate) fn states(&self, id: Uuid) -> &[DatasetState] {
         self.expect(Lists::STATE);
         self.states.get(&id).map_or(&[], Vec::as_slice)
     }
 
-    /// Returns everything nodes report.
-    pub fn all_states(&self) -> impl Iterator<Item = &DatasetState> {
-        self.expect(Lists::STATE);
-        self.states.values().flatten()
-    }
-
-    /// Whether Flocker lists the node. A dead node is listed for two more minutes.
-    pub fn lists_node(&self, node: Uuid) -> bool {
+    /// Whether Flocker lists the node. A node is listed for two minutes after it died.
+    pub(crate) fn lists_node(&self, node: Uuid) -> bool {
         self.expect(Lists::NODES);
         self.nodes.contains_key(&node)
     }
 
     /// Returns the listed nodes, ordered by id.
-    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.expect(Lists::NODES);
         self.nodes.values()
     }
 
     /// Returns the lease on a dataset.
-    pub fn lease(&self, id: Uuid) -> Option<&Lease> {
+    pub(crate) fn lease(&self, id: Uuid) -> Option<&Lease> {
         self.expect(Lists::LEASES);
         self.leases.get(&id)
     }
@@ -138,13 +132,18 @@ impl Snapshot {
     fn expect(&self, list: Lists) {
         debug_assert!(
             self.lists.contains(list),
-            "a list was read that was not asked for"
+            "a list was accessed that was not requested"
         );
     }
 
     /// Makes a snapshot for unit tests.
     #[cfg(test)]
-    pub fn of(datasets: Vec<Dataset>, states: Vec<DatasetState>, nodes: &[Uuid], leases: Vec<Lease>) -> Self {
+    pub(crate) fn of(
+        datasets: Vec<Dataset>,
+        states: Vec<DatasetState>,
+        nodes: &[Uuid],
+        leases: Vec<Lease>,
+    ) -> Self {
         let lists = Lists::CONFIGURATION | Lists::STATE | Lists::NODES | Lists::LEASES;
         let mut snapshot = Self::empty(Instant::now(), lists);
         snapshot.datasets = datasets

@@ -1,58 +1,60 @@
 //! Which of Flocker's nodes this machine is.
 //!
-//! A setting or a file says it for certain. Else Flocker is asked for the node that has reported this machine's
-//! boot id (its *era*), which nothing can forge by accident: the images of machines get cloned, with all that lies
-//! on their disks. Only as long as Flocker has no answer, what lies there is believed: the node that Flocker named
-//! last time, the node certificate, and, last, the address of this machine.
+//! A setting or a file decides it. Else Flocker is asked for the node that has reported this machine's boot id (its
+//! *era*): images of machines are cloned with all their files, but no two machines have the same boot id. Only while
+//! Flocker has no answer, the files of this machine are believed: the node that Flocker named last, the node certificate,
+//! and finally the address of this machine.
 
-mod hints;
-mod remembered;
+mod local_sources;
+mod saved_node;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{ConstantBuilder, Retryable};
 use flocker_client::Node;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::{Cluster, Lists};
-use remembered::Remembered;
+use saved_node::SavedNode;
 
-/// How long Flocker is asked for this machine's boot id before something less certain is believed: an agent
-/// reports it a few seconds after it has started.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The time between two questions while it has no answer.
-const PAUSE: Duration = Duration::from_millis(500);
-/// How long Flocker may take to confirm what is believed already, and how often it is asked to.
+/// How long Flocker is asked for this machine's boot id before a less certain source is believed: an agent reports it a
+/// few seconds after its start.
+const ASK_FOR: Duration = Duration::from_secs(10);
+/// The time between two requests while it has no answer.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+/// How long Flocker may take to confirm a node that is believed.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
+/// The time between two requests to confirm it.
 const CONFIRM_EVERY: Duration = Duration::from_secs(5);
 
-/// Finds out which Flocker node this process runs on; it may have to ask Flocker, and fails until that answers.
+/// Finds out which of Flocker's nodes this process runs on. It may have to ask Flocker, and fails until Flocker answers.
 pub type ThisNode = Arc<dyn Fn() -> BoxFuture<'static, Result<Uuid>> + Send + Sync>;
 
-/// Where this node's UUID may be found.
+/// The sources of this node's UUID.
 #[derive(Clone, Debug)]
-pub struct Sources {
-    /// The UUID itself, when it is a setting.
-    pub node_id: Option<Uuid>,
-    /// A file that holds it; need not exist.
-    pub node_id_file: PathBuf,
-    /// The certificate of Flocker's agent on this machine, whose common name holds it; need not exist.
-    pub node_certificate: PathBuf,
+pub(crate) struct Sources {
+    /// The UUID itself, from the settings.
+    pub(crate) node_id: Option<Uuid>,
+    /// A file that holds it. It need not exist.
+    pub(crate) node_id_file: PathBuf,
+    /// The certificate of Flocker's agent on this machine, whose common name holds it. It need not exist.
+    pub(crate) node_certificate: PathBuf,
     /// The file that holds the boot id of this machine.
-    pub boot_id_file: PathBuf,
-    /// Where the answer is remembered for a start without Flocker.
-    pub state_dir: PathBuf,
+    pub(crate) boot_id_file: PathBuf,
+    /// The directory of the file with Flocker's last answer, for a start without Flocker.
+    pub(crate) state_dir: PathBuf,
 }
 
 impl Sources {
     /// Returns the sources of a machine that runs Flocker's agent with its usual files.
-    pub fn new(node_id: Option<Uuid>, node_id_file: PathBuf, state_dir: PathBuf) -> Self {
+    pub(crate) fn new(node_id: Option<Uuid>, node_id_file: PathBuf, state_dir: PathBuf) -> Self {
         Self {
             node_id,
             node_id_file,
@@ -64,15 +66,15 @@ impl Sources {
 }
 
 /// What Flocker knows about its nodes.
-pub trait Directory: Send + Sync {
-    /// Returns the node that has reported `era`, or nothing when none has.
+pub(crate) trait NodeDirectory: Send + Sync {
+    /// Returns the node that has reported `era`, if any.
     fn node_by_era(&self, era: Uuid) -> BoxFuture<'_, Result<Option<Uuid>>>;
 
     /// Returns the nodes that report.
     fn nodes(&self) -> BoxFuture<'_, Result<Vec<Node>>>;
 }
 
-impl Directory for Cluster {
+impl NodeDirectory for Cluster {
     fn node_by_era(&self, era: Uuid) -> BoxFuture<'_, Result<Option<Uuid>>> {
         Cluster::node_by_era(self, era).boxed()
     }
@@ -82,12 +84,12 @@ impl Directory for Cluster {
     }
 }
 
-/// Finds out, once for all that ask, which of Flocker's nodes this machine is; clones share the answer.
+/// Finds out which of Flocker's nodes this machine is, once for all callers; clones share the answer.
 #[derive(Clone)]
-pub struct NodeIdentity {
+pub(crate) struct NodeIdentity {
     sources: Arc<Sources>,
-    directory: Arc<dyn Directory>,
-    // Held while Flocker is asked: whoever else wants to know waits for that answer.
+    directory: Arc<dyn NodeDirectory>,
+    // Held while Flocker is asked: concurrent callers wait for that answer.
     known: Arc<Mutex<Option<Known>>>,
 }
 
@@ -97,7 +99,7 @@ enum Known {
     Believed { node: Uuid, ask_again: Instant },
 }
 
-/// What Flocker said to a boot id.
+/// Flocker's answer to a boot id.
 enum Answer {
     Node(Uuid),
     /// No node has reported it.
@@ -107,7 +109,7 @@ enum Answer {
 
 impl NodeIdentity {
     /// Makes the identity that is found in `sources` and, if they do not settle it, in `directory`.
-    pub fn new(sources: Sources, directory: impl Directory + 'static) -> Self {
+    pub(crate) fn new(sources: Sources, directory: impl NodeDirectory + 'static) -> Self {
         Self {
             sources: Arc::new(sources),
             directory: Arc::new(directory),
@@ -115,15 +117,15 @@ impl NodeIdentity {
         }
     }
 
-    /// Returns this node's UUID. Flocker is asked until its answer is in, and never again.
+    /// Returns this node's UUID. After Flocker's first answer it is not asked again.
     ///
-    /// Takes up to ten seconds, as long as the agent on this machine has not reported to Flocker. May be dropped at
-    /// any time.
+    /// It takes up to ten seconds while the agent on this machine has not reported to Flocker. It may be dropped at any
+    /// time.
     ///
     /// # Errors
-    /// [`Situation::NodeNotReporting`] or [`Situation::FlockerUnavailable`] when Flocker cannot tell and nothing
-    /// on this machine does; [`Situation::Internal`] when a file does not hold what it should.
-    pub async fn resolve(&self) -> Result<Uuid> {
+    /// [`Situation::NodeNotReporting`] or [`Situation::FlockerUnavailable`] when neither Flocker nor
+    /// this machine has an answer; [`Situation::Internal`] when a file does not hold what it should.
+    pub(crate) async fn resolve(&self) -> Result<Uuid> {
         let mut known = self.known.lock().await;
         match *known {
             Some(Known::Certain(node)) => Ok(node),
@@ -141,58 +143,53 @@ impl NodeIdentity {
     }
 
     async fn find(&self) -> Result<Known> {
-        if let Some(node) = self.local(hints::configured).await? {
+        if let Some(node) = self.local(local_sources::configured).await? {
             return Ok(Known::Certain(node));
         }
         let era = self
-            .local(|sources| hints::boot_id(&sources.boot_id_file))
+            .local(|sources| local_sources::boot_id(&sources.boot_id_file))
             .await?;
-        let remembered = self
-            .local(|sources| Ok(Remembered::read(&sources.state_dir)))
+        let saved = self
+            .local(|sources| Ok(SavedNode::read(&sources.state_dir)))
             .await?;
-        if let Some(node) = remembered.and_then(|remembered| remembered.of_boot(era)) {
+        if let Some(node) = saved.and_then(|saved| saved.of_boot(era)) {
             return self.confirm(node).await;
         }
-        let give_up = Instant::now() + PATIENCE;
-        let unanswered = loop {
-            match self.ask(era, give_up).await {
-                Answer::Node(node) => return Ok(self.certain(node, era).await),
-                unanswered @ Answer::Unreachable(_) => break unanswered,
-                unanswered @ Answer::NotYet if Instant::now() + PAUSE > give_up => break unanswered,
-                Answer::NotYet => sleep(PAUSE).await,
-            }
+        let unanswered = match self.ask_until_reported(era).await {
+            Answer::Node(node) => return Ok(self.certain(node, era).await),
+            unanswered => unanswered,
         };
-        // While Flocker answers, a memory of an earlier boot proves nothing: the disk may be a clone's.
-        if let (Some(remembered), Answer::Unreachable(_)) = (remembered, &unanswered) {
+        // While Flocker answers, a file of an earlier boot proves nothing: the disk may be a clone's.
+        if let (Some(saved), Answer::Unreachable(_)) = (saved, &unanswered) {
             return Ok(believed(
-                remembered.node(),
+                saved.node(),
                 "Flocker named it before this machine was started",
             ));
         }
         if let Some(node) = self
-            .local(|sources| hints::certified(&sources.node_certificate))
+            .local(|sources| local_sources::certified(&sources.node_certificate))
             .await?
         {
             return Ok(believed(
                 node,
-                "the certificate of Flocker's agent on this machine is made out to it",
+                "the certificate of Flocker's agent on this machine names it",
             ));
         }
         if matches!(unanswered, Answer::NotYet)
             && let Ok(nodes) = self.directory.nodes().await
             && let Some(node) = self
-                .local(move |_| Ok(hints::at_an_address_of_ours(&nodes)))
+                .local(move |_| Ok(local_sources::with_local_address(&nodes)))
                 .await?
         {
             return Ok(believed(node, "it reports an address of this machine"));
         }
-        Err(self.unknown(era, unanswered))
+        Err(self.not_found(era, unanswered))
     }
 
-    /// Asks Flocker once more about what is only believed.
+    /// Asks Flocker about a node that is only believed.
     async fn confirm(&self, node: Uuid) -> Result<Known> {
         let era = self
-            .local(|sources| hints::boot_id(&sources.boot_id_file))
+            .local(|sources| local_sources::boot_id(&sources.boot_id_file))
             .await?;
         let Answer::Node(named) = self.ask(era, Instant::now() + CONFIRM_WITHIN).await else {
             return Ok(Known::Believed {
@@ -202,10 +199,30 @@ impl NodeIdentity {
         };
         if named != node {
             tracing::warn!(
-                "This machine is node {named} as Flocker says, not {node} as was believed; {named} counts from here on"
+                "Flocker says that this machine is node {named}, not node {node} as its files say; node {named} is used"
             );
         }
         Ok(self.certain(named, era).await)
+    }
+
+    /// Asks Flocker until a node has reported `era`, for a limited time; a Flocker that does not answer is asked once.
+    async fn ask_until_reported(&self, era: Uuid) -> Answer {
+        let until = Instant::now() + ASK_FOR;
+        let ask = || async {
+            match self.ask(era, until).await {
+                Answer::NotYet => Err(Answer::NotYet),
+                answer => Ok(answer),
+            }
+        };
+        let (Ok(answer) | Err(answer)) = ask
+            .retry(
+                ConstantBuilder::default()
+                    .with_delay(ASK_EVERY)
+                    .without_max_times(),
+            )
+            .when(|_| Instant::now() + ASK_EVERY <= until)
+            .await;
+        answer
     }
 
     async fn ask(&self, era: Uuid, until: Instant) -> Answer {
@@ -214,17 +231,17 @@ impl NodeIdentity {
             Ok(Ok(None)) => Answer::NotYet,
             Ok(Err(error)) => Answer::Unreachable(error),
             Err(_) => {
-                let text = "Flocker has not said in time which node this is";
+                let text = "Flocker has not answered in time which node this machine is";
                 Answer::Unreachable(Error::new(Situation::FlockerUnavailable, text))
             }
         }
     }
 
-    /// Remembers what Flocker said.
+    /// Saves Flocker's answer.
     async fn certain(&self, node: Uuid, era: Uuid) -> Known {
-        let remembering = self.local(move |sources| Remembered::new(node, era).write(&sources.state_dir));
-        if let Err(error) = remembering.await {
-            tracing::warn!(error = %error.chain(), "After a restart without Flocker it will not be known which node this is");
+        let saved = self.local(move |sources| SavedNode::new(node, era).write(&sources.state_dir));
+        if let Err(error) = saved.await {
+            tracing::warn!(error = %error.chain(), "Flocker's answer which node this machine is was not saved: a start without Flocker will not know it");
         }
         tracing::info!(node = %node, "This machine is Flocker's node {node}");
         Known::Certain(node)
@@ -237,26 +254,26 @@ impl NodeIdentity {
     ) -> Result<T> {
         let sources = Arc::clone(&self.sources);
         let reading = tokio::task::spawn_blocking(move || read(&sources)).await;
-        reading.map_err(|panicked| Error::internal("find out which node this is", panicked))?
+        reading.map_err(|ended| Error::task("reading which node this machine is", &ended))?
     }
 
-    fn unknown(&self, era: Uuid, unanswered: Answer) -> Error {
+    fn not_found(&self, era: Uuid, unanswered: Answer) -> Error {
         let Sources {
             node_id_file,
             node_certificate,
             ..
         } = &*self.sources;
         let (file, certificate) = (node_id_file.display(), node_certificate.display());
-        let look = format!("neither {file} nor {certificate} is there to tell, and node_id is not set");
+        let missing = format!("neither {file} nor {certificate} exists, and node_id is not set");
         match unanswered {
             Answer::Unreachable(error) => error.context(format!(
-                "it is not known which node of Flocker this machine is: {look}"
+                "it is not known which node of Flocker this machine is: {missing}"
             )),
             Answer::Node(_) | Answer::NotYet => Error::new(
                 Situation::NodeNotReporting,
                 format!(
                     "it is not known which node of Flocker this machine is: no node has reported its boot id {era} \
-                     (does flocker-dataset-agent run here?), {look}"
+                     (does flocker-dataset-agent run here?), {missing}"
                 ),
             ),
         }
@@ -272,19 +289,19 @@ impl Known {
 }
 
 fn believed(node: Uuid, why: &str) -> Known {
-    tracing::warn!(node = %node, "Flocker does not say which node this is; taken for node {node}, because {why}");
+    tracing::warn!(node = %node, "Flocker has no answer which node this machine is; node {node} is assumed, because {why}");
     Known::Believed {
         node,
         ask_again: Instant::now() + CONFIRM_EVERY,
     }
 }
 
-/// Reads the UUID from the file in which it may have been set, to find a mistake early.
+/// Checks the file that may hold the UUID, to find a mistake early.
 ///
 /// # Errors
-/// The file is there and cannot be read, or does not hold a UUID.
-pub fn check(sources: &Sources) -> Result<()> {
-    hints::configured(sources).map(drop)
+/// The file exists and cannot be read, or does not hold a UUID.
+pub(crate) fn check(sources: &Sources) -> Result<()> {
+    local_sources::configured(sources).map(drop)
 }
 
 #[cfg(test)]

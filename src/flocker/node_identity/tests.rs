@@ -16,7 +16,7 @@ const OTHER_ERA: Uuid = Uuid::from_u128(0xe4b);
 const ONE: Uuid = Uuid::from_u128(1);
 const TWO: Uuid = Uuid::from_u128(2);
 
-/// A Flocker whose answers a test decides.
+/// A Flocker whose answers the test sets.
 #[derive(Clone, Default)]
 struct FakeFlocker {
     answers: Arc<Mutex<Answers>>,
@@ -51,7 +51,7 @@ impl FakeFlocker {
     }
 }
 
-impl Directory for FakeFlocker {
+impl NodeDirectory for FakeFlocker {
     fn node_by_era(&self, era: Uuid) -> BoxFuture<'_, Result<Option<Uuid>>> {
         assert_eq!(era, ERA);
         let mut answers = self.answers.lock().unwrap();
@@ -105,12 +105,12 @@ impl Machine {
         NodeIdentity::new(self.sources(), flocker.clone())
     }
 
-    fn remember(&self, node: Uuid, era: Uuid) {
-        Remembered::new(node, era).write(&self.path("state")).unwrap();
+    fn save(&self, node: Uuid, era: Uuid) {
+        SavedNode::new(node, era).write(&self.path("state")).unwrap();
     }
 
-    fn remembered(&self) -> Option<Remembered> {
-        Remembered::read(&self.path("state"))
+    fn saved(&self) -> Option<SavedNode> {
+        SavedNode::read(&self.path("state"))
     }
 }
 
@@ -135,7 +135,7 @@ fn certificate(common_name: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_is_set_counts_whatever_flocker_says() {
+async fn a_node_that_is_set_is_used_whatever_flocker_answers() {
     let (machine, flocker) = (Machine::new(), FakeFlocker::named(TWO));
     let set = NodeIdentity::new(
         Sources {
@@ -151,7 +151,7 @@ async fn what_is_set_counts_whatever_flocker_says() {
 }
 
 #[tokio::test]
-async fn a_file_without_a_uuid_is_a_mistake_and_not_an_absence() {
+async fn a_file_without_a_uuid_is_an_error_and_not_a_missing_file() {
     let (machine, flocker) = (Machine::new(), FakeFlocker::named(TWO));
     machine.write("node-id", "node-1\n");
     let error = machine.identity(&flocker).resolve().await.unwrap_err();
@@ -166,7 +166,7 @@ async fn a_file_without_a_uuid_is_a_mistake_and_not_an_absence() {
 }
 
 #[tokio::test]
-async fn flocker_is_asked_once_for_all_and_its_answer_remembered() {
+async fn flocker_is_asked_once_for_all_callers_and_its_answer_is_saved() {
     let (machine, flocker) = (Machine::new(), FakeFlocker::named(ONE));
     let identity = machine.identity(&flocker);
     let answers = futures::future::join_all((0..10).map(|_| identity.resolve())).await;
@@ -176,32 +176,32 @@ async fn flocker_is_asked_once_for_all_and_its_answer_remembered() {
             .all(|answer| answer.is_ok_and(|node| node == ONE))
     );
     assert_eq!(flocker.asked(), 1);
-    assert_eq!(machine.remembered(), Some(Remembered::new(ONE, ERA)));
+    assert_eq!(machine.saved(), Some(SavedNode::new(ONE, ERA)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_agent_that_has_not_reported_yet_is_waited_for() {
+async fn resolving_waits_for_an_agent_that_has_not_reported_yet() {
     let (machine, flocker) = (Machine::new(), FakeFlocker::named(ONE));
     flocker.answers.lock().unwrap().not_yet = 5;
-    machine.remember(TWO, OTHER_ERA);
+    machine.save(TWO, OTHER_ERA);
     assert_eq!(machine.identity(&flocker).resolve().await.unwrap(), ONE);
 }
 
 #[tokio::test]
-async fn a_start_without_flocker_believes_what_flocker_said_last() {
+async fn a_start_without_flocker_believes_flockers_last_answer() {
     for era in [ERA, OTHER_ERA] {
         let (machine, flocker) = (Machine::new(), FakeFlocker::default());
-        machine.remember(TWO, era);
+        machine.save(TWO, era);
         machine.write("node.crt", "not read");
         assert_eq!(machine.identity(&flocker).resolve().await.unwrap(), TWO);
-        assert_eq!(machine.remembered(), Some(Remembered::new(TWO, era)));
+        assert_eq!(machine.saved(), Some(SavedNode::new(TWO, era)));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn flockers_answer_replaces_a_belief_as_soon_as_it_is_there() {
+async fn flockers_answer_replaces_a_believed_node() {
     let (machine, flocker) = (Machine::new(), FakeFlocker::default());
-    machine.remember(TWO, OTHER_ERA);
+    machine.save(TWO, OTHER_ERA);
     let identity = machine.identity(&flocker);
     assert_eq!(identity.resolve().await.unwrap(), TWO);
     *flocker.answers.lock().unwrap() = Answers {
@@ -211,21 +211,21 @@ async fn flockers_answer_replaces_a_belief_as_soon_as_it_is_there() {
     };
     tokio::time::advance(CONFIRM_EVERY).await;
     assert_eq!(identity.resolve().await.unwrap(), ONE);
-    assert_eq!(machine.remembered(), Some(Remembered::new(ONE, ERA)));
+    assert_eq!(machine.saved(), Some(SavedNode::new(ONE, ERA)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_agents_certificate_is_believed_when_nothing_better_is_known() {
+async fn the_agents_certificate_is_believed_without_a_better_source() {
     for flocker in [FakeFlocker::default(), FakeFlocker::without_an_answer()] {
         let machine = Machine::new();
         machine.write("node.crt", &certificate(&format!("node-{ONE}")));
         assert_eq!(machine.identity(&flocker).resolve().await.unwrap(), ONE);
-        assert_eq!(machine.remembered(), None);
+        assert_eq!(machine.saved(), None);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_certificate_of_somebody_else_says_nothing() {
+async fn a_certificate_that_names_no_node_is_ignored() {
     let (machine, flocker) = (Machine::new(), FakeFlocker::without_an_answer());
     machine.write("node.crt", &certificate("control-service"));
     let error = machine.identity(&flocker).resolve().await.unwrap_err();
@@ -234,7 +234,7 @@ async fn a_certificate_of_somebody_else_says_nothing() {
 }
 
 #[tokio::test]
-async fn without_flocker_and_any_hint_the_error_says_where_was_looked() {
+async fn without_flocker_and_local_sources_the_error_names_the_sources() {
     let (machine, flocker) = (Machine::new(), FakeFlocker::default());
     let error = machine.identity(&flocker).resolve().await.unwrap_err();
     assert_eq!(error.situation(), Situation::FlockerUnavailable);
@@ -244,7 +244,7 @@ async fn without_flocker_and_any_hint_the_error_says_where_was_looked() {
 }
 
 #[test]
-fn only_an_address_that_is_ours_alone_names_a_node() {
+fn only_an_address_of_this_machine_alone_identifies_a_node() {
     let node = |uuid, host: &str| Node {
         uuid,
         host: host.to_owned(),
@@ -255,16 +255,16 @@ fn only_an_address_that_is_ours_alone_names_a_node() {
         node(TWO, "0.0.0.0"),
         node(ONE, "a.name"),
     ];
-    assert_eq!(hints::at_an_address_of_ours(&foreign), None);
-    if let Some(ours) = address_of_this_machine() {
-        let nodes = [node(ONE, "192.0.2.1"), node(TWO, &ours)];
-        assert_eq!(hints::at_an_address_of_ours(&nodes), Some(TWO));
-        let shared = [node(ONE, &ours), node(TWO, &ours)];
-        assert_eq!(hints::at_an_address_of_ours(&shared), None);
+    assert_eq!(local_sources::with_local_address(&foreign), None);
+    if let Some(address) = address_of_this_machine() {
+        let nodes = [node(ONE, "192.0.2.1"), node(TWO, &address)];
+        assert_eq!(local_sources::with_local_address(&nodes), Some(TWO));
+        let shared = [node(ONE, &address), node(TWO, &address)];
+        assert_eq!(local_sources::with_local_address(&shared), None);
     }
 }
 
-/// Returns the address from which this machine would reach others, if it has one; nothing is sent.
+/// Returns the address from which this machine reaches other machines, if it has one. It sends nothing.
 fn address_of_this_machine() -> Option<String> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
@@ -272,10 +272,27 @@ fn address_of_this_machine() -> Option<String> {
 }
 
 #[test]
-fn what_is_remembered_survives_being_unreadable() {
+fn a_saved_node_that_cannot_be_read_counts_as_missing() {
     let machine = Machine::new();
-    assert_eq!(Remembered::read(Path::new("/nowhere")), None);
-    machine.remember(ONE, ERA);
+    assert_eq!(SavedNode::read(Path::new("/nowhere")), None);
+    machine.save(ONE, ERA);
     machine.write("state/node.json", "{");
-    assert_eq!(machine.remembered(), None);
+    assert_eq!(machine.saved(), None);
+}
+
+#[test]
+fn a_stop_of_the_plugin_while_files_are_read_is_no_final_error() {
+    let (machine, flocker) = (Machine::new(), FakeFlocker::named(ONE));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let handle = runtime.handle().clone();
+    runtime.shutdown_background();
+    let _entered = handle.enter();
+    let resolved = machine.identity(&flocker).resolve().now_or_never().unwrap();
+    let error = resolved.unwrap_err();
+    assert!(!error.situation().is_final(), "{}", error.chain());
+    assert!(
+        error.chain().contains("the plugin is stopping"),
+        "{}",
+        error.chain()
+    );
 }

@@ -1,19 +1,20 @@
-//! Volumes as datasets: found if they are there, else placed on a node and declared to Flocker.
+//! Volumes as datasets: found if they exist, else placed on a node and declared to Flocker.
 //!
-//! `CreateVolume` does it for whoever asks by name, and a node for a volume that is used for the first time. Both
-//! derive the dataset's id from the name, so that whoever comes second finds what the first one made.
+//! `CreateVolume` does so, and a node when a name is used for the first time. Both derive the dataset's id from the name,
+//! so the second call finds the dataset of the first.
 
-mod backing;
-mod existing;
+mod backing_volume;
+mod existing_volume;
 mod pool;
+mod pool_usage;
 mod provisioner;
 mod request;
+mod reservations;
 mod settings;
 mod unclear;
-mod usage;
 
 pub use pool::Pool;
+pub(crate) use pool_usage::{PoolUsage, size_in};
 pub use provisioner::Provisioner;
-pub use request::{NewVolume, Volume};
-pub use settings::{ProvisionWait, Scope, Settings};
-pub use usage::{Usage, size_in};
+pub(crate) use request::{NewVolume, Volume};
+pub use settings::{ProvisionWait, ProvisioningSettings, Scope};

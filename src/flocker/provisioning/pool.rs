@@ -9,7 +9,7 @@ const KEYS: [&str; 3] = ["profile", "capacity", "per_node"];
 /// The storage behind a Flocker profile, which Flocker does not report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
-    /// The profile whose volumes it holds; `None` for volumes without one.
+    /// The profile whose volumes it holds; `None` for volumes without a profile.
     pub profile: Option<String>,
     /// Its size in bytes.
     pub capacity: u64,
@@ -38,7 +38,9 @@ impl FromStr for Pool {
             }
             match key {
                 "profile" if value.is_empty() => {
-                    return Err("profile: expected a name, or no such key for volumes without one".to_owned());
+                    return Err(
+                        "profile: expected a name, or omit this key for volumes without a profile".to_owned(),
+                    );
                 }
                 "profile" => pool.profile = Some(value.to_owned()),
                 "capacity" => {

@@ -3,73 +3,74 @@
 use flocker_client::NewDataset;
 use uuid::Uuid;
 
-use super::existing::{self, Existing};
+use super::existing_volume::{self, Existing};
+use super::pool_usage::{PoolUsage, pool_of};
 use super::request::{NewVolume, Volume};
-use super::settings::{Scope, Settings};
+use super::reservations::{ReservationGuard, Reservations};
+use super::settings::{ProvisioningSettings, Scope};
 use super::unclear::UnclearCreations;
-use super::usage::{Claimed, Ledger, Usage, pool_of};
 use crate::error::{Error, Result, Situation};
-use crate::flocker::cluster::{Cluster, Creation, Lists, Snapshot};
+use crate::flocker::cluster::{Cluster, CreateOutcome, Lists, Snapshot};
 use crate::flocker::node_identity::ThisNode;
 use crate::flocker::provisioning::{Pool, ProvisionWait};
 use crate::operation::{Context, Locks, Phase, Wanted};
 use crate::volume::did_you_mean;
 use crate::volume::{Generation, MINIMUM_SIZE, metadata, size_text};
 
-/// How often an answer of Flocker that leaves open what it did is followed by another look.
+/// How often a dataset is requested from Flocker while the outcome is unclear.
 const ATTEMPTS: u32 = 3;
 
-/// Makes volumes. Clones share what they are about to declare, so that together they overfill no pool.
+/// Creates volumes. Clones share their reservations, so that together they overfill no pool.
 #[derive(Clone)]
 pub struct Provisioner {
-    pub(super) settings: Settings,
+    pub(super) settings: ProvisioningSettings,
     pub(super) cluster: Cluster,
     pub(super) locks: Locks,
-    pub(super) ledger: Ledger,
+    pub(super) reservations: Reservations,
     unclear: UnclearCreations,
 }
 
 impl Provisioner {
-    /// Makes one for `cluster`. `locks` serialises it with whatever else changes a dataset.
-    pub fn new(settings: Settings, cluster: Cluster, locks: Locks) -> Self {
+    /// Makes one for `cluster`. `locks` serialises it with other changes of a dataset.
+    pub fn new(settings: ProvisioningSettings, cluster: Cluster, locks: Locks) -> Self {
         Self {
             settings,
             cluster,
             locks,
-            ledger: Ledger::default(),
+            reservations: Reservations::default(),
             unclear: UnclearCreations::default(),
         }
     }
 
-    /// Returns one that makes volumes on this node, for which declaring them is enough: the node waits for the mount.
+    /// Returns one that creates volumes on this node and only declares them: the node waits for the mount.
     #[must_use]
-    pub fn on(&self, this_node: ThisNode) -> Self {
+    pub(crate) fn on(&self, this_node: ThisNode) -> Self {
         let mut on_this_node = self.clone();
         on_this_node.settings.scope = Scope::Node(this_node);
         on_this_node.settings.provision_wait = ProvisionWait::Declared;
         on_this_node
     }
 
-    /// Returns how volumes are made.
-    pub fn settings(&self) -> &Settings {
+    /// Returns how volumes are created.
+    pub(crate) fn settings(&self) -> &ProvisioningSettings {
         &self.settings
     }
 
-    /// Returns what is taken according to `snapshot` and what is about to be declared.
-    pub fn usage(&self, snapshot: &Snapshot) -> Usage {
-        self.ledger.usage(snapshot, &self.settings.pools)
+    /// Returns the usage according to `snapshot` and the volumes that are about to be declared.
+    pub(crate) fn usage(&self, snapshot: &Snapshot) -> PoolUsage {
+        self.reservations.usage(snapshot, &self.settings.pools)
     }
 
-    /// Finds or makes the volume.
+    /// Finds or creates the volume.
     ///
-    /// Until the dataset is requested, an error may be final. From then on the dataset may exist, and every error is one
-    /// that makes the orchestrator call again, also in later calls: after a final one it would never delete the dataset.
+    /// Before the dataset is requested, an error may be final. Once it may exist, every error makes the orchestrator
+    /// repeat the call: after a final error, no call would ever delete it.
     ///
     /// # Errors
     /// [`Situation::Incompatible`] naming the difference when the name is taken; [`Situation::PoolFull`],
     /// [`Situation::ImpossibleSize`], [`Situation::InvalidArgument`] for a profile that no pool has,
     /// [`Situation::NodeNotReporting`], [`Situation::FlockerUnavailable`], [`Situation::Cancelled`].
-    pub async fn provision(&self, context: &Context, wanted: &NewVolume) -> Result<Volume> {
+    pub(crate) async fn provision(&self, context: &Context, wanted: &NewVolume) -> Result<Volume> {
         match self.find_or_declare(context, wanted).await {
             Err(error) if error.situation().is_final() && self.unclear.contains(&wanted.name) => {
                 Err(in_progress(error).failure_context(wanted))
@@ -84,47 +85,48 @@ impl Provisioner {
         let mut attempts = 0;
         loop {
             let lists = Lists::CONFIGURATION | Lists::STATE | Lists::NODES;
-            let looked = self.cluster.fresh_for(context, lists).await;
-            let snapshot = looked.map_err(|error| in_progress(error).failure_context(wanted))?;
-            let Settings {
+            let read = self.cluster.fresh_for(context, lists).await;
+            let snapshot = read.map_err(in_progress)?;
+            let ProvisioningSettings {
                 driver_name,
                 namespace,
                 ..
             } = &self.settings;
-            let (dataset, generation) = match existing::find(&snapshot, driver_name, namespace, wanted)? {
-                Existing::Same(volume) => {
-                    self.unclear.settle(&wanted.name);
-                    return self.finish(context, wanted, volume).await;
-                }
-                Existing::Free { dataset, generation } => (dataset, generation),
-            };
+            let (dataset, generation) =
+                match existing_volume::find(&snapshot, driver_name, namespace, wanted)? {
+                    Existing::Same(volume) => {
+                        self.unclear.settle(&wanted.name);
+                        return self.finish(context, wanted, volume).await;
+                    }
+                    Existing::Free { dataset, generation } => (dataset, generation),
+                };
             if attempts == ATTEMPTS {
                 let text = format!(
-                    "{wanted}: after {ATTEMPTS} attempts Flocker does not have dataset {dataset}; see the control \
+                    "after {ATTEMPTS} attempts Flocker does not have dataset {dataset}; see the control \
                      service's log"
                 );
                 return Err(last_error.unwrap_or_else(|| Error::new(Situation::FlockerUnavailable, text)));
             }
             context.about(dataset);
-            let Some(claimed) = self.place(context, wanted, &snapshot, dataset).await? else {
+            let Some(reserved) = self.place(context, wanted, &snapshot, dataset).await? else {
                 continue;
             };
             context.check()?;
             attempts += 1;
             context.enter(Phase::Configured {
                 what: Wanted::Dataset,
-                node: claimed.primary,
+                node: reserved.primary,
             });
-            let declared = self.declare(wanted, &claimed, generation).await;
-            drop(claimed);
+            let declared = self.declare(wanted, &reserved, generation).await;
+            drop(reserved);
             match declared {
                 Ok(Some(volume)) => {
                     self.unclear.settle(&wanted.name);
                     return self.finish(context, wanted, volume).await;
                 }
-                // Somebody else made it, or the last look was too early: look again.
+                // Another process created it, or the last read was too early: read again.
                 Ok(None) => {}
-                // What Flocker refuses it has not stored.
+                // Flocker has not stored what it refuses.
                 Err(refused) if refused.situation().is_final() => return Err(refused.failure_context(wanted)),
                 Err(error) => {
                     if error.is_unclear() {
@@ -136,8 +138,8 @@ impl Provisioner {
         }
     }
 
-    /// Refuses a profile that no pool has, where pools are declared and none of them takes all the rest: Flocker would
-    /// take the name, and its backend would never make the volume.
+    /// Refuses a profile that no pool has, where pools are declared and each has a profile: Flocker would store the
+    /// dataset, and its backend would never create the volume.
     fn refuse_unknown_profile(&self, wanted: &NewVolume) -> Result<()> {
         let pools = &self.settings.pools;
         let Some(profile) = &wanted.parameters.profile else {
@@ -155,16 +157,15 @@ impl Provisioner {
         Err(Error::new(Situation::InvalidArgument, text))
     }
 
-    /// Chooses the new volume's node and claims its room; returns nothing when the cluster has to be looked at again.
+    /// Chooses the new volume's node and reserves its space; returns nothing when the cluster has to be read again.
     async fn place(
         &self,
         context: &Context,
         wanted: &NewVolume,
         snapshot: &Snapshot,
         dataset: Uuid,
-    ) -> Result<Option<Claimed>> {
-        let this_node = context.unless_cancelled(self.settings.scope.node()).await?;
-        let only = this_node.map_err(|error| error.failure_context(wanted))?;
+    ) -> Result<Option<ReservationGuard>> {
+        let only = context.unless_cancelled(self.settings.scope.node()).await??;
         if let Some(node) = only.filter(|node| !snapshot.lists_node(*node)) {
             self.cluster.wait_for_node(context, node).await?;
             return Ok(None);
@@ -177,7 +178,7 @@ impl Provisioner {
         );
         if nodes.is_empty() {
             let text = format!(
-                "{wanted}: no node reports to Flocker, so none can hold the volume; check that \
+                "{wanted}: no node reports to Flocker, so no node can hold the volume; check that \
                  flocker-dataset-agent runs on the nodes"
             );
             return Err(Error::new(Situation::NodeNotReporting, text));
@@ -192,12 +193,12 @@ impl Provisioner {
             );
             return Err(Error::new(Situation::ImpossibleSize, text));
         }
-        let asked = (dataset, wanted.size, wanted.parameters.profile.clone());
-        let claimed = self.ledger.claim(snapshot, pools, asked, |usage| {
-            let room = |node: Uuid| pool.map_or(u64::MAX, |pool| usage.room(pool, node));
-            let roomy = nodes.iter().copied().filter(|node| room(*node) >= wanted.size);
-            usage.least_loaded(roomy).ok_or_else(|| {
-                let most = nodes.iter().copied().map(room).max().unwrap_or(0);
+        let space = (dataset, wanted.size, wanted.parameters.profile.clone());
+        let reserved = self.reservations.reserve(snapshot, pools, space, |usage| {
+            let free = |node: Uuid| pool.map_or(u64::MAX, |pool| usage.free(pool, node));
+            let fitting = nodes.iter().copied().filter(|node| free(*node) >= wanted.size);
+            usage.least_loaded(fitting).ok_or_else(|| {
+                let most = nodes.iter().copied().map(free).max().unwrap_or(0);
                 let text = format!(
                     "{wanted}: {} has {} left, the volume needs {}; delete volumes or enlarge the pool",
                     pool.map_or_else(String::new, pool_text),
@@ -207,43 +208,43 @@ impl Provisioner {
                 Error::new(Situation::PoolFull, text)
             })
         })?;
-        Ok(Some(claimed))
+        Ok(Some(reserved))
     }
 
-    /// Asks Flocker for the dataset; returns nothing when its id is taken.
+    /// Requests the dataset from Flocker; returns nothing when its id is taken.
     async fn declare(
         &self,
         wanted: &NewVolume,
-        claimed: &Claimed,
+        reserved: &ReservationGuard,
         generation: Generation,
     ) -> Result<Option<Volume>> {
         let (driver, name) = (&self.settings.driver_name, &wanted.name);
         let new = NewDataset {
-            dataset_id: Some(claimed.dataset),
-            primary: claimed.primary,
+            dataset_id: Some(reserved.dataset),
+            primary: reserved.primary,
             maximum_size: Some(wanted.size),
             metadata: metadata(driver, name, generation, &wanted.parameters)?,
         };
         match self.cluster.create_dataset(&new).await? {
-            Creation::Made(dataset) => {
+            CreateOutcome::Created(dataset) => {
                 tracing::info!(
-                    dataset.id = %claimed.dataset,
-                    node.id = %claimed.primary,
+                    dataset.id = %reserved.dataset,
+                    node.id = %reserved.primary,
                     "Dataset {} was declared for volume {:?} on node {}",
-                    claimed.dataset,
+                    reserved.dataset,
                     name.as_str(),
-                    claimed.primary
+                    reserved.primary
                 );
                 Ok(Some(Volume {
-                    dataset: claimed.dataset,
+                    dataset: reserved.dataset,
                     size: dataset.maximum_size.unwrap_or(wanted.size),
                 }))
             }
-            Creation::IdTaken => Ok(None),
+            CreateOutcome::IdTaken => Ok(None),
         }
     }
 
-    /// Waits for the backing volume, as far as that is wanted.
+    /// Waits for the backing volume, if the settings request it.
     async fn finish(&self, context: &Context, wanted: &NewVolume, volume: Volume) -> Result<Volume> {
         context.about(volume.dataset);
         match self.settings.provision_wait {
@@ -258,7 +259,7 @@ impl Provisioner {
     }
 }
 
-/// Whether the empty pool has room for some size within the range.
+/// Whether the empty pool has space for a size within the range.
 fn could_ever_fit(pool: &Pool, wanted: &NewVolume, unit: u64) -> bool {
     let largest = pool.capacity - pool.capacity % unit.max(1);
     wanted.size <= pool.capacity || (largest >= MINIMUM_SIZE && wanted.range.contains(largest))
@@ -272,12 +273,12 @@ fn pool_text(pool: &Pool) -> String {
     )
 }
 
-/// Makes an error of a volume that may exist one that the orchestrator does not take as the end.
+/// Turns the error of a volume that may exist into one after which the orchestrator repeats the call.
 fn in_progress(error: Error) -> Error {
     if error.situation().is_final() {
         Error::new(
             Situation::FlockerUnavailable,
-            "the volume may exist, so this has to be repeated",
+            "the volume may exist, so the call has to be repeated",
         )
         .with_source(error)
     } else {
@@ -309,16 +310,19 @@ mod tests {
         };
         assert!(fits(1000 * MIB, 500 << 20, 500 * MIB));
         assert!(!fits(1000 * MIB, 1001 << 20, 1001 * MIB));
-        assert!(fits(1000 * MIB, 0, 10_240 * MIB), "a smaller one would do");
+        assert!(
+            fits(1000 * MIB, 0, 10_240 * MIB),
+            "a smaller size is within the range"
+        );
         assert!(
             !fits(1000 * MIB + 5, (1000 << 20) + 5, 1001 * MIB),
-            "but none that is a multiple of the unit"
+            "no multiple of the unit fits"
         );
-        assert!(!fits(MIB, 0, 10_240 * MIB), "there is no volume that small");
+        assert!(!fits(MIB, 0, 10_240 * MIB), "below the minimum size");
     }
 
     #[test]
-    fn what_may_exist_is_never_given_up() {
+    fn a_volume_that_may_exist_is_never_abandoned() {
         let error = in_progress(Error::new(Situation::Internal, "Flocker said 403"));
         assert!(!error.situation().is_final());
         assert!(error.chain().contains("Flocker said 403"));

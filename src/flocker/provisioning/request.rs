@@ -1,4 +1,4 @@
-//! The volume that is asked for, and the one that is there.
+//! The requested volume, and the existing one.
 
 use std::fmt;
 
@@ -6,14 +6,14 @@ use uuid::Uuid;
 
 use crate::volume::{Parameters, SizeRange, VolumeName};
 
-/// A volume that is asked for.
+/// A requested volume.
 #[derive(Clone, Debug, PartialEq)]
-pub struct NewVolume {
+pub(crate) struct NewVolume {
     /// Its name, from which its id is derived.
     pub name: VolumeName,
-    /// The sizes that will do.
+    /// The sizes that the request accepts.
     pub range: SizeRange,
-    /// The size it gets if it has to be made, chosen within `range`, in bytes.
+    /// The size in bytes of a new volume, chosen within `range`.
     pub size: u64,
     /// Its profile and metadata.
     pub parameters: Parameters,
@@ -21,10 +21,10 @@ pub struct NewVolume {
 
 /// A volume that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Volume {
+pub(crate) struct Volume {
     /// Its dataset.
     pub dataset: Uuid,
-    /// Its size in bytes, as Flocker's configuration has it.
+    /// Its size in bytes, according to Flocker's configuration.
     pub size: u64,
 }
 

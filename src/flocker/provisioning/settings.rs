@@ -1,4 +1,4 @@
-//! What has to be known to make volumes.
+//! How volumes are created.
 
 use clap::ValueEnum;
 use uuid::Uuid;
@@ -9,27 +9,26 @@ use crate::error::Result;
 use crate::flocker::node_identity::ThisNode;
 use crate::volume::{Namespace, SizePolicy};
 
-/// Whose volumes are listed and made.
+/// The nodes whose volumes are listed and created.
 #[derive(Clone)]
 pub enum Scope {
-    /// Those of the whole cluster; new ones are made where the least data is.
+    /// All nodes of the cluster. A new volume is created on the node with the least data.
     Cluster,
-    /// Those whose configured primary is this node; new ones are made here. Each Mesos agent runs a plugin of its
-    /// own and offers whatever that lists.
+    /// Only this node, as configured primary. Each Mesos agent runs its own plugin and offers the volumes that it lists.
     Node(ThisNode),
 }
 
 impl Scope {
-    /// Whether every node belongs to it.
-    pub fn is_cluster(&self) -> bool {
+    /// Whether it contains every node.
+    pub(crate) fn is_cluster(&self) -> bool {
         matches!(self, Self::Cluster)
     }
 
-    /// Returns the one node of this scope, or nothing when every node belongs to it.
+    /// Returns the only node of this scope, or nothing when it contains every node.
     ///
     /// # Errors
-    /// Those of finding out which node this is.
-    pub async fn node(&self) -> Result<Option<Uuid>> {
+    /// It is not known which node this machine is.
+    pub(crate) async fn node(&self) -> Result<Option<Uuid>> {
         match self {
             Self::Cluster => Ok(None),
             Self::Node(this_node) => this_node().await.map(Some),
@@ -46,19 +45,19 @@ pub enum ProvisionWait {
     Declared,
 }
 
-/// How volumes are made.
+/// How volumes are created.
 #[derive(Clone)]
-pub struct Settings {
-    /// The name that datasets of ours carry in their metadata.
+pub struct ProvisioningSettings {
+    /// The name of the driver, which the metadata of its datasets contains.
     pub driver_name: String,
     /// Where volume names are unique.
     pub namespace: Namespace,
-    /// Whose volumes are listed and made.
+    /// The nodes whose volumes are listed and created.
     pub scope: Scope,
     /// When a new volume counts as created.
     pub provision_wait: ProvisionWait,
     /// How large new volumes are.
     pub sizes: SizePolicy,
-    /// What storage there is. Flocker reports none, so it is declared.
+    /// The storage, declared because Flocker reports none.
     pub pools: Vec<Pool>,
 }

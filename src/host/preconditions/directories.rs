@@ -64,7 +64,7 @@ fn mount_root(visibility: MountVisibility, directory: &Path) -> Result<(), Strin
         Some(Holder::Mount(holder)) if !holder.shared() && holder.propagation.master.is_none() => {
             Err(add(&format!(
                 "what Flocker mounts below the mount_root {path} would not be visible to the plugin, because {holder} \
-                 receives nothing from the host"
+                 gets nothing from the host"
             )))
         }
         None | Some(Holder::Mount(_)) => Ok(()),

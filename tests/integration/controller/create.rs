@@ -6,8 +6,7 @@ use csi_proto::v1::controller_server::Controller;
 use csi_proto::v1::{DeleteVolumeRequest, GetCapacityRequest};
 use flocker_client::NewDataset;
 use flocker_csi::config::Endpoint;
-use flocker_csi::flocker::provisioning::Settings;
-use flocker_csi::flocker::provisioning::{Pool, ProvisionWait};
+use flocker_csi::flocker::provisioning::{Pool, ProvisionWait, ProvisioningSettings};
 use flocker_csi::volume::{Namespace, Parameters, VolumeName, metadata};
 use flocker_embedded::Options;
 use futures::future::join_all;
@@ -142,7 +141,7 @@ fn volumes_are_spread_over_the_nodes_and_stay_on_the_node_of_a_plugin_of_one() {
         assert!(join_all(calls).await.iter().all(Result::is_ok));
         let of_node = controller(
             &flocker,
-            Settings {
+            ProvisioningSettings {
                 scope: only(flocker.node(2)),
                 ..settings()
             },
@@ -175,7 +174,7 @@ fn an_unfinished_create_says_what_is_missing_and_a_deletion_ends_it() {
         let impatient = controller.create_volume(within(Duration::from_secs(2), wanted("big", 128)));
         let unfinished = impatient.await.unwrap_err();
         assert_eq!(unfinished.code(), Code::DeadlineExceeded);
-        let phase = format!("\"backing volume\": node {node} has not made it yet");
+        let phase = format!("\"backing volume\": node {node} has not created it yet");
         assert!(unfinished.message().contains(&phase), "{}", unfinished.message());
 
         let datasets = flocker.datasets().await;
@@ -241,7 +240,7 @@ fn a_declared_volume_is_there_at_once() {
             ..options
         })
         .await;
-        let declared = Settings {
+        let declared = ProvisioningSettings {
             provision_wait: ProvisionWait::Declared,
             ..settings()
         };
@@ -267,7 +266,7 @@ fn a_full_pool_is_found_before_anything_is_made() {
     in_own_namespace(|| async {
         let mut flocker = Flocker::start(1).await;
         let pools = vec![pool(None, 200), pool(Some("gold"), 64)];
-        let controller = controller(&flocker, Settings { pools, ..settings() });
+        let controller = controller(&flocker, ProvisioningSettings { pools, ..settings() });
         create(&controller, wanted("first", 128)).await.unwrap();
 
         let full = create(&controller, wanted("second", 128)).await.unwrap_err();
@@ -307,7 +306,7 @@ fn the_capacity_is_the_pools_free_space_and_zero_for_impossible_volumes() {
                 ..pool(Some("gold"), 500)
             },
         ];
-        let with_pools = Settings { pools, ..settings() };
+        let with_pools = ProvisioningSettings { pools, ..settings() };
         let controller = controller_keeping(flocker.cluster(), with_pools, Some(state_dir.path()));
         let capacity = async |key: &str, value: &str| {
             let parameters = [(key.to_owned(), value.to_owned())].into();
@@ -343,7 +342,7 @@ fn the_capacity_is_the_pools_free_space_and_zero_for_impossible_volumes() {
         assert_eq!(
             capacity("metadata.team", "db").await.available_capacity,
             900 * MIB,
-            "the last value known"
+            "the last known value"
         );
         assert_eq!(capacity("profile", "gold").await.available_capacity, 1000 * MIB);
     });

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use csi_proto::v1::ListVolumesResponse;
 use flocker_client::NewDataset;
-use flocker_csi::flocker::provisioning::Settings;
+use flocker_csi::flocker::provisioning::ProvisioningSettings;
 use futures::future::join_all;
 use tonic::Code;
 use uuid::Uuid;
@@ -123,7 +123,7 @@ fn while_flocker_is_down_the_last_list_is_returned_for_one_node_and_none_for_the
     in_own_namespace(|| async {
         let mut flocker = Flocker::start(2).await;
         let state_dir = tempfile::tempdir().unwrap();
-        let of_node = |number: usize| Settings {
+        let of_node = |number: usize| ProvisioningSettings {
             scope: only(flocker.node(number)),
             ..settings()
         };

@@ -2,7 +2,7 @@
 
 mod create;
 mod delete;
-mod kept;
+mod last_known;
 mod list;
 mod publish;
 mod requests;
@@ -21,8 +21,7 @@ use csi_proto::v1::{
 use flocker_csi::controller::ControllerService;
 use flocker_csi::flocker::attach::Attach;
 use flocker_csi::flocker::cluster::Cluster;
-use flocker_csi::flocker::provisioning::ProvisionWait;
-use flocker_csi::flocker::provisioning::{Provisioner, Scope, Settings};
+use flocker_csi::flocker::provisioning::{ProvisionWait, Provisioner, ProvisioningSettings, Scope};
 use flocker_csi::operation::Locks;
 use flocker_csi::volume::{Namespace, SizePolicy};
 use tonic::{Request, Status};
@@ -34,8 +33,8 @@ const DRIVER: &str = "flocker.csi.clusterhq.com";
 const MIB: i64 = 1 << 20;
 
 /// Returns the default settings of a plugin process.
-fn settings() -> Settings {
-    Settings {
+fn settings() -> ProvisioningSettings {
+    ProvisioningSettings {
         driver_name: DRIVER.to_owned(),
         namespace: Namespace::new(DRIVER),
         scope: Scope::Cluster,
@@ -49,16 +48,20 @@ fn settings() -> Settings {
 }
 
 /// Returns the controller of another process.
-fn controller(flocker: &Flocker, settings: Settings) -> ControllerService {
+fn controller(flocker: &Flocker, settings: ProvisioningSettings) -> ControllerService {
     controller_on(flocker.cluster(), settings)
 }
 
-fn controller_on(cluster: Cluster, settings: Settings) -> ControllerService {
+fn controller_on(cluster: Cluster, settings: ProvisioningSettings) -> ControllerService {
     controller_keeping(cluster, settings, None)
 }
 
 /// As [`controller`], with a directory for the state that it keeps between processes.
-fn controller_keeping(cluster: Cluster, settings: Settings, state_dir: Option<&Path>) -> ControllerService {
+fn controller_keeping(
+    cluster: Cluster,
+    settings: ProvisioningSettings,
+    state_dir: Option<&Path>,
+) -> ControllerService {
     let locks = Locks::default();
     let attach = Attach::new(cluster.clone(), locks.clone());
     let provisioner = Provisioner::new(settings, cluster.clone(), locks.clone());

@@ -93,13 +93,17 @@ fn a_flocker_that_does_not_answer_is_what_is_waited_for() {
         assert_unfinished(
             staged,
             Code::Unavailable,
-            &[&usage.volume_id, "waiting for an answer of Flocker"],
+            &[&usage.volume_id, "waiting for an answer from Flocker"],
         );
         let created = fixture
             .csi()
             .try_create(within(PATIENCE, to_create("other")))
             .await;
-        assert_unfinished(created, Code::Unavailable, &["waiting for an answer of Flocker"]);
+        assert_unfinished(
+            created,
+            Code::Unavailable,
+            &["waiting for an answer from Flocker"],
+        );
         let listed = within(PATIENCE, ListVolumesRequest::default());
         assert_refused(
             fixture.csi().controller().list_volumes(listed).await,
@@ -130,7 +134,7 @@ fn the_last_error_of_flocker_is_reported_with_its_age() {
             Code::Unavailable,
             &[
                 &volume.to_string(),
-                "waiting for an answer of Flocker",
+                "waiting for an answer from Flocker",
                 "its last error was",
                 "500",
             ],
@@ -212,7 +216,7 @@ fn a_missing_backing_volume_is_reported_with_the_node_that_makes_it() {
             &[
                 "creating volume \"data\"",
                 &format!(
-                    "waiting for \"backing volume\": node {} has not made it yet for",
+                    "waiting for \"backing volume\": node {} has not created it yet for",
                     fixture.machine.node()
                 ),
                 "(dataset ",

@@ -39,7 +39,7 @@ fn a_caller_gets_the_missing_step_before_its_deadline() {
                 "creating volume \"data\": waiting for \"configured\"",
                 &format!("the new dataset on node {node}"),
                 "(dataset ",
-                "the work goes on, try again (Flocker last answered",
+                "the work continues, try again (Flocker last answered",
             ],
         );
         fixture.faults().remove(HELD);

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use flocker_client::{Credentials, Settings};
-use flocker_csi::flocker::cluster::{self, CertificateKeeper, Cluster, Lists, Look};
+use flocker_csi::flocker::cluster::{self, CertificateKeeper, Cluster, FileCheck, Lists};
 use flocker_embedded::CertificateProfile;
 use flocker_embedded::faults::{Effect, RequestFault};
 use flocker_embedded::pki::{Authority, Role};
+use futures::FutureExt;
 use uuid::Uuid;
 
 use crate::log::Log;
@@ -82,9 +83,9 @@ async fn assert_works(cluster: &Cluster) {
     cluster.fresh(Lists::NODES).await.unwrap();
 }
 
-async fn looks_like(keeper: &mut CertificateKeeper, times: usize, expected: Look) {
+async fn check_is(keeper: &mut CertificateKeeper, times: usize, expected: FileCheck) {
     for _ in 0..times {
-        assert_eq!(keeper.look().await, expected);
+        assert_eq!(keeper.check().await, expected);
     }
 }
 
@@ -96,12 +97,12 @@ fn replaced_certificates_are_in_use_from_the_next_connection_on() {
         let cluster = files.cluster(&flocker);
         let mut keeper = cluster.certificate_keeper();
         assert_works(&cluster).await;
-        looks_like(&mut keeper, 3, Look::Unchanged).await;
+        check_is(&mut keeper, 3, FileCheck::Unchanged).await;
         let before = flocker.embedded().counters();
 
         files.write(&new_user(&flocker, "successor"));
-        looks_like(&mut keeper, 1, Look::Replaced).await;
-        looks_like(&mut keeper, 3, Look::Unchanged).await;
+        check_is(&mut keeper, 1, FileCheck::Replaced).await;
+        check_is(&mut keeper, 3, FileCheck::Unchanged).await;
         assert_eq!(cluster.credentials().user(), "successor");
         assert_works(&cluster).await;
         let after = flocker.embedded().counters();
@@ -129,11 +130,11 @@ fn new_certificates_are_used_only_once_flocker_itself_has_answered_to_them() {
             };
             let faults = flocker.embedded().faults();
             faults.add(RequestFault::new("proxy", answer).on("GET", "/v1/version"));
-            looks_like(&mut keeper, 1, Look::Kept).await;
+            check_is(&mut keeper, 1, FileCheck::Kept).await;
             assert!(cluster.credentials().same_as(&before), "{status}");
             faults.clear();
         }
-        looks_like(&mut keeper, 1, Look::Replaced).await;
+        check_is(&mut keeper, 1, FileCheck::Replaced).await;
         assert_eq!(cluster.credentials().user(), "successor");
     });
 }
@@ -150,9 +151,28 @@ fn files_with_only_a_new_timestamp_cost_no_connection() {
         let same = fs::read(&files.certificate).unwrap();
         fs::remove_file(&files.certificate).unwrap();
         fs::write(&files.certificate, same).unwrap();
-        looks_like(&mut keeper, 2, Look::Unchanged).await;
+        check_is(&mut keeper, 2, FileCheck::Unchanged).await;
         assert_works(&cluster).await;
         assert_eq!(flocker.embedded().counters().connections, before.connections);
+    });
+}
+
+#[test]
+fn a_check_that_a_stop_of_the_plugin_cancels_changes_nothing() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let files = Files::of(&flocker);
+        let cluster = files.cluster(&flocker);
+        files.write(&new_user(&flocker, "successor"));
+        let stopped = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let handle = stopped.handle().clone();
+        stopped.shutdown_background();
+        let checked = {
+            let _entered = handle.enter();
+            cluster.certificate_keeper().check().now_or_never()
+        };
+        assert_eq!(checked, Some(FileCheck::Unchanged));
+        assert_eq!(cluster.credentials().user(), "plugin");
     });
 }
 
@@ -167,10 +187,10 @@ fn a_certificate_without_its_key_is_ignored_and_logged_once() {
         let new = new_user(&flocker, "successor");
 
         fs::write(&files.certificate, &new.certificate).unwrap();
-        looks_like(&mut keeper, 3, Look::Kept).await;
+        check_is(&mut keeper, 3, FileCheck::Kept).await;
         assert_works(&cluster).await;
         fs::write(&files.key, &new.key[..new.key.len() / 2]).unwrap();
-        looks_like(&mut keeper, 3, Look::Kept).await;
+        check_is(&mut keeper, 3, FileCheck::Kept).await;
         assert_works(&cluster).await;
         assert_eq!(cluster.credentials().user(), "plugin");
         let logged = log.lines_with("stay in use");
@@ -187,7 +207,7 @@ fn a_certificate_without_its_key_is_ignored_and_logged_once() {
         );
 
         fs::write(&files.key, &new.key).unwrap();
-        looks_like(&mut keeper, 1, Look::Replaced).await;
+        check_is(&mut keeper, 1, FileCheck::Replaced).await;
         assert_eq!(cluster.credentials().user(), "successor");
         assert_works(&cluster).await;
     });
@@ -201,12 +221,12 @@ fn certificates_that_vanish_or_are_damaged_leave_the_last_good_ones_in_use() {
         let cluster = files.cluster(&flocker);
         let mut keeper = cluster.certificate_keeper();
         fs::remove_file(&files.certificate).unwrap();
-        looks_like(&mut keeper, 2, Look::Kept).await;
+        check_is(&mut keeper, 2, FileCheck::Kept).await;
         fs::write(&files.certificate, "no certificate").unwrap();
-        looks_like(&mut keeper, 2, Look::Kept).await;
+        check_is(&mut keeper, 2, FileCheck::Kept).await;
         assert_works(&cluster).await;
         files.write(&new_user(&flocker, "successor"));
-        looks_like(&mut keeper, 1, Look::Replaced).await;
+        check_is(&mut keeper, 1, FileCheck::Replaced).await;
     });
 }
 
@@ -226,7 +246,7 @@ fn certificates_of_another_cluster_are_tried_once_and_not_used() {
         fs::write(&files.cluster, stranger.certificate().to_pem().unwrap()).unwrap();
         files.write(&user_of(&stranger, "plugin"));
         let before = flocker.embedded().counters();
-        looks_like(&mut keeper, 5, Look::Kept).await;
+        check_is(&mut keeper, 5, FileCheck::Kept).await;
         assert_works(&cluster).await;
         let after = flocker.embedded().counters();
         assert_eq!(
@@ -240,7 +260,7 @@ fn certificates_of_another_cluster_are_tried_once_and_not_used() {
 
         fs::write(&files.cluster, ours).unwrap();
         files.write(&new_user(&flocker, "successor"));
-        looks_like(&mut keeper, 1, Look::Replaced).await;
+        check_is(&mut keeper, 1, FileCheck::Replaced).await;
         assert_works(&cluster).await;
     });
 }
@@ -254,7 +274,7 @@ fn new_certificates_wait_for_a_flocker_that_is_down() {
         let mut keeper = cluster.certificate_keeper();
         files.write(&new_user(&flocker, "successor"));
         flocker.stop().await;
-        looks_like(&mut keeper, 2, Look::Kept).await;
+        check_is(&mut keeper, 2, FileCheck::Kept).await;
         assert_eq!(cluster.credentials().user(), "plugin");
     });
 }
@@ -287,7 +307,7 @@ fn certificates_that_expire_soon_are_warned_of_once_a_day() {
         let files = Files::of(&flocker);
         let cluster = files.cluster(&flocker);
         let mut keeper = cluster.certificate_keeper();
-        looks_like(&mut keeper, 2, Look::Unchanged).await;
+        check_is(&mut keeper, 2, FileCheck::Unchanged).await;
         assert_eq!(log.lines_with("expire in").len(), 0);
 
         let authority = flocker.embedded().authority();
@@ -298,8 +318,8 @@ fn certificates_that_expire_soon_are_warned_of_once_a_day() {
             certificate: brief.certificate_pem().unwrap(),
             key: brief.key_pem().unwrap(),
         });
-        looks_like(&mut keeper, 1, Look::Replaced).await;
-        looks_like(&mut keeper, 3, Look::Unchanged).await;
+        check_is(&mut keeper, 1, FileCheck::Replaced).await;
+        check_is(&mut keeper, 3, FileCheck::Unchanged).await;
         let logged = log.lines_with("expire in");
         assert_eq!(logged.len(), 1, "{logged:?}");
         assert!(

@@ -103,7 +103,10 @@ async fn attach(csi: &Csi, volume: Uuid, node: Uuid) {
             Ok(_) => return,
             Err(slow) => {
                 let goes_on = matches!(slow.code(), Code::DeadlineExceeded | Code::Unavailable);
-                assert!(goes_on && slow.message().contains("the work goes on"), "{slow:?}");
+                assert!(
+                    goes_on && slow.message().contains("the work continues"),
+                    "{slow:?}"
+                );
             }
         }
     }

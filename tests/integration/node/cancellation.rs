@@ -121,7 +121,7 @@ fn unstaging_ends_a_staging_that_waits_and_nothing_is_mounted_afterwards() {
         assert_refused(
             staging.await.unwrap(),
             Code::Cancelled,
-            &[&held.usage.volume_id, "opposite call"],
+            &[&held.usage.volume_id, "inverse call"],
         );
         assert!(held.fixture.machine.records().is_empty());
         fs::remove_dir(&held.usage.staging).unwrap();

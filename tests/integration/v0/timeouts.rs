@@ -27,7 +27,7 @@ fn a_v0_caller_is_answered_in_its_time_and_both_versions_wait_for_the_same_work(
             Code::DeadlineExceeded,
             &[
                 "creating volume \"data\": waiting for \"configured\"",
-                "the work goes on, try again",
+                "the work continues, try again",
             ],
         );
         faults.remove(HELD);

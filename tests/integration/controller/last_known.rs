@@ -1,8 +1,7 @@
 //! The part of the list that a plugin of one node keeps for the time that Flocker is down.
 
 use csi_proto::v1::{ListVolumesResponse, Volume};
-use flocker_csi::flocker::provisioning::ProvisionWait;
-use flocker_csi::flocker::provisioning::Settings;
+use flocker_csi::flocker::provisioning::{ProvisionWait, ProvisioningSettings};
 use flocker_embedded::faults::{Effect, RequestFault};
 
 use super::{controller_keeping, create, delete, list, only, settings, wanted};
@@ -11,8 +10,8 @@ use crate::support::flocker::Flocker;
 use crate::support::namespace::in_own_namespace;
 
 /// Returns the settings of a plugin of one node that does not wait for the backing of its volumes.
-fn of_node(flocker: &Flocker, number: usize) -> Settings {
-    Settings {
+fn of_node(flocker: &Flocker, number: usize) -> ProvisioningSettings {
+    ProvisioningSettings {
         scope: only(flocker.node(number)),
         provision_wait: ProvisionWait::Declared,
         ..settings()

@@ -1,4 +1,4 @@
-//! The node that Flocker named last, for a start without Flocker.
+//! The node that Flocker named last, in a file, for a start without Flocker.
 
 use std::path::Path;
 
@@ -12,12 +12,12 @@ const FILE: &str = "node.json";
 
 /// A node, and the boot in which Flocker named it.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub(super) struct Remembered {
+pub(super) struct SavedNode {
     node: Uuid,
     boot_id: Uuid,
 }
 
-impl Remembered {
+impl SavedNode {
     pub(super) fn new(node: Uuid, boot_id: Uuid) -> Self {
         Self { node, boot_id }
     }
@@ -31,7 +31,7 @@ impl Remembered {
         (self.boot_id == boot_id).then_some(self.node)
     }
 
-    /// Reads what is remembered; what cannot be read is as good as forgotten.
+    /// Reads the file. One that cannot be read or parsed counts as missing.
     pub(super) fn read(state_dir: &Path) -> Option<Self> {
         serde_json::from_slice(&std::fs::read(state_dir.join(FILE)).ok()?).ok()
     }

@@ -1,4 +1,4 @@
-//! What this machine itself says about which node it is.
+//! What the files and addresses of this machine say about which node it is.
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
@@ -12,10 +12,10 @@ use uuid::Uuid;
 use super::Sources;
 use crate::error::{Error, Result, Situation};
 
-/// What is in front of the UUID in the common name of a node's certificate.
+/// The prefix of the UUID in the common name of a node's certificate.
 const NODE_NAME: &str = "node-";
 
-/// Returns the UUID that was set, in the settings or in the file.
+/// Returns the UUID from the settings or from the file, if either has it.
 pub(super) fn configured(sources: &Sources) -> Result<Option<Uuid>> {
     if sources.node_id.is_some() {
         return Ok(sources.node_id);
@@ -26,14 +26,14 @@ pub(super) fn configured(sources: &Sources) -> Result<Option<Uuid>> {
     Uuid::try_parse(text.trim()).map(Some).map_err(|_| {
         let start: String = text.trim().chars().take(40).collect();
         let text = format!(
-            "{} should hold the UUID of this node and holds {start:?}",
+            "{} should hold the UUID of this node and holds {start:?}; write the UUID into it, or remove it",
             path.display()
         );
         Error::new(Situation::Internal, text)
     })
 }
 
-/// Returns the boot id of this machine, by which Flocker's agent reports.
+/// Returns the boot id of this machine, which Flocker's agent reports as its era.
 pub(super) fn boot_id(path: &Path) -> Result<Uuid> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Error::internal(format!("read the boot id from {}", path.display()), error))?;
@@ -41,7 +41,7 @@ pub(super) fn boot_id(path: &Path) -> Result<Uuid> {
         .map_err(|error| Error::internal(format!("read a boot id from {}", path.display()), error))
 }
 
-/// Returns the node that a certificate of Flocker's agent is made out to.
+/// Returns the node that a certificate of Flocker's agent names.
 pub(super) fn certified(path: &Path) -> Result<Option<Uuid>> {
     let Some(text) = read(path)? else { return Ok(None) };
     let certificate = X509::from_pem(&text)
@@ -54,21 +54,21 @@ pub(super) fn certified(path: &Path) -> Result<Option<Uuid>> {
         .and_then(|uuid| Uuid::try_parse(uuid).ok()))
 }
 
-/// Returns the one node whose address belongs to this machine; several may share one behind a NAT.
-pub(super) fn at_an_address_of_ours(nodes: &[Node]) -> Option<Uuid> {
-    let mut ours = nodes.iter().filter(|node| node.host.parse().is_ok_and(is_ours));
-    match (ours.next(), ours.next()) {
+/// Returns the only node whose address belongs to this machine. Behind a NAT, several nodes may share an address.
+pub(super) fn with_local_address(nodes: &[Node]) -> Option<Uuid> {
+    let mut here = nodes.iter().filter(|node| node.host.parse().is_ok_and(is_local));
+    match (here.next(), here.next()) {
         (Some(node), None) => Some(node.uuid),
         _ => None,
     }
 }
 
 /// Whether an address belongs to this machine and no other: only then can a socket be bound to it.
-fn is_ours(address: IpAddr) -> bool {
+fn is_local(address: IpAddr) -> bool {
     !address.is_loopback() && !address.is_unspecified() && UdpSocket::bind((address, 0)).is_ok()
 }
 
-/// Reads a file that need not be there.
+/// Reads a file that need not exist.
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     match std::fs::read(path) {
         Ok(text) => Ok(Some(text)),

@@ -1,4 +1,4 @@
-//! The last answer, kept for the time that Flocker is down.
+//! The last known value of an answer, for use while Flocker is down.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,21 +9,21 @@ use serde::de::DeserializeOwned;
 
 use host_fs::durable::{make_directory, replace_file};
 
-/// Keeps the newest value in memory and, where there is a directory for it, in a file.
+/// The newest value, in memory and, if there is a directory for it, in a file.
 ///
-/// It is a convenience: a file that cannot be written or read is logged and otherwise as good as none.
-pub(super) struct Kept<T> {
+/// A file that cannot be written or read is logged and counts as missing.
+pub(super) struct LastKnown<T> {
     file: Option<PathBuf>,
     newest: Arc<Mutex<Option<T>>>,
-    /// What the file holds; locked by whoever writes it, for as long as that takes.
+    /// The content of the file; locked while it is written.
     written: Arc<Mutex<Option<T>>>,
 }
 
-impl<T> Kept<T>
+impl<T> LastKnown<T>
 where
     T: Clone + DeserializeOwned + PartialEq + Send + Serialize + 'static,
 {
-    /// Makes an empty one that uses the file `name` in `directory`.
+    /// Makes an empty one, with the file `name` in `directory`.
     pub(super) fn new(directory: Option<&Path>, name: &str) -> Self {
         Self {
             file: directory.map(|directory| directory.join(name)),
@@ -32,37 +32,37 @@ where
         }
     }
 
-    /// Remembers what `value` returns while nothing else is remembered; the file follows in the background, if it changes.
-    pub(super) fn put(&self, value: impl FnOnce() -> T) {
-        self.set(|newest| *newest = Some(value()));
+    /// Stores what `value` returns, under the lock. If that is a change, the file is written in the background.
+    pub(super) fn set(&self, value: impl FnOnce() -> T) {
+        self.change(|newest| *newest = Some(value()));
     }
 
-    /// Changes a part of the last value; the file follows in the background, if that changes.
+    /// Changes the last value, or the default one. If that is a change, the file is written in the background.
     pub(super) async fn update(&self, change: impl FnOnce(&mut T))
     where
         T: Default,
     {
-        self.last().await;
-        self.set(|newest| change(newest.get_or_insert_default()));
+        self.get().await;
+        self.change(|newest| change(newest.get_or_insert_default()));
     }
 
-    /// Changes a part of the last value, if there is one; the file follows in the background, if that changes.
-    pub(super) async fn amend(&self, change: impl FnOnce(&mut T)) {
-        self.last().await;
-        self.set(|newest| {
+    /// As [`Self::update`], if there is a last value.
+    pub(super) async fn update_existing(&self, change: impl FnOnce(&mut T)) {
+        self.get().await;
+        self.change(|newest| {
             if let Some(newest) = newest {
                 change(newest);
             }
         });
     }
 
-    /// Returns the newest value of this process, else the one that an earlier process left.
-    pub(super) async fn last(&self) -> Option<T> {
+    /// Returns the newest value of this process, else the one that an earlier process has written.
+    pub(super) async fn get(&self) -> Option<T> {
         let newest = lock(&self.newest).clone();
         let (None, Some(file)) = (&newest, self.file.clone()) else {
             return newest;
         };
-        let read = tokio::task::spawn_blocking(move || read_if_there(&file))
+        let read = tokio::task::spawn_blocking(move || read_if_exists(&file))
             .await
             .ok()
             .flatten();
@@ -73,7 +73,7 @@ where
         newest.clone()
     }
 
-    fn set(&self, change: impl FnOnce(&mut Option<T>)) {
+    fn change(&self, change: impl FnOnce(&mut Option<T>)) {
         let changed = {
             let mut newest = lock(&self.newest);
             let before = newest.clone();
@@ -85,7 +85,7 @@ where
         };
         let (newest, written) = (Arc::clone(&self.newest), Arc::clone(&self.written));
         tokio::task::spawn_blocking(move || {
-            // Writers may overtake each other, so each one writes what is the newest by then.
+            // Writers may overtake each other, so each writes the value that is newest when it has the lock.
             let mut written = lock(&written);
             let newest = lock(&newest).clone();
             if *written == newest {
@@ -95,7 +95,7 @@ where
                 Ok(()) => *written = newest,
                 Err(error) => {
                     tracing::warn!(
-                        "Cannot keep the last answer of Flocker in {}: {error}",
+                        "Cannot write the last known answer to {}: {error}",
                         file.display()
                     );
                 }
@@ -108,16 +108,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn read_if_there<T: DeserializeOwned>(file: &Path) -> Option<T> {
+fn read_if_exists<T: DeserializeOwned>(file: &Path) -> Option<T> {
     let read = std::fs::read(file).and_then(|content| Ok(serde_json::from_slice(&content)?));
     match read {
         Ok(value) => Some(value),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
-            tracing::warn!(
-                "Cannot use the last answer of Flocker in {}: {error}",
-                file.display()
-            );
+            tracing::warn!("Cannot use the last known answer in {}: {error}", file.display());
             None
         }
     }
@@ -135,9 +132,9 @@ mod tests {
     use super::*;
 
     async fn in_file(directory: &Path, expected: &[u32]) {
-        let reads_it = async {
-            while Kept::<Vec<u32>>::new(Some(directory), "list.json")
-                .last()
+        let read = async {
+            while LastKnown::<Vec<u32>>::new(Some(directory), "list.json")
+                .get()
                 .await
                 .as_deref()
                 != Some(expected)
@@ -145,20 +142,18 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), reads_it)
-            .await
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(10), read).await.unwrap();
     }
 
     #[tokio::test]
-    async fn another_process_finds_the_last_value() {
+    async fn another_process_reads_the_last_value() {
         let directory = tempfile::tempdir().unwrap();
-        let kept = Kept::new(Some(directory.path()), "list.json");
-        assert_eq!(kept.last().await, None);
+        let last_known = LastKnown::new(Some(directory.path()), "list.json");
+        assert_eq!(last_known.get().await, None);
         for value in [vec![1], vec![1, 2], vec![1, 2, 3]] {
-            kept.put(|| value);
+            last_known.set(|| value);
         }
-        assert_eq!(kept.last().await, Some(vec![1, 2, 3]));
+        assert_eq!(last_known.get().await, Some(vec![1, 2, 3]));
         in_file(directory.path(), &[1, 2, 3]).await;
         assert_eq!(
             std::fs::read_dir(directory.path()).unwrap().count(),
@@ -168,41 +163,41 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_part_is_changed_without_the_others() {
+    async fn an_update_changes_a_part_of_the_value() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("list.json"), "[1, 2]").unwrap();
-        let kept = Kept::<Vec<u32>>::new(Some(directory.path()), "list.json");
-        kept.update(|list| list.push(3)).await;
+        let last_known = LastKnown::<Vec<u32>>::new(Some(directory.path()), "list.json");
+        last_known.update(|list| list.push(3)).await;
         in_file(directory.path(), &[1, 2, 3]).await;
     }
 
     #[tokio::test]
-    async fn what_is_not_there_is_not_amended() {
+    async fn a_missing_value_is_not_updated() {
         let directory = tempfile::tempdir().unwrap();
-        let kept = Kept::<Vec<u32>>::new(Some(directory.path()), "list.json");
-        kept.amend(|list| list.push(1)).await;
-        assert_eq!(kept.last().await, None);
-        kept.put(|| vec![1]);
-        kept.amend(|list| list.push(2)).await;
+        let last_known = LastKnown::<Vec<u32>>::new(Some(directory.path()), "list.json");
+        last_known.update_existing(|list| list.push(1)).await;
+        assert_eq!(last_known.get().await, None);
+        last_known.set(|| vec![1]);
+        last_known.update_existing(|list| list.push(2)).await;
         in_file(directory.path(), &[1, 2]).await;
     }
 
     #[tokio::test]
-    async fn a_damaged_file_is_none() {
+    async fn a_damaged_file_counts_as_missing() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("list.json"), "[1, 2").unwrap();
         assert_eq!(
-            Kept::<Vec<u32>>::new(Some(directory.path()), "list.json")
-                .last()
+            LastKnown::<Vec<u32>>::new(Some(directory.path()), "list.json")
+                .get()
                 .await,
             None
         );
     }
 
     #[tokio::test]
-    async fn without_a_directory_it_lives_as_long_as_the_process() {
-        let kept = Kept::new(None, "list.json");
-        kept.put(|| vec![7]);
-        assert_eq!(kept.last().await, Some(vec![7]));
+    async fn without_a_directory_the_value_lasts_as_long_as_the_process() {
+        let last_known = LastKnown::new(None, "list.json");
+        last_known.set(|| vec![7]);
+        assert_eq!(last_known.get().await, Some(vec![7]));
     }
 }

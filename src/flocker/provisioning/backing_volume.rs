@@ -1,34 +1,34 @@
-//! Where a volume's storage is made: waiting for it, and choosing another node when the first one has gone.
+//! A volume's storage: waiting until it is created, and moving the dataset when its node no longer exists.
 
 use uuid::Uuid;
 
 use super::provisioner::Provisioner;
 use crate::error::{Error, Result, Situation};
-use crate::flocker::cluster::{Absence, Change, Lists, Probe, Snapshot};
+use crate::flocker::cluster::{Absence, Lists, Probe, Snapshot, WriteOutcome};
 use crate::operation::{Context, Phase};
 
-/// What a snapshot tells about a dataset whose backing volume is waited for.
+/// What a snapshot shows of a dataset while its backing volume is being created.
 enum Seen {
     Backed,
     Deleted,
-    /// The node that was to make it has gone.
+    /// The node that was to create it counts as gone.
     Orphaned(Uuid),
 }
 
 impl Provisioner {
     /// Waits until some node reports the dataset, mounted or not: its backing volume exists from then on.
     ///
-    /// A dataset whose node is gone is given to another one.
+    /// A dataset whose node counts as gone is moved to another one.
     ///
     /// # Errors
-    /// [`Situation::UnknownVolume`] when somebody deleted the dataset meanwhile; [`Situation::InUse`],
+    /// [`Situation::UnknownVolume`] when the dataset is deleted during the wait; [`Situation::InUse`],
     /// [`Situation::FlockerUnavailable`], [`Situation::Cancelled`].
     pub(super) async fn wait_until_backed(&self, context: &Context, dataset: Uuid) -> Result<()> {
         let lists = Lists::CONFIGURATION | Lists::STATE | Lists::NODES;
         loop {
             let seen = self
                 .cluster
-                .wait_until(lists, context, |snapshot| self.look(snapshot, dataset))
+                .wait_until(lists, context, |snapshot| self.see(snapshot, dataset))
                 .await?;
             match seen {
                 Seen::Backed => return Ok(()),
@@ -38,7 +38,7 @@ impl Provisioner {
         }
     }
 
-    fn look(&self, snapshot: &Snapshot, dataset: Uuid) -> Probe<Seen> {
+    fn see(&self, snapshot: &Snapshot, dataset: Uuid) -> Probe<Seen> {
         let Some(configured) = snapshot.live_dataset(dataset) else {
             return Probe::Ready(Seen::Deleted);
         };
@@ -54,14 +54,14 @@ impl Provisioner {
         }
     }
 
-    /// Makes a live node the primary of a dataset whose primary `gone` is gone.
+    /// Moves a dataset to a live node from `gone`, a node that counts as gone.
     ///
-    /// Nothing happens when the dataset has another primary, or none, by this time: the caller looks again.
+    /// It does nothing when the dataset has another primary by now, or does not exist: the caller reads again.
     ///
     /// # Errors
-    /// [`Situation::InUse`] naming the node that holds the dataset's lease, [`Situation::NodeNotReporting`] when there
-    /// is no other node, [`Situation::FlockerUnavailable`], [`Situation::Cancelled`].
-    pub async fn move_off(&self, context: &Context, dataset: Uuid, gone: Uuid) -> Result<()> {
+    /// [`Situation::InUse`] naming the node that holds the dataset's lease, [`Situation::NodeNotReporting`] without
+    /// another node, [`Situation::FlockerUnavailable`], [`Situation::Cancelled`].
+    pub(crate) async fn move_off(&self, context: &Context, dataset: Uuid, gone: Uuid) -> Result<()> {
         let only = context.unless_cancelled(self.settings.scope.node()).await??;
         let _guard = self.locks.lock(context, dataset).await?;
         let lists = Lists::CONFIGURATION | Lists::STATE | Lists::NODES | Lists::LEASES;
@@ -87,16 +87,16 @@ impl Provisioner {
         let usage = self.usage(&snapshot);
         let Some(target) = usage.least_loaded(nodes) else {
             let text = format!(
-                "volume {dataset} is on node {gone}, which is gone, and no other node can take it over"
+                "volume {dataset} is on node {gone}, which is gone, and no other node that may have it reports to Flocker"
             );
             return Err(Error::new(Situation::NodeNotReporting, text));
         };
         context.check()?;
-        if self.cluster.move_dataset(dataset, target).await? == Change::Done {
+        if self.cluster.move_dataset(dataset, target).await? == WriteOutcome::Stored {
             tracing::warn!(
                 dataset.id = %dataset,
                 node.id = %target,
-                "Dataset {dataset} was moved to node {target}, because node {gone}, where it was, is gone"
+                "Dataset {dataset} was moved from node {gone} to node {target}, because node {gone} is gone"
             );
         }
         Ok(())

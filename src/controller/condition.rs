@@ -1,0 +1,171 @@
+//! The condition of a volume, as Flocker reports it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use flocker_client::Dataset;
+use uuid::Uuid;
+
+use crate::flocker::cluster::Snapshot;
+
+/// The condition of a volume, as Flocker reports it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// Flocker does not answer, or no node has reported since it started.
+    #[default]
+    Unknown,
+    Mounted {
+        node: Uuid,
+    },
+    /// It exists and is mounted on no node, as it is for a moment after it was created or while it moves.
+    Detached {
+        primary: Uuid,
+    },
+    NotBacked {
+        primary: Uuid,
+    },
+    PrimaryMissing {
+        primary: Uuid,
+    },
+    Elsewhere {
+        primary: Uuid,
+        reported: Uuid,
+    },
+    OnSeveralNodes(BTreeSet<Uuid>),
+}
+
+impl Condition {
+    pub(super) fn of(snapshot: &Snapshot, dataset: &Dataset) -> Self {
+        let primary = dataset.primary;
+        let states = snapshot.states(dataset.dataset_id);
+        let reporting: BTreeSet<Uuid> = states.iter().filter_map(|state| state.primary).collect();
+        if snapshot.nodes().next().is_none() {
+            return Self::Unknown;
+        }
+        match (reporting.first().copied(), states) {
+            (Some(_), _) if reporting.len() > 1 => Self::OnSeveralNodes(reporting),
+            _ if !snapshot.lists_node(primary) => Self::PrimaryMissing { primary },
+            (Some(reported), _) if reported != primary => Self::Elsewhere { primary, reported },
+            (Some(node), _) => Self::Mounted { node },
+            (None, [_, ..]) => Self::Detached { primary },
+            (None, []) => Self::NotBacked { primary },
+        }
+    }
+
+    pub(super) fn is_abnormal(&self) -> bool {
+        match self {
+            Self::Unknown | Self::Mounted { .. } | Self::Detached { .. } => false,
+            Self::NotBacked { .. }
+            | Self::PrimaryMissing { .. }
+            | Self::Elsewhere { .. }
+            | Self::OnSeveralNodes(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => write!(
+                f,
+                "not known: Flocker does not answer, or no node has reported to it yet"
+            ),
+            Self::Mounted { node } => write!(f, "Flocker has it mounted on node {node}"),
+            Self::Detached { primary } => write!(f, "it exists and waits to be mounted on node {primary}"),
+            Self::NotBacked { primary } => {
+                write!(
+                    f,
+                    "no node reports it: node {primary} has not created it, or it is moving there"
+                )
+            }
+            Self::PrimaryMissing { primary } => {
+                write!(
+                    f,
+                    "its node {primary} does not report to Flocker; check flocker-dataset-agent there"
+                )
+            }
+            Self::Elsewhere { primary, reported } => {
+                write!(
+                    f,
+                    "node {reported} still has it mounted, but it is configured for node {primary}"
+                )
+            }
+            Self::OnSeveralNodes(nodes) => {
+                let nodes: Vec<_> = nodes.iter().map(Uuid::to_string).collect();
+                write!(f, "several nodes report it as mounted: {}", nodes.join(", "))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use flocker_client::DatasetState;
+
+    use super::*;
+
+    const A: Uuid = Uuid::from_u128(0xa);
+    const B: Uuid = Uuid::from_u128(0xb);
+    const DEAD: Uuid = Uuid::from_u128(0xd);
+
+    fn dataset(primary: Uuid) -> Dataset {
+        Dataset {
+            dataset_id: Uuid::from_u128(1),
+            primary,
+            deleted: false,
+            maximum_size: None,
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    fn state(primary: Option<Uuid>) -> DatasetState {
+        DatasetState {
+            dataset_id: Uuid::from_u128(1),
+            maximum_size: Some(2 << 30),
+            primary,
+            path: primary.map(|_| "/flocker/x".into()),
+        }
+    }
+
+    #[test]
+    fn the_condition_names_the_fault_and_the_node() {
+        let cases = [
+            (
+                A,
+                vec![state(Some(A))],
+                false,
+                "mounted on node 00000000-0000-0000-0000-00000000000a",
+            ),
+            (A, vec![state(None)], false, "waits to be mounted"),
+            (A, vec![], true, "no node reports it"),
+            (
+                DEAD,
+                vec![],
+                true,
+                "00000000-0000-0000-0000-00000000000d does not report",
+            ),
+            (
+                A,
+                vec![state(Some(B))],
+                true,
+                "node 00000000-0000-0000-0000-00000000000b still has it",
+            ),
+            (A, vec![state(Some(A)), state(Some(B))], true, "several nodes"),
+            (A, vec![state(Some(A)), state(Some(A))], false, "mounted on node"),
+        ];
+        for (primary, states, abnormal, part) in cases {
+            let snapshot = Snapshot::of(vec![dataset(primary)], states, &[A, B], vec![]);
+            let condition = Condition::of(&snapshot, &dataset(primary));
+            assert_eq!(condition.is_abnormal(), abnormal, "{condition}");
+            assert!(condition.to_string().contains(part), "{condition}");
+        }
+    }
+
+    #[test]
+    fn a_flocker_that_has_just_started_reports_no_volume_as_abnormal() {
+        let snapshot = Snapshot::of(vec![dataset(A)], vec![], &[], vec![]);
+        assert!(!Condition::of(&snapshot, &dataset(A)).is_abnormal());
+    }
+}

@@ -1,0 +1,93 @@
+//! The one client of the process.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use flocker_client::{Client, Credentials, Error, Settings};
+use tokio::sync::OnceCell;
+
+/// The connection to the control service, made when it is first needed; clones share it.
+///
+/// Making it reads the system's trust store, which takes longer than the rest of the start.
+#[derive(Clone)]
+pub struct Flocker {
+    current: Arc<Mutex<Current>>,
+}
+
+struct Current {
+    settings: Settings,
+    client: Arc<OnceCell<Client>>,
+}
+
+impl Flocker {
+    /// Stores how to reach Flocker, without connecting.
+    pub fn new(settings: Settings) -> Self {
+        let current = Current {
+            settings,
+            client: Arc::default(),
+        };
+        Self {
+            current: Arc::new(Mutex::new(current)),
+        }
+    }
+
+    /// Returns the present client. [`Self::replace`] does not reach a client that was returned before.
+    ///
+    /// # Errors
+    /// The certificates cannot be used together.
+    pub(crate) async fn client(&self) -> Result<Client, Error> {
+        let (settings, client) = {
+            let current = self.lock();
+            (current.settings.clone(), Arc::clone(&current.client))
+        };
+        client.get_or_try_init(|| make(settings)).await.cloned()
+    }
+
+    /// Returns the certificates in use.
+    pub(crate) fn credentials(&self) -> Credentials {
+        self.lock().settings.credentials.clone()
+    }
+
+    /// Returns the settings with other certificates.
+    pub(super) fn settings_with(&self, credentials: Credentials) -> Settings {
+        Settings {
+            credentials,
+            ..self.lock().settings.clone()
+        }
+    }
+
+    /// Uses `client` for all requests from now on, which was made from `settings`.
+    ///
+    /// Requests that have started end on the previous client, whose connections close after them.
+    pub(super) fn replace(&self, settings: Settings, client: Client) {
+        *self.lock() = Current {
+            settings,
+            client: Arc::new(OnceCell::new_with(Some(client))),
+        };
+    }
+
+    /// Records that the files of the certificates in use were replaced by others with the same content.
+    pub(super) fn set_credentials(&self, credentials: Credentials) {
+        self.lock().settings.credentials = credentials;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes a client, on a thread that may block.
+///
+/// # Errors
+/// The certificates cannot be used together, or the plugin is stopping.
+pub(super) async fn make(settings: Settings) -> Result<Client, Error> {
+    match tokio::task::spawn_blocking(move || Client::new(settings)).await {
+        Ok(client) => client,
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_cancelled) => Err(Error::Invalid {
+                problem: "the plugin is stopping".to_owned(),
+                source: None,
+            }),
+        },
+    }
+}

@@ -1,0 +1,255 @@
+//! Single flight: concurrent callers that need Flocker's lists share one read.
+//!
+//! A request is answered by the first read that starts after it was made and that fetches all its lists. One task, the
+//! fetcher, runs the reads one after the other. It ends when no request waits, so an idle process sends Flocker nothing.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use backon::ExponentialBackoff;
+use futures::future::BoxFuture;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use super::back_off::failure_pauses;
+use super::lists::Lists;
+use super::snapshot::Snapshot;
+
+/// The result of a read, shared by every request that it answers.
+pub(super) type Outcome = Result<Arc<Snapshot>, Arc<flocker_client::Error>>;
+
+/// Receives the outcome of every read, in their order, whether or not its callers still wait.
+pub(super) type Observer = Box<dyn Fn(&Outcome) + Send + Sync>;
+
+/// Reads lists from Flocker.
+type Fetch = dyn Fn(Lists) -> BoxFuture<'static, Result<Snapshot, flocker_client::Error>> + Send + Sync;
+
+/// Polls that are due within this time of each other share a read.
+const COALESCE: Duration = Duration::from_millis(100);
+/// Two polls are at least this many times the duration of the last read apart: one Python core serves all requests.
+const POLL_PAUSE: u32 = 10;
+/// After a read with several urgent requests, the next ones wait for its duration times their number less one, up to this
+/// many times: concurrent callers gather, and leave Flocker most of its time. One caller alone never waits.
+const GATHER: u32 = 3;
+/// An urgent request waits at most this long, for others to gather or after a read that failed.
+const LONGEST_URGENT_PAUSE: Duration = Duration::from_secs(1);
+
+/// When a request has to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// At once; a little later with concurrent callers, and when the control service is down.
+    Now,
+    /// At that moment, or with an earlier read; later when the control service is slow or down.
+    Poll(Instant),
+}
+
+struct Request {
+    lists: Lists,
+    urgency: Urgency,
+    reply: oneshot::Sender<Outcome>,
+}
+
+/// What the reads so far show about Flocker.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Health {
+    /// When the last successful read ended.
+    pub(super) good: Option<Instant>,
+    /// When and why the last failed read failed.
+    pub(super) bad: Option<(Instant, Arc<flocker_client::Error>)>,
+}
+
+#[derive(Default)]
+struct State {
+    waiters: Vec<Request>,
+    running: bool,
+    pauses: Pauses,
+    /// The pauses after failures, from the first failure to the next success.
+    back_off: Option<ExponentialBackoff>,
+    health: Health,
+}
+
+/// Until when no read starts, after the last one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pauses {
+    polls: Option<Instant>,
+    urgent: Option<Instant>,
+}
+
+/// The reads of this process.
+pub(super) struct SharedReads {
+    fetch: Box<Fetch>,
+    observer: Observer,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+impl SharedReads {
+    pub(super) fn new(
+        fetch: impl Fn(Lists) -> BoxFuture<'static, Result<Snapshot, flocker_client::Error>>
+        + Send
+        + Sync
+        + 'static,
+        observer: Observer,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            fetch: Box::new(fetch),
+            observer,
+            state: Mutex::default(),
+            wake: Notify::new(),
+        })
+    }
+
+    pub(super) fn health(&self) -> Health {
+        self.lock().health.clone()
+    }
+
+    /// Waits for the next read that `urgency` allows and that starts after this call.
+    pub(super) async fn join(self: &Arc<Self>, lists: Lists, urgency: Urgency) -> Outcome {
+        loop {
+            let (reply, outcome) = oneshot::channel();
+            let start = {
+                let mut state = self.lock();
+                state.waiters.push(Request {
+                    lists,
+                    urgency,
+                    reply,
+                });
+                !std::mem::replace(&mut state.running, true)
+            };
+            if start {
+                tokio::spawn(Arc::clone(self).run());
+            } else {
+                self.wake.notify_one();
+            }
+            // A fetcher that panicked has dropped the reply; the next iteration starts another one.
+            if let Ok(outcome) = outcome.await {
+                return outcome;
+            }
+        }
+    }
+
+    /// The fetcher: reads for the waiters until there is none.
+    async fn run(self: Arc<Self>) {
+        let _guard = RunningGuard(&self);
+        while let Some(start) = self.next_start() {
+            tokio::select! {
+                () = tokio::time::sleep_until(start) => {}
+                () = self.wake.notified() => continue,
+            }
+            let Some(lists) = self.due_lists() else { continue };
+            let began = Instant::now();
+            let answered = self.take_waiters(lists);
+            let urgent = answered
+                .iter()
+                .filter(|request| request.urgency == Urgency::Now)
+                .count();
+            let polled = urgent < answered.len();
+            let outcome = (self.fetch)(lists).await.map(Arc::new).map_err(Arc::new);
+            self.record_outcome(began, &outcome, polled, urgent);
+            (self.observer)(&outcome);
+            for request in answered {
+                // A caller that stopped waiting has dropped the other end.
+                request.reply.send(outcome.clone()).ok();
+            }
+        }
+    }
+
+    /// Returns when the next read has to start. Without waiters there is none, and the fetcher ends.
+    fn next_start(&self) -> Option<Instant> {
+        let mut state = self.lock();
+        state.waiters.retain(|request| !request.reply.is_closed());
+        let pauses = state.pauses;
+        let start = state
+            .waiters
+            .iter()
+            .map(|request| pauses.start_of(request.urgency))
+            .min();
+        state.running = start.is_some();
+        start
+    }
+
+    /// Returns the lists of the requests that are due, or nothing when none is.
+    fn due_lists(&self) -> Option<Lists> {
+        let mut state = self.lock();
+        // Callers may have stopped waiting while the fetcher slept.
+        state.waiters.retain(|request| !request.reply.is_closed());
+        let horizon = Instant::now() + COALESCE;
+        state
+            .waiters
+            .iter()
+            .filter(|request| state.pauses.start_of(request.urgency) <= horizon)
+            .map(|request| request.lists)
+            .reduce(|all, lists| all | lists)
+    }
+
+    /// Takes out every request that a read of `lists` answers, due or not.
+    fn take_waiters(&self, lists: Lists) -> Vec<Request> {
+        let mut state = self.lock();
+        state
+            .waiters
+            .extract_if(.., |request| lists.contains(request.lists))
+            .collect()
+    }
+
+    fn record_outcome(&self, began: Instant, outcome: &Outcome, polled: bool, urgent: usize) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        match outcome {
+            Ok(_) => {
+                if state.back_off.take().is_some() {
+                    state.pauses.polls = None;
+                }
+                let duration = now - began;
+                // A read without polls must not delay the next poll.
+                if polled {
+                    state.pauses.polls = Some(now + duration * POLL_PAUSE);
+                }
+                let others = u32::try_from(urgent.saturating_sub(1)).unwrap_or(GATHER);
+                let gather = duration * others.min(GATHER);
+                state.pauses.urgent = Some(now + gather.min(LONGEST_URGENT_PAUSE));
+                state.health.good = Some(now);
+            }
+            Err(error) => {
+                let mut back_off = state.back_off.take().unwrap_or_else(failure_pauses);
+                let pause = back_off.next().unwrap_or_default();
+                state.back_off = Some(back_off);
+                state.pauses = Pauses {
+                    polls: Some(now + pause),
+                    urgent: Some(now + pause.min(LONGEST_URGENT_PAUSE)),
+                };
+                state.health.bad = Some((now, Arc::clone(error)));
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lets the next request start another fetcher when a read panics.
+struct RunningGuard<'a>(&'a SharedReads);
+
+impl Drop for RunningGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut state = self.0.lock();
+            state.running = false;
+            state.waiters.clear();
+        }
+    }
+}
+
+impl Pauses {
+    /// Returns when a request is read.
+    fn start_of(self, urgency: Urgency) -> Instant {
+        let now = Instant::now();
+        match urgency {
+            Urgency::Now => self.urgent.map_or(now, |pause| pause.max(now)),
+            Urgency::Poll(due) => self.polls.map_or(due, |pause| pause.max(due)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
