@@ -55,7 +55,7 @@ fn joined<T>(ended: std::result::Result<Result<T>, JoinError>) -> Result<T> {
         Ok(result) => result,
         Err(failed) => match failed.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_cancelled) => Err(Error::new(Situation::Busy, "the plugin is stopping; try again")),
+            Err(_cancelled) => Err(Error::stopping("working on this machine")),
         },
     }
 }

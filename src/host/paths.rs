@@ -4,7 +4,7 @@
 //! all threads of the runtime, and then those of all other volumes would wait. So a call enters here before a thread looks
 //! up its path, and waits without a thread while too many are at work behind the same mount.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,7 +26,8 @@ pub struct PathGate(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     mounts: HashMap<Option<u64>, Arc<Semaphore>>,
-    working: HashMap<u64, Work>,
+    /// By number, so the oldest comes first.
+    working: BTreeMap<u64, Work>,
     next: u64,
 }
 

@@ -94,7 +94,7 @@ impl NodeCore {
         }
         let core = Arc::clone(self);
         let opened = tokio::spawn(async move { core.open_host().await }).await;
-        opened.map_err(|panicked| Error::internal("read the state directory", panicked))?
+        opened.map_err(|ended| Error::task("reading the state directory", &ended))?
     }
 
     /// As [`Self::host`], for a caller that has to be answered at `deadline`.
@@ -119,7 +119,7 @@ impl NodeCore {
         let settings = self.settings.clone();
         let opened = tokio::task::spawn_blocking(move || Host::open(&settings.host)).await;
         let (host, pending) =
-            opened.map_err(|panicked| Error::internal("read the state directory", panicked))??;
+            opened.map_err(|ended| Error::task("reading the state directory", &ended))??;
         let host = Arc::new(host);
         for staged in pending {
             release::release_later(Arc::clone(self), Arc::clone(&host), staged);
