@@ -97,7 +97,7 @@ fn a_pod_whose_mounts_do_not_propagate_says_which_at_start() {
             &machine,
             &[&registry],
             &[
-                "seen by no pod",
+                "visible to no pod",
                 &*path,
                 "is not shared with the host",
                 "mountPropagation: Bidirectional",
