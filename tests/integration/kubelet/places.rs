@@ -108,7 +108,7 @@ fn a_pod_whose_mounts_do_not_propagate_says_which_at_start() {
             &machine,
             &[&kubelet.flag(), &flag("mount-root", &alone)],
             &[
-                "not be seen by the plugin",
+                "not be visible to the plugin",
                 &*path,
                 "gets nothing from the host",
                 "HostToContainer",
