@@ -43,7 +43,7 @@ pub(crate) struct PathPermit {
     gate: PathGate,
     /// The number of its work, once that has begun.
     number: Option<u64>,
-    mounts: Vec<(Option<u64>, OwnedSemaphorePermit)>,
+    mounts: Vec<OwnedSemaphorePermit>,
 }
 
 impl PathGate {
@@ -63,7 +63,7 @@ impl PathGate {
         for mount in mounts {
             // The semaphore is never closed, so every wait for it ends with a permit.
             if let Ok(threads) = self.threads(mount).acquire_owned().await {
-                permit.mounts.push((mount, threads));
+                permit.mounts.push(threads);
             }
         }
         let path = paths.first().copied().unwrap_or(Path::new("/")).to_owned();
@@ -111,17 +111,10 @@ impl Drop for PathPermit {
         if let Some(number) = self.number {
             state.working.remove(&number);
         }
-        for (mount, permit) in self.mounts.drain(..) {
-            drop(permit);
-            // A clone is held, also through a permit, by each call that works or waits.
-            if state
-                .mounts
-                .get(&mount)
-                .is_some_and(|threads| Arc::strong_count(threads) == 1)
-            {
-                state.mounts.remove(&mount);
-            }
-        }
+        self.mounts.clear();
+        // A clone is held, also through a permit, by each call that works or waits. Not only those of this permit: a call
+        // that stopped waiting has left the one it waited for.
+        state.mounts.retain(|_, threads| Arc::strong_count(threads) > 1);
     }
 }
 
@@ -153,7 +146,13 @@ mod tests {
         assert!(obstacle.contains(&paths[0].display().to_string()), "{obstacle}");
         permits.pop();
         drop(waiting.await);
+        // A caller that stops waiting when nothing else is behind the mount leaves nothing either.
+        let more = gate.enter(&last).await;
+        let mut leaving = Box::pin(gate.enter(&last));
+        assert!(futures::poll!(&mut leaving).is_pending());
+        permits.push(more);
         permits.clear();
+        drop(leaving);
         assert_eq!(gate.obstacle(), None);
         assert!(
             gate.lock().mounts.is_empty(),

@@ -5,14 +5,17 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
 use rustix::io::Errno;
 
+use super::table::MountTable;
+
 /// `STATX_MNT_ID_UNIQUE` of Linux 6.8: an id that is never used again.
 const UNIQUE_ID: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 
 /// Returns the id of the mount that a lookup of `path` has to wait for: the one that holds the nearest directory above
 /// it that the kernel has in memory, symbolic links followed.
 ///
-/// Never blocks: the kernel refuses what it would have to ask a file system for (`RESOLVE_CACHED`, Linux 5.12). `None` on
-/// an older kernel, and where a seccomp filter refuses openat2(2).
+/// Never blocks: the kernel refuses what it would have to ask a file system for (`RESOLVE_CACHED`, Linux 5.12). On an older
+/// kernel, and where a seccomp filter refuses openat2(2), the mount table is read, where symbolic links are not followed.
+/// `None` where that cannot be read either.
 pub fn mount_on_the_way(path: &Path) -> Option<u64> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let resolve = ResolveFlags::CACHED | ResolveFlags::NO_MAGICLINKS;
@@ -23,12 +26,18 @@ pub fn mount_on_the_way(path: &Path) -> Option<u64> {
                 let status = statx(directory, "", flags, StatxFlags::MNT_ID | UNIQUE_ID).ok()?;
                 return Some(status.stx_mnt_id);
             }
-            Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => return None,
+            Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => return mount_by_table(path),
             // Not in memory, or not there: a directory above it is.
             Err(_) => {}
         }
     }
     None
+}
+
+/// Does what [`mount_on_the_way`] does on every Linux, for paths without symbolic links.
+fn mount_by_table(path: &Path) -> Option<u64> {
+    let table = MountTable::read().ok()?;
+    table.holding(path.parent()?).map(|mount| mount.id)
 }
 
 #[cfg(test)]
@@ -51,6 +60,21 @@ mod tests {
             assert_ne!(id(&other.join("d")), on_one);
             // What is missing is looked up in the nearest directory that exists.
             assert_eq!(id(&one.join("missing/far/below")), on_one);
+        });
+    }
+
+    #[test]
+    fn on_an_older_kernel_paths_below_different_mounts_wait_for_different_ones() {
+        in_own_namespace(|scratch| {
+            let (one, other) = (scratch.join("one"), scratch.join("other"));
+            tmpfs(&one);
+            tmpfs(&other);
+            let id = |path: &Path| mount_by_table(path).unwrap();
+            let on_one = id(&one.join("a"));
+            assert_eq!(id(&one.join("missing/far/below")), on_one);
+            assert_ne!(id(&other.join("a")), on_one);
+            // What is mounted at the path itself is not on the way to it.
+            assert_ne!(id(&one), on_one);
         });
     }
 }
