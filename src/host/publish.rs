@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use host_fs::mount::{
-    Mount, MountHandle, Patience, Relation, TableError, Target, TargetError, unmount_owned, visible_at,
+    Mount, MountHandle, Patience, Relation, TableError, Target, TargetError, unmount_owned,
 };
 use uuid::Uuid;
 
@@ -104,7 +104,9 @@ impl Host {
         self.targets.add(*dataset, target.path());
         let bound = self.binder.bind(alias, target, publication.flags.change());
         if bound.is_err() {
-            self.targets.remove(*dataset, target.path());
+            if matches!(target.visible_now(), Ok(None)) {
+                self.targets.remove(*dataset, target.path());
+            }
             if made {
                 // What is reported is why there is no mount; a directory that stays is found by the next call.
                 target.remove_directory().ok();
@@ -114,19 +116,21 @@ impl Host {
         Ok(())
     }
 
-    /// Returns another target at which the volume is published, having looked there.
+    /// Returns another target at which the volume is published.
     fn other_target(&self, publication: &Publication, origins: &Origins) -> Result<Option<PathBuf>> {
         let Publication { dataset, target, .. } = publication;
-        while let Some(other) = self.targets.other_than(*dataset, target.path()) {
-            let visible = visible_at(&other).map_err(|error| {
-                Error::internal(format!("see what is mounted at {}", other.display()), error)
-            })?;
-            if visible.is_some_and(|mount| origins.own(&mount)) {
-                return Ok(Some(other));
-            }
-            self.targets.remove(*dataset, &other);
+        if self.targets.other_than(*dataset, target.path()).is_none() {
+            return Ok(None);
         }
-        Ok(None)
+        // The mount may be at another path by now, under another mount, or gone; and a look at the path might hang.
+        let table = mount_table()?;
+        let published = table
+            .mounts()
+            .iter()
+            .filter(|mount| origins.own(mount) && !self.is_alias(&table, *dataset, mount))
+            .map(|mount| mount.point.clone());
+        self.targets.replace(*dataset, published.collect());
+        Ok(self.targets.other_than(*dataset, target.path()))
     }
 
     /// Takes our mount of the volume away from a target, and leaves the directory as its owner expects it. What is not
