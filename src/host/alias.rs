@@ -53,7 +53,7 @@ impl Host {
         let Staged { dataset, staging } = staged;
         let earlier = self.records.get(*dataset, staging);
         let origin = earlier
-            .filter(|earlier| earlier.boot_id == self.boot_id)
+            .filter(|earlier| earlier.may_be_mounted(self.boot_id))
             .and_then(|earlier| earlier.origin);
         self.store(&Record {
             origin,
@@ -92,14 +92,18 @@ impl Host {
     /// again.
     pub(crate) fn mount_alias(&self, dataset: Uuid, flocker: &Mount, staging: &Target) -> Result<bool> {
         let staged = Staged::new(dataset, staging);
-        let origin = self.aliases.origin(dataset, flocker);
+        // A mount that an earlier process made with another device directory keeps its name, and stays ours.
+        let origins = self.origins(dataset);
+        let top = layers(&staged.alias())?.pop();
+        let origin = top.and_then(|top| origins.of(&top).cloned());
+        let origin = origin.unwrap_or_else(|| self.aliases.origin(dataset, flocker));
         let record = Record {
             origin: Some(origin.clone()),
             ..self.record(&staged)?
         };
         // Written first: whatever this process leaves when it is killed can be told from other mounts.
         self.store(&record)?;
-        self.aliases.mount(dataset, flocker, staging.path())?;
+        self.aliases.mount(dataset, &origin, flocker, staging.path())?;
         let pin = self
             .pins
             .view(dataset)
