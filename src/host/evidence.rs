@@ -145,11 +145,14 @@ impl Host {
 
     /// Returns what records say of other staging paths.
     pub(super) fn recorded_elsewhere(&self, staged: &Staged) -> Elsewhere {
-        let recorded = self
-            .records
-            .of(staged.dataset)
-            .iter()
-            .any(|record| record.staging_path != staged.staging && record.may_be_mounted(self.boot_id));
+        let records = self.records.of(staged.dataset);
+        let here = |record: &&Record| record.staging_path == staged.staging;
+        let node = records.iter().find(here).and_then(|record| record.node_id);
+        let recorded = records.iter().any(|record| {
+            // A lease is one node's: a staging for another node does not need it, it waits for its release.
+            let same_node = node.is_none_or(|node| record.node_id.is_none_or(|other| other == node));
+            !here(&record) && same_node && record.may_be_mounted(self.boot_id)
+        });
         Elsewhere {
             recorded,
             ..Elsewhere::default()

@@ -3,14 +3,18 @@
 use std::collections::HashMap;
 
 use flocker_csi::config::Endpoint;
+use flocker_embedded::faults::{Effect, RequestFault};
 use tonic::Code;
 
 use super::{Fixture, agent_unmounts, assert_refused, wait_until_agent_unmounts};
 use crate::support::csi::Usage;
+use crate::support::eventually;
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::mounts::only_mount_at;
 use crate::support::namespace::in_own_namespace;
+
+const LEASE: &str = "/v1/configuration/leases/{dataset_id}";
 
 /// A second plugin of the same node: its own socket and state directory, and another name for its directories.
 fn second_of(flocker: &Flocker) -> Machine {
@@ -100,6 +104,47 @@ fn a_volume_staged_for_a_node_releases_the_lease_of_that_node_also_when_the_plug
         assert!(flocker.client().await.list_leases().await.unwrap().is_empty());
         assert!(machine.records().is_empty());
         plugin.stop().await;
+    });
+}
+
+#[test]
+fn a_lease_of_an_earlier_node_is_released_although_the_volume_is_staged_for_another_node_at_another_path() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(2).await;
+        let mut machine = Machine::new(&flocker, 1);
+        let plugin = machine.process(&[]).await;
+        let volume = plugin.csi.create("data").await;
+        let before = machine.usage("before", volume, &HashMap::new());
+        plugin.csi.stage(&before).await.unwrap();
+        let broken = Effect::Answer {
+            status: 500,
+            body: "\"broken\"".to_owned(),
+        };
+        let faults = flocker.embedded().faults();
+        faults.add(RequestFault::new("failing", broken).on("DELETE", LEASE));
+        plugin.csi.unstage(&before).await.unwrap();
+        assert_eq!(flocker.leaseholder(volume).await, Some(flocker.node(1)));
+        plugin.kill().await;
+
+        let second = &flocker.embedded().nodes()[1];
+        machine.config.node.node_id = Some(second.uuid);
+        machine.config.node.mount_root.clone_from(&second.mount_root);
+        let plugin = machine.process(&[]).await;
+        let after = machine.usage("after", volume, &HashMap::new());
+        let staged = plugin.csi.stage(&after);
+        let mended = async {
+            eventually("the staging waits for the lease", async || {
+                (machine.records().len() == 2).then_some(())
+            })
+            .await;
+            faults.clear();
+        };
+        futures::join!(staged, mended).0.unwrap();
+        assert_eq!(flocker.leaseholder(volume).await, Some(second.uuid));
+        plugin.csi.unstage(&after).await.unwrap();
+        assert_eq!(flocker.leaseholder(volume).await, None);
+        assert!(machine.records().is_empty());
+        plugin.kill().await;
     });
 }
 
