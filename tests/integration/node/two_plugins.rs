@@ -98,7 +98,7 @@ fn a_volume_staged_for_a_node_releases_the_lease_of_that_node_also_when_the_plug
         let plugin = machine.plugin().await;
         let parts = [first_node.to_string(), "NodeUnstageVolume".to_owned()];
         let parts: Vec<_> = parts.iter().map(String::as_str).collect();
-        assert_refused(plugin.csi.stage(&usage).await, Code::FailedPrecondition, &parts);
+        assert_refused(plugin.csi.stage(&usage).await, Code::Unavailable, &parts);
         only_mount_at(&usage.alias());
         plugin.csi.unstage(&usage).await.unwrap();
         assert!(flocker.client().await.list_leases().await.unwrap().is_empty());
