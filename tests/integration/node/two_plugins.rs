@@ -149,7 +149,7 @@ fn a_lease_of_an_earlier_node_is_released_although_the_volume_is_staged_for_anot
 }
 
 #[test]
-fn a_target_that_covers_the_staged_volume_or_lies_in_it_is_refused() {
+fn a_target_that_is_or_covers_the_staged_volume_or_lies_in_it_is_refused() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         let usage = fixture.staged("data").await;
@@ -168,6 +168,26 @@ fn a_target_that_covers_the_staged_volume_or_lies_in_it_is_refused() {
                 fixture.csi().publish(&usage).await,
                 Code::InvalidArgument,
                 &["target_path", "staging_target_path", target.to_str().unwrap()],
+            );
+        }
+        // The same directory, as it is seen through another mount.
+        let (staging, copy) = (fixture.machine.path("staging"), fixture.machine.path("copy"));
+        std::fs::create_dir(&copy).unwrap();
+        rustix::mount::mount_bind_recursive(&staging, &copy).unwrap();
+        let copied = copy.join(usage.alias().strip_prefix(&staging).unwrap());
+        only_mount_at(&copied);
+        for target in [usage.alias(), copied.clone()] {
+            let usage = Usage {
+                target: target.clone(),
+                ..usage.clone()
+            };
+            let parts = ["target_path", target.to_str().unwrap()];
+            assert_refused(fixture.csi().publish(&usage).await, Code::InvalidArgument, &parts);
+            let parts = [parts[0], parts[1], "NodeUnstageVolume"];
+            assert_refused(
+                fixture.csi().unpublish(&usage).await,
+                Code::InvalidArgument,
+                &parts,
             );
         }
         only_mount_at(&usage.alias());
