@@ -1,13 +1,14 @@
 //! The paths of a request, as the file system has them.
 
 use futures::FutureExt;
-use host_fs::mount::{Target, TargetPath};
+use host_fs::mount::{Target, TargetPath, is_in_memory};
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::NodeCore;
 use crate::error::{Error, Result};
-use crate::host::PathPermit;
+use crate::host::{Host, PathPermit};
 use crate::operation::{Context, Phase};
 
 impl NodeCore {
@@ -26,6 +27,34 @@ impl NodeCore {
         let permit = context.unless_cancelled(entered).await?;
         context.enter(waiting_for);
         Ok(permit)
+    }
+}
+
+impl NodeCore {
+    /// Looks up paths for which a file system has to be asked, before the dataset's lock is held: where one hangs, no other
+    /// call about the volume waits for it. What the lookup finds is looked at again under the lock.
+    pub(super) async fn look_up_paths(
+        &self,
+        host: &Arc<Host>,
+        context: &Context,
+        paths: &[&TargetPath],
+    ) -> Result<()> {
+        let unknown = paths.iter().filter(|path| !is_in_memory(path.as_path()));
+        let unknown: Vec<TargetPath> = unknown.copied().cloned().collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let entered: Vec<_> = unknown.iter().map(TargetPath::as_path).collect();
+        let permit = self.enter(context, &entered).await?;
+        let look = move |_: &Host| {
+            for path in &unknown {
+                path.resolve().ok();
+            }
+            Ok(())
+        };
+        context
+            .unless_cancelled(host.blocking_on_paths(permit, look))
+            .await?
     }
 }
 

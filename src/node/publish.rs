@@ -24,6 +24,8 @@ pub(super) async fn publish(
         None => dataset_staged(&core, &host, &context, &publish).await?,
     };
     context.about(dataset);
+    core.look_up_paths(&host, &context, &[&publish.staging, &publish.target])
+        .await?;
     let _guard = loop {
         context.caller_waiting().await?;
         let guard = core.locks.lock(&context, dataset).await?;

@@ -23,6 +23,7 @@ pub(super) async fn unpublish(
         Some(dataset) => Some(dataset),
         None => dataset_published(&core, &host, &context, &unpublish).await?,
     };
+    core.look_up_paths(&host, &context, &[&unpublish.target]).await?;
     let _guard = match dataset {
         Some(dataset) => {
             context.about(dataset);

@@ -34,6 +34,20 @@ pub fn mount_on_the_way(path: &Path) -> Option<u64> {
     None
 }
 
+/// Whether the kernel has all of a path in memory, or has there that it does not exist, so that a lookup asks no file
+/// system. `false` where the kernel does not say: before Linux 5.12, and where a seccomp filter refuses openat2(2).
+///
+/// Never blocks.
+pub fn is_in_memory(path: &Path) -> bool {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::CACHED | ResolveFlags::NO_MAGICLINKS;
+    match openat2(CWD, path, flags, Mode::empty(), resolve) {
+        Err(Errno::AGAIN | Errno::NOSYS | Errno::PERM | Errno::INVAL) => false,
+        // The answer of a lookup, also where that is an error.
+        _ => true,
+    }
+}
+
 /// Does what [`mount_on_the_way`] does on every Linux, for paths without symbolic links.
 fn mount_by_table(path: &Path) -> Option<u64> {
     let table = MountTable::read().ok()?;
@@ -60,6 +74,19 @@ mod tests {
             assert_ne!(id(&other.join("d")), on_one);
             // What is missing is looked up in the nearest directory that exists.
             assert_eq!(id(&one.join("missing/far/below")), on_one);
+        });
+    }
+
+    #[test]
+    fn a_path_is_in_memory_once_it_was_looked_up() {
+        in_own_namespace(|scratch| {
+            let path = scratch.join("one");
+            tmpfs(&path);
+            assert!(is_in_memory(&path));
+            let missing = path.join("missing");
+            assert!(!missing.exists());
+            assert!(!missing.join("below").exists());
+            assert!(!is_in_memory(&scratch.join("never/looked/up")));
         });
     }
 
