@@ -101,7 +101,8 @@ impl LockedDirectory {
                 Ok((found, file)) if found.is_file() => file,
                 // The last user of a transient directory has removed it in between.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => continue,
-                Err(error) if lock.symlink_metadata().is_ok_and(|found| found.is_file()) => {
+                // What is there prevents it, or the file system does.
+                Err(error) if lock.symlink_metadata().map_or(true, |found| found.is_file()) => {
                     return Err(failed("open", &lock)(error));
                 }
                 _ => return Err(LockError::NotAFile { path: lock }),
@@ -178,6 +179,9 @@ mod tests {
 
     use rustix::fs::{CWD, FileType, Mode, mknodat};
     use rustix::io::{FdFlags, fcntl_getfd};
+    use rustix::mount::{MountFlags, mount_remount};
+
+    use crate::mount::testing::{in_own_namespace, tmpfs};
 
     #[test]
     fn a_second_process_is_refused_with_the_id_of_the_first() {
@@ -257,6 +261,20 @@ mod tests {
         refused();
         fs::remove_dir(&lock).unwrap();
         LockedDirectory::claim(root.path()).unwrap();
+    }
+
+    #[test]
+    fn a_file_system_that_refuses_the_lock_is_the_error() {
+        in_own_namespace(|scratch| {
+            let directory = scratch.join("devices");
+            tmpfs(&directory);
+            mount_remount(&directory, MountFlags::RDONLY, "").unwrap();
+            let error = LockedDirectory::claim(&directory).unwrap_err();
+            assert!(
+                matches!(&error, LockError::Io { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem),
+                "{error}"
+            );
+        });
     }
 
     #[test]

@@ -17,21 +17,24 @@ use crate::volume::dataset_of;
 /// What is left of a volume after its alias is unmounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unmounted {
-    /// Nothing was to be done: the lease is about to be released, by an operation that may hold the dataset's lock.
-    ReleasePending,
+    /// Nothing was to be done: the lease is about to be released, by an operation that may hold the dataset's lock, or what
+    /// is mounted is not the undone staging's.
+    Nothing,
     /// It is unmounted; this follows.
     Then(Afterwards),
 }
 
 impl Host {
     /// Looks whether the volume is as a successful staging leaves it, which needs no Flocker; `false` when it has to be
-    /// staged. A repeated staging under another name makes the volume known under that name.
+    /// staged. A repeated staging under another name makes the volume known under that name. A `node` that is not known is
+    /// taken for that of the record.
     ///
     /// # Errors
-    /// [`Situation::ForeignMount`] when another mount is in the way; [`Situation::NotStaged`] when the volume is staged
-    /// under the lease of another node.
-    pub(crate) fn is_staged(&self, staged: &Staged, volume_id: &str, node: Uuid) -> Result<bool> {
+    /// [`Situation::ForeignMount`] when another mount is in the way; [`Situation::Busy`] when the volume is staged under the
+    /// lease of another node, or that is still to be released.
+    pub(crate) fn is_staged(&self, staged: &Staged, volume_id: &str, node: Option<Uuid>) -> Result<bool> {
         let state = self.state_in(&mount_table()?, staged)?;
+        let node = node.or(state.node).unwrap_or_default();
         match decide(&state, Wish::Stage { node }) {
             Action::Nothing => {
                 self.rename(staged, volume_id)?;
@@ -53,7 +56,7 @@ impl Host {
         let Staged { dataset, staging } = staged;
         let earlier = self.records.get(*dataset, staging);
         let origin = earlier
-            .filter(|earlier| earlier.boot_id == self.boot_id)
+            .filter(|earlier| earlier.may_be_mounted(self.boot_id))
             .and_then(|earlier| earlier.origin);
         self.store(&Record {
             origin,
@@ -92,14 +95,18 @@ impl Host {
     /// again.
     pub(crate) fn mount_alias(&self, dataset: Uuid, flocker: &Mount, staging: &Target) -> Result<bool> {
         let staged = Staged::new(dataset, staging);
-        let origin = self.aliases.origin(dataset, flocker);
+        // A mount that an earlier process made with another device directory keeps its name, and stays ours.
+        let origins = self.origins(dataset);
+        let top = layers(&staged.alias())?.pop();
+        let origin = top.and_then(|top| origins.of(&top).cloned());
+        let origin = origin.unwrap_or_else(|| self.aliases.origin(dataset, flocker));
         let record = Record {
             origin: Some(origin.clone()),
             ..self.record(&staged)?
         };
         // Written first: whatever this process leaves when it is killed can be told from other mounts.
         self.store(&record)?;
-        self.aliases.mount(dataset, flocker, staging.path())?;
+        self.aliases.mount(dataset, &origin, flocker, staging.path())?;
         let pin = self
             .pins
             .view(dataset)
@@ -132,7 +139,7 @@ impl Host {
             Action::Refuse(refusal) => {
                 return Err(Subject::staging(&dataset.to_string(), staged).refuse(refusal));
             }
-            _ => return Ok(Unmounted::ReleasePending),
+            _ => return Ok(Unmounted::Nothing),
         };
         let origins = self.origins(*dataset);
         let found = layers(&staged.alias())?;

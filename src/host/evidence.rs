@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::Host;
 use super::lifecycle::{AliasView, Elsewhere, Evidence, VolumeState, alias_view, observe};
 use super::mount::{Origin, alias_path};
+use super::records::Record;
 use crate::error::{Error, Result};
 
 /// A dataset at a staging path.
@@ -58,6 +59,10 @@ impl Host {
             .records
             .of(dataset)
             .into_iter()
+            .filter(|record| {
+                // The kernel gives the number of an unmounted file system without a block device to another one.
+                record.may_be_mounted(self.boot_id) || !matches!(record.origin, Some(Origin::Bind { .. }))
+            })
             .filter_map(|record| record.origin)
             .collect();
         // The device node's name alone tells our mounts, also when the records were lost.
@@ -140,11 +145,14 @@ impl Host {
 
     /// Returns what records say of other staging paths.
     pub(super) fn recorded_elsewhere(&self, staged: &Staged) -> Elsewhere {
-        let recorded = self
-            .records
-            .of(staged.dataset)
-            .iter()
-            .any(|record| record.staging_path != staged.staging && record.may_be_mounted(self.boot_id));
+        let records = self.records.of(staged.dataset);
+        let here = |record: &&Record| record.staging_path == staged.staging;
+        let node = records.iter().find(here).and_then(|record| record.node_id);
+        let recorded = records.iter().any(|record| {
+            // A lease is one node's: a staging for another node does not need it, it waits for its release.
+            let same_node = node.is_none_or(|node| record.node_id.is_none_or(|other| other == node));
+            !here(&record) && same_node && record.may_be_mounted(self.boot_id)
+        });
         Elsewhere {
             recorded,
             ..Elsewhere::default()
@@ -202,4 +210,43 @@ pub(super) fn layers(path: &Path) -> Result<Vec<Mount>> {
 /// Reads the whole mount table.
 pub(super) fn mount_table() -> Result<MountTable> {
     MountTable::read().map_err(|error| Error::internal("read the mount table", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::records::{RecordState, Records};
+    use super::super::{HostSettings, boot};
+    use super::*;
+    use host_fs::mount::testing::{in_own_namespace, tmpfs_named};
+
+    #[test]
+    fn a_file_system_that_has_the_number_of_an_unmounted_one_is_not_the_plugins() {
+        in_own_namespace(|scratch| {
+            let point = scratch.join("theirs");
+            tmpfs_named("theirs", &point);
+            let theirs = layers(&point).unwrap().pop().unwrap();
+            let settings = HostSettings {
+                mount_root: scratch.join("flocker"),
+                state_dir: scratch.join("state"),
+                device_dir: scratch.join("devices"),
+            };
+            let (records, _) = Records::open(&settings.state_dir.join("stages")).unwrap();
+            let (dataset, node) = (Uuid::from_u128(1), Uuid::from_u128(2));
+            for boot in [Uuid::nil(), boot::boot_id().unwrap()] {
+                let record = Record {
+                    origin: Some(Origin::Bind {
+                        device: theirs.device,
+                        root: theirs.root.clone(),
+                        flocker: settings.mount_root.join(dataset.to_string()),
+                    }),
+                    state: RecordState::ReleasePending,
+                    ..Record::staging(&scratch.join("staging"), "1", dataset, node, boot, true)
+                };
+                records.write(&record).unwrap();
+                let (host, pending) = Host::open(&settings).unwrap();
+                assert_eq!(pending.len(), 1);
+                assert!(!host.origins(dataset).own(&theirs), "{boot}");
+            }
+        });
+    }
 }

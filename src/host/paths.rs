@@ -43,7 +43,7 @@ pub(crate) struct PathPermit {
     gate: PathGate,
     /// The number of its work, once that has begun.
     number: Option<u64>,
-    mounts: Vec<(Option<u64>, OwnedSemaphorePermit)>,
+    mounts: Vec<OwnedSemaphorePermit>,
     /// The directories above the paths, the last path first, as they were a moment ago.
     parents: Vec<CachedParent>,
 }
@@ -53,7 +53,13 @@ impl PathGate {
     ///
     /// A caller that stops waiting leaves nothing behind.
     pub(crate) async fn enter(&self, paths: &[&Path]) -> PathPermit {
-        let parents: Vec<_> = paths.iter().rev().map(|path| CachedParent::of(path)).collect();
+        let parents = paths.iter().map(|path| CachedParent::of(path)).collect();
+        self.enter_from(paths, parents).await
+    }
+
+    /// As [`Self::enter`], with what was found of the directories above the paths, each at the place of its path.
+    pub(crate) async fn enter_from(&self, paths: &[&Path], mut parents: Vec<CachedParent>) -> PathPermit {
+        parents.reverse();
         let mut mounts: Vec<_> = parents.iter().map(CachedParent::mount).collect();
         // One order for all, so that two calls never wait for each other.
         mounts.sort_unstable();
@@ -75,7 +81,7 @@ impl PathGate {
             };
             // The semaphore is never closed, so every wait for it ends with a permit.
             if let Ok(entered) = entered {
-                permit.mounts.push((mount, entered));
+                permit.mounts.push(entered);
             }
         }
         let path = paths.first().copied().unwrap_or(Path::new("/")).to_owned();
@@ -130,17 +136,10 @@ impl Drop for PathPermit {
         if let Some(number) = self.number {
             state.working.remove(&number);
         }
-        for (mount, permit) in self.mounts.drain(..) {
-            drop(permit);
-            // A clone is held, also through a permit, by each call that works or waits.
-            if state
-                .mounts
-                .get(&mount)
-                .is_some_and(|threads| Arc::strong_count(threads) == 1)
-            {
-                state.mounts.remove(&mount);
-            }
-        }
+        self.mounts.clear();
+        // A clone is held, also through a permit, by each call that works or waits. Not only those of this permit: a call
+        // that stopped waiting has left the one it waited for.
+        state.mounts.retain(|_, threads| Arc::strong_count(threads) > 1);
     }
 }
 
@@ -172,7 +171,13 @@ mod tests {
         assert!(obstacle.contains(&paths[0].display().to_string()), "{obstacle}");
         permits.pop();
         drop(waiting.await);
+        // A caller that stops waiting when nothing else is behind the mount leaves nothing either.
+        let more = gate.enter(&last).await;
+        let mut leaving = Box::pin(gate.enter(&last));
+        assert!(futures::poll!(&mut leaving).is_pending());
+        permits.push(more);
         permits.clear();
+        drop(leaving);
         assert_eq!(gate.obstacle(), None);
         assert!(
             gate.lock().mounts.is_empty(),

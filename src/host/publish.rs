@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use host_fs::mount::{
-    Mount, MountHandle, Patience, Relation, TableError, Target, TargetError, unmount_owned, visible_at,
+    Mount, MountHandle, Patience, Relation, TableError, Target, TargetError, unmount_owned,
 };
 use uuid::Uuid;
 
@@ -66,6 +66,11 @@ impl Host {
             return Err(publication.refuse_unstaged(&state));
         };
         let top = target.visible().map_err(|error| unreadable(target, error))?;
+        if let Some(top) = &top
+            && self.is_staged_mount(*dataset, top)?
+        {
+            return Err(publication.own_directory());
+        }
         let asked = publication.flags.change();
         let at_target = target_view(top, |mount| origins.own(mount), alias.mount(), asked);
         let mut broken = None;
@@ -104,7 +109,9 @@ impl Host {
         self.targets.add(*dataset, target.path());
         let bound = self.binder.bind(alias, target, publication.flags.change());
         if bound.is_err() {
-            self.targets.remove(*dataset, target.path());
+            if matches!(target.visible_now(), Ok(None)) {
+                self.targets.remove(*dataset, target.path());
+            }
             if made {
                 // What is reported is why there is no mount; a directory that stays is found by the next call.
                 target.remove_directory().ok();
@@ -114,19 +121,21 @@ impl Host {
         Ok(())
     }
 
-    /// Returns another target at which the volume is published, having looked there.
+    /// Returns another target at which the volume is published.
     fn other_target(&self, publication: &Publication, origins: &Origins) -> Result<Option<PathBuf>> {
         let Publication { dataset, target, .. } = publication;
-        while let Some(other) = self.targets.other_than(*dataset, target.path()) {
-            let visible = visible_at(&other).map_err(|error| {
-                Error::internal(format!("see what is mounted at {}", other.display()), error)
-            })?;
-            if visible.is_some_and(|mount| origins.own(&mount)) {
-                return Ok(Some(other));
-            }
-            self.targets.remove(*dataset, &other);
+        if self.targets.other_than(*dataset, target.path()).is_none() {
+            return Ok(None);
         }
-        Ok(None)
+        // The mount may be at another path by now, under another mount, or gone; and a look at the path might hang.
+        let table = mount_table()?;
+        let published = table
+            .mounts()
+            .iter()
+            .filter(|mount| origins.own(mount) && !self.is_alias(&table, *dataset, mount))
+            .map(|mount| mount.point.clone());
+        self.targets.replace(*dataset, published.collect());
+        Ok(self.targets.other_than(*dataset, target.path()))
     }
 
     /// Takes our mount of the volume away from a target, and leaves the directory as its owner expects it. What is not
@@ -144,10 +153,21 @@ impl Host {
         } = unpublication;
         let subject = Subject::at(volume_id, target.path());
         let state = VolumeState::default();
-        let (origins, view) = self.view_of_target(*dataset, target)?;
+        let top = target.visible().map_err(|error| unreadable(target, error))?;
+        let (origins, view) = self.view_of_target(*dataset, target, top.clone())?;
         match decide(&state, Wish::Unpublish { target: view }) {
             Action::Refuse(refusal) => return Err(subject.refuse(refusal)),
             Action::UnmountTarget => {
+                if let (Some(dataset), Some(top)) = (dataset, &top)
+                    && self.is_staged_mount(*dataset, top)?
+                {
+                    let text = format!(
+                        "target_path {} is where volume {volume_id} is staged, and no target; call NodeUnstageVolume \
+                         to unmount it there",
+                        target.path().display()
+                    );
+                    return Err(Error::new(Situation::InvalidArgument, text));
+                }
                 let ours = |mount: &Mount| origins.as_ref().is_some_and(|origins| origins.own(mount));
                 unmount_owned(target, ours, Patience::default())
                     .map_err(|error| Error::from(error).context(format!("volume {volume_id}")))?;
@@ -173,13 +193,20 @@ impl Host {
         }
     }
 
+    /// Whether a mount at a target is the one that staging made, or a copy of it, which has the dataset's name as well.
+    fn is_staged_mount(&self, dataset: Uuid, mount: &Mount) -> Result<bool> {
+        let name = dataset.to_string();
+        let is_named = mount.point.file_name().is_some_and(|last| last == name.as_str());
+        Ok(is_named && self.origins(dataset).own(mount) && self.is_alias(&mount_table()?, dataset, mount))
+    }
+
     fn view_of_target(
         &self,
         dataset: Option<Uuid>,
         target: &Target,
+        top: Option<Mount>,
     ) -> Result<(Option<Origins>, TargetView)> {
         let origins = dataset.map(|dataset| self.origins(dataset));
-        let top = target.visible().map_err(|error| unreadable(target, error))?;
         let view = match (top.map(Box::new), &origins) {
             (Some(top), Some(origins)) if origins.own(&top) => TargetView::Otherwise(top),
             (Some(top), _) => TargetView::Foreign(top),
@@ -209,22 +236,25 @@ impl Publication {
 
     /// Refuses a target at which the mount would cover the staged volume, or lie inside it.
     fn refuse_own_directory(&self, staged: &Staged) -> Result<()> {
-        let (target, staging) = (self.target.path(), self.staging.path());
         let covers = matches!(
             self.target.relation_to(&self.staging)?,
             Relation::Same | Relation::Above
         );
-        if !covers && !target.starts_with(staged.alias()) {
-            return Ok(());
+        if covers || self.target.path().starts_with(staged.alias()) {
+            return Err(self.own_directory());
         }
+        Ok(())
+    }
+
+    fn own_directory(&self) -> Error {
         let text = format!(
             "target_path {} and staging_target_path {} of volume {} lie in each other; publish the volume at a directory \
              of its own",
-            target.display(),
-            staging.display(),
+            self.target.path().display(),
+            self.staging.path().display(),
             self.volume_id
         );
-        Err(Error::new(Situation::InvalidArgument, text))
+        Error::new(Situation::InvalidArgument, text)
     }
 
     fn refuse_unstaged(&self, state: &VolumeState) -> Error {

@@ -55,8 +55,9 @@ impl<'a> Subject<'a> {
                     mount.point.display()
                 ),
             ),
+            // What is staged stays, so the answer is not final: after a final one no orchestrator unstages the volume.
             Refusal::StagedAs(node) => (
-                Situation::NotStaged,
+                Situation::Busy,
                 format!(
                     "volume {volume} was staged at {path} for node {node}, and this plugin serves another node now; the \
                      volume is unstaged from there unless it is published, and the call has to be repeated"

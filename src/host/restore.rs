@@ -76,7 +76,8 @@ impl Host {
             .collect();
         for mount in table.mounts() {
             let known = by_source.get(Path::new(&mount.source)).copied();
-            let owner = known.or_else(|| {
+            // Where the record was lost, the source still names the dataset.
+            let owner = known.or_else(|| self.dataset_of_mount(mount)).or_else(|| {
                 // Without a block device the source says nothing.
                 let owns = |(dataset, origins): (&Uuid, &Origins)| origins.own(mount).then_some(*dataset);
                 if mount.device.is_block() {

@@ -1,7 +1,8 @@
 //! At which targets this process's volumes are published.
 //!
-//! Only where to look: each target is looked at before anything is concluded from it. Without this index the answer to
-//! "is it published elsewhere" would take the whole mount table, which grows with every volume of the node.
+//! Only whether to look: the mount table is read before anything is concluded from a target that is known. Without this
+//! index each answer to "is it published elsewhere" would take the whole mount table, which grows with every volume of the
+//! node.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,16 @@ impl Targets {
             if paths.is_empty() {
                 known.remove(&dataset);
             }
+        }
+    }
+
+    /// Notes these paths of the dataset instead of those that were known.
+    pub(super) fn replace(&self, dataset: Uuid, paths: BTreeSet<PathBuf>) {
+        let mut known = self.lock();
+        if paths.is_empty() {
+            known.remove(&dataset);
+        } else {
+            known.insert(dataset, paths);
         }
     }
 
@@ -60,6 +71,10 @@ mod tests {
         assert_eq!(targets.other_than(one, b).as_deref(), Some(a));
         targets.remove(one, a);
         targets.remove(one, a);
+        assert_eq!(targets.other_than(one, b), None);
+        targets.replace(one, [a.to_owned()].into());
+        assert_eq!(targets.other_than(one, b).as_deref(), Some(a));
+        targets.replace(one, BTreeSet::new());
         assert_eq!(targets.other_than(one, b), None);
         assert_eq!(
             targets.lock().len(),

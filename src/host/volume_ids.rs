@@ -81,7 +81,7 @@ impl Host {
     }
 
     /// Returns the dataset whose device node a mount of ours was made from, which its name says.
-    fn dataset_of_mount(&self, mount: &Mount) -> Option<Uuid> {
+    pub(super) fn dataset_of_mount(&self, mount: &Mount) -> Option<Uuid> {
         let name = Path::new(&mount.source).file_name()?.to_str()?;
         let dataset = dataset_of(name)?;
         self.usual_origin(dataset).owns(mount).then_some(dataset)

@@ -24,16 +24,17 @@ pub(super) async fn publish(
         None => dataset_staged(&core, &host, &context, &publish).await?,
     };
     context.about(dataset);
-    let _guard = loop {
+    let (_guard, permit) = loop {
         context.caller_waiting().await?;
-        let guard = core.locks.lock(&context, dataset).await?;
-        // The caller may have left while another operation had the lock; nothing is mounted for no caller.
+        let paths = [&publish.staging, &publish.target];
+        let entered = core
+            .lock_for_paths(&host, &context, Some(dataset), &paths)
+            .await?;
+        // The caller may have left during the wait for the lock; nothing is mounted for no caller.
         if context.is_wanted() {
-            break guard;
+            break entered;
         }
     };
-    let paths = [publish.staging.as_path(), publish.target.as_path()];
-    let permit = core.enter(&context, &paths).await?;
     // One job: a hand-over to another thread costs more than what it does.
     host.blocking_on_paths(permit, move |host, permit| {
         host.publish(&Publication {

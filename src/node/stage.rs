@@ -79,10 +79,11 @@ struct StagingAttempt<'a> {
 
 impl StagingAttempt<'_> {
     async fn run(&self) -> Result<()> {
-        let node = self.context.unless_cancelled((self.core.this_node)()).await??;
-        if self.already_staged(node).await? {
+        let node = self.context.unless_cancelled((self.core.this_node)()).await?;
+        if self.already_staged(node.as_ref().ok().copied()).await? {
             return Ok(());
         }
+        let node = node?;
         self.write_record(node).await?;
         if self.stage.takes_lease {
             self.core
@@ -109,8 +110,8 @@ impl StagingAttempt<'_> {
         ))
     }
 
-    /// Whether everything is as a successful call would leave it; that needs no Flocker.
-    async fn already_staged(&self, node: Uuid) -> Result<bool> {
+    /// Whether everything is as a successful call would leave it; that needs no Flocker, which may be what names the node.
+    async fn already_staged(&self, node: Option<Uuid>) -> Result<bool> {
         let (staged, volume_id) = (self.staged(), self.stage.volume_id.clone());
         let _guard = self.core.locks.lock(self.context, self.dataset).await?;
         self.host

@@ -23,19 +23,15 @@ pub(super) async fn unpublish(
         Some(dataset) => Some(dataset),
         None => dataset_published(&core, &host, &context, &unpublish).await?,
     };
-    let _guard = match dataset {
-        Some(dataset) => {
-            context.about(dataset);
-            Some(core.locks.lock(&context, dataset).await?)
-        }
-        None => None,
-    };
+    if let Some(dataset) = dataset {
+        context.about(dataset);
+    }
     let Unpublish {
         volume_id,
         target: spelled,
         directory,
     } = unpublish;
-    let permit = core.enter(&context, &[spelled.as_path()]).await?;
+    let (_guard, permit) = core.lock_for_paths(&host, &context, dataset, &[&spelled]).await?;
     host.blocking_on_paths(permit, move |host, permit| {
         match resolve_existing("target_path", &spelled, permit)? {
             Some(target) => host.unpublish(&Unpublication {

@@ -6,8 +6,16 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
 use rustix::io::Errno;
 
+use super::statmount;
+use super::table::MountTable;
+
 /// `STATX_MNT_ID_UNIQUE` of Linux 6.8: an id that is never used again.
 const UNIQUE_ID: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+
+/// The file systems that this kernel reads by itself, from its own devices or from memory.
+const LOCAL: [&str; 12] = [
+    "bcachefs", "btrfs", "devtmpfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "ramfs", "tmpfs", "xfs", "zfs",
+];
 
 /// What the kernel has in memory of the way to a path.
 #[derive(Debug)]
@@ -19,7 +27,9 @@ pub struct CachedParent {
 impl CachedParent {
     /// Looks for the directory above a path, symbolic links followed, without asking any file system.
     ///
-    /// Never blocks: the kernel refuses what it would have to ask a file system for (`RESOLVE_CACHED`, Linux 5.12).
+    /// Never blocks: the kernel refuses what it would have to ask a file system for (`RESOLVE_CACHED`, Linux 5.12). On an
+    /// older kernel, and where a seccomp filter refuses openat2(2), the mount table is read, where symbolic links are not
+    /// followed.
     pub fn of(path: &Path) -> CachedParent {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::CACHED | ResolveFlags::NO_MAGICLINKS;
@@ -33,7 +43,12 @@ impl CachedParent {
                         directory: (distance == 0).then_some(directory),
                     };
                 }
-                Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => break,
+                Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => {
+                    return CachedParent {
+                        mount: mount_by_table(path),
+                        directory: None,
+                    };
+                }
                 // Not in memory, or it does not exist: a directory above it does.
                 Err(_) => {}
             }
@@ -50,10 +65,38 @@ impl CachedParent {
         self.mount
     }
 
+    /// Whether a lookup of the path asks no other machine and no other program: the directory above it is in memory, and a
+    /// file system of this kernel holds it. `false` where the kernel does not say (before Linux 6.13).
+    pub fn is_local(&self) -> bool {
+        let described = || self.mount.and_then(statmount::describe);
+        self.directory.is_some()
+            && described().is_some_and(|found| LOCAL.contains(&found.mount.fs_type.as_str()))
+    }
+
     /// Returns the directory right above the path, if the kernel had that in memory.
     pub(super) fn into_directory(self) -> Option<OwnedFd> {
         self.directory
     }
+}
+
+/// Whether the kernel has all of a path in memory, or has there that it does not exist, so that a lookup asks no file
+/// system. `false` where the kernel does not say: before Linux 5.12, and where a seccomp filter refuses openat2(2).
+///
+/// Never blocks.
+pub fn is_in_memory(path: &Path) -> bool {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::CACHED | ResolveFlags::NO_MAGICLINKS;
+    match openat2(CWD, path, flags, Mode::empty(), resolve) {
+        Err(Errno::AGAIN | Errno::NOSYS | Errno::PERM | Errno::INVAL) => false,
+        // The answer of a lookup, also where that is an error.
+        _ => true,
+    }
+}
+
+/// Does what [`CachedParent::of`] does on every Linux, for paths without symbolic links.
+fn mount_by_table(path: &Path) -> Option<u64> {
+    let table = MountTable::read().ok()?;
+    table.holding(path.parent()?).map(|mount| mount.id)
 }
 
 #[cfg(test)]
@@ -76,6 +119,37 @@ mod tests {
             assert_ne!(id(&other.join("d")), on_one);
             // What is missing is looked up in the nearest directory that exists.
             assert_eq!(id(&one.join("missing/far/below")), on_one);
+        });
+    }
+
+    #[test]
+    fn a_path_is_in_memory_once_it_was_looked_up() {
+        in_own_namespace(|scratch| {
+            let path = scratch.join("one");
+            tmpfs(&path);
+            assert!(is_in_memory(&path));
+            let missing = path.join("missing");
+            assert!(!missing.exists());
+            assert!(!missing.join("below").exists());
+            assert!(!is_in_memory(&scratch.join("never/looked/up")));
+            // A lookup in a file system of this kernel asks nothing that could hang but its own device.
+            assert!(CachedParent::of(&missing).is_local());
+            assert!(!CachedParent::of(Path::new("/proc/1/missing")).is_local());
+        });
+    }
+
+    #[test]
+    fn on_an_older_kernel_paths_below_different_mounts_wait_for_different_ones() {
+        in_own_namespace(|scratch| {
+            let (one, other) = (scratch.join("one"), scratch.join("other"));
+            tmpfs(&one);
+            tmpfs(&other);
+            let id = |path: &Path| mount_by_table(path).unwrap();
+            let on_one = id(&one.join("a"));
+            assert_eq!(id(&one.join("missing/far/below")), on_one);
+            assert_ne!(id(&other.join("a")), on_one);
+            // What is mounted at the path itself is not on the way to it.
+            assert_ne!(id(&one), on_one);
         });
     }
 }

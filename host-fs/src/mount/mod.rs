@@ -20,7 +20,7 @@ mod unmount;
 
 pub use attributes::AttributeChange;
 pub use bind::{BindError, Binder};
-pub use cached::CachedParent;
+pub use cached::{CachedParent, is_in_memory};
 pub use entry::{Device, Mount, Propagation};
 pub use events::{MountEvents, wait_readable};
 pub use handle::{MountHandle, OpenError, open_mount};

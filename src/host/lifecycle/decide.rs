@@ -126,7 +126,7 @@ pub(crate) fn decide(state: &VolumeState, wish: Wish) -> Action {
     match wish {
         Wish::Stage { node } => stage(state, node),
         Wish::Unstage => unstage(state, false),
-        Wish::UndoStage => unstage(state, true),
+        Wish::UndoStage => undo_stage(state),
         Wish::Publish {
             target,
             single,
@@ -186,6 +186,17 @@ fn unstage(state: &VolumeState, leave_foreign: bool) -> Action {
             let_go: !state.elsewhere.mounted,
             release_lease: state.takes_lease && !state.elsewhere.needs_lease(),
         },
+    }
+}
+
+fn undo_stage(state: &VolumeState) -> Action {
+    match state.at_staging {
+        // A staging that has begun is no longer `Staged`. This one ended before, and what is mounted is an earlier one's.
+        AtStaging::Staged
+        | AtStaging::Unhealthy(
+            Fault::Unpinned | Fault::OtherDevice { .. } | Fault::FlockerUnmounted { .. },
+        ) => Action::Nothing,
+        _ => unstage(state, true),
     }
 }
 

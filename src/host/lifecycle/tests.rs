@@ -140,12 +140,12 @@ absent: stage | unmount | unmount | not staged! | nothing | nothing | not mounte
 other boot: stage | unmount | unmount | not staged! | forget | nothing | not mounted!
 other boot, leased: stage | unmount | unmount | not staged! | mark | nothing | not mounted!
 staging: stage | unmount | unmount | not staged! | pin | nothing | not mounted!
-staged: nothing | unmount | unmount | bind | pin | nothing | measure
+staged: nothing | unmount | nothing | bind | pin | nothing | measure
 release pending: stage | nothing | nothing | not staged! | release | release | not mounted!
 unmounted: stage | unmount | unmount | not staged! | nothing | nothing | not mounted!
-unpinned: stage | unmount | unmount | not staged! | pin | nothing | measure, fault
-other device: stage | unmount | unmount | not staged! | pin | nothing | measure, fault
-flocker unmounted: stage | unmount | unmount | not staged! | pin | nothing | measure, fault
+unpinned: stage | unmount | nothing | not staged! | pin | nothing | measure, fault
+other device: stage | unmount | nothing | not staged! | pin | nothing | measure, fault
+flocker unmounted: stage | unmount | nothing | not staged! | pin | nothing | measure, fault
 hidden: hidden! | hidden! | hidden! | not staged! | pin | nothing | measure, fault
 foreign: foreign! | foreign! | unmount | not staged! | nothing | nothing | not mounted!
 ";

@@ -1,12 +1,14 @@
 //! Paths of requests that lead through a file system that does not answer.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use csi_proto::v1::{NodeGetVolumeStatsRequest, ProbeRequest};
 use tonic::Code;
 
 use super::fuse::{Answers, Server};
 use crate::kubelet::probes::{PROBES, address, becomes, get};
+use crate::support::csi::{Usage, within};
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::mounts::only_mount_at;
@@ -67,6 +69,46 @@ fn calls_about_paths_that_hang_keep_few_threads_and_no_other_volume_waits() {
 
         server.answers(Answers::Everything);
         becomes(probes, 200, "ready\n").await;
+        plugin.kill().await;
+    });
+}
+
+#[test]
+fn a_target_that_hangs_keeps_no_other_call_about_the_volume_from_its_end() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let machine = Machine::new(&flocker, 1);
+        let plugin = machine.process(&[]).await;
+        let volume = plugin.csi.create("data").await;
+        let usage = machine.usage("data", volume, &HashMap::new());
+        plugin.csi.stage(&usage).await.unwrap();
+        plugin.csi.publish(&usage).await.unwrap();
+        let hung = machine.path("hung");
+        std::fs::create_dir(&hung).unwrap();
+        let server = Server::mount(&hung, Answers::Everything);
+        server.answers(Answers::Nothing);
+        let hangs = Usage {
+            target: hung.join("target"),
+            ..usage.clone()
+        };
+        let request = within(Duration::from_secs(2), hangs.to_publish());
+        let refused = plugin.csi.node().node_publish_volume(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::DeadlineExceeded, "{}", refused.message());
+        let hangs = hangs.at_target("other");
+        let request = within(Duration::from_secs(2), hangs.to_unpublish());
+        let refused = plugin
+            .csi
+            .node()
+            .node_unpublish_volume(request)
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code(), Code::DeadlineExceeded, "{}", refused.message());
+
+        plugin.csi.publish(&usage).await.unwrap();
+        plugin.csi.unpublish(&usage).await.unwrap();
+        plugin.csi.unstage(&usage).await.unwrap();
+        assert_eq!(flocker.leaseholder(volume).await, None);
+        server.answers(Answers::Everything);
         plugin.kill().await;
     });
 }

@@ -132,6 +132,29 @@ fn a_staged_volume_needs_no_flocker() {
 }
 
 #[test]
+fn a_staged_volume_needs_no_flocker_to_name_the_node() {
+    in_own_namespace(|| async {
+        let mut proxied = Proxied::start().await;
+        // Flocker names the node, by the boot id of the machine.
+        proxied.machine.config.node.node_id = None;
+        let plugin = proxied.machine.plugin().await;
+        let usage = proxied.usage("data", plugin.csi.create("data").await);
+        plugin.csi.stage(&usage).await.unwrap();
+        plugin.stop().await;
+        fs::remove_file(proxied.machine.config.node.state_dir.join("node.json")).unwrap();
+        proxied.proxy.close();
+
+        let plugin = proxied.machine.plugin().await;
+        plugin.csi.stage(&usage).await.unwrap();
+        plugin.csi.publish(&usage).await.unwrap();
+        plugin.csi.unpublish(&usage).await.unwrap();
+        plugin.csi.unstage(&usage).await.unwrap();
+        proxied.proxy.open();
+        plugin.stop().await;
+    });
+}
+
+#[test]
 fn unstaging_does_not_wait_for_a_flocker_that_does_not_answer() {
     in_own_namespace(|| async {
         let proxied = Proxied::start().await;

@@ -7,6 +7,7 @@ mod life;
 mod refusals;
 mod repeats;
 mod secrets;
+mod single_writer;
 mod state_dir;
 mod stats;
 mod two_plugins;

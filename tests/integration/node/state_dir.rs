@@ -1,15 +1,17 @@
 //! One process at a time serves the volumes of a node.
 
+use std::collections::HashMap;
 use std::fs;
 
 use csi_proto::v1::{GetPluginInfoRequest, NodeGetCapabilitiesRequest, NodeGetInfoRequest, ProbeRequest};
 use flocker_csi::config::Endpoint;
+use rustix::mount::{MountFlags, mount};
 use tonic::Code;
 
-use super::{assert_refused, unknown_id};
+use super::{assert_refused, unknown_id, wait_until_agent_unmounts};
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
-use crate::support::mounts::only_mount_at;
+use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
 #[test]
@@ -113,6 +115,38 @@ fn unfinished_files_of_a_killed_plugin_are_removed_by_the_next_one() {
         }
         assert!(other.exists(), "what only looks alike is not ours");
         plugin.csi.unstage(&usage).await.unwrap();
+        plugin.kill().await;
+    });
+}
+
+#[test]
+fn a_volume_of_an_earlier_device_directory_stays_the_plugins_when_it_is_staged_again() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let mut machine = Machine::new(&flocker, 1);
+        let plugin = machine.process(&[]).await;
+        let volume = plugin.csi.create("data").await;
+        // The node attaches for itself.
+        let usage = machine.usage("data", volume, &HashMap::new());
+        plugin.csi.stage(&usage).await.unwrap();
+        plugin.csi.publish(&usage).await.unwrap();
+        plugin.kill().await;
+        // Flocker's mount goes while no plugin holds it, so staging has to be repeated once it is back.
+        let flockers = flocker.mount_of(1, volume);
+        let before = only_mount_at(&flockers);
+        wait_until_agent_unmounts(&flockers).await;
+        machine.config.plugin.device_dir = machine.path("other-devices");
+        let plugin = machine.process(&[]).await;
+        mount(&before.source, &flockers, "ext4", MountFlags::empty(), None).ok();
+        only_mount_at(&flockers);
+        plugin.csi.stage(&usage).await.unwrap();
+        assert_eq!(flocker.leaseholder(volume).await, Some(machine.node()));
+        plugin.csi.publish(&usage).await.unwrap();
+        plugin.csi.unpublish(&usage).await.unwrap();
+        plugin.csi.unstage(&usage).await.unwrap();
+        assert_eq!(flocker.leaseholder(volume).await, None);
+        assert!(machine.records().is_empty() && machine.devices().is_empty());
+        assert_eq!(Mounts::read().below(&machine.path("")), []);
         plugin.kill().await;
     });
 }

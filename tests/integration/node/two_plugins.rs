@@ -3,14 +3,18 @@
 use std::collections::HashMap;
 
 use flocker_csi::config::Endpoint;
+use flocker_embedded::faults::{Effect, RequestFault};
 use tonic::Code;
 
 use super::{Fixture, agent_unmounts, assert_refused, wait_until_agent_unmounts};
 use crate::support::csi::Usage;
+use crate::support::eventually;
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::mounts::only_mount_at;
 use crate::support::namespace::in_own_namespace;
+
+const LEASE: &str = "/v1/configuration/leases/{dataset_id}";
 
 /// A second plugin of the same node: its own socket and state directory, and another name for its directories.
 fn second_of(flocker: &Flocker) -> Machine {
@@ -92,37 +96,60 @@ fn a_volume_staged_for_a_node_releases_the_lease_of_that_node_also_when_the_plug
 
         machine.config.node.node_id = Some(second_node);
         let plugin = machine.plugin().await;
+        let parts = [first_node.to_string(), "NodeUnstageVolume".to_owned()];
+        let parts: Vec<_> = parts.iter().map(String::as_str).collect();
+        assert_refused(plugin.csi.stage(&usage).await, Code::Unavailable, &parts);
+        only_mount_at(&usage.alias());
         plugin.csi.unstage(&usage).await.unwrap();
         assert!(flocker.client().await.list_leases().await.unwrap().is_empty());
         assert!(machine.records().is_empty());
-        plugin.stop().await;
-
-        // Staging is refused for good, and so leaves nothing of the other node's either, unless it is in use.
-        machine.config.node.node_id = Some(first_node);
-        let plugin = machine.plugin().await;
-        plugin.csi.stage(&usage).await.unwrap();
-        plugin.csi.publish(&usage).await.unwrap();
-        plugin.stop().await;
-        machine.config.node.node_id = Some(second_node);
-        let plugin = machine.plugin().await;
-        let of_first = first_node.to_string();
-        let published = [of_first.as_str(), "still published"];
-        assert_refused(plugin.csi.stage(&usage).await, Code::Unavailable, &published);
-        only_mount_at(&usage.alias());
-        plugin.csi.unpublish(&usage).await.unwrap();
-        assert_refused(
-            plugin.csi.stage(&usage).await,
-            Code::FailedPrecondition,
-            &[&of_first],
-        );
-        assert!(machine.records().is_empty() && machine.devices().is_empty());
-        assert!(flocker.client().await.list_leases().await.unwrap().is_empty());
         plugin.stop().await;
     });
 }
 
 #[test]
-fn a_target_that_covers_the_staged_volume_or_lies_in_it_is_refused() {
+fn a_lease_of_an_earlier_node_is_released_although_the_volume_is_staged_for_another_node_at_another_path() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(2).await;
+        let mut machine = Machine::new(&flocker, 1);
+        let plugin = machine.process(&[]).await;
+        let volume = plugin.csi.create("data").await;
+        let before = machine.usage("before", volume, &HashMap::new());
+        plugin.csi.stage(&before).await.unwrap();
+        let broken = Effect::Answer {
+            status: 500,
+            body: "\"broken\"".to_owned(),
+        };
+        let faults = flocker.embedded().faults();
+        faults.add(RequestFault::new("failing", broken).on("DELETE", LEASE));
+        plugin.csi.unstage(&before).await.unwrap();
+        assert_eq!(flocker.leaseholder(volume).await, Some(flocker.node(1)));
+        plugin.kill().await;
+
+        let second = &flocker.embedded().nodes()[1];
+        machine.config.node.node_id = Some(second.uuid);
+        machine.config.node.mount_root.clone_from(&second.mount_root);
+        let plugin = machine.process(&[]).await;
+        let after = machine.usage("after", volume, &HashMap::new());
+        let staged = plugin.csi.stage(&after);
+        let mended = async {
+            eventually("the staging waits for the lease", async || {
+                (machine.records().len() == 2).then_some(())
+            })
+            .await;
+            faults.clear();
+        };
+        futures::join!(staged, mended).0.unwrap();
+        assert_eq!(flocker.leaseholder(volume).await, Some(second.uuid));
+        plugin.csi.unstage(&after).await.unwrap();
+        assert_eq!(flocker.leaseholder(volume).await, None);
+        assert!(machine.records().is_empty());
+        plugin.kill().await;
+    });
+}
+
+#[test]
+fn a_target_that_is_or_covers_the_staged_volume_or_lies_in_it_is_refused() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         let usage = fixture.staged("data").await;
@@ -141,6 +168,26 @@ fn a_target_that_covers_the_staged_volume_or_lies_in_it_is_refused() {
                 fixture.csi().publish(&usage).await,
                 Code::InvalidArgument,
                 &["target_path", "staging_target_path", target.to_str().unwrap()],
+            );
+        }
+        // The same directory, as it is seen through another mount.
+        let (staging, copy) = (fixture.machine.path("staging"), fixture.machine.path("copy"));
+        std::fs::create_dir(&copy).unwrap();
+        rustix::mount::mount_bind_recursive(&staging, &copy).unwrap();
+        let copied = copy.join(usage.alias().strip_prefix(&staging).unwrap());
+        only_mount_at(&copied);
+        for target in [usage.alias(), copied.clone()] {
+            let usage = Usage {
+                target: target.clone(),
+                ..usage.clone()
+            };
+            let parts = ["target_path", target.to_str().unwrap()];
+            assert_refused(fixture.csi().publish(&usage).await, Code::InvalidArgument, &parts);
+            let parts = [parts[0], parts[1], "NodeUnstageVolume"];
+            assert_refused(
+                fixture.csi().unpublish(&usage).await,
+                Code::InvalidArgument,
+                &parts,
             );
         }
         only_mount_at(&usage.alias());

@@ -142,13 +142,18 @@ impl Aliases {
 
     /// Mounts a dataset for a staging path, which must exist and be free of symbolic links.
     ///
-    /// A healthy mount that exists already is returned as it is. The device node is made again in any case. One caller
-    /// at a time may work for the same dataset.
-    pub fn mount(&self, dataset_id: Uuid, flocker: &Mount, staging: &Path) -> Result<Mount, AliasError> {
+    /// A healthy mount of this origin that exists already is returned as it is; a new one takes the origin that
+    /// [`Self::origin`] returns. One caller at a time may work for the same dataset.
+    pub fn mount(
+        &self,
+        dataset_id: Uuid,
+        origin: &Origin,
+        flocker: &Mount,
+        staging: &Path,
+    ) -> Result<Mount, AliasError> {
         if flocker.file_system_read_only() {
             return Err(AliasError::ReadOnly(Box::new(flocker.clone())));
         }
-        let origin = self.origin(dataset_id, flocker);
         let unusable = |source| AliasError::Target { dataset_id, source };
         let target = Target::open(&alias_path(staging, dataset_id)).map_err(unusable)?;
         if let Some(found) = target.visible().map_err(|source| unreadable(&target, source))? {
@@ -168,7 +173,7 @@ impl Aliases {
         }
         // A directory that an interrupted attempt left is used.
         let made = target.make_directory().map_err(unusable)?;
-        let mounted = match &origin {
+        let mounted = match origin {
             Origin::Alias { node } => self.mount_device(dataset_id, flocker, node, &target),
             Origin::Bind { .. } => self.bind(dataset_id, flocker, &target),
         };

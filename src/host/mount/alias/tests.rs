@@ -32,8 +32,13 @@ impl Bench {
     }
 
     fn mount(&self) -> Result<Mount, AliasError> {
+        self.mount_of(&self.flocker())
+    }
+
+    fn mount_of(&self, flocker: &Mount) -> Result<Mount, AliasError> {
+        let origin = self.aliases.origin(self.dataset_id, flocker);
         self.aliases
-            .mount(self.dataset_id, &self.flocker(), &self.staging)
+            .mount(self.dataset_id, &origin, flocker, &self.staging)
     }
 
     fn unmount(&self) -> Result<(), UnmountError> {
@@ -124,10 +129,7 @@ fn a_part_of_a_device_is_refused_and_nothing_left() {
         std::fs::create_dir(bench.flocker.join("directory")).unwrap();
         bind(&bench.flocker.join("directory"), &part);
         let part = layers_at(&part).unwrap().pop().unwrap();
-        let error = bench
-            .aliases
-            .mount(bench.dataset_id, &part, &bench.staging)
-            .unwrap_err();
+        let error = bench.mount_of(&part).unwrap_err();
         assert!(matches!(error, AliasError::Partial(_)), "{error}");
         assert_eq!(bench.staged(), 0);
     });
@@ -138,10 +140,7 @@ fn a_device_that_has_gone_is_an_error_that_names_it_and_leaves_nothing() {
     with_device(|bench, _| {
         let mut flocker = bench.flocker();
         flocker.device = Device { major: 60, minor: 0 };
-        let error = bench
-            .aliases
-            .mount(bench.dataset_id, &flocker, &bench.staging)
-            .unwrap_err();
+        let error = bench.mount_of(&flocker).unwrap_err();
         assert!(error.to_string().contains("device 60:0"), "{error}");
         assert_eq!(bench.staged(), 0);
     });
