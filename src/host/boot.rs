@@ -1,4 +1,4 @@
-//! Which boot of the machine this is.
+//! The id of the boot of this machine.
 
 use std::fs;
 use std::io::{self, ErrorKind};

@@ -1,7 +1,7 @@
 //! Holding Flocker's mounts in place.
-//!
-//! A lease is only a row that anybody may delete. What keeps Flocker's agent from unmounting a volume in use is that
-//! its umount is refused: a descriptor on the root of the mount does that, and looks at nothing in the volume.
+//! A lease is a row that any client of Flocker may delete. Flocker's agent cannot unmount a volume in use because the
+//! kernel refuses its umount: an open descriptor on the root of the mount keeps it busy, and reads nothing of the
+//! volume.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,7 +13,7 @@ use super::lifecycle::Pinned;
 
 use host_fs::mount::{Mount, MountHandle, OpenError, TableError, open_mount, visible_at};
 
-/// The mounts of Flocker's that this process holds, one for each dataset in use.
+/// The mounts of Flocker that this process holds, one for each dataset in use.
 #[derive(Debug, Default)]
 pub(crate) struct Pins {
     pins: Mutex<HashMap<Uuid, MountHandle>>,
@@ -22,16 +22,16 @@ pub(crate) struct Pins {
 impl Pins {
     /// Holds Flocker's mount of a dataset, instead of an earlier one of the same dataset.
     ///
-    /// Fails when the mount has gone or another is in its place. Holding the same mount again changes nothing.
+    /// Fails when the mount no longer exists or another is in its place. Holding the same mount again changes nothing.
     pub(crate) fn pin(&self, dataset_id: Uuid, mount: &Mount) -> Result<(), OpenError> {
         let held = open_mount(mount)?;
         let earlier = self.lock().insert(dataset_id, held);
-        // Dropped only here, after the new one is in place.
+        // The earlier one is dropped here, after the new one is in place.
         drop(earlier);
         Ok(())
     }
 
-    /// Lets go of the mount of a dataset, and tells whether one was held.
+    /// Releases the mount of a dataset, and returns whether one was held.
     pub(crate) fn unpin(&self, dataset_id: Uuid) -> bool {
         self.lock().remove(&dataset_id).is_some()
     }
@@ -41,14 +41,14 @@ impl Pins {
         self.lock().get(&dataset_id).map(|held| held.mount().clone())
     }
 
-    /// Returns another descriptor on the root of the mount that is held for a dataset, for asking its file system.
+    /// Returns another descriptor on the root of the mount that is held for a dataset, to query its file system.
     pub(crate) fn root(&self, dataset_id: Uuid) -> Option<OwnedFd> {
         self.lock().get(&dataset_id)?.as_fd().try_clone_to_owned().ok()
     }
 
     /// Returns the mount held for a dataset, and whether it is still the visible one at its place.
     ///
-    /// Only a lazy unmount or a mount over it can have changed that.
+    /// Only a lazy unmount, or a mount over it, changes that.
     pub(crate) fn view(&self, dataset_id: Uuid) -> Result<Pinned, TableError> {
         let Some(held) = self.get(dataset_id) else {
             return Ok(Pinned::No);
@@ -79,7 +79,7 @@ mod tests {
         visible_at(point).unwrap().unwrap()
     }
 
-    /// Unmounts by device, as Flocker's agent does, and tells whether that worked.
+    /// Unmounts by device, as Flocker's agent does, and returns whether that worked.
     fn agent_unmounts(device: &LoopDevice) -> bool {
         Command::new("umount")
             .arg(&device.path)
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_that_was_detached_behind_our_back_is_not_in_place() {
+    fn a_mount_that_another_process_detached_is_not_in_place() {
         in_own_namespace(|scratch| {
             let (point, dataset_id) = (scratch.join("flocker"), Uuid::new_v4());
             tmpfs(&point);

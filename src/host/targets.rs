@@ -1,7 +1,7 @@
-//! At which targets this process's volumes are published.
+//! An index of the targets at which volumes may be published.
 //!
-//! Only where to look: each target is looked at before anything is concluded from it. Without this index the answer to
-//! "is it published elsewhere" would take the whole mount table, which grows with every volume of the node.
+//! The index only proposes paths: each one is checked against the mount table before it is used. Without it, whether a
+//! volume is published elsewhere would take a read of the whole mount table, which grows with every volume of the node.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ pub(super) struct Targets {
 }
 
 impl Targets {
-    /// Notes a path, before the dataset is mounted there.
+    /// Adds a path, before the dataset is mounted there.
     pub(super) fn add(&self, dataset: Uuid, path: &Path) {
         self.lock().entry(dataset).or_default().insert(path.to_owned());
     }
 
-    /// Forgets a path at which the dataset is not mounted.
+    /// Removes a path at which the dataset is not mounted.
     pub(super) fn remove(&self, dataset: Uuid, path: &Path) {
         let mut known = self.lock();
         if let Some(paths) = known.get_mut(&dataset) {
@@ -64,7 +64,7 @@ mod tests {
         assert_eq!(
             targets.lock().len(),
             1,
-            "nothing is kept of a dataset without targets"
+            "no entry is kept for a dataset without targets"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! `NodePublishVolume`: a staged volume appears at a target, complete at once.
+//! `NodePublishVolume`: mounts a staged volume at a target in one step.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::host::{Host, Publication};
 use crate::operation::Context;
 use crate::volume::dataset_of;
 
-/// Publishes a volume. The same call again changes nothing.
+/// Publishes a volume. Repeating the call changes nothing.
 pub(super) async fn publish(
     core: Arc<NodeCore>,
     host: Arc<Host>,
@@ -27,14 +27,15 @@ pub(super) async fn publish(
     let _guard = loop {
         context.caller_waiting().await?;
         let guard = core.locks.lock(&context, dataset).await?;
-        // The caller may have left while another operation had the lock; nothing is mounted for no caller.
+        // The last caller may have stopped waiting while another operation held the lock; nothing is mounted without a
+        // caller.
         if context.is_wanted() {
             break guard;
         }
     };
     let paths = [publish.staging.as_path(), publish.target.as_path()];
     let permit = core.enter(&context, &paths).await?;
-    // One job: a hand-over to another thread costs more than what it does.
+    // One blocking job: a switch of threads costs more than the work.
     host.blocking_on_paths(permit, move |host| {
         host.publish(&Publication {
             dataset,
@@ -49,7 +50,7 @@ pub(super) async fn publish(
     .await
 }
 
-/// Returns the dataset that a name stands for: what it meant when the volume was staged.
+/// Returns the dataset for which a name stood when the volume was staged.
 async fn dataset_staged(
     core: &NodeCore,
     host: &Arc<Host>,

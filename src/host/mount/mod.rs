@@ -1,4 +1,4 @@
-//! The plugin's own mounts of a volume, and what the kernel says of them.
+//! The plugin's own mounts of a volume, and what the kernel reports of them.
 //!
 //! Plain blocking functions, called through `spawn_blocking`; only [`MountWatch`] and [`UsageProbe`] are asynchronous.
 //! All act in the mount namespace of the calling thread.

@@ -15,17 +15,17 @@ use uuid::Uuid;
 /// What a file system holds and could hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// Its size in bytes, without what it needs for itself.
+    /// Its size in bytes, without its own metadata.
     pub total_bytes: u64,
-    /// What is in use, in bytes.
+    /// The space in use, in bytes.
     pub used_bytes: u64,
-    /// What users other than root may still write, in bytes.
+    /// The space that users other than root may still write, in bytes.
     pub available_bytes: u64,
     /// The number of files it can hold.
     pub total_inodes: u64,
     /// The number of files it holds.
     pub used_inodes: u64,
-    /// The number of files it can still take.
+    /// The number of files it can still create.
     pub free_inodes: u64,
 }
 
@@ -51,7 +51,7 @@ pub enum UsageError {
     Hung {
         /// The path that was asked for.
         path: PathBuf,
-        /// How long an answer has been waited for.
+        /// How long the question has been waiting for its answer.
         since: Duration,
     },
     /// The file system answered with an error.

@@ -40,21 +40,21 @@ pub enum VisibilityError {
     },
 }
 
-/// Who sees what the plugin mounts; fixed for the life of a process.
+/// Which processes see the plugin's mounts; fixed for the life of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MountVisibility {
-    /// It runs in the mount namespace of the host: everything that it mounts is the host's.
+    /// The plugin runs in the mount namespace of the host, which sees all its mounts.
     Host,
-    /// It runs in a mount namespace of its own, or that could not be ruled out.
+    /// The plugin runs in a mount namespace of its own, or may do so.
     Apart,
 }
 
 impl MountVisibility {
     /// Detects where this process runs.
     ///
-    /// In a pod, process 1 is the plugin itself, so it must be the host's first: our PID namespace is the initial one.
-    /// `/proc/1/ns/mnt` may be unreadable; instead the root must be the same mount for process 1 and for us, because
-    /// every namespace has mounts of its own.
+    /// In a pod, process 1 is the plugin itself, so the PID namespace must be the initial one, where it is the host's.
+    /// `/proc/1/ns/mnt` may be unreadable; instead the root must be the same mount for process 1 and for this one,
+    /// because every namespace has mounts of its own.
     pub fn of_this_process() -> MountVisibility {
         match roots() {
             Some((first, own)) if first.id == own.id => MountVisibility::Host,

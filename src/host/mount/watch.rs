@@ -29,9 +29,9 @@ pub enum WatchError {
 
 type Seen = Option<Result<Arc<MountTable>, WatchError>>;
 
-/// Follows the mount table for as many waiters as there are, and not at all while there are none.
+/// Follows the mount table while there are waiters.
 ///
-/// However many wait, the table is read once per change.
+/// The table is read once per change, for any number of waiters.
 #[derive(Debug, Clone, Default)]
 pub struct MountWatch {
     follower: Arc<Mutex<Weak<Follower>>>,
@@ -72,7 +72,7 @@ impl MountWatch {
 impl MountChanges {
     /// Returns the mount table: the first time as it is, then each time it has changed again.
     ///
-    /// Changes in quick succession come as one. Nothing is lost when the future is dropped.
+    /// Changes in quick succession are reported as one. Dropping the future loses no change.
     pub async fn next(&mut self) -> Result<Arc<MountTable>, WatchError> {
         loop {
             self.seen.changed().await.map_err(|_| WatchError::Stopped)?;
@@ -85,7 +85,7 @@ impl MountChanges {
 
 impl Follower {
     fn start() -> io::Result<Follower> {
-        // Opened here, so that the changes after this call are among those it reports.
+        // Opened here, so that it reports every change after this call.
         let events = MountEvents::of_this_thread()?;
         let (stop, stopped) = UnixStream::pair()?;
         let (sender, seen) = watch::channel(None);
@@ -131,7 +131,7 @@ mod tests {
         });
     }
 
-    /// Returns whether a thread of this namespace still reads for us.
+    /// Returns whether a thread of this namespace still reads the table.
     fn follows() -> bool {
         let namespace = |task: &Path| std::fs::read_link(task.join("ns/mnt")).ok();
         let own = namespace(Path::new("/proc/thread-self"));

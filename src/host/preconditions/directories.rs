@@ -1,4 +1,4 @@
-//! The directories of the host that a pod must have.
+//! The directories of the host that a pod requires.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::host::HostSettings;
 use host_fs::durable::make_directory;
 use host_fs::mount::{Mount, TableError, holding};
 
-/// Returns what is missing or wrong, a sentence each with what the pod needs.
+/// Returns what is missing or wrong, a sentence each with the volume that the pod requires.
 pub(crate) fn unmet(
     visibility: MountVisibility,
     paths: &HostSettings,
@@ -24,7 +24,7 @@ pub(crate) fn unmet(
     problems.into_iter().filter_map(Result::err).collect()
 }
 
-/// The kubelet's directory: sockets and targets are below it, and the host has to see what is mounted there.
+/// Checks the kubelet's directory: sockets and targets are below it, and mounts below it must be visible on the host.
 fn registration(visibility: MountVisibility, directory: &Path) -> Result<(), String> {
     let kubelet = directory.parent().unwrap_or(directory);
     let add = |what: &str| {
@@ -52,7 +52,7 @@ fn registration(visibility: MountVisibility, directory: &Path) -> Result<(), Str
     }
 }
 
-/// The root of Flocker's mounts, which its agent makes.
+/// Checks the directory below which Flocker's agent mounts.
 fn mount_root(visibility: MountVisibility, directory: &Path) -> Result<(), String> {
     let path = directory.display();
     let add = |what: &str| format!("{what}; {}", instruction(directory, "HostToContainer"));
@@ -64,14 +64,14 @@ fn mount_root(visibility: MountVisibility, directory: &Path) -> Result<(), Strin
         Some(Holder::Mount(holder)) if !holder.shared() && holder.propagation.master.is_none() => {
             Err(add(&format!(
                 "what Flocker mounts below the mount_root {path} would not be visible to the plugin, because {holder} \
-                 gets nothing from the host"
+                 receives no mounts from the host"
             )))
         }
         None | Some(Holder::Mount(_)) => Ok(()),
     }
 }
 
-/// The directory that must outlive the pod.
+/// Checks the directory that must outlive the pod.
 fn state_dir(visibility: MountVisibility, directory: &Path) -> Result<(), String> {
     let path = directory.display();
     let volume = format!(

@@ -1,7 +1,7 @@
 //! The plugin's own mount of a volume, one level below the staging path.
 //!
-//! It shows the same file system as Flocker's mount, under a source name of our own wherever that lies on a block
-//! device. Everything that is published is bound from it.
+//! It shows the same file system as Flocker's mount, under a source name of its own where that lies on a block device.
+//! Everything that is published is bound from it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use host_fs::mount::{
     UnmountError, open_mount, unmount_owned, visible_at,
 };
 
-/// Why the plugin's own mount could not be made; nothing of it is left behind then.
+/// Why the plugin's own mount could not be made; no part of it remains then.
 #[derive(Debug, thiserror::Error)]
 pub enum AliasError {
     /// The file system is read-only, and mounting it again would fail or hide that.
@@ -33,7 +33,7 @@ pub enum AliasError {
         #[source]
         source: DeviceNodeError,
     },
-    /// The mount point cannot be used or made.
+    /// The mount point cannot be used or created.
     #[error("cannot use the mount point of dataset {dataset_id}")]
     Target {
         /// The dataset.
@@ -59,8 +59,10 @@ pub enum AliasError {
         /// The mount there.
         found: Box<Mount>,
     },
-    /// A mount of ours exists that is not the volume as Flocker has it now.
-    #[error("{found} has our name, but Flocker has the volume on device {expected}, for reading and writing")]
+    /// A mount of the plugin exists that is not the volume as Flocker has it now.
+    #[error(
+        "{found} has this plugin's name, but Flocker has the volume on device {expected}, for reading and writing"
+    )]
     Stale {
         /// The mount there.
         found: Box<Mount>,
@@ -94,11 +96,11 @@ pub enum AliasError {
     /// What is mounted afterwards is not the volume.
     #[error("after mounting device {device} at {}, there is {found}", .path.display())]
     Unverified {
-        /// The device that should be there.
+        /// The device that was mounted.
         device: Device,
         /// The mount point.
         path: PathBuf,
-        /// What exists there, in words.
+        /// The mount that is there, in words.
         found: String,
     },
     /// The mount table could not be read.
@@ -125,7 +127,7 @@ pub struct Aliases {
 }
 
 impl Aliases {
-    /// Uses these device nodes, and this way to bind where there is no device.
+    /// Uses these device nodes, and this binder where there is no block device.
     pub fn new(nodes: DeviceNodes, binder: Binder) -> Aliases {
         Aliases { nodes, binder }
     }
@@ -142,8 +144,8 @@ impl Aliases {
 
     /// Mounts a dataset for a staging path, which must exist and be free of symbolic links.
     ///
-    /// A healthy mount that exists already is returned as it is. The device node is made again in any case. One caller
-    /// at a time may work for the same dataset.
+    /// A healthy mount that exists already is returned as it is. The device node is recreated in any case. One caller
+    /// at a time may change the same dataset.
     pub fn mount(&self, dataset_id: Uuid, flocker: &Mount, staging: &Path) -> Result<Mount, AliasError> {
         if flocker.file_system_read_only() {
             return Err(AliasError::ReadOnly(Box::new(flocker.clone())));
@@ -166,7 +168,7 @@ impl Aliases {
                 Ok(found)
             };
         }
-        // A directory that an interrupted attempt left is used.
+        // A directory that an interrupted attempt left is reused.
         let made = target.make_directory().map_err(unusable)?;
         let mounted = match &origin {
             Origin::Alias { node } => self.mount_device(dataset_id, flocker, node, &target),
@@ -180,8 +182,8 @@ impl Aliases {
 
     /// Unmounts a dataset from a staging path and removes the directory it was mounted at.
     ///
-    /// The device node stays, because the dataset may be mounted for another staging path too. Nothing to do is
-    /// success.
+    /// The device node stays, because the dataset may be mounted for another staging path too. An alias that is not
+    /// mounted counts as unmounted.
     pub fn unmount(
         &self,
         dataset_id: Uuid,
@@ -200,7 +202,7 @@ impl Aliases {
             .map_err(|source| UnmountError::Directory { path, source })
     }
 
-    /// Removes the device node of a dataset that this process no longer mounts. It lies elsewhere than usual where the
+    /// Removes the device node of a dataset that this process no longer mounts. It is in another directory where the
     /// dataset was staged with another device directory.
     pub fn forget_device(&self, dataset_id: Uuid, node: &Path) -> Result<(), DeviceNodeError> {
         self.nodes.remove(dataset_id, node)
@@ -266,7 +268,7 @@ fn verify(flocker: &Mount, node: &Path, target: &Target) -> Result<Mount, AliasE
     Ok(mount)
 }
 
-/// Returns why nothing can be unmounted at a path that is no directory, unless nothing is mounted there anyway.
+/// Checks a path that is no directory: an error unless nothing is mounted there.
 fn refuse_foreign(path: PathBuf, error: TargetError) -> Result<(), UnmountError> {
     match (visible_at(&path), error) {
         (Ok(Some(found)), _) => Err(UnmountError::Foreign {
@@ -286,10 +288,10 @@ fn unreadable(target: &Target, source: TableError) -> AliasError {
     }
 }
 
-/// Logs an undoing step that failed; the error that made it necessary is the one that is returned.
+/// Logs an undo step that failed; the caller returns the error that made it necessary.
 fn warn_of_failure<T, E: std::error::Error>(target: &Target, undone: Result<T, E>) {
     if let Err(error) = undone {
-        tracing::warn!(path = %target.path().display(), %error, "Could not undo a failed mount");
+        tracing::warn!(path = %target.path().display(), %error, "Cannot undo a failed mount");
     }
 }
 
