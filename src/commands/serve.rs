@@ -51,7 +51,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     announce(format_args!("serving on {}", plugin.endpoint()));
     tokio::select! {
         signal = signals.next() => tracing::info!("Stopping on {signal}"),
-        failure = plugin.failed() => return Err(failure),
+        failure = plugin.wait_for_failure() => return Err(failure),
     }
     plugin.stop().await
 }
@@ -166,7 +166,7 @@ impl Plugin {
     }
 
     /// Waits until the server fails.
-    pub async fn failed(&mut self) -> Failure {
+    pub async fn wait_for_failure(&mut self) -> Failure {
         match (&mut self.serving).await {
             Ok(Ok(())) => Failure::Failed("the gRPC server ended without a stop".to_owned()),
             Ok(Err(error)) => Failure::of(&error),

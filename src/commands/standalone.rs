@@ -23,7 +23,7 @@ pub async fn run(args: StandaloneArgs) -> Result<(), Failure> {
     announce(format_args!("serving on {}", standalone.plugin.endpoint()));
     tokio::select! {
         signal = signals.next() => tracing::info!("Stopping on {signal}"),
-        failure = standalone.plugin.failed() => return Err(failure),
+        failure = standalone.plugin.wait_for_failure() => return Err(failure),
     }
     standalone.stop().await
 }

@@ -63,10 +63,10 @@ impl FlockerConfig {
     }
 
     /// Returns the settings of a client of Flocker.
-    pub fn client(&self, credentials: Credentials) -> flocker_client::Settings {
-        flocker_client::Settings {
+    pub fn client(&self, credentials: Credentials) -> flocker_client::ClientSettings {
+        flocker_client::ClientSettings {
             server_name: self.server_name.clone(),
-            ..flocker_client::Settings::new(self.control_service.clone(), credentials)
+            ..flocker_client::ClientSettings::new(self.control_service.clone(), credentials)
         }
     }
 

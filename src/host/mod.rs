@@ -38,6 +38,7 @@ pub use records::fuzz::record;
 pub use settings::HostSettings;
 
 pub(crate) use alias::Unmounted;
+pub(crate) use boot::{BOOT_ID_FILE, boot_id};
 pub(crate) use evidence::Staged;
 pub(crate) use lifecycle::{Afterwards, Goal};
 pub(crate) use paths::PathPermit;
@@ -83,8 +84,8 @@ impl Host {
     pub(crate) fn open(settings: &HostSettings) -> Result<(Self, Vec<Staged>)> {
         let state_dir = state_dir::claim("state_dir", &settings.state_dir)?;
         let device_dir = state_dir::claim("device_dir", &settings.device_dir)?.transient();
-        let boot_id =
-            boot::boot_id().map_err(|error| Error::internal("read the boot id of this machine", error))?;
+        let boot_id = boot_id(BOOT_ID_FILE.as_ref())
+            .map_err(|error| Error::internal("read the boot id of this machine", error))?;
         let (records, damaged) = Records::open(&settings.state_dir.join("stages"))
             .map_err(|error| Error::of(Situation::Internal, &error))?;
         for error in damaged {

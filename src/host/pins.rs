@@ -75,7 +75,7 @@ mod tests {
     use std::path::Path;
     use std::process::Command;
 
-    fn visible(point: &Path) -> Mount {
+    fn mount_at(point: &Path) -> Mount {
         visible_at(point).unwrap().unwrap()
     }
 
@@ -95,8 +95,8 @@ mod tests {
             let (device, point, dataset_id) = (LoopDevice::new(), scratch.join("flocker"), Uuid::new_v4());
             device.mount(&point);
             let pins = Pins::default();
-            pins.pin(dataset_id, &visible(&point)).unwrap();
-            pins.pin(dataset_id, &visible(&point)).unwrap();
+            pins.pin(dataset_id, &mount_at(&point)).unwrap();
+            pins.pin(dataset_id, &mount_at(&point)).unwrap();
             assert!(!agent_unmounts(&device));
             assert!(matches!(pins.view(dataset_id).unwrap(), Pinned::InPlace(_)));
             assert!(pins.unpin(dataset_id));
@@ -112,12 +112,12 @@ mod tests {
             tmpfs(&point);
             let pins = Pins::default();
             assert_eq!(pins.view(dataset_id).unwrap(), Pinned::No);
-            pins.pin(dataset_id, &visible(&point)).unwrap();
+            pins.pin(dataset_id, &mount_at(&point)).unwrap();
             run("umount", &["--lazy", point.to_str().unwrap()]);
             assert!(matches!(pins.view(dataset_id).unwrap(), Pinned::Displaced(_)));
             tmpfs(&point);
             assert!(matches!(pins.view(dataset_id).unwrap(), Pinned::Displaced(_)));
-            pins.pin(dataset_id, &visible(&point)).unwrap();
+            pins.pin(dataset_id, &mount_at(&point)).unwrap();
             assert!(matches!(pins.view(dataset_id).unwrap(), Pinned::InPlace(_)));
         });
     }
@@ -127,7 +127,7 @@ mod tests {
         in_own_namespace(|scratch| {
             let (point, dataset_id) = (scratch.join("flocker"), Uuid::new_v4());
             tmpfs(&point);
-            let expected = visible(&point);
+            let expected = mount_at(&point);
             tmpfs(&point);
             let pins = Pins::default();
             assert!(matches!(

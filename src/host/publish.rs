@@ -91,7 +91,7 @@ impl Host {
         let Publication { target, dataset, .. } = publication;
         self.visibility.check(target.path())?;
         let made = match publication.directory {
-            TargetDirectory::Plugins => target.make_directory()?,
+            TargetDirectory::Plugins => target.ensure_directory()?,
             TargetDirectory::Orchestrators if target.exists() => false,
             TargetDirectory::Orchestrators => {
                 let text = format!(

@@ -41,7 +41,7 @@ impl NodeCore {
             return Ok(found);
         }
         let (Some(first_use), Some(provisioner)) = (first_use, &self.first_use) else {
-            return Err(unknown(name, first_use.is_some()));
+            return Err(unknown_name(name, first_use.is_some()));
         };
         let sizes = provisioner.settings().sizes;
         let range = first_use.size.map_or(Ok(SizeRange::default()), SizeRange::from)?;
@@ -122,7 +122,7 @@ fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<Option<&'a Dataset>> {
 }
 
 /// Returns the error for a name that no live dataset has; `asked` says whether its context requests to create one.
-fn unknown(name: &str, asked: bool) -> Error {
+fn unknown_name(name: &str, asked: bool) -> Error {
     let what_to_do = match Uuid::try_parse(name) {
         Ok(id) => format!("a dataset's id is written as {id}"),
         Err(_) if asked => {

@@ -37,7 +37,7 @@ pub(super) async fn stats(
     let found = timeout_at(answer_by, finding).await.unwrap_or_else(|_elapsed| {
         let text = format!(
             "volume {volume_id}: what is mounted at volume_path {volume_path:?} could not be seen within {} s; a file \
-             system on the way there may hang",
+             system on the way to it may hang",
             PATIENCE.as_secs()
         );
         Err(Error::new(Situation::Busy, text))

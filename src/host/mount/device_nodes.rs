@@ -68,7 +68,7 @@ impl DeviceNodes {
         let node = self.path(dataset_id);
         let fresh = self.unfinished(dataset_id);
         remove_file(&fresh)?;
-        self.make_directory()?;
+        self.prepare_directory()?;
         rustix::fs::mknodat(
             CWD,
             &fresh,
@@ -94,7 +94,7 @@ impl DeviceNodes {
         self.directory.join(format!(".{dataset_id}"))
     }
 
-    fn make_directory(&self) -> Result<(), DeviceNodeError> {
+    fn prepare_directory(&self) -> Result<(), DeviceNodeError> {
         match DirBuilder::new().mode(0o700).create(&self.directory) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 return Err(DeviceNodeError::io("make the directory", &self.directory, error));

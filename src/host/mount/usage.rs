@@ -132,15 +132,15 @@ impl UsageProbe {
     ) -> Result<Usage, UsageError> {
         let mut question = self
             .question(dataset_id, path, via)
-            .map_err(|source| failed(path, Arc::new(source)))?;
+            .map_err(|source| usage_error(path, Arc::new(source)))?;
         let answered = tokio::time::timeout(within, question.answer.wait_for(Option::is_some)).await;
         match answered {
             Ok(Ok(answer)) => match &*answer {
                 Some(Ok(usage)) => Ok(*usage),
-                Some(Err(error)) => Err(failed(path, error.clone())),
-                None => Err(failed(path, Arc::new(io::ErrorKind::Interrupted.into()))),
+                Some(Err(error)) => Err(usage_error(path, error.clone())),
+                None => Err(usage_error(path, Arc::new(io::ErrorKind::Interrupted.into()))),
             },
-            Ok(Err(_)) => Err(failed(
+            Ok(Err(_)) => Err(usage_error(
                 path,
                 Arc::new(io::Error::other("the thread that asked has ended")),
             )),
@@ -189,7 +189,7 @@ impl UsageProbe {
     }
 }
 
-fn failed(path: &Path, source: Arc<io::Error>) -> UsageError {
+fn usage_error(path: &Path, source: Arc<io::Error>) -> UsageError {
     UsageError::Failed {
         path: path.to_owned(),
         source,

@@ -43,12 +43,12 @@ fn registration(visibility: MountVisibility, directory: &Path) -> Result<(), Str
         )));
     }
     match holder(visibility, kubelet)? {
-        Some(Holder::OwnRoot) => Err(add(&format!("{} is the container's own", kubelet.display()))),
-        Some(Holder::Mount(holder)) if !holder.shared() => Err(add(&format!(
+        Some(HoldingMount::OwnRoot) => Err(add(&format!("{} is the container's own", kubelet.display()))),
+        Some(HoldingMount::Mount(holder)) if !holder.shared() => Err(add(&format!(
             "what the plugin mounts below {} would be visible to no pod, because {holder} is not shared with the host",
             kubelet.display()
         ))),
-        None | Some(Holder::Mount(_)) => Ok(()),
+        None | Some(HoldingMount::Mount(_)) => Ok(()),
     }
 }
 
@@ -60,14 +60,14 @@ fn mount_root(visibility: MountVisibility, directory: &Path) -> Result<(), Strin
         return Err(add(&format!("the mount_root {path} does not exist")));
     }
     match holder(visibility, directory)? {
-        Some(Holder::OwnRoot) => Err(add(&format!("the mount_root {path} is the container's own"))),
-        Some(Holder::Mount(holder)) if !holder.shared() && holder.propagation.master.is_none() => {
+        Some(HoldingMount::OwnRoot) => Err(add(&format!("the mount_root {path} is the container's own"))),
+        Some(HoldingMount::Mount(holder)) if !holder.shared() && holder.propagation.master.is_none() => {
             Err(add(&format!(
                 "what Flocker mounts below the mount_root {path} would not be visible to the plugin, because {holder} \
                  receives no mounts from the host"
             )))
         }
-        None | Some(Holder::Mount(_)) => Ok(()),
+        None | Some(HoldingMount::Mount(_)) => Ok(()),
     }
 }
 
@@ -81,21 +81,21 @@ fn state_dir(visibility: MountVisibility, directory: &Path) -> Result<(), String
         make_directory(directory).and_then(|()| Ok(access(directory, Access::WRITE_OK | Access::EXEC_OK)?));
     made.map_err(|error| format!("the state_dir {path} cannot be written: {error}; {volume}"))?;
     match holder(visibility, directory)? {
-        Some(Holder::OwnRoot) => Err(format!(
+        Some(HoldingMount::OwnRoot) => Err(format!(
             "the state_dir {path} is the container's own, and is lost with it; {volume}"
         )),
-        None | Some(Holder::Mount(_)) => Ok(()),
+        None | Some(HoldingMount::Mount(_)) => Ok(()),
     }
 }
 
 /// The mount that holds a directory where the plugin has a mount namespace of its own.
-enum Holder {
+enum HoldingMount {
     /// The root file system of the container.
     OwnRoot,
     Mount(Box<Mount>),
 }
 
-fn holder(visibility: MountVisibility, directory: &Path) -> Result<Option<Holder>, String> {
+fn holder(visibility: MountVisibility, directory: &Path) -> Result<Option<HoldingMount>, String> {
     if visibility == MountVisibility::Host {
         return Ok(None);
     }
@@ -109,9 +109,9 @@ fn holder(visibility: MountVisibility, directory: &Path) -> Result<Option<Holder
     let holder = holding(&resolved(directory)).map_err(failed)?;
     Ok(holder.map(|holder| {
         if holder.point == Path::new("/") && !on_root_of_host() {
-            Holder::OwnRoot
+            HoldingMount::OwnRoot
         } else {
-            Holder::Mount(Box::new(holder))
+            HoldingMount::Mount(Box::new(holder))
         }
     }))
 }

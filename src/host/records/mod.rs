@@ -1,6 +1,6 @@
 //! Staging records: what is staged on this node, written to disk before anything is mounted.
 //!
-//! One JSON file for each staging path and dataset. NodeUnpublishVolume and NodeUnstageVolume read them, so that both
+//! One JSON file for each staging path and dataset. `NodeUnpublishVolume` and `NodeUnstageVolume` read them, so that both
 //! work without Flocker and after a restart.
 
 use std::collections::BTreeMap;
@@ -145,7 +145,7 @@ pub(crate) enum RecordError {
     },
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RecordError {
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RecordError {
     move |source| RecordError::Io {
         action,
         path: path.to_owned(),
@@ -166,16 +166,16 @@ impl Records {
     /// Files that cannot be parsed stay unchanged and are returned as errors that name them. No other process may use
     /// the directory.
     pub(crate) fn open(directory: &Path) -> Result<(Records, Vec<RecordError>), RecordError> {
-        make_directory(directory).map_err(failed("make", directory))?;
+        make_directory(directory).map_err(io_error("make", directory))?;
         let mut known = BTreeMap::new();
         let mut damaged = Vec::new();
-        for entry in fs::read_dir(directory).map_err(failed("list", directory))? {
-            let path = entry.map_err(failed("list", directory))?.path();
+        for entry in fs::read_dir(directory).map_err(io_error("list", directory))? {
+            let path = entry.map_err(io_error("list", directory))?.path();
             if path
                 .file_name()
                 .is_some_and(|name| is_unfinished(&name.to_string_lossy()))
             {
-                fs::remove_file(&path).map_err(failed("remove the unfinished", &path))?;
+                fs::remove_file(&path).map_err(io_error("remove the unfinished", &path))?;
             } else if path.extension().is_some_and(|extension| extension == "json") {
                 match read(&path) {
                     Ok(record) => drop(known.insert(record.key(), record)),
@@ -202,7 +202,7 @@ impl Records {
             path: path.clone(),
             source,
         })?;
-        replace_file(&path, &text).map_err(failed("write", &path))?;
+        replace_file(&path, &text).map_err(io_error("write", &path))?;
         self.lock().insert(key, record.clone());
         Ok(())
     }
@@ -211,7 +211,7 @@ impl Records {
     pub(crate) fn remove(&self, dataset_id: Uuid, staging_path: &Path) -> Result<(), RecordError> {
         let key = (dataset_id, staging_path.to_owned());
         let path = self.file(&key);
-        remove_file(&path).map_err(failed("remove", &path))?;
+        remove_file(&path).map_err(io_error("remove", &path))?;
         self.lock().remove(&key);
         Ok(())
     }
@@ -256,7 +256,7 @@ fn file_name(dataset_id: Uuid, staging_path: &Path) -> String {
 }
 
 fn read(path: &Path) -> Result<Record, RecordError> {
-    let text = fs::read(path).map_err(failed("read", path))?;
+    let text = fs::read(path).map_err(io_error("read", path))?;
     let record = parse(&text, path)?;
     let name = file_name(record.dataset_id, &record.staging_path);
     if path.file_name().is_some_and(|found| found == name.as_str()) {

@@ -233,7 +233,7 @@ fn a_foreign_mount_below_a_target_or_a_staged_volume_keeps_it_and_is_named() {
         );
         assert!(
             !fixture.condition(&usage).await.abnormal,
-            "the volume itself is well"
+            "the volume itself is healthy"
         );
         csi.publish(&usage).await.unwrap();
         take_away(&below);

@@ -100,7 +100,7 @@ pub enum AliasError {
         device: Device,
         /// The mount point.
         path: PathBuf,
-        /// The mount that is there, in words.
+        /// The mount at the mount point, in words.
         found: String,
     },
     /// The mount table could not be read.
@@ -169,7 +169,7 @@ impl Aliases {
             };
         }
         // A directory that an interrupted attempt left is reused.
-        let made = target.make_directory().map_err(unusable)?;
+        let made = target.ensure_directory().map_err(unusable)?;
         let mounted = match &origin {
             Origin::Alias { node } => self.mount_device(dataset_id, flocker, node, &target),
             Origin::Bind { .. } => self.bind(dataset_id, flocker, &target),
