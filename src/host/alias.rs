@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::evidence::{Staged, layers, mount_table};
 use super::lifecycle::{Action, Goal, Pinned, decide};
-use super::mount::Origin;
+use super::mount::{Aliases, Origin};
 use super::records::{Record, RecordState};
 use super::refusals::Subject;
 use super::{Afterwards, Host};
@@ -111,8 +111,7 @@ impl Host {
             })?;
             return Ok(true);
         }
-        self.aliases
-            .unmount(dataset, &origin, staging.path(), Patience::default())?;
+        Aliases::unmount(dataset, &origin, staging.path(), Patience::default())?;
         Ok(false)
     }
 
@@ -140,8 +139,7 @@ impl Host {
         if !(leave_foreign && is_foreign) {
             let top = found.last().and_then(|mount| origins.of(mount)).cloned();
             let origin = top.unwrap_or_else(|| self.usual_origin(*dataset));
-            self.aliases
-                .unmount(*dataset, &origin, staging, Patience::default())?;
+            Aliases::unmount(*dataset, &origin, staging, Patience::default())?;
         }
         if afterwards.unpin {
             for origin in origins.iter() {

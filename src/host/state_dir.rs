@@ -24,7 +24,7 @@ pub(crate) fn claim(setting: &str, path: &Path) -> Result<LockedDirectory> {
 
 /// Removes unfinished files of killed processes from the state directory. A failure is only logged: nothing needs these
 /// files.
-pub async fn tidy(directory: PathBuf) {
+pub(crate) async fn tidy(directory: PathBuf) {
     let tidy = move || {
         if let Err(error) = remove_unfinished(&directory) {
             tracing::warn!(

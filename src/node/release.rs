@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 impl NodeService {
     /// Returns access to the leases that this node is still to release, for a controller in the same process that uses
     /// the same locks.
-    pub fn pending_releases(&self) -> Arc<dyn PendingReleases> {
+    pub(crate) fn pending_releases(&self) -> Arc<dyn PendingReleases> {
         Arc::clone(&self.core) as _
     }
 }

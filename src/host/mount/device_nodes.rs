@@ -12,7 +12,7 @@ use host_fs::mount::Device;
 
 /// Why a device node cannot be made or removed.
 #[derive(Debug, thiserror::Error)]
-pub enum DeviceNodeError {
+pub(crate) enum DeviceNodeError {
     /// Device nodes have no effect in that directory.
     #[error(
         "{} lies on a file system mounted nodev, where no device can be opened; \
@@ -44,27 +44,27 @@ impl DeviceNodeError {
 
 /// The directory of the plugin's device nodes, one for each dataset in use.
 #[derive(Debug, Clone)]
-pub struct DeviceNodes {
+pub(crate) struct DeviceNodes {
     directory: PathBuf,
 }
 
 impl DeviceNodes {
     /// Uses a directory, which need not exist.
-    pub fn new(directory: impl Into<PathBuf>) -> DeviceNodes {
+    pub(crate) fn new(directory: impl Into<PathBuf>) -> DeviceNodes {
         DeviceNodes {
             directory: directory.into(),
         }
     }
 
     /// Returns the path of the node of a dataset, which need not exist.
-    pub fn path(&self, dataset_id: Uuid) -> PathBuf {
+    pub(crate) fn path(&self, dataset_id: Uuid) -> PathBuf {
         self.directory.join(dataset_id.to_string())
     }
 
     /// Makes the node of a dataset, replacing one that an earlier boot or device may have left.
     ///
     /// One caller at a time may change the same dataset.
-    pub fn make(&self, dataset_id: Uuid, device: Device) -> Result<PathBuf, DeviceNodeError> {
+    pub(crate) fn make(&self, dataset_id: Uuid, device: Device) -> Result<PathBuf, DeviceNodeError> {
         let node = self.path(dataset_id);
         let fresh = self.unfinished(dataset_id);
         remove_file(&fresh)?;
@@ -85,7 +85,7 @@ impl DeviceNodes {
 
     /// Removes the node of a dataset, which is in another directory where an earlier process had another setting, with
     /// what a killed process may have left of it.
-    pub fn remove(&self, dataset_id: Uuid, node: &Path) -> Result<(), DeviceNodeError> {
+    pub(crate) fn remove(&self, dataset_id: Uuid, node: &Path) -> Result<(), DeviceNodeError> {
         remove_file(&self.unfinished(dataset_id))?;
         remove_file(node)
     }

@@ -13,12 +13,12 @@ const EXT4: &str = "/sys/fs/ext4";
 /// Returns the fault of the file system of a mount, if one is known.
 ///
 /// The kernel answers from memory, so a device that hangs blocks no caller.
-pub fn file_system_fault(mount: &Mount) -> Option<String> {
+pub(crate) fn file_system_fault(mount: &Mount) -> Option<String> {
     fault_by(mount, Path::new(DEVICES), Path::new(EXT4))
 }
 
 /// Returns whether the kernel no longer lists the device of a mount.
-pub fn device_is_missing(mount: &Mount) -> bool {
+pub(crate) fn device_is_missing(mount: &Mount) -> bool {
     is_missing_from(mount, Path::new(DEVICES))
 }
 

@@ -9,7 +9,7 @@ use host_fs::mount::{Device, Mount};
 /// Where the plugin's mounts of a volume come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// The block device, under a device node of the plugin's own.
     ///
     /// Flocker's agent distinguishes mounts by the name of their source. It ignores mounts of this name, and every
@@ -31,7 +31,7 @@ pub enum Origin {
 
 impl Origin {
     /// Chooses the origin for the volume that Flocker has mounted, given the device node it would have.
-    pub fn of(flocker: &Mount, node: &Path) -> Origin {
+    pub(crate) fn of(flocker: &Mount, node: &Path) -> Origin {
         if flocker.device.is_block() {
             Origin::Alias {
                 node: node.to_owned(),
@@ -46,7 +46,7 @@ impl Origin {
     }
 
     /// Returns the source name of these mounts, if that distinguishes them from other mounts.
-    pub fn source(&self) -> Option<&Path> {
+    pub(crate) fn source(&self) -> Option<&Path> {
         match self {
             Origin::Alias { node } => Some(node),
             Origin::Bind { .. } => None,
@@ -54,7 +54,7 @@ impl Origin {
     }
 
     /// Returns whether a mount is one of the plugin's mounts of this volume.
-    pub fn owns(&self, mount: &Mount) -> bool {
+    pub(crate) fn owns(&self, mount: &Mount) -> bool {
         match self {
             Origin::Alias { node } => Path::new(&mount.source) == node,
             Origin::Bind {

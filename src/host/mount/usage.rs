@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 /// What a file system holds and could hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Its size in bytes, without its own metadata.
     pub total_bytes: u64,
     /// The space in use, in bytes.
@@ -45,7 +45,7 @@ impl From<StatVfs> for Usage {
 
 /// Why the usage is not known.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum UsageError {
+pub(crate) enum UsageError {
     /// The file system does not answer.
     #[error("the file system at {} has not answered for {} s; its device may hang", .path.display(), .since.as_secs())]
     Hung {
@@ -69,7 +69,7 @@ pub enum UsageError {
 ///
 /// A thread that waits for the file system keeps the mount busy, so it is best to use a mount that stays.
 #[derive(Debug)]
-pub enum ProbeVia {
+pub(crate) enum ProbeVia {
     /// A descriptor on some mount of it.
     Root(OwnedFd),
     /// The path itself.
@@ -81,7 +81,7 @@ type Ask = dyn Fn(&Path, &ProbeVia) -> io::Result<Usage> + Send + Sync;
 
 /// Asks file systems for their usage, with at most one question under way for each dataset.
 #[derive(Clone)]
-pub struct UsageProbe {
+pub(crate) struct UsageProbe {
     ask: Arc<Ask>,
     questions: Arc<Mutex<HashMap<Uuid, Question>>>,
 }
@@ -123,7 +123,7 @@ impl UsageProbe {
     ///
     /// While a question hangs, later ones for the same dataset wait for its answer instead of hanging too: all paths
     /// of a dataset show the same file system.
-    pub async fn usage(
+    pub(crate) async fn usage(
         &self,
         dataset_id: Uuid,
         path: &Path,

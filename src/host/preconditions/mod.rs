@@ -17,7 +17,7 @@ use crate::host::HostSettings;
 
 /// Returns what is missing, a sentence each with what to do; `registration_dir` is where the plugin registers with a
 /// kubelet, if it does. Blocks.
-pub fn unmet(paths: &HostSettings, registration_dir: Option<&Path>) -> Vec<String> {
+pub(crate) fn unmet(paths: &HostSettings, registration_dir: Option<&Path>) -> Vec<String> {
     let mut unmet = capabilities::missing();
     if let Some(registration_dir) = registration_dir {
         unmet.extend(directories::unmet(

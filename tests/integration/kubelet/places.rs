@@ -97,7 +97,7 @@ fn a_pod_whose_mounts_do_not_propagate_says_which_at_start() {
             &machine,
             &[&registry],
             &[
-                "seen by no pod",
+                "visible to no pod",
                 &*path,
                 "is not shared with the host",
                 "mountPropagation: Bidirectional",
@@ -108,7 +108,7 @@ fn a_pod_whose_mounts_do_not_propagate_says_which_at_start() {
             &machine,
             &[&kubelet.flag(), &flag("mount-root", &alone)],
             &[
-                "not be seen by the plugin",
+                "not be visible to the plugin",
                 &*path,
                 "receives no mounts from the host",
                 "HostToContainer",

@@ -17,7 +17,7 @@ use host_fs::mount::{
 
 /// Why the plugin's own mount could not be made; no part of it remains then.
 #[derive(Debug, thiserror::Error)]
-pub enum AliasError {
+pub(crate) enum AliasError {
     /// The file system is read-only, and mounting it again would fail or hide that.
     #[error("{0} has become read-only, usually after an I/O error; repair the file system first")]
     ReadOnly(Box<Mount>),
@@ -115,30 +115,30 @@ pub enum AliasError {
 }
 
 /// Returns where the plugin mounts a dataset for a staging path.
-pub fn alias_path(staging: &Path, dataset_id: Uuid) -> PathBuf {
+pub(crate) fn alias_path(staging: &Path, dataset_id: Uuid) -> PathBuf {
     staging.join(dataset_id.to_string())
 }
 
 /// Makes and removes the plugin's own mounts.
 #[derive(Debug, Clone)]
-pub struct Aliases {
+pub(crate) struct Aliases {
     nodes: DeviceNodes,
     binder: Binder,
 }
 
 impl Aliases {
     /// Uses these device nodes, and this binder where there is no block device.
-    pub fn new(nodes: DeviceNodes, binder: Binder) -> Aliases {
+    pub(crate) fn new(nodes: DeviceNodes, binder: Binder) -> Aliases {
         Aliases { nodes, binder }
     }
 
     /// Returns the device nodes in use.
-    pub fn nodes(&self) -> &DeviceNodes {
+    pub(crate) fn nodes(&self) -> &DeviceNodes {
         &self.nodes
     }
 
     /// Returns where the plugin's mounts of a volume come from, given Flocker's mount of it.
-    pub fn origin(&self, dataset_id: Uuid, flocker: &Mount) -> Origin {
+    pub(crate) fn origin(&self, dataset_id: Uuid, flocker: &Mount) -> Origin {
         Origin::of(flocker, &self.nodes.path(dataset_id))
     }
 
@@ -146,7 +146,12 @@ impl Aliases {
     ///
     /// A healthy mount that exists already is returned as it is. The device node is recreated in any case. One caller
     /// at a time may change the same dataset.
-    pub fn mount(&self, dataset_id: Uuid, flocker: &Mount, staging: &Path) -> Result<Mount, AliasError> {
+    pub(crate) fn mount(
+        &self,
+        dataset_id: Uuid,
+        flocker: &Mount,
+        staging: &Path,
+    ) -> Result<Mount, AliasError> {
         if flocker.file_system_read_only() {
             return Err(AliasError::ReadOnly(Box::new(flocker.clone())));
         }
@@ -184,8 +189,7 @@ impl Aliases {
     ///
     /// The device node stays, because the dataset may be mounted for another staging path too. An alias that is not
     /// mounted counts as unmounted.
-    pub fn unmount(
-        &self,
+    pub(crate) fn unmount(
         dataset_id: Uuid,
         origin: &Origin,
         staging: &Path,
@@ -204,7 +208,7 @@ impl Aliases {
 
     /// Removes the device node of a dataset that this process no longer mounts. It is in another directory where the
     /// dataset was staged with another device directory.
-    pub fn forget_device(&self, dataset_id: Uuid, node: &Path) -> Result<(), DeviceNodeError> {
+    pub(crate) fn forget_device(&self, dataset_id: Uuid, node: &Path) -> Result<(), DeviceNodeError> {
         self.nodes.remove(dataset_id, node)
     }
 

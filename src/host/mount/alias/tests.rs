@@ -38,8 +38,7 @@ impl Bench {
 
     fn unmount(&self) -> Result<(), UnmountError> {
         let origin = self.aliases.origin(self.dataset_id, &self.flocker());
-        self.aliases
-            .unmount(self.dataset_id, &origin, &self.staging, Patience::default())
+        Aliases::unmount(self.dataset_id, &origin, &self.staging, Patience::default())
     }
 
     fn staged(&self) -> usize {
