@@ -63,7 +63,7 @@ fn run(command: Command) -> Result<(), Failure> {
 
 fn runtime() -> Result<Runtime, Failure> {
     // The plugin spends nearly all time waiting for Flocker and the kernel.
-    let built = Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let built = Builder::new_multi_thread().worker_threads(1).enable_all().build();
     built.map_err(|error| Failure::context("start the runtime", &error))
 }
 

@@ -33,9 +33,18 @@ pub(crate) struct Staged {
     volume_id: String,
     staging: PathBuf,
     context: HashMap<String, String>,
+    mode: Mode,
 }
 
 impl Staged {
+    /// Publishes the volume for a single writer from here on, as Kubernetes' `ReadWriteOncePod` does.
+    pub(crate) fn for_a_single_writer(self) -> Self {
+        Self {
+            mode: Mode::SingleNodeSingleWriter,
+            ..self
+        }
+    }
+
     /// Returns the path at which the plugin has mounted it.
     pub(crate) fn mount_point(&self) -> PathBuf {
         self.staging.join(&self.volume_id)
@@ -109,6 +118,7 @@ impl Csi {
             volume_id: volume_id.to_owned(),
             staging: staging.to_owned(),
             context,
+            mode: Mode::SingleNodeWriter,
         })
     }
 
@@ -118,7 +128,7 @@ impl Csi {
             publish_context: staged.context.clone(),
             staging_target_path: staged.staging.display().to_string(),
             target_path: target.display().to_string(),
-            volume_capability: Some(capability()),
+            volume_capability: Some(capability_with(staged.mode)),
             ..Default::default()
         };
         self.node.node_publish_volume(request).await?;
@@ -154,10 +164,12 @@ impl Csi {
 }
 
 fn capability() -> VolumeCapability {
+    capability_with(Mode::SingleNodeWriter)
+}
+
+fn capability_with(mode: Mode) -> VolumeCapability {
     VolumeCapability {
-        access_mode: Some(AccessMode {
-            mode: Mode::SingleNodeWriter.into(),
-        }),
+        access_mode: Some(AccessMode { mode: mode.into() }),
         access_type: Some(AccessType::Mount(MountVolume::default())),
     }
 }

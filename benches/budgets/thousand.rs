@@ -13,7 +13,7 @@ use crate::flocker::{Flocker, VOLUME_SIZE, until};
 use crate::plugin::{Memory, Plugin};
 use crate::report::{Budget, Section, Table};
 use crate::samples::digits;
-use crate::{Bench, Result, waiting};
+use crate::{Bench, Result, publish, waiting};
 
 /// The number of volumes, each with its loop device, its file system, and its target.
 const VOLUMES: usize = 1000;
@@ -46,7 +46,7 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
     let volumes = make_volumes(&flocker, count).await?;
     eprintln!("bench: staging and publishing them");
     let node = flocker.node(1)?.uuid;
-    let published = iter(&volumes).map(|volume| publish(csi.clone(), *volume, node, &disk));
+    let published = iter(&volumes).map(|volume| stage_and_publish(csi.clone(), *volume, node, &disk));
     published
         .buffer_unordered(AT_ONCE)
         .try_collect::<Vec<()>>()
@@ -73,6 +73,15 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
             SERVING_LIMIT_MIB,
         ),
     ];
+    eprintln!("bench: publishing one more for a single writer");
+    let root = bench.workspace.memory();
+    let more = csi.create().await?;
+    let more = csi
+        .attach_and_stage(&more, node, &disk.join("staging/one-more"))
+        .await?
+        .for_a_single_writer();
+    let pairs = publish::measure_pairs(&mut csi, &more, &root, bench.scaled(publish::PAIRS)).await?;
+    budgets.push(pairs.budget(&format!("{count} volumes staged, {}", publish::SINGLE)));
     eprintln!("bench: letting them wait for the other node");
     let waiting = waiting::measure(bench, &flocker, &plugin, &volumes).await?;
     budgets.push(waiting.budget);
@@ -114,7 +123,7 @@ async fn make_volumes(flocker: &Flocker, count: usize) -> Result<Vec<Uuid>> {
     Ok(volumes)
 }
 
-async fn publish(mut csi: Csi, volume: Uuid, node: Uuid, directory: &Path) -> Result<()> {
+async fn stage_and_publish(mut csi: Csi, volume: Uuid, node: Uuid, directory: &Path) -> Result<()> {
     let staged = csi
         .attach_and_stage(
             &volume.to_string(),

@@ -126,13 +126,13 @@ impl Host {
     pub(crate) async fn blocking_on_paths<T, W>(self: &Arc<Self>, permit: PathPermit, work: W) -> Result<T>
     where
         T: Send + 'static,
-        W: FnOnce(&Self) -> Result<T> + Send + 'static,
+        W: FnOnce(&Self, &mut PathPermit) -> Result<T> + Send + 'static,
     {
         let host = Arc::clone(self);
         let work = move || {
             // It ends with the thread, whether anything still waits for that or not.
-            let _permit = permit;
-            work(&host)
+            let mut permit = permit;
+            work(&host, &mut permit)
         };
         joined(tokio::task::spawn_blocking(work).await)
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use host_fs::mount::mount_on_the_way;
+use host_fs::mount::CachedParent;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -44,6 +44,8 @@ pub(crate) struct PathPermit {
     /// The number of its work, after that has begun.
     number: Option<u64>,
     mounts: Vec<(Option<u64>, OwnedSemaphorePermit)>,
+    /// The directories above the paths, the last path first, as they were a moment ago.
+    parents: Vec<CachedParent>,
 }
 
 impl PathGate {
@@ -51,7 +53,8 @@ impl PathGate {
     ///
     /// Dropping the future releases all that it holds.
     pub(crate) async fn enter(&self, paths: &[&Path]) -> PathPermit {
-        let mut mounts: Vec<_> = paths.iter().map(|path| mount_on_the_way(path)).collect();
+        let parents: Vec<_> = paths.iter().rev().map(|path| CachedParent::of(path)).collect();
+        let mut mounts: Vec<_> = parents.iter().map(CachedParent::mount).collect();
         // All calls use one order, so that two calls never wait for each other.
         mounts.sort_unstable();
         mounts.dedup();
@@ -59,11 +62,20 @@ impl PathGate {
             gate: self.clone(),
             number: None,
             mounts: Vec::with_capacity(mounts.len()),
+            parents,
         };
         for mount in mounts {
+            let threads = self.threads(mount);
+            let entered = if let Ok(entered) = Arc::clone(&threads).try_acquire_owned() {
+                Ok(entered)
+            } else {
+                // What is opened now is not what the path leads to when the wait ends, and keeps a mount busy.
+                permit.parents.clear();
+                threads.acquire_owned().await
+            };
             // The semaphore is never closed, so every wait for it ends with a permit.
-            if let Ok(threads) = self.threads(mount).acquire_owned().await {
-                permit.mounts.push((mount, threads));
+            if let Ok(entered) = entered {
+                permit.mounts.push((mount, entered));
             }
         }
         let path = paths.first().copied().unwrap_or(Path::new("/")).to_owned();
@@ -102,6 +114,13 @@ impl PathGate {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PathPermit {
+    /// Returns the directory above the first path that was not asked for yet, if the kernel had it in memory.
+    pub(crate) fn next_parent(&mut self) -> Option<CachedParent> {
+        self.parents.pop()
     }
 }
 

@@ -33,16 +33,21 @@ impl NodeCore {
 ///
 /// # Errors
 /// [`InvalidArgument`](crate::error::Situation::InvalidArgument) naming the field.
-pub(super) fn resolve(field: &str, path: &TargetPath) -> Result<Target> {
-    path.resolve().map_err(|error| Error::from(error).context(field))
+pub(super) fn resolve(field: &str, path: &TargetPath, permit: &mut PathPermit) -> Result<Target> {
+    let resolved = path.resolve_from(permit.next_parent());
+    resolved.map_err(|error| Error::from(error).context(field))
 }
 
 /// As [`resolve`]; `None` for a path whose parent does not exist. Blocks.
 ///
 /// # Errors
 /// As [`resolve`].
-pub(super) fn resolve_existing(field: &str, path: &TargetPath) -> Result<Option<Target>> {
-    match path.resolve() {
+pub(super) fn resolve_existing(
+    field: &str,
+    path: &TargetPath,
+    permit: &mut PathPermit,
+) -> Result<Option<Target>> {
+    match path.resolve_from(permit.next_parent()) {
         Ok(target) => Ok(Some(target)),
         Err(error) if error.is_missing() => Ok(None),
         Err(error) => Err(Error::from(error).context(field)),

@@ -36,11 +36,11 @@ pub(super) async fn publish(
     let paths = [publish.staging.as_path(), publish.target.as_path()];
     let permit = core.enter(&context, &paths).await?;
     // One blocking job: a switch of threads costs more than the work.
-    host.blocking_on_paths(permit, move |host| {
+    host.blocking_on_paths(permit, move |host, permit| {
         host.publish(&Publication {
             dataset,
-            staging: resolve("staging_target_path", &publish.staging)?,
-            target: resolve("target_path", &publish.target)?,
+            staging: resolve("staging_target_path", &publish.staging, permit)?,
+            target: resolve("target_path", &publish.target, permit)?,
             volume_id: publish.volume_id,
             directory: publish.directory,
             flags: publish.flags,
@@ -59,8 +59,8 @@ async fn dataset_staged(
 ) -> Result<Uuid> {
     let permit = core.enter(context, &[publish.staging.as_path()]).await?;
     let (volume_id, staging) = (publish.volume_id.clone(), publish.staging.clone());
-    host.blocking_on_paths(permit, move |host| {
-        let staging = resolve("staging_target_path", &staging)?;
+    host.blocking_on_paths(permit, move |host, permit| {
+        let staging = resolve("staging_target_path", &staging, permit)?;
         host.recorded_dataset(staging.path(), &volume_id).ok_or_else(|| {
             let text = format!(
                 "volume {volume_id:?} is not staged at {}: call NodeStageVolume first",

@@ -15,7 +15,7 @@ use super::unstage::UnstageOutcome;
 use crate::error::{Error, Result, Situation};
 use crate::flocker::attach::OtherNodesLease;
 use crate::flocker::cluster::{Lists, Snapshot};
-use crate::host::{Goal, Host, Staged};
+use crate::host::{Goal, Host, PathPermit, Staged};
 use crate::operation::Context;
 use host_fs::mount::{Mount, Target, TargetError, TargetPath};
 
@@ -32,7 +32,7 @@ pub(super) async fn stage(
     let spelled = stage.staging.clone();
     let permit = core.enter(&context, &[spelled.as_path()]).await?;
     let staging = host
-        .blocking_on_paths(permit, move |_| existing(&spelled))
+        .blocking_on_paths(permit, move |_, permit| existing(&spelled, permit))
         .await?;
     let dataset = core.dataset_to_stage(&host, &context, &stage, &staging).await?;
     context.about(dataset);
@@ -186,8 +186,8 @@ impl StagingAttempt<'_> {
 }
 
 /// Resolves the staging path, which must exist. Blocks.
-fn existing(staging: &TargetPath) -> Result<Target> {
-    let staging = resolve("staging_target_path", staging)?;
+fn existing(staging: &TargetPath, permit: &mut PathPermit) -> Result<Target> {
+    let staging = resolve("staging_target_path", staging, permit)?;
     if staging.exists() {
         return Ok(staging);
     }

@@ -31,7 +31,7 @@ pub(super) async fn stats(
     let (volume, path) = (volume_id.clone(), volume_path.clone());
     let finding = async {
         let permit = core.paths.enter(&[volume_path.as_ref()]).await;
-        host.blocking_on_paths(permit, move |host| host.mounted_volume(&volume, &path))
+        host.blocking_on_paths(permit, move |host, _| host.mounted_volume(&volume, &path))
             .await
     };
     let found = timeout_at(answer_by, finding).await.unwrap_or_else(|_elapsed| {

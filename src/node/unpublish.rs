@@ -36,8 +36,8 @@ pub(super) async fn unpublish(
         directory,
     } = unpublish;
     let permit = core.enter(&context, &[spelled.as_path()]).await?;
-    host.blocking_on_paths(permit, move |host| {
-        match resolve_existing("target_path", &spelled)? {
+    host.blocking_on_paths(permit, move |host, permit| {
+        match resolve_existing("target_path", &spelled, permit)? {
             Some(target) => host.unpublish(&Unpublication {
                 volume_id,
                 dataset,
@@ -59,8 +59,8 @@ async fn dataset_published(
 ) -> Result<Option<Uuid>> {
     let permit = core.enter(context, &[unpublish.target.as_path()]).await?;
     let (volume_id, target) = (unpublish.volume_id.clone(), unpublish.target.clone());
-    host.blocking_on_paths(permit, move |host| {
-        let resolved = resolve_existing("target_path", &target)?;
+    host.blocking_on_paths(permit, move |host, permit| {
+        let resolved = resolve_existing("target_path", &target, permit)?;
         let path = resolved.as_ref().map_or(target.as_path(), |target| target.path());
         host.dataset_at(path, &volume_id)
     })

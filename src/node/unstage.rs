@@ -28,10 +28,10 @@ pub(super) async fn unstage(
 
 /// Returns what is staged at the path under this volume id; without a record, what may be staged.
 async fn staged_at(host: &Arc<Host>, permit: PathPermit, unstage: Unstage) -> Result<Vec<Staged>> {
-    host.blocking_on_paths(permit, move |host| {
+    host.blocking_on_paths(permit, move |host, permit| {
         let Unstage { volume_id, staging } = unstage;
         // Where the parent of the path does not exist, nothing can be mounted, but record and lease may remain.
-        let staging = resolve_existing("staging_target_path", &staging)?.map_or_else(
+        let staging = resolve_existing("staging_target_path", &staging, permit)?.map_or_else(
             || staging.as_path().to_owned(),
             |staging| staging.path().to_owned(),
         );

@@ -109,7 +109,7 @@ impl fmt::Display for Phase {
         match self {
             Self::Starting => write!(f, "starting"),
             Self::OtherOperation => write!(f, "waiting for another operation on the volume to end"),
-            Self::FlockerAnswering => write!(f, "waiting for an answer of Flocker"),
+            Self::FlockerAnswering => write!(f, "waiting for an answer from Flocker"),
             Self::FileSystemAnswering { path } => {
                 write!(
                     f,

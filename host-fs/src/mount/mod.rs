@@ -20,7 +20,7 @@ mod unmount;
 
 pub use attributes::AttributeChange;
 pub use bind::{BindError, Binder};
-pub use cached::mount_on_the_way;
+pub use cached::CachedParent;
 pub use entry::{Device, Mount, Propagation};
 pub use events::{MountEvents, wait_readable};
 pub use handle::{MountHandle, OpenError, open_mount};

@@ -71,12 +71,15 @@ impl Provisioner {
     /// [`Situation::ImpossibleSize`], [`Situation::InvalidArgument`] for a profile that no pool has,
     /// [`Situation::NodeNotReporting`], [`Situation::FlockerUnavailable`], [`Situation::Cancelled`].
     pub(crate) async fn provision(&self, context: &Context, wanted: &NewVolume) -> Result<Volume> {
-        match self.find_or_declare(context, wanted).await {
-            Err(error) if error.situation().is_final() && self.unclear.contains(&wanted.name) => {
-                Err(in_progress(error).failure_context(wanted))
+        let ended = self.find_or_declare(context, wanted).await;
+        ended.map_err(|error| {
+            let error = error.failure_context(wanted);
+            if error.situation().is_final() && self.unclear.contains(&wanted.name) {
+                in_progress(error)
+            } else {
+                error
             }
-            ended => ended,
-        }
+        })
     }
 
     async fn find_or_declare(&self, context: &Context, wanted: &NewVolume) -> Result<Volume> {
@@ -127,12 +130,12 @@ impl Provisioner {
                 // Another process created it, or the last read was too early: read again.
                 Ok(None) => {}
                 // Flocker has not stored what it refuses.
-                Err(refused) if refused.situation().is_final() => return Err(refused.failure_context(wanted)),
+                Err(refused) if refused.situation().is_final() => return Err(refused),
                 Err(error) => {
                     if error.is_unclear() {
                         self.unclear.record(&wanted.name);
                     }
-                    last_error = Some(error.failure_context(wanted));
+                    last_error = Some(error);
                 }
             }
         }

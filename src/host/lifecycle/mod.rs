@@ -13,8 +13,8 @@
 //! this node took the lease
 //! ```
 //!
-//! The state is not stored: [`Evidence`] is what records, mount table and pins say at one moment, [`observe`] makes a
-//! [`VolumeState`] of it, and [`decide`] returns the next step from that state towards a [`Goal`]. Both are pure. The
+//! The state is not stored: [`Evidence`] is what records, mount table and pins say at one moment, [`observe()`] makes a
+//! [`VolumeState`] of it, and [`decide()`] returns the next step from that state towards a [`Goal`]. Both are pure. The
 //! files beside this folder carry out the steps, and every step ends with a check that it has taken effect.
 //!
 //! - *absent*: the dataset has neither record nor mount at this staging path.

@@ -42,7 +42,11 @@ async fn at_every_await(mut one: impl AsyncFnMut(usize) -> Option<()>) {
     while one(times).await.is_none() {
         times += 1;
     }
-    assert!(times > 1, "it was dropped before it began, and while it waited");
+    // On a busy machine another thread may have done the work before the second poll.
+    assert!(
+        times > 0,
+        "it was dropped before it began, and, unless it was done by then, while it waited"
+    );
 }
 
 fn succeeded<T>(answer: Option<Result<T, Status>>) -> Option<()> {

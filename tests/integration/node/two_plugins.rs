@@ -92,13 +92,31 @@ fn a_volume_staged_for_a_node_releases_the_lease_of_that_node_also_when_the_plug
 
         machine.config.node.node_id = Some(second_node);
         let plugin = machine.plugin().await;
-        let parts = [first_node.to_string(), "NodeUnstageVolume".to_owned()];
-        let parts: Vec<_> = parts.iter().map(String::as_str).collect();
-        assert_refused(plugin.csi.stage(&usage).await, Code::FailedPrecondition, &parts);
-        only_mount_at(&usage.alias());
         plugin.csi.unstage(&usage).await.unwrap();
         assert!(flocker.client().await.list_leases().await.unwrap().is_empty());
         assert!(machine.records().is_empty());
+        plugin.stop().await;
+
+        // Staging is refused for good, and so leaves nothing of the other node's either, unless it is in use.
+        machine.config.node.node_id = Some(first_node);
+        let plugin = machine.plugin().await;
+        plugin.csi.stage(&usage).await.unwrap();
+        plugin.csi.publish(&usage).await.unwrap();
+        plugin.stop().await;
+        machine.config.node.node_id = Some(second_node);
+        let plugin = machine.plugin().await;
+        let of_first = first_node.to_string();
+        let published = [of_first.as_str(), "still published"];
+        assert_refused(plugin.csi.stage(&usage).await, Code::Unavailable, &published);
+        only_mount_at(&usage.alias());
+        plugin.csi.unpublish(&usage).await.unwrap();
+        assert_refused(
+            plugin.csi.stage(&usage).await,
+            Code::FailedPrecondition,
+            &[&of_first],
+        );
+        assert!(machine.records().is_empty() && machine.devices().is_empty());
+        assert!(flocker.client().await.list_leases().await.unwrap().is_empty());
         plugin.stop().await;
     });
 }

@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, mkdirat, openat, unlinkat
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 
+use super::cached::CachedParent;
 use super::entry::Mount;
 use super::handle::{MountHandle, OpenError};
 use super::lookup::{self, Mounted, Visible};
@@ -54,13 +55,25 @@ impl Target {
     /// [`TargetError::Invalid`], [`TargetError::NoParent`], [`TargetError::ParentNotDirectory`], [`TargetError::SymbolicLink`],
     /// [`TargetError::NotDirectory`]; [`TargetError::Io`] when the kernel refuses.
     pub fn open(path: &Path) -> Result<Target, TargetError> {
+        Target::open_from(path, None)
+    }
+
+    /// As [`Target::open`]; the directory above may have been opened already, which saves the first system call.
+    ///
+    /// # Errors
+    /// As [`Target::open`].
+    pub fn open_from(path: &Path, cached: Option<CachedParent>) -> Result<Target, TargetError> {
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(TargetError::Invalid {
                 path: path.display().to_string(),
                 reason: "is the root directory or ends in \"..\"",
             });
         };
-        let opened = parent::open_parent(above).map_err(|source| match source.kind() {
+        let opened = match cached.and_then(CachedParent::into_directory) {
+            Some(directory) => parent::named(directory),
+            None => parent::open_parent(above),
+        };
+        let opened = opened.map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => TargetError::NoParent(above.to_owned()),
             io::ErrorKind::NotADirectory => TargetError::ParentNotDirectory(above.to_owned()),
             _ => TargetError::Io {

@@ -21,13 +21,16 @@ const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CL
 /// exist (before Linux 5.6) or a seccomp filter refuses it, the path is resolved component by component.
 pub(super) fn open_parent(path: &Path) -> io::Result<(OwnedFd, PathBuf)> {
     match openat2(CWD, path, DIRECTORY, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
-        Ok(directory) => {
-            let path = path_of(directory.as_fd())?;
-            Ok((directory, path))
-        }
+        Ok(directory) => named(directory),
         Err(Errno::NOSYS | Errno::PERM) => open_by_components(path),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Returns an open directory with its path, free of symbolic links.
+pub(super) fn named(directory: OwnedFd) -> io::Result<(OwnedFd, PathBuf)> {
+    let path = path_of(directory.as_fd())?;
+    Ok((directory, path))
 }
 
 /// Does what [`open_parent`] does on every Linux.

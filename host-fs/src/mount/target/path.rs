@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::{Target, TargetError};
+use crate::mount::CachedParent;
 
 /// The longest path a system call takes, without the final NUL (`PATH_MAX`).
 const MAX_PATH: usize = 4095;
@@ -67,5 +68,13 @@ impl TargetPath {
     /// As [`Target::open`].
     pub fn resolve(&self) -> Result<Target, TargetError> {
         Target::open(&self.0)
+    }
+
+    /// As [`TargetPath::resolve`]; see [`Target::open_from`].
+    ///
+    /// # Errors
+    /// As [`Target::open`].
+    pub fn resolve_from(&self, cached: Option<CachedParent>) -> Result<Target, TargetError> {
+        Target::open_from(&self.0, cached)
     }
 }
