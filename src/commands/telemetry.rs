@@ -2,8 +2,10 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{fmt, registry};
 
 use crate::config::{LogConfig, LogFormat};
 
@@ -11,16 +13,17 @@ use crate::config::{LogConfig, LogFormat};
 ///
 /// Only the first call in a process has an effect.
 pub fn init(config: &LogConfig) {
-    // The setting was checked when it was read.
-    let filter = EnvFilter::builder().parse_lossy(&config.log);
-    let lines = fmt()
-        .with_env_filter(filter)
+    // The setting was checked when it was read. Not an `EnvFilter`: its regular expressions make a program that is a
+    // megabyte larger.
+    let levels: Targets = config.log.parse().unwrap_or_default();
+    let lines = fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
-    let installed = match config.log_format {
-        LogFormat::Text => lines.with_target(false).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    let lines = match config.log_format {
+        LogFormat::Text => lines.with_target(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    let installed = registry().with(levels).with(lines).try_init();
     // An earlier subscriber, as tests may have one, stays.
     installed.ok();
 }

@@ -5,8 +5,8 @@ use std::path::{self, PathBuf};
 use std::time::Duration;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use uuid::Uuid;
 
 use super::Endpoint;
@@ -126,7 +126,7 @@ pub(super) fn log_filter(text: &str) -> Result<String, String> {
     // The filter would read a word that is no level as the name of a module, and log nothing else.
     let is_word = |directive: &&str| !directive.is_empty() && !directive.contains(['=', '[']);
     let mut words = text.split(',').filter(is_word);
-    if words.all(|word| word.parse::<LevelFilter>().is_ok()) && EnvFilter::builder().parse(text).is_ok() {
+    if words.all(|word| word.parse::<LevelFilter>().is_ok()) && text.parse::<Targets>().is_ok() {
         Ok(text.to_owned())
     } else {
         Err(
