@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use flocker_client::{Client, Credentials, Settings};
+use flocker_client::{Client, ClientSettings, Credentials};
 use flocker_embedded::{Counters, Embedded, NodeInfo, Options};
 use tokio::time::{Duration, Instant, sleep};
 
@@ -35,7 +35,7 @@ impl Flocker {
         let embedded = Embedded::start(change(options)).await?;
         let file = |name: &str| embedded.certificates().join(name);
         let credentials = Credentials::load(&file("cluster.crt"), &file("plugin.crt"), &file("plugin.key"))?;
-        let settings = Settings::new(embedded.address().into(), credentials);
+        let settings = ClientSettings::new(embedded.address().into(), credentials);
         let client = tokio::task::spawn_blocking(|| Client::new(settings)).await??;
         let flocker = Self { embedded, client };
         let nodes = flocker.embedded.nodes().len();

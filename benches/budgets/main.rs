@@ -24,6 +24,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use flocker_csi::error::chain;
 use futures::future::{FutureExt, LocalBoxFuture};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
@@ -149,15 +150,4 @@ async fn unless_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<
         _ = interrupt.recv() => Err("interrupted".into()),
         _ = terminate.recv() => Err("terminated".into()),
     }
-}
-
-/// Returns the message of an error and those of all its causes.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

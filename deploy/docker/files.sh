@@ -20,7 +20,7 @@ put() { install -D --mode "$1" -- "$2" "$directory$3"; }
 # The Debian package that a file came with; its list may have it without the /usr that /lib is a link to.
 package_of() { { dpkg-query --search "$1" "/usr$1" 2>/dev/null || true; } | sed -n '1s/:.*//p'; }
 
-[[ ! -e $directory ]] || die "$directory is there already, and what is in it would be in the image"
+[[ ! -e $directory ]] || die "$directory exists already, and its content would be in the image"
 # Every shared object by its path, the linker included; linux-vdso.so.1 is the kernel's and has none.
 libraries=$(ldd -- "$program" | grep --only-matching --extended-regexp '/[^ ]+') || die "$program has no libraries"
 

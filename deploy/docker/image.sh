@@ -14,7 +14,7 @@ work=$(mktemp --directory --suffix=.flocker-csi)
 trap 'rm -rf -- "$work"' EXIT
 buildah() { command buildah --root "$work/storage" --runroot "$work/run" --storage-driver vfs "$@"; }
 
-# No date in the image is another than that one, and no label tells the version of buildah.
+# No date in the image is another than that one, and no label has the version of buildah.
 buildah build --isolation chroot --format oci --timestamp "$SOURCE_DATE_EPOCH" --identity-label=false \
     --file "$(dirname -- "$0")/Dockerfile" --build-arg FILES=gathered --tag "$name" -- "$files" >"$work/log" 2>&1 ||
     { cat "$work/log" >&2 && exit 1; }

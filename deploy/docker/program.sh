@@ -19,6 +19,6 @@ flags=(
 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && printf '%s' "${flags[*]}")
 export CARGO_ENCODED_RUSTFLAGS
 # OpenSSL keeps the date of its build, and where its engines and modules would be, had it any: below the directory that it
-# is built in, unless its Makefile is told otherwise. One date for every commit, as it is built again for none of them.
+# is built in, unless its Makefile is given others. One date for every commit, as it is built again for none of them.
 export SOURCE_DATE_EPOCH=0 GNUMAKEFLAGS="ENGINESDIR=/usr/local/ssl/engines MODULESDIR=/usr/local/ssl/modules"
 cargo build --release --locked --bin flocker-csi --target-dir "$target"

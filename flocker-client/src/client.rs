@@ -17,7 +17,7 @@ use crate::{
 
 /// The settings of a [`Client`].
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct ClientSettings {
     /// The address of the control service.
     pub control_service: ControlService,
     /// The user's certificate and key, and the certificate of the cluster to trust.
@@ -30,7 +30,7 @@ pub struct Settings {
     pub connect_timeout: Duration,
 }
 
-impl Settings {
+impl ClientSettings {
     /// Returns settings with the defaults: name `control-service`, 30 s for a request, 10 s for a connection.
     pub fn new(control_service: ControlService, credentials: Credentials) -> Self {
         Self {
@@ -66,13 +66,13 @@ impl Client {
     /// # Errors
     ///
     /// [`Error::Invalid`] if the server name is no DNS name or OpenSSL refuses the certificates.
-    pub fn new(settings: Settings) -> Result<Self, Error> {
+    pub fn new(settings: ClientSettings) -> Result<Self, Error> {
         let resolver = Arc::new(ServiceResolver::new(settings.control_service.host()));
         Self::with_resolver(settings, resolver)
     }
 
     /// Makes a client that looks up the control service with `resolver`.
-    pub(crate) fn with_resolver(settings: Settings, resolver: Arc<dyn Resolve>) -> Result<Self, Error> {
+    pub(crate) fn with_resolver(settings: ClientSettings, resolver: Arc<dyn Resolve>) -> Result<Self, Error> {
         let authorities = settings.credentials.authorities()?;
         let identity = settings.credentials.identity()?;
         Transport::new(settings, authorities, Some(identity), resolver).map(Self::over)

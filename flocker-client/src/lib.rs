@@ -7,7 +7,7 @@
 //! ```no_run
 //! use std::path::Path;
 //!
-//! use flocker_client::{Client, Credentials, Settings};
+//! use flocker_client::{Client, Credentials, ClientSettings};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let credentials = Credentials::load(
@@ -15,7 +15,7 @@
 //!     Path::new("/etc/flocker/plugin.crt"),
 //!     Path::new("/etc/flocker/plugin.key"),
 //! )?;
-//! let settings = Settings::new("https://flocker.example:4523".parse()?, credentials);
+//! let settings = ClientSettings::new("https://flocker.example:4523".parse()?, credentials);
 //! let client = tokio::task::spawn_blocking(move || Client::new(settings)).await??;
 //!
 //! for dataset in client.list_datasets().await?.datasets {
@@ -68,7 +68,7 @@ mod tests;
 mod transport;
 
 pub use self::{
-    client::{Client, Settings},
+    client::{Client, ClientSettings},
     control_service::{ControlService, ControlServiceError},
     credentials::{Credentials, CredentialsError, CredentialsFile, CredentialsProblem},
     error::{Answered, ApiCall, Cause, DecodeError, Error, Refusal, RequestOutcome, TlsKind, TransportKind},

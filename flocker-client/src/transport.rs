@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
-    Error, Settings,
+    ClientSettings, Error,
     answer::Answer,
     connection_limit::{self, ConnectionLimit},
     endpoint::Endpoint,
@@ -33,7 +33,7 @@ pub(crate) struct Transport {
 impl Transport {
     /// Makes a transport that presents `identity`; nothing is sent yet.
     pub(crate) fn new(
-        settings: Settings,
+        settings: ClientSettings,
         authorities: Vec<Certificate>,
         identity: Option<Identity>,
         resolver: Arc<dyn Resolve>,

@@ -12,7 +12,7 @@ use crate::durable::make_directory;
 /// The file whose lock is the right to use the directory.
 const LOCK: &str = "lock";
 
-/// How often a directory is made again that its last user removes at the same time.
+/// How often a directory is recreated that its last user removes at the same time.
 const ATTEMPTS: usize = 1000;
 
 /// Why the directory cannot be used.
@@ -28,7 +28,7 @@ pub enum LockError {
         pid: Option<u32>,
     },
     /// The lock is something else than a file, so it was not made by a process that uses the directory.
-    #[error("{} is not a regular file, so it is no lock of this directory and is left alone; remove it", .path.display())]
+    #[error("{} is not a regular file, so it is no lock of this directory and is left unchanged; remove it", .path.display())]
     NotAFile {
         /// The path of the lock.
         path: PathBuf,
@@ -53,7 +53,7 @@ fn describe_holder(pid: Option<u32>) -> String {
     )
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LockError {
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LockError {
     move |source| LockError::Io {
         action,
         path: path.to_owned(),
@@ -80,7 +80,7 @@ impl LockedDirectory {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            make_directory(path).map_err(failed("make the directory", path))?;
+            make_directory(path).map_err(io_error("make the directory", path))?;
             let lock = path.join(LOCK);
             let mut options = OpenOptions::new();
             options
@@ -103,7 +103,7 @@ impl LockedDirectory {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => continue,
                 // What is there prevents it, or the file system does.
                 Err(error) if lock.symlink_metadata().map_or(true, |found| found.is_file()) => {
-                    return Err(failed("open", &lock)(error));
+                    return Err(io_error("open", &lock)(error));
                 }
                 _ => return Err(LockError::NotAFile { path: lock }),
             };
@@ -115,13 +115,13 @@ impl LockedDirectory {
                         pid: read_pid(&mut file),
                     });
                 }
-                Err(TryLockError::Error(error)) => return Err(failed("lock", &lock)(error)),
+                Err(TryLockError::Error(error)) => return Err(io_error("lock", &lock)(error)),
             }
             // A file that was removed before it was locked keeps no other process out.
-            if file.metadata().map_err(failed("look at", &lock))?.nlink() == 0 {
+            if file.metadata().map_err(io_error("examine", &lock))?.nlink() == 0 {
                 continue;
             }
-            write_pid(&mut file).map_err(failed("write", &lock))?;
+            write_pid(&mut file).map_err(io_error("write", &lock))?;
             return Ok(LockedDirectory {
                 path: path.to_owned(),
                 lock: file,
@@ -148,7 +148,7 @@ impl LockedDirectory {
 impl Drop for LockedDirectory {
     fn drop(&mut self) {
         if self.transient && self.is_empty() {
-            // A directory that is in use, or a mount point, stays; its lock file is made again by the next claim.
+            // A directory that is in use, or a mount point, stays; the next claim recreates its lock file.
             fs::remove_file(self.path.join(LOCK)).ok();
             fs::remove_dir(&self.path).ok();
         }

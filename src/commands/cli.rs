@@ -203,7 +203,7 @@ impl Command {
 
 impl EmbeddedArgs {
     /// Returns the boot ids by the number of their node; the last one of a node counts.
-    pub fn eras(&self) -> BTreeMap<usize, Uuid> {
+    pub(crate) fn eras(&self) -> BTreeMap<usize, Uuid> {
         self.era.iter().copied().collect()
     }
 }

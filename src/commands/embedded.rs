@@ -10,7 +10,7 @@ use crate::commands::signals::StopSignals;
 use crate::commands::stdout::announce;
 
 /// The default directory for the files of clients, in the data directory.
-pub const CERTIFICATES: &str = "certificates";
+pub(crate) const CERTIFICATES: &str = "certificates";
 
 /// Runs an embedded Flocker until SIGTERM or SIGINT.
 ///
@@ -49,7 +49,7 @@ pub async fn run(args: EmbeddedArgs) -> Result<(), Failure> {
 }
 
 /// Returns why the embedded Flocker cannot be started: a configuration failure if its settings are the reason.
-pub fn start_failure(error: &flocker_embedded::Error) -> Failure {
+pub(crate) fn start_failure(error: &flocker_embedded::Error) -> Failure {
     match error {
         flocker_embedded::Error::Options(_) => Failure::configuration(crate::error::chain(error)),
         _ => Failure::of(error),

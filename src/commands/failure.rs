@@ -18,12 +18,12 @@ pub enum Failure {
 
 impl Failure {
     /// Returns the failure of a wrong setting.
-    pub fn configuration(text: impl Into<String>) -> Self {
+    pub(crate) fn configuration(text: impl Into<String>) -> Self {
         Self::Configuration(vec![text.into()])
     }
 
     /// Returns the failure with the message of `error` and all its causes.
-    pub fn of(error: &dyn std::error::Error) -> Self {
+    pub(crate) fn of(error: &dyn std::error::Error) -> Self {
         Self::Failed(error::chain(error))
     }
 

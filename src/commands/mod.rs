@@ -6,7 +6,7 @@ pub mod embedded;
 pub mod export;
 pub mod failure;
 pub mod serve;
-pub mod signals;
+pub(crate) mod signals;
 pub mod standalone;
 pub mod stdout;
 pub mod telemetry;

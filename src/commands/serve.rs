@@ -1,12 +1,11 @@
 //! `flocker-csi serve`: assembles the plugin and runs it.
 
 mod checks;
-pub mod kubelet;
-pub mod monitoring;
+pub(crate) mod kubelet;
+pub(crate) mod monitoring;
 mod parts;
 pub mod services;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -51,7 +50,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     announce(format_args!("serving on {}", plugin.endpoint()));
     tokio::select! {
         signal = signals.next() => tracing::info!("Stopping on {signal}"),
-        failure = plugin.failed() => return Err(failure),
+        failure = plugin.wait_for_failure() => return Err(failure),
     }
     plugin.stop().await
 }
@@ -63,7 +62,7 @@ pub struct Plugin {
     endpoint: Endpoint,
     serving: JoinHandle<Result<(), ServeError>>,
     registering: Option<JoinHandle<()>>,
-    monitoring: Option<(SocketAddr, JoinHandle<()>)>,
+    monitoring: Option<JoinHandle<()>>,
     shutdown: CancellationToken,
     controller: Option<ControllerService>,
     node: Option<NodeService>,
@@ -92,8 +91,7 @@ impl Plugin {
         let shutdown = CancellationToken::new();
         let readiness = Readiness::new(shutdown.clone(), registration.clone(), cluster.clone());
         // Before staged volumes are restored, which may take a while and must not fail a liveness probe.
-        let monitoring =
-            monitor.map(|monitor| (monitor.address(), tokio::spawn(monitor.run(readiness.clone()))));
+        let monitoring = monitor.map(|monitor| tokio::spawn(monitor.run(readiness.clone())));
         let identity = NodeIdentity::new(sources(&config), cluster.clone());
         let this_node = this_node(&identity);
         // Shared by both services: the node may be releasing the volume that the controller attaches.
@@ -160,13 +158,8 @@ impl Plugin {
         &self.endpoint
     }
 
-    /// Returns the address of the HTTP server for probes.
-    pub fn monitor_address(&self) -> Option<SocketAddr> {
-        self.monitoring.as_ref().map(|(address, _)| *address)
-    }
-
     /// Waits until the server fails.
-    pub async fn failed(&mut self) -> Failure {
+    pub(crate) async fn wait_for_failure(&mut self) -> Failure {
         match (&mut self.serving).await {
             Ok(Ok(())) => Failure::Failed("the gRPC server ended without a stop".to_owned()),
             Ok(Err(error)) => Failure::of(&error),
@@ -220,11 +213,7 @@ impl Drop for Plugin {
     fn drop(&mut self) {
         self.shutdown.cancel();
         self.serving.abort();
-        for task in self
-            .registering
-            .iter()
-            .chain(self.monitoring.iter().map(|(_, task)| task))
-        {
+        for task in self.registering.iter().chain(&self.monitoring) {
             task.abort();
         }
     }

@@ -23,13 +23,13 @@ pub async fn run(args: StandaloneArgs) -> Result<(), Failure> {
     announce(format_args!("serving on {}", standalone.plugin.endpoint()));
     tokio::select! {
         signal = signals.next() => tracing::info!("Stopping on {signal}"),
-        failure = standalone.plugin.failed() => return Err(failure),
+        failure = standalone.plugin.wait_for_failure() => return Err(failure),
     }
     standalone.stop().await
 }
 
 /// A plugin and the embedded Flocker that it uses.
-pub struct Standalone {
+pub(crate) struct Standalone {
     plugin: Plugin,
     flocker: Embedded,
 }
@@ -39,7 +39,7 @@ impl Standalone {
     ///
     /// # Errors
     /// One of them cannot be started; the other is stopped again.
-    pub async fn start(args: StandaloneArgs) -> Result<Self, Failure> {
+    pub(crate) async fn start(args: StandaloneArgs) -> Result<Self, Failure> {
         let options = Options {
             capacity: args.capacity,
             ..Options::new(&args.data_dir, args.data_dir.join(CERTIFICATES))
@@ -62,21 +62,11 @@ impl Standalone {
         }
     }
 
-    /// Returns the plugin.
-    pub fn plugin(&self) -> &Plugin {
-        &self.plugin
-    }
-
-    /// Returns the embedded Flocker that it uses.
-    pub fn flocker(&self) -> &Embedded {
-        &self.flocker
-    }
-
     /// Stops both gracefully. Published volumes stay published.
     ///
     /// # Errors
     /// One of them cannot be stopped gracefully.
-    pub async fn stop(self) -> Result<(), Failure> {
+    pub(crate) async fn stop(self) -> Result<(), Failure> {
         let plugin = self.plugin.stop().await;
         let flocker = self.flocker.stop().await;
         plugin.and(flocker.map_err(|error| Failure::context("stop the embedded Flocker", &error)))

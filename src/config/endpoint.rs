@@ -8,7 +8,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 /// The longest path a Unix socket can have on Linux, in bytes: `sun_path` less its terminator.
-pub const LONGEST_SOCKET_PATH: usize = 107;
+pub(crate) const LONGEST_SOCKET_PATH: usize = 107;
 
 /// An address to listen on.
 ///

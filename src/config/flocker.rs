@@ -58,15 +58,15 @@ impl FlockerConfig {
     ///
     /// # Errors
     /// A file is missing or invalid.
-    pub fn credentials(&self) -> Result<Credentials, CredentialsError> {
+    pub(crate) fn credentials(&self) -> Result<Credentials, CredentialsError> {
         Credentials::load(&self.cluster_cert, &self.user_cert, &self.user_key)
     }
 
     /// Returns the settings of a client of Flocker.
-    pub fn client(&self, credentials: Credentials) -> flocker_client::Settings {
-        flocker_client::Settings {
+    pub(crate) fn client(&self, credentials: Credentials) -> flocker_client::ClientSettings {
+        flocker_client::ClientSettings {
             server_name: self.server_name.clone(),
-            ..flocker_client::Settings::new(self.control_service.clone(), credentials)
+            ..flocker_client::ClientSettings::new(self.control_service.clone(), credentials)
         }
     }
 

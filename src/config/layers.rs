@@ -30,7 +30,7 @@ const NO_SETTINGS: [&str; 4] = [FILE_FLAG, CHECK_FLAG, "help", "version"];
 const PLUGIN: &str = "serve";
 
 /// The environment of the process: read once, at the edge.
-pub type Environment = BTreeMap<OsString, OsString>;
+pub(crate) type Environment = BTreeMap<OsString, OsString>;
 
 /// Why there is no configuration.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub enum Refusal {
 ///
 /// # Errors
 /// See [`Refusal`]. It lists every wrong setting, also those that a source of higher precedence overrides.
-pub fn parse(
+pub(crate) fn parse(
     command: &Command,
     arguments: &[OsString],
     environment: &Environment,

@@ -4,11 +4,11 @@
 //! and, with dashes, the flag and, in capitals after `FLOCKER_CSI_`, the environment variable. [`layers`] converts
 //! file and environment to flags, so that the same code parses and checks all three.
 
-pub mod endpoint;
+pub(crate) mod endpoint;
 mod file;
 mod flocker;
 #[cfg(any(test, fuzzing))]
-pub mod fuzz;
+pub(crate) mod fuzz;
 pub mod layers;
 #[cfg(test)]
 mod tests;
@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 pub use endpoint::{Endpoint, ParseEndpointError};
 pub use flocker::FlockerConfig;
-pub use values::{absolute_path, driver_name};
+pub(crate) use values::{absolute_path, driver_name};
 use values::{
     allocation_unit, count, default_size, duration, http_address, log_filter, namespace, node_id, socket_path,
 };
@@ -250,12 +250,12 @@ pub enum LogFormat {
 
 impl Mode {
     /// Whether the controller service is served.
-    pub fn serves_controller(self) -> bool {
+    pub(crate) fn serves_controller(self) -> bool {
         matches!(self, Self::All | Self::Controller)
     }
 
     /// Whether the node service is served.
-    pub fn serves_node(self) -> bool {
+    pub(crate) fn serves_node(self) -> bool {
         matches!(self, Self::All | Self::Node)
     }
 }
@@ -301,12 +301,12 @@ impl NodeConfig {
 
 impl PluginConfig {
     /// Returns the namespace in which volume names are unique.
-    pub fn namespace(&self) -> Namespace {
+    pub(crate) fn namespace(&self) -> Namespace {
         Namespace::new(self.namespace.as_deref().unwrap_or(&self.driver_name))
     }
 
     /// Returns the rules for the sizes of volumes.
-    pub fn sizes(&self) -> SizePolicy {
+    pub(crate) fn sizes(&self) -> SizePolicy {
         SizePolicy {
             default_size: self.default_size,
             allocation_unit: self.allocation_unit,

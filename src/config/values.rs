@@ -21,7 +21,7 @@ const LONGEST_NAMESPACE: usize = 128;
 const GRANULE: u64 = 1024;
 
 /// Parses a path; a relative one is resolved from the working directory.
-pub fn absolute_path() -> impl TypedValueParser<Value = PathBuf> {
+pub(crate) fn absolute_path() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new()
         .try_map(|path| path::absolute(path).map_err(|error| format!("expected a path: {error}")))
 }
@@ -50,7 +50,7 @@ pub(super) fn http_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// Parses a driver's name by CSI's rule and the stricter rule of its conformance tests.
-pub fn driver_name(text: &str) -> Result<String, String> {
+pub(crate) fn driver_name(text: &str) -> Result<String, String> {
     let letter = |character: Option<char>| character.is_some_and(|character| character.is_ascii_alphabetic());
     let inside = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '.');
     let fits = (2..=LONGEST_DRIVER_NAME).contains(&text.len())

@@ -103,7 +103,7 @@ impl ControllerService {
     }
 
     /// Ends every running operation, each at a point from which a repeated call resumes.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         let ControllerCore {
             creates,
             deletes,

@@ -54,7 +54,7 @@ impl Capability {
     ///
     /// # Errors
     /// As [`Self::parse`] for the node.
-    pub fn parse_for_mount(capability: Option<&VolumeCapability>, readonly: bool) -> Result<Self> {
+    pub(crate) fn parse_for_mount(capability: Option<&VolumeCapability>, readonly: bool) -> Result<Self> {
         Self::parse_with(capability, Side::Node, readonly)
     }
 
@@ -86,7 +86,7 @@ impl Capability {
     ///
     /// # Errors
     /// As [`Self::parse`]; [`Situation::InvalidArgument`] when the list is empty.
-    pub fn parse_all(capabilities: &[VolumeCapability]) -> Result<Vec<Self>> {
+    pub(crate) fn parse_all(capabilities: &[VolumeCapability]) -> Result<Vec<Self>> {
         if capabilities.is_empty() {
             let text = "volume_capabilities is empty: at least one is needed";
             return Err(Error::new(Situation::InvalidArgument, text));

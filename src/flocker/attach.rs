@@ -44,7 +44,7 @@ pub struct Attach {
 }
 
 /// The leases that this process's node still has to release, of stagings that have been undone.
-pub trait PendingReleases: Send + Sync {
+pub(crate) trait PendingReleases: Send + Sync {
     /// Cancels every pending release of the lease of `node` on `dataset`, and returns whether there was one. The lease is
     /// the caller's from then on, which holds the dataset's lock.
     fn take_over(&self, dataset: Uuid, node: Uuid) -> BoxFuture<'_, Result<bool>>;
@@ -84,7 +84,7 @@ impl Attach {
 
     /// Sets when a dataset is taken from a node that has not released it.
     #[must_use]
-    pub fn taking_over(self, takeover: Takeover) -> Self {
+    pub(crate) fn taking_over(self, takeover: Takeover) -> Self {
         Self { takeover, ..self }
     }
 

@@ -1,4 +1,4 @@
-//! The steps of staging and unstaging: the record, the pin on Flocker's mount, and our mount of its device.
+//! The steps of staging and unstaging: the record, the pin on Flocker's mount, and the plugin's mount of its device.
 
 use std::io::ErrorKind;
 
@@ -6,8 +6,8 @@ use host_fs::mount::{Mount, OpenError, Patience, Target};
 use uuid::Uuid;
 
 use super::evidence::{Staged, layers, mount_table};
-use super::lifecycle::{Action, Pinned, Wish, decide};
-use super::mount::Origin;
+use super::lifecycle::{Action, Goal, Pinned, decide};
+use super::mount::{Aliases, Origin};
 use super::records::{Record, RecordState};
 use super::refusals::Subject;
 use super::{Afterwards, Host};
@@ -25,17 +25,17 @@ pub(crate) enum Unmounted {
 }
 
 impl Host {
-    /// Looks whether the volume is as a successful staging leaves it, which needs no Flocker; `false` when it has to be
-    /// staged. A repeated staging under another name makes the volume known under that name. A `node` that is not known is
-    /// taken for that of the record.
+    /// Returns whether the volume is as a successful staging leaves it, which needs no request to Flocker; `false` when
+    /// it has to be staged. A repeated staging under another name records the volume under that name. A `node` that is not
+    /// known is taken for that of the record.
     ///
     /// # Errors
-    /// [`Situation::ForeignMount`] when another mount is in the way; [`Situation::Busy`] when the volume is staged under the
-    /// lease of another node, or that is still to be released.
+    /// [`Situation::ForeignMount`] when another mount is at the staging path; [`Situation::Busy`] when the volume is
+    /// staged under the lease of another node, or that is still to be released.
     pub(crate) fn is_staged(&self, staged: &Staged, volume_id: &str, node: Option<Uuid>) -> Result<bool> {
         let state = self.state_in(&mount_table()?, staged)?;
         let node = node.or(state.node).unwrap_or_default();
-        match decide(&state, Wish::Stage { node }) {
+        match decide(&state, Goal::Stage { node }) {
             Action::Nothing => {
                 self.rename(staged, volume_id)?;
                 Ok(true)
@@ -45,7 +45,7 @@ impl Host {
         }
     }
 
-    /// Writes the record of a staging that begins. What an earlier attempt of this boot noted of its mounts stays.
+    /// Writes the record of a staging that begins. The origin that an earlier attempt of this boot recorded stays.
     pub(crate) fn begin_staging(
         &self,
         staged: &Staged,
@@ -64,7 +64,7 @@ impl Host {
         })
     }
 
-    /// Holds Flocker's mount in place; `false` when it is gone or another one is in its place.
+    /// Holds Flocker's mount in place; `false` when it no longer exists or another one is in its place.
     pub(crate) fn pin(&self, dataset: Uuid, flocker: &Mount) -> Result<bool> {
         match self.pins.pin(dataset, flocker) {
             Ok(()) => Ok(true),
@@ -77,12 +77,12 @@ impl Host {
         }
     }
 
-    /// Lets go of Flocker's mount.
+    /// Releases Flocker's mount.
     pub(crate) fn unpin(&self, dataset: Uuid) {
         self.pins.unpin(dataset);
     }
 
-    /// Lets go of Flocker's mount unless a mount of ours still needs it held.
+    /// Releases Flocker's mount unless a mount of the plugin still needs it.
     pub(crate) fn unpin_unless_mounted(&self, dataset: Uuid) -> Result<()> {
         let origins = self.origins(dataset);
         if !mount_table()?.mounts().iter().any(|mount| origins.own(mount)) {
@@ -91,8 +91,8 @@ impl Host {
         Ok(())
     }
 
-    /// Mounts the dataset at the staging path; `false` when Flocker's mount changed in between, and ours is unmounted
-    /// again.
+    /// Mounts the dataset at the staging path; `false` when Flocker's mount changed in between, and the new mount is
+    /// unmounted again.
     pub(crate) fn mount_alias(&self, dataset: Uuid, flocker: &Mount, staging: &Target) -> Result<bool> {
         let staged = Staged::new(dataset, staging);
         // A mount that an earlier process made with another device directory keeps its name, and stays ours.
@@ -104,7 +104,7 @@ impl Host {
             origin: Some(origin.clone()),
             ..self.record(&staged)?
         };
-        // Written first: whatever this process leaves when it is killed can be told from other mounts.
+        // Written first, so that a mount left by a killed process can be distinguished from other mounts.
         self.store(&record)?;
         self.aliases.mount(dataset, &origin, flocker, staging.path())?;
         let pin = self
@@ -118,20 +118,19 @@ impl Host {
             })?;
             return Ok(true);
         }
-        self.aliases
-            .unmount(dataset, &origin, staging.path(), Patience::default())?;
+        Aliases::unmount(dataset, &origin, staging.path(), Patience::default())?;
         Ok(false)
     }
 
     /// Unmounts the dataset from a staging path, and removes its device node with this process's last use of it.
     ///
     /// # Errors
-    /// [`Situation::MountBusy`] while the volume is published or in use; [`Situation::ForeignMount`] when another mount is
-    /// in the way, unless a failed staging is undone, which never mounted there.
-    pub(crate) fn unmount_alias(&self, staged: &Staged, wish: Wish) -> Result<Unmounted> {
+    /// [`Situation::MountBusy`] while the volume is published or in use; [`Situation::ForeignMount`] when another mount
+    /// is at the staging path, unless a failed staging is undone, which never mounted there.
+    pub(crate) fn unmount_alias(&self, staged: &Staged, goal: Goal) -> Result<Unmounted> {
         let Staged { dataset, staging } = staged;
         let state = self.state_in(&mount_table()?, staged)?;
-        let (leave_foreign, afterwards) = match decide(&state, wish) {
+        let (leave_foreign, afterwards) = match decide(&state, goal) {
             Action::UnmountAlias {
                 leave_foreign,
                 afterwards,
@@ -147,10 +146,9 @@ impl Host {
         if !(leave_foreign && is_foreign) {
             let top = found.last().and_then(|mount| origins.of(mount)).cloned();
             let origin = top.unwrap_or_else(|| self.usual_origin(*dataset));
-            self.aliases
-                .unmount(*dataset, &origin, staging, Patience::default())?;
+            Aliases::unmount(*dataset, &origin, staging, Patience::default())?;
         }
-        if afterwards.let_go {
+        if afterwards.unpin {
             for origin in origins.iter() {
                 let Origin::Alias { node } = origin else { continue };
                 self.aliases.forget_device(*dataset, node).map_err(|error| {
@@ -167,7 +165,7 @@ impl Host {
         removed.map_err(|error| Error::of(Situation::Internal, &error))
     }
 
-    /// Makes what is staged known under the name under which it is staged again.
+    /// Records the volume under the name under which it is staged again.
     fn rename(&self, staged: &Staged, volume_id: &str) -> Result<()> {
         let record = self.records.get(staged.dataset, &staged.staging);
         match record.filter(|record| record.volume_id != volume_id && dataset_of(volume_id).is_none()) {

@@ -33,7 +33,7 @@ impl Staged {
     }
 }
 
-/// What tells the plugin's mounts of one dataset from all others.
+/// What distinguishes the plugin's mounts of one dataset from all other mounts.
 pub(super) struct Origins(Vec<Origin>);
 
 impl Origins {
@@ -53,7 +53,7 @@ impl Origins {
 }
 
 impl Host {
-    /// Returns everything that tells our mounts of a dataset from others.
+    /// Returns all origins of the plugin's mounts of a dataset.
     pub(super) fn origins(&self, dataset: Uuid) -> Origins {
         let mut origins: Vec<_> = self
             .records
@@ -65,7 +65,7 @@ impl Host {
             })
             .filter_map(|record| record.origin)
             .collect();
-        // The device node's name alone tells our mounts, also when the records were lost.
+        // The name of the device node identifies the plugin's mounts also when the records were lost.
         origins.push(self.usual_origin(dataset));
         origins.dedup();
         Origins(origins)
@@ -103,7 +103,7 @@ impl Host {
         if let Some((mount, over)) = hidden(table, &origins, &path) {
             alias = AliasView::Hidden { mount, over };
         }
-        // Propagation makes copies of our mount at other paths; they go with it.
+        // Propagation makes copies of the plugin's mount at other paths; they are unmounted with it.
         let goes_too = |mount: &Mount| mount.point == path || going.is_some() && table.place(mount) == going;
         let mut elsewhere = self.recorded_elsewhere(staged);
         let mut published_at = None;
@@ -159,7 +159,7 @@ impl Host {
         }
     }
 
-    /// Whether a mount of ours is one that staging made, or a copy of it, as opposed to one that publishing made.
+    /// Whether a mount of the plugin was made by staging, or is a copy of such a mount; publishing makes the rest.
     pub(super) fn is_alias(&self, table: &MountTable, dataset: Uuid, mount: &Mount) -> bool {
         self.records.of(dataset).iter().any(|record| {
             let alias = alias_path(&record.staging_path, dataset);
@@ -171,8 +171,8 @@ impl Host {
         })
     }
 
-    /// Whether another plugin of this node has the dataset staged: a mount of the pinned device that is neither Flocker's
-    /// nor ours, and has the dataset's name as every plugin's alias has.
+    /// Whether another plugin of this node has the dataset staged: a mount of the pinned device that is neither
+    /// Flocker's nor this plugin's, and is named after the dataset as every plugin's alias is.
     fn staged_by_another(&self, table: &MountTable, dataset: Uuid, origins: &Origins) -> bool {
         let Some(flocker) = self.pins.get(dataset) else {
             return false;
@@ -187,10 +187,10 @@ impl Host {
     }
 }
 
-/// Returns a mount of ours at a path that cannot be reached, and what hides it.
+/// Returns a mount of the plugin at a path that cannot be reached, and the mount that hides it.
 pub(super) fn hidden(table: &MountTable, origins: &Origins, path: &Path) -> Option<(Box<Mount>, Box<Mount>)> {
     let over = table.holding(path)?;
-    // What lies under a mount of ours goes with it, or is found when that is unmounted.
+    // A mount under one of the plugin's is unmounted with it, or is found when that one is unmounted.
     if over.point == path && origins.own(over) {
         return None;
     }
@@ -232,7 +232,7 @@ mod tests {
             };
             let (records, _) = Records::open(&settings.state_dir.join("stages")).unwrap();
             let (dataset, node) = (Uuid::from_u128(1), Uuid::from_u128(2));
-            for boot in [Uuid::nil(), boot::boot_id().unwrap()] {
+            for boot in [Uuid::nil(), boot::boot_id(boot::BOOT_ID_FILE.as_ref()).unwrap()] {
                 let record = Record {
                     origin: Some(Origin::Bind {
                         device: theirs.device,

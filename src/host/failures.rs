@@ -1,4 +1,4 @@
-//! How the refusals of the mount layer become errors of the plugin.
+//! Conversion of the mount layer's errors into errors of the plugin.
 
 use super::mount::{AliasError, VisibilityError};
 use crate::error::{Error, Situation};

@@ -1,8 +1,8 @@
 //! A volume on this machine: its state, records, pins and mounts. Knows neither CSI nor Flocker's API.
 //!
-//! [`lifecycle`] says which states a volume has and which step leads from one to the next. Everything here blocks and is
-//! called via [`Host::blocking`]; what changes one dataset is called by one operation at a time, which holds the
-//! dataset's lock.
+//! [`lifecycle`] defines the states of a volume and the steps between them. All functions here block and are called via
+//! [`Host::blocking`]; those that change a dataset are called by one operation at a time, which holds the dataset's
+//! lock.
 
 mod alias;
 mod boot;
@@ -38,8 +38,9 @@ pub use records::fuzz::record;
 pub use settings::HostSettings;
 
 pub(crate) use alias::Unmounted;
+pub(crate) use boot::{BOOT_ID_FILE, boot_id};
 pub(crate) use evidence::Staged;
-pub(crate) use lifecycle::{Afterwards, Wish};
+pub(crate) use lifecycle::{Afterwards, Goal};
 pub(crate) use paths::PathPermit;
 pub(crate) use publish::{Publication, Unpublication};
 pub(crate) use stats::MountedVolume;
@@ -60,7 +61,7 @@ fn joined<T>(ended: std::result::Result<Result<T>, JoinError>) -> Result<T> {
     }
 }
 
-/// The machine, as far as it is this process's to change.
+/// The part of the machine that this process may change.
 pub(crate) struct Host {
     settings: HostSettings,
     boot_id: Uuid,
@@ -76,20 +77,20 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Takes possession of the state and the device directory, pins again what is staged, and returns what is to be
-    /// released.
+    /// Locks the state and the device directory, pins every staged volume again, and returns the leases to release.
     ///
     /// # Errors
     /// [`Situation::NotTheNodePlugin`] while another process owns one of the directories.
     pub(crate) fn open(settings: &HostSettings) -> Result<(Self, Vec<Staged>)> {
         let state_dir = state_dir::claim("state_dir", &settings.state_dir)?;
         let device_dir = state_dir::claim("device_dir", &settings.device_dir)?.transient();
-        let boot_id =
-            boot::boot_id().map_err(|error| Error::internal("read the boot id of this machine", error))?;
+        let boot_id = boot_id(BOOT_ID_FILE.as_ref())
+            .map_err(|error| Error::internal("read the boot id of this machine", error))?;
         let (records, damaged) = Records::open(&settings.state_dir.join("stages"))
             .map_err(|error| Error::of(Situation::Internal, &error))?;
         for error in damaged {
-            tracing::error!(error = %crate::error::chain(&error), "A staging record cannot be read and is left alone");
+            tracing::error!(error = %crate::error::chain(&error), "A staging record cannot be read and is left \
+            unchanged");
         }
         let binder = Binder::for_this_kernel(&settings.state_dir.join("mounts"));
         binder
@@ -111,7 +112,7 @@ impl Host {
         Ok((host, pending))
     }
 
-    /// Runs blocking work where it may block.
+    /// Runs blocking work on a thread that may block.
     pub(crate) async fn blocking<T, W>(self: &Arc<Self>, work: W) -> Result<T>
     where
         T: Send + 'static,

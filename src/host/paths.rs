@@ -1,8 +1,8 @@
-//! Work on the paths of requests, a few threads for each mount that such a path leads through.
+//! Work on the paths of requests, bounded to a few threads for each mount that such a path leads through.
 //!
-//! A file system that hangs keeps every thread that looks up a path in it. Without a bound, calls about it would use up
-//! all threads of the runtime, and then those of all other volumes would wait. So a call enters here before a thread looks
-//! up its path, and waits without a thread while too many are at work behind the same mount.
+//! A file system that hangs blocks every thread that looks up a path in it. Without a bound, calls about it would block
+//! all threads of the runtime, and calls about all other volumes would wait. A call therefore acquires a permit before
+//! a thread looks up its path, and waits without a thread while too many are at work behind the same mount.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use host_fs::mount::CachedParent;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-/// How many threads may be at work behind one mount. They need microseconds each, unless it hangs.
+/// The maximum number of threads at work behind one mount. Each needs microseconds, unless the mount hangs.
 const THREADS: usize = 8;
 
-/// How long work takes that counts as hanging.
+/// The time after which work counts as hanging.
 const HANGS: Duration = Duration::from_secs(10);
 
-/// Where calls enter before their paths are looked up; clones are the same.
+/// The bound on path lookups. Clones share one bound.
 #[derive(Clone, Debug, Default)]
 pub struct PathGate(Arc<Mutex<State>>);
 
@@ -41,7 +41,7 @@ struct Work {
 #[derive(Debug)]
 pub(crate) struct PathPermit {
     gate: PathGate,
-    /// The number of its work, once that has begun.
+    /// The number of its work, after that has begun.
     number: Option<u64>,
     mounts: Vec<OwnedSemaphorePermit>,
     /// The directories above the paths, the last path first, as they were a moment ago.
@@ -51,7 +51,7 @@ pub(crate) struct PathPermit {
 impl PathGate {
     /// Waits until a thread may look up these paths.
     ///
-    /// A caller that stops waiting leaves nothing behind.
+    /// Dropping the future releases all that it holds.
     pub(crate) async fn enter(&self, paths: &[&Path]) -> PathPermit {
         let parents = paths.iter().map(|path| CachedParent::of(path)).collect();
         self.enter_from(paths, parents).await
@@ -61,7 +61,7 @@ impl PathGate {
     pub(crate) async fn enter_from(&self, paths: &[&Path], mut parents: Vec<CachedParent>) -> PathPermit {
         parents.reverse();
         let mut mounts: Vec<_> = parents.iter().map(CachedParent::mount).collect();
-        // One order for all, so that two calls never wait for each other.
+        // All calls use one order, so that two calls never wait for each other.
         mounts.sort_unstable();
         mounts.dedup();
         let mut permit = PathPermit {
@@ -95,7 +95,7 @@ impl PathGate {
         permit
     }
 
-    /// Returns what hangs, a sentence for the oldest work; `None` when nothing does.
+    /// Returns a sentence about the oldest work that hangs; `None` when none does.
     pub fn obstacle(&self) -> Option<String> {
         let state = self.lock();
         let hanging = state
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(gate.obstacle(), None);
         assert!(
             gate.lock().mounts.is_empty(),
-            "nothing is kept of mounts without work"
+            "no entry is kept for a mount without work"
         );
     }
 

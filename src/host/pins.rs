@@ -1,7 +1,7 @@
 //! Holding Flocker's mounts in place.
-//!
-//! A lease is only a row that anybody may delete. What keeps Flocker's agent from unmounting a volume in use is that
-//! its umount is refused: a descriptor on the root of the mount does that, and looks at nothing in the volume.
+//! A lease is a row that any client of Flocker may delete. Flocker's agent cannot unmount a volume in use because the
+//! kernel refuses its umount: an open descriptor on the root of the mount keeps it busy, and reads nothing of the
+//! volume.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,7 +13,7 @@ use super::lifecycle::Pinned;
 
 use host_fs::mount::{Mount, MountHandle, OpenError, TableError, open_mount, visible_at};
 
-/// The mounts of Flocker's that this process holds, one for each dataset in use.
+/// The mounts of Flocker that this process holds, one for each dataset in use.
 #[derive(Debug, Default)]
 pub(crate) struct Pins {
     pins: Mutex<HashMap<Uuid, MountHandle>>,
@@ -22,16 +22,16 @@ pub(crate) struct Pins {
 impl Pins {
     /// Holds Flocker's mount of a dataset, instead of an earlier one of the same dataset.
     ///
-    /// Fails when the mount has gone or another is in its place. Holding the same mount again changes nothing.
+    /// Fails when the mount no longer exists or another is in its place. Holding the same mount again changes nothing.
     pub(crate) fn pin(&self, dataset_id: Uuid, mount: &Mount) -> Result<(), OpenError> {
         let held = open_mount(mount)?;
         let earlier = self.lock().insert(dataset_id, held);
-        // Dropped only here, after the new one is in place.
+        // The earlier one is dropped here, after the new one is in place.
         drop(earlier);
         Ok(())
     }
 
-    /// Lets go of the mount of a dataset, and tells whether one was held.
+    /// Releases the mount of a dataset, and returns whether one was held.
     pub(crate) fn unpin(&self, dataset_id: Uuid) -> bool {
         self.lock().remove(&dataset_id).is_some()
     }
@@ -41,14 +41,14 @@ impl Pins {
         self.lock().get(&dataset_id).map(|held| held.mount().clone())
     }
 
-    /// Returns another descriptor on the root of the mount that is held for a dataset, for asking its file system.
+    /// Returns another descriptor on the root of the mount that is held for a dataset, to query its file system.
     pub(crate) fn root(&self, dataset_id: Uuid) -> Option<OwnedFd> {
         self.lock().get(&dataset_id)?.as_fd().try_clone_to_owned().ok()
     }
 
     /// Returns the mount held for a dataset, and whether it is still the visible one at its place.
     ///
-    /// Only a lazy unmount or a mount over it can have changed that.
+    /// Only a lazy unmount, or a mount over it, changes that.
     pub(crate) fn view(&self, dataset_id: Uuid) -> Result<Pinned, TableError> {
         let Some(held) = self.get(dataset_id) else {
             return Ok(Pinned::No);
@@ -75,11 +75,11 @@ mod tests {
     use std::path::Path;
     use std::process::Command;
 
-    fn visible(point: &Path) -> Mount {
+    fn mount_at(point: &Path) -> Mount {
         visible_at(point).unwrap().unwrap()
     }
 
-    /// Unmounts by device, as Flocker's agent does, and tells whether that worked.
+    /// Unmounts by device, as Flocker's agent does, and returns whether that worked.
     fn agent_unmounts(device: &LoopDevice) -> bool {
         Command::new("umount")
             .arg(&device.path)
@@ -95,8 +95,8 @@ mod tests {
             let (device, point, dataset_id) = (LoopDevice::new(), scratch.join("flocker"), Uuid::new_v4());
             device.mount(&point);
             let pins = Pins::default();
-            pins.pin(dataset_id, &visible(&point)).unwrap();
-            pins.pin(dataset_id, &visible(&point)).unwrap();
+            pins.pin(dataset_id, &mount_at(&point)).unwrap();
+            pins.pin(dataset_id, &mount_at(&point)).unwrap();
             assert!(!agent_unmounts(&device));
             assert!(matches!(pins.view(dataset_id).unwrap(), Pinned::InPlace(_)));
             assert!(pins.unpin(dataset_id));
@@ -106,18 +106,18 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_that_was_detached_behind_our_back_is_not_in_place() {
+    fn a_mount_that_another_process_detached_is_not_in_place() {
         in_own_namespace(|scratch| {
             let (point, dataset_id) = (scratch.join("flocker"), Uuid::new_v4());
             tmpfs(&point);
             let pins = Pins::default();
             assert_eq!(pins.view(dataset_id).unwrap(), Pinned::No);
-            pins.pin(dataset_id, &visible(&point)).unwrap();
+            pins.pin(dataset_id, &mount_at(&point)).unwrap();
             run("umount", &["--lazy", point.to_str().unwrap()]);
             assert!(matches!(pins.view(dataset_id).unwrap(), Pinned::Displaced(_)));
             tmpfs(&point);
             assert!(matches!(pins.view(dataset_id).unwrap(), Pinned::Displaced(_)));
-            pins.pin(dataset_id, &visible(&point)).unwrap();
+            pins.pin(dataset_id, &mount_at(&point)).unwrap();
             assert!(matches!(pins.view(dataset_id).unwrap(), Pinned::InPlace(_)));
         });
     }
@@ -127,7 +127,7 @@ mod tests {
         in_own_namespace(|scratch| {
             let (point, dataset_id) = (scratch.join("flocker"), Uuid::new_v4());
             tmpfs(&point);
-            let expected = visible(&point);
+            let expected = mount_at(&point);
             tmpfs(&point);
             let pins = Pins::default();
             assert!(matches!(

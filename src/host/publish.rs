@@ -9,13 +9,13 @@ use uuid::Uuid;
 
 use super::Host;
 use super::evidence::{Origins, Staged, hidden, mount_table};
-use super::lifecycle::{Action, Refusal, TargetView, VolumeState, Wish, decide, target_view};
+use super::lifecycle::{Action, Goal, Refusal, TargetView, VolumeState, decide, target_view};
 use super::mount::{device_is_missing, file_system_fault};
 use super::refusals::Subject;
 use crate::error::{Error, Result, Situation};
 use crate::volume::MountFlags;
 
-/// Whose the directory is at which a volume is published.
+/// The owner of the directory at which a volume is published.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TargetDirectory {
     /// The plugin's: publishing makes it, and unpublishing removes it.
@@ -25,7 +25,7 @@ pub enum TargetDirectory {
     Orchestrators,
 }
 
-/// What is to be published where.
+/// A volume to publish, and the target.
 #[derive(Clone, Debug)]
 pub(crate) struct Publication {
     pub(crate) volume_id: String,
@@ -38,18 +38,18 @@ pub(crate) struct Publication {
     pub(crate) single_target: bool,
 }
 
-/// What is to be unpublished from where.
+/// A volume to unpublish, and the target.
 #[derive(Clone, Debug)]
 pub(crate) struct Unpublication {
     pub(crate) volume_id: String,
-    /// `None` when the volume id is a name that means nothing here.
+    /// `None` when the volume id is a name that stands for no dataset on this node.
     pub(crate) dataset: Option<Uuid>,
     pub(crate) target: Target,
     pub(crate) directory: TargetDirectory,
 }
 
 impl Host {
-    /// Makes a staged volume visible at a target, complete at once. The same again changes nothing.
+    /// Makes a staged volume visible at a target in one step. Publishing it again in the same way changes nothing.
     ///
     /// # Errors
     /// [`Situation::NotStaged`] when the volume is not staged there, or something is wrong with it;
@@ -80,12 +80,12 @@ impl Host {
                 state.published_at = self.other_target(publication, &origins)?;
             }
         }
-        let wish = Wish::Publish {
+        let goal = Goal::Publish {
             target: at_target,
             single: publication.single_target,
             broken,
         };
-        match decide(&state, wish) {
+        match decide(&state, goal) {
             Action::Bind => self.bind(publication, &alias),
             Action::Refuse(refusal) => Err(publication.refuse(refusal)),
             _ => Ok(()),
@@ -96,7 +96,7 @@ impl Host {
         let Publication { target, dataset, .. } = publication;
         self.visibility.check(target.path())?;
         let made = match publication.directory {
-            TargetDirectory::Plugins => target.make_directory()?,
+            TargetDirectory::Plugins => target.ensure_directory()?,
             TargetDirectory::Orchestrators if target.exists() => false,
             TargetDirectory::Orchestrators => {
                 let text = format!(
@@ -113,7 +113,7 @@ impl Host {
                 self.targets.remove(*dataset, target.path());
             }
             if made {
-                // What is reported is why there is no mount; a directory that stays is found by the next call.
+                // The error of the bind is returned; the next call finds a directory that could not be removed.
                 target.remove_directory().ok();
             }
         }
@@ -121,7 +121,7 @@ impl Host {
         Ok(())
     }
 
-    /// Returns another target at which the volume is published.
+    /// Returns another target at which the volume is published, as the mount table confirms.
     fn other_target(&self, publication: &Publication, origins: &Origins) -> Result<Option<PathBuf>> {
         let Publication { dataset, target, .. } = publication;
         if self.targets.other_than(*dataset, target.path()).is_none() {
@@ -138,12 +138,12 @@ impl Host {
         Ok(self.targets.other_than(*dataset, target.path()))
     }
 
-    /// Takes our mount of the volume away from a target, and leaves the directory as its owner expects it. What is not
+    /// Unmounts the volume from a target, and leaves the directory as its owner expects it. A volume that is not
     /// published counts as unpublished.
     ///
     /// # Errors
-    /// [`Situation::ForeignMount`] when another mount is there, or lies over ours; [`Situation::MountBusy`] naming who
-    /// uses the volume.
+    /// [`Situation::ForeignMount`] when another mount is at the target, or covers the plugin's;
+    /// [`Situation::MountBusy`] naming the processes that use the volume.
     pub(crate) fn unpublish(&self, unpublication: &Unpublication) -> Result<()> {
         let Unpublication {
             volume_id,
@@ -155,7 +155,7 @@ impl Host {
         let state = VolumeState::default();
         let top = target.visible().map_err(|error| unreadable(target, error))?;
         let (origins, view) = self.view_of_target(*dataset, target, top.clone())?;
-        match decide(&state, Wish::Unpublish { target: view }) {
+        match decide(&state, Goal::Unpublish { target: view }) {
             Action::Refuse(refusal) => return Err(subject.refuse(refusal)),
             Action::UnmountTarget => {
                 if let (Some(dataset), Some(top)) = (dataset, &top)
@@ -181,10 +181,10 @@ impl Host {
         Ok(())
     }
 
-    /// Checks, where the way to a target does not exist, that the volume is not mounted there out of reach.
+    /// Checks, for a target whose parent does not exist, that the volume is not mounted there under another mount.
     ///
     /// # Errors
-    /// [`Situation::ForeignMount`] naming what lies over it.
+    /// [`Situation::ForeignMount`] naming the mount that covers it.
     pub(crate) fn refuse_hidden(&self, volume_id: &str, dataset: Option<Uuid>, path: &Path) -> Result<()> {
         let Some(dataset) = dataset else { return Ok(()) };
         match hidden(&mount_table()?, &self.origins(dataset), path) {
@@ -210,7 +210,7 @@ impl Host {
         let view = match (top.map(Box::new), &origins) {
             (Some(top), Some(origins)) if origins.own(&top) => TargetView::Otherwise(top),
             (Some(top), _) => TargetView::Foreign(top),
-            // Where nothing of the volume is to be seen, it may be hidden, or its directory out of reach.
+            // Where no mount of the volume is visible, it may be hidden, or its directory may be unreachable.
             (None, Some(origins)) => match hidden(&mount_table()?, origins, target.path()) {
                 Some((mount, over)) => TargetView::Hidden { mount, over },
                 None => TargetView::Nothing,
@@ -258,19 +258,20 @@ impl Publication {
     }
 
     fn refuse_unstaged(&self, state: &VolumeState) -> Error {
-        let wish = Wish::Publish {
+        let goal = Goal::Publish {
             target: TargetView::Nothing,
             single: self.single_target,
             broken: None,
         };
-        match decide(state, wish) {
+        match decide(state, goal) {
             Action::Refuse(refusal) => self.refuse(refusal),
-            // Without an alias no state is staged, and every other one is refused.
+            // Without an alias the state is not staged, and every such state is refused.
             _ => self.refuse(Refusal::NotStaged(None)),
         }
     }
 
-    /// Returns why the file system can serve no such publication; one that can still be read may be published for that.
+    /// Returns why the file system cannot serve this publication; one that can still be read may be published
+    /// read-only.
     fn broken(&self, alias: &Mount) -> Option<String> {
         let writable = !alias.file_system_read_only() || self.flags.read_only();
         if writable && !device_is_missing(alias) {
@@ -288,16 +289,16 @@ fn unreadable(target: &Target, error: TableError) -> Error {
     )
 }
 
-/// Leaves nothing of ours where a mount of ours was, and nothing for the orchestrator to lose.
+/// Removes the plugin's directory after an unmount, or checks that the orchestrator's is empty.
 fn leave(target: &Target, directory: TargetDirectory) -> Result<(), TargetError> {
     match directory {
         TargetDirectory::Plugins => target.remove_directory(),
-        // Mesos removes its directory afterwards with all that is in it.
+        // Mesos afterwards removes its directory recursively.
         TargetDirectory::Orchestrators => target.check_empty(),
     }
 }
 
-/// As [`leave`], where none was: what is in the directory was never in the volume.
+/// As [`leave`], where nothing was mounted: files in the directory were never in the volume.
 fn leave_unmounted(target: &Target, directory: TargetDirectory, volume_id: &str) -> Result<()> {
     if !target.exists() {
         return Ok(());
@@ -305,8 +306,8 @@ fn leave_unmounted(target: &Target, directory: TargetDirectory, volume_id: &str)
     match leave(target, directory) {
         Err(TargetError::NotEmpty(_)) => {
             let text = format!(
-                "volume {volume_id} is not mounted at {}, and the directory there is not empty, so it is left alone; \
-                 look at what is in it",
+                "volume {volume_id} is not mounted at {}, and the directory there is not empty, so it is left \
+                 unchanged; move its content elsewhere, then call NodeUnpublishVolume again",
                 target.path().display()
             );
             Err(Error::new(Situation::ForeignMount, text))

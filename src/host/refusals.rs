@@ -1,4 +1,4 @@
-//! What a refusal of the state machine says to people.
+//! The messages of the state machine's refusals.
 
 use std::path::Path;
 
@@ -9,19 +9,19 @@ use super::lifecycle::{Fault, Refusal};
 use crate::error::{Error, Situation};
 use crate::volume::MountFlags;
 
-/// Which volume a wish was about, and where.
+/// The volume and the path that a goal concerns.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Subject<'a> {
-    /// The volume as the caller names it.
+    /// The volume id that the caller uses.
     pub(super) volume_id: &'a str,
     /// The staging path or the target.
     pub(super) path: &'a Path,
-    /// The mount flags that are asked for.
+    /// The requested mount flags.
     pub(super) flags: MountFlags,
 }
 
 impl<'a> Subject<'a> {
-    /// The subject of a wish that is about a path.
+    /// Returns the subject of a goal for a path.
     pub(super) fn at(volume_id: &'a str, path: &'a Path) -> Self {
         Self {
             volume_id,
@@ -30,7 +30,7 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// The subject of a wish that is about a staging path.
+    /// Returns the subject of a goal for a staging path.
     pub(super) fn staging(volume_id: &'a str, staged: &'a Staged) -> Self {
         Self::at(volume_id, &staged.staging)
     }
@@ -42,16 +42,16 @@ impl<'a> Subject<'a> {
             Refusal::ForeignAlias(found) => (
                 Situation::ForeignMount,
                 format!(
-                    "{} is in use by a mount that is not this plugin's and is left alone: {found}; unmount it, or, if \
-                     another plugin has staged the volume there, unstage it with that one",
+                    "{} is in use by a mount that is not this plugin's and is left unchanged: {found}; unmount it, or, \
+                     if another plugin has staged the volume there, unstage it with that one",
                     found.point.display()
                 ),
             ),
             Refusal::Hidden { mount, over } => (
                 Situation::ForeignMount,
                 format!(
-                    "volume {volume} is mounted at {}, but hidden under {over}, which is not ours and is left alone; \
-                     unmount that",
+                    "volume {volume} is mounted at {}, but hidden under {over}, which is not this plugin's and is left \
+                     unchanged; unmount that mount",
                     mount.point.display()
                 ),
             ),
@@ -113,13 +113,13 @@ impl<'a> Subject<'a> {
             Refusal::ForeignTarget(found) => (
                 Situation::ForeignMount,
                 format!(
-                    "{path} does not hold volume {volume} but {found}, which is not ours and is left alone; unmount it or \
-                     use another target_path"
+                    "{path} does not hold volume {volume} but {found}, which is not this plugin's and is left \
+                     unchanged; unmount it or use another target_path"
                 ),
             ),
             Refusal::NotMounted(found) => {
                 let instead = found.map_or_else(String::new, |found| {
-                    format!(": {found} is there instead, which is not ours")
+                    format!(": {found} is mounted there, which is not this plugin's")
                 });
                 (
                     Situation::NotMountedThere,
@@ -139,7 +139,7 @@ fn not_staged(volume: &str, path: &Path, fault: Option<&Fault>) -> String {
                 "volume {volume} is not staged at {path}: nothing is mounted there; call NodeStageVolume first"
             )
         }
-        // Staging it again does not help as long as the other mount is there, and says so.
+        // The message does not advise to stage again, which fails until the other mount is unmounted.
         Some(fault @ Fault::Hidden { .. }) => format!("volume {volume} is staged at {path}, but {fault}"),
         Some(fault) => {
             format!("volume {volume} is not staged at {path}: {fault}; call NodeStageVolume first")
@@ -150,7 +150,7 @@ fn not_staged(volume: &str, path: &Path, fault: Option<&Fault>) -> String {
 fn asked(flags: MountFlags) -> String {
     let flags = flags.to_string();
     if flags.is_empty() {
-        "is asked for without mount flags, for reading and writing".to_owned()
+        "is requested without mount flags, for reading and writing".to_owned()
     } else {
         format!("does not satisfy the flags \"{flags}\"")
     }
@@ -179,13 +179,16 @@ impl std::fmt::Display for Fault {
             ),
             Fault::FlockerUnmounted { pinned } => write!(
                 f,
-                "Flocker's mount at {} is gone or hidden, so nothing keeps the volume on this node",
+                "Flocker's mount at {} no longer exists or is hidden, so nothing keeps the volume on this node",
                 pinned.point.display()
             ),
             Fault::Hidden { over, .. } => {
-                write!(f, "hidden under {over}, which is not ours; unmount that")
+                write!(
+                    f,
+                    "hidden under {over}, which is not this plugin's; unmount that mount"
+                )
             }
-            Fault::Foreign { found } => write!(f, "{found} is there instead"),
+            Fault::Foreign { found } => write!(f, "{found} is mounted there"),
         }
     }
 }

@@ -1,15 +1,15 @@
-//! Leases of this node that are still to be released, as records say.
+//! Leases of this node that are still to be released, according to the records.
 
 use uuid::Uuid;
 
 use super::Host;
 use super::evidence::Staged;
-use super::lifecycle::{Action, Wish, decide};
+use super::lifecycle::{Action, Goal, decide};
 use super::records::{Record, RecordState};
 use crate::error::Result;
 
 impl Host {
-    /// Notes that the mount is gone and the lease is to be released.
+    /// Records that the volume is unmounted and the lease is to be released.
     pub(crate) fn mark_release_pending(&self, staged: &Staged) -> Result<()> {
         self.store(&Record {
             state: RecordState::ReleasePending,
@@ -17,11 +17,11 @@ impl Host {
         })
     }
 
-    /// Whether a lease is to be released at this moment: no new staging has taken the record over, or uses the lease at
-    /// another path. A record whose lease a later staging uses is forgotten.
+    /// Whether a lease is to be released at this moment: no later staging uses the record, or the lease at another
+    /// path. A record whose lease a later staging uses is removed.
     pub(crate) fn is_release_due(&self, staged: &Staged) -> Result<bool> {
         let state = self.state_at(staged, &self.origins(staged.dataset), None)?;
-        match decide(&state, Wish::Release) {
+        match decide(&state, Goal::Release) {
             Action::ReleaseLease => Ok(true),
             Action::Forget => {
                 self.forget(staged)?;
@@ -31,7 +31,7 @@ impl Host {
         }
     }
 
-    /// Whether the mount is gone and the lease is still to be released.
+    /// Whether the volume is unmounted and the lease is still to be released.
     pub(crate) fn is_release_pending(&self, staged: &Staged) -> bool {
         let record = self.records.get(staged.dataset, &staged.staging);
         record.is_some_and(|record| record.state == RecordState::ReleasePending)
@@ -47,8 +47,8 @@ impl Host {
         !self.releases(dataset).is_empty()
     }
 
-    /// Forgets that the lease of `node` on a dataset was to be released, and returns whether it was. `is_this_node` says
-    /// whether records that name no node are of that one.
+    /// Removes the records by which the lease of `node` on a dataset is to be released, and returns whether there were
+    /// any. `is_this_node` says whether records without a node belong to `node`.
     pub(crate) fn abandon_releases(&self, dataset: Uuid, node: Uuid, is_this_node: bool) -> Result<bool> {
         let mut due = self.releases(dataset);
         due.retain(|record| record.node_id.map_or(is_this_node, |of_record| of_record == node));

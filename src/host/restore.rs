@@ -1,4 +1,4 @@
-//! What a new process does with what an earlier one had staged.
+//! Restoring, at the start, the volumes that an earlier process staged.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -9,12 +9,12 @@ use uuid::Uuid;
 
 use super::Host;
 use super::evidence::{Origins, Staged, mount_table};
-use super::lifecycle::{Action, Wish, decide};
+use super::lifecycle::{Action, Goal, decide};
 use super::records::Record;
 use crate::error::Result;
 
 impl Host {
-    /// Pins again what is staged in this boot, and returns the leases that are still to be released.
+    /// Pins every volume that is staged in this boot, and returns the leases that are still to be released.
     pub(super) fn restore(&self) -> Result<Vec<Staged>> {
         let table = mount_table()?;
         let mut pending = Vec::new();
@@ -23,7 +23,7 @@ impl Host {
                 dataset: record.dataset_id,
                 staging: record.staging_path.clone(),
             };
-            match decide(&self.state_in(&table, &staged)?, Wish::Restore) {
+            match decide(&self.state_in(&table, &staged)?, Goal::Restore) {
                 Action::PinAgain => self.pin_again(&record, &staged, &table),
                 Action::ReleaseLease => pending.push(staged),
                 Action::MarkReleasePending => {
@@ -56,13 +56,14 @@ impl Host {
             tracing::error!(
                 dataset.id = %dataset,
                 staging.path = %record.staging_path.display(),
-                "Dataset {dataset} is staged at {}, but Flocker's own mount of it is gone: nothing but the lease keeps it here",
+                "Dataset {dataset} is staged at {}, but Flocker's own mount of it no longer exists: only the lease \
+                 keeps it on this node",
                 record.staging_path.display()
             );
         }
     }
 
-    /// Notes where the plugin's volumes are published, in one pass over the mount table.
+    /// Collects where the plugin's volumes are published, in one pass over the mount table.
     fn find_targets(&self, table: &MountTable) {
         let mut origins: HashMap<Uuid, Origins> = HashMap::new();
         for record in self.records.select(|record| record.may_be_mounted(self.boot_id)) {
@@ -97,8 +98,8 @@ impl Host {
 
 /// Finds Flocker's mount of the volume whose alias this is.
 ///
-/// Flocker names every mount point after its dataset. Another name means that the device is another volume's by now, and
-/// then neither it nor our mount may be taken for this one.
+/// Flocker names every mount point after its dataset. Another name means that the device now belongs to another volume,
+/// and then neither that mount nor the plugin's is this volume.
 fn flockers_mount<'a>(
     table: &'a MountTable,
     alias: &Mount,
@@ -117,7 +118,7 @@ fn flockers_mount<'a>(
     at_usual.or_else(|| candidates.first()).copied()
 }
 
-/// Removes the directory of a mount that ended with an earlier boot, unless there is anything in it or on it.
+/// Removes the directory of a mount that ended with an earlier boot, unless it has content or a mount.
 fn remove_mount_point(staged: &Staged) {
     let path = staged.alias();
     match std::fs::remove_dir(&path) {

@@ -1,14 +1,14 @@
-//! Where the host side finds and keeps things.
+//! The settings of a volume's directories on this machine.
 
 use std::path::PathBuf;
 
-/// The places of a node.
+/// The directories of a node.
 #[derive(Clone, Debug)]
 pub struct HostSettings {
-    /// Below which Flocker mounts datasets.
+    /// The directory below which Flocker mounts datasets.
     pub mount_root: PathBuf,
-    /// Where the records of what is staged are kept.
+    /// The directory of the staging records.
     pub state_dir: PathBuf,
-    /// Where the device nodes are that the plugin's mounts are named after.
+    /// The directory of the device nodes that the plugin's mounts are named after.
     pub device_dir: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! The directory that keeps what the node side must not forget.
+//! Locking and cleaning of the plugin's directories.
 
 use std::path::{Path, PathBuf};
 
@@ -7,11 +7,11 @@ use host_fs::{LockError, LockedDirectory};
 
 use crate::error::{Error, Result, Situation};
 
-/// Takes a directory for this process: its state directory, or its device directory. Another process is refused until
+/// Locks a directory for this process: its state directory, or its device directory. Another process is refused until
 /// this one ends.
 ///
 /// # Errors
-/// [`Situation::NotTheNodePlugin`] while another process has it.
+/// [`Situation::NotTheNodePlugin`] while another process holds it.
 pub(crate) fn claim(setting: &str, path: &Path) -> Result<LockedDirectory> {
     LockedDirectory::claim(path).map_err(|error| match error {
         LockError::Held { .. } => Error::of(Situation::NotTheNodePlugin, &error).context(format!(
@@ -22,18 +22,18 @@ pub(crate) fn claim(setting: &str, path: &Path) -> Result<LockedDirectory> {
     })
 }
 
-/// Removes from the state directory what processes were writing when they were killed. A failure is only logged:
-/// nothing needs these files.
-pub async fn tidy(directory: PathBuf) {
+/// Removes unfinished files of killed processes from the state directory. A failure is only logged: nothing needs these
+/// files.
+pub(crate) async fn tidy(directory: PathBuf) {
     let tidy = move || {
         if let Err(error) = remove_unfinished(&directory) {
             tracing::warn!(
                 %error,
-                "Cannot remove from {} what an earlier process did not finish writing",
+                "Cannot remove unfinished files of an earlier process from {}",
                 directory.display()
             );
         }
     };
-    // It panics only if there is a bug in it, and then that is in the log.
+    // It panics only on a bug, and the panic is in the log.
     tokio::task::spawn_blocking(tidy).await.ok();
 }

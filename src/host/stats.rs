@@ -6,20 +6,20 @@ use uuid::Uuid;
 use super::Host;
 use super::evidence::mount_table;
 use super::lifecycle::{
-    Action, AliasView, Elsewhere, Evidence, Fault, Refusal, VolumeState, Wish, alias_view, decide, observe,
+    Action, AliasView, Elsewhere, Evidence, Fault, Goal, Refusal, VolumeState, alias_view, decide, observe,
 };
 use super::mount::{ProbeVia, alias_path, file_system_fault};
 use super::refusals::Subject;
 use crate::error::{Error, Result};
 
-/// A volume that is mounted at the path that was asked about.
+/// A volume that is mounted at the requested path.
 #[derive(Debug)]
 pub(crate) struct MountedVolume {
     pub(crate) dataset: Uuid,
     pub(crate) mount: Mount,
-    /// What is wrong with it, in words.
+    /// The fault of the volume, in words.
     pub(crate) fault: Option<String>,
-    /// How to ask for its usage, unless that would ask another file system.
+    /// What to read its usage through; `None` where that would read another file system.
     pub(crate) via: Option<ProbeVia>,
 }
 
@@ -43,7 +43,7 @@ impl Host {
             let alias = alias_path(resolved.path(), dataset);
             let layers = match view {
                 AliasView::Nothing => layers_at(&alias).unwrap_or_default(),
-                // What is mounted at the path may hang, and then so would whatever looks below it.
+                // The mount at the path may hang, and every lookup below it with it.
                 _ => mount_table()?.layers_at(&alias).into_iter().cloned().collect(),
             };
             let staged = alias_view(layers, |mount| origins.own(mount));
@@ -56,7 +56,7 @@ impl Host {
             AliasView::Hidden { mount, .. } => Some((Mount::clone(mount), false)),
             AliasView::Nothing | AliasView::Foreign(_) => None,
         };
-        match (decide(&self.reported_state(dataset, view)?, Wish::Report), ours) {
+        match (decide(&self.reported_state(dataset, view)?, Goal::Report), ours) {
             (Action::Measure(fault), Some((mount, visible))) => {
                 Ok(self.measurable(dataset, mount, visible, fault))
             }
@@ -65,7 +65,7 @@ impl Host {
         }
     }
 
-    /// Returns the state of a dataset as one mount of it shows it, whatever its records say.
+    /// Returns the state of a dataset as one of its mounts shows it, without its records.
     fn reported_state(&self, dataset: Uuid, view: AliasView) -> Result<VolumeState> {
         let pin = self
             .pins
@@ -94,7 +94,7 @@ impl Host {
         }
     }
 
-    /// Chooses via what to ask for the usage of a mounted volume: best via the mount that is held anyway.
+    /// Chooses what to read the usage of a mounted volume through: the pinned mount if there is one.
     fn usage_through(&self, dataset: Uuid, mount: &Mount) -> ProbeVia {
         let held = self
             .pins

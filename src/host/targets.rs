@@ -1,4 +1,4 @@
-//! At which targets this process's volumes are published.
+//! An index of the targets at which volumes may be published.
 //!
 //! Only whether to look: the mount table is read before anything is concluded from a target that is known. Without this
 //! index each answer to "is it published elsewhere" would take the whole mount table, which grows with every volume of the
@@ -17,12 +17,12 @@ pub(super) struct Targets {
 }
 
 impl Targets {
-    /// Notes a path, before the dataset is mounted there.
+    /// Adds a path, before the dataset is mounted there.
     pub(super) fn add(&self, dataset: Uuid, path: &Path) {
         self.lock().entry(dataset).or_default().insert(path.to_owned());
     }
 
-    /// Forgets a path at which the dataset is not mounted.
+    /// Removes a path at which the dataset is not mounted.
     pub(super) fn remove(&self, dataset: Uuid, path: &Path) {
         let mut known = self.lock();
         if let Some(paths) = known.get_mut(&dataset) {
@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(
             targets.lock().len(),
             1,
-            "nothing is kept of a dataset without targets"
+            "no entry is kept for a dataset without targets"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Which dataset a volume id stands for in calls that need no Flocker: records say, and where they do not, mounts.
+//! Resolution of volume ids to datasets without Flocker, from records or, where they were lost, from mounts.
 
 use std::path::Path;
 
@@ -28,8 +28,8 @@ impl Host {
 
     /// Returns the dataset that this volume id stands for at a path, where it is published, or staged.
     ///
-    /// A name may have meant one dataset after the other: what is mounted there decides, and where nothing is, the one
-    /// that is staged. Where records were lost, the mount's source names its dataset.
+    /// A name may have stood for several datasets in turn: the one that is mounted there counts, or else the one that
+    /// is staged. Where records were lost, the mount's source names its dataset.
     ///
     /// # Errors
     /// The mount table cannot be read.
@@ -80,7 +80,7 @@ impl Host {
         Ok(unrecorded)
     }
 
-    /// Returns the dataset whose device node a mount of ours was made from, which its name says.
+    /// Returns the dataset whose device node a mount of the plugin was made from, according to the node's name.
     pub(super) fn dataset_of_mount(&self, mount: &Mount) -> Option<Uuid> {
         let name = Path::new(&mount.source).file_name()?.to_str()?;
         let dataset = dataset_of(name)?;
@@ -89,14 +89,14 @@ impl Host {
 
     fn recorded_at(&self, staging: &Path, volume_id: &str) -> Option<Record> {
         let at = |record: &Record| record.staging_path == staging && record.volume_id == volume_id;
-        // What is staged comes before what was: the name may have got a new dataset.
+        // A dataset that is staged precedes one that was: the name may stand for a new dataset now.
         self.records
             .select(at)
             .into_iter()
             .max_by_key(|record| record.may_be_mounted(self.boot_id))
     }
 
-    /// Returns the datasets that are, or were, staged under a name, at any path; what is staged comes first.
+    /// Returns the datasets that are, or were, staged under a name, at any path; staged ones first.
     fn datasets_named(&self, name: &str) -> Vec<Uuid> {
         let mut recorded = self.records.select(|record| record.volume_id == name);
         recorded.sort_by_key(|record| !record.may_be_mounted(self.boot_id));

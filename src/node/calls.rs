@@ -1,4 +1,4 @@
-//! The mutations of the node side, as operations that are joined and exclude each other.
+//! The operations of the node, which equal calls join and which exclude each other.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,16 +9,16 @@ use crate::volume::MountFlags;
 use crate::volume::VolumeReference;
 use host_fs::mount::TargetPath;
 
-/// What is done to a path.
+/// What an operation does at a path.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum NodeCall {
     /// Make a volume usable on this node.
     Stage(Stage),
-    /// The opposite.
+    /// The inverse of staging.
     Unstage(Unstage),
-    /// Make a staged volume appear at a target.
+    /// Mount a staged volume at a target.
     Publish(Publish),
-    /// The opposite.
+    /// The inverse of publishing.
     Unpublish(Unpublish),
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Stage {
     pub(super) volume_id: String,
     pub(super) volume: VolumeReference,
     pub(super) staging: TargetPath,
-    /// Whether nobody has attached the volume to this node, so that staging does it and unstaging undoes it.
+    /// Whether no controller has attached the volume to this node, so that staging attaches and unstaging detaches it.
     pub(super) takes_lease: bool,
 }
 

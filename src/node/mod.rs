@@ -1,4 +1,4 @@
-//! The node side of the plugin: what happens on the machine where a volume is used.
+//! The CSI Node service: what the plugin does on the machine where a volume is used.
 
 mod calls;
 mod paths;
@@ -34,15 +34,15 @@ use calls::NodeCall;
 /// The settings of the node.
 #[derive(Clone, Debug)]
 pub struct NodeSettings {
-    /// Where this machine's mounts, records and device nodes are.
+    /// The directories of this machine's mounts, records and device nodes.
     pub host: HostSettings,
-    /// How many volumes an orchestrator may put here; 0 leaves it to the orchestrator.
+    /// The maximum number of volumes on this node; 0 leaves it to the orchestrator.
     pub max_volumes_per_node: i64,
-    /// Whether staging a volume that nobody attached takes it from a node that is gone.
+    /// Whether staging a volume that no controller attached takes it over from a node that is gone.
     pub takeover: Takeover,
 }
 
-/// What the operations of this node share.
+/// The state that the operations of this node share.
 struct NodeCore {
     settings: NodeSettings,
     cluster: Cluster,
@@ -53,7 +53,7 @@ struct NodeCore {
     mounts: MountWatch,
     usage: UsageProbe,
     paths: PathGate,
-    /// What makes a dataset for a name that is used for the first time; `None`: nothing does.
+    /// Creates a dataset for a name on its first use; `None` where that is disabled.
     first_use: Option<Provisioner>,
     host: Mutex<Option<Arc<Host>>>,
 }
@@ -83,9 +83,9 @@ impl NodeCore {
         }
     }
 
-    /// Returns the host this process may work on, which is one process at a time.
+    /// Returns the host, which one process at a time may change.
     ///
-    /// It is opened in a task of its own, so that a caller who leaves does not give it up half-way.
+    /// It is opened in a task of its own, so that a caller that stops waiting does not abandon it half-way.
     async fn host(self: &Arc<Self>) -> Result<Arc<Host>> {
         if let Ok(slot) = self.host.try_lock()
             && let Some(host) = &*slot
@@ -97,7 +97,7 @@ impl NodeCore {
         opened.map_err(|ended| Error::task("reading the state directory", &ended))?
     }
 
-    /// As [`Self::host`], for a caller that has to be answered at `deadline`.
+    /// As [`Self::host`], for a caller that must be answered by `deadline`.
     async fn host_by(self: &Arc<Self>, deadline: Deadline) -> Result<Arc<Host>> {
         let host = tokio::time::timeout_at(deadline.answer_by(), self.host()).await;
         host.unwrap_or_else(|_elapsed| {
@@ -109,7 +109,7 @@ impl NodeCore {
         })
     }
 
-    /// The lock is held until the state directory is owned and everything staged is pinned: no call may be served
+    /// The lock is held until the state directory is locked and every staged volume is pinned: no call is served
     /// before.
     async fn open_host(self: &Arc<Self>) -> Result<Arc<Host>> {
         let mut slot = self.host.lock().await;

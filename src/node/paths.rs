@@ -1,4 +1,4 @@
-//! The paths of a request, as the file system has them.
+//! Resolution of the paths of a request.
 
 use futures::FutureExt;
 use host_fs::mount::{CachedParent, Target, TargetPath, is_in_memory};
@@ -113,7 +113,7 @@ impl NodeCore {
     }
 }
 
-/// Follows the symbolic links above a path, which has to have a parent. Blocks.
+/// Follows the symbolic links above a path, which must have a parent. Blocks.
 ///
 /// # Errors
 /// [`InvalidArgument`](crate::error::Situation::InvalidArgument) naming the field.
@@ -122,7 +122,7 @@ pub(super) fn resolve(field: &str, path: &TargetPath, permit: &mut PathPermit) -
     resolved.map_err(|error| Error::from(error).context(field))
 }
 
-/// As [`resolve`]; a path whose parent does not exist is nothing. Blocks.
+/// As [`resolve`]; `None` for a path whose parent does not exist. Blocks.
 ///
 /// # Errors
 /// As [`resolve`].

@@ -1,4 +1,4 @@
-//! `NodePublishVolume`: a staged volume appears at a target, complete at once.
+//! `NodePublishVolume`: mounts a staged volume at a target in one step.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::host::{Host, Publication};
 use crate::operation::Context;
 use crate::volume::dataset_of;
 
-/// Publishes a volume. The same call again changes nothing.
+/// Publishes a volume. Repeating the call changes nothing.
 pub(super) async fn publish(
     core: Arc<NodeCore>,
     host: Arc<Host>,
@@ -30,12 +30,13 @@ pub(super) async fn publish(
         let entered = core
             .lock_for_paths(&host, &context, Some(dataset), &paths)
             .await?;
-        // The caller may have left during the wait for the lock; nothing is mounted for no caller.
+        // The last caller may have stopped waiting while another operation held the lock; nothing is mounted without a
+        // caller.
         if context.is_wanted() {
             break entered;
         }
     };
-    // One job: a hand-over to another thread costs more than what it does.
+    // One blocking job: a switch of threads costs more than the work.
     host.blocking_on_paths(permit, move |host, permit| {
         host.publish(&Publication {
             dataset,
@@ -50,7 +51,7 @@ pub(super) async fn publish(
     .await
 }
 
-/// Returns the dataset that a name stands for: what it meant when the volume was staged.
+/// Returns the dataset for which a name stood when the volume was staged.
 async fn dataset_staged(
     core: &NodeCore,
     host: &Arc<Host>,

@@ -16,9 +16,9 @@ use host_fs::mount::{Mount, MountTable};
 
 /// How often Flocker is asked again where it has mounted the dataset; the mount itself wakes the waiter.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
-/// How often a fresh file system is looked at; nothing wakes anybody when a directory entry goes.
+/// How often a fresh file system is checked; the removal of a directory entry wakes no waiter.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// How long the agent may take to remove `lost+found`; one that died in between never does.
+/// How long the agent may take to remove `lost+found`; an agent that died in between never does.
 const TIDYING: Duration = Duration::from_secs(10);
 /// How long the agent may take from there to set the root's mode.
 const OPENING: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ impl NodeCore {
                 if let Some(mount) = first_of(found.map(|path| flockers_mount(&table, path, dataset)))? {
                     let (mount, path) = (mount.clone(), mount.point.clone());
                     if !is_of_flockers_kind(&mount) && reported.as_ref() != Some(&path) {
-                        // It may have come after Flocker was asked.
+                        // The mount may have appeared after Flocker was asked.
                         reported = self.reported_path(context, dataset, node).await?;
                         if reported.as_ref() != Some(&path) {
                             return Err(not_flockers(&mount, dataset));
@@ -61,16 +61,16 @@ impl NodeCore {
                 }
             }
             reported = match self.reported_path(context, dataset, node).await {
-                // The mount is what is waited for, and it may come while Flocker does not answer.
+                // The mount may appear while Flocker does not answer.
                 Err(error) if error.situation() == Situation::FlockerUnavailable => reported,
                 asked => asked?,
             };
         }
     }
 
-    /// Returns where Flocker says it has mounted the dataset on this node, if it says so.
+    /// Returns where Flocker reports the dataset as mounted on this node, if it does.
     ///
-    /// Before that it checks that the dataset is this node's, so that a mount that will never come is not waited for.
+    /// Checks first that the dataset is this node's, so that no call waits for a mount that never appears.
     async fn reported_path(&self, context: &Context, dataset: Uuid, node: Uuid) -> Result<Option<PathBuf>> {
         let lists = Lists::CONFIGURATION | Lists::LEASES | Lists::STATE;
         let snapshot = self.cluster.fresh_for(context, lists).await?;
@@ -83,10 +83,10 @@ impl NodeCore {
     }
 }
 
-/// Returns the mount at a path where Flocker mounts.
+/// Returns the mount at a path at which Flocker mounts.
 ///
-/// The agent mounts one device there, and nothing else. Where something else is mounted as well, nobody can tell which of
-/// them is the volume.
+/// The agent mounts one device there, and nothing else. With another mount there, it is unknown which of the two is the
+/// volume.
 fn flockers_mount<'a>(table: &'a MountTable, path: &Path, dataset: Uuid) -> Result<Option<&'a Mount>> {
     let layers = table.layers_at(path);
     let Some(top) = layers.last().copied() else {
@@ -103,19 +103,19 @@ fn flockers_mount<'a>(table: &'a MountTable, path: &Path, dataset: Uuid) -> Resu
     }
 }
 
-/// Whether a mount is what Flocker's agents make: the root of a file system on a block device, or a file system of ZFS.
+/// Whether a mount is of a kind that Flocker's agents make: the root of a file system on a block device, or one of ZFS.
 fn is_of_flockers_kind(mount: &Mount) -> bool {
     let kind = mount.device.is_block() || mount.fs_type == "zfs";
     kind && mount.root == Path::new("/")
 }
 
-/// Refuses what neither looks like Flocker's nor is said by Flocker to be the volume.
+/// Refuses a mount that is neither of a kind that Flocker makes nor reported by Flocker as the volume.
 fn not_flockers(mount: &Mount, dataset: Uuid) -> Error {
     Error::new(
         Situation::ForeignMount,
         format!(
             "{mount} is where Flocker should mount dataset {dataset}, but it is no file system on a block device of its \
-             own, and Flocker does not say that it has mounted the dataset there; unmount what is not Flocker's"
+             own, and Flocker does not report the dataset as mounted there; unmount what is not Flocker's"
         ),
     )
 }
@@ -126,8 +126,8 @@ fn first_of<T>(mut found: impl Iterator<Item = Result<Option<T>>>) -> Result<Opt
 
 /// Waits, within bounds, until the agent has finished with a fresh file system.
 ///
-/// The agent mounts first, then removes `lost+found` and opens the root to everybody, and does neither if somebody
-/// else wrote first. So nobody may be let in before.
+/// The agent mounts first, then removes `lost+found` and opens the root to all users, and does neither if another
+/// process wrote first. So no process may use the volume before.
 async fn settled(paths: &PathGate, root: PathBuf) {
     let mut bound = Instant::now() + TIDYING;
     let mut tidied = false;
@@ -135,7 +135,7 @@ async fn settled(paths: &PathGate, root: PathBuf) {
         let look = root.clone();
         let permit = paths.enter(&[&root.join("lost+found")]).await;
         let look = move || {
-            // A device that hangs keeps few threads, however often staging is repeated.
+            // A device that hangs blocks few threads, however often staging is repeated.
             let _permit = permit;
             freshness(&look)
         };
@@ -167,11 +167,11 @@ enum Freshness {
     Untidied,
     /// It is empty, and only root may write to it.
     Closed,
-    /// The agent has finished, or somebody has written.
+    /// The agent has finished, or another process has written.
     Used,
 }
 
-/// Looks at the root of a file system. One that cannot be read is for the next step to report.
+/// Reads the root of a file system. The next step reports one that cannot be read.
 fn freshness(root: &Path) -> Freshness {
     let Ok(entries) = std::fs::read_dir(root) else {
         return Freshness::Used;

@@ -1,4 +1,4 @@
-//! Which dataset a volume id stands for, where people write volume ids themselves.
+//! Resolution of volume ids to datasets, where a volume id may be a name that a person chose.
 
 use std::sync::Arc;
 
@@ -19,9 +19,9 @@ use crate::volume::{
 use host_fs::mount::Target;
 
 impl NodeCore {
-    /// Returns the dataset that is to be staged; one for a new name is made where that is wanted.
+    /// Returns the dataset to stage; one for a new name is created where the volume's context requests it.
     ///
-    /// A name means what it meant when the volume was staged at this path, so that staging it again needs no Flocker.
+    /// A name stands for the dataset that was staged under it at this path, so that staging it again needs no Flocker.
     pub(super) async fn dataset_to_stage(
         &self,
         host: &Arc<Host>,
@@ -41,7 +41,7 @@ impl NodeCore {
             return Ok(found);
         }
         let (Some(first_use), Some(provisioner)) = (first_use, &self.first_use) else {
-            return Err(unknown(name, first_use.is_some()));
+            return Err(unknown_name(name, first_use.is_some()));
         };
         let sizes = provisioner.settings().sizes;
         let range = first_use.size.map_or(Ok(SizeRange::default()), SizeRange::from)?;
@@ -56,7 +56,7 @@ impl NodeCore {
         };
         match provisioner.provision(context, &wanted).await {
             Ok(made) => Ok(made.dataset),
-            // Somebody else made it at the same time, and otherwise: what is there is used, as on every later use.
+            // Another client created it at the same time with other values; it is used as it is, as on every later use.
             Err(error) if error.situation() == Situation::Incompatible => {
                 let found = self.look_up(context, name, Some(first_use)).await?;
                 found.ok_or(error)
@@ -93,8 +93,8 @@ impl NodeCore {
     }
 }
 
-/// Finds the live dataset that carries a name: mesos-module-flocker's key comes first, because a dataset that has it
-/// was made for tasks, and then the key of Flocker's Docker plugin, Kubernetes' old plugin and CSI.
+/// Finds the live dataset that has a name: first by mesos-module-flocker's key, because a dataset that has it was
+/// created for tasks, then by the key of Flocker's Docker plugin, Kubernetes' old plugin and CSI.
 ///
 /// # Errors
 /// [`Situation::AmbiguousName`] listing the datasets when there are several.
@@ -121,8 +121,8 @@ fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<Option<&'a Dataset>> {
     Ok(None)
 }
 
-/// Makes the error of a name that no live dataset carries; `asked` tells whether its context asks to make one.
-fn unknown(name: &str, asked: bool) -> Error {
+/// Returns the error for a name that no live dataset has; `asked` says whether its context requests to create one.
+fn unknown_name(name: &str, asked: bool) -> Error {
     let what_to_do = match Uuid::try_parse(name) {
         Ok(id) => format!("a dataset's id is written as {id}"),
         Err(_) if asked => {

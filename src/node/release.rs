@@ -15,13 +15,13 @@ use crate::flocker::attach::PendingReleases;
 use crate::host::{Host, Staged};
 use crate::operation::VolumeGuard;
 
-/// How long unstaging waits for Flocker; what has to be released is written down.
+/// How long unstaging waits for Flocker; the record says which lease is still to be released.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 impl NodeService {
-    /// Returns the leases that this node is still to release, for a controller in the same process that uses the same
-    /// locks.
-    pub fn pending_releases(&self) -> Arc<dyn PendingReleases> {
+    /// Returns access to the leases that this node is still to release, for a controller in the same process that uses
+    /// the same locks.
+    pub(crate) fn pending_releases(&self) -> Arc<dyn PendingReleases> {
         Arc::clone(&self.core) as _
     }
 }
@@ -36,7 +36,7 @@ impl PendingReleases for NodeCore {
             if !host.has_releases(dataset) {
                 return Ok(false);
             }
-            // Older records do not name their node: it is this one.
+            // Older records do not name their node, which is this one.
             let is_this_node = (self.this_node)().await? == node;
             host.blocking(move |host| host.abandon_releases(dataset, node, is_this_node))
                 .await
@@ -46,7 +46,7 @@ impl PendingReleases for NodeCore {
 }
 
 impl NodeCore {
-    /// Releases the lease of the node under which the dataset was staged, and forgets the record that asked for it.
+    /// Releases the lease of the node under which the dataset was staged, and removes the record of it.
     ///
     /// The caller holds the dataset's lock.
     async fn release(&self, host: &Arc<Host>, staged: &Staged) -> Result<()> {
@@ -60,25 +60,24 @@ impl NodeCore {
     }
 }
 
-/// Releases a lease that the record says is to be released, lets go of Flocker's mount, and tells whether the lease
-/// has gone.
+/// Releases a lease that is to be released according to its record, unpins Flocker's mount, and returns whether the
+/// lease was released in time.
 ///
-/// A Flocker that does not answer is not waited for: the release is then tried again and again in the background. A
-/// request that has been sent is seen to its end under the dataset's lock, or it could hit the lease of the next
-/// staging.
+/// A Flocker that does not answer is not waited for: the release is then retried in the background. A request that was
+/// sent ends under the dataset's lock, because it could release the lease of the next staging otherwise.
 pub(super) async fn release(
     core: Arc<NodeCore>,
     host: Arc<Host>,
     staged: Staged,
     guard: VolumeGuard,
 ) -> bool {
-    let (tell, told) = oneshot::channel();
+    let (sender, receiver) = oneshot::channel();
     tokio::spawn(async move {
         let mut first = std::pin::pin!(core.release(&host, &staged));
         let in_time = tokio::time::timeout(PATIENCE, &mut first).await;
         host.unpin(staged.dataset);
-        // Nobody listens when unstaging was dropped with its runtime.
-        tell.send(matches!(in_time, Ok(Ok(())))).ok();
+        // The receiver no longer exists if unstaging was dropped with its runtime.
+        sender.send(matches!(in_time, Ok(Ok(())))).ok();
         let released = match in_time {
             Ok(released) => released,
             Err(_) => first.await,
@@ -94,10 +93,10 @@ pub(super) async fn release(
             retry(&core, &host, &staged).await;
         }
     });
-    told.await.unwrap_or(false)
+    receiver.await.unwrap_or(false)
 }
 
-/// Releases a lease in the background that an earlier process has left.
+/// Releases in the background a lease that an earlier process did not release.
 pub(super) fn release_later(core: Arc<NodeCore>, host: Arc<Host>, staged: Staged) {
     tokio::spawn(async move {
         if !is_settled(&core, &host, &staged).await {
@@ -106,7 +105,7 @@ pub(super) fn release_later(core: Arc<NodeCore>, host: Arc<Host>, staged: Staged
     });
 }
 
-/// Tries again, less and less often, until the lease is released or somebody has taken the record over.
+/// Retries with back-off until the lease is released or a later staging uses the record.
 async fn retry(core: &NodeCore, host: &Arc<Host>, staged: &Staged) {
     let waits = ExponentialBuilder::default()
         .with_min_delay(Duration::from_secs(1))
@@ -122,7 +121,7 @@ async fn retry(core: &NodeCore, host: &Arc<Host>, staged: &Staged) {
     }
 }
 
-/// Releases a lease if that is still due, and tells whether nothing is left to be done.
+/// Releases a lease if that is still due, and returns whether nothing is left to do.
 async fn is_settled(core: &NodeCore, host: &Arc<Host>, staged: &Staged) -> bool {
     let _guard = core.locks.lock_in_background(staged.dataset).await;
     let due = staged.clone();
@@ -130,7 +129,7 @@ async fn is_settled(core: &NodeCore, host: &Arc<Host>, staged: &Staged) -> bool 
         Ok(true) => {}
         Ok(false) => return true,
         Err(error) => {
-            tracing::warn!(error = %error.chain(), "Cannot look after a lease that is to be released");
+            tracing::warn!(error = %error.chain(), "Cannot check a lease that is still to be released");
             return false;
         }
     }

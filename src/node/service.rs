@@ -1,4 +1,4 @@
-//! The Node service: fields are checked here, and the work is handed to the operation that does it.
+//! The Node service: checks the fields of a request, and runs the operation that serves it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,10 +35,10 @@ use crate::operation::{Context, Locks};
 use crate::volume::{NODE_CONTEXT_KEY, VolumeReference};
 use host_fs::mount::TargetPath;
 
-/// How often a state directory that another process owns is tried again.
+/// How often locking a state directory that another process has locked is retried.
 const RETRY_HOST: Duration = Duration::from_secs(1);
 
-/// What the node announces.
+/// The capabilities of the node.
 const CAPABILITIES: [Type; 4] = [
     Type::StageUnstageVolume,
     Type::GetVolumeStats,
@@ -53,8 +53,8 @@ pub struct NodeService {
 }
 
 impl NodeService {
-    /// Makes the service of this node. `locks` serialises it with whatever else of this process changes a dataset;
-    /// `first_use` makes the datasets of names that are used for the first time, where that is wanted.
+    /// Creates the service of this node. `locks` serialises it with all other parts of this process that change a
+    /// dataset; `first_use` creates a dataset for a name on its first use, where that is enabled.
     pub fn new(
         settings: NodeSettings,
         cluster: Cluster,
@@ -70,18 +70,18 @@ impl NodeService {
         }
     }
 
-    /// Takes possession of the state directory and pins again what is staged, before anything is served.
+    /// Locks the state directory and pins every staged volume, before any call is served.
     ///
-    /// A directory that another process owns is no failure: Node calls say so until that process has gone, and then
-    /// what is staged is pinned at once, whether a call comes or not.
+    /// A directory that another process has locked is no failure: Node calls report it until that process ends, and
+    /// then every staged volume is pinned at once, without a call.
     pub async fn restore(&self) {
         if let Err(error) = self.core.host().await {
-            tracing::warn!(error = %error.chain(), "Node calls are refused for the time being");
+            tracing::warn!(error = %error.chain(), "Node calls are refused until this condition ends");
             let core = Arc::downgrade(&self.core);
             tokio::spawn(async move {
                 while let Some(core) = core.upgrade() {
                     if core.host().await.is_ok() {
-                        tracing::info!("Node calls are served from here on");
+                        tracing::info!("Node calls are served from now on");
                         return;
                     }
                     drop(core);
@@ -91,17 +91,17 @@ impl NodeService {
         }
     }
 
-    /// Returns why calls about some volumes wait, if they do; all others are served.
+    /// Returns why calls about some volumes wait, if they do; calls about other volumes are served.
     pub fn obstacle(&self) -> Option<String> {
         self.core.paths.obstacle()
     }
 
-    /// Ends what waits, and waits for the end of what mounts. Nothing is unmounted.
+    /// Cancels operations that wait, and waits for those that mount. No volume is unmounted.
     pub async fn stop(&self) {
         self.core.operations.stop().await;
     }
 
-    /// Runs an operation whose errors say what was being done to which volume where.
+    /// Runs an operation, and adds to its errors what was being done to which volume on which node.
     async fn run<W, F>(&self, call: NodeCall, deadline: Deadline, work: W) -> Result<()>
     where
         W: FnOnce(Context) -> F,
@@ -169,8 +169,8 @@ impl NodeService {
         let capability = Capability::parse_for_mount(request.volume_capability.as_ref(), request.readonly)?;
         if request.staging_target_path.is_empty() {
             let text = format!(
-                "staging_target_path is empty: volume {volume_id} has to be staged with NodeStageVolume, and the path of \
-                 that given here"
+                "staging_target_path is empty: volume {volume_id} must be staged with NodeStageVolume, and that \
+                 staging path given here"
             );
             return Err(Error::new(Situation::NotStaged, text));
         }
@@ -234,7 +234,7 @@ impl NodeService {
         let this_node = tokio::time::timeout_at(deadline.answer_by(), (self.core.this_node)()).await;
         let node = this_node.unwrap_or_else(|_| {
             let text =
-                "this node's UUID is not known yet: Flocker has not told it; set node_id or node_id_file";
+                "this node's UUID is not known yet: Flocker has not reported it; set node_id or node_id_file";
             Err(Error::new(Situation::FlockerUnavailable, text))
         })?;
         Ok(NodeGetInfoResponse {
@@ -322,7 +322,7 @@ impl Node for NodeService {
     }
 }
 
-/// Returns whose the target directory is, which the facade of `csi.v0` tells beside the message.
+/// Returns the owner of the target directory, which the facade of `csi.v0` passes beside the message.
 fn target_directory<T>(request: &Request<T>) -> TargetDirectory {
     request.extensions().get().copied().unwrap_or_default()
 }

@@ -1,8 +1,8 @@
-//! `NodeStageVolume`: the dataset that Flocker has mounted here becomes a mount of ours.
+//! `NodeStageVolume`: mounts a dataset that Flocker has mounted on this node a second time, at the staging path.
 //!
-//! The order is what keeps data safe. The record is on the disk before anything is mounted, so that a process that is
-//! killed leaves nothing unknown. The pin comes before the last look at Flocker, so that what that look says stays
-//! true: from the pin on the agent cannot unmount the dataset here, and so no other node can get it.
+//! The order keeps data safe. The record is on disk before anything is mounted, so that a killed process leaves no
+//! unknown mount. The pin comes before the last read of lease and primary, so that its result stays true: after the pin
+//! the agent cannot unmount the dataset here, and so no other node can mount it.
 
 use std::sync::Arc;
 
@@ -11,18 +11,18 @@ use uuid::Uuid;
 use super::NodeCore;
 use super::calls::Stage;
 use super::paths::resolve;
-use super::unstage::Remainder;
+use super::unstage::UnstageOutcome;
 use crate::error::{Error, Result, Situation};
 use crate::flocker::attach::OtherNodesLease;
 use crate::flocker::cluster::{Lists, Snapshot};
-use crate::host::{Host, PathPermit, Staged, Wish};
+use crate::host::{Goal, Host, PathPermit, Staged};
 use crate::operation::Context;
 use host_fs::mount::{Mount, Target, TargetError, TargetPath};
 
-/// How often staging starts over when Flocker's mount is replaced under it.
+/// How often staging restarts when Flocker's mount is replaced during it.
 const RESTARTS: u32 = 5;
 
-/// Stages a volume. A final error leaves nothing of it behind.
+/// Stages a volume. After a final error, no mount, pin, record or lease of it remains.
 pub(super) async fn stage(
     core: Arc<NodeCore>,
     host: Arc<Host>,
@@ -48,7 +48,7 @@ pub(super) async fn stage(
     match ended {
         Err(error) if error.situation().is_final() => match staging_attempt.undo().await {
             Ok(()) => Err(error),
-            // A final answer would promise that nothing is left, so the orchestrator has to come back.
+            // A final answer would promise that nothing is left, so this one makes the orchestrator repeat the call.
             Err(left) => Err(Error::new(
                 Situation::Busy,
                 format!("{}; and undoing it failed: {}", error.chain(), left.chain()),
@@ -58,13 +58,13 @@ pub(super) async fn stage(
     }
 }
 
-/// What one run of the steps that mount ended with.
+/// The outcome of one run of the steps that mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MountOutcome {
     Mounted,
-    /// Flocker's mount has gone, or another has taken its place.
+    /// Flocker's mount no longer exists, or another has taken its place.
     Replaced,
-    /// Nobody waits for it at this moment, and nothing is mounted for nobody.
+    /// No caller waits, and nothing is mounted without a caller.
     Unwanted,
 }
 
@@ -110,7 +110,7 @@ impl StagingAttempt<'_> {
         ))
     }
 
-    /// Whether everything is as a successful call would leave it; that needs no Flocker, which may be what names the node.
+    /// Whether the volume is as a successful call leaves it; that needs no Flocker, which may be what names the node.
     async fn already_staged(&self, node: Option<Uuid>) -> Result<bool> {
         let (staged, volume_id) = (self.staged(), self.stage.volume_id.clone());
         let _guard = self.core.locks.lock(self.context, self.dataset).await?;
@@ -128,8 +128,8 @@ impl StagingAttempt<'_> {
             .await
     }
 
-    /// Pins Flocker's mount, checks the right to it, and mounts the alias. Unless it is mounted, nothing stays pinned:
-    /// a pin that nothing needs would keep the dataset on this node until the plugin ends.
+    /// Pins Flocker's mount, checks lease and primary, and mounts the alias. Unless it is mounted, nothing stays
+    /// pinned: a pin that nothing needs would keep the dataset on this node until the plugin ends.
     async fn mount(&self, flocker: &Mount, node: Uuid) -> Result<MountOutcome> {
         let dataset = self.dataset;
         let _guard = self.core.locks.lock(self.context, dataset).await?;
@@ -172,10 +172,10 @@ impl StagingAttempt<'_> {
 
     async fn undo(&self) -> Result<()> {
         let staged = self.staged();
-        let cleared = self.core.clear(self.context, self.host, &staged, Wish::UndoStage);
+        let cleared = self.core.clear(self.context, self.host, &staged, Goal::UndoStage);
         match cleared.await? {
-            Remainder::Nothing => Ok(()),
-            Remainder::Lease => Err(Error::new(
+            UnstageOutcome::Nothing => Ok(()),
+            UnstageOutcome::Lease => Err(Error::new(
                 Situation::FlockerUnavailable,
                 format!(
                     "Flocker has not released the lease on volume {} yet",
@@ -186,7 +186,7 @@ impl StagingAttempt<'_> {
     }
 }
 
-/// Resolves the staging path, which has to exist. Blocks.
+/// Resolves the staging path, which must exist. Blocks.
 fn existing(staging: &TargetPath, permit: &mut PathPermit) -> Result<Target> {
     let staging = resolve("staging_target_path", staging, permit)?;
     if staging.exists() {
@@ -213,7 +213,7 @@ pub(super) fn may_use(snapshot: &Snapshot, dataset: Uuid, node: Uuid) -> Result<
         }
         None => {
             return refuse(format!(
-                "volume {dataset} is not attached to this node, {node}: nobody holds its lease; call \
+                "volume {dataset} is not attached to this node, {node}: no node holds its lease; call \
                  ControllerPublishVolume first"
             ));
         }
@@ -222,7 +222,8 @@ pub(super) fn may_use(snapshot: &Snapshot, dataset: Uuid, node: Uuid) -> Result<
         Ok(())
     } else {
         refuse(format!(
-            "volume {dataset} is leased to this node, {node}, but Flocker was told to move it to node {}; publish it again",
+            "volume {dataset} is leased to this node, {node}, but Flocker is configured to move it to node {}; call \
+             ControllerPublishVolume again",
             configured.primary
         ))
     }

@@ -1,4 +1,4 @@
-//! `NodeGetVolumeStats`: how full a volume is, and whether it is well.
+//! `NodeGetVolumeStats`: the usage of a volume, and whether it is healthy.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::host::mount::{Usage, UsageError};
 /// How long a file system may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Answers within about a second, whatever the device does.
+/// Answers within about a second, also when the device hangs.
 pub(super) async fn stats(
     core: &Arc<NodeCore>,
     host: &Arc<Host>,
@@ -37,7 +37,7 @@ pub(super) async fn stats(
     let found = timeout_at(answer_by, finding).await.unwrap_or_else(|_elapsed| {
         let text = format!(
             "volume {volume_id}: what is mounted at volume_path {volume_path:?} could not be seen within {} s; a file \
-             system on the way there may hang",
+             system on the way to it may hang",
             PATIENCE.as_secs()
         );
         Err(Error::new(Situation::Busy, text))

@@ -1,4 +1,4 @@
-//! `NodeUnpublishVolume`: our mount at a target goes, and the empty directory with it where that is the plugin's.
+//! `NodeUnpublishVolume`: unmounts a volume from a target, and removes the empty directory where that is the plugin's.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::host::{Host, Unpublication};
 use crate::operation::Context;
 use crate::volume::dataset_of;
 
-/// Unpublishes a volume. What is not published counts as unpublished.
+/// Unpublishes a volume. A volume that is not published counts as unpublished.
 pub(super) async fn unpublish(
     core: Arc<NodeCore>,
     host: Arc<Host>,

@@ -1,4 +1,4 @@
-//! `NodeUnstageVolume`: our mount of a volume goes, and with the last one the right to it.
+//! `NodeUnstageVolume`: unmounts a volume from its staging path, and with the last use releases its lease and pin.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use super::calls::Unstage;
 use super::paths::resolve_existing;
 use super::release::release;
 use crate::error::Result;
-use crate::host::{Host, PathPermit, Staged, Unmounted, Wish};
+use crate::host::{Goal, Host, PathPermit, Staged, Unmounted};
 use crate::operation::Context;
 use crate::volume::dataset_of;
 
-/// Unstages a volume. What is not staged counts as unstaged.
+/// Unstages a volume. A volume that is not staged counts as unstaged.
 pub(super) async fn unstage(
     core: Arc<NodeCore>,
     host: Arc<Host>,
@@ -21,22 +21,22 @@ pub(super) async fn unstage(
     let permit = core.enter(&context, &[unstage.staging.as_path()]).await?;
     for staged in staged_at(&host, permit, unstage).await? {
         context.about(staged.dataset);
-        core.clear(&context, &host, &staged, Wish::Unstage).await?;
+        core.clear(&context, &host, &staged, Goal::Unstage).await?;
     }
     Ok(())
 }
 
-/// Returns what is staged at the path under this volume id; without a record, what may be.
+/// Returns what is staged at the path under this volume id; without a record, what may be staged.
 async fn staged_at(host: &Arc<Host>, permit: PathPermit, unstage: Unstage) -> Result<Vec<Staged>> {
     host.blocking_on_paths(permit, move |host, permit| {
         let Unstage { volume_id, staging } = unstage;
-        // Where the way to it does not exist, nothing can be mounted, but the record and the lease may be left.
+        // Where the parent of the path does not exist, nothing can be mounted, but record and lease may remain.
         let staging = resolve_existing("staging_target_path", &staging, permit)?.map_or_else(
             || staging.as_path().to_owned(),
             |staging| staging.path().to_owned(),
         );
         let recorded = host.recorded_dataset(&staging, &volume_id);
-        // Without a record, an id that is a dataset's still says what its mount would look like; a name does not.
+        // Without a record, a dataset id still identifies the mount; a name does not.
         let datasets = match recorded.or_else(|| dataset_of(&volume_id)) {
             Some(dataset) => vec![dataset],
             None => host.unrecorded_at(&staging)?,
@@ -50,37 +50,38 @@ async fn staged_at(host: &Arc<Host>, permit: PathPermit, unstage: Unstage) -> Re
     .await
 }
 
-/// What is left of a volume that was cleared away.
+/// What remains of a volume after it is unstaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Remainder {
+pub(super) enum UnstageOutcome {
     Nothing,
-    /// The lease that staging took, which is released as soon as Flocker answers.
+    /// The lease that staging took, which is released when Flocker answers.
     Lease,
 }
 
 impl NodeCore {
-    /// Removes everything of a volume at one staging path; with the last of them its device node, the lease that
+    /// Unstages a volume from one staging path; with the last of them it releases the device node, the lease that
     /// staging took, and the pin, in this order.
     pub(super) async fn clear(
         self: &Arc<Self>,
         context: &Context,
         host: &Arc<Host>,
         staged: &Staged,
-        wish: Wish,
-    ) -> Result<Remainder> {
-        // All but the lease is gone then, and that is taken care of: the operation that does so may hold the dataset's
-        // lock for as long as Flocker does not answer.
+        goal: Goal,
+    ) -> Result<UnstageOutcome> {
+        // Only the lease remains then, and another operation releases it: that one may hold the dataset's lock until
+        // Flocker answers.
         if host.is_release_pending(staged) {
-            return Ok(Remainder::Nothing);
+            return Ok(UnstageOutcome::Nothing);
         }
         let guard = self.locks.lock(context, staged.dataset).await?;
         let at = staged.clone();
         let unmounted = host
             .blocking(move |host| {
-                let unmounted = host.unmount_alias(&at, wish)?;
+                let unmounted = host.unmount_alias(&at, goal)?;
                 if let Unmounted::Then(afterwards) = unmounted {
                     if afterwards.release_lease {
-                        // Written first: a process that finds the mount gone must know that the lease is left.
+                        // Written first: a process that finds no mount must know that the lease is still to be
+                        // released.
                         host.mark_release_pending(&at)?;
                     } else {
                         host.forget(&at)?;
@@ -90,21 +91,21 @@ impl NodeCore {
             })
             .await?;
         let Unmounted::Then(afterwards) = unmounted else {
-            return Ok(Remainder::Nothing);
+            return Ok(UnstageOutcome::Nothing);
         };
         if afterwards.release_lease {
             let (core, host) = (Arc::clone(self), Arc::clone(host));
             let released = release(core, host, staged.clone(), guard).await;
             return Ok(if released {
-                Remainder::Nothing
+                UnstageOutcome::Nothing
             } else {
-                Remainder::Lease
+                UnstageOutcome::Lease
             });
         }
-        if afterwards.let_go {
+        if afterwards.unpin {
             host.unpin(staged.dataset);
         }
         drop(guard);
-        Ok(Remainder::Nothing)
+        Ok(UnstageOutcome::Nothing)
     }
 }

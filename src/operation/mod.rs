@@ -1,6 +1,6 @@
 //! Operations that outlive their callers.
 //!
-//! tonic drops a handler when its client disconnects, at whatever await the handler is. So every mutation runs in a
+//! tonic drops a handler when its client disconnects, at any await of the handler. So every mutation runs in a
 //! task of its own: equal calls join it, other calls for the same slot wait for its end, and the inverse call cancels
 //! it. Without a caller it may still wait and write to Flocker; a step that mounts starts only while a caller waits
 //! ([`Context::caller_waiting`]), because an orchestrator removes the directory tree after a successful unstage.

@@ -13,7 +13,7 @@ pub struct Health {
 
 impl Health {
     /// Returns the health of the services with these names, all of them serving.
-    pub async fn new(names: impl IntoIterator<Item = &'static str>) -> Self {
+    pub(crate) async fn new(names: impl IntoIterator<Item = &'static str>) -> Self {
         let health = Self {
             reporter: HealthReporter::new(),
             names: names.into_iter().collect(),
@@ -35,7 +35,7 @@ impl Health {
     }
 
     /// Sets every service to not serving, and ends the calls that watch them.
-    pub async fn close(mut self) {
+    pub(crate) async fn close(mut self) {
         for name in self.names {
             self.reporter
                 .set_service_status(name, ServingStatus::NotServing)
@@ -45,7 +45,7 @@ impl Health {
     }
 
     /// Returns the service that answers.
-    pub fn server(&self) -> HealthServer<HealthService> {
+    pub(crate) fn server(&self) -> HealthServer<HealthService> {
         HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()))
     }
 }

@@ -122,7 +122,7 @@ impl Listener {
     }
 
     /// Returns the name of its Unix socket.
-    pub fn socket_name(&self) -> Option<&SocketName> {
+    pub(crate) fn socket_name(&self) -> Option<&SocketName> {
         match &self.kind {
             Kind::Unix { file, .. } => Some(file.name()),
             Kind::Tcp(_) => None,

@@ -3,7 +3,7 @@
 mod connection;
 mod health;
 mod listener;
-pub mod reflection;
+pub(crate) mod reflection;
 mod rpc_log;
 mod socket;
 
@@ -39,10 +39,10 @@ pub enum ServeError {
 }
 
 /// What serves on an endpoint, its calls logged.
-pub type LoggedRouter = Router<Stack<RpcLogLayer, Identity>>;
+pub(crate) type LoggedRouter = Router<Stack<RpcLogLayer, Identity>>;
 
 /// Returns the builder of a router whose calls are logged.
-pub fn builder() -> Server<Stack<RpcLogLayer, Identity>> {
+pub(crate) fn builder() -> Server<Stack<RpcLogLayer, Identity>> {
     Server::builder().layer(RpcLogLayer)
 }
 
@@ -54,7 +54,7 @@ pub fn builder() -> Server<Stack<RpcLogLayer, Identity>> {
 ///
 /// # Errors
 /// Fails when the server cannot go on.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: Listener,
     router: LoggedRouter,
     close: impl Future<Output = ()>,

@@ -10,7 +10,7 @@ const ALWAYS_SERVED: [&str; 3] = [
 ];
 
 /// Both versions of the reflection service, as old clients know only the older.
-pub struct Reflection<V1: v1::ServerReflection, V1Alpha: v1alpha::ServerReflection> {
+pub(crate) struct Reflection<V1: v1::ServerReflection, V1Alpha: v1alpha::ServerReflection> {
     /// The current version.
     pub v1: v1::ServerReflectionServer<V1>,
     /// The older version.
@@ -21,7 +21,7 @@ pub struct Reflection<V1: v1::ServerReflection, V1Alpha: v1alpha::ServerReflecti
 ///
 /// # Errors
 /// The descriptors cannot be read.
-pub fn describe(
+pub(crate) fn describe(
     descriptors: &'static [u8],
     services: &[&str],
 ) -> Result<Reflection<impl v1::ServerReflection, impl v1alpha::ServerReflection>, Error> {

@@ -94,7 +94,7 @@ pub struct SocketName {
 
 impl SocketName {
     /// Whether the name still refers to the socket, which another process may have removed or replaced.
-    pub fn is_in_place(&self) -> bool {
+    pub(crate) fn is_in_place(&self) -> bool {
         fs::symlink_metadata(&self.path)
             .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode))
     }

@@ -61,7 +61,7 @@ const OWN_CHOICE: [&str; 14] = [
 
 /// Why a set of mount flags cannot be honoured.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum FlagError {
+pub(crate) enum FlagError {
     /// The flag is an option of the file system.
     #[error(
         "mount flag {0:?} is an option of the file system, which is mounted by Flocker: \
@@ -95,7 +95,7 @@ impl MountFlags {
     /// Parses the flags of a request; each text is one flag or several, separated by commas.
     ///
     /// `readonly` is the request's own field of that name; it means the same as the flag `ro`.
-    pub fn parse<S: AsRef<str>>(flags: &[S], readonly: bool) -> Result<MountFlags, FlagError> {
+    pub(crate) fn parse<S: AsRef<str>>(flags: &[S], readonly: bool) -> Result<MountFlags, FlagError> {
         let mut asked: Vec<&'static str> = Vec::new();
         let words = flags
             .iter()
@@ -128,12 +128,12 @@ impl MountFlags {
     }
 
     /// Returns whether the mount is read-only.
-    pub fn read_only(self) -> bool {
+    pub(crate) fn read_only(self) -> bool {
         self.0.read_only()
     }
 
     /// Returns the attributes in which a mount with these flags differs from the mount it is bound from.
-    pub fn change(self) -> AttributeChange {
+    pub(crate) fn change(self) -> AttributeChange {
         self.0
     }
 }

@@ -37,7 +37,7 @@ impl VolumeName {
     }
 
     /// Returns the name.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }

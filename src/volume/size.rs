@@ -10,7 +10,7 @@ const GRANULE: u64 = 1024;
 
 /// The sizes that a caller accepts, in bytes; both ends are included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SizeRange {
+pub(crate) struct SizeRange {
     required: Option<u64>,
     limit: Option<u64>,
 }
@@ -21,7 +21,7 @@ impl SizeRange {
     /// # Errors
     /// [`Situation::InvalidArgument`] for a negative value, [`Situation::ImpossibleSize`] for a range that
     /// contains no size at all or only sizes below Flocker's minimum.
-    pub fn parse(required_bytes: i64, limit_bytes: i64) -> Result<Self> {
+    pub(crate) fn parse(required_bytes: i64, limit_bytes: i64) -> Result<Self> {
         let bytes = |field: &str, value: i64| {
             u64::try_from(value)
                 .map(|value| (value > 0).then_some(value))
@@ -50,7 +50,7 @@ impl SizeRange {
     ///
     /// # Errors
     /// [`Situation::ImpossibleSize`] for more bytes than CSI can express.
-    pub fn from(required: u64) -> Result<Self> {
+    pub(crate) fn from(required: u64) -> Result<Self> {
         let required = i64::try_from(required).map_err(|_| {
             let text = format!("a size of {required} bytes is more than any volume can have");
             Error::new(Situation::ImpossibleSize, text)
@@ -59,17 +59,17 @@ impl SizeRange {
     }
 
     /// Returns the smallest requested size; 0 for none.
-    pub fn required_bytes(self) -> u64 {
+    pub(crate) fn required_bytes(self) -> u64 {
         self.required.unwrap_or(0)
     }
 
     /// Returns the largest requested size; 0 for none.
-    pub fn limit_bytes(self) -> u64 {
+    pub(crate) fn limit_bytes(self) -> u64 {
         self.limit.unwrap_or(0)
     }
 
     /// Returns whether a volume of `size` bytes satisfies the caller.
-    pub fn contains(self, size: u64) -> bool {
+    pub(crate) fn contains(self, size: u64) -> bool {
         self.required.is_none_or(|required| size >= required) && self.limit.is_none_or(|limit| size <= limit)
     }
 }
@@ -90,7 +90,7 @@ impl SizePolicy {
     ///
     /// # Errors
     /// [`Situation::ImpossibleSize`] when no multiple of the allocation unit lies within the range.
-    pub fn choose(self, range: SizeRange) -> Result<u64> {
+    pub(crate) fn choose(self, range: SizeRange) -> Result<u64> {
         let unit = self.allocation_unit.max(GRANULE);
         let wanted = match (range.required, range.limit) {
             (Some(required), Some(limit)) if required == limit => {

@@ -7,7 +7,7 @@ import unittest
 
 import charts
 
-# Kubernetes refuses some changes of these, and others reach volumes that are in use.
+# Kubernetes refuses some changes of these, and the rest affect volumes that are in use.
 FROZEN = {
     "attachRequired": True,
     "podInfoOnMount": False,

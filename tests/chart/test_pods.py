@@ -23,7 +23,7 @@ def plugins():
 
 
 def argument(container, flag):
-    """Returns the value of a flag that is there once."""
+    """Returns the value of a flag that occurs once."""
     [value] = [word.partition("=")[2] for word in container["args"] if word.partition("=")[0] == flag]
     return value
 

@@ -20,7 +20,7 @@ use crate::log;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A call as a service got it: the RPC's path, and the message as this library encodes it.
-pub(crate) type Call = (String, Vec<u8>);
+pub(crate) type ReceivedCall = (String, Vec<u8>);
 
 /// What the services do after they have recorded a call.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +36,7 @@ pub(crate) enum Behaviour {
 /// All three services; clones share their memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Recorder {
-    calls: Arc<Mutex<Vec<Call>>>,
+    calls: Arc<Mutex<Vec<ReceivedCall>>>,
     behaviour: Arc<Mutex<Behaviour>>,
 }
 
@@ -51,7 +51,7 @@ impl Recorder {
     }
 
     /// Waits for the given number of calls, and removes and returns them.
-    pub(crate) async fn take(&self, count: usize) -> Vec<Call> {
+    pub(crate) async fn take(&self, count: usize) -> Vec<ReceivedCall> {
         wait_until(|| self.count() >= count, &format!("{count} calls")).await;
         std::mem::take(&mut self.calls.lock().unwrap())
     }
@@ -101,7 +101,7 @@ fn path(service: &str, request: &str) -> String {
 
 /// Returns the call that is recorded when `message`, however its fields are ordered, is sent to the RPC at
 /// `path`.
-pub(crate) fn call(path: &str, message: &[u8]) -> Call {
+pub(crate) fn call(path: &str, message: &[u8]) -> ReceivedCall {
     let encoded = identity(path, message)
         .or_else(|| controller(path, message))
         .or_else(|| node(path, message));

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::recorder::{Call, PATIENCE, Served, call, wait_until};
+use crate::recorder::{PATIENCE, ReceivedCall, Served, call, wait_until};
 
 #[derive(Deserialize)]
 struct Recording {
@@ -48,7 +48,7 @@ impl Recording {
     }
 
     /// The calls that the services must get.
-    fn expected(&self) -> Vec<Call> {
+    fn expected(&self) -> Vec<ReceivedCall> {
         self.calls
             .iter()
             .map(|it| call(&it.path, &unhex(&it.message)))

@@ -20,7 +20,7 @@ build() {
         local name=${program##*/}
         local stamp=$directory/.$name
         if [[ -x $directory/$name ]] && cmp --quiet "$modules/$module/go.mod" "$stamp"; then
-            say "kubernetes: $name is there"
+            say "kubernetes: $name exists"
             continue
         fi
         began=$SECONDS

@@ -23,7 +23,7 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 
-# A path in the image; what is there: a file to copy, the target of a symbolic link, or None for a directory; its mode.
+# A path in the image; its content: a file to copy, the target of a symbolic link, or None for a directory; its mode.
 Entry = tuple[str, Path | str | None, int]
 
 

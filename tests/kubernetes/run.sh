@@ -3,7 +3,7 @@
 # devices, control groups, kernel settings and files are as they were before, also after a failure or an interrupt.
 #
 # usage: run.sh [CHAPTER...]
-# Without arguments the whole story; with arguments these chapters and what they need.
+# Without arguments all chapters; with arguments these chapters and what they need.
 # shellcheck source=tests/tools/lib.sh
 . "$(dirname -- "$0")/../tools/lib.sh"
 

@@ -1,7 +1,7 @@
 """Calls Probe and GetPluginInfo at a CSI endpoint through grpcio with no channel options.
 
 The messages go as raw bytes, so that nothing needs to be generated: the requests are empty, and of the replies only
-what a person would look at is read.
+the fields that a person would read are checked.
 
 usage: grpcio_probe.py unix:///abs/path
 """

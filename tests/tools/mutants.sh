@@ -3,7 +3,7 @@
 # the model test, without a new build, must fail with that program, and must name the rule that the patch names.
 #
 # A copy is built as `make build` builds the program, where registry crates are built already (with a cargo older than
-# 1.91 they are built once more, under target/mutants), but its program is put elsewhere: the one that the other parts
+# 1.91 they are built again, under target/mutants), but its program is put elsewhere: the one that the other parts
 # run stays as it is.
 . "$(dirname -- "$0")/lib.sh"
 

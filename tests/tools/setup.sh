@@ -105,7 +105,7 @@ test) for_test ;;
 *) die "usage: $(basename -- "$0") build|fuzz|image|kubernetes|test" ;;
 esac
 if ((${#missing[@]} == 0)); then
-    say "setup: all system packages are there"
+    say "setup: all system packages are installed"
 else
     install
 fi

@@ -2,7 +2,7 @@
 
 use std::{error::Error, path::PathBuf};
 
-use flocker_client::{Client, ControlService, Credentials, Settings};
+use flocker_client::{Client, ClientSettings, ControlService, Credentials};
 
 /// How to reach a control service.
 #[derive(Debug, clap::Args)]
@@ -29,9 +29,9 @@ impl Connection {
     pub(crate) async fn client(self) -> Result<Client, Box<dyn Error>> {
         let made = tokio::task::spawn_blocking(move || -> Result<Client, flocker_client::Error> {
             let credentials = Credentials::load(&self.cluster_cert, &self.user_cert, &self.user_key)?;
-            Client::new(Settings {
+            Client::new(ClientSettings {
                 server_name: self.server_name,
-                ..Settings::new(self.control_service, credentials)
+                ..ClientSettings::new(self.control_service, credentials)
             })
         });
         Ok(made.await??)

@@ -79,7 +79,7 @@ impl Request {
     }
 
     /// Returns what a failure without an answer of Flocker means for this request.
-    fn failed(self) -> RequestOutcome {
+    fn outcome_without_answer(self) -> RequestOutcome {
         if self.is_write() {
             RequestOutcome::Unclear
         } else {
@@ -195,7 +195,7 @@ async fn flocker_refuses_a_request_only_with_a_status_and_a_description_that_its
             let expected = if is_refusal {
                 RequestOutcome::Refused
             } else {
-                request.failed()
+                request.outcome_without_answer()
             };
             assert_eq!(error.outcome(), expected, "{request:?}: {error}");
             assert_eq!(error.is_flockers_answer(), is_refusal, "{request:?}: {error}");
@@ -284,7 +284,11 @@ async fn no_answer_without_success_of_anything_but_flocker_is_final() {
                 panic!("{request:?}: {error:?}")
             };
             assert_eq!(*answered, expected, "{request:?}: {error}");
-            assert_eq!(error.outcome(), request.failed(), "{request:?}: {error}");
+            assert_eq!(
+                error.outcome(),
+                request.outcome_without_answer(),
+                "{request:?}: {error}"
+            );
             assert!(
                 !error.is_not_found() && !error.is_conflict() && !error.is_deleted(),
                 "{request:?}: {error}"
@@ -338,7 +342,11 @@ async fn success_needs_the_status_the_content_type_and_the_shape_of_flockers_ans
                 panic!("{request:?}: {error:?}")
             };
             assert!(is_expected(source), "{request:?}: {source}");
-            assert_eq!(error.outcome(), request.failed(), "{request:?}: {error}");
+            assert_eq!(
+                error.outcome(),
+                request.outcome_without_answer(),
+                "{request:?}: {error}"
+            );
         }
     }
 }

@@ -19,7 +19,7 @@ use super::{
     server::{Reply, Server, mute, stock_tls},
     settings,
 };
-use crate::{Client, Error, NewDataset, Settings, TransportKind};
+use crate::{Client, ClientSettings, Error, NewDataset, TransportKind};
 
 /// Answers each look-up with the next of its addresses.
 struct AddressSequence(Mutex<VecDeque<IpAddr>>);
@@ -106,7 +106,7 @@ async fn addresses_of_both_families_and_names_reach_the_control_service() {
         format!("https://localhost:{}", v4.address.port()),
     ] {
         let control_service = address.parse().unwrap();
-        let settings = Settings {
+        let settings = ClientSettings {
             control_service,
             ..settings(v4.address, V1.credentials())
         };
@@ -208,7 +208,7 @@ async fn a_connection_that_is_reset_while_a_write_is_sent_is_a_closed_connection
 async fn an_answer_that_is_not_in_time_leaves_a_write_unclear() {
     let server = Server::start(stock_tls(&V1), |_| Reply::Silence);
     let timeout = Duration::from_millis(300);
-    let settings = Settings {
+    let settings = ClientSettings {
         timeout,
         ..settings(server.address, V1.credentials())
     };
@@ -224,7 +224,7 @@ async fn an_answer_that_is_not_in_time_leaves_a_write_unclear() {
 async fn a_connection_that_is_not_established_in_time_carries_no_write() {
     let (_listener, address) = mute();
     let connect_timeout = Duration::from_millis(300);
-    let settings = Settings {
+    let settings = ClientSettings {
         connect_timeout,
         ..settings(address, V1.credentials())
     };
@@ -256,7 +256,7 @@ async fn a_port_without_a_listener_is_reported_as_such() {
 
 #[tokio::test]
 async fn a_host_name_without_an_address_is_reported_as_such() {
-    let settings = Settings {
+    let settings = ClientSettings {
         control_service: "https://flocker.invalid".parse().unwrap(),
         ..settings("127.0.0.1:1".parse().unwrap(), V1.credentials())
     };

@@ -14,17 +14,17 @@ use std::{error::Error as StdError, net::SocketAddr, time::Duration};
 
 use uuid::Uuid;
 
-use crate::{Client, Credentials, NewDataset, Settings};
+use crate::{Client, ClientSettings, Credentials, NewDataset};
 
 const NODE: Uuid = Uuid::from_u128(0x0fbb_d6e1_f558_4ea3_b2fe_b026_8d12_322a);
 
 /// Returns settings with time-outs that suffice on a busy machine.
-fn settings(address: SocketAddr, credentials: Credentials) -> Settings {
+fn settings(address: SocketAddr, credentials: Credentials) -> ClientSettings {
     let patience = Duration::from_secs(60);
-    Settings {
+    ClientSettings {
         timeout: patience,
         connect_timeout: patience,
-        ..Settings::new(address.into(), credentials)
+        ..ClientSettings::new(address.into(), credentials)
     }
 }
 

@@ -131,7 +131,7 @@ async fn hanging_writes_delay_no_read_and_return_their_permits_when_they_are_dro
 async fn the_wait_for_a_permit_does_not_count_towards_the_time_out() {
     let server = server();
     let timeout = Duration::from_secs(2);
-    let settings = crate::Settings {
+    let settings = crate::ClientSettings {
         timeout,
         ..settings(server.address, V1.credentials())
     };

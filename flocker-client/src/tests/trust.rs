@@ -74,7 +74,7 @@ async fn the_name_in_the_certificate_counts_and_not_the_host() {
         ("flocker.example", true),
         ("127.0.0.1.example", false),
     ] {
-        let settings = crate::Settings {
+        let settings = crate::ClientSettings {
             server_name: name.to_owned(),
             ..settings(server.address, V1.credentials())
         };
@@ -99,7 +99,7 @@ async fn the_name_in_the_certificate_counts_and_not_the_host() {
 async fn a_server_name_that_no_certificate_can_carry_is_refused_at_once() {
     let address = "127.0.0.1:4523".parse().unwrap();
     for name in ["", "10.0.0.1", "[::1]", "a b", "user@host", "host:1", "host/path"] {
-        let settings = crate::Settings {
+        let settings = crate::ClientSettings {
             server_name: name.to_owned(),
             ..settings(address, V1.credentials())
         };

@@ -81,7 +81,7 @@ impl Backend {
     }
 
     /// Frees the loop device of a dataset, and fails if it is not free afterwards. A device that has another file is
-    /// left alone.
+    /// left unchanged.
     pub(super) fn clear_device(&self, dataset: Uuid, device: &Path) -> Result<(), StepError> {
         let path = self.volumes.path(dataset);
         let attached = AttachedDevice::open(device, &path).map_err(StepError::io("examine", device))?;

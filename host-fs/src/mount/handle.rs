@@ -16,7 +16,7 @@ use super::table::{MountTable, TableError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Its root directory cannot be opened or looked at.
+    /// Its root directory cannot be opened or examined.
     #[error("cannot open the mount at {}", .path.display())]
     Io {
         /// Where it should be.

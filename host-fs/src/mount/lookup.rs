@@ -122,7 +122,7 @@ pub fn holding(path: &Path) -> Result<Option<Mount>, TableError> {
     Ok(MountTable::read()?.holding(path).cloned())
 }
 
-/// Returns the visible mount at a path that was looked at.
+/// Returns the visible mount at a path that was examined.
 pub(super) fn top_of(seen: Result<Seen, Errno>, path: &Path) -> Result<Option<Visible>, TableError> {
     match seen {
         Ok(seen) => top(seen.mounted, path),
@@ -191,7 +191,7 @@ fn bottom_up(mut layers: Vec<Mount>) -> Vec<Mount> {
     layers
 }
 
-/// Looks at a name in a directory, or at the directory itself for an empty name, without following, automounting or
+/// Examines a name in a directory, or at the directory itself for an empty name, without following, automounting or
 /// asking a server.
 pub(super) fn look(directory: impl AsFd, name: impl Arg) -> Result<Seen, Errno> {
     let flags =

@@ -56,7 +56,7 @@ pub enum ScratchError {
     },
 }
 
-fn failed<E: Into<io::Error>>(step: &'static str, path: &Path) -> impl FnOnce(E) -> ScratchError {
+fn step_error<E: Into<io::Error>>(step: &'static str, path: &Path) -> impl FnOnce(E) -> ScratchError {
     move |error| ScratchError::Step {
         step,
         path: path.to_owned(),
@@ -86,23 +86,26 @@ impl ScratchMounts {
     ) -> Result<(), ScratchError> {
         let directory = &self.directory;
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-        made.map_err(failed("make", directory))?;
+        made.map_err(step_error("make", directory))?;
         let scratch_mount = ScratchMount::new(directory)?;
         let unfinished = scratch_mount.unfinished();
         // Through the descriptor, so that it is this mount even if its path leads elsewhere by now.
         let bind = sys_mount::Mount::builder().fstype("none").flags(Sys::BIND);
         bind.mount(path_of_descriptor(root), &unfinished)
-            .map_err(failed("bind the mount to", &unfinished))?;
+            .map_err(step_error("bind the mount to", &unfinished))?;
         // What this call does not name is cleared, so it names what was inherited too.
         let flags = Sys::BIND | Sys::REMOUNT | flags_of(wanted);
         let change = sys_mount::Mount::builder().fstype("none").flags(flags);
         change
             .mount("", &unfinished)
-            .map_err(failed("set the flags of", &unfinished))?;
+            .map_err(step_error("set the flags of", &unfinished))?;
         let moving = "move the finished mount to";
         // Opened without following anything: the directory cannot be swapped for a link after the check.
-        let directory = target.open_directory().map_err(failed(moving, target.path()))?;
-        mount_move(&unfinished, path_of_descriptor(directory.as_fd())).map_err(failed(moving, target.path()))
+        let directory = target
+            .open_directory()
+            .map_err(step_error(moving, target.path()))?;
+        mount_move(&unfinished, path_of_descriptor(directory.as_fd()))
+            .map_err(step_error(moving, target.path()))
     }
 
     /// Unmounts and removes everything in the directory, and returns how many mounts there were.
@@ -110,7 +113,7 @@ impl ScratchMounts {
         let directory = match self.directory.canonicalize() {
             Ok(directory) => directory,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-            Err(error) => return Err(failed("look up", &self.directory)(error)),
+            Err(error) => return Err(step_error("look up", &self.directory)(error)),
         };
         let table = MountTable::read();
         let table = table.map_err(|source| ScratchError::Table {
@@ -126,10 +129,10 @@ impl ScratchMounts {
             .collect();
         points.sort_by_key(|point| std::cmp::Reverse(point.components().count()));
         for point in &points {
-            unmount_top(point, Patience::default()).map_err(failed("unmount the unfinished", point))?;
+            unmount_top(point, Patience::default()).map_err(step_error("unmount the unfinished", point))?;
         }
         for entry in std::fs::read_dir(&directory)
-            .map_err(failed("list", &directory))?
+            .map_err(step_error("list", &directory))?
             .flatten()
         {
             remove_directories(&entry.path())?;
@@ -150,14 +153,15 @@ impl ScratchMount {
     fn new(parent: &Path) -> Result<ScratchMount, ScratchError> {
         // Kept, because a temporary directory removes its contents, which may be the data of a volume.
         let directory = tempfile::tempdir_in(parent)
-            .map_err(failed("make a directory in", parent))?
+            .map_err(step_error("make a directory in", parent))?
             .keep();
         let scratch_mount = ScratchMount { directory };
         let path = scratch_mount.directory.as_path();
-        std::fs::create_dir(scratch_mount.unfinished()).map_err(failed("make a directory in", path))?;
+        std::fs::create_dir(scratch_mount.unfinished()).map_err(step_error("make a directory in", path))?;
         let bind = sys_mount::Mount::builder().fstype("none").flags(Sys::BIND);
-        bind.mount(path, path).map_err(failed("bind to itself", path))?;
-        mount_change(path, MountPropagationFlags::PRIVATE).map_err(failed("make private", path))?;
+        bind.mount(path, path)
+            .map_err(step_error("bind to itself", path))?;
+        mount_change(path, MountPropagationFlags::PRIVATE).map_err(step_error("make private", path))?;
         Ok(scratch_mount)
     }
 
@@ -170,7 +174,7 @@ impl ScratchMount {
         for path in [self.unfinished(), self.directory.clone()] {
             match unmount_top(&path, Patience::default()) {
                 Ok(()) | Err(rustix::io::Errno::INVAL) => {}
-                Err(error) => return Err(failed("unmount the unfinished", &path)(error)),
+                Err(error) => return Err(step_error("unmount the unfinished", &path)(error)),
             }
         }
         remove_directories(&self.directory)
@@ -195,7 +199,7 @@ fn remove_directories(directory: &Path) -> Result<(), ScratchError> {
     for path in [&directory.join(UNFINISHED), directory] {
         match std::fs::remove_dir(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("remove", path)(error));
+                return Err(step_error("remove", path)(error));
             }
             _ => {}
         }

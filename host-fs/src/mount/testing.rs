@@ -52,13 +52,13 @@ pub fn tmpfs(point: &Path) {
 
 /// Mounts an empty file system under a source name of choice.
 pub fn tmpfs_named(source: &str, point: &Path) {
-    make_directory(point);
+    create_mount_point(point);
     mount(source, point, "tmpfs", MountFlags::empty(), None).unwrap();
 }
 
 /// Binds a directory to another path, making that.
 pub fn bind(from: &Path, to: &Path) {
-    make_directory(to);
+    create_mount_point(to);
     mount_bind(from, to).unwrap();
 }
 
@@ -67,7 +67,7 @@ pub fn share(point: &Path) {
     mount_change(point, MountPropagationFlags::SHARED).unwrap();
 }
 
-fn make_directory(path: &Path) {
+fn create_mount_point(path: &Path) {
     match std::fs::create_dir(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             panic!("cannot make {}: {error}", path.display())
@@ -144,7 +144,7 @@ impl LoopDevice {
 
     /// Mounts it the way Flocker's agent does.
     pub fn mount(&self, point: &Path) {
-        make_directory(point);
+        create_mount_point(point);
         mount(&self.path, point, "ext4", MountFlags::empty(), None).unwrap();
     }
 }

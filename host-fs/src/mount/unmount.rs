@@ -18,7 +18,7 @@ use super::target::{Target, TargetError};
 #[non_exhaustive]
 pub enum UnmountError {
     /// A mount at the path is not the caller's.
-    #[error("{} is in use by a mount that is not the plugin's and is left alone: {found}", .path.display())]
+    #[error("{} is in use by a mount that is not the plugin's and is left unchanged: {found}", .path.display())]
     Foreign {
         /// The path.
         path: PathBuf,

@@ -7,7 +7,7 @@ mod args;
 mod check;
 mod datasets;
 #[cfg(any(test, fuzzing))]
-pub mod fuzz;
+pub(crate) mod fuzz;
 mod in_tree;
 mod manifest;
 mod named;
@@ -19,7 +19,7 @@ mod volume;
 
 use std::io::Write;
 
-pub use args::ExportArgs;
+pub(crate) use args::ExportArgs;
 
 use crate::commands::failure::Failure;
 use crate::commands::stdout;

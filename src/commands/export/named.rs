@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::datasets::Datasets;
 use super::report::Report;
-use super::volume::{ONE_NODE, Volume, quantity};
+use super::volume::{Volume, quantity};
 use crate::volume::{DRIVER_KEY, FLOCKER_ID_KEY, NAME_KEY};
 
 /// The metadata keys that may hold a dataset's name, in the plugin's order: the key of mesos-module-flocker, then that of
@@ -84,20 +84,7 @@ fn volume(dataset: &Dataset, datasets: &Datasets<'_>, report: &mut Report) -> Op
     for remark in [in_use, unknown, renamed, made].into_iter().flatten() {
         report.remark(remark);
     }
-    Some(Volume {
-        name,
-        dataset: id,
-        capacity: quantity(size),
-        access_modes: vec![ONE_NODE.to_owned()],
-        read_only: false,
-        mount_options: Vec::new(),
-        storage_class: String::new(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        node_affinity: None,
-        claim: None,
-        bound: true,
-    })
+    Some(Volume::new(name, id, quantity(size)))
 }
 
 /// Returns the name of a dataset.

@@ -31,6 +31,26 @@ pub(super) struct Volume {
     pub(super) bound: bool,
 }
 
+impl Volume {
+    /// Returns a volume without options: for one node, reserved for no claim.
+    pub(super) fn new(name: String, dataset: Uuid, capacity: String) -> Self {
+        Self {
+            name,
+            dataset,
+            capacity,
+            access_modes: vec![ONE_NODE.to_owned()],
+            read_only: false,
+            mount_options: Vec::new(),
+            storage_class: String::new(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            node_affinity: None,
+            claim: None,
+            bound: true,
+        }
+    }
+}
+
 /// The namespace and name of a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ClaimName {
@@ -104,20 +124,7 @@ mod tests {
     use super::*;
 
     pub(in crate::commands::export) fn volume(name: &str, dataset: u128) -> Volume {
-        Volume {
-            name: name.to_owned(),
-            dataset: Uuid::from_u128(dataset),
-            capacity: "1Gi".to_owned(),
-            access_modes: vec![ONE_NODE.to_owned()],
-            read_only: false,
-            mount_options: Vec::new(),
-            storage_class: String::new(),
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-            node_affinity: None,
-            claim: None,
-            bound: true,
-        }
+        Volume::new(name.to_owned(), Uuid::from_u128(dataset), "1Gi".to_owned())
     }
 
     fn claimed(name: &str, dataset: u128, namespace: &str, claim: &str) -> Volume {

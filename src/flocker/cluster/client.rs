@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use flocker_client::{Client, Credentials, Error, Settings};
+use flocker_client::{Client, ClientSettings, Credentials, Error};
 use tokio::sync::OnceCell;
 
 /// The connection to the control service, made when it is first needed; clones share it.
@@ -14,13 +14,13 @@ pub struct Flocker {
 }
 
 struct Current {
-    settings: Settings,
+    settings: ClientSettings,
     client: Arc<OnceCell<Client>>,
 }
 
 impl Flocker {
     /// Stores how to reach Flocker, without connecting.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: ClientSettings) -> Self {
         let current = Current {
             settings,
             client: Arc::default(),
@@ -48,8 +48,8 @@ impl Flocker {
     }
 
     /// Returns the settings with other certificates.
-    pub(super) fn settings_with(&self, credentials: Credentials) -> Settings {
-        Settings {
+    pub(super) fn settings_with(&self, credentials: Credentials) -> ClientSettings {
+        ClientSettings {
             credentials,
             ..self.lock().settings.clone()
         }
@@ -58,7 +58,7 @@ impl Flocker {
     /// Uses `client` for all requests from now on, which was made from `settings`.
     ///
     /// Requests that have started end on the previous client, whose connections close after them.
-    pub(super) fn replace(&self, settings: Settings, client: Client) {
+    pub(super) fn replace(&self, settings: ClientSettings, client: Client) {
         *self.lock() = Current {
             settings,
             client: Arc::new(OnceCell::new_with(Some(client))),
@@ -79,7 +79,7 @@ impl Flocker {
 ///
 /// # Errors
 /// The certificates cannot be used together, or the plugin is stopping.
-pub(super) async fn make(settings: Settings) -> Result<Client, Error> {
+pub(super) async fn make(settings: ClientSettings) -> Result<Client, Error> {
     match tokio::task::spawn_blocking(move || Client::new(settings)).await {
         Ok(client) => client,
         Err(ended) => match ended.try_into_panic() {

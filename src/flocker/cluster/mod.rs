@@ -26,7 +26,7 @@ pub use client::Flocker;
 pub(crate) use leases::LeaseOutcome;
 pub use leases::{LeaseCounts, Release};
 pub use lists::Lists;
-pub use snapshot::Snapshot;
+pub(crate) use snapshot::Snapshot;
 
 use crate::error::{Error, Result};
 use crate::operation::{Context, Elapsed, Phase};

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::Sources;
 use crate::error::{Error, Result, Situation};
+use crate::host::boot_id;
 
 /// The prefix of the UUID in the common name of a node's certificate.
 const NODE_NAME: &str = "node-";
@@ -33,12 +34,10 @@ pub(super) fn configured(sources: &Sources) -> Result<Option<Uuid>> {
     })
 }
 
-/// Returns the boot id of this machine, which Flocker's agent reports as its era.
-pub(super) fn boot_id(path: &Path) -> Result<Uuid> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Error::internal(format!("read the boot id from {}", path.display()), error))?;
-    Uuid::try_parse(text.trim())
-        .map_err(|error| Error::internal(format!("read a boot id from {}", path.display()), error))
+/// Returns the era of this boot.
+pub(super) fn era(sources: &Sources) -> Result<Uuid> {
+    let file = &sources.boot_id_file;
+    boot_id(file).map_err(|error| Error::internal(format!("read the boot id from {}", file.display()), error))
 }
 
 /// Returns the node that a certificate of Flocker's agent names.

@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::{Cluster, Lists};
+use crate::host::BOOT_ID_FILE;
 use saved_node::SavedNode;
 
 /// How long Flocker is asked for this machine's boot id before a less certain source is believed: an agent reports it a
@@ -59,7 +60,7 @@ impl Sources {
             node_id,
             node_id_file,
             node_certificate: PathBuf::from("/etc/flocker/node.crt"),
-            boot_id_file: PathBuf::from("/proc/sys/kernel/random/boot_id"),
+            boot_id_file: PathBuf::from(BOOT_ID_FILE),
             state_dir,
         }
     }
@@ -146,9 +147,7 @@ impl NodeIdentity {
         if let Some(node) = self.local(local_sources::configured).await? {
             return Ok(Known::Certain(node));
         }
-        let era = self
-            .local(|sources| local_sources::boot_id(&sources.boot_id_file))
-            .await?;
+        let era = self.local(local_sources::era).await?;
         let saved = self
             .local(|sources| Ok(SavedNode::read(&sources.state_dir)))
             .await?;
@@ -188,9 +187,7 @@ impl NodeIdentity {
 
     /// Asks Flocker about a node that is only believed.
     async fn confirm(&self, node: Uuid) -> Result<Known> {
-        let era = self
-            .local(|sources| local_sources::boot_id(&sources.boot_id_file))
-            .await?;
+        let era = self.local(local_sources::era).await?;
         let Answer::Node(named) = self.ask(era, Instant::now() + CONFIRM_WITHIN).await else {
             return Ok(Known::Believed {
                 node,

@@ -1,4 +1,4 @@
-//! From the state of a volume and a wish to the next step.
+//! From the state of a volume and a goal to the next step.
 
 use std::path::PathBuf;
 
@@ -7,17 +7,17 @@ use uuid::Uuid;
 
 use super::{AtStaging, Fault, TargetView, VolumeState};
 
-/// What a caller, or the start of the plugin, asks for.
+/// What a request, or the start of the plugin, is to achieve.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum Goal {
     /// The volume is to be staged under the lease of this node.
     Stage {
         /// This node.
         node: Uuid,
     },
-    /// The volume is to be gone from the staging path.
+    /// The volume is to be unmounted from the staging path.
     Unstage,
-    /// What a staging has done is to be undone, as it ended in a final error.
+    /// A staging that ended in a final error is to be undone.
     UndoStage,
     /// The volume is to be visible at a target.
     Publish {
@@ -28,14 +28,14 @@ pub(crate) enum Wish {
         /// Why its file system cannot serve this publication, if that is known.
         broken: Option<String>,
     },
-    /// The volume is to be gone from a target.
+    /// The volume is to be unmounted from a target.
     Unpublish {
         /// What is mounted there.
         target: TargetView,
     },
-    /// A new process takes over what an earlier one had staged.
+    /// A new process restores a volume that an earlier one staged.
     Restore,
-    /// A lease is to be released, if that is still due.
+    /// A lease is to be released, if nothing uses it by now.
     Release,
     /// The usage and the condition of the volume are to be reported.
     Report,
@@ -44,13 +44,13 @@ pub(crate) enum Wish {
 /// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Everything is as it should be.
+    /// The goal is reached.
     Nothing,
-    /// Write the record, attach, pin Flocker's mount, check the right to it, and mount it a second time.
+    /// Write the record, attach, pin Flocker's mount, check lease and primary, and mount it a second time.
     Stage,
-    /// Unmount the alias, remove its directory, then what is said.
+    /// Unmount the alias, remove its directory, then do what follows.
     UnmountAlias {
-        /// Whether another mount at that place stays, instead of being an error.
+        /// Whether another mount at the alias's path stays, instead of being an error.
         leave_foreign: bool,
         /// What follows.
         afterwards: Afterwards,
@@ -63,11 +63,11 @@ pub(crate) enum Action {
     LeaveTarget,
     /// Pin Flocker's mount again.
     PinAgain,
-    /// Note that the lease is still to be released, and release it.
+    /// Record that the lease is still to be released, and release it.
     MarkReleasePending,
-    /// Release the lease, then forget the record.
+    /// Release the lease, then remove the record.
     ReleaseLease,
-    /// Forget the record.
+    /// Remove the record.
     Forget,
     /// Measure the usage, and report the fault.
     Measure(Option<Fault>),
@@ -75,28 +75,28 @@ pub(crate) enum Action {
     Refuse(Refusal),
 }
 
-/// What follows when the alias is unmounted.
+/// What follows after the alias is unmounted.
 ///
-/// What a process holds, pin and device node, goes with this process's last use of the dataset; the lease, which a node
-/// holds, goes with the last use on the node.
+/// The pin and the device node, which a process holds, are released with this process's last use of the dataset; the
+/// lease, which a node holds, with the last use on the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Afterwards {
-    /// Whether this process lets go of Flocker's mount and removes its device node.
-    pub(crate) let_go: bool,
+    /// Whether this process releases Flocker's mount and removes its device node.
+    pub(crate) unpin: bool,
     /// Whether the lease that staging took is released.
     pub(crate) release_lease: bool,
 }
 
-/// Why a wish is refused.
+/// Why a goal is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// Another mount is where ours belongs.
+    /// Another mount is where the plugin's belongs.
     ForeignAlias(Box<Mount>),
-    /// Our mount is out of reach.
+    /// The plugin's mount is hidden.
     Hidden {
-        /// Our mount.
+        /// The plugin's mount.
         mount: Box<Mount>,
-        /// What lies over it.
+        /// The mount that covers it.
         over: Box<Mount>,
     },
     /// The volume is staged here under the lease of another node.
@@ -117,25 +117,25 @@ pub(crate) enum Refusal {
     PublishedFromOtherDevice(Box<Mount>),
     /// Another mount is at the target.
     ForeignTarget(Box<Mount>),
-    /// The volume is not mounted at the path that was asked about.
+    /// The volume is not mounted at the requested path.
     NotMounted(Option<Box<Mount>>),
 }
 
-/// Returns the next step from a state towards a wish. The only place where that is decided.
-pub(crate) fn decide(state: &VolumeState, wish: Wish) -> Action {
-    match wish {
-        Wish::Stage { node } => stage(state, node),
-        Wish::Unstage => unstage(state, false),
-        Wish::UndoStage => undo_stage(state),
-        Wish::Publish {
+/// Returns the next step from a state towards a goal. No other function decides that.
+pub(crate) fn decide(state: &VolumeState, goal: Goal) -> Action {
+    match goal {
+        Goal::Stage { node } => stage(state, node),
+        Goal::Unstage => unstage(state, false),
+        Goal::UndoStage => undo_stage(state),
+        Goal::Publish {
             target,
             single,
             broken,
         } => publish(state, target, single, broken),
-        Wish::Unpublish { target } => unpublish(target),
-        Wish::Restore => restore(&state.at_staging),
-        Wish::Release => release(state),
-        Wish::Report => report(&state.at_staging),
+        Goal::Unpublish { target } => unpublish(target),
+        Goal::Restore => restore(&state.at_staging),
+        Goal::Release => release(state),
+        Goal::Report => report(&state.at_staging),
     }
 }
 
@@ -183,7 +183,7 @@ fn unstage(state: &VolumeState, leave_foreign: bool) -> Action {
     Action::UnmountAlias {
         leave_foreign,
         afterwards: Afterwards {
-            let_go: !state.elsewhere.mounted,
+            unpin: !state.elsewhere.mounted,
             release_lease: state.takes_lease && !state.elsewhere.needs_lease(),
         },
     }
@@ -248,7 +248,7 @@ fn restore(at_staging: &AtStaging) -> Action {
             | Fault::FlockerUnmounted { .. }
             | Fault::Hidden { .. },
         ) => Action::PinAgain,
-        // The record stays: it is what says which lease to release when the volume is unstaged.
+        // The record stays: it names the lease to release when the volume is unstaged.
         AtStaging::Absent | AtStaging::Unhealthy(Fault::Unmounted | Fault::Foreign { .. }) => Action::Nothing,
     }
 }

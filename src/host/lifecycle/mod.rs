@@ -7,23 +7,22 @@
 //!    │  undone            │ final     │ unstage (no target left)
 //!    └────────────────────┴───────────┤
 //!    ▲                                ▼
-//!    └───────────────────── release pending (the lease is still to be given back)
-//!
-//!  any state ── the pin is lost, Flocker's mount is gone, another device or mount is there ──► unhealthy {fault}:
-//!               it is not published; staging it again repairs what can be repaired
-//!  record of another boot ──► absent, or release pending if this node took the lease
+//! └───────────────────── release pending (the lease is still to be released)
+//! any state ── pin or Flocker's mount lost, another device or mount in its place ──► unhealthy {fault}: it is not
+//! published; staging it again repairs what can be repaired record of another boot ──► absent, or release pending if
+//! this node took the lease
 //! ```
 //!
-//! Nothing of this is remembered: [`Evidence`] is what records, mount table and pins say at one moment, [`observe`] makes
-//! a [`VolumeState`] of it, and [`decide`] says what the next step from that state towards a [`Wish`] is. Both are pure.
-//! What a step takes is in the files beside this folder, and every step ends by looking whether it has taken effect.
+//! The state is not stored: [`Evidence`] is what records, mount table and pins say at one moment, [`observe()`] makes a
+//! [`VolumeState`] of it, and [`decide()`] returns the next step from that state towards a [`Goal`]. Both are pure. The
+//! files beside this folder carry out the steps, and every step ends with a check that it has taken effect.
 //!
-//! - *absent*: nothing of the dataset is known at this staging path.
-//! - *staging*: the record is on disk and the last check at Flocker has not been passed; our mount may be there.
-//! - *staged*: our mount is visible, on the device of Flocker's mount, and Flocker's mount is pinned.
+//! - *absent*: the dataset has neither record nor mount at this staging path.
+//! - *staging*: the record is on disk and the last check at Flocker has not succeeded; the plugin's mount may exist.
+//! - *staged*: the plugin's mount is visible, on the device of Flocker's mount, and Flocker's mount is pinned.
 //! - *published*: the same, and visible at one target or more.
-//! - *release pending*: nothing is mounted; the lease that staging took is still this node's.
-//! - *unhealthy*: one of these, with a [`Fault`] that a publication must not build on.
+//! - *release pending*: nothing is mounted; this node still holds the lease that staging took.
+//! - *unhealthy*: one of these, with a [`Fault`] that excludes a publication.
 
 mod decide;
 mod observe;
@@ -35,57 +34,57 @@ use std::path::PathBuf;
 use host_fs::mount::Mount;
 use uuid::Uuid;
 
-pub(crate) use decide::{Action, Afterwards, Refusal, Wish, decide};
+pub(crate) use decide::{Action, Afterwards, Goal, Refusal, decide};
 pub(crate) use observe::{AliasView, Evidence, Pinned, TargetView, alias_view, observe, target_view};
 
-/// How far a dataset has come at one staging path.
+/// The state of a dataset at one staging path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum AtStaging {
-    /// Nothing is known of it.
+    /// It has neither record nor mount.
     #[default]
     Absent,
-    /// The record is from before the machine was started: nothing of it is mounted.
+    /// The record is of an earlier boot of the machine: nothing of it is mounted.
     OfAnotherBoot {
-        /// Whether staging took a lease, which nothing has given back.
+        /// Whether staging took a lease, which has not been released.
         takes_lease: bool,
     },
-    /// It is being staged, or was when the process ended.
+    /// It is being staged, or was when an earlier process ended.
     Staging,
     /// It is mounted and pinned.
     Staged,
-    /// The mount is gone; the lease that staging took is still to be released.
+    /// It is unmounted; the lease that staging took is still to be released.
     ReleasePending,
-    /// Something is wrong with it.
+    /// It has a fault.
     Unhealthy(Fault),
 }
 
-/// Why a staged volume cannot be relied upon.
+/// Why a staged volume cannot be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The record says that it is mounted, and nothing is.
+    /// The record says that it is mounted, and nothing is mounted.
     Unmounted,
     /// This process holds no descriptor on Flocker's mount.
     Unpinned,
-    /// Our mount is of another device than the one of Flocker that is pinned.
+    /// The plugin's mount is of another device than the pinned mount of Flocker.
     OtherDevice {
-        /// Our mount.
+        /// The plugin's mount.
         found: Box<Mount>,
         /// Flocker's.
         pinned: Box<Mount>,
     },
-    /// Flocker's mount is pinned, but no longer the visible one at its place.
+    /// Flocker's mount is pinned, but no longer the visible one at its path.
     FlockerUnmounted {
         /// Flocker's mount as it was when it was pinned.
         pinned: Box<Mount>,
     },
-    /// Our mount is out of reach under another one.
+    /// The plugin's mount is hidden under another one.
     Hidden {
-        /// Our mount.
+        /// The plugin's mount.
         mount: Box<Mount>,
-        /// What lies over it.
+        /// The mount that covers it.
         over: Box<Mount>,
     },
-    /// Another mount is where ours belongs.
+    /// Another mount is where the plugin's belongs.
     Foreign {
         /// What is mounted there.
         found: Box<Mount>,
@@ -95,31 +94,31 @@ pub(crate) enum Fault {
 /// A dataset on this node, as seen from one staging path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct VolumeState {
-    /// How far it has come at that path.
+    /// Its state at that path.
     pub(crate) at_staging: AtStaging,
-    /// The node whose lease the staging was made under, where the record names it.
+    /// The node under whose lease it was staged, where the record names it.
     pub(crate) node: Option<Uuid>,
     /// Whether the staging took the lease, so that unstaging releases it.
     pub(crate) takes_lease: bool,
     /// One target at which it is published.
     pub(crate) published_at: Option<PathBuf>,
-    /// Who else has it staged on this node.
+    /// Its other stagings on this node.
     pub(crate) elsewhere: Elsewhere,
 }
 
-/// Who has a dataset staged at other paths of this node.
+/// The stagings of a dataset at other paths of this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Elsewhere {
     /// This plugin has it mounted at another staging path: pin and device node are still needed.
     pub(crate) mounted: bool,
-    /// This plugin has staged it, or is staging it, at another path: the lease is needed there.
+    /// This plugin has staged it, or is staging it, at another path: the lease is still needed.
     pub(crate) recorded: bool,
-    /// Another plugin of this node has it mounted: the lease is the node's, and needed there.
+    /// Another plugin of this node has it mounted: the lease, which the node holds, is still needed.
     pub(crate) by_another_plugin: bool,
 }
 
 impl Elsewhere {
-    /// Whether this node's lease is needed without the staging path that was looked at.
+    /// Whether this node's lease is needed apart from the observed staging path.
     fn needs_lease(self) -> bool {
         self.mounted || self.recorded || self.by_another_plugin
     }

@@ -8,12 +8,12 @@ use uuid::Uuid;
 use super::{AtStaging, Elsewhere, Fault, VolumeState};
 use crate::host::records::{Record, RecordState};
 
-/// What was found of a dataset, as seen from one staging path.
+/// What was found of a dataset, observed from one staging path.
 #[derive(Clone, Debug)]
 pub(crate) struct Evidence {
     /// The record of the dataset at that path.
     pub(crate) record: Option<Record>,
-    /// This boot of the machine.
+    /// The id of this boot of the machine.
     pub(crate) boot: Uuid,
     /// What is mounted where staging mounts the dataset.
     pub(crate) alias: AliasView,
@@ -21,7 +21,7 @@ pub(crate) struct Evidence {
     pub(crate) pin: Pinned,
     /// One target at which the dataset is published.
     pub(crate) published_at: Option<PathBuf>,
-    /// Who else has it staged.
+    /// Its other stagings on this node.
     pub(crate) elsewhere: Elsewhere,
 }
 
@@ -30,16 +30,16 @@ pub(crate) struct Evidence {
 pub(crate) enum AliasView {
     /// Nothing.
     Nothing,
-    /// Our mount, and it is the visible one.
+    /// The plugin's mount, which is the visible one.
     Ours(Box<Mount>),
-    /// Our mount, out of reach under another one.
+    /// The plugin's mount, hidden under another one.
     Hidden {
-        /// Our mount.
+        /// The plugin's mount.
         mount: Box<Mount>,
         /// What lies over it.
         over: Box<Mount>,
     },
-    /// Another mount, and none of ours.
+    /// Another mount, and none of the plugin's.
     Foreign(Box<Mount>),
 }
 
@@ -48,7 +48,7 @@ pub(crate) enum AliasView {
 pub(crate) enum Pinned {
     /// It does not.
     No,
-    /// It does, and the mount is the visible one at its place.
+    /// It does, and the mount is the visible one at its path.
     InPlace(Box<Mount>),
     /// It does, but the mount was detached, or lies under another one.
     Displaced(Box<Mount>),
@@ -59,15 +59,15 @@ pub(crate) enum Pinned {
 pub(crate) enum TargetView {
     /// Nothing.
     Nothing,
-    /// Our mount of the dataset, with the attributes that are asked for, on the device that is asked for.
+    /// The plugin's mount of the dataset, with the requested attributes, on the expected device.
     AsAsked(Box<Mount>),
-    /// Our mount of the dataset, with other attributes.
+    /// The plugin's mount of the dataset, with other attributes.
     Otherwise(Box<Mount>),
-    /// Our mount of the dataset, on another device than the one where it is staged now.
+    /// The plugin's mount of the dataset, on another device than the one where it is staged now.
     OtherDevice(Box<Mount>),
-    /// Our mount of the dataset, out of reach under another one.
+    /// The plugin's mount of the dataset, hidden under another one.
     Hidden {
-        /// Our mount.
+        /// The plugin's mount.
         mount: Box<Mount>,
         /// What lies over it.
         over: Box<Mount>,
@@ -109,15 +109,14 @@ fn at_staging(record: Option<&Record>, boot: Uuid, alias: AliasView, pin: Pinned
         (None, None) => AtStaging::Absent,
         (Some(RecordState::Staging), _) => AtStaging::Staging,
         (Some(_), None) => AtStaging::Unhealthy(Fault::Unmounted),
-        // Where the record was lost, the mount itself proves that it was staged.
+        // Where the record was lost, the mount proves that the dataset was staged.
         (None | Some(_), Some(mount)) => fault(mount, pin).map_or(AtStaging::Staged, AtStaging::Unhealthy),
     }
 }
 
-/// Returns why a mount of ours is not, or not safely, Flocker's mount a second time.
+/// Returns why a mount of the plugin may not show the file system of Flocker's mount.
 ///
-/// The kernel gives the ids of mounts and the numbers of devices to others in time; the mount that is held proves which
-/// one it is.
+/// The kernel reuses the ids of mounts and the numbers of devices; the pinned mount cannot be replaced unnoticed.
 fn fault(mount: Box<Mount>, pin: Pinned) -> Option<Fault> {
     match pin {
         Pinned::No => Some(Fault::Unpinned),
@@ -129,7 +128,7 @@ fn fault(mount: Box<Mount>, pin: Pinned) -> Option<Fault> {
     }
 }
 
-/// Tells what is mounted at the place of an alias, given the layers there, the visible one last.
+/// Returns what is mounted at the path of an alias, given the mounts there, the visible one last.
 pub(crate) fn alias_view(layers: Vec<Mount>, is_ours: impl Fn(&Mount) -> bool) -> AliasView {
     let mut from_top = layers.into_iter().rev();
     let Some(top) = from_top.next() else {
@@ -147,7 +146,7 @@ pub(crate) fn alias_view(layers: Vec<Mount>, is_ours: impl Fn(&Mount) -> bool) -
     }
 }
 
-/// Tells what the visible mount at a target is to a dataset whose alias is `staged`.
+/// Classifies the visible mount at a target of a dataset whose alias is `staged`.
 pub(crate) fn target_view(
     top: Option<Mount>,
     is_ours: impl Fn(&Mount) -> bool,

@@ -1,4 +1,4 @@
-//! Every state against every wish: by a table where a person can check it, and by rules where the table would be too long.
+//! Every state with every goal: by a table that a person can check, and by rules where the table would be too long.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ fn faults() -> [Fault; 6] {
     ]
 }
 
-/// Every way to be at a staging path, with the name that the tables below have for it.
+/// Every state at a staging path, with its name in the tables below.
 fn ways_to_be() -> Vec<(&'static str, AtStaging)> {
     let mut ways = vec![
         ("absent", AtStaging::Absent),
@@ -124,15 +124,15 @@ fn name(action: &Action) -> &'static str {
     }
 }
 
-fn publish(target: TargetView, single: bool, broken: bool) -> Wish {
-    Wish::Publish {
+fn publish(target: TargetView, single: bool, broken: bool) -> Goal {
+    Goal::Publish {
         target,
         single,
         broken: broken.then(|| ": it has become read-only".to_owned()),
     }
 }
 
-/// One row for each way to be at a staging path, of a volume that is this node's, not published and not staged elsewhere.
+/// One row for each state at a staging path, of a volume of this node that is not published and not staged elsewhere.
 ///
 /// way: stage | unstage | undo | publish | restore | release | report
 const TABLE: &str = "
@@ -151,7 +151,7 @@ foreign: foreign! | foreign! | unmount | not staged! | nothing | nothing | not m
 ";
 
 #[test]
-fn every_state_answers_every_wish_as_the_table_says() {
+fn every_state_and_goal_lead_to_the_action_in_the_table() {
     let mut rows = BTreeSet::new();
     for (way, at_staging) in ways_to_be() {
         let row = TABLE
@@ -161,23 +161,23 @@ fn every_state_answers_every_wish_as_the_table_says() {
             .unwrap_or_else(|| panic!("no row {way}"))
             .split(" | ")
             .collect();
-        let wishes = [
-            Wish::Stage { node: THIS_NODE },
-            Wish::Unstage,
-            Wish::UndoStage,
+        let goals = [
+            Goal::Stage { node: THIS_NODE },
+            Goal::Unstage,
+            Goal::UndoStage,
             publish(TargetView::Nothing, false, false),
-            Wish::Restore,
-            Wish::Release,
-            Wish::Report,
+            Goal::Restore,
+            Goal::Release,
+            Goal::Report,
         ];
-        assert_eq!(cells.len(), wishes.len(), "{way}");
-        for (cell, wish) in cells.into_iter().zip(wishes) {
+        assert_eq!(cells.len(), goals.len(), "{way}");
+        for (cell, goal) in cells.into_iter().zip(goals) {
             let state = VolumeState {
                 at_staging: at_staging.clone(),
                 node: Some(THIS_NODE),
                 ..VolumeState::default()
             };
-            assert_eq!(name(&decide(&state, wish.clone())), cell, "{way}, {wish:?}");
+            assert_eq!(name(&decide(&state, goal.clone())), cell, "{way}, {goal:?}");
         }
         rows.insert(way);
     }
@@ -229,7 +229,7 @@ fn a_target_is_unmounted_if_ours_is_the_visible_mount_there_whatever_the_staging
                 _ => "unmount target",
             };
             assert_eq!(
-                name(&decide(&state, Wish::Unpublish { target })),
+                name(&decide(&state, Goal::Unpublish { target })),
                 expected,
                 "{view}"
             );
@@ -238,7 +238,7 @@ fn a_target_is_unmounted_if_ours_is_the_visible_mount_there_whatever_the_staging
 }
 
 #[test]
-fn what_is_staged_for_another_node_is_neither_staged_again_nor_forgotten() {
+fn a_volume_staged_for_another_node_is_neither_staged_again_nor_is_its_record_removed() {
     for (way, at_staging) in ways_to_be() {
         let state = VolumeState {
             at_staging,
@@ -253,7 +253,7 @@ fn what_is_staged_for_another_node_is_neither_staged_again_nor_forgotten() {
             _ => "other node!",
         };
         assert_eq!(
-            name(&decide(&state, Wish::Stage { node: THIS_NODE })),
+            name(&decide(&state, Goal::Stage { node: THIS_NODE })),
             expected,
             "{way}"
         );
@@ -261,7 +261,7 @@ fn what_is_staged_for_another_node_is_neither_staged_again_nor_forgotten() {
 }
 
 #[test]
-fn a_lease_goes_with_the_last_use_on_the_node_and_a_pin_with_the_last_use_of_the_process() {
+fn a_lease_is_released_with_the_last_use_on_the_node_and_a_pin_with_the_last_of_the_process() {
     for bits in 0..16_u8 {
         let [mounted, recorded, by_another_plugin, takes_lease] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
         let state = VolumeState {
@@ -274,18 +274,18 @@ fn a_lease_goes_with_the_last_use_on_the_node_and_a_pin_with_the_last_use_of_the
             },
             ..VolumeState::default()
         };
-        let Action::UnmountAlias { afterwards, .. } = decide(&state, Wish::Unstage) else {
+        let Action::UnmountAlias { afterwards, .. } = decide(&state, Goal::Unstage) else {
             panic!("{bits}");
         };
         let used = mounted || recorded || by_another_plugin;
         assert_eq!(afterwards.release_lease, takes_lease && !used, "{bits}");
-        assert_eq!(afterwards.let_go, !mounted, "{bits}");
+        assert_eq!(afterwards.unpin, !mounted, "{bits}");
         let pending = VolumeState {
             at_staging: AtStaging::ReleasePending,
             ..state
         };
         let expected = if recorded { "forget" } else { "release" };
-        assert_eq!(name(&decide(&pending, Wish::Release)), expected, "{bits}");
+        assert_eq!(name(&decide(&pending, Goal::Release)), expected, "{bits}");
     }
 }
 
@@ -302,7 +302,7 @@ fn a_published_volume_is_unstaged_only_where_it_stays_staged_elsewhere() {
                 },
                 ..VolumeState::default()
             };
-            let action = name(&decide(&state, Wish::Unstage));
+            let action = name(&decide(&state, Goal::Unstage));
             let expected = match way {
                 "release pending" => "nothing",
                 _ if !mounted => "published!",
@@ -430,7 +430,7 @@ fn every_record_with_every_mount_and_every_pin_is_one_state() {
 }
 
 #[test]
-fn what_is_mounted_at_a_path_is_seen_from_the_top() {
+fn the_visible_mount_at_a_path_decides_the_view() {
     let layers = |names: &str| -> Vec<Mount> {
         let mount = |name| if name == 'o' { *ours(1) } else { *foreign() };
         names.chars().map(mount).collect()
@@ -494,22 +494,22 @@ proptest! {
         state in any_state(),
         undo in any::<bool>(),
     ) {
-        let wish = if undo { Wish::UndoStage } else { Wish::Unstage };
-        if let Action::UnmountAlias { afterwards, leave_foreign } = decide(&state, wish) {
+        let goal = if undo { Goal::UndoStage } else { Goal::Unstage };
+        if let Action::UnmountAlias { afterwards, leave_foreign } = decide(&state, goal) {
             prop_assert_eq!(leave_foreign, undo);
             prop_assert!(!afterwards.release_lease || state.takes_lease && !state.elsewhere.needs_lease());
-            prop_assert!(!afterwards.release_lease || afterwards.let_go, "a pin never outlives the lease");
+            prop_assert!(!afterwards.release_lease || afterwards.unpin, "a pin never outlives the lease");
             prop_assert!(state.published_at.is_none() || state.elsewhere.mounted);
         }
     }
 
     #[test]
-    fn a_wish_that_is_fulfilled_is_nothing_to_do(state in any_state()) {
-        if decide(&state, Wish::Stage { node: THIS_NODE }) == Action::Nothing {
+    fn a_goal_that_is_reached_needs_no_action(state in any_state()) {
+        if decide(&state, Goal::Stage { node: THIS_NODE }) == Action::Nothing {
             prop_assert_eq!(&state.at_staging, &AtStaging::Staged);
             prop_assert!(state.node.is_none_or(|node| node == THIS_NODE));
         }
-        if decide(&state, Wish::Unstage) == Action::Nothing {
+        if decide(&state, Goal::Unstage) == Action::Nothing {
             prop_assert_eq!(&state.at_staging, &AtStaging::ReleasePending);
         }
     }

@@ -1,4 +1,4 @@
-//! The plugin's own names for block devices.
+//! Device nodes that give block devices the plugin's own names.
 
 use std::fs::DirBuilder;
 use std::io::{self, ErrorKind};
@@ -10,10 +10,10 @@ use uuid::Uuid;
 
 use host_fs::mount::Device;
 
-/// Why there is no device node.
+/// Why a device node cannot be made or removed.
 #[derive(Debug, thiserror::Error)]
-pub enum DeviceNodeError {
-    /// Device nodes have no effect there.
+pub(crate) enum DeviceNodeError {
+    /// Device nodes have no effect in that directory.
     #[error(
         "{} lies on a file system mounted nodev, where no device can be opened; \
          set device_dir to a directory below /dev", .0.display()
@@ -22,9 +22,9 @@ pub enum DeviceNodeError {
     /// The file system or the lack of a capability (`CAP_MKNOD`) prevents it.
     #[error("cannot {action} {}", .path.display())]
     Io {
-        /// What was tried.
+        /// The step.
         action: &'static str,
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
         /// What the kernel answered.
         #[source]
@@ -44,31 +44,31 @@ impl DeviceNodeError {
 
 /// The directory of the plugin's device nodes, one for each dataset in use.
 #[derive(Debug, Clone)]
-pub struct DeviceNodes {
+pub(crate) struct DeviceNodes {
     directory: PathBuf,
 }
 
 impl DeviceNodes {
     /// Uses a directory, which need not exist.
-    pub fn new(directory: impl Into<PathBuf>) -> DeviceNodes {
+    pub(crate) fn new(directory: impl Into<PathBuf>) -> DeviceNodes {
         DeviceNodes {
             directory: directory.into(),
         }
     }
 
-    /// Returns the node a dataset has, or would have.
-    pub fn path(&self, dataset_id: Uuid) -> PathBuf {
+    /// Returns the path of the node of a dataset, which need not exist.
+    pub(crate) fn path(&self, dataset_id: Uuid) -> PathBuf {
         self.directory.join(dataset_id.to_string())
     }
 
     /// Makes the node of a dataset, replacing one that an earlier boot or device may have left.
     ///
-    /// One caller at a time may work for the same dataset.
-    pub fn make(&self, dataset_id: Uuid, device: Device) -> Result<PathBuf, DeviceNodeError> {
+    /// One caller at a time may change the same dataset.
+    pub(crate) fn make(&self, dataset_id: Uuid, device: Device) -> Result<PathBuf, DeviceNodeError> {
         let node = self.path(dataset_id);
         let fresh = self.unfinished(dataset_id);
         remove_file(&fresh)?;
-        self.make_directory()?;
+        self.prepare_directory()?;
         rustix::fs::mknodat(
             CWD,
             &fresh,
@@ -83,9 +83,9 @@ impl DeviceNodes {
         Ok(node)
     }
 
-    /// Removes the node of a dataset, which lies elsewhere than usual where an earlier process had another directory, with
+    /// Removes the node of a dataset, which is in another directory where an earlier process had another setting, with
     /// what a killed process may have left of it.
-    pub fn remove(&self, dataset_id: Uuid, node: &Path) -> Result<(), DeviceNodeError> {
+    pub(crate) fn remove(&self, dataset_id: Uuid, node: &Path) -> Result<(), DeviceNodeError> {
         remove_file(&self.unfinished(dataset_id))?;
         remove_file(node)
     }
@@ -94,7 +94,7 @@ impl DeviceNodes {
         self.directory.join(format!(".{dataset_id}"))
     }
 
-    fn make_directory(&self) -> Result<(), DeviceNodeError> {
+    fn prepare_directory(&self) -> Result<(), DeviceNodeError> {
         match DirBuilder::new().mode(0o700).create(&self.directory) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 return Err(DeviceNodeError::io("make the directory", &self.directory, error));
@@ -130,7 +130,7 @@ mod tests {
     const FIRST: Device = Device { major: 7, minor: 1 };
     const SECOND: Device = Device { major: 7, minor: 300 };
 
-    /// A place where device nodes have effect.
+    /// Mounts a file system on which device nodes have effect.
     fn nodes(scratch: &Path) -> DeviceNodes {
         mount("dev", scratch, "tmpfs", MountFlags::empty(), None).unwrap();
         DeviceNodes::new(scratch.join("devices"))

@@ -1,4 +1,4 @@
-//! The faults that the kernel knows of a file system and its device.
+//! The faults that the kernel reports of a file system and its device.
 
 use std::fs;
 use std::path::Path;
@@ -12,13 +12,13 @@ const EXT4: &str = "/sys/fs/ext4";
 
 /// Returns the fault of the file system of a mount, if one is known.
 ///
-/// Only memory is read, so a device that hangs blocks no caller.
-pub fn file_system_fault(mount: &Mount) -> Option<String> {
+/// The kernel answers from memory, so a device that hangs blocks no caller.
+pub(crate) fn file_system_fault(mount: &Mount) -> Option<String> {
     fault_by(mount, Path::new(DEVICES), Path::new(EXT4))
 }
 
 /// Returns whether the kernel no longer lists the device of a mount.
-pub fn device_is_missing(mount: &Mount) -> bool {
+pub(crate) fn device_is_missing(mount: &Mount) -> bool {
     is_missing_from(mount, Path::new(DEVICES))
 }
 
@@ -60,7 +60,7 @@ mod tests {
     use super::super::origin::tests::mounted;
     use super::*;
 
-    /// Makes the files in which the kernel describes device 7:5.
+    /// Writes the files in which the kernel describes device 7:5.
     fn system(errors: &str) -> tempfile::TempDir {
         let system = tempfile::tempdir().unwrap();
         let path = |name: &str| system.path().join(name);

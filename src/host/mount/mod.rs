@@ -1,4 +1,4 @@
-//! The plugin's own mounts of a volume, and what the kernel says of them.
+//! The plugin's own mounts of a volume, and what the kernel reports of them.
 //!
 //! Plain blocking functions, called through `spawn_blocking`; only [`MountWatch`] and [`UsageProbe`] are asynchronous.
 //! All act in the mount namespace of the calling thread.
@@ -11,10 +11,10 @@ mod usage;
 mod visibility;
 mod watch;
 
-pub use alias::{AliasError, Aliases, alias_path};
-pub use device_nodes::{DeviceNodeError, DeviceNodes};
-pub use health::{device_is_missing, file_system_fault};
-pub use origin::Origin;
-pub use usage::{ProbeVia, Usage, UsageError, UsageProbe};
-pub use visibility::{MountVisibility, VisibilityError, on_root_of_host};
-pub use watch::{MountChanges, MountWatch, WatchError};
+pub(crate) use alias::{AliasError, Aliases, alias_path};
+pub(crate) use device_nodes::DeviceNodes;
+pub(crate) use health::{device_is_missing, file_system_fault};
+pub(crate) use origin::Origin;
+pub(crate) use usage::{ProbeVia, Usage, UsageError, UsageProbe};
+pub(crate) use visibility::{MountVisibility, VisibilityError, on_root_of_host};
+pub(crate) use watch::MountWatch;

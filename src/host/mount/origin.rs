@@ -9,11 +9,11 @@ use host_fs::mount::{Device, Mount};
 /// Where the plugin's mounts of a volume come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// The block device, under a device node of the plugin's own.
     ///
-    /// Flocker's agent distinguishes mounts by the name of their source; under this name ours do not confuse it, and
-    /// every mount bound from them keeps the name.
+    /// Flocker's agent distinguishes mounts by the name of their source. It ignores mounts of this name, and every
+    /// mount bound from them keeps the name.
     Alias {
         /// The device node.
         node: PathBuf,
@@ -24,14 +24,14 @@ pub enum Origin {
         device: Device,
         /// The directory of the file system that Flocker mounts.
         root: PathBuf,
-        /// Where Flocker mounts it: the one mount of all these that is not ours.
+        /// Where Flocker mounts it: the only one of these mounts that is not the plugin's.
         flocker: PathBuf,
     },
 }
 
 impl Origin {
-    /// Chooses how to get at the volume that Flocker has mounted, given the device node it would have.
-    pub fn of(flocker: &Mount, node: &Path) -> Origin {
+    /// Chooses the origin for the volume that Flocker has mounted, given the device node it would have.
+    pub(crate) fn of(flocker: &Mount, node: &Path) -> Origin {
         if flocker.device.is_block() {
             Origin::Alias {
                 node: node.to_owned(),
@@ -45,16 +45,16 @@ impl Origin {
         }
     }
 
-    /// Returns the name that the sources of these mounts have, if that tells them from others.
-    pub fn source(&self) -> Option<&Path> {
+    /// Returns the source name of these mounts, if that distinguishes them from other mounts.
+    pub(crate) fn source(&self) -> Option<&Path> {
         match self {
             Origin::Alias { node } => Some(node),
             Origin::Bind { .. } => None,
         }
     }
 
-    /// Returns whether a mount is one of this volume that the plugin made.
-    pub fn owns(&self, mount: &Mount) -> bool {
+    /// Returns whether a mount is one of the plugin's mounts of this volume.
+    pub(crate) fn owns(&self, mount: &Mount) -> bool {
         match self {
             Origin::Alias { node } => Path::new(&mount.source) == node,
             Origin::Bind {
@@ -71,14 +71,14 @@ pub(super) mod tests {
     use super::*;
     use host_fs::mount::MountTable;
 
-    /// Makes up a mount.
+    /// Returns a mount parsed from a line of mountinfo.
     pub(crate) fn mounted(source: &str, device: &str, point: &str) -> Mount {
         let line = format!("70 27 {device} / {point} rw,relatime - ext4 {source} rw\n");
         MountTable::parse(line.as_bytes()).unwrap().mounts()[0].clone()
     }
 
     #[test]
-    fn a_block_device_is_told_by_the_name_of_our_node() {
+    fn a_block_device_is_recognised_by_the_name_of_its_node() {
         let node = Path::new("/dev/flocker-csi/1");
         let origin = Origin::of(&mounted("/dev/xvdf", "202:80", "/flocker/1"), node);
         assert!(origin.owns(&mounted("/dev/flocker-csi/1", "202:80", "/target")));
@@ -87,7 +87,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn without_a_block_device_everything_but_flockers_own_mount_is_ours() {
+    fn without_a_block_device_every_mount_but_flockers_own_is_the_plugins() {
         let flocker = mounted("pool/1", "0:52", "/flocker/1");
         let origin = Origin::of(&flocker, Path::new("/dev/flocker-csi/1"));
         assert!(origin.owns(&mounted("pool/1", "0:52", "/target")));
@@ -96,7 +96,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_origin_survives_being_written_down() {
+    fn an_origin_survives_serialisation() {
         for origin in [
             Origin::Alias {
                 node: "/dev/flocker-csi/1".into(),

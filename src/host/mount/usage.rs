@@ -14,18 +14,18 @@ use uuid::Uuid;
 
 /// What a file system holds and could hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
-    /// Its size in bytes, without what it needs for itself.
+pub(crate) struct Usage {
+    /// Its size in bytes, without its own metadata.
     pub total_bytes: u64,
-    /// What is in use, in bytes.
+    /// The space in use, in bytes.
     pub used_bytes: u64,
-    /// What users other than root may still write, in bytes.
+    /// The space that users other than root may still write, in bytes.
     pub available_bytes: u64,
     /// The number of files it can hold.
     pub total_inodes: u64,
     /// The number of files it holds.
     pub used_inodes: u64,
-    /// The number of files it can still take.
+    /// The number of files it can still create.
     pub free_inodes: u64,
 }
 
@@ -45,13 +45,13 @@ impl From<StatVfs> for Usage {
 
 /// Why the usage is not known.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum UsageError {
+pub(crate) enum UsageError {
     /// The file system does not answer.
     #[error("the file system at {} has not answered for {} s; its device may hang", .path.display(), .since.as_secs())]
     Hung {
         /// The path that was asked for.
         path: PathBuf,
-        /// How long an answer has been waited for.
+        /// How long the question has been waiting for its answer.
         since: Duration,
     },
     /// The file system answered with an error.
@@ -69,7 +69,7 @@ pub enum UsageError {
 ///
 /// A thread that waits for the file system keeps the mount busy, so it is best to use a mount that stays.
 #[derive(Debug)]
-pub enum ProbeVia {
+pub(crate) enum ProbeVia {
     /// A descriptor on some mount of it.
     Root(OwnedFd),
     /// The path itself.
@@ -81,7 +81,7 @@ type Ask = dyn Fn(&Path, &ProbeVia) -> io::Result<Usage> + Send + Sync;
 
 /// Asks file systems for their usage, with at most one question under way for each dataset.
 #[derive(Clone)]
-pub struct UsageProbe {
+pub(crate) struct UsageProbe {
     ask: Arc<Ask>,
     questions: Arc<Mutex<HashMap<Uuid, Question>>>,
 }
@@ -123,7 +123,7 @@ impl UsageProbe {
     ///
     /// While a question hangs, later ones for the same dataset wait for its answer instead of hanging too: all paths
     /// of a dataset show the same file system.
-    pub async fn usage(
+    pub(crate) async fn usage(
         &self,
         dataset_id: Uuid,
         path: &Path,
@@ -132,15 +132,15 @@ impl UsageProbe {
     ) -> Result<Usage, UsageError> {
         let mut question = self
             .question(dataset_id, path, via)
-            .map_err(|source| failed(path, Arc::new(source)))?;
+            .map_err(|source| usage_error(path, Arc::new(source)))?;
         let answered = tokio::time::timeout(within, question.answer.wait_for(Option::is_some)).await;
         match answered {
             Ok(Ok(answer)) => match &*answer {
                 Some(Ok(usage)) => Ok(*usage),
-                Some(Err(error)) => Err(failed(path, error.clone())),
-                None => Err(failed(path, Arc::new(io::ErrorKind::Interrupted.into()))),
+                Some(Err(error)) => Err(usage_error(path, error.clone())),
+                None => Err(usage_error(path, Arc::new(io::ErrorKind::Interrupted.into()))),
             },
-            Ok(Err(_)) => Err(failed(
+            Ok(Err(_)) => Err(usage_error(
                 path,
                 Arc::new(io::Error::other("the thread that asked has ended")),
             )),
@@ -189,7 +189,7 @@ impl UsageProbe {
     }
 }
 
-fn failed(path: &Path, source: Arc<io::Error>) -> UsageError {
+fn usage_error(path: &Path, source: Arc<io::Error>) -> UsageError {
     UsageError::Failed {
         path: path.to_owned(),
         source,

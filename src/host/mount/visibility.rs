@@ -12,7 +12,7 @@ const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// Why a mount at a path would not be visible, or why that is not known.
 #[derive(Debug, thiserror::Error)]
-pub enum VisibilityError {
+pub(crate) enum VisibilityError {
     /// The mount would be seen by the plugin alone.
     #[error(
         "a volume mounted at {} would be visible to the plugin alone, because {holder} is not shared with the host; \
@@ -40,22 +40,22 @@ pub enum VisibilityError {
     },
 }
 
-/// Who sees what the plugin mounts; fixed for the life of a process.
+/// Which processes see the plugin's mounts; fixed for the life of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MountVisibility {
-    /// It runs in the mount namespace of the host: everything that it mounts is the host's.
+pub(crate) enum MountVisibility {
+    /// The plugin runs in the mount namespace of the host, which sees all its mounts.
     Host,
-    /// It runs in a mount namespace of its own, or that could not be ruled out.
+    /// The plugin runs in a mount namespace of its own, or may do so.
     Apart,
 }
 
 impl MountVisibility {
     /// Detects where this process runs.
     ///
-    /// In a pod, process 1 is the plugin itself, so it must be the host's first: our PID namespace is the initial one.
-    /// `/proc/1/ns/mnt` may be unreadable; instead the root must be the same mount for process 1 and for us, because
-    /// every namespace has mounts of its own.
-    pub fn of_this_process() -> MountVisibility {
+    /// In a pod, process 1 is the plugin itself, so the PID namespace must be the initial one, where it is the host's.
+    /// `/proc/1/ns/mnt` may be unreadable; instead the root must be the same mount for process 1 and for this one,
+    /// because every namespace has mounts of its own.
+    pub(crate) fn of_this_process() -> MountVisibility {
         match roots() {
             Some((first, own)) if first.id == own.id => MountVisibility::Host,
             _ => MountVisibility::Apart,
@@ -65,7 +65,7 @@ impl MountVisibility {
     /// Checks that a mount made at a path would be visible outside of the plugin.
     ///
     /// The path need not exist but its parent must, and neither may contain a symbolic link.
-    pub fn check(self, path: &Path) -> Result<(), VisibilityError> {
+    pub(crate) fn check(self, path: &Path) -> Result<(), VisibilityError> {
         if self == MountVisibility::Host {
             return Ok(());
         }
@@ -86,7 +86,7 @@ impl MountVisibility {
 }
 
 /// Returns whether `/` is the host's root file system, in any mount namespace: in a container it is not.
-pub fn on_root_of_host() -> bool {
+pub(crate) fn on_root_of_host() -> bool {
     roots().is_some_and(|(first, own)| first.device == own.device && first.root == own.root)
 }
 

@@ -15,7 +15,7 @@ const MIN_GAP: Duration = Duration::from_millis(10);
 
 /// Why changes of the mount table cannot be followed.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum WatchError {
+pub(crate) enum WatchError {
     /// The table cannot be waited for.
     #[error("cannot wait for changes of the mount table")]
     Wait(#[source] Arc<io::Error>),
@@ -29,17 +29,17 @@ pub enum WatchError {
 
 type Seen = Option<Result<Arc<MountTable>, WatchError>>;
 
-/// Follows the mount table for as many waiters as there are, and not at all while there are none.
+/// Follows the mount table while there are waiters.
 ///
-/// However many wait, the table is read once per change.
+/// The table is read once per change, for any number of waiters.
 #[derive(Debug, Clone, Default)]
-pub struct MountWatch {
+pub(crate) struct MountWatch {
     follower: Arc<Mutex<Weak<Follower>>>,
 }
 
 /// A waiter's view of the mount table.
 #[derive(Debug)]
-pub struct MountChanges {
+pub(crate) struct MountChanges {
     seen: watch::Receiver<Seen>,
     _follower: Arc<Follower>,
 }
@@ -53,7 +53,7 @@ struct Follower {
 
 impl MountWatch {
     /// Begins to wait for changes in the calling thread's mount namespace. No change after this call is missed.
-    pub fn subscribe(&self) -> Result<MountChanges, WatchError> {
+    pub(crate) fn subscribe(&self) -> Result<MountChanges, WatchError> {
         let mut current = self.follower.lock().unwrap_or_else(PoisonError::into_inner);
         let follower = match current.upgrade() {
             Some(follower) => follower,
@@ -72,8 +72,8 @@ impl MountWatch {
 impl MountChanges {
     /// Returns the mount table: the first time as it is, then each time it has changed again.
     ///
-    /// Changes in quick succession come as one. Nothing is lost when the future is dropped.
-    pub async fn next(&mut self) -> Result<Arc<MountTable>, WatchError> {
+    /// Changes in quick succession are reported as one. Dropping the future loses no change.
+    pub(crate) async fn next(&mut self) -> Result<Arc<MountTable>, WatchError> {
         loop {
             self.seen.changed().await.map_err(|_| WatchError::Stopped)?;
             if let Some(seen) = &*self.seen.borrow_and_update() {
@@ -85,7 +85,7 @@ impl MountChanges {
 
 impl Follower {
     fn start() -> io::Result<Follower> {
-        // Opened here, so that the changes after this call are among those it reports.
+        // Opened here, so that it reports every change after this call.
         let events = MountEvents::of_this_thread()?;
         let (stop, stopped) = UnixStream::pair()?;
         let (sender, seen) = watch::channel(None);
@@ -131,7 +131,7 @@ mod tests {
         });
     }
 
-    /// Returns whether a thread of this namespace still reads for us.
+    /// Returns whether a thread of this namespace still reads the table.
     fn follows() -> bool {
         let namespace = |task: &Path| std::fs::read_link(task.join("ns/mnt")).ok();
         let own = namespace(Path::new("/proc/thread-self"));

@@ -1,4 +1,4 @@
-//! The capabilities of the process.
+//! The Linux capabilities of the process.
 
 use rustix::thread::CapabilitySet;
 
@@ -9,7 +9,7 @@ struct Capability {
     purpose: &'static str,
 }
 
-/// What no volume can be used without: found by dropping each one from a plugin that stages, publishes, restarts,
+/// The capabilities that a node requires: found by dropping each one from a plugin that stages, publishes, restarts,
 /// unpublishes and unstages a volume.
 const NEEDED: [Capability; 3] = [
     Capability {
@@ -29,14 +29,14 @@ const NEEDED: [Capability; 3] = [
     },
 ];
 
-/// What only messages depend on.
+/// The capability on which only messages depend.
 const USEFUL: Capability = Capability {
     set: CapabilitySet::SYS_PTRACE,
     name: "SYS_PTRACE",
     purpose: "name the processes that keep a volume busy",
 };
 
-/// Returns what is missing and how to give it.
+/// Returns the missing capabilities, each with how to grant it.
 pub(crate) fn missing() -> Vec<String> {
     match rustix::thread::capabilities(None) {
         Ok(sets) => {
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_capability_is_missed_by_itself_and_by_its_name() {
+    fn each_missing_capability_is_reported_by_its_name() {
         for (index, missing) in NEEDED.iter().enumerate() {
             let present = CapabilitySet::all() - missing.set;
             let missed: Vec<_> = NEEDED.iter().map(|needed| describe(needed, present)).collect();

@@ -1,4 +1,4 @@
-//! The directories of the host that a pod must have.
+//! The directories of the host that a pod requires.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::host::HostSettings;
 use host_fs::durable::make_directory;
 use host_fs::mount::{Mount, TableError, holding};
 
-/// Returns what is missing or wrong, a sentence each with what the pod needs.
+/// Returns what is missing or wrong, a sentence each with the volume that the pod requires.
 pub(crate) fn unmet(
     visibility: MountVisibility,
     paths: &HostSettings,
@@ -24,7 +24,7 @@ pub(crate) fn unmet(
     problems.into_iter().filter_map(Result::err).collect()
 }
 
-/// The kubelet's directory: sockets and targets are below it, and the host has to see what is mounted there.
+/// Checks the kubelet's directory: sockets and targets are below it, and mounts below it must be visible on the host.
 fn registration(visibility: MountVisibility, directory: &Path) -> Result<(), String> {
     let kubelet = directory.parent().unwrap_or(directory);
     let add = |what: &str| {
@@ -43,16 +43,16 @@ fn registration(visibility: MountVisibility, directory: &Path) -> Result<(), Str
         )));
     }
     match holder(visibility, kubelet)? {
-        Some(Holder::OwnRoot) => Err(add(&format!("{} is the container's own", kubelet.display()))),
-        Some(Holder::Mount(holder)) if !holder.shared() => Err(add(&format!(
+        Some(HoldingMount::OwnRoot) => Err(add(&format!("{} is the container's own", kubelet.display()))),
+        Some(HoldingMount::Mount(holder)) if !holder.shared() => Err(add(&format!(
             "what the plugin mounts below {} would be visible to no pod, because {holder} is not shared with the host",
             kubelet.display()
         ))),
-        None | Some(Holder::Mount(_)) => Ok(()),
+        None | Some(HoldingMount::Mount(_)) => Ok(()),
     }
 }
 
-/// The root of Flocker's mounts, which its agent makes.
+/// Checks the directory below which Flocker's agent mounts.
 fn mount_root(visibility: MountVisibility, directory: &Path) -> Result<(), String> {
     let path = directory.display();
     let add = |what: &str| format!("{what}; {}", instruction(directory, "HostToContainer"));
@@ -60,18 +60,18 @@ fn mount_root(visibility: MountVisibility, directory: &Path) -> Result<(), Strin
         return Err(add(&format!("the mount_root {path} does not exist")));
     }
     match holder(visibility, directory)? {
-        Some(Holder::OwnRoot) => Err(add(&format!("the mount_root {path} is the container's own"))),
-        Some(Holder::Mount(holder)) if !holder.shared() && holder.propagation.master.is_none() => {
+        Some(HoldingMount::OwnRoot) => Err(add(&format!("the mount_root {path} is the container's own"))),
+        Some(HoldingMount::Mount(holder)) if !holder.shared() && holder.propagation.master.is_none() => {
             Err(add(&format!(
                 "what Flocker mounts below the mount_root {path} would not be visible to the plugin, because {holder} \
-                 gets nothing from the host"
+                 receives no mounts from the host"
             )))
         }
-        None | Some(Holder::Mount(_)) => Ok(()),
+        None | Some(HoldingMount::Mount(_)) => Ok(()),
     }
 }
 
-/// The directory that must outlive the pod.
+/// Checks the directory that must outlive the pod.
 fn state_dir(visibility: MountVisibility, directory: &Path) -> Result<(), String> {
     let path = directory.display();
     let volume = format!(
@@ -81,21 +81,21 @@ fn state_dir(visibility: MountVisibility, directory: &Path) -> Result<(), String
         make_directory(directory).and_then(|()| Ok(access(directory, Access::WRITE_OK | Access::EXEC_OK)?));
     made.map_err(|error| format!("the state_dir {path} cannot be written: {error}; {volume}"))?;
     match holder(visibility, directory)? {
-        Some(Holder::OwnRoot) => Err(format!(
+        Some(HoldingMount::OwnRoot) => Err(format!(
             "the state_dir {path} is the container's own, and is lost with it; {volume}"
         )),
-        None | Some(Holder::Mount(_)) => Ok(()),
+        None | Some(HoldingMount::Mount(_)) => Ok(()),
     }
 }
 
 /// The mount that holds a directory where the plugin has a mount namespace of its own.
-enum Holder {
+enum HoldingMount {
     /// The root file system of the container.
     OwnRoot,
     Mount(Box<Mount>),
 }
 
-fn holder(visibility: MountVisibility, directory: &Path) -> Result<Option<Holder>, String> {
+fn holder(visibility: MountVisibility, directory: &Path) -> Result<Option<HoldingMount>, String> {
     if visibility == MountVisibility::Host {
         return Ok(None);
     }
@@ -109,9 +109,9 @@ fn holder(visibility: MountVisibility, directory: &Path) -> Result<Option<Holder
     let holder = holding(&resolved(directory)).map_err(failed)?;
     Ok(holder.map(|holder| {
         if holder.point == Path::new("/") && !on_root_of_host() {
-            Holder::OwnRoot
+            HoldingMount::OwnRoot
         } else {
-            Holder::Mount(Box::new(holder))
+            HoldingMount::Mount(Box::new(holder))
         }
     }))
 }

@@ -1,11 +1,11 @@
-//! What must hold before a node is served: all of it, in one place.
+//! The conditions that must hold before a node is served.
 //!
 //! - The process has the capabilities that its work requires (see `capabilities`).
 //! - In a pod, which is known from the registration with a kubelet, it has the required directories of the host with
 //!   the required propagation (see `directories`). Elsewhere the directories may be mounted later, and a mount that no
 //!   other process would see is refused when it is requested.
 //!
-//! Everything that is missing is reported together, each with what to add where, instead of once for each volume.
+//! All that is missing is reported together at the start, each with what to add where, instead of once for each volume.
 
 mod capabilities;
 mod directories;
@@ -17,7 +17,7 @@ use crate::host::HostSettings;
 
 /// Returns what is missing, a sentence each with what to do; `registration_dir` is where the plugin registers with a
 /// kubelet, if it does. Blocks.
-pub fn unmet(paths: &HostSettings, registration_dir: Option<&Path>) -> Vec<String> {
+pub(crate) fn unmet(paths: &HostSettings, registration_dir: Option<&Path>) -> Vec<String> {
     let mut unmet = capabilities::missing();
     if let Some(registration_dir) = registration_dir {
         unmet.extend(directories::unmet(

@@ -1,4 +1,4 @@
-//! Staging records, whoever wrote them.
+//! Parsing of staging records from arbitrary bytes.
 
 use std::path::Path;
 
@@ -7,13 +7,13 @@ use super::{file_name, parse, render};
 /// Reads any bytes as a staging record.
 ///
 /// # Panics
-/// If a record that is understood is not the same when it is written and read again.
+/// If a parsed record is not the same after it is written and read again.
 pub fn record(bytes: &[u8]) {
     let path = Path::new("records/any.json");
     match parse(bytes, path) {
         Ok(record) => {
             let written = render(&record).expect("what came from JSON can be written as JSON");
-            let again = parse(&written, path).expect("what this release writes it understands");
+            let again = parse(&written, path).expect("this release can read what it writes");
             assert_eq!(again, record);
             let name = file_name(record.dataset_id, &record.staging_path);
             assert!(!name.contains('/') && name.len() < 64, "{name}");

@@ -1,7 +1,7 @@
-//! What is staged on this node, written down before anything is mounted.
+//! Staging records: what is staged on this node, written to disk before anything is mounted.
 //!
-//! One JSON file for each staging path and dataset. What Unpublish and Unstage need to know they read here, so that
-//! they work without Flocker and after a restart.
+//! One JSON file for each staging path and dataset. `NodeUnpublishVolume` and `NodeUnstageVolume` read them, so that both
+//! work without Flocker and after a restart.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,14 +19,14 @@ use host_fs::durable::{is_unfinished, make_directory, remove_file, replace_file}
 
 /// The version of the format; a change that an older plugin would misread raises it.
 const VERSION: u32 = 2;
-/// The versions that are read. Version 1 did not name the node.
+/// The versions that this release reads. Version 1 does not name the node.
 const READ: std::ops::RangeInclusive<u64> = 1..=VERSION as u64;
 
-/// How far staging, or its undoing, has come.
+/// The last step of staging or unstaging that is on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum RecordState {
-    /// The volume may be mounted; the last check at Flocker has not been passed.
+    /// The volume may be mounted; the last check of lease and primary has not succeeded.
     Staging,
     /// The volume is mounted and pinned.
     Staged,
@@ -40,26 +40,27 @@ pub(crate) enum RecordState {
 pub(crate) struct Record {
     /// The staging path, free of symbolic links.
     pub(crate) staging_path: PathBuf,
-    /// The volume as the orchestrator names it: a dataset id, or a name.
+    /// The volume id that the orchestrator uses: a dataset id, or a name.
     pub(crate) volume_id: String,
     /// The dataset it stands for.
     pub(crate) dataset_id: Uuid,
     /// The node under whose lease it is staged. Records of version 1 do not name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) node_id: Option<Uuid>,
-    /// The boot of the machine in which it was staged; after another one nothing is mounted.
+    /// The boot of the machine in which it was staged; after a reboot nothing is mounted.
     pub(crate) boot_id: Uuid,
     /// Whether staging took the lease, so that unstaging releases it.
     pub(crate) takes_lease: bool,
-    /// What tells our mounts of it from others, the device directory included; known from before the first of them.
+    /// What distinguishes the plugin's mounts of it from other mounts, the device directory included; written before
+    /// the first mount.
     pub(crate) origin: Option<Origin>,
-    /// How far it has come.
+    /// The last step that is on disk.
     #[serde(rename = "progress")]
     pub(crate) state: RecordState,
 }
 
 impl Record {
-    /// Makes the record with which staging begins.
+    /// Returns the record with which staging begins.
     pub(crate) fn staging(
         staging_path: &Path,
         volume_id: &str,
@@ -80,7 +81,7 @@ impl Record {
         }
     }
 
-    /// Whether something of the staging may be mounted in this boot of the machine.
+    /// Whether the volume may be mounted for this staging in this boot of the machine.
     pub(crate) fn may_be_mounted(&self, boot: Uuid) -> bool {
         self.boot_id == boot && self.state != RecordState::ReleasePending
     }
@@ -90,7 +91,7 @@ impl Record {
     }
 }
 
-/// What only one record can have.
+/// The key of a record.
 type Key = (Uuid, PathBuf);
 
 /// The content of a file.
@@ -107,11 +108,11 @@ pub(crate) enum RecordError {
     /// The file system refused a step.
     #[error("cannot {action} {}", .path.display())]
     Io {
-        /// What was tried.
+        /// The step.
         action: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// What it answered.
+        /// The error of the file system.
         #[source]
         source: io::Error,
     },
@@ -144,7 +145,7 @@ pub(crate) enum RecordError {
     },
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RecordError {
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RecordError {
     move |source| RecordError::Io {
         action,
         path: path.to_owned(),
@@ -160,21 +161,21 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// Reads all records in a directory, which is made if need be.
+    /// Reads all records in a directory, which is created if it does not exist.
     ///
-    /// Files that cannot be understood stay as they are and are returned as errors that name them. The directory must
-    /// be this process's alone.
+    /// Files that cannot be parsed stay unchanged and are returned as errors that name them. No other process may use
+    /// the directory.
     pub(crate) fn open(directory: &Path) -> Result<(Records, Vec<RecordError>), RecordError> {
-        make_directory(directory).map_err(failed("make", directory))?;
+        make_directory(directory).map_err(io_error("make", directory))?;
         let mut known = BTreeMap::new();
         let mut damaged = Vec::new();
-        for entry in fs::read_dir(directory).map_err(failed("list", directory))? {
-            let path = entry.map_err(failed("list", directory))?.path();
+        for entry in fs::read_dir(directory).map_err(io_error("list", directory))? {
+            let path = entry.map_err(io_error("list", directory))?.path();
             if path
                 .file_name()
                 .is_some_and(|name| is_unfinished(&name.to_string_lossy()))
             {
-                fs::remove_file(&path).map_err(failed("remove the unfinished", &path))?;
+                fs::remove_file(&path).map_err(io_error("remove the unfinished", &path))?;
             } else if path.extension().is_some_and(|extension| extension == "json") {
                 match read(&path) {
                     Ok(record) => drop(known.insert(record.key(), record)),
@@ -191,9 +192,9 @@ impl Records {
         ))
     }
 
-    /// Writes a record, replacing the one of the same dataset and staging path; when this returns it is on disk.
+    /// Writes a record durably, replacing the one of the same dataset and staging path.
     ///
-    /// One caller at a time may work for the same dataset.
+    /// One caller at a time may change the same dataset.
     pub(crate) fn write(&self, record: &Record) -> Result<(), RecordError> {
         let key = record.key();
         let path = self.file(&key);
@@ -201,7 +202,7 @@ impl Records {
             path: path.clone(),
             source,
         })?;
-        replace_file(&path, &text).map_err(failed("write", &path))?;
+        replace_file(&path, &text).map_err(io_error("write", &path))?;
         self.lock().insert(key, record.clone());
         Ok(())
     }
@@ -210,7 +211,7 @@ impl Records {
     pub(crate) fn remove(&self, dataset_id: Uuid, staging_path: &Path) -> Result<(), RecordError> {
         let key = (dataset_id, staging_path.to_owned());
         let path = self.file(&key);
-        remove_file(&path).map_err(failed("remove", &path))?;
+        remove_file(&path).map_err(io_error("remove", &path))?;
         self.lock().remove(&key);
         Ok(())
     }
@@ -238,7 +239,7 @@ impl Records {
             .collect()
     }
 
-    /// Returns the file of a record. The path goes into the name as a digest, because it may be long and hold anything.
+    /// Returns the file of a record. The file name has a digest of the path, which may be long and hold any byte.
     fn file(&self, (dataset_id, staging_path): &Key) -> PathBuf {
         self.directory.join(file_name(*dataset_id, staging_path))
     }
@@ -255,7 +256,7 @@ fn file_name(dataset_id: Uuid, staging_path: &Path) -> String {
 }
 
 fn read(path: &Path) -> Result<Record, RecordError> {
-    let text = fs::read(path).map_err(failed("read", path))?;
+    let text = fs::read(path).map_err(io_error("read", path))?;
     let record = parse(&text, path)?;
     let name = file_name(record.dataset_id, &record.staging_path);
     if path.file_name().is_some_and(|found| found == name.as_str()) {
@@ -267,13 +268,13 @@ fn read(path: &Path) -> Result<Record, RecordError> {
     }
 }
 
-/// Understands the text of the file `path`.
+/// Parses the text of the file `path`.
 fn parse(text: &[u8], path: &Path) -> Result<Record, RecordError> {
     let damaged = |source| RecordError::Damaged {
         path: path.to_owned(),
         source,
     };
-    // The version first: what else is in a document of another one is not for this release to judge.
+    // The version first: the fields of a document of another version are unknown to this release.
     let document: serde_json::Value = serde_json::from_slice(text).map_err(damaged)?;
     match document.get("version").and_then(serde_json::Value::as_u64) {
         Some(version) if !READ.contains(&version) => {
@@ -288,7 +289,7 @@ fn parse(text: &[u8], path: &Path) -> Result<Record, RecordError> {
     Ok(record)
 }
 
-/// Writes a record as the text of its file.
+/// Returns the text of the file of a record.
 fn render(record: &Record) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec_pretty(&Document {
         version: VERSION,

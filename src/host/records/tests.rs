@@ -70,7 +70,7 @@ fn one_dataset_may_be_staged_at_several_paths() {
 }
 
 #[test]
-fn damaged_files_are_named_and_kept_and_the_others_read() {
+fn damaged_files_are_named_and_kept_and_all_intact_ones_read() {
     let root = tempfile::tempdir().unwrap();
     let record = record("/staging");
     open(&root).0.write(&record).unwrap();
@@ -141,7 +141,7 @@ fn an_unknown_field_is_not_ignored() {
 }
 
 #[test]
-fn a_copied_record_is_not_believed() {
+fn a_copied_record_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let record = record("/staging");
     open(&root).0.write(&record).unwrap();

@@ -21,7 +21,7 @@ enum Place {
 use Place::{At, Descriptor, Path as Named};
 
 /// A system call that changes something.
-struct Call {
+struct SystemCall {
     verb: &'static str,
     number: libc::c_long,
     /// The argument that must have one of these bits, if any, for the call to change something.
@@ -29,9 +29,9 @@ struct Call {
     places: &'static [Place],
 }
 
-const fn call(verb: &'static str, number: libc::c_long, places: &'static [Place]) -> Call {
+const fn call(verb: &'static str, number: libc::c_long, places: &'static [Place]) -> SystemCall {
     let with = None;
-    Call {
+    SystemCall {
         verb,
         number,
         with,
@@ -39,7 +39,7 @@ const fn call(verb: &'static str, number: libc::c_long, places: &'static [Place]
     }
 }
 
-impl Call {
+impl SystemCall {
     const fn with(self, argument: u32, bits: i32) -> Self {
         Self {
             with: Some((argument, bits)),
@@ -60,7 +60,7 @@ const MAKES: i32 = libc::O_CREAT | libc::O_TRUNC | (libc::O_TMPFILE & !libc::O_D
 const CLONE: i32 = libc::OPEN_TREE_CLONE.cast_signed();
 
 /// The calls of every architecture. If two rows have one number, the first that fits counts.
-const CALLS: &[Call] = &[
+const CALLS: &[SystemCall] = &[
     call("create", libc::SYS_openat, &[At(0)]).with(2, MAKES),
     call("create", libc::SYS_openat2, &[At(0)]),
     call("mkdir", libc::SYS_mkdirat, &[At(0)]),
@@ -99,7 +99,7 @@ const CALLS: &[Call] = &[
 ];
 
 /// The calls that change mounts, which matter in every directory.
-const MOUNT_CALLS: &[Call] = &[
+const MOUNT_CALLS: &[SystemCall] = &[
     call("mount", libc::SYS_mount, &[Named(0), Named(1)]),
     call("umount", libc::SYS_umount2, &[Named(0)]),
     call("pivot_root", libc::SYS_pivot_root, &[Named(0), Named(1)]),
@@ -114,7 +114,7 @@ const MOUNT_CALLS: &[Call] = &[
 
 /// The calls that newer architectures lack.
 #[cfg(target_arch = "x86_64")]
-const OLDER_CALLS: &[Call] = &[
+const OLDER_CALLS: &[SystemCall] = &[
     call("create", libc::SYS_open, &[Named(0)]).with(1, MAKES),
     call("create", libc::SYS_creat, &[Named(0)]),
     call("mkdir", libc::SYS_mkdir, &[Named(0)]),
@@ -134,15 +134,15 @@ const OLDER_CALLS: &[Call] = &[
     call("utimens", libc::SYS_futimesat, &[At(0)]),
 ];
 #[cfg(not(target_arch = "x86_64"))]
-const OLDER_CALLS: &[Call] = &[];
+const OLDER_CALLS: &[SystemCall] = &[];
 
-fn calls() -> impl Iterator<Item = &'static Call> {
+fn calls() -> impl Iterator<Item = &'static SystemCall> {
     CALLS.iter().chain(MOUNT_CALLS).chain(OLDER_CALLS)
 }
 
 /// Returns the calls that the kernel must stop.
 pub(super) fn rules() -> Vec<Rule> {
-    let rule = |call: &Call| Rule {
+    let rule = |call: &SystemCall| Rule {
         number: call.number,
         with: call.with.map(|(argument, bits)| (argument, bits.cast_unsigned())),
     };

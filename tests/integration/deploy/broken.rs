@@ -22,7 +22,7 @@ struct Row {
     /// The file that the problem names, if that is another one.
     reported_file: Option<String>,
     #[serde(flatten)]
-    change: Change,
+    change: Edit,
     /// The field in the problem.
     field: String,
     /// Part of the reason.
@@ -31,14 +31,14 @@ struct Row {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Change {
+enum Edit {
     /// A value in JSON; null removes it.
     Json { at: String, value: Value },
     /// A piece of text, once.
     Text { replace: String, by: String },
 }
 
-impl Change {
+impl Edit {
     fn make(&self, text: &str) -> String {
         match self {
             Self::Json { at, value } => {

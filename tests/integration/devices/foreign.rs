@@ -38,7 +38,7 @@ fn a_foreign_mount_at_a_staging_path_is_refused_and_no_mount_is_left() {
             let alias = usage.alias();
             fs::create_dir(&alias).unwrap();
             mount_foreign(&alias);
-            let named = [alias.to_str().unwrap(), FOREIGN, "left alone"];
+            let named = [alias.to_str().unwrap(), FOREIGN, "left unchanged"];
             assert_refused(csi.stage(usage).await, Code::FailedPrecondition, &named);
             assert!(fixture.machine.records().is_empty() && fixture.machine.devices().is_empty());
             assert_eq!(fixture.flocker.leaseholder(driven.dataset()).await, None);
@@ -46,7 +46,7 @@ fn a_foreign_mount_at_a_staging_path_is_refused_and_no_mount_is_left() {
             assert_refused(
                 csi.publish(usage).await,
                 Code::FailedPrecondition,
-                &["is not staged at", FOREIGN, "is there instead"],
+                &["is not staged at", FOREIGN, "is mounted there"],
             );
             assert!(!usage.target.exists());
             take_away(&alias);
@@ -90,7 +90,7 @@ fn a_foreign_mount_at_a_target_is_named_by_every_call() {
             &usage.volume_id,
             usage.target.to_str().unwrap(),
             FOREIGN,
-            "not ours",
+            "not this plugin's",
         ];
         for answer in [csi.publish(&usage).await, csi.unpublish(&usage).await] {
             assert_refused(answer, Code::FailedPrecondition, named);
@@ -109,7 +109,7 @@ fn a_foreign_mount_on_top_of_a_published_volume_is_named_by_every_call_and_both_
         let (csi, usage) = (fixture.csi(), fixture.published("data").await);
         fs::write(usage.target.join("file"), "precious").unwrap();
         mount_foreign(&usage.target);
-        let named: &[&str] = &[usage.target.to_str().unwrap(), FOREIGN, "not ours"];
+        let named: &[&str] = &[usage.target.to_str().unwrap(), FOREIGN, "not this plugin's"];
         // All mounts of a volume are peers, so a mount on one appears on all.
         assert_refused(
             csi.publish(&usage).await,
@@ -233,7 +233,7 @@ fn a_foreign_mount_below_a_target_or_a_staged_volume_keeps_it_and_is_named() {
         );
         assert!(
             !fixture.condition(&usage).await.abnormal,
-            "the volume itself is well"
+            "the volume itself is healthy"
         );
         csi.publish(&usage).await.unwrap();
         take_away(&below);
@@ -328,7 +328,7 @@ fn a_foreign_mount_alone_where_flocker_mounts_is_not_taken_for_the_volume() {
             let named: &[&str] = &[
                 &usage.volume_id,
                 expected.to_str().unwrap(),
-                "Flocker does not say",
+                "Flocker does not report",
             ];
             assert_refused(csi.stage(&usage).await, Code::FailedPrecondition, named);
             assert!(fixture.machine.records().is_empty() && fixture.machine.devices().is_empty());

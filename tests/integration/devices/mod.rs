@@ -11,11 +11,13 @@ mod vanished;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use csi_proto::v1::VolumeCondition;
 use rustix::mount::{MountFlags, mount};
+use tonic::Code;
 
-use crate::node::Fixture;
+use crate::node::{Fixture, assert_refused};
 use crate::support::csi::Usage;
 
 impl Fixture {
@@ -45,6 +47,30 @@ impl Fixture {
         assert_eq!(fs::read_dir(&usage.staging).unwrap().count(), 0);
         assert!(self.machine.records().is_empty() && self.machine.devices().is_empty());
     }
+
+    /// Checks that a volume whose file system became read-only is not published for writing at another target, and
+    /// returns that target.
+    async fn assert_read_only_to_another_target(&self, usage: &Usage) -> Usage {
+        let again = usage.at_target("again");
+        assert_refused(
+            self.csi().publish(&again).await,
+            Code::FailedPrecondition,
+            &[
+                &usage.volume_id,
+                "cannot be published",
+                "has become read-only",
+                "repair",
+            ],
+        );
+        assert!(!again.target.exists());
+        again
+    }
+}
+
+/// Writes the data of a file system to its device, and returns whether that succeeded.
+fn sync(path: &Path) -> bool {
+    let synced = Command::new("sync").arg("-f").arg(path).output();
+    synced.unwrap().status.success()
 }
 
 /// Mounts a file system that belongs to no volume.

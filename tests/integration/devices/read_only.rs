@@ -7,7 +7,7 @@ use std::process::Command;
 use rustix::mount::{UnmountFlags, unmount};
 use tonic::Code;
 
-use super::ext4_of;
+use super::{ext4_of, sync};
 use crate::node::{Fixture, assert_refused};
 use crate::support::csi::Usage;
 use crate::support::eventually;
@@ -40,14 +40,7 @@ fn a_file_system_that_turned_read_only_is_abnormal_and_published_for_reading_onl
         let fixture = Fixture::start(1).await;
         let (csi, usage) = (fixture.csi(), fixture.published("data").await);
         fs::write(usage.target.join("file"), "precious").unwrap();
-        assert!(
-            Command::new("sync")
-                .arg("-f")
-                .arg(&usage.target)
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(sync(&usage.target));
         stop_on_errors(&fixture, &usage);
         break_file_system(&fixture, &usage);
         let refused = fs::write(usage.target.join("more"), "").unwrap_err();
@@ -60,18 +53,7 @@ fn a_file_system_that_turned_read_only_is_abnormal_and_published_for_reading_onl
         // Existing mounts stay; a new one is for rescuing the data.
         csi.stage(&usage).await.unwrap();
         csi.publish(&usage).await.unwrap();
-        let again = usage.at_target("again");
-        assert_refused(
-            csi.publish(&again).await,
-            Code::FailedPrecondition,
-            &[
-                &usage.volume_id,
-                "cannot be published",
-                "has become read-only",
-                "repair",
-            ],
-        );
-        assert!(!again.target.exists());
+        let again = fixture.assert_read_only_to_another_target(&usage).await;
         let reading = again.read_only();
         csi.publish(&reading).await.unwrap();
         assert_eq!(
@@ -102,14 +84,7 @@ fn a_file_system_that_was_repaired_is_staged_again() {
         let fixture = Fixture::start(1).await;
         let (csi, usage) = (fixture.csi(), fixture.published("data").await);
         fs::write(usage.target.join("file"), "precious").unwrap();
-        assert!(
-            Command::new("sync")
-                .arg("-f")
-                .arg(&usage.target)
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(sync(&usage.target));
         stop_on_errors(&fixture, &usage);
         break_file_system(&fixture, &usage);
         fixture.clean_up(&usage).await;

@@ -8,6 +8,7 @@ use std::process::Command;
 use rustix::fs::{Advice, fadvise};
 use tonic::Code;
 
+use super::sync;
 use crate::node::{Fixture, assert_refused};
 use crate::support::eventually;
 use crate::support::mounts::only_mount_at;
@@ -52,36 +53,17 @@ fn a_volume_whose_device_lost_its_storage_is_abnormal_and_can_be_unstaged() {
         // ext4 detects it as soon as it must write.
         eventually("ext4 meets the error", async || {
             fs::write(usage.target.join("more"), "lost").ok();
-            Command::new("sync")
-                .arg("-f")
-                .arg(&usage.target)
-                .output()
-                .unwrap();
+            sync(&usage.target);
             fixture.condition(&usage).await.abnormal.then_some(())
         })
         .await;
         fixture.assert_abnormal(&usage, &["needs a repair"]).await;
         eventually("ext4 shuts down", async || {
-            Command::new("sync")
-                .arg("-f")
-                .arg(&usage.target)
-                .output()
-                .unwrap();
+            sync(&usage.target);
             fs::create_dir(usage.target.join("directory")).err()
         })
         .await;
-        let again = usage.at_target("again");
-        assert_refused(
-            csi.publish(&again).await,
-            Code::FailedPrecondition,
-            &[
-                &usage.volume_id,
-                "cannot be published",
-                "has become read-only",
-                "repair",
-            ],
-        );
-        assert!(!again.target.exists());
+        fixture.assert_read_only_to_another_target(&usage).await;
         fixture.clean_up(&usage).await;
         assert_refused(
             csi.stage(&usage).await,

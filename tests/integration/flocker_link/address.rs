@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use flocker_client::Settings;
+use flocker_client::ClientSettings;
 use flocker_csi::flocker::cluster::{self, Cluster, Lists};
 use flocker_embedded::Options;
 use rustix::mount::mount_bind;
@@ -26,7 +26,7 @@ fn a_control_service_that_changes_its_address_behind_its_name_is_found() {
         let lead_to = |address: Ipv4Addr| fs::write(&hosts, format!("{address} flocker.test\n")).unwrap();
         lead_to(HERE);
         mount_bind(&hosts, "/etc/hosts").unwrap();
-        let settings = Settings {
+        let settings = ClientSettings {
             control_service: format!("https://flocker.test:{}", there.port()).parse().unwrap(),
             ..flocker.settings()
         };

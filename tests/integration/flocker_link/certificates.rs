@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use flocker_client::{Credentials, Settings};
+use flocker_client::{ClientSettings, Credentials};
 use flocker_csi::flocker::cluster::{self, CertificateKeeper, Cluster, FileCheck, Lists};
 use flocker_embedded::CertificateProfile;
 use flocker_embedded::faults::{Effect, RequestFault};
@@ -58,7 +58,7 @@ impl Files {
     }
 
     fn cluster(&self, flocker: &Flocker) -> Cluster {
-        let settings = Settings {
+        let settings = ClientSettings {
             credentials: self.load(),
             ..flocker.settings()
         };

@@ -3,7 +3,7 @@
 mod faults;
 mod files;
 mod hidden;
-mod places;
+mod in_use;
 mod requests;
 mod trust;
 

@@ -1,7 +1,7 @@
 //! The plugin under a kubelet: its registration, and its probes.
 
 mod caller;
-mod places;
+mod directories;
 pub(crate) mod probes;
 mod registration;
 

@@ -42,7 +42,7 @@ pub(crate) struct Profile {
 
 /// The stored state of one agent id.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Kept {
+struct StoredState {
     disks: Vec<Disk>,
     /// The `CREATE_DISK` that began last and has not ended: name, profile, size.
     pending: Option<(Uuid, String, i64)>,
@@ -52,7 +52,7 @@ struct Kept {
 pub(crate) struct Provider {
     pub(crate) manager: VolumeManager,
     profiles: BTreeMap<String, Profile>,
-    kept: Kept,
+    kept: StoredState,
     file: PathBuf,
 }
 
@@ -75,7 +75,7 @@ impl Provider {
         let manager = VolumeManager::start(plan).await?;
         let kept = match fs::read(&file) {
             Ok(text) => serde_json::from_slice(&text).unwrap(),
-            Err(_) => Kept::default(),
+            Err(_) => StoredState::default(),
         };
         let mut provider = Self {
             manager,

@@ -208,7 +208,7 @@ async fn a_published_disk_needs_no_call_when_the_agent_starts_again(api: Api) {
     fixture.plugin.stop().await;
 }
 
-/// The states in which an agent may die, apart from those between calls: the call is made again, or its inverse.
+/// The states in which an agent may die, apart from those between calls: the call is repeated, or its inverse is made.
 async fn calls_that_were_interrupted_are_made_again(api: Api) {
     let fixture = Fixture::start(api).await;
     let mut provider = fixture.agent.provider().await.unwrap();
@@ -315,7 +315,7 @@ async fn a_disk_is_staged_and_published_again_after_a_reboot(api: Api) {
     assert_eq!(
         provider.calls(),
         calls(&[&START[..7], &PUBLISH, &START[7..], &LOOK]),
-        "nothing is attached again, and what no task has used is left alone"
+        "nothing is attached again, and what no task has used is left unchanged"
     );
     assert_eq!(provider.manager.volume(&id).publish_context, context);
     only_mount_at(&target);

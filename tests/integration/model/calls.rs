@@ -74,12 +74,12 @@ pub(super) enum Action {
 
 /// An RPC about one of the volumes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Call {
+pub(super) struct VolumeCall {
     pub(super) volume: usize,
     pub(super) action: Action,
 }
 
-impl Call {
+impl VolumeCall {
     /// Returns the plugin that serves it. As with orchestrators, one controller makes all attachments of a volume.
     pub(super) fn plugin(self) -> usize {
         match self.action {
@@ -93,7 +93,7 @@ impl Call {
     }
 }
 
-impl fmt::Debug for Call {
+impl fmt::Debug for VolumeCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "volume {}: {:?}", self.volume, self.action)
     }
@@ -137,7 +137,7 @@ pub(super) enum Death {
 /// One step of a sequence.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    Call(Call),
+    Call(VolumeCall),
     /// All calls from no volume to a published one. The plugin may be killed while it stages it; then that is repeated.
     Up {
         volume: usize,
@@ -151,13 +151,13 @@ pub(super) enum Step {
         node: usize,
     },
     /// Two concurrent calls.
-    Pair(Call, Call),
+    Pair(VolumeCall, VolumeCall),
     /// A call during which a request to Flocker, or its reply, is lost.
-    Losing(Call, Nth, Loss),
+    Losing(VolumeCall, Nth, Loss),
     /// A call during which its plugin is killed; then another one is started.
-    Killing(Call, Moment),
+    Killing(VolumeCall, Moment),
     /// A call, with a restart of the control service that many milliseconds after its beginning.
-    Restarting(Call, u64),
+    Restarting(VolumeCall, u64),
     /// From now on, state repeatedly leaves out a dataset.
     Flicker(Flicker),
     /// A volume is attached to a node, that node dies with its machine or only its agent, and when Flocker no longer
@@ -208,8 +208,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn call() -> impl Strategy<Value = Call> {
-    (volume(), action()).prop_map(|(volume, action)| Call { volume, action })
+fn call() -> impl Strategy<Value = VolumeCall> {
+    (volume(), action()).prop_map(|(volume, action)| VolumeCall { volume, action })
 }
 
 fn action() -> impl Strategy<Value = Action> {

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use tonic::Code;
 
 use super::calls::{
-    Access, Action, Call, Death, Flow, Kind, Loss, Moment, NODES, Nth, Step, TARGETS, VOLUMES,
+    Access, Action, Death, Flow, Kind, Loss, Moment, NODES, Nth, Step, TARGETS, VOLUMES, VolumeCall,
 };
 use super::fixture::{Fixture, Request, list};
 use super::invariants::{check, check_origins};
@@ -126,7 +126,7 @@ impl Volume {
 /// A call and its answer.
 #[derive(Clone)]
 struct Answered {
-    call: Call,
+    call: VolumeCall,
     generation: usize,
     answer: Answer,
     said: String,
@@ -228,13 +228,13 @@ impl<'a> Case<'a> {
             kind: Kind::Small,
             plugin: node,
         };
-        self.call(Call {
+        self.call(VolumeCall {
             volume,
             action: create,
         })
         .await?;
         if flow == Flow::Controller {
-            self.call(Call {
+            self.call(VolumeCall {
                 volume,
                 action: Action::Attach { node },
             })
@@ -242,7 +242,7 @@ impl<'a> Case<'a> {
         }
         let stage = Action::Stage { node, flow };
         if let Some(moment) = crash {
-            let call = Call {
+            let call = VolumeCall {
                 volume,
                 action: stage,
             };
@@ -254,7 +254,7 @@ impl<'a> Case<'a> {
             access: Access::ReadWrite,
         };
         for action in [stage, publish] {
-            self.call(Call { volume, action }).await?;
+            self.call(VolumeCall { volume, action }).await?;
         }
         Ok(())
     }
@@ -263,18 +263,18 @@ impl<'a> Case<'a> {
         let unpublish = (0..TARGETS).map(|target| Action::Unpublish { node, target });
         let rest = [Action::Unstage { node }, Action::Detach { node: Some(node) }];
         for action in unpublish.chain(rest) {
-            self.call(Call { volume, action }).await?;
+            self.call(VolumeCall { volume, action }).await?;
         }
         Ok(())
     }
 
     /// Makes a call, and repeats it while its answer is open and nothing should block it.
-    async fn call(&mut self, call: Call) -> Verdict {
+    async fn call(&mut self, call: VolumeCall) -> Verdict {
         let generation = self.volumes[call.volume].latest();
         self.call_about(call, generation).await
     }
 
-    async fn call_about(&mut self, call: Call, generation: usize) -> Verdict {
+    async fn call_about(&mut self, call: VolumeCall, generation: usize) -> Verdict {
         let Some(request) = self.request(call, generation) else {
             return Ok(());
         };
@@ -309,13 +309,13 @@ impl<'a> Case<'a> {
         }
     }
 
-    async fn pair(&mut self, one: Call, other: Call) -> Verdict {
+    async fn pair(&mut self, one: VolumeCall, other: VolumeCall) -> Verdict {
         let (one, other) = (by_its_controller(one), by_its_controller(other));
         if unordered(one, other) {
             self.call(one).await?;
             return self.call(other).await;
         }
-        let generation = |case: &Self, call: Call| case.volumes[call.volume].latest();
+        let generation = |case: &Self, call: VolumeCall| case.volumes[call.volume].latest();
         let (first, second) = (generation(self, one), generation(self, other));
         let (Some(request), Some(rival)) = (self.request(one, first), self.request(other, second)) else {
             return Ok(());
@@ -342,7 +342,7 @@ impl<'a> Case<'a> {
         Ok(())
     }
 
-    async fn losing(&mut self, call: Call, nth: Nth, loss: Loss) -> Verdict {
+    async fn losing(&mut self, call: VolumeCall, nth: Nth, loss: Loss) -> Verdict {
         let effect = match loss {
             Loss::Request => Effect::LoseRequest,
             Loss::Reply => Effect::LoseReply,
@@ -370,7 +370,7 @@ impl<'a> Case<'a> {
         self.settle(&answered).await
     }
 
-    async fn killing(&mut self, call: Call, moment: Moment) -> Verdict {
+    async fn killing(&mut self, call: VolumeCall, moment: Moment) -> Verdict {
         let generation = self.volumes[call.volume].latest();
         let Some(request) = self.request(call, generation) else {
             return Ok(());
@@ -416,7 +416,7 @@ impl<'a> Case<'a> {
         self.settle(&answered).await
     }
 
-    async fn restarting(&mut self, call: Call, after: u64) -> Verdict {
+    async fn restarting(&mut self, call: VolumeCall, after: u64) -> Verdict {
         let generation = self.volumes[call.volume].latest();
         let Some(request) = self.request(call, generation) else {
             return Ok(());
@@ -452,7 +452,7 @@ impl<'a> Case<'a> {
             plugin: controller,
         };
         for action in [create, Action::Attach { node: from }] {
-            self.call(Call { volume, action }).await?;
+            self.call(VolumeCall { volume, action }).await?;
         }
         let generation = self.volumes[volume].latest();
         let possible = self.volumes[volume].possible(generation);
@@ -464,7 +464,7 @@ impl<'a> Case<'a> {
         let death = if from == controller { Death::Agent } else { death };
         self.die(from, death).await;
         self.check().await?;
-        let call = Call {
+        let call = VolumeCall {
             volume,
             action: Action::Attach { node: to },
         };
@@ -552,7 +552,7 @@ impl<'a> Case<'a> {
                 let plugin = volume % NODES;
                 let rest = [Action::Detach { node: None }, Action::Delete { plugin }];
                 for action in node_calls.chain(rest) {
-                    self.call_about(Call { volume, action }, generation).await?;
+                    self.call_about(VolumeCall { volume, action }, generation).await?;
                 }
             }
         }
@@ -604,7 +604,7 @@ impl<'a> Case<'a> {
         }
     }
 
-    fn may_wait(&self, call: Call, generation: usize) -> bool {
+    fn may_wait(&self, call: VolumeCall, generation: usize) -> bool {
         self.fixture.is_crippled() || self.volumes[call.volume].may_wait(generation, call.action)
     }
 
@@ -621,7 +621,7 @@ impl<'a> Case<'a> {
         }
     }
 
-    fn request(&self, call: Call, generation: usize) -> Option<Request> {
+    fn request(&self, call: VolumeCall, generation: usize) -> Option<Request> {
         let name = &self.volumes[call.volume].name;
         let csi = self.fixture.csi(call.plugin())?;
         Some(self.fixture.request(csi, call.action, name, generation))
@@ -671,25 +671,25 @@ impl<'a> Case<'a> {
 }
 
 /// Whether an orchestrator repeats the call before it does anything else with the volume.
-fn must_be_settled(call: Call) -> bool {
+fn must_be_settled(call: VolumeCall) -> bool {
     matches!(call.action, Action::Create { .. } | Action::Delete { .. })
 }
 
 /// Lets the volume's own controller delete it, because deletions and attachments exclude each other only within one
 /// process: Flocker has no means for that.
-fn by_its_controller(call: Call) -> Call {
+fn by_its_controller(call: VolumeCall) -> VolumeCall {
     let plugin = call.volume % NODES;
     let action = match call.action {
         Action::Delete { .. } => Action::Delete { plugin },
         action => action,
     };
-    Call { action, ..call }
+    VolumeCall { action, ..call }
 }
 
 /// Whether two calls must not be concurrent, for the same reason.
-fn unordered(one: Call, other: Call) -> bool {
-    let is_deletion = |call: Call| matches!(call.action, Action::Delete { .. });
-    let takes_lease = |call: Call| matches!(call.action, Action::Stage { flow: Flow::Node, .. });
-    let either = |one: Call, other: Call| is_deletion(one) && takes_lease(other);
+fn unordered(one: VolumeCall, other: VolumeCall) -> bool {
+    let is_deletion = |call: VolumeCall| matches!(call.action, Action::Delete { .. });
+    let takes_lease = |call: VolumeCall| matches!(call.action, Action::Stage { flow: Flow::Node, .. });
+    let either = |one: VolumeCall, other: VolumeCall| is_deletion(one) && takes_lease(other);
     one.volume == other.volume && (either(one, other) || either(other, one))
 }

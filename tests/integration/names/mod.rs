@@ -2,8 +2,8 @@
 
 mod first_use;
 mod interrupted;
-mod known;
 mod lookup;
+mod recorded;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;

@@ -50,7 +50,7 @@ fn a_volume_that_is_not_this_nodes_is_not_staged_and_nothing_of_it_is_left() {
             Code::FailedPrecondition,
             &[
                 &usage.volume_id,
-                "nobody holds its lease",
+                "no node holds its lease",
                 "ControllerPublishVolume",
             ],
         );
@@ -64,7 +64,11 @@ fn a_volume_that_is_not_this_nodes_is_not_staged_and_nothing_of_it_is_left() {
         assert_refused(
             csi.stage(&usage).await,
             Code::FailedPrecondition,
-            &[&usage.volume_id, &second.to_string(), "publish it again"],
+            &[
+                &usage.volume_id,
+                &second.to_string(),
+                "call ControllerPublishVolume again",
+            ],
         );
         assert_nothing_left(&fixture, &usage);
 

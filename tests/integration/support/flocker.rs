@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use flocker_client::{Client, Credentials, Dataset, Settings};
+use flocker_client::{Client, ClientSettings, Credentials, Dataset};
 use flocker_csi::flocker::cluster::{self, Cluster};
 use flocker_embedded::{Embedded, Options};
 use tokio::runtime::Handle;
@@ -82,7 +82,7 @@ impl Flocker {
     }
 
     /// Returns the settings of a client.
-    pub(crate) fn settings(&self) -> Settings {
+    pub(crate) fn settings(&self) -> ClientSettings {
         let address = format!("https://{}", self.embedded().address());
         settings(&address, self.embedded().certificates())
     }
@@ -121,10 +121,10 @@ impl Flocker {
 }
 
 /// Returns the settings of a client of a Flocker that wrote its certificates into a directory.
-pub(crate) fn settings(control_service: &str, certificates: &Path) -> Settings {
+pub(crate) fn settings(control_service: &str, certificates: &Path) -> ClientSettings {
     let file = |name: &str| certificates.join(name);
     let credentials = Credentials::load(&file("cluster.crt"), &file("plugin.crt"), &file("plugin.key"));
-    Settings {
+    ClientSettings {
         control_service: control_service.parse().unwrap(),
         credentials: credentials.unwrap(),
         server_name: "control-service".to_owned(),

@@ -8,7 +8,7 @@ from . import images
 from .cluster import Cluster
 from .layout import Layout
 from .report import Report
-from .story import CHAPTERS
+from .chapters import CHAPTERS
 from .waiting import Failed
 
 
@@ -20,7 +20,7 @@ def main():
     parser.add_argument("--program", required=True)
     parser.add_argument("--image", required=True)
     parser.add_argument("--cgroup", required=True)
-    parser.add_argument("--only", default="", help="chapters to tell, by name; all unless given")
+    parser.add_argument("--only", default="", help="chapters to run, by name; all unless given")
     options = parser.parse_args()
     report = Report()
     layout = Layout(options.work, options.binaries, options.helm, options.program, options.image)
@@ -35,7 +35,7 @@ def main():
                 continue
             report.chapter(chapter.TITLE)
             try:
-                chapter.tell(cluster, report)
+                chapter.run_chapter(cluster, report)
             except Failed as failed:
                 report.not_shown(f"{name}: {chapter.TITLE}", failed)
                 cluster.keep_pod_logs(name)
@@ -44,7 +44,7 @@ def main():
     except Failed as failed:
         report.not_shown("the cluster", failed)
     except Exception:  # A bug in the tests is a failure too, and is reported with its position.
-        report.not_shown("the story", traceback.format_exc())
+        report.not_shown("the chapters", traceback.format_exc())
     finally:
         cluster.stop()
     return report.close()

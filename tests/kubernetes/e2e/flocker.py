@@ -22,7 +22,7 @@ class Flocker:
         self._process = None
 
     def start(self, pace="instant"):
-        """Starts it; what it keeps of an earlier start is there again."""
+        """Starts it; its state of an earlier start is loaded."""
         self._process = Process(
             "flocker",
             [self._layout.program, "embedded", f"--data-dir={self.data}", f"--nodes={len(NODE_NAMES)}"]
@@ -89,7 +89,7 @@ class Flocker:
         return {one["dataset_id"]: one for one in self.get("state/datasets")}
 
     def faults(self, **plan):
-        """Puts a plan of faults into force; without one everything is well."""
+        """Puts a plan of faults into force; without one no fault occurs."""
         self._plan(plan)
 
     def _plan(self, plan):

@@ -12,7 +12,7 @@ SIDECARS = {
     "csi-provisioner": "registry.invalid/csi-provisioner:v6.3.0",
     "csi-attacher": "registry.invalid/csi-attacher:v4.13.0",
 }
-# What the story's scripts call.
+# What the chapters' scripts call.
 APPLETS = ("sh", "cat", "date", "mkdir", "sleep", "stat", "sync")
 
 

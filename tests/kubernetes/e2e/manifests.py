@@ -1,4 +1,4 @@
-"""The objects that the story applies."""
+"""The objects that the chapters apply."""
 
 BUSYBOX = "registry.invalid/busybox:e2e"
 

@@ -274,7 +274,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Acquires anew the ending leases that the recording still had at an exchange.
+    /// Acquires again the ending leases that the recording still had at an exchange.
     async fn renew_leases(&mut self, exchange: &Exchange) {
         let shown = exchange
             .response
@@ -287,7 +287,7 @@ impl<'a> Replay<'a> {
                 let status = self.send(&request).await.status;
                 assert!(
                     [200, 201].contains(&status),
-                    "a lease cannot be acquired anew: {status}"
+                    "a lease cannot be acquired again: {status}"
                 );
             }
         }

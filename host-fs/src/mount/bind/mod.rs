@@ -50,19 +50,19 @@ pub enum BindError {
     /// A mount exists at the target already.
     #[error("{} is in use by another mount: {found}", .target.display())]
     Occupied {
-        /// Where ours should appear.
+        /// The target.
         target: PathBuf,
-        /// What is there.
+        /// The mount at the target.
         found: Box<Mount>,
     },
-    /// What is at the target afterwards is not what was asked for; it is unmounted if it is ours.
+    /// The mount at the target afterwards is not the requested one; it is unmounted if this bind made it.
     #[error("after mounting {} at {}, there is {}", .from.display(), .target.display(), describe(.found.as_deref()))]
     Unverified {
         /// What is bound.
         from: PathBuf,
         /// Where it should appear.
         target: PathBuf,
-        /// What is there.
+        /// The mount at the target.
         found: Option<Box<Mount>>,
     },
     /// The mount table could not be read.
@@ -143,7 +143,7 @@ impl Binder {
     ///
     /// # Errors
     /// [`BindError::Occupied`] when something is mounted at the target, [`BindError::Unverified`] when something else
-    /// than asked for is there afterwards; otherwise what the kernel refused. No mount is left behind.
+    /// than requested is mounted there afterwards; otherwise the step that the kernel refused. No mount is left behind.
     pub fn bind(
         &self,
         source: &MountHandle,
@@ -189,10 +189,10 @@ impl Binding<'_> {
     fn attach_copy(&self) -> Result<(), BindError> {
         let copy = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let tree = open_tree(self.source, "", copy | OpenTreeFlags::AT_EMPTY_PATH)
-            .map_err(|error| self.failed("copy the mount", error))?;
+            .map_err(|error| self.step_error("copy the mount", error))?;
         if !self.change.is_empty() {
             kernel::mount_setattr(tree.as_fd(), self.change.set, self.change.clear)
-                .map_err(|error| self.failed("set the flags", error))?;
+                .map_err(|error| self.step_error("set the flags", error))?;
         }
         // The name at the end is not followed, so a directory that is swapped for a link leads nowhere.
         move_mount(
@@ -202,7 +202,7 @@ impl Binding<'_> {
             self.target.name(),
             MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
         )
-        .map_err(|error| self.failed("attach the mount", error))
+        .map_err(|error| self.step_error("attach the mount", error))
         // The descriptor keeps the mount busy, so it must not outlive this function.
     }
 
@@ -222,7 +222,7 @@ impl Binding<'_> {
             return Ok(found.mount);
         }
         unmount_top(&self.target.path_by_descriptor(), Patience::default())
-            .map_err(|error| self.failed("unmount the wrong mount", error))?;
+            .map_err(|error| self.step_error("unmount the wrong mount", error))?;
         Err(match covered {
             Some(covered) => self.occupied(covered),
             None => self.unverified(Some(found.mount)),
@@ -260,7 +260,7 @@ impl Binding<'_> {
         }
     }
 
-    fn failed(&self, step: &'static str, error: impl Into<io::Error>) -> BindError {
+    fn step_error(&self, step: &'static str, error: impl Into<io::Error>) -> BindError {
         BindError::Step {
             step,
             from: self.source.mount().point.clone(),

@@ -195,7 +195,7 @@ fn a_source_that_is_covered_is_bound_all_the_same() {
 fn a_mount_that_appeared_since_the_target_was_opened_is_not_covered() {
     by_every_method(|binder, fixture| {
         for target in [at(&fixture.target), at(&fixture.target.join("made"))] {
-            let made = target.make_directory().unwrap();
+            let made = target.ensure_directory().unwrap();
             tmpfs_named("theirs", target.path());
             let error = binder.bind(&fixture.source, &target, read_only()).unwrap_err();
             assert!(

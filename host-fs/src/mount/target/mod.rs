@@ -102,7 +102,7 @@ impl Target {
                 Found::Directory(seen.mounted)
             }
             Err(Errno::NOENT) => Found::Nothing,
-            Err(error) => return Err(self.failed("look at", error)),
+            Err(error) => return Err(self.io_error("examine", error)),
         };
         Ok(Target { found, ..self })
     }
@@ -199,15 +199,15 @@ impl Target {
     ///
     /// # Errors
     /// [`TargetError::SymbolicLink`] and [`TargetError::NotDirectory`] for what exists instead; [`TargetError::Io`].
-    pub fn make_directory(&self) -> Result<bool, TargetError> {
+    pub fn ensure_directory(&self) -> Result<bool, TargetError> {
         match mkdirat(&*self.parent, self.name(), Mode::from_raw_mode(0o750)) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => {
                 let seen = lookup::look(&*self.parent, self.name());
-                let seen = seen.map_err(|error| self.failed("look at", error))?;
+                let seen = seen.map_err(|error| self.io_error("examine", error))?;
                 self.check_directory(seen.file_type).map(|()| false)
             }
-            Err(error) => Err(self.failed("make the directory", error)),
+            Err(error) => Err(self.io_error("make the directory", error)),
         }
     }
 
@@ -219,7 +219,7 @@ impl Target {
         match self.is_empty() {
             Ok(true) | Err(Errno::NOENT) => Ok(()),
             Ok(false) => Err(TargetError::NotEmpty(self.path.clone())),
-            Err(error) => Err(self.failed("look into", error)),
+            Err(error) => Err(self.io_error("read", error)),
         }
     }
 
@@ -242,7 +242,7 @@ impl Target {
         match unlinkat(&*self.parent, self.name(), AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(Errno::NOTEMPTY | Errno::EXIST) => Err(TargetError::NotEmpty(self.path.clone())),
-            Err(error) => Err(self.failed("remove the directory", error)),
+            Err(error) => Err(self.io_error("remove the directory", error)),
         }
     }
 
@@ -279,7 +279,7 @@ impl Target {
         }
     }
 
-    fn failed(&self, action: &'static str, source: Errno) -> TargetError {
+    fn io_error(&self, action: &'static str, source: Errno) -> TargetError {
         TargetError::Io {
             action,
             path: self.path.clone(),

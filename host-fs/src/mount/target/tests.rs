@@ -74,8 +74,8 @@ fn files_in_the_way_are_told_apart_from_missing_directories() {
 fn a_directory_is_made_once_and_removed_only_when_empty() {
     let root = tempfile::tempdir().unwrap();
     let target = target(&root.path().join("target")).unwrap();
-    assert!(target.make_directory().unwrap());
-    assert!(!target.make_directory().unwrap());
+    assert!(target.ensure_directory().unwrap());
+    assert!(!target.ensure_directory().unwrap());
     std::fs::write(target.join("data"), "precious").unwrap();
     assert!(matches!(target.remove_directory(), Err(TargetError::NotEmpty(_))));
     std::fs::remove_file(target.join("data")).unwrap();
@@ -185,7 +185,7 @@ fn what_is_mounted_is_known_from_the_moment_of_opening() {
         tmpfs(plain.path());
         assert_eq!(plain.visible().unwrap(), None);
         assert!(plain.refresh().unwrap().visible().unwrap().is_some());
-        missing.make_directory().unwrap();
+        missing.ensure_directory().unwrap();
         assert!(!missing.exists() && missing.refresh().unwrap().exists());
     });
 }
@@ -223,7 +223,7 @@ fn everything_happens_in_the_directory_that_was_opened() {
     let target = target(&path("above/target")).unwrap();
     std::fs::rename(path("above"), path("moved")).unwrap();
     symlink("other", path("above")).unwrap();
-    assert!(target.make_directory().unwrap());
+    assert!(target.ensure_directory().unwrap());
     assert!(path("moved/target").is_dir() && !path("other/target").exists());
     std::fs::create_dir(path("other/target")).unwrap();
     std::fs::write(path("other/target/data"), "precious").unwrap();

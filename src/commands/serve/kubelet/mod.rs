@@ -8,6 +8,6 @@ mod registrar;
 mod service;
 mod settings;
 
-pub use registrar::Registrar;
-pub use service::{RegistrationService, Verdict};
-pub use settings::RegistrationSettings;
+pub(crate) use registrar::Registrar;
+pub(crate) use service::RegistrationService;
+pub(crate) use settings::RegistrationSettings;

@@ -26,7 +26,7 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(180);
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// The registration socket; it is removed when this is dropped or its `run` is stopped.
-pub struct Registrar {
+pub(crate) struct Registrar {
     service: RegistrationService,
     listener: Listener,
 }
@@ -38,13 +38,13 @@ impl Registrar {
     ///
     /// # Errors
     /// Another process listens on the socket, or the kernel refuses.
-    pub async fn bind(service: RegistrationService) -> Result<Self, BindError> {
+    pub(crate) async fn bind(service: RegistrationService) -> Result<Self, BindError> {
         let listener = Listener::bind(&service.settings().socket).await?;
         Ok(Self { service, listener })
     }
 
     /// Answers the kubelet until `shutdown` is cancelled, and recreates the socket whenever it no longer exists.
-    pub async fn run(self, shutdown: CancellationToken) {
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
         let Self {
             service,
             mut listener,

@@ -16,7 +16,7 @@ const VERSIONS: [&str; 1] = ["1.0.0"];
 
 /// The kubelet's last verdict on the plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// None since the socket was created.
     Awaited,
     /// It uses the plugin.
@@ -27,14 +27,14 @@ pub enum Verdict {
 
 /// Describes the plugin to the kubelet and remembers its verdict, which clones share.
 #[derive(Clone, Debug)]
-pub struct RegistrationService {
+pub(crate) struct RegistrationService {
     settings: Arc<RegistrationSettings>,
     verdict: watch::Sender<Verdict>,
 }
 
 impl RegistrationService {
     /// Creates the service.
-    pub fn new(settings: RegistrationSettings) -> Self {
+    pub(crate) fn new(settings: RegistrationSettings) -> Self {
         Self {
             settings: Arc::new(settings),
             verdict: watch::Sender::new(Verdict::Awaited),
@@ -42,12 +42,12 @@ impl RegistrationService {
     }
 
     /// Returns its settings.
-    pub fn settings(&self) -> &RegistrationSettings {
+    pub(crate) fn settings(&self) -> &RegistrationSettings {
         &self.settings
     }
 
     /// Returns the kubelet's last verdict.
-    pub fn verdict(&self) -> Verdict {
+    pub(crate) fn verdict(&self) -> Verdict {
         self.verdict.borrow().clone()
     }
 
@@ -57,7 +57,7 @@ impl RegistrationService {
     }
 
     /// Returns in one line why the kubelet cannot use the plugin.
-    pub fn obstacle(&self) -> Option<String> {
+    pub(crate) fn obstacle(&self) -> Option<String> {
         match &*self.verdict.borrow() {
             Verdict::Registered => None,
             Verdict::Awaited => Some(format!(

@@ -7,7 +7,7 @@ use crate::config::Endpoint;
 
 /// The settings of the registration with a kubelet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RegistrationSettings {
+pub(crate) struct RegistrationSettings {
     /// The registration socket, in a directory that the kubelet watches.
     pub socket: Endpoint,
     /// The name of the driver.
@@ -21,7 +21,7 @@ impl RegistrationSettings {
     ///
     /// # Errors
     /// The configuration is contradictory: one sentence.
-    pub fn of(config: &Config) -> Result<Option<Self>, String> {
+    pub(crate) fn of(config: &Config) -> Result<Option<Self>, String> {
         let Some(directory) = &config.kubelet.kubelet_registration_dir else {
             return match config.kubelet.kubelet_endpoint {
                 Some(_) => Err(

@@ -33,7 +33,7 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD");
 
 /// The HTTP server for probes.
-pub struct Monitor {
+pub(crate) struct Monitor {
     listener: TcpListener,
     address: SocketAddr,
 }
@@ -43,7 +43,7 @@ impl Monitor {
     ///
     /// # Errors
     /// The address is in use or not one of this machine: [`Failure::Configuration`].
-    pub async fn bind(address: SocketAddr) -> Result<Self, Failure> {
+    pub(crate) async fn bind(address: SocketAddr) -> Result<Self, Failure> {
         let refused = |error: io::Error| {
             let remedy = match error.kind() {
                 io::ErrorKind::AddrInUse => {
@@ -63,13 +63,8 @@ impl Monitor {
         Ok(Self { listener, address })
     }
 
-    /// Returns its address, with the port that the kernel chose where the port was 0.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// Answers until it is dropped.
-    pub async fn run(self, readiness: Readiness) {
+    pub(crate) async fn run(self, readiness: Readiness) {
         let mut clients = JoinSet::new();
         let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
         loop {

@@ -3,5 +3,5 @@
 mod http;
 mod readiness;
 
-pub use http::Monitor;
-pub use readiness::Readiness;
+pub(crate) use http::Monitor;
+pub(crate) use readiness::Readiness;

@@ -10,7 +10,7 @@ use crate::node::NodeService;
 
 /// Whether the plugin can be used now; clones share the state.
 #[derive(Clone)]
-pub struct Readiness {
+pub(crate) struct Readiness {
     /// The node service that is served, if any; set once CSI is served.
     served: Arc<OnceLock<Option<NodeService>>>,
     shutdown: CancellationToken,
@@ -20,7 +20,7 @@ pub struct Readiness {
 
 impl Readiness {
     /// Creates the readiness of a plugin that does not serve yet.
-    pub fn new(
+    pub(crate) fn new(
         shutdown: CancellationToken,
         registration: Option<RegistrationService>,
         cluster: Cluster,
@@ -34,13 +34,13 @@ impl Readiness {
     }
 
     /// Records that the plugin serves CSI from now on, with this node service, if any.
-    pub fn serves(&self, node: Option<NodeService>) {
+    pub(crate) fn serves(&self, node: Option<NodeService>) {
         // Said once.
         self.served.set(node).ok();
     }
 
     /// Returns why the plugin cannot be used now, a line each; none when it can.
-    pub fn obstacles(&self) -> Vec<String> {
+    pub(crate) fn obstacles(&self) -> Vec<String> {
         let served = self.served.get();
         let stage = if self.shutdown.is_cancelled() {
             Some("the plugin is stopping".to_owned())

@@ -1,7 +1,7 @@
 //! The plugin's own mount of a volume, one level below the staging path.
 //!
-//! It shows the same file system as Flocker's mount, under a source name of our own wherever that lies on a block
-//! device. Everything that is published is bound from it.
+//! It shows the same file system as Flocker's mount, under a source name of its own where that lies on a block device.
+//! Everything that is published is bound from it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,9 @@ use host_fs::mount::{
     UnmountError, open_mount, unmount_owned, visible_at,
 };
 
-/// Why the plugin's own mount could not be made; nothing of it is left behind then.
+/// Why the plugin's own mount could not be made; no part of it remains then.
 #[derive(Debug, thiserror::Error)]
-pub enum AliasError {
+pub(crate) enum AliasError {
     /// The file system is read-only, and mounting it again would fail or hide that.
     #[error("{0} has become read-only, usually after an I/O error; repair the file system first")]
     ReadOnly(Box<Mount>),
@@ -33,7 +33,7 @@ pub enum AliasError {
         #[source]
         source: DeviceNodeError,
     },
-    /// The mount point cannot be used or made.
+    /// The mount point cannot be used or created.
     #[error("cannot use the mount point of dataset {dataset_id}")]
     Target {
         /// The dataset.
@@ -59,8 +59,10 @@ pub enum AliasError {
         /// The mount there.
         found: Box<Mount>,
     },
-    /// A mount of ours exists that is not the volume as Flocker has it now.
-    #[error("{found} has our name, but Flocker has the volume on device {expected}, for reading and writing")]
+    /// A mount of the plugin exists that is not the volume as Flocker has it now.
+    #[error(
+        "{found} has this plugin's name, but Flocker has the volume on device {expected}, for reading and writing"
+    )]
     Stale {
         /// The mount there.
         found: Box<Mount>,
@@ -94,11 +96,11 @@ pub enum AliasError {
     /// What is mounted afterwards is not the volume.
     #[error("after mounting device {device} at {}, there is {found}", .path.display())]
     Unverified {
-        /// The device that should be there.
+        /// The device that was mounted.
         device: Device,
         /// The mount point.
         path: PathBuf,
-        /// What exists there, in words.
+        /// The mount at the mount point, in words.
         found: String,
     },
     /// The mount table could not be read.
@@ -113,38 +115,38 @@ pub enum AliasError {
 }
 
 /// Returns where the plugin mounts a dataset for a staging path.
-pub fn alias_path(staging: &Path, dataset_id: Uuid) -> PathBuf {
+pub(crate) fn alias_path(staging: &Path, dataset_id: Uuid) -> PathBuf {
     staging.join(dataset_id.to_string())
 }
 
 /// Makes and removes the plugin's own mounts.
 #[derive(Debug, Clone)]
-pub struct Aliases {
+pub(crate) struct Aliases {
     nodes: DeviceNodes,
     binder: Binder,
 }
 
 impl Aliases {
-    /// Uses these device nodes, and this way to bind where there is no device.
-    pub fn new(nodes: DeviceNodes, binder: Binder) -> Aliases {
+    /// Uses these device nodes, and this binder where there is no block device.
+    pub(crate) fn new(nodes: DeviceNodes, binder: Binder) -> Aliases {
         Aliases { nodes, binder }
     }
 
     /// Returns the device nodes in use.
-    pub fn nodes(&self) -> &DeviceNodes {
+    pub(crate) fn nodes(&self) -> &DeviceNodes {
         &self.nodes
     }
 
     /// Returns where the plugin's mounts of a volume come from, given Flocker's mount of it.
-    pub fn origin(&self, dataset_id: Uuid, flocker: &Mount) -> Origin {
+    pub(crate) fn origin(&self, dataset_id: Uuid, flocker: &Mount) -> Origin {
         Origin::of(flocker, &self.nodes.path(dataset_id))
     }
 
     /// Mounts a dataset for a staging path, which must exist and be free of symbolic links.
     ///
     /// A healthy mount of this origin that exists already is returned as it is; a new one takes the origin that
-    /// [`Self::origin`] returns. One caller at a time may work for the same dataset.
-    pub fn mount(
+    /// [`Self::origin`] returns. One caller at a time may change the same dataset.
+    pub(crate) fn mount(
         &self,
         dataset_id: Uuid,
         origin: &Origin,
@@ -171,8 +173,8 @@ impl Aliases {
                 Ok(found)
             };
         }
-        // A directory that an interrupted attempt left is used.
-        let made = target.make_directory().map_err(unusable)?;
+        // A directory that an interrupted attempt left is reused.
+        let made = target.ensure_directory().map_err(unusable)?;
         let mounted = match origin {
             Origin::Alias { node } => self.mount_device(dataset_id, flocker, node, &target),
             Origin::Bind { .. } => self.bind(dataset_id, flocker, &target),
@@ -185,10 +187,9 @@ impl Aliases {
 
     /// Unmounts a dataset from a staging path and removes the directory it was mounted at.
     ///
-    /// The device node stays, because the dataset may be mounted for another staging path too. Nothing to do is
-    /// success.
-    pub fn unmount(
-        &self,
+    /// The device node stays, because the dataset may be mounted for another staging path too. An alias that is not
+    /// mounted counts as unmounted.
+    pub(crate) fn unmount(
         dataset_id: Uuid,
         origin: &Origin,
         staging: &Path,
@@ -205,9 +206,9 @@ impl Aliases {
             .map_err(|source| UnmountError::Directory { path, source })
     }
 
-    /// Removes the device node of a dataset that this process no longer mounts. It lies elsewhere than usual where the
+    /// Removes the device node of a dataset that this process no longer mounts. It is in another directory where the
     /// dataset was staged with another device directory.
-    pub fn forget_device(&self, dataset_id: Uuid, node: &Path) -> Result<(), DeviceNodeError> {
+    pub(crate) fn forget_device(&self, dataset_id: Uuid, node: &Path) -> Result<(), DeviceNodeError> {
         self.nodes.remove(dataset_id, node)
     }
 
@@ -271,7 +272,7 @@ fn verify(flocker: &Mount, node: &Path, target: &Target) -> Result<Mount, AliasE
     Ok(mount)
 }
 
-/// Returns why nothing can be unmounted at a path that is no directory, unless nothing is mounted there anyway.
+/// Checks a path that is no directory: an error unless nothing is mounted there.
 fn refuse_foreign(path: PathBuf, error: TargetError) -> Result<(), UnmountError> {
     match (visible_at(&path), error) {
         (Ok(Some(found)), _) => Err(UnmountError::Foreign {
@@ -291,10 +292,10 @@ fn unreadable(target: &Target, source: TableError) -> AliasError {
     }
 }
 
-/// Logs an undoing step that failed; the error that made it necessary is the one that is returned.
+/// Logs an undo step that failed; the caller returns the error that made it necessary.
 fn warn_of_failure<T, E: std::error::Error>(target: &Target, undone: Result<T, E>) {
     if let Err(error) = undone {
-        tracing::warn!(path = %target.path().display(), %error, "Could not undo a failed mount");
+        tracing::warn!(path = %target.path().display(), %error, "Cannot undo a failed mount");
     }
 }
 

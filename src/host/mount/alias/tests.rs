@@ -5,7 +5,7 @@ use host_fs::mount::testing::{LoopDevice, bind, in_own_namespace, run, tmpfs_nam
 use rustix::mount::{MountFlags as Ms, mount, mount_remount};
 use std::path::Path;
 
-/// A dataset as Flocker has mounted it, and a staging path.
+/// A dataset as Flocker mounts it, and a staging path.
 struct Bench {
     aliases: Aliases,
     dataset_id: Uuid,
@@ -43,8 +43,7 @@ impl Bench {
 
     fn unmount(&self) -> Result<(), UnmountError> {
         let origin = self.aliases.origin(self.dataset_id, &self.flocker());
-        self.aliases
-            .unmount(self.dataset_id, &origin, &self.staging, Patience::default())
+        Aliases::unmount(self.dataset_id, &origin, &self.staging, Patience::default())
     }
 
     fn staged(&self) -> usize {
@@ -113,7 +112,7 @@ fn unmounting_leaves_the_staging_path_empty_and_flockers_mount_alone() {
 }
 
 #[test]
-fn a_read_only_file_system_is_refused_and_nothing_left() {
+fn a_read_only_file_system_is_refused_and_no_mount_remains() {
     with_device(|bench, _| {
         mount_remount(&bench.flocker, Ms::RDONLY, "").unwrap();
         let error = bench.mount().unwrap_err();
@@ -123,7 +122,7 @@ fn a_read_only_file_system_is_refused_and_nothing_left() {
 }
 
 #[test]
-fn a_part_of_a_device_is_refused_and_nothing_left() {
+fn a_part_of_a_device_is_refused_and_no_mount_remains() {
     with_device(|bench, _| {
         let part = bench.flocker.with_extension("part");
         std::fs::create_dir(bench.flocker.join("directory")).unwrap();
@@ -136,7 +135,7 @@ fn a_part_of_a_device_is_refused_and_nothing_left() {
 }
 
 #[test]
-fn a_device_that_has_gone_is_an_error_that_names_it_and_leaves_nothing() {
+fn a_device_that_no_longer_exists_is_an_error_that_names_it_and_leaves_no_mount() {
     with_device(|bench, _| {
         let mut flocker = bench.flocker();
         flocker.device = Device { major: 60, minor: 0 };
@@ -147,7 +146,7 @@ fn a_device_that_has_gone_is_an_error_that_names_it_and_leaves_nothing() {
 }
 
 #[test]
-fn another_mount_at_the_place_is_named_and_stays() {
+fn another_mount_at_the_alias_is_named_and_stays() {
     with_device(|bench, _| {
         let path = alias_path(&bench.staging, bench.dataset_id);
         tmpfs_named("theirs", &path);
@@ -162,7 +161,7 @@ fn another_mount_at_the_place_is_named_and_stays() {
 }
 
 #[test]
-fn a_file_at_the_place_is_an_error_and_stays() {
+fn a_file_at_the_alias_is_an_error_and_stays() {
     with_device(|bench, _| {
         let path = alias_path(&bench.staging, bench.dataset_id);
         std::fs::write(&path, "theirs").unwrap();

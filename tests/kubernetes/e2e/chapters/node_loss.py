@@ -17,7 +17,7 @@ TAINT = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
 WATCHED = 40.0
 
 
-def tell(cluster, report):
+def run_chapter(cluster, report):
     cluster.kubernetes.namespace(SPACE)
     try:
         _power_cut(cluster, report)
@@ -28,7 +28,7 @@ def tell(cluster, report):
 
 
 def _deployment(cluster, name, script):
-    """A pod that is made again elsewhere when its node is lost; it starts on the first node."""
+    """A pod that is recreated elsewhere when its node is lost; it starts on the first node."""
     kubernetes = cluster.kubernetes
     a, b = cluster.nodes
     kubernetes.kubectl("cordon", b.name)
@@ -146,7 +146,7 @@ def _half_dead(cluster, report):
 
     throughout("the volume is kept from the other node", kept_away, WATCHED)
     after = lines()
-    check(after > before, f"the container has gone on writing: {before} lines, then {after}")
+    check(after > before, f"the container went on writing: {before} lines, then {after}")
     report.shown(
         f"kubelet, plugin and agent are dead, the container writes {after - before} lines more in {WATCHED:.0f} s: "
         "the other node does not mount the volume"
@@ -156,6 +156,6 @@ def _half_dead(cluster, report):
     pod = _pod(cluster, "half", b, within=300)
     kept = kubernetes.execute(SPACE, pod, "cat", "/data/log").splitlines()
     equal(kept[:after], [str(number) for number in range(1, after + 1)], "the lines that the lost container wrote")
-    report.shown("when its mounts have gone the pod starts on the other node, with every line")
+    report.shown("when its mounts no longer exist the pod starts on the other node, with every line")
     _back(cluster, a)
     kubernetes.remove("deployment", "half", SPACE)

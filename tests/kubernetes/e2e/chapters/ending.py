@@ -9,7 +9,7 @@ TITLE = "everything is deleted, and helm uninstall leaves nothing behind"
 ALWAYS = True
 
 
-def tell(cluster, report):
+def run_chapter(cluster, report):
     kubernetes, flocker = cluster.kubernetes, cluster.flocker
     eventually("every volume is deleted", lambda: not kubernetes.get("pv"), seen=lambda: kubernetes.get("pv"))
     equal(kubernetes.get("volumeattachments"), [], "VolumeAttachments")

@@ -12,7 +12,7 @@ SPACE, SET = "many", "set"
 NUMBER = 20
 
 
-def tell(cluster, report):
+def run_chapter(cluster, report):
     kubernetes, plugin = cluster.kubernetes, Plugin(cluster)
     _stateful_set(cluster, report)
     kubernetes.namespace(SPACE)

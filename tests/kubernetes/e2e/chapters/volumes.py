@@ -30,7 +30,7 @@ def read(kubernetes, namespace, pod, file="/data/written"):
     return kubernetes.execute(namespace, pod, "cat", file).strip()
 
 
-def tell(cluster, report):
+def run_chapter(cluster, report):
     kubernetes, flocker = cluster.kubernetes, cluster.flocker
     a, b = cluster.nodes
     kubernetes.namespace(SPACE)

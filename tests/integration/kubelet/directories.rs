@@ -110,7 +110,7 @@ fn a_pod_whose_mounts_do_not_propagate_says_which_at_start() {
             &[
                 "not be visible to the plugin",
                 &*path,
-                "gets nothing from the host",
+                "receives no mounts from the host",
                 "HostToContainer",
             ],
         )

@@ -1,4 +1,4 @@
-"""A node pod without a mount that it needs says so and does not start."""
+"""A node pod without a mount that it needs reports that and does not start."""
 
 from ..plugin import NAMESPACE, RELEASE
 from ..waiting import check, equal, eventually
@@ -7,7 +7,7 @@ TITLE = "a node pod that lacks a mount says which"
 ALWAYS = False
 
 
-def tell(cluster, report):
+def run_chapter(cluster, report):
     kubernetes = cluster.kubernetes
     template = kubernetes.get("daemonset", f"{RELEASE}-node", NAMESPACE)["spec"]["template"]["spec"]
     mounts = template["containers"][0]["volumeMounts"]

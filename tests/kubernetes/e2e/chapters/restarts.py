@@ -9,12 +9,12 @@ from ..waiting import check, equal, eventually
 from .installing import LATE, NOW
 from .volumes import dataset_of, read
 
-TITLE = "kubelet, node plugin and controller end under running pods, and nobody notices"
+TITLE = "kubelet, node plugin and controller end under running pods, which go on"
 ALWAYS = False
 SPACE = "restarts"
 
 
-def tell(cluster, report):
+def run_chapter(cluster, report):
     kubernetes, plugin = cluster.kubernetes, Plugin(cluster)
     node = cluster.nodes[0]
     kubernetes.namespace(SPACE)

@@ -11,7 +11,7 @@ ALWAYS = False
 SPACE = "upgrade"
 
 
-def tell(cluster, report):
+def run_chapter(cluster, report):
     kubernetes, plugin = cluster.kubernetes, Plugin(cluster)
     kubernetes.namespace(SPACE)
     before = {}

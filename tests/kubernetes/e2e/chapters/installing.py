@@ -49,7 +49,7 @@ def install(cluster, chosen, verb="install"):
     return helm(cluster, verb, RELEASE, ROOT / "charts/flocker-csi", f"--values={file}", within=180)
 
 
-def tell(cluster, report):
+def run_chapter(cluster, report):
     kubernetes, plugin = cluster.kubernetes, Plugin(cluster)
     kubernetes.namespace(NAMESPACE)
     secret(kubernetes, cluster.flocker)

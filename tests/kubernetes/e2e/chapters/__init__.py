@@ -7,9 +7,9 @@ from . import (
     many,
     missing_mounts,
     moving_over,
-    pace,
-    power,
+    node_loss,
     restarts,
+    timing,
     upgrade,
     volumes,
 )
@@ -21,9 +21,9 @@ CHAPTERS = [
     access,
     many,
     restarts,
-    power,
+    node_loss,
     upgrade,
     moving_over,
-    pace,
+    timing,
     ending,
 ]

@@ -1,4 +1,4 @@
-//! Names that a node knows, or knew, from its records.
+//! Names of volumes that are, or were, staged, from the records of a node.
 
 use std::collections::HashMap;
 use std::fs;

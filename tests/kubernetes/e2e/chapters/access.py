@@ -10,7 +10,7 @@ SPACE = "access"
 USER, GROUP = 1234, 5678
 
 
-def tell(cluster, report):
+def run_chapter(cluster, report):
     kubernetes = cluster.kubernetes
     kubernetes.namespace(SPACE)
     kubernetes.apply(manifests.claim(SPACE, "shared", LATE))

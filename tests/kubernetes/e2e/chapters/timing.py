@@ -13,7 +13,7 @@ SPACE = "pace"
 TIMES = 10
 
 
-def tell(cluster, report):
+def run_chapter(cluster, report):
     kubernetes, flocker = cluster.kubernetes, cluster.flocker
     kubernetes.namespace(SPACE)
     try:

@@ -30,7 +30,7 @@ def _old_volume(name, source, claim):
     }
 
 
-def tell(cluster, report):
+def run_chapter(cluster, report):
     kubernetes, flocker = cluster.kubernetes, cluster.flocker
     kubernetes.namespace(SPACE)
     by_id, by_name = _dataset(flocker, 1, "first"), _dataset(flocker, 2, "second")
@@ -97,7 +97,7 @@ def _dataset(flocker, node, name, **metadata):
     """Makes a dataset on a node, with something in it, as the plugins of old did; returns its id."""
     dataset = str(uuid.uuid4())
     flocker.create(dataset, node, SIZE, name=name, **metadata)
-    eventually(f"{name} is there", lambda: flocker.backed().get(dataset, {}).get("path"))
+    eventually(f"{name} exists", lambda: flocker.backed().get(dataset, {}).get("path"))
     written = flocker.mount_root(node) / dataset / "written"
     eventually("its file system is complete", lambda: written.parent.stat().st_mode & 0o777 == 0o777)
     written.write_text("from the old days\n", encoding="ascii")
