@@ -51,7 +51,8 @@ pub enum Situation {
     NodeNotReporting,
     /// Another operation on the same volume or path is still running.
     Busy,
-    /// Another process on this node owns the state directory.
+    /// This process cannot serve the volumes of the node: another one holds its state or device directory, or that cannot
+    /// be used.
     NotTheNodePlugin,
     /// The operation continues, but does not finish before this caller's deadline.
     StillConverging,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use flocker_csi::commands::cli::{Cli, Command};
 use flocker_csi::commands::failure::Failure;
-use flocker_csi::commands::{demo, embedded, export, serve, standalone, stdout, telemetry};
+use flocker_csi::commands::{demo, embedded, export, logging, serve, standalone, stdout};
 use flocker_csi::config::layers::Refusal;
 use tokio::runtime::{Builder, Runtime};
 
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         Err(Refusal::CommandLine(error)) => error.exit(),
         Err(Refusal::Settings(problems)) => return report(&Failure::Configuration(problems)),
     };
-    telemetry::init(cli.command.log());
+    logging::init(cli.command.log());
     for warning in warnings {
         tracing::warn!("{warning}");
     }

@@ -293,19 +293,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_invalid_file_is_reported_at_once() {
+    async fn every_invalid_file_and_directory_is_reported_at_once() {
         let directory = tempfile::tempdir().unwrap();
         let file = |name: &str| directory.path().join(name).display().to_string();
         std::fs::write(file("node-id"), "no uuid").unwrap();
         let config = config(&[
             &format!("--cluster-cert={}", file("cluster.crt")),
             &format!("--node-id-file={}", file("node-id")),
+            &format!("--state-dir={}", file("both")),
+            &format!("--device-dir={}", file("both")),
         ]);
         match check(&config).await {
             Err(Failure::Configuration(lines)) => {
                 assert!(lines[0].contains(&file("cluster.crt")), "{lines:?}");
                 assert!(lines[1].contains(&file("node-id")), "{lines:?}");
-                assert_eq!(lines.len(), 2);
+                assert!(
+                    lines[2].contains(&file("both")) && lines[2].contains("device_dir"),
+                    "{lines:?}"
+                );
+                assert_eq!(lines.len(), 3);
             }
             other => panic!("{:?}", other.err()),
         }

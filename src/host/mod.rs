@@ -4,21 +4,21 @@
 //! [`Host::blocking`]; those that change a dataset are called by one operation at a time, which holds the dataset's
 //! lock.
 
-mod alias;
 mod boot;
 mod evidence;
 mod failures;
 pub(crate) mod lifecycle;
 pub mod mount;
-mod paths;
+mod path_gate;
+mod pending_release;
 mod pins;
 pub mod preconditions;
 mod publish;
 pub(crate) mod records;
 mod refusals;
-mod release;
 mod restore;
 mod settings;
+mod stage;
 pub mod state_dir;
 mod stats;
 mod targets;
@@ -31,18 +31,18 @@ use host_fs::mount::Binder;
 use tokio::task::JoinError;
 use uuid::Uuid;
 
-pub use paths::PathGate;
+pub use path_gate::PathGate;
 pub use publish::TargetDirectory;
 #[cfg(any(test, fuzzing))]
 pub use records::fuzz::record;
 pub use settings::HostSettings;
 
-pub(crate) use alias::Unmounted;
 pub(crate) use boot::{BOOT_ID_FILE, boot_id};
 pub(crate) use evidence::Staged;
 pub(crate) use lifecycle::{Afterwards, Goal};
-pub(crate) use paths::PathPermit;
+pub(crate) use path_gate::PathPermit;
 pub(crate) use publish::{Publication, Unpublication};
+pub(crate) use stage::Unmounted;
 pub(crate) use stats::MountedVolume;
 
 use crate::error::{Error, Result, Situation};

@@ -11,14 +11,15 @@ use crate::error::{Error, Result, Situation};
 /// this one ends.
 ///
 /// # Errors
-/// [`Situation::NotTheNodePlugin`] while another process holds it.
+/// [`Situation::NotTheNodePlugin`] while another process holds it, or the file system refuses: the plugin tries again, and
+/// node calls are retried until then.
 pub(crate) fn claim(setting: &str, path: &Path) -> Result<LockedDirectory> {
     LockedDirectory::claim(path).map_err(|error| match error {
         LockError::Held { .. } => Error::of(Situation::NotTheNodePlugin, &error).context(format!(
             "the {setting} of this plugin is taken; stop the other process, or give this one a state_dir and a device_dir \
              of its own"
         )),
-        _ => Error::of(Situation::Internal, &error),
+        _ => Error::of(Situation::NotTheNodePlugin, &error).context(format!("the {setting} cannot be used")),
     })
 }
 

@@ -1,11 +1,11 @@
 //! The CSI Node service: what the plugin does on the machine where a volume is used.
 
-mod calls;
+mod lease_release;
+mod operations;
 mod paths;
 mod publish;
 mod ready;
 mod reference;
-mod release;
 mod service;
 mod stage;
 mod stats;
@@ -29,7 +29,7 @@ use crate::host::mount::{MountWatch, UsageProbe};
 use crate::host::{Host, HostSettings, PathGate};
 use crate::operation::deadline::Deadline;
 use crate::operation::{Locks, Operations};
-use calls::NodeCall;
+use operations::NodeOperation;
 
 /// The settings of the node.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ struct NodeCore {
     attach: Attach,
     locks: Locks,
     this_node: ThisNode,
-    operations: Operations<NodeCall, ()>,
+    operations: Operations<NodeOperation, ()>,
     mounts: MountWatch,
     usage: UsageProbe,
     paths: PathGate,
@@ -122,7 +122,7 @@ impl NodeCore {
             opened.map_err(|ended| Error::task("reading the state directory", &ended))??;
         let host = Arc::new(host);
         for staged in pending {
-            release::release_later(Arc::clone(self), Arc::clone(&host), staged);
+            lease_release::release_later(Arc::clone(self), Arc::clone(&host), staged);
         }
         *slot = Some(Arc::clone(&host));
         Ok(host)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::NodeCore;
-use super::calls::Publish;
+use super::operations::Publish;
 use super::paths::resolve;
 use crate::error::{Error, Result, Situation};
 use crate::host::{Host, Publication};

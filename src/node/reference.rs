@@ -6,7 +6,7 @@ use flocker_client::Dataset;
 use uuid::Uuid;
 
 use super::NodeCore;
-use super::calls::Stage;
+use super::operations::Stage;
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::{Lists, Snapshot};
 use crate::flocker::provisioning::NewVolume;

@@ -16,7 +16,7 @@ use csi_proto::v1::{
 use tonic::{Request, Response, Status};
 
 use super::TargetDirectory;
-use super::calls::{NodeCall, Publish, Stage, Unpublish, Unstage};
+use super::operations::{NodeOperation, Publish, Stage, Unpublish, Unstage};
 use super::publish::publish;
 use super::stage::stage;
 use super::stats::stats;
@@ -102,7 +102,7 @@ impl NodeService {
     }
 
     /// Runs an operation, and adds to its errors what was being done to which volume on which node.
-    async fn run<W, F>(&self, call: NodeCall, deadline: Deadline, work: W) -> Result<()>
+    async fn run<W, F>(&self, call: NodeOperation, deadline: Deadline, work: W) -> Result<()>
     where
         W: FnOnce(Context) -> F,
         F: Future<Output = Result<()>> + Send + 'static,
@@ -137,7 +137,7 @@ impl NodeService {
             staging,
             takes_lease,
         };
-        let call = NodeCall::Stage(work.clone());
+        let call = NodeOperation::Stage(work.clone());
         self.run(call, deadline, |context| stage(core, host, context, work))
             .await?;
         Ok(NodeStageVolumeResponse {})
@@ -152,7 +152,7 @@ impl NodeService {
         let staging = path("staging_target_path", &request.staging_target_path)?;
         let (core, host) = (Arc::clone(&self.core), self.core.host_by(deadline).await?);
         let work = Unstage { volume_id, staging };
-        let call = NodeCall::Unstage(work.clone());
+        let call = NodeOperation::Unstage(work.clone());
         self.run(call, deadline, |context| unstage(core, host, context, work))
             .await?;
         Ok(NodeUnstageVolumeResponse {})
@@ -184,7 +184,7 @@ impl NodeService {
             flags: capability.mount_flags,
             single_target: capability.access_mode == AccessMode::SingleTarget,
         };
-        let call = NodeCall::Publish(work.clone());
+        let call = NodeOperation::Publish(work.clone());
         self.run(call, deadline, |context| publish(core, host, context, work))
             .await?;
         Ok(NodePublishVolumeResponse {})
@@ -204,7 +204,7 @@ impl NodeService {
             target,
             directory,
         };
-        let call = NodeCall::Unpublish(work.clone());
+        let call = NodeOperation::Unpublish(work.clone());
         self.run(call, deadline, |context| unpublish(core, host, context, work))
             .await?;
         Ok(NodeUnpublishVolumeResponse {})

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::NodeCore;
-use super::calls::Stage;
+use super::operations::Stage;
 use super::paths::resolve;
 use super::unstage::UnstageOutcome;
 use crate::error::{Error, Result, Situation};

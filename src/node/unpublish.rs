@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::NodeCore;
-use super::calls::Unpublish;
+use super::operations::Unpublish;
 use super::paths::resolve_existing;
 use crate::error::Result;
 use crate::host::{Host, Unpublication};

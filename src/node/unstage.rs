@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::NodeCore;
-use super::calls::Unstage;
+use super::lease_release::release;
+use super::operations::Unstage;
 use super::paths::resolve_existing;
-use super::release::release;
 use crate::error::Result;
 use crate::host::{Goal, Host, PathPermit, Staged, Unmounted};
 use crate::operation::Context;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use axum::http::StatusCode;
 
 use super::plan::FaultPlan;
-use super::rules::{Effect, RequestFault};
+use super::request_faults::{Effect, RequestFault};
 use crate::routes::ROUTES;
 
 impl FaultPlan {

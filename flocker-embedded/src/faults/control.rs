@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
-use super::nodes::{ControlFault, NodeFault};
+use super::node_faults::{ControlFault, NodeFault};
 use super::plan::{FaultPlan, Flicker};
-use super::rules::{Effect, RequestFault};
+use super::request_faults::{Effect, RequestFault};
 
 /// The handle that injects faults while Flocker runs; clones control the same Flocker.
 #[derive(Clone, Debug)]

@@ -6,14 +6,14 @@
 mod check;
 mod control;
 mod file;
-mod nodes;
+mod node_faults;
 mod plan;
+mod request_faults;
 mod requests;
-mod rules;
 
 pub use control::Faults;
 pub use file::PlanError;
-pub use nodes::{AgentState, MachineState, NodeFault};
+pub use node_faults::{AgentState, MachineState, NodeFault};
 pub use plan::{FaultPlan, Flicker};
+pub use request_faults::{Effect, RequestFault};
 pub(crate) use requests::{Lost, inject};
-pub use rules::{Effect, RequestFault};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::nodes::{ControlFault, NodeFault};
-use super::rules::{RequestFault, milliseconds};
+use super::node_faults::{ControlFault, NodeFault};
+use super::request_faults::{RequestFault, milliseconds};
 
 /// The faults to inject. Start from the default with struct update syntax, so that a fault added later stays off.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

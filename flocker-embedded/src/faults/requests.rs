@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use tokio_util::sync::CancellationToken;
 
 use super::control::{Faults, MatchedRule};
-use super::rules::{Effect, RequestFault};
+use super::request_faults::{Effect, RequestFault};
 
 /// Marks an answer that the client must not receive; its connection is closed instead.
 #[derive(Clone, Copy, Debug)]

@@ -17,20 +17,21 @@ use crate::host::preconditions;
 pub async fn check(config: &Config) -> Result<Credentials, Failure> {
     let (flocker, sources) = (config.flocker.clone(), sources(config));
     let registration = kubelet::RegistrationSettings::of(config);
+    let directories = own_directories(config);
     let check = move || {
         let credentials = flocker.credentials();
         let node = node_identity::check(&sources).map_err(|error| error.chain());
-        match (credentials, node, registration) {
-            (Ok(credentials), Ok(()), Ok(_)) => {
+        match (credentials, node, registration, directories) {
+            (Ok(credentials), Ok(()), Ok(_), Ok(())) => {
                 if credentials.key_readable_by_others() {
                     let key = flocker.user_key.display();
                     tracing::warn!("The key {key} is readable by other users: run chmod 0600 {key}");
                 }
                 Ok(credentials)
             }
-            (credentials, node, registration) => {
+            (credentials, node, registration, directories) => {
                 let credentials = credentials.err().map(|error| error::chain(&error));
-                let problems = [credentials, node.err(), registration.err()];
+                let problems = [credentials, node.err(), registration.err(), directories.err()];
                 Err(Failure::Configuration(problems.into_iter().flatten().collect()))
             }
         }
@@ -38,6 +39,18 @@ pub async fn check(config: &Config) -> Result<Credentials, Failure> {
     tokio::task::spawn_blocking(check)
         .await
         .map_err(|error| Failure::context("check the configuration", &error))?
+}
+
+/// Checks that state and device nodes are kept in two directories: each is locked, and holds files of one kind.
+fn own_directories(config: &Config) -> Result<(), String> {
+    let (state, devices) = (&config.node.state_dir, &config.plugin.device_dir);
+    if config.mode.serves_node() && state == devices {
+        return Err(format!(
+            "state_dir and device_dir are the same directory, {}: set device_dir to a directory of its own below /dev",
+            state.display()
+        ));
+    }
+    Ok(())
 }
 
 /// Checks the same as [`check`], and that this process has the capabilities and mounts that a node needs.

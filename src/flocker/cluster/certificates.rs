@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use flocker_client::{Credentials, CredentialsError, Error};
 use tokio::time::{Instant, sleep};
 
-use super::client::{self, Flocker};
+use super::current_client::{self, Flocker};
 use crate::error::chain;
 
 /// How often the files are read. That sends no request to Flocker.
@@ -125,7 +125,7 @@ impl CertificateKeeper {
     /// Sends a request with new certificates, and uses them if Flocker itself answers, with success or not.
     async fn try_out(&self, new: &Credentials) -> Result<(), Error> {
         let settings = self.flocker.settings_with(new.clone());
-        let client = client::make(settings.clone()).await?;
+        let client = current_client::make(settings.clone()).await?;
         match client.version().await {
             Err(error) if !error.is_flockers_answer() => Err(error),
             // Its connection is used for later requests.

@@ -6,7 +6,7 @@
 mod absence;
 mod back_off;
 mod certificates;
-mod client;
+mod current_client;
 mod leases;
 mod lists;
 mod shared_reads;
@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 pub(crate) use absence::Absence;
 pub use certificates::{CertificateKeeper, FileCheck};
-pub use client::Flocker;
+pub use current_client::Flocker;
 pub(crate) use leases::LeaseOutcome;
 pub use leases::{LeaseCounts, Release};
 pub use lists::Lists;

@@ -6,7 +6,7 @@ use flocker_client::{Dataset, DatasetState, Lease, Node};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::client::Flocker;
+use super::current_client::Flocker;
 use super::lists::Lists;
 
 /// The lists of one read. Only those that were requested may be accessed.

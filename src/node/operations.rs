@@ -11,7 +11,7 @@ use host_fs::mount::TargetPath;
 
 /// What an operation does at a path.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum NodeCall {
+pub(super) enum NodeOperation {
     /// Make a volume usable on this node.
     Stage(Stage),
     /// The inverse of staging.
@@ -66,7 +66,7 @@ pub(super) enum Slot {
     Target(PathBuf),
 }
 
-impl Operation for NodeCall {
+impl Operation for NodeOperation {
     type Slot = Slot;
 
     fn slot(&self) -> Slot {
@@ -88,7 +88,7 @@ impl Operation for NodeCall {
     }
 }
 
-impl fmt::Display for NodeCall {
+impl fmt::Display for NodeOperation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stage(Stage {
