@@ -7,10 +7,11 @@
 //!    │  undone            │ final     │ unstage (no target left)
 //!    └────────────────────┴───────────┤
 //!    ▲                                ▼
-//! └───────────────────── release pending (the lease is still to be released)
-//! any state ── pin or Flocker's mount lost, another device or mount in its place ──► unhealthy {fault}: it is not
-//! published; staging it again repairs what can be repaired record of another boot ──► absent, or release pending if
-//! this node took the lease
+//!    └───────────────────── release pending (the lease is still to be released)
+//!
+//!  any state ── pin or Flocker's mount lost, another device or mount in its place ──► unhealthy {fault}:
+//!               it is not published; staging it again repairs what can be repaired
+//!  record of another boot ──► absent, or release pending if this node took the lease
 //! ```
 //!
 //! The state is not stored: [`Evidence`] is what records, mount table and pins say at one moment, [`observe()`] makes a
