@@ -59,8 +59,8 @@ impl<'a> Subject<'a> {
             Refusal::StagedAs(node) => (
                 Situation::Busy,
                 format!(
-                    "volume {volume} was staged at {path} for node {node}, and this plugin serves another node now; the \
-                     volume is unstaged from there unless it is published, and the call has to be repeated"
+                    "volume {volume} is staged at {path} for node {node}, and this plugin serves another node now; call \
+                     NodeUnstageVolume first, which releases the lease of node {node}"
                 ),
             ),
             Refusal::ReleaseDueTo(node) => (
