@@ -16,5 +16,6 @@ pub mod host;
 pub mod node;
 pub mod operation;
 pub mod server;
+pub mod telemetry;
 mod v0;
 pub mod volume;

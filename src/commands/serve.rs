@@ -89,6 +89,7 @@ impl Plugin {
         state_dir::tidy(config.node.state_dir.clone()).await;
         let cluster = Cluster::new(Flocker::new(flocker), config.node_loss.takeover_grace);
         let shutdown = CancellationToken::new();
+        tokio::spawn(cluster.counters().clone().report(shutdown.clone()));
         let readiness = Readiness::new(shutdown.clone(), registration.clone(), cluster.clone());
         // Before staged volumes are restored, which may take a while and must not fail a liveness probe.
         let monitoring = monitor.map(|monitor| tokio::spawn(monitor.run(readiness.clone())));

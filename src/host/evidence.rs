@@ -217,6 +217,7 @@ mod tests {
     use super::super::records::{RecordState, Records};
     use super::super::{HostSettings, boot};
     use super::*;
+    use crate::telemetry::Counters;
     use host_fs::mount::testing::{in_own_namespace, tmpfs_named};
 
     #[test]
@@ -229,6 +230,7 @@ mod tests {
                 mount_root: scratch.join("flocker"),
                 state_dir: scratch.join("state"),
                 device_dir: scratch.join("devices"),
+                counters: Counters::default(),
             };
             let (records, _) = Records::open(&settings.state_dir.join("stages")).unwrap();
             let (dataset, node) = (Uuid::from_u128(1), Uuid::from_u128(2));

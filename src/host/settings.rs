@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-/// The directories of a node.
+use crate::telemetry::Counters;
+
+/// The directories of a node, and what counts there.
 #[derive(Clone, Debug)]
 pub struct HostSettings {
     /// The directory below which Flocker mounts datasets.
@@ -11,4 +13,6 @@ pub struct HostSettings {
     pub state_dir: PathBuf,
     /// The directory of the device nodes that the plugin's mounts are named after.
     pub device_dir: PathBuf,
+    /// Counts what happens to volumes on this node.
+    pub counters: Counters,
 }

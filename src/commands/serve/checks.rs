@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::error;
 use crate::flocker::node_identity;
 use crate::host::preconditions;
+use crate::telemetry::Counters;
 
 /// Checks what can be checked without serving: the files that the settings name.
 ///
@@ -57,7 +58,7 @@ fn own_directories(config: &Config) -> Result<(), String> {
 pub(super) async fn check_all(config: &Config) -> Result<Credentials, Failure> {
     let unmet = if config.mode.serves_node() {
         let (node, registration_dir) = (
-            host_settings(config),
+            host_settings(config, &Counters::default()),
             config.kubelet.kubelet_registration_dir.clone(),
         );
         tokio::task::spawn_blocking(move || preconditions::unmet(&node, registration_dir.as_deref()))

@@ -13,6 +13,7 @@ use crate::flocker::provisioning::{self, Provisioner, Scope};
 use crate::host::HostSettings;
 use crate::node::{self, NodeService};
 use crate::operation::Locks;
+use crate::telemetry::Counters;
 
 /// Returns the sources of this node's UUID.
 pub(super) fn sources(config: &Config) -> Sources {
@@ -24,11 +25,12 @@ pub(super) fn sources(config: &Config) -> Sources {
 }
 
 /// Returns where this machine's mounts, records and device nodes are.
-pub(super) fn host_settings(config: &Config) -> HostSettings {
+pub(super) fn host_settings(config: &Config, counters: &Counters) -> HostSettings {
     HostSettings {
         mount_root: config.node.mount_root.clone(),
         state_dir: config.node.state_dir.clone(),
         device_dir: config.plugin.device_dir.clone(),
+        counters: counters.clone(),
     }
 }
 
@@ -95,7 +97,7 @@ pub(super) fn node(
     provisioner: &Provisioner,
 ) -> NodeService {
     let settings = node::NodeSettings {
-        host: host_settings(config),
+        host: host_settings(config, cluster.counters()),
         max_volumes_per_node: i64::from(config.plugin.max_volumes_per_node),
         takeover: config.node_loss.takeover,
     };

@@ -1,6 +1,5 @@
 //! Leases. Flocker releases them without a condition, so releasing takes care not to hit another node's.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
@@ -9,6 +8,7 @@ use uuid::Uuid;
 
 use super::{Cluster, Lists};
 use crate::error::{Error, Result};
+use crate::telemetry::Counter;
 
 /// The outcome of a request to acquire a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,15 +28,6 @@ pub enum Release {
     Released,
     /// There was no lease to release.
     NotHeld,
-}
-
-/// How often this process has changed a lease of another node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LeaseCounts {
-    /// Leases released although their node had not released them, because it counts as gone.
-    pub taken_over: u64,
-    /// Leases released by mistake, because a release hit a newer one, and acquired again for their node.
-    pub put_back: u64,
 }
 
 /// How often a release is tried whose outcome is unclear.
@@ -89,7 +80,7 @@ impl Cluster {
     pub async fn take_over_lease(&self, dataset: Uuid, gone: Uuid) -> Result<Release> {
         let release = self.release_lease_of(dataset, Some(gone)).await?;
         if release == Release::Released {
-            self.count(|counts| counts.taken_over += 1);
+            self.counters.count(Counter::LeasesTakenOver);
             tracing::warn!(
                 dataset.id = %dataset,
                 node.id = %gone,
@@ -100,15 +91,6 @@ impl Cluster {
         Ok(release)
     }
 
-    /// Returns how often leases of other nodes have been changed since the start.
-    pub fn lease_counts(&self) -> LeaseCounts {
-        *self.lease_counts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn count(&self, change: impl FnOnce(&mut LeaseCounts)) {
-        change(&mut self.lease_counts.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
     /// Acquires a lease again that was released by mistake. It may take a while: its node relies on it.
     async fn reacquire(&self, lease: &Lease) -> Result<()> {
         let Lease {
@@ -116,7 +98,7 @@ impl Cluster {
             node_uuid,
             expires,
         } = *lease;
-        self.count(|counts| counts.put_back += 1);
+        self.counters.count(Counter::LeasesPutBack);
         tracing::warn!(
             dataset.id = %dataset_id,
             node.id = %node_uuid,

@@ -24,12 +24,13 @@ pub(crate) use absence::Absence;
 pub use certificates::{CertificateKeeper, FileCheck};
 pub use current_client::Flocker;
 pub(crate) use leases::LeaseOutcome;
-pub use leases::{LeaseCounts, Release};
+pub use leases::Release;
 pub use lists::Lists;
 pub(crate) use snapshot::Snapshot;
 
 use crate::error::{Error, Result};
 use crate::operation::{Context, Elapsed, Phase};
+use crate::telemetry::Counters;
 use absence::Absences;
 use back_off::poll_waits;
 use shared_reads::{Outcome, SharedReads, Urgency};
@@ -66,7 +67,7 @@ pub struct Cluster {
     flocker: Flocker,
     reads: Arc<SharedReads>,
     absences: Arc<Mutex<AbsenceWatch>>,
-    lease_counts: Arc<Mutex<LeaseCounts>>,
+    counters: Counters,
 }
 
 struct AbsenceWatch {
@@ -101,8 +102,13 @@ impl Cluster {
             ),
             flocker,
             absences,
-            lease_counts: Arc::default(),
+            counters: Counters::default(),
         }
+    }
+
+    /// Returns the counters of the plugin that this cluster is seen by.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Describes when Flocker last answered, and its last error.

@@ -12,6 +12,7 @@ use flocker_csi::flocker::attach::Takeover;
 use flocker_csi::host::HostSettings;
 use flocker_csi::node::{NodeService, NodeSettings};
 use flocker_csi::operation::Locks;
+use flocker_csi::telemetry::Counters;
 use tokio::time::timeout;
 use tonic::{Request, Status};
 
@@ -69,6 +70,7 @@ fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
                 mount_root: place.node.mount_root.clone(),
                 state_dir: place.node.state_dir.clone(),
                 device_dir: place.plugin.device_dir.clone(),
+                counters: Counters::default(),
             },
             max_volumes_per_node: 0,
             takeover: Takeover::Never,
