@@ -8,6 +8,8 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use tempfile::NamedTempFile;
 
+use crate::removal::remove_name;
+
 /// The start of the name of a file that is being written, and how many letters and digits follow.
 const UNFINISHED: &str = ".new-";
 const RANDOM: usize = 6;
@@ -62,11 +64,10 @@ pub fn replace_file_with(
 /// # Errors
 /// The file system refused.
 pub fn remove_file(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => sync_directory(path.parent().unwrap_or(Path::new("."))),
+    if remove_name(path)? {
+        sync_directory(path.parent().unwrap_or(Path::new(".")))?;
     }
+    Ok(())
 }
 
 /// Returns whether a file is one that a process is writing, or did not finish writing because it was killed.

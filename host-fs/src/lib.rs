@@ -3,6 +3,7 @@
 //! - [`mount`]: the mount table and single mounts, binds that are complete when they appear, unmounting what is known,
 //!   and which processes keep a mount busy.
 //! - [`durable`]: files that hold the earlier or the new content after any crash.
+//! - [`remove_name`] and [`remove_directory`]: a name that does not exist counts as removed on every file system.
 //! - [`LockedDirectory`]: a directory that one process at a time may use.
 //!
 //! All functions block, and act in the mount namespace of the calling thread.
@@ -14,5 +15,7 @@ pub mod durable;
 pub mod fuzz;
 mod locked_directory;
 pub mod mount;
+mod removal;
 
 pub use locked_directory::{LockError, LockedDirectory};
+pub use removal::{remove_directory, remove_name};

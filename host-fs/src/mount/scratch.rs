@@ -14,6 +14,7 @@ use super::entry::Mount;
 use super::table::{MountTable, TableError};
 use super::target::{Target, path_of_descriptor};
 use super::unmount::{Patience, unmount_top};
+use crate::removal::remove_directory;
 
 /// Per-mount attributes with the flags of mount(2) that stand for them.
 const FLAGS: [(Attr, Sys); 8] = [
@@ -135,7 +136,10 @@ impl ScratchMounts {
             .map_err(step_error("list", &directory))?
             .flatten()
         {
-            remove_directories(&entry.path())?;
+            // Nothing is mounted there any more, and no bind needs the name: a full or read-only disk prevents no start.
+            if let Err(error) = remove_directories(&entry.path()) {
+                warn_of_leftover(&entry.path(), &error);
+            }
         }
         Ok(points.len())
     }
@@ -184,25 +188,24 @@ impl ScratchMount {
 impl Drop for ScratchMount {
     fn drop(&mut self) {
         if let Err(error) = self.dismantle() {
-            tracing::warn!(
-                path = %self.directory.display(),
-                error = %error,
-                cause = error.source().map(tracing::field::display),
-                "Could not remove an unfinished mount; the next start does",
-            );
+            warn_of_leftover(&self.directory, &error);
         }
     }
+}
+
+fn warn_of_leftover(path: &Path, error: &ScratchError) {
+    tracing::warn!(
+        path = %path.display(),
+        error = %error,
+        cause = error.source().map(tracing::field::display),
+        "Could not remove an unfinished mount; the next start does",
+    );
 }
 
 /// Removes the directories of a scratch mount, never what is in them.
 fn remove_directories(directory: &Path) -> Result<(), ScratchError> {
     for path in [&directory.join(UNFINISHED), directory] {
-        match std::fs::remove_dir(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(step_error("remove", path)(error));
-            }
-            _ => {}
-        }
+        remove_directory(path).map_err(step_error("remove", path))?;
     }
     Ok(())
 }

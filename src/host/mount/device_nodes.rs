@@ -9,6 +9,7 @@ use rustix::fs::{CWD, FileType, Mode, StatVfsMountFlags};
 use uuid::Uuid;
 
 use host_fs::mount::Device;
+use host_fs::remove_name;
 
 /// Why a device node cannot be made or removed.
 #[derive(Debug, thiserror::Error)]
@@ -112,12 +113,8 @@ impl DeviceNodes {
 }
 
 fn remove_file(path: &Path) -> Result<(), DeviceNodeError> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(DeviceNodeError::io("remove the device node", path, error))
-        }
-        _ => Ok(()),
-    }
+    let removed = remove_name(path).map(drop);
+    removed.map_err(|error| DeviceNodeError::io("remove the device node", path, error))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, mkdirat, openat, unlinkat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 
@@ -19,6 +19,7 @@ use super::entry::Mount;
 use super::handle::{MountHandle, OpenError};
 use super::lookup::{self, Mounted, Visible};
 use super::table::TableError;
+use crate::removal::remove_at;
 
 pub use error::TargetError;
 pub use path::TargetPath;
@@ -239,8 +240,8 @@ impl Target {
     /// # Errors
     /// [`TargetError::NotEmpty`]; [`TargetError::Io`].
     pub fn remove_directory(&self) -> Result<(), TargetError> {
-        match unlinkat(&*self.parent, self.name(), AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
+        match remove_at(&*self.parent, Path::new(self.name()), AtFlags::REMOVEDIR) {
+            Ok(_) => Ok(()),
             Err(Errno::NOTEMPTY | Errno::EXIST) => Err(TargetError::NotEmpty(self.path.clone())),
             Err(error) => Err(self.io_error("remove the directory", error)),
         }
