@@ -96,7 +96,14 @@ impl LockedDirectory {
                         .bits()
                         .cast_signed(),
                 );
-            let opened = options.open(&lock).and_then(|file| Ok((file.metadata()?, file)));
+            let opened = match options.open(&lock) {
+                // What is locked for other processes is the file, not its content.
+                Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                    options.write(false).create(false).open(&lock).map_err(|_| error)
+                }
+                opened => opened,
+            };
+            let opened = opened.and_then(|file| Ok((file.metadata()?, file)));
             let mut file = match opened {
                 Ok((found, file)) if found.is_file() => file,
                 // The last user of a transient directory has removed it in between.
@@ -121,7 +128,10 @@ impl LockedDirectory {
             if file.metadata().map_err(io_error("examine", &lock))?.nlink() == 0 {
                 continue;
             }
-            write_pid(&mut file).map_err(io_error("write", &lock))?;
+            // Only the message to another process needs it: a full or read-only disk prevents no start.
+            if let Err(error) = write_pid(&mut file) {
+                tracing::warn!(%error, "Cannot write the id of this process to {}", lock.display());
+            }
             return Ok(LockedDirectory {
                 path: path.to_owned(),
                 lock: file,
@@ -158,10 +168,12 @@ impl Drop for LockedDirectory {
     }
 }
 
+/// Replaces the content in place: on a full disk, a file that was cut off could get no block again.
 fn write_pid(file: &mut File) -> io::Result<()> {
-    file.set_len(0)?;
+    let text = format!("{}\n", std::process::id());
     file.rewind()?;
-    writeln!(file, "{}", std::process::id())
+    file.write_all(text.as_bytes())?;
+    file.set_len(text.len() as u64)
 }
 
 /// Reads who holds the lock; between taking it and writing this there is a moment without an answer.
@@ -182,6 +194,32 @@ mod tests {
     use rustix::mount::{MountFlags, mount_remount};
 
     use crate::mount::testing::{in_own_namespace, tmpfs};
+
+    #[test]
+    fn a_directory_on_a_full_or_read_only_disk_is_claimed_by_one_process_at_a_time() {
+        in_own_namespace(|scratch| {
+            let disk = scratch.join("disk");
+            tmpfs(&disk);
+            let path = disk.join("state");
+            drop(LockedDirectory::claim(&path).unwrap());
+            mount_remount(&disk, MountFlags::RDONLY, "").unwrap();
+            let claimed = LockedDirectory::claim(&path).unwrap();
+            assert!(matches!(
+                LockedDirectory::claim(&path),
+                Err(LockError::Held { .. })
+            ));
+            drop(claimed);
+            mount_remount(&disk, MountFlags::empty(), "size=64k").unwrap();
+            fs::write(disk.join("filler"), vec![0; 256 << 10]).unwrap_err();
+            fs::write(path.join(LOCK), "").unwrap();
+            let claimed = LockedDirectory::claim(&path).unwrap();
+            assert!(matches!(
+                LockedDirectory::claim(&path),
+                Err(LockError::Held { .. })
+            ));
+            drop(claimed);
+        });
+    }
 
     #[test]
     fn a_second_process_is_refused_with_the_id_of_the_first() {
