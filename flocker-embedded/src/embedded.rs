@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use supervised_tasks::Supervisor;
 use tokio::sync::Mutex;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Duration, Instant, sleep, timeout};
@@ -70,12 +71,6 @@ impl Embedded {
         } = parts;
         server.start()?;
         let server = Arc::new(server);
-        let mut services = JoinSet::new();
-        services.spawn(server::follow_plan(
-            Arc::clone(&server),
-            Arc::clone(&shared.cluster),
-        ));
-
         let mut embedded = Self {
             nodes,
             certificates: options.certificates,
@@ -84,7 +79,7 @@ impl Embedded {
             stop: CancellationToken::new(),
             server,
             agents: JoinSet::new(),
-            services,
+            services: JoinSet::new(),
         };
         let expiry = options
             .node_expiry
@@ -106,23 +101,55 @@ impl Embedded {
     }
 
     fn start_agents(&mut self, timing: Timing, expiry: Duration) {
-        let (store, cluster) = (&self.shared.store, &self.shared.cluster);
-        let status = Arc::new(Status::new(store));
+        let shared = &self.shared;
+        let status = Arc::new(Status::new(&shared.store));
+        // The agents follow the token themselves, and finish the steps they have begun.
+        let tasks = Supervisor::new(self.stop.clone(), || {});
         for node in &self.nodes {
-            let (shared, status) = (Arc::clone(&self.shared), Arc::clone(&status));
-            let node = Node::new(node.clone(), timing, expiry, shared, status);
-            self.agents.spawn(node.run(self.stop.clone()));
+            let (node, shared, status, stop) = (
+                node.clone(),
+                Arc::clone(shared),
+                Arc::clone(&status),
+                self.stop.clone(),
+            );
+            let run = move || {
+                let node = Node::new(
+                    node.clone(),
+                    timing,
+                    expiry,
+                    Arc::clone(&shared),
+                    Arc::clone(&status),
+                );
+                node.run(stop.clone())
+            };
+            self.agents
+                .spawn(tasks.clone().supervise("the agent of a node", run));
         }
-        self.services.spawn(agent::sweep_leases(Arc::clone(store)));
+        let (server, cluster) = (Arc::clone(&self.server), Arc::clone(&shared.cluster));
+        let plan = move || server::follow_plan(Arc::clone(&server), Arc::clone(&cluster));
+        self.services
+            .spawn(tasks.clone().supervise("following the plan of faults", plan));
+        let store = Arc::clone(&shared.store);
+        let sweep = move || agent::sweep_leases(Arc::clone(&store));
+        self.services
+            .spawn(tasks.clone().supervise("removing leases that have ended", sweep));
         if timing == Timing::Instant {
-            self.services.spawn(agent::watch_mounts(Arc::clone(&status)));
+            let status = Arc::clone(&status);
+            let watch = move || agent::watch_mounts(Arc::clone(&status));
+            self.services
+                .spawn(tasks.clone().supervise("watching the mount table", watch));
         }
-        self.services.spawn(agent::publish(
-            status,
-            Arc::clone(store),
-            Arc::clone(cluster),
-            timing,
-        ));
+        let (store, cluster) = (Arc::clone(&shared.store), Arc::clone(&shared.cluster));
+        let publish = move || {
+            agent::publish(
+                Arc::clone(&status),
+                Arc::clone(&store),
+                Arc::clone(&cluster),
+                timing,
+            )
+        };
+        self.services
+            .spawn(tasks.supervise("publishing the configuration", publish));
     }
 
     /// Waits until every running agent has reported.

@@ -2,7 +2,8 @@
 
 use flocker_embedded::faults::FaultPlan;
 use flocker_embedded::{Embedded, Options};
-use tokio::task::JoinSet;
+use supervised_tasks::Supervisor;
+use tokio_util::sync::CancellationToken;
 
 use crate::commands::cli::{CertificateProfile, EmbeddedArgs, Pace};
 use crate::commands::failure::Failure;
@@ -33,14 +34,17 @@ pub async fn run(args: EmbeddedArgs) -> Result<(), Failure> {
     let flocker = Embedded::start(options)
         .await
         .map_err(|error| start_failure(&error))?;
-    let mut followers = JoinSet::new();
+    let tasks = Supervisor::new(CancellationToken::new(), || {});
     if let Some(path) = plan_file {
         let faults = flocker.faults().clone();
-        followers.spawn(async move { faults.follow(&path).await });
+        tasks.spawn("following the plan of faults", move || {
+            let (faults, path) = (faults.clone(), path.clone());
+            async move { faults.follow(&path).await }
+        });
     }
     announce(format_args!("listening on https://{}", flocker.address()));
     let signal = signals.next().await;
-    drop(followers);
+    tasks.stop().cancel();
     tracing::info!("Stopping on {signal}");
     flocker
         .stop()

@@ -6,6 +6,7 @@ pub(crate) mod monitoring;
 mod parts;
 pub mod services;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -88,11 +89,20 @@ impl Plugin {
         let flocker = config.flocker.client(credentials);
         state_dir::tidy(config.node.state_dir.clone()).await;
         let cluster = Cluster::new(Flocker::new(flocker), config.node_loss.takeover_grace);
-        let shutdown = CancellationToken::new();
-        tokio::spawn(cluster.counters().clone().report(shutdown.clone()));
+        let tasks = cluster.tasks().clone();
+        let shutdown = tasks.stop().clone();
+        let report = (cluster.counters().clone(), shutdown.clone());
+        tasks.spawn_to_end("logging counters", move || {
+            report.0.clone().report(report.1.clone())
+        });
         let readiness = Readiness::new(shutdown.clone(), registration.clone(), cluster.clone());
         // Before staged volumes are restored, which may take a while and must not fail a liveness probe.
-        let monitoring = monitor.map(|monitor| tokio::spawn(monitor.run(readiness.clone())));
+        let monitoring = monitor.map(|monitor| {
+            let (monitor, readiness) = (Arc::new(monitor), readiness.clone());
+            let answer = move || Arc::clone(&monitor).run(readiness.clone());
+            // Without the token: it answers that the plugin stops.
+            tasks.spawn_to_end("answering probes", answer)
+        });
         let identity = NodeIdentity::new(sources(&config), cluster.clone());
         let this_node = this_node(&identity);
         // Shared by both services: the node may be releasing the volume that the controller attaches.
@@ -118,23 +128,20 @@ impl Plugin {
         };
         let health = services.health().await;
         let endpoint = listener.endpoint().clone();
-        tokio::spawn(
-            shutdown
-                .clone()
-                .run_until_cancelled_owned(update_health(cluster.clone(), health.clone())),
-        );
-        tokio::spawn(
-            shutdown
-                .clone()
-                .run_until_cancelled_owned(cluster.certificate_keeper().run()),
-        );
+        let watched = (cluster.clone(), health.clone());
+        tasks.spawn("updating the health service", move || {
+            update_health(watched.0.clone(), watched.1.clone())
+        });
+        let keeper = cluster.clone();
+        tasks.spawn("loading new certificates", move || {
+            keeper.certificate_keeper().run()
+        });
         let serving = tokio::spawn(services.serve(listener, health, shutdown.clone(), DRAIN));
         readiness.serves(node.clone());
-        let first_check = check_flocker(
-            cluster,
-            (node.is_some() || of_one_node(&config)).then_some(identity),
-        );
-        tokio::spawn(shutdown.clone().run_until_cancelled_owned(first_check));
+        let identity = (node.is_some() || of_one_node(&config)).then_some(identity);
+        tasks.spawn("checking Flocker", move || {
+            check_flocker(cluster.clone(), identity.clone())
+        });
         let mut plugin = Self {
             endpoint,
             serving,
@@ -149,7 +156,9 @@ impl Plugin {
             let registrar = Registrar::bind(registration)
                 .await
                 .map_err(|error| Failure::context("register the plugin with the kubelet", &error))?;
-            plugin.registering = Some(tokio::spawn(registrar.run(plugin.shutdown.clone())));
+            let (registrar, shutdown) = (Arc::new(registrar), plugin.shutdown.clone());
+            let register = move || Arc::clone(&registrar).run(shutdown.clone());
+            plugin.registering = Some(tasks.spawn_to_end("registering with the kubelet", register));
         }
         Ok(plugin)
     }

@@ -72,35 +72,63 @@ pub(super) async fn release(
     guard: VolumeGuard,
 ) -> bool {
     let (sender, receiver) = oneshot::channel();
-    tokio::spawn(async move {
-        let mut first = std::pin::pin!(core.release(&host, &staged));
-        let in_time = tokio::time::timeout(PATIENCE, &mut first).await;
-        host.unpin(staged.dataset);
-        // The receiver no longer exists if unstaging was dropped with its runtime.
-        sender.send(matches!(in_time, Ok(Ok(())))).ok();
-        let released = match in_time {
-            Ok(released) => released,
-            Err(_) => first.await,
-        };
-        drop(guard);
-        if let Err(error) = released {
-            tracing::warn!(
-                dataset.id = %staged.dataset,
-                error = %error.chain(),
-                "The lease on dataset {} is released as soon as Flocker answers",
-                staged.dataset
-            );
-            retry(&core, &host, &staged).await;
+    let tasks = core.cluster.tasks().clone();
+    // After a panic only the retries are left, which acquire the lock again.
+    let mut first = Some((sender, guard));
+    tasks.spawn_to_end("releasing a lease", move || {
+        let (first, core, host, staged) =
+            (first.take(), Arc::clone(&core), Arc::clone(&host), staged.clone());
+        async move {
+            if let Some((sender, guard)) = first
+                && release_once(&core, &host, &staged, sender, guard).await
+            {
+                return;
+            }
+            let stop = core.cluster.tasks().stop();
+            stop.run_until_cancelled(retry(&core, &host, &staged)).await;
         }
     });
     receiver.await.unwrap_or(false)
 }
 
+/// Releases the lease, sends through `in_time` whether that was done in time, and returns whether it was done at all.
+async fn release_once(
+    core: &NodeCore,
+    host: &Arc<Host>,
+    staged: &Staged,
+    in_time: oneshot::Sender<bool>,
+    guard: VolumeGuard,
+) -> bool {
+    let mut release = std::pin::pin!(core.release(host, staged));
+    let first = tokio::time::timeout(PATIENCE, &mut release).await;
+    host.unpin(staged.dataset);
+    // The receiver no longer exists if unstaging was dropped with its runtime.
+    in_time.send(matches!(first, Ok(Ok(())))).ok();
+    let released = match first {
+        Ok(released) => released,
+        Err(_) => release.await,
+    };
+    drop(guard);
+    if let Err(error) = &released {
+        tracing::warn!(
+            dataset.id = %staged.dataset,
+            error = %error.chain(),
+            "The lease on dataset {} is released as soon as Flocker answers",
+            staged.dataset
+        );
+    }
+    released.is_ok()
+}
+
 /// Releases in the background a lease that an earlier process did not release.
 pub(super) fn release_later(core: Arc<NodeCore>, host: Arc<Host>, staged: Staged) {
-    tokio::spawn(async move {
-        if !is_settled(&core, &host, &staged).await {
-            retry(&core, &host, &staged).await;
+    let tasks = core.cluster.tasks().clone();
+    tasks.spawn("releasing a lease of an earlier process", move || {
+        let (core, host, staged) = (Arc::clone(&core), Arc::clone(&host), staged.clone());
+        async move {
+            if !is_settled(&core, &host, &staged).await {
+                retry(&core, &host, &staged).await;
+            }
         }
     });
 }

@@ -1,6 +1,6 @@
 //! The Node service: checks the fields of a request, and runs the operation that serves it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use csi_proto::v1::node_server::Node;
@@ -78,16 +78,22 @@ impl NodeService {
         if let Err(error) = self.core.host().await {
             tracing::warn!(error = %error.chain(), "Node calls are refused until this condition ends");
             let core = Arc::downgrade(&self.core);
-            tokio::spawn(async move {
-                while let Some(core) = core.upgrade() {
-                    if core.host().await.is_ok() {
-                        tracing::info!("Node calls are served from now on");
-                        return;
+            self.core
+                .cluster
+                .tasks()
+                .spawn("opening the state directory", move || {
+                    let core = Weak::clone(&core);
+                    async move {
+                        while let Some(core) = core.upgrade() {
+                            if core.host().await.is_ok() {
+                                tracing::info!("Node calls are served from now on");
+                                return;
+                            }
+                            drop(core);
+                            tokio::time::sleep(RETRY_HOST).await;
+                        }
                     }
-                    drop(core);
-                    tokio::time::sleep(RETRY_HOST).await;
-                }
-            });
+                });
         }
     }
 

@@ -38,6 +38,8 @@ counters! {
     LeasesPutBack = "leases_put_back",
     /// Leases that were taken from a node that is gone.
     LeasesTakenOver = "leases_taken_over",
+    /// Panics of background tasks, each of which was started again.
+    TaskPanics = "task_panics",
 }
 
 /// The counters of one plugin. Clones count together.

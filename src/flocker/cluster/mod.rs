@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use flocker_client::{AcquiredKind, Credentials, Dataset, NewDataset};
 use futures::FutureExt;
+use supervised_tasks::Supervisor;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub(crate) use absence::Absence;
@@ -30,7 +32,7 @@ pub(crate) use snapshot::Snapshot;
 
 use crate::error::{Error, Result};
 use crate::operation::{Context, Elapsed, Phase};
-use crate::telemetry::Counters;
+use crate::telemetry::{Counter, Counters};
 use absence::Absences;
 use back_off::poll_waits;
 use shared_reads::{Outcome, SharedReads, Urgency};
@@ -68,6 +70,7 @@ pub struct Cluster {
     reads: Arc<SharedReads>,
     absences: Arc<Mutex<AbsenceWatch>>,
     counters: Counters,
+    tasks: Supervisor,
 }
 
 struct AbsenceWatch {
@@ -95,20 +98,33 @@ impl Cluster {
             }
         };
         let source = flocker.clone();
+        let counters = Counters::default();
+        let supervisor = |stop| {
+            let counters = counters.clone();
+            Supervisor::new(stop, move || counters.count(Counter::TaskPanics))
+        };
         Self {
             reads: SharedReads::new(
                 move |lists| Snapshot::fetch(source.clone(), lists).boxed(),
                 Box::new(observer),
+                // Calls that are still served during a stop read lists too; without them the task ends by itself.
+                supervisor(CancellationToken::new()),
             ),
             flocker,
             absences,
-            counters: Counters::default(),
+            tasks: supervisor(CancellationToken::new()),
+            counters,
         }
     }
 
     /// Returns the counters of the plugin that this cluster is seen by.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Returns what starts the background tasks of the plugin. Its token ends them, and is the one that stops the plugin.
+    pub(crate) fn tasks(&self) -> &Supervisor {
+        &self.tasks
     }
 
     /// Describes when Flocker last answered, and its last error.
@@ -299,7 +315,9 @@ impl Cluster {
         let mut watch = self.absences.lock().unwrap_or_else(PoisonError::into_inner);
         let absence = watch.absences.query(node, Instant::now());
         if !std::mem::replace(&mut watch.watching, true) {
-            tokio::spawn(self.clone().watch_absences());
+            let watch = self.clone();
+            self.tasks
+                .spawn("watching absent nodes", move || watch.clone().watch_absences());
         }
         absence
     }

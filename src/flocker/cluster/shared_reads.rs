@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use backon::ExponentialBackoff;
 use futures::future::BoxFuture;
+use supervised_tasks::Supervisor;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -79,6 +80,7 @@ struct Pauses {
 pub(super) struct SharedReads {
     fetch: Box<Fetch>,
     observer: Observer,
+    tasks: Supervisor,
     state: Mutex<State>,
     wake: Notify,
 }
@@ -90,10 +92,12 @@ impl SharedReads {
         + Sync
         + 'static,
         observer: Observer,
+        tasks: Supervisor,
     ) -> Arc<Self> {
         Arc::new(Self {
             fetch: Box::new(fetch),
             observer,
+            tasks,
             state: Mutex::default(),
             wake: Notify::new(),
         })
@@ -117,11 +121,13 @@ impl SharedReads {
                 !std::mem::replace(&mut state.running, true)
             };
             if start {
-                tokio::spawn(Arc::clone(self).run());
+                let reads = Arc::clone(self);
+                self.tasks
+                    .spawn_to_end("reading lists of Flocker", move || Arc::clone(&reads).run());
             } else {
                 self.wake.notify_one();
             }
-            // A fetcher that panicked has dropped the reply; the next iteration starts another one.
+            // A fetcher that panicked has dropped the reply; it is started again, and reads for the next request.
             if let Ok(outcome) = outcome.await {
                 return outcome;
             }
@@ -130,7 +136,6 @@ impl SharedReads {
 
     /// The fetcher: reads for the waiters until there is none.
     async fn run(self: Arc<Self>) {
-        let _guard = RunningGuard(&self);
         while let Some(start) = self.next_start() {
             tokio::select! {
                 () = tokio::time::sleep_until(start) => {}
@@ -224,19 +229,6 @@ impl SharedReads {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Lets the next request start another fetcher when a read panics.
-struct RunningGuard<'a>(&'a SharedReads);
-
-impl Drop for RunningGuard<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let mut state = self.0.lock();
-            state.running = false;
-            state.waiters.clear();
-        }
     }
 }
 

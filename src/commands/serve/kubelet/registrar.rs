@@ -1,5 +1,6 @@
 //! Keeps the registration socket in the directory that the kubelet watches.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use csi_proto::registration::registration_server::RegistrationServer;
@@ -28,7 +29,8 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// The registration socket; it is removed when this is dropped or its `run` is stopped.
 pub(crate) struct Registrar {
     service: RegistrationService,
-    listener: Listener,
+    /// The socket until it is served.
+    listener: Mutex<Option<Listener>>,
 }
 
 impl Registrar {
@@ -40,15 +42,31 @@ impl Registrar {
     /// Another process listens on the socket, or the kernel refuses.
     pub(crate) async fn bind(service: RegistrationService) -> Result<Self, BindError> {
         let listener = Listener::bind(&service.settings().socket).await?;
-        Ok(Self { service, listener })
+        Ok(Self {
+            service,
+            listener: Mutex::new(Some(listener)),
+        })
     }
 
     /// Answers the kubelet until `shutdown` is cancelled, and recreates the socket whenever it no longer exists.
-    pub(crate) async fn run(self, shutdown: CancellationToken) {
-        let Self {
-            service,
-            mut listener,
-        } = self;
+    pub(crate) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        let service = &self.service;
+        let bound = self
+            .listener
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let mut listener = match bound {
+            Some(listener) => listener,
+            // The one of an earlier run, which panicked.
+            None => match shutdown
+                .run_until_cancelled(recreate(&service.settings().socket))
+                .await
+            {
+                Some(recreated) => recreated,
+                None => return,
+            },
+        };
         loop {
             let name = listener.socket_name().cloned();
             tokio::select! {
@@ -57,7 +75,7 @@ impl Registrar {
                         tracing::error!("The server for the registration with the kubelet failed, and is started again: {}", error::chain(&error));
                     }
                 }
-                why = needs_new_socket(name, &service) => tracing::warn!("{why}"),
+                why = needs_new_socket(name, service) => tracing::warn!("{why}"),
             }
             service.await_again();
             let recreated = recreate(&service.settings().socket);
@@ -170,7 +188,7 @@ mod tests {
         };
         let first = identity();
         let shutdown = CancellationToken::new();
-        let running = tokio::spawn(registrar.run(shutdown.clone()));
+        let running = tokio::spawn(Arc::new(registrar).run(shutdown.clone()));
 
         notify(&service, true).await;
         sleep(3 * RETRY_TIMEOUT).await;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -64,7 +65,7 @@ impl Monitor {
     }
 
     /// Answers until it is dropped.
-    pub(crate) async fn run(self, readiness: Readiness) {
+    pub(crate) async fn run(self: Arc<Self>, readiness: Readiness) {
         let mut clients = JoinSet::new();
         let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
         loop {

@@ -6,6 +6,7 @@ use futures::FutureExt;
 use futures::future::join_all;
 use tokio::task::JoinSet;
 use tokio::time::{advance, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 
@@ -28,7 +29,12 @@ struct Seen {
 impl FakeFlocker {
     fn shared_reads(&self) -> Arc<SharedReads> {
         let flocker = self.clone();
-        SharedReads::new(move |lists| flocker.clone().read(lists).boxed(), Box::new(|_| {}))
+        let tasks = Supervisor::new(CancellationToken::new(), || {});
+        SharedReads::new(
+            move |lists| flocker.clone().read(lists).boxed(),
+            Box::new(|_| {}),
+            tasks,
+        )
     }
 
     async fn read(self, lists: Lists) -> Result<Snapshot, flocker_client::Error> {
@@ -245,4 +251,27 @@ async fn a_success_ends_the_pause_of_all_callers() {
         "{:?} on the paused clock",
         back.elapsed()
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_panics_is_counted_and_its_callers_are_answered_by_the_next_one() {
+    let panics = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&panics);
+    let tasks = Supervisor::new(CancellationToken::new(), move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    let read = Arc::new(AtomicUsize::new(0));
+    let fetch = move |lists| {
+        let number = read.fetch_add(1, Ordering::SeqCst);
+        async move {
+            sleep(READ).await;
+            assert!(number >= 2, "a fault of the reader");
+            Ok(Snapshot::empty(Instant::now(), lists))
+        }
+        .boxed()
+    };
+    let reads = SharedReads::new(fetch, Box::new(|_| {}), tasks);
+    let callers = (0..5).map(|_| reads.join(Lists::STATE, Urgency::Now));
+    assert!(join_all(callers).await.iter().all(Result::is_ok));
+    assert_eq!(panics.load(Ordering::SeqCst), 2);
 }
