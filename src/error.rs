@@ -5,11 +5,27 @@
 //! of a situation on the wire. Every caller that joined an operation gets a clone of its error.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use flocker_client::RequestOutcome;
+use rustix::io::Errno;
 use tokio::task::JoinError;
 use uuid::Uuid;
+
+/// Errors of the operating system that report a condition of the machine: too many open files, no memory or threads, and a
+/// disk that is full, read-only or failing.
+const LACKING: [Errno; 9] = [
+    Errno::MFILE,
+    Errno::NFILE,
+    Errno::AGAIN,
+    Errno::NOMEM,
+    Errno::NOBUFS,
+    Errno::NOSPC,
+    Errno::DQUOT,
+    Errno::ROFS,
+    Errno::IO,
+];
 
 /// Names the reason why an operation failed.
 ///
@@ -66,6 +82,9 @@ pub enum Situation {
     BadToken,
     /// The request is valid, but the plugin does not offer it.
     Unimplemented,
+    /// This machine lacks what a step needs: memory, descriptors, or a file system that can be read and written and has
+    /// room.
+    LocalResource,
     /// The operating system, or Flocker, refused a step that should succeed.
     Internal,
 }
@@ -83,7 +102,8 @@ impl Situation {
             | Self::StillConverging
             | Self::Cancelled
             | Self::PoolFull
-            | Self::BadToken => false,
+            | Self::BadToken
+            | Self::LocalResource => false,
             Self::InvalidArgument
             | Self::UnsupportedByNode
             | Self::UnknownVolume
@@ -106,7 +126,7 @@ impl Situation {
 
     /// Every situation.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 26] = [
         Self::InvalidArgument,
         Self::UnsupportedByNode,
         Self::UnknownVolume,
@@ -131,6 +151,7 @@ impl Situation {
         Self::ImpossibleSize,
         Self::BadToken,
         Self::Unimplemented,
+        Self::LocalResource,
         Self::Internal,
     ];
 }
@@ -166,8 +187,10 @@ impl Error {
     }
 
     /// Makes an error of `situation` whose message is that of another error with its causes.
-    pub fn of(situation: Situation, error: &dyn std::error::Error) -> Self {
-        Self::new(situation, chain(error))
+    ///
+    /// [`Situation::Internal`] becomes [`Situation::LocalResource`] where that is the cause.
+    pub fn of(situation: Situation, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::new(of_local_step(situation, error), chain(error))
     }
 
     /// Puts what was being done before the message.
@@ -181,17 +204,21 @@ impl Error {
     #[must_use]
     pub fn failure_context(self, doing: impl fmt::Display) -> Self {
         match self.situation {
-            Situation::FlockerUnavailable | Situation::Internal => self.context(doing),
+            Situation::FlockerUnavailable | Situation::LocalResource | Situation::Internal => {
+                self.context(doing)
+            }
             _ => self,
         }
     }
 
-    /// Makes the error of a local step that the operating system refused.
+    /// Makes the error of a local step that the operating system refused: [`Situation::LocalResource`] where it lacks
+    /// something that may be available later, else [`Situation::Internal`].
     pub fn internal(
         doing: impl fmt::Display,
         source: impl std::error::Error + Send + Sync + 'static,
     ) -> Self {
-        Self::new(Situation::Internal, format!("cannot {doing}")).with_source(source)
+        let situation = of_local_step(Situation::Internal, &source);
+        Self::new(situation, format!("cannot {doing}")).with_source(source)
     }
 
     /// Makes the error of a request to Flocker that failed while `doing`.
@@ -216,7 +243,6 @@ impl Error {
         self.is_unclear
     }
 
-    /// Makes the error of a dataset that does not exist, or no longer exists.
     /// Makes the error of work that ended in a panic, which is logged where it happens.
     pub fn panicked(doing: impl fmt::Display) -> Self {
         let text = format!("{doing}: a bug in flocker-csi ended this; see the panic in its log");
@@ -253,6 +279,29 @@ impl Error {
     pub fn chain(&self) -> String {
         chain(self)
     }
+}
+
+/// Returns the situation of a local step that failed with `error`, in place of the one that it has otherwise.
+fn of_local_step(otherwise: Situation, error: &(dyn std::error::Error + 'static)) -> Situation {
+    if otherwise != Situation::Internal {
+        return otherwise;
+    }
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    if causes.any(lacks_resource) {
+        Situation::LocalResource
+    } else {
+        otherwise
+    }
+}
+
+/// Returns whether an error of the operating system reports a condition of the machine, rather than a wrong step: it
+/// ends without a change of the request.
+fn lacks_resource(error: &(dyn std::error::Error + 'static)) -> bool {
+    let errno = error
+        .downcast_ref::<io::Error>()
+        .and_then(Errno::from_io_error)
+        .or_else(|| error.downcast_ref::<Errno>().copied());
+    errno.is_some_and(|errno| LACKING.contains(&errno))
 }
 
 /// Returns the message of an error and those of all its causes, joined by colons.
@@ -294,6 +343,28 @@ mod tests {
             "staging volume v on node n: cannot read /x: disk on fire"
         );
         assert_eq!(error.situation(), Situation::Internal);
+    }
+
+    #[test]
+    fn what_the_machine_lacks_is_worth_a_retry_and_a_wrong_step_is_not() {
+        for errno in LACKING {
+            let open = || io::Error::from_raw_os_error(errno.raw_os_error());
+            for error in [
+                Error::internal("write the record", open()),
+                Error::internal("write the record", errno),
+                Error::of(Situation::Internal, &Error::internal("write the record", open())),
+            ] {
+                assert_eq!(error.situation(), Situation::LocalResource, "{}", error.chain());
+                assert!(!error.situation().is_final());
+            }
+            // Whatever else is known about a failure counts more.
+            let foreign = Error::of(Situation::ForeignMount, &open());
+            assert_eq!(foreign.situation(), Situation::ForeignMount);
+        }
+        for errno in [Errno::INVAL, Errno::PERM, Errno::NOTEMPTY, Errno::LOOP] {
+            let error = Error::internal("mount", errno);
+            assert_eq!(error.situation(), Situation::Internal, "{}", error.chain());
+        }
     }
 
     #[tokio::test]

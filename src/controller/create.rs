@@ -5,7 +5,7 @@ use std::sync::Arc;
 use csi_proto::v1::{CreateVolumeRequest, CreateVolumeResponse, Volume as ProtoVolume};
 
 use super::{ControllerCore, bytes};
-use crate::csi::capability::Capability;
+use crate::csi::capability::{Capability, log_flags_without_effect};
 use crate::error::{Error, Result, Situation};
 use crate::flocker::provisioning::NewVolume;
 use crate::operation::deadline::Deadline;
@@ -48,6 +48,7 @@ fn parse(core: &ControllerCore, request: &CreateVolumeRequest) -> Result<NewVolu
     let settings = core.provisioner.settings();
     let name = VolumeName::parse(&request.name)?;
     Capability::parse_all(&request.volume_capabilities)?;
+    log_flags_without_effect(&request.name, &request.volume_capabilities);
     let parameters = Parameters::parse(&request.parameters)?;
     metadata(&settings.driver_name, &name, 0, &parameters)?;
     if request.volume_content_source.is_some() {

@@ -63,8 +63,8 @@ impl fmt::Display for AttachOperation {
 
 /// Attaches a volume to a node.
 ///
-/// `readonly` is ignored: the node mounts read-only, and no orchestrator sets the field without a capability that is not
-/// announced.
+/// `readonly` is announced by no capability, as a lease cannot remember it; where a client sets it all the same, the
+/// publish context carries it to the node.
 pub(super) async fn controller_publish_volume(
     core: &Arc<ControllerCore>,
     deadline: Deadline,
@@ -98,7 +98,7 @@ pub(super) async fn controller_publish_volume(
     };
     core.attachments.run(operation, deadline, work).await?;
     Ok(ControllerPublishVolumeResponse {
-        publish_context: publish_context(node),
+        publish_context: publish_context(node, request.readonly),
     })
 }
 

@@ -98,6 +98,29 @@ impl Capability {
     }
 }
 
+/// Logs the mount flags of a request for `volume` that are skipped because they change nothing.
+pub(crate) fn log_flags_without_effect<'a>(
+    volume: &str,
+    capabilities: impl IntoIterator<Item = &'a VolumeCapability>,
+) {
+    let flags = capabilities
+        .into_iter()
+        .filter_map(|capability| match &capability.access_type {
+            Some(AccessType::Mount(mount)) => Some(mount.mount_flags.as_slice()),
+            Some(AccessType::Block(_)) | None => None,
+        });
+    let skipped: Vec<_> = flags
+        .flat_map(|flags| MountFlags::without_effect(flags).map(str::to_owned))
+        .collect();
+    if !skipped.is_empty() {
+        let skipped = skipped.join(", ");
+        tracing::info!(
+            volume,
+            "Mount flags of volume {volume} that have no effect are skipped: {skipped}"
+        );
+    }
+}
+
 fn access_mode(number: i32, side: Side) -> Result<AccessMode> {
     match Mode::try_from(number) {
         Ok(Mode::SingleNodeWriter | Mode::SingleNodeMultiWriter) => Ok(AccessMode::SingleNode),

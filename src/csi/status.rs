@@ -26,7 +26,8 @@ pub(crate) fn code(situation: Situation) -> Code {
         Situation::FlockerUnavailable
         | Situation::NodeNotReporting
         | Situation::Busy
-        | Situation::NotTheNodePlugin => Code::Unavailable,
+        | Situation::NotTheNodePlugin
+        | Situation::LocalResource => Code::Unavailable,
         Situation::StillConverging => Code::DeadlineExceeded,
         Situation::Cancelled => Code::Cancelled,
         Situation::PoolFull => Code::ResourceExhausted,

@@ -13,7 +13,7 @@ use crate::flocker::cluster::{
     Absence, Cluster, LeaseOutcome, Lists, Probe, Release, Snapshot, WriteOutcome,
 };
 use crate::operation::{Context, Elapsed, Locks, Phase, Wanted};
-use crate::volume::NODE_CONTEXT_KEY;
+use crate::volume::{NODE_CONTEXT_KEY, READONLY_CONTEXT_KEY};
 
 /// How often an attachment starts over when another process changes the dataset during it.
 const RESTARTS: u32 = 5;
@@ -120,7 +120,7 @@ impl Attach {
             }
             Err(error) if error.situation().is_final() && self.unreturned().contains(&lease) => {
                 let _guard = self.locks.lock(context, dataset).await?;
-                match self.cluster.release_lease_of(dataset, Some(node)).await {
+                match self.cluster.release_lease_for(context, dataset, Some(node)).await {
                     Ok(Release::Released | Release::NotHeld) => {
                         self.unreturned().remove(&lease);
                         Err(error)
@@ -145,7 +145,7 @@ impl Attach {
     ) -> Result<Release> {
         context.about(dataset);
         let _guard = self.locks.lock(context, dataset).await?;
-        let release = self.cluster.release_lease_of(dataset, node).await?;
+        let release = self.cluster.release_lease_for(context, dataset, node).await?;
         self.unreturned()
             .retain(|(leased, holder)| *leased != dataset || node.is_some_and(|node| node != *holder));
         Ok(release)
@@ -231,7 +231,8 @@ impl Attachment<'_> {
                 return self.held_by(holder, &before).await;
             }
             context.check()?;
-            cluster.take_over_lease(dataset, holder).await?;
+            let taking = cluster.take_over_lease(dataset, holder);
+            context.during(Phase::FlockerAnswering, taking).await?;
         }
         if let Some(releases) = &self.attach.releases
             && releases.take_over(dataset, node).await?
@@ -358,8 +359,12 @@ impl Attachment<'_> {
 
 /// Returns the publish context of a volume that was attached to `node`, from which the node knows that the controller
 /// has acquired the lease.
-pub(crate) fn publish_context(node: Uuid) -> HashMap<String, String> {
-    HashMap::from([(NODE_CONTEXT_KEY.to_owned(), node.to_string())])
+///
+/// A lease cannot remember that the volume is to be read only, so the context does: the node then publishes it so.
+pub(crate) fn publish_context(node: Uuid, readonly: bool) -> HashMap<String, String> {
+    let readonly = readonly.then(|| (READONLY_CONTEXT_KEY.to_owned(), "true".to_owned()));
+    let node = (NODE_CONTEXT_KEY.to_owned(), node.to_string());
+    [node].into_iter().chain(readonly).collect()
 }
 
 /// Whether no node but `node` has the dataset, as far as nodes report it. Staging waits for the mount on `node`.

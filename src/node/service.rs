@@ -23,7 +23,7 @@ use super::stats::stats;
 use super::unpublish::unpublish;
 use super::unstage::unstage;
 use super::{NodeCore, NodeSettings};
-use crate::csi::capability::{AccessMode, Capability};
+use crate::csi::capability::{AccessMode, Capability, log_flags_without_effect};
 use crate::csi::fields::required;
 use crate::error::{Error, Result, Situation};
 use crate::flocker::attach::Attach;
@@ -32,7 +32,7 @@ use crate::flocker::node_identity::ThisNode;
 use crate::flocker::provisioning::Provisioner;
 use crate::operation::deadline::Deadline;
 use crate::operation::{Context, Locks};
-use crate::volume::{NODE_CONTEXT_KEY, VolumeReference};
+use crate::volume::{NODE_CONTEXT_KEY, READONLY_CONTEXT_KEY, VolumeReference};
 use host_fs::mount::TargetPath;
 
 /// How often locking a state directory that another process has locked is retried.
@@ -134,6 +134,7 @@ impl NodeService {
         let volume_id = required("volume_id", &request.volume_id)?.to_owned();
         let staging = path("staging_target_path", &request.staging_target_path)?;
         Capability::parse_for_mount(request.volume_capability.as_ref(), false)?;
+        log_flags_without_effect(&volume_id, &request.volume_capability);
         let volume = VolumeReference::parse(&volume_id, &request.volume_context)?;
         let takes_lease = !request.publish_context.contains_key(NODE_CONTEXT_KEY);
         let (core, host) = (Arc::clone(&self.core), self.core.host_by(deadline).await?);
@@ -172,7 +173,8 @@ impl NodeService {
     ) -> Result<NodePublishVolumeResponse> {
         let volume_id = required("volume_id", &request.volume_id)?.to_owned();
         let target = path("target_path", &request.target_path)?;
-        let capability = Capability::parse_for_mount(request.volume_capability.as_ref(), request.readonly)?;
+        let readonly = request.readonly || request.publish_context.contains_key(READONLY_CONTEXT_KEY);
+        let capability = Capability::parse_for_mount(request.volume_capability.as_ref(), readonly)?;
         if request.staging_target_path.is_empty() {
             let text = format!(
                 "staging_target_path is empty: volume {volume_id} must be staged with NodeStageVolume, and that \

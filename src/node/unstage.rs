@@ -8,7 +8,7 @@ use super::operations::Unstage;
 use super::paths::resolve_existing;
 use crate::error::Result;
 use crate::host::{Goal, Host, PathPermit, Staged, Unmounted};
-use crate::operation::Context;
+use crate::operation::{Context, Phase};
 use crate::volume::dataset_of;
 
 /// Unstages a volume. A volume that is not staged counts as unstaged.
@@ -95,7 +95,8 @@ impl NodeCore {
         };
         if afterwards.release_lease {
             let (core, host) = (Arc::clone(self), Arc::clone(host));
-            let released = release(core, host, staged.clone(), guard).await;
+            let release = release(core, host, staged.clone(), guard);
+            let released = context.during(Phase::FlockerAnswering, release).await;
             return Ok(if released {
                 UnstageOutcome::Nothing
             } else {

@@ -40,6 +40,15 @@ impl Context {
         self.progress.send_if_modified(|progress| progress.enter(phase));
     }
 
+    /// Waits for `step` to its end, in a phase of its own; afterwards the operation is in the phase before it again.
+    pub(crate) async fn during<F: Future>(&self, phase: Phase, step: F) -> F::Output {
+        let before = self.phase();
+        self.enter(phase);
+        let output = step.await;
+        self.enter(before);
+        output
+    }
+
     /// Returns what the operation waits for.
     pub(crate) fn phase(&self) -> Phase {
         self.progress.borrow().phase.clone()

@@ -32,6 +32,9 @@ pub(crate) const FLOCKER_DEFAULT_SIZE: u64 = 75 << 30;
 /// The key of the publish context with the node to which a volume is attached.
 pub const NODE_CONTEXT_KEY: &str = "flocker.csi.clusterhq.com/node";
 
+/// The key of the publish context of a volume that was attached for reading only; its value is `true`.
+pub(crate) const READONLY_CONTEXT_KEY: &str = "flocker.csi.clusterhq.com/readonly";
+
 /// Returns the size of a dataset in bytes: as configured, else as its node reports it, else Flocker's default.
 pub(crate) fn size_of(configured: Option<u64>, reported: Option<u64>) -> u64 {
     configured.or(reported).unwrap_or(FLOCKER_DEFAULT_SIZE)

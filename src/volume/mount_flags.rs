@@ -27,10 +27,17 @@ const FLAGS: [(&str, Attr, Attr); 9] = [
 /// Flags of which only one can apply.
 const EXCLUSIVE: [&[&str]; 2] = [&["ro", "rw"], &["noatime", "relatime", "strictatime"]];
 
+/// Words that people write into `/etc/fstab` and that change nothing here: they request what a mount does anyway, or are
+/// meant for those who mount at boot.
+const WITHOUT_EFFECT: [&str; 10] = [
+    "_netdev", "async", "auto", "defaults", "dev", "exec", "noauto", "nofail", "nouser", "suid",
+];
+/// The prefix of words that are comments for other programs, such as `x-systemd.automount`.
+const COMMENT_PREFIX: &str = "x-";
+
 /// Options of a file system; its first mount decides them, and Flocker makes that one.
-const FILE_SYSTEM: [&str; 22] = [
+const FILE_SYSTEM: [&str; 21] = [
     "acl",
-    "async",
     "barrier",
     "commit",
     "data",
@@ -53,10 +60,9 @@ const FILE_SYSTEM: [&str; 22] = [
     "user_xattr",
 ];
 
-/// Words that request the default behaviour, or a kind of mount that the plugin chooses itself.
-const OWN_CHOICE: [&str; 14] = [
-    "auto", "bind", "defaults", "move", "noauto", "nofail", "nouser", "rbind", "remount", "rprivate",
-    "rshared", "rslave", "shared", "user",
+/// Words that request a kind of mount that the plugin chooses itself.
+const OWN_CHOICE: [&str; 9] = [
+    "bind", "move", "rbind", "remount", "rprivate", "rshared", "rslave", "shared", "user",
 ];
 
 /// Why a set of mount flags cannot be honoured.
@@ -94,17 +100,12 @@ pub struct MountFlags(AttributeChange);
 impl MountFlags {
     /// Parses the flags of a request; each text is one flag or several, separated by commas.
     ///
-    /// `readonly` is the request's own field of that name; it means the same as the flag `ro`.
+    /// `readonly` is the request's own field of that name; it means the same as the flag `ro`, and wins over the flag `rw`,
+    /// which storage classes have for all volumes. Words [without effect](Self::without_effect) are skipped.
     pub(crate) fn parse<S: AsRef<str>>(flags: &[S], readonly: bool) -> Result<MountFlags, FlagError> {
         let mut asked: Vec<&'static str> = Vec::new();
-        let words = flags
-            .iter()
-            .flat_map(|flag| flag.as_ref().split(','))
-            .map(str::trim);
-        for word in words
-            .filter(|word| !word.is_empty())
-            .chain(readonly.then_some("ro"))
-        {
+        let effective = words(flags).filter(|word| !has_no_effect(word) && !(readonly && *word == "rw"));
+        for word in effective.chain(readonly.then_some("ro")) {
             let name = known(word)?;
             let rival = EXCLUSIVE
                 .iter()
@@ -127,6 +128,11 @@ impl MountFlags {
         Ok(parsed)
     }
 
+    /// Returns the words of a request that change nothing.
+    pub(crate) fn without_effect<S: AsRef<str>>(flags: &[S]) -> impl Iterator<Item = &str> {
+        words(flags).filter(|word| has_no_effect(word))
+    }
+
     /// Returns whether the mount is read-only.
     pub(crate) fn read_only(self) -> bool {
         self.0.read_only()
@@ -147,6 +153,15 @@ impl fmt::Display for MountFlags {
         });
         formatter.write_str(&asked.map(|(name, ..)| *name).collect::<Vec<_>>().join(","))
     }
+}
+
+fn words<S: AsRef<str>>(flags: &[S]) -> impl Iterator<Item = &str> {
+    let words = flags.iter().flat_map(|flag| flag.as_ref().split(','));
+    words.map(str::trim).filter(|word| !word.is_empty())
+}
+
+fn has_no_effect(word: &str) -> bool {
+    WITHOUT_EFFECT.contains(&word) || word.starts_with(COMMENT_PREFIX)
 }
 
 fn known(word: &str) -> Result<&'static str, FlagError> {
@@ -193,10 +208,32 @@ mod tests {
     fn the_field_readonly_is_the_flag_ro() {
         assert_eq!(MountFlags::parse::<&str>(&[], true), parse(&["ro"]));
         assert_eq!(MountFlags::parse(&["ro"], true), parse(&["ro"]));
+    }
+
+    #[test]
+    fn the_field_readonly_wins_over_the_flag_rw() {
         assert_eq!(
-            MountFlags::parse(&["rw"], true),
-            Err(FlagError::Conflict("rw", "ro"))
+            MountFlags::parse(&["rw,noatime"], true),
+            parse(&["ro", "noatime"])
         );
+    }
+
+    #[test]
+    fn words_of_fstab_without_effect_are_skipped_and_returned() {
+        let flags = [
+            "defaults,noatime",
+            "_netdev",
+            "x-systemd.automount",
+            "nosuid,suid",
+        ];
+        assert_eq!(parse(&flags), parse(&["noatime", "nosuid"]));
+        assert_eq!(
+            MountFlags::without_effect(&flags).collect::<Vec<_>>(),
+            ["defaults", "_netdev", "x-systemd.automount", "suid"]
+        );
+        for word in WITHOUT_EFFECT {
+            assert_eq!(parse(&[word]), Ok(MountFlags::default()), "{word}");
+        }
     }
 
     #[test]

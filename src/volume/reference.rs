@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 use super::id::dataset_of;
-use super::parse_size;
+use super::{MINIMUM_SIZE, parse_size, size_text};
 use crate::error::{Error, Result, Situation};
 use crate::volume::did_you_mean;
 
@@ -65,7 +65,7 @@ impl FirstUse {
                         .parse()
                         .map_err(|_| bad(key, value, "expected true or false"))?;
                 }
-                SIZE => first_use.size = Some(parse_size(value).map_err(|error| bad(key, value, error))?),
+                SIZE => first_use.size = Some(size(value).map_err(|problem| bad(key, value, problem))?),
                 PROFILE if value.is_empty() => {
                     return Err(bad(key, value, "expected the name of a profile"));
                 }
@@ -84,6 +84,23 @@ impl FirstUse {
         }
         Ok(create.then_some(first_use))
     }
+}
+
+/// Parses the size of a volume.
+fn size(text: &str) -> Result<u64, String> {
+    let size = parse_size(text).map_err(|error| error.to_string())?;
+    if size >= MINIMUM_SIZE {
+        return Ok(size);
+    }
+    let meant = if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        format!(" (did you mean \"{text}GiB\"? A number without a unit is in bytes)")
+    } else {
+        String::new()
+    };
+    Err(format!(
+        "expected at least {}, the smallest dataset of Flocker{meant}",
+        size_text(MINIMUM_SIZE)
+    ))
 }
 
 /// Returns whether an unknown key was probably meant for the plugin. A key with a prefix before a slash was not.
@@ -146,6 +163,12 @@ mod tests {
             ("flocker.create", "yes", "expected true or false"),
             ("flocker.size", "10GB", "expected a binary unit (GiB)"),
             ("flocker.size", "", "expected a size"),
+            ("flocker.size", "10", "did you mean \"10GiB\"?"),
+            (
+                "flocker.size",
+                "63MiB",
+                "expected at least 64 MiB, the smallest dataset of Flocker",
+            ),
             ("flocker.profile", "", "expected the name of a profile"),
         ] {
             let error = parse("web", &[(key, value)]).unwrap_err();

@@ -7,6 +7,7 @@
     reason = "clippy.toml allows it in test functions; this is for what they have in common"
 )]
 
+mod descriptors;
 mod garbage;
 #[allow(dead_code, reason = "the integration tests use the rest")]
 #[path = "../integration/support/mod.rs"]

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{Cluster, Lists};
 use crate::error::{Error, Result};
+use crate::operation::{Context, Phase};
 use crate::telemetry::Counter;
 
 /// The outcome of a request to acquire a lease.
@@ -71,6 +72,21 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// As [`Self::release_lease_of`], as a step of an operation, which it is to its end: a DELETE that was sent cannot be
+    /// taken back.
+    ///
+    /// # Errors
+    /// Those of [`Self::release_lease_of`].
+    pub(crate) async fn release_lease_for(
+        &self,
+        context: &Context,
+        dataset: Uuid,
+        node: Option<Uuid>,
+    ) -> Result<Release> {
+        let release = self.release_lease_of(dataset, node);
+        context.during(Phase::FlockerAnswering, release).await
     }
 
     /// Releases the lease on `dataset` that `gone` holds, a node that counts as gone.

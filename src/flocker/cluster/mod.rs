@@ -190,11 +190,8 @@ impl Cluster {
     /// # Errors
     /// Flocker could not be read, or [`crate::error::Situation::Cancelled`].
     pub(crate) async fn fresh_for(&self, context: &Context, lists: Lists) -> Result<Arc<Snapshot>> {
-        let waiting_for = context.phase();
-        context.enter(Phase::FlockerAnswering);
-        let snapshot = context.unless_cancelled(self.fresh(lists)).await??;
-        context.enter(waiting_for);
-        Ok(snapshot)
+        let read = context.unless_cancelled(self.fresh(lists));
+        context.during(Phase::FlockerAnswering, read).await?
     }
 
     /// Polls until `probe` is ready. A failed read does not end the wait.

@@ -15,6 +15,10 @@ const LATEST: Duration = Duration::from_secs(300);
 ///
 /// As long as a name is recorded, its creation must not be answered with a final error: the orchestrator would never
 /// delete the dataset that the request may have created.
+///
+/// They are not stored. After a restart the repeated call requests the same dataset id, and finds or creates that
+/// dataset; only where the answer has changed since, because a profile was removed or Flocker now refuses the
+/// request, does it end in a final error, and the dataset is listed under its name.
 #[derive(Clone, Default)]
 pub(super) struct UnclearCreations {
     since: Arc<Mutex<HashMap<VolumeName, Instant>>>,

@@ -1,5 +1,6 @@
 //! The error at a caller's deadline: which step is missing, where, since when, and the state of Flocker.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tonic::{Code, Status};
 
 use super::{DATASET, LEASES};
 use crate::node::{Fixture, assert_refused, unknown_id};
-use crate::support::csi::{to_attach, to_create, within};
+use crate::support::csi::{to_attach, to_create, to_detach, within};
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::namespace::in_own_namespace;
@@ -41,6 +42,30 @@ pub(super) fn assert_unfinished<T: std::fmt::Debug>(answer: Result<T, Status>, c
         text.contains("try again (Flocker last answered") || text.contains("Flocker has not answered yet"),
         "{text}"
     );
+}
+
+#[test]
+fn a_release_waits_for_an_answer_from_flocker_too() {
+    in_own_namespace(|| async {
+        let (fixture, proxy) = proxied().await;
+        let (node, attached) = (fixture.machine.node(), fixture.attached("attached").await);
+        let own = fixture.csi().create("node-driven").await;
+        let own = fixture.machine.usage("node-driven", own, &HashMap::new());
+        fixture.csi().stage(&own).await.unwrap();
+        proxy.stall();
+        let detached = within(PATIENCE, to_detach(attached.dataset(), node));
+        assert_unfinished(
+            fixture.csi().try_detach(detached).await,
+            Code::Unavailable,
+            &[&attached.volume_id, "waiting for an answer from Flocker"],
+        );
+        let unstaged = within(PATIENCE, own.to_unstage());
+        assert_unfinished(
+            fixture.csi().node().node_unstage_volume(unstaged).await,
+            Code::Unavailable,
+            &[&own.volume_id, "waiting for an answer from Flocker"],
+        );
+    });
 }
 
 #[test]

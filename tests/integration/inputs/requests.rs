@@ -284,17 +284,6 @@ fn an_invalid_publication_is_refused_with_the_field_its_value_and_the_supported_
             };
             check(bench.publish(request).await, "volume_capability", code, &parts);
         }
-        let contradictory = NodePublishVolumeRequest {
-            volume_capability: Some(with_flags(Mode::SingleNodeWriter, &["rw"])),
-            readonly: true,
-            ..usual()
-        };
-        check(
-            bench.publish(contradictory).await,
-            "mount_flags",
-            Code::FailedPrecondition,
-            &["\"rw\"".to_owned(), "\"ro\"".to_owned()],
-        );
         for volume_id in UNKNOWN_IDS {
             let request = NodePublishVolumeRequest {
                 volume_id: volume_id.to_owned(),

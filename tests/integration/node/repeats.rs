@@ -2,12 +2,13 @@
 
 use std::fs;
 
+use csi_proto::v1::ControllerPublishVolumeRequest;
 use csi_proto::v1::volume_capability::access_mode::Mode;
 use rustix::io::Errno;
 use tonic::Code;
 
 use super::{Fixture, agent_unmounts, assert_refused, unknown_id, wait_until_agent_unmounts};
-use crate::support::csi::{Usage, with_flags};
+use crate::support::csi::{Usage, to_attach, with_flags};
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 
@@ -67,6 +68,43 @@ fn equal_calls_at_the_same_time_are_one() {
         let answers = futures::future::join_all((0..10).map(|_| csi.unpublish(&usage))).await;
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
         assert!(!usage.target.exists());
+    });
+}
+
+#[test]
+fn a_volume_is_published_read_only_whoever_asks_for_it() {
+    in_own_namespace(|| async {
+        let fixture = Fixture::start(1).await;
+        let (csi, node) = (fixture.csi(), fixture.machine.node());
+        let volume = csi.create("data").await;
+        let attached = csi.attach(volume, node).await;
+        let read_only = ControllerPublishVolumeRequest {
+            readonly: true,
+            ..to_attach(volume, node)
+        };
+        let attached_read_only = csi.try_attach(read_only).await.unwrap();
+        let usage = fixture.machine.usage("data", volume, &attached);
+        csi.stage(&usage).await.unwrap();
+        let storage_class = ["rw,defaults", "_netdev", "noatime"];
+        let with_rw = Usage {
+            capability: with_flags(Mode::SingleNodeWriter, &storage_class),
+            ..usage.clone()
+        };
+        let by_controller = Usage {
+            publish_context: attached_read_only,
+            ..with_rw.clone()
+        };
+        for (name, usage) in [("by-node", with_rw.read_only()), ("by-controller", by_controller)] {
+            let usage = usage.at_target(name);
+            csi.publish(&usage).await.unwrap();
+            let options = only_mount_at(&usage.target).options;
+            assert!(options.contains(&"ro".to_owned()), "{name}: {options:?}");
+            assert!(options.contains(&"noatime".to_owned()), "{name}: {options:?}");
+            csi.publish(&usage).await.unwrap();
+            csi.unpublish(&usage).await.unwrap();
+        }
+        csi.publish(&with_rw).await.unwrap();
+        assert!(only_mount_at(&usage.target).options.contains(&"rw".to_owned()));
     });
 }
 
