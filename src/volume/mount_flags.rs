@@ -104,7 +104,8 @@ impl MountFlags {
     /// which storage classes have for all volumes. Words [without effect](Self::without_effect) are skipped.
     pub(crate) fn parse<S: AsRef<str>>(flags: &[S], readonly: bool) -> Result<MountFlags, FlagError> {
         let mut asked: Vec<&'static str> = Vec::new();
-        let effective = words(flags).filter(|word| !has_no_effect(word) && !(readonly && *word == "rw"));
+        let is_skipped = |word: &str| has_no_effect(word) || readonly && word == "rw";
+        let effective = words(flags).filter(|word| !is_skipped(word));
         for word in effective.chain(readonly.then_some("ro")) {
             let name = known(word)?;
             let rival = EXCLUSIVE

@@ -84,13 +84,13 @@ impl Supervisor {
     {
         let mut pauses = pauses();
         loop {
-            let began = Instant::now();
+            let last_start = Instant::now();
             let work = AssertUnwindSafe(async { begin().await });
             if work.catch_unwind().await.is_ok() {
                 return;
             }
             (self.on_panic)();
-            if began.elapsed() >= HEALTHY_AFTER {
+            if last_start.elapsed() >= HEALTHY_AFTER {
                 pauses = self::pauses();
             }
             let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
