@@ -15,6 +15,9 @@ use crate::csi::Csi;
 use crate::flocker::Flocker;
 use crate::program::PROGRAM;
 
+/// The plugin runs in a mount namespace of the benchmark's own, which the host does not see.
+const UNVERIFIED: &str = "--accept-unverified-propagation";
+
 /// No single call takes this long.
 const LONGEST_CALL: Duration = Duration::from_secs(2 * 60);
 
@@ -55,6 +58,7 @@ impl Plugin {
         arguments.push(format!("--mount-root={}", node.mount_root.display()));
         arguments.push(format!("--state-dir={}", directory.join("state").display()));
         arguments.push(format!("--device-dir={}", directory.join("devices").display()));
+        arguments.push(UNVERIFIED.to_owned());
         arguments.extend_from_slice(more);
         Self::start(directory, &arguments).await
     }
@@ -63,7 +67,11 @@ impl Plugin {
     pub(crate) async fn standalone(directory: &Path) -> Result<Self> {
         let data = format!("--data-dir={}", directory.join("data").display());
         let devices = format!("--device-dir={}", directory.join("devices").display());
-        Self::start(directory, &["standalone".to_owned(), data, devices]).await
+        Self::start(
+            directory,
+            &["standalone".to_owned(), data, devices, UNVERIFIED.to_owned()],
+        )
+        .await
     }
 
     /// Starts the program and measures the time until Probe is answered.

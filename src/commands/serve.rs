@@ -21,17 +21,16 @@ use crate::controller::ControllerService;
 use crate::csi::identity::IdentityService;
 use crate::flocker::cluster::{Cluster, Flocker, Lists};
 use crate::flocker::node_identity::NodeIdentity;
-use crate::host::mount::MountVisibility;
-use crate::host::state_dir;
+use crate::host::{preconditions, state_dir};
 use crate::node::NodeService;
 use crate::operation::Locks;
 use crate::server::{Health, Listener, ServeError};
+use crate::telemetry::Counters;
 pub use checks::check;
 use checks::check_all;
-use host_fs::mount::{Mount, MountTable};
 use kubelet::{Registrar, RegistrationService};
 use monitoring::{Monitor, Readiness};
-use parts::{controller, node, of_one_node, provisioner, sources, this_node};
+use parts::{controller, host_settings, node, of_one_node, provisioner, sources, this_node};
 use services::{Part, Services};
 
 /// How long calls that have begun may take to end when the plugin stops.
@@ -47,6 +46,7 @@ const HEALTH_EVERY: Duration = Duration::from_secs(5);
 /// The configuration is wrong, the plugin cannot listen on the endpoint, the server fails, or the stop takes too long.
 pub async fn run(config: Config) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
+    warn_if_cut_off(&config).await;
     let mut plugin = Plugin::start(config).await?;
     announce(format_args!("serving on {}", plugin.endpoint()));
     tokio::select! {
@@ -117,7 +117,7 @@ impl Plugin {
             .serves_controller()
             .then(|| controller(&config, &cluster, locks, provisioner, node.as_ref()));
         if let Some(node) = &node {
-            warn_if_mounts_are_private().await;
+            warn_of_hidden_mounts(&config).await;
             // Staged volumes are pinned again before the first call.
             node.restore().await;
         }
@@ -230,15 +230,26 @@ impl Drop for Plugin {
 }
 
 /// Warns when no mount of this process is shared with the host, as the plugin then refuses every target.
-async fn warn_if_mounts_are_private() {
-    let hidden = tokio::task::spawn_blocking(|| {
-        let shared = |table: MountTable| table.mounts().iter().any(Mount::shared);
-        MountVisibility::of_this_process() == MountVisibility::Apart && !MountTable::read().is_ok_and(shared)
-    });
-    if hidden.await.unwrap_or(false) {
+async fn warn_of_hidden_mounts(config: &Config) {
+    let settings = host_settings(config, &Counters::default());
+    let warning = tokio::task::spawn_blocking(move || settings.visibility().warning());
+    if let Ok(Some(warning)) = warning.await {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// Warns when what Flocker mounts from now on does not reach this process.
+async fn warn_if_cut_off(config: &Config) {
+    // In a pod, the plugin does not start then.
+    if !config.mode.serves_node() || config.kubelet.kubelet_registration_dir.is_some() {
+        return;
+    }
+    let settings = host_settings(config, &Counters::default());
+    let cut_off = tokio::task::spawn_blocking(move || preconditions::cut_off(&settings));
+    if let Ok(Some(cut_off)) = cut_off.await {
         tracing::warn!(
-            "No mount of this process is shared with the host, so no volume can be published: mount the directory of the \
-             targets into the plugin with bidirectional mount propagation"
+            "No volume can be staged that Flocker mounts from now on: {cut_off}; run mount --make-rshared / on the host, and \
+             start the plugin again"
         );
     }
 }

@@ -106,6 +106,20 @@ pub struct PluginConfig {
         help_heading = "Plugin"
     )]
     pub device_dir: PathBuf,
+    /// Whether volumes are published on every mount that is shared, without verifying that the host sees it. For a plugin
+    /// that cannot read `/proc/1/mountinfo`, or whose tasks live in another mount namespace than process 1. Where its
+    /// mounts reach no task, tasks write into a plain directory.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        help_heading = "Node"
+    )]
+    pub accept_unverified_propagation: bool,
     /// Which volumes are listed: those of the cluster, or those of this node, as the storage local resource providers of
     /// Mesos require.
     #[arg(long, value_enum, value_name = "SCOPE", default_value_t = ListScope::Cluster, help_heading = "Volumes")]

@@ -230,6 +230,7 @@ mod tests {
                 mount_root: scratch.join("flocker"),
                 state_dir: scratch.join("state"),
                 device_dir: scratch.join("devices"),
+                accept_unverified_propagation: false,
                 counters: Counters::default(),
             };
             let (records, _) = Records::open(&settings.state_dir.join("stages")).unwrap();

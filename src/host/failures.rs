@@ -71,7 +71,9 @@ impl From<OpenError> for Error {
 impl From<VisibilityError> for Error {
     fn from(error: VisibilityError) -> Self {
         let situation = match error {
-            VisibilityError::Hidden { .. } => Situation::NotShared,
+            VisibilityError::Hidden { .. }
+            | VisibilityError::HostNotInGroup { .. }
+            | VisibilityError::Unverified { .. } => Situation::NotShared,
             VisibilityError::NoHolder(_) | VisibilityError::Table { .. } => Situation::Internal,
         };
         Error::of(situation, &error)

@@ -101,7 +101,7 @@ impl Host {
             boot_id,
             aliases: Aliases::new(DeviceNodes::new(&settings.device_dir), binder.clone()),
             binder,
-            visibility: MountVisibility::of_this_process(),
+            visibility: settings.visibility(),
             records,
             pins: Pins::default(),
             targets: Targets::default(),

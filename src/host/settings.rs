@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::mount::MountVisibility;
 use crate::telemetry::Counters;
 
 /// The directories of a node, and what counts there.
@@ -13,6 +14,15 @@ pub struct HostSettings {
     pub state_dir: PathBuf,
     /// The directory of the device nodes that the plugin's mounts are named after.
     pub device_dir: PathBuf,
+    /// Whether volumes are published on every shared mount, without verifying that the host sees it.
+    pub accept_unverified_propagation: bool,
     /// Counts what happens to volumes on this node.
     pub counters: Counters,
+}
+
+impl HostSettings {
+    /// Detects which of this process's mounts the host sees. Blocks.
+    pub(crate) fn visibility(&self) -> MountVisibility {
+        MountVisibility::of_this_process(self.accept_unverified_propagation)
+    }
 }

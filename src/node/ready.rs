@@ -35,6 +35,7 @@ impl NodeCore {
         let mut reported = self.reported_path(context, dataset, node).await?;
         loop {
             let ask_again = Instant::now() + ASK_AGAIN;
+            let waiting = self.mount_phase(&table, node, &usual, reported.as_deref()).await;
             loop {
                 let found = reported.iter().chain([&usual]);
                 if let Some(mount) = first_of(found.map(|path| flockers_mount(&table, path, dataset)))? {
@@ -52,8 +53,7 @@ impl NodeCore {
                         .await?;
                     return Ok(mount);
                 }
-                let path = reported.as_ref().unwrap_or(&usual).clone();
-                context.enter(Phase::MountedHere { node, path });
+                context.enter(waiting.clone());
                 let next = tokio::time::timeout_at(ask_again, changes.next());
                 match context.unless_cancelled(next).await? {
                     Ok(seen) => table = seen.map_err(internal)?,
@@ -65,6 +65,29 @@ impl NodeCore {
                 Err(error) if error.situation() == Situation::FlockerUnavailable => reported,
                 asked => asked?,
             };
+        }
+    }
+
+    /// Returns what a wait for Flocker's mount waits for. Where Flocker reports one, and the mounts of the host do not reach
+    /// this process, it never appears.
+    async fn mount_phase(
+        &self,
+        table: &MountTable,
+        node: Uuid,
+        usual: &Path,
+        reported: Option<&Path>,
+    ) -> Phase {
+        let Some(path) = reported else {
+            let path = usual.to_owned();
+            return Phase::MountedHere { node, path };
+        };
+        let (settings, holder) = (self.settings.host.clone(), table.holding(path).cloned());
+        let receives = move || holder.is_none_or(|holder| settings.visibility().receives(&holder));
+        let path = path.to_owned();
+        if tokio::task::spawn_blocking(receives).await.unwrap_or(true) {
+            Phase::MountedHere { node, path }
+        } else {
+            Phase::NotReceivedHere { node, path }
         }
     }
 

@@ -57,6 +57,13 @@ pub(crate) enum Phase {
         /// Where the mount is expected.
         path: PathBuf,
     },
+    /// A mount that Flocker reports, in a mount namespace that does not receive it.
+    NotReceivedHere {
+        /// This node.
+        node: Uuid,
+        /// Where Flocker reports it.
+        path: PathBuf,
+    },
     /// Flocker's agent finishing a new file system that it has mounted.
     FinishedHere {
         /// This node.
@@ -154,6 +161,14 @@ impl fmt::Display for Phase {
                     path.display()
                 )
             }
+            Self::NotReceivedHere { node, path } => {
+                write!(
+                    f,
+                    "waiting for \"mounted here\" on node {node}: Flocker says it is mounted at {}; this mount namespace does \
+                     not receive it: mount --make-rshared / on the host, and start the plugin again",
+                    path.display()
+                )
+            }
             Self::FinishedHere { node, path } => {
                 write!(
                     f,
@@ -222,6 +237,7 @@ impl OperationProgress {
             | Phase::BackingVolume { .. }
             | Phase::ReleasedByOtherNode { .. }
             | Phase::MountedHere { .. }
+            | Phase::NotReceivedHere { .. }
             | Phase::FinishedHere { .. }
             | Phase::Destroyed { .. }
             | Phase::Caller => Situation::StillConverging,

@@ -117,6 +117,7 @@ impl Standalone {
                 &format!("--data-dir={}", path("data")),
                 &format!("--endpoint=unix://{}", path("csi.sock")),
                 &format!("--device-dir={}", path("devices")),
+                "--accept-unverified-propagation",
             ],
             &scratch.path().join("standalone.log"),
         )

@@ -11,6 +11,7 @@ mod kernel;
 mod lookup;
 pub(crate) mod mountinfo;
 mod scratch;
+mod search;
 mod statmount;
 mod table;
 mod target;

@@ -91,6 +91,8 @@ impl DemoCluster {
                 plugin: PluginConfig {
                     endpoint,
                     device_dir: directory.join("devices"),
+                    // The demo has a mount namespace of its own, with all processes that use its volumes.
+                    accept_unverified_propagation: true,
                     ..PluginConfig::default()
                 },
                 flocker: FlockerConfig::embedded(self.flocker.address(), self.flocker.certificates()),

@@ -30,6 +30,7 @@ pub(super) fn host_settings(config: &Config, counters: &Counters) -> HostSetting
         mount_root: config.node.mount_root.clone(),
         state_dir: config.node.state_dir.clone(),
         device_dir: config.plugin.device_dir.clone(),
+        accept_unverified_propagation: config.plugin.accept_unverified_propagation,
         counters: counters.clone(),
     }
 }

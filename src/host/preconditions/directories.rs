@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::super::mount::{MountVisibility, on_root_of_host};
+use super::super::mount::{MountVisibility, VisibilityError, on_root_of_host};
 use crate::error;
 use crate::host::HostSettings;
 use host_fs::durable::make_directory;
-use host_fs::mount::{Mount, TableError, holding};
+use host_fs::mount::{TableError, holding};
 
 /// Returns what is missing or wrong, a sentence each with the volume that the pod requires.
 pub(crate) fn unmet(
-    visibility: MountVisibility,
+    visibility: &MountVisibility,
     paths: &HostSettings,
     registration_dir: &Path,
 ) -> Vec<String> {
@@ -25,7 +25,7 @@ pub(crate) fn unmet(
 }
 
 /// Checks the kubelet's directory: sockets and targets are below it, and mounts below it must be visible on the host.
-fn registration(visibility: MountVisibility, directory: &Path) -> Result<(), String> {
+fn registration(visibility: &MountVisibility, directory: &Path) -> Result<(), String> {
     let kubelet = directory.parent().unwrap_or(directory);
     let add = |what: &str| {
         format!(
@@ -43,36 +43,58 @@ fn registration(visibility: MountVisibility, directory: &Path) -> Result<(), Str
         )));
     }
     match holder(visibility, kubelet)? {
+        None => Ok(()),
         Some(HoldingMount::OwnRoot) => Err(add(&format!("{} is the container's own", kubelet.display()))),
-        Some(HoldingMount::Mount(holder)) if !holder.shared() => Err(add(&format!(
-            "what the plugin mounts below {} would be visible to no pod, because {holder} is not shared with the host",
-            kubelet.display()
-        ))),
-        None | Some(HoldingMount::Mount(_)) => Ok(()),
+        Some(HoldingMount::Mount) => {
+            let target = resolved(kubelet).join("pods");
+            visibility.check(&target).map_err(|error| match error {
+                VisibilityError::Hidden { holder, .. } => add(&format!(
+                    "what the plugin mounts below {} would be visible to no pod, because {holder} is not shared with the \
+                     host",
+                    kubelet.display()
+                )),
+                error => error::chain(&error),
+            })
+        }
     }
 }
 
 /// Checks the directory below which Flocker's agent mounts.
-fn mount_root(visibility: MountVisibility, directory: &Path) -> Result<(), String> {
+fn mount_root(visibility: &MountVisibility, directory: &Path) -> Result<(), String> {
     let path = directory.display();
     let add = |what: &str| format!("{what}; {}", instruction(directory, "HostToContainer"));
     if !directory.is_dir() {
         return Err(add(&format!("the mount_root {path} does not exist")));
     }
-    match holder(visibility, directory)? {
-        Some(HoldingMount::OwnRoot) => Err(add(&format!("the mount_root {path} is the container's own"))),
-        Some(HoldingMount::Mount(holder)) if !holder.shared() && holder.propagation.master.is_none() => {
-            Err(add(&format!(
-                "what Flocker mounts below the mount_root {path} would not be visible to the plugin, because {holder} \
-                 receives no mounts from the host"
-            )))
-        }
-        None | Some(HoldingMount::Mount(_)) => Ok(()),
+    if let Some(HoldingMount::OwnRoot) = holder(visibility, directory)? {
+        return Err(add(&format!("the mount_root {path} is the container's own")));
+    }
+    match cut_off(visibility, directory)? {
+        None => Ok(()),
+        Some(text) => Err(add(&text)),
     }
 }
 
+/// Returns why mounts that the host makes below a directory do not reach this process, if they do not. The directory may be
+/// missing: it would be made on the mount that holds the nearest one that exists.
+pub(super) fn cut_off(visibility: &MountVisibility, directory: &Path) -> Result<Option<String>, String> {
+    let existing = directory
+        .ancestors()
+        .find_map(|above| above.canonicalize().ok())
+        .unwrap_or_else(|| PathBuf::from("/"));
+    let holder = visibility.not_receiving(&existing);
+    let holder = holder.map_err(|error| error::chain(&error))?;
+    Ok(holder.map(|holder| {
+        format!(
+            "what Flocker mounts below the mount_root {} would not be visible to the plugin, because {holder} receives no \
+             mounts from the host",
+            directory.display()
+        )
+    }))
+}
+
 /// Checks the directory that must outlive the pod.
-fn state_dir(visibility: MountVisibility, directory: &Path) -> Result<(), String> {
+fn state_dir(visibility: &MountVisibility, directory: &Path) -> Result<(), String> {
     let path = directory.display();
     let volume = format!(
         "give the pod a volume with hostPath {{path: {path}, type: DirectoryOrCreate}}, mounted at {path}"
@@ -84,7 +106,7 @@ fn state_dir(visibility: MountVisibility, directory: &Path) -> Result<(), String
         Some(HoldingMount::OwnRoot) => Err(format!(
             "the state_dir {path} is the container's own, and is lost with it; {volume}"
         )),
-        None | Some(HoldingMount::Mount(_)) => Ok(()),
+        None | Some(HoldingMount::Mount) => Ok(()),
     }
 }
 
@@ -92,11 +114,12 @@ fn state_dir(visibility: MountVisibility, directory: &Path) -> Result<(), String
 enum HoldingMount {
     /// The root file system of the container.
     OwnRoot,
-    Mount(Box<Mount>),
+    /// A mount of the host's.
+    Mount,
 }
 
-fn holder(visibility: MountVisibility, directory: &Path) -> Result<Option<HoldingMount>, String> {
-    if visibility == MountVisibility::Host {
+fn holder(visibility: &MountVisibility, directory: &Path) -> Result<Option<HoldingMount>, String> {
+    if visibility.is_host() {
         return Ok(None);
     }
     let failed = |error: TableError| {
@@ -111,7 +134,7 @@ fn holder(visibility: MountVisibility, directory: &Path) -> Result<Option<Holdin
         if holder.point == Path::new("/") && !on_root_of_host() {
             HoldingMount::OwnRoot
         } else {
-            HoldingMount::Mount(Box::new(holder))
+            HoldingMount::Mount
         }
     }))
 }

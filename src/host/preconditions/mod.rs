@@ -1,6 +1,8 @@
 //! The conditions that must hold before a node is served.
 //!
 //! - The process has the capabilities that its work requires (see `capabilities`).
+//! - Mounts that the host makes below `mount_root` reach the process: without a pod, [`cut_off`] is a warning, because a
+//!   plugin that does not start could unmount nothing either.
 //! - In a pod, which is known from the registration with a kubelet, it has the required directories of the host with
 //!   the required propagation (see `directories`). Elsewhere the directories may be mounted later, and a mount that no
 //!   other process would see is refused when it is requested.
@@ -12,7 +14,6 @@ mod directories;
 
 use std::path::Path;
 
-use super::mount::MountVisibility;
 use crate::host::HostSettings;
 
 /// Returns what is missing, a sentence each with what to do; `registration_dir` is where the plugin registers with a
@@ -20,11 +21,13 @@ use crate::host::HostSettings;
 pub(crate) fn unmet(paths: &HostSettings, registration_dir: Option<&Path>) -> Vec<String> {
     let mut unmet = capabilities::missing();
     if let Some(registration_dir) = registration_dir {
-        unmet.extend(directories::unmet(
-            MountVisibility::of_this_process(),
-            paths,
-            registration_dir,
-        ));
+        unmet.extend(directories::unmet(&paths.visibility(), paths, registration_dir));
     }
     unmet
+}
+
+/// Returns why no volume can be staged that Flocker mounts from now on, if that is so: the mounts do not reach this process.
+/// Blocks.
+pub(crate) fn cut_off(paths: &HostSettings) -> Option<String> {
+    directories::cut_off(&paths.visibility(), &paths.mount_root).unwrap_or_else(Some)
 }

@@ -70,6 +70,7 @@ fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
                 mount_root: place.node.mount_root.clone(),
                 state_dir: place.node.state_dir.clone(),
                 device_dir: place.plugin.device_dir.clone(),
+                accept_unverified_propagation: true,
                 counters: Counters::default(),
             },
             max_volumes_per_node: 0,

@@ -80,7 +80,8 @@ pub(super) async fn start(parsed: &Parsed, file: &str, flocker: &Flocker, number
         .env("FLOCKER_CSI_NODE_ID", node.uuid.to_string())
         .env("FLOCKER_CSI_MOUNT_ROOT", &node.mount_root)
         .env("FLOCKER_CSI_STATE_DIR", directory.join("state"))
-        .env("FLOCKER_CSI_DEVICE_DIR", directory.join("devices"));
+        .env("FLOCKER_CSI_DEVICE_DIR", directory.join("devices"))
+        .env("FLOCKER_CSI_ACCEPT_UNVERIFIED_PROPAGATION", "true");
     let started = Process::attempt(program, &directory.join("plugin.log")).await;
     started.unwrap_or_else(|said| panic!("{said}"))
 }

@@ -8,6 +8,7 @@ mod broken;
 mod capability;
 mod commands;
 mod containers;
+mod deleting;
 mod example;
 mod marathon;
 pub(crate) mod pages;

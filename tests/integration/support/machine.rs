@@ -50,6 +50,8 @@ impl Machine {
                 endpoint: Endpoint::Unix(directory.join("csi.sock")),
                 device_dir: directory.join("devices"),
                 default_size: 64 << 20,
+                // Each test has a mount namespace of its own, which the host does not see.
+                accept_unverified_propagation: true,
                 ..PluginConfig::default()
             },
             flocker: FlockerConfig::embedded(address, flocker.embedded().certificates()),
@@ -144,6 +146,10 @@ impl Machine {
             format!("--endpoint={}", plugin.endpoint),
             format!("--device-dir={}", plugin.device_dir.display()),
             format!("--default-size={}", plugin.default_size),
+            format!(
+                "--accept-unverified-propagation={}",
+                plugin.accept_unverified_propagation
+            ),
             format!("--control-service={}", flocker.control_service),
             format!("--cluster-cert={}", flocker.cluster_cert.display()),
             format!("--user-cert={}", flocker.user_cert.display()),
