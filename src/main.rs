@@ -23,16 +23,22 @@ fn main() -> ExitCode {
     let (cli, warnings) = match Cli::read(&arguments, &std::env::vars_os().collect()) {
         Ok(read) => read,
         Err(Refusal::CommandLine(error)) => error.exit(),
-        Err(Refusal::Settings(problems)) => return report(&Failure::Configuration(problems)),
+        Err(Refusal::Settings(problems)) => {
+            let status = report(&Failure::Configuration(problems));
+            stdout::finish();
+            return status;
+        }
     };
     logging::init(cli.command.log());
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    match run(cli.command) {
+    let status = match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(&failure),
-    }
+    };
+    stdout::finish();
+    status
 }
 
 fn run(command: Command) -> Result<(), Failure> {
@@ -82,8 +88,6 @@ fn share_one_heap() {
 }
 
 fn report(failure: &Failure) -> ExitCode {
-    for line in failure.lines() {
-        stdout::remark(line);
-    }
+    stdout::last_words(failure.lines());
     failure.exit_code()
 }

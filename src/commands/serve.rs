@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commands::failure::Failure;
 use crate::commands::signals::StopSignals;
-use crate::commands::stdout::announce;
+use crate::commands::stdout::{self, announce};
 use crate::config::Config;
 use crate::config::Endpoint;
 use crate::controller::ControllerService;
@@ -89,6 +89,7 @@ impl Plugin {
         let flocker = config.flocker.client(credentials);
         state_dir::tidy(config.node.state_dir.clone()).await;
         let cluster = Cluster::new(Flocker::new(flocker), config.node_loss.takeover_grace);
+        stdout::count_losses_in(cluster.counters());
         let tasks = cluster.tasks().clone();
         let shutdown = tasks.stop().clone();
         let report = (cluster.counters().clone(), shutdown.clone());

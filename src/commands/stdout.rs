@@ -2,17 +2,60 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+use std::time::Duration;
 
-/// Prints a line to stdout at once, as its reader may wait for it. A closed stdout is no error.
-pub fn announce(line: impl Display) {
-    let mut stdout = io::stdout().lock();
-    if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
-        tracing::debug!(%error, "Cannot write to standard output");
+use crate::telemetry::{Counters, Output, Remark};
+
+/// How long the end of the process waits for readers of its output.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+static STDOUT: OnceLock<Output> = OnceLock::new();
+static STDERR: OnceLock<Output> = OnceLock::new();
+
+/// Returns the standard error stream. The first call chooses the text about lost lines.
+pub(super) fn stderr(remark: Remark) -> &'static Output {
+    STDERR.get_or_init(|| Output::new(io::stderr().as_fd(), remark))
+}
+
+/// Counts lines of the log that are lost in this registry, if there is a log.
+pub(super) fn count_losses_in(counters: &Counters) {
+    if let Some(stderr) = STDERR.get() {
+        stderr.count_losses_in(counters);
     }
 }
 
-/// Prints a problem or a remark to stderr. A closed stderr is no error.
+/// Prints a line to stdout at once, as its reader may wait for it. A stdout that cannot be written is no error, and is not
+/// waited for.
+pub fn announce(line: impl Display) {
+    let stdout = STDOUT.get_or_init(|| Output::new(io::stdout().as_fd(), lines_lost));
+    stdout.write_line(format!("{line}\n").as_bytes());
+}
+
+/// Prints a remark to stderr, and waits for its reader: for commands that a user runs. A closed stderr is no error.
 pub fn remark(line: impl Display) {
     // There is no other place to report to.
     writeln!(io::stderr().lock(), "flocker-csi: {line}").ok();
+}
+
+/// Prints why the process ends to stderr, which is not waited for.
+pub fn last_words<L: Display>(lines: impl IntoIterator<Item = L>) {
+    let stderr = stderr(lines_lost);
+    for line in lines {
+        stderr.write_line(format!("flocker-csi: {line}\n").as_bytes());
+    }
+}
+
+/// Waits a moment for what was printed and logged to be written, at the end of the process.
+pub fn finish() {
+    for output in [&STDOUT, &STDERR] {
+        if let Some(output) = output.get() {
+            output.flush(LAST_WORDS);
+        }
+    }
+}
+
+fn lines_lost(lost: u64) -> String {
+    format!("flocker-csi: {lost} lines before this one were lost, because they could not be written")
 }

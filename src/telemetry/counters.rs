@@ -38,6 +38,8 @@ counters! {
     LeasesPutBack = "leases_put_back",
     /// Leases that were taken from a node that is gone.
     LeasesTakenOver = "leases_taken_over",
+    /// Lines of the log that could not be written.
+    LogLinesLost = "log_lines_lost",
     /// Panics of background tasks, each of which was started again.
     TaskPanics = "task_panics",
 }
@@ -59,7 +61,12 @@ impl Default for Counters {
 impl Counters {
     /// Counts one occurrence.
     pub fn count(&self, counter: Counter) {
-        self.value(counter).fetch_add(1, Ordering::Relaxed);
+        self.add(counter, 1);
+    }
+
+    /// Counts several occurrences.
+    pub fn add(&self, counter: Counter, occurrences: u64) {
+        self.value(counter).fetch_add(occurrences, Ordering::Relaxed);
     }
 
     /// Returns how often `counter` has occurred.

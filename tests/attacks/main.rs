@@ -9,6 +9,7 @@
 
 mod descriptors;
 mod garbage;
+mod log;
 #[allow(dead_code, reason = "the integration tests use the rest")]
 #[path = "../integration/support/mod.rs"]
 mod support;

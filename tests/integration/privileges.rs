@@ -90,13 +90,9 @@ fn the_capabilities_a_node_needs_are_enough_for_the_whole_life_of_a_volume() {
         let set = NEEDED.map(|(name, ..)| format!("+{name}")).join(",");
         let set = format!("-all,{set}");
         let plugin = start(&machine, &set, &[]).await;
-        assert!(
-            plugin
-                .log()
-                .contains("CAP_SYS_PTRACE, which is required to name the processes"),
-            "{}",
-            plugin.log()
-        );
+        plugin
+            .logged("CAP_SYS_PTRACE, which is required to name the processes")
+            .await;
         let volume = plugin.csi.create("data").await;
         let context = plugin.csi.attach(volume, machine.node()).await;
         let usage = machine.usage("data", volume, &context);

@@ -163,8 +163,8 @@ fn a_volume_is_taken_from_a_dead_node_where_takeover_is_allowed() {
         let refusals = fixture.taken_over(&process.csi, volume).await;
         assert!(refusals > 0, "one look is not enough");
         assert_eq!(fixture.flocker.leaseholder(volume).await, Some(second));
-        let log = process.log();
         let line = format!("The lease on dataset {volume} was taken from node {first}");
+        let log = process.logged(&line).await;
         assert_eq!(log.matches(&line).count(), 1, "{log}");
 
         let context = attach(&process.csi, volume, second, LONG).await.unwrap();

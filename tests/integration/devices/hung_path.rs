@@ -54,7 +54,7 @@ fn calls_about_paths_that_hang_keep_few_threads_and_no_other_volume_waits() {
         plugin.csi.unpublish(&usage).await.unwrap();
         plugin.csi.unstage(&usage).await.unwrap();
         plugin.csi.identity().probe(ProbeRequest {}).await.unwrap();
-        let probes = address(&plugin);
+        let probes = address(&plugin).await;
         assert_eq!(
             get(probes, "/healthz").await.0,
             200,

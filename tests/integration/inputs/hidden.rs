@@ -25,13 +25,9 @@ fn a_target_on_a_private_mount_is_refused_with_the_remedy() {
         // As in a container that receives the host's mounts but propagates none.
         let arguments = ["serve"].into_iter().chain(flags.iter().map(String::as_str));
         let plugin = Process::start_contained(arguments.collect(), &machine.path("plugin.log")).await;
-        assert!(
-            plugin
-                .log()
-                .contains("No mount of this process is shared with the host"),
-            "{}",
-            plugin.log()
-        );
+        plugin
+            .logged("No mount of this process is shared with the host")
+            .await;
         let volume = plugin.csi.create("data").await;
         let context = plugin.csi.attach(volume, machine.node()).await;
         let usage = machine.usage("data", volume, &context);

@@ -20,7 +20,7 @@ fn the_plugin_is_ready_when_it_serves_and_flocker_answers() {
     in_own_namespace(|| async {
         let (flocker, machine, _kubelet) = scene().await;
         let plugin = machine.process(&[PROBES]).await;
-        let probes = address(&plugin);
+        let probes = address(&plugin).await;
         assert_eq!(get(probes, "/healthz").await, (200, "ok\n".to_owned()));
         becomes(probes, 200, "ready\n").await;
 
@@ -59,7 +59,7 @@ fn a_plugin_is_not_ready_before_flocker_has_answered_for_the_first_time() {
         let address_of_silent = silent.local_addr().unwrap();
         machine.config.flocker.control_service = format!("https://{address_of_silent}").parse().unwrap();
         let plugin = machine.process(&[PROBES]).await;
-        let probes = address(&plugin);
+        let probes = address(&plugin).await;
         let (status, body) = get(probes, "/readyz").await;
         assert!(body.starts_with("Flocker has not answered yet"), "{body}");
         assert_eq!(status, 503);
@@ -73,7 +73,7 @@ fn a_plugin_that_registers_is_ready_only_while_the_kubelet_has_it_registered() {
     in_own_namespace(|| async {
         let (_flocker, machine, kubelet) = scene().await;
         let plugin = machine.process(&[PROBES, &kubelet.flag()]).await;
-        let probes = address(&plugin);
+        let probes = address(&plugin).await;
         becomes(probes, 503, "the kubelet has not registered the plugin").await;
         kubelet.says(false, "no such\nfile").await;
         becomes(
@@ -104,7 +104,7 @@ fn nothing_but_probes_is_answered() {
     in_own_namespace(|| async {
         let (_flocker, machine, _kubelet) = scene().await;
         let plugin = machine.process(&[PROBES]).await;
-        let probes = address(&plugin);
+        let probes = address(&plugin).await;
         for path in ["/", "/metrics", "/healthz/", "/readyz/x", "/%2e%2e/etc/passwd"] {
             assert_eq!(get(probes, path).await.0, 404, "{path}");
         }
@@ -131,7 +131,7 @@ fn clients_that_say_nothing_or_little_keep_no_probe_from_its_answer() {
     in_own_namespace(|| async {
         let (_flocker, machine, _kubelet) = scene().await;
         let plugin = machine.process(&[PROBES]).await;
-        let probes = address(&plugin);
+        let probes = address(&plugin).await;
         let mut burdens = Vec::new();
         for number in 0..200 {
             let mut burden = TcpStream::connect(probes).await.unwrap();
@@ -196,9 +196,10 @@ fn an_unavailable_address_for_probes_is_a_configuration_error() {
 }
 
 /// Returns the address at which the plugin answers probes.
-pub(crate) fn address(plugin: &Process) -> SocketAddr {
-    let log = plugin.log();
-    let (_, rest) = log.split_once("Answering probes on http://").expect("it says so");
+pub(crate) async fn address(plugin: &Process) -> SocketAddr {
+    let says = "Answering probes on http://";
+    let log = plugin.logged(says).await;
+    let (_, rest) = log.split_once(says).expect("it says so");
     rest.split_once('/').unwrap().0.parse().unwrap()
 }
 

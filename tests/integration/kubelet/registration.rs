@@ -58,7 +58,7 @@ fn a_refused_registration_is_an_error_with_the_kubelets_reason() {
             "kubelet_endpoint",
             "tries again",
         ] {
-            assert!(plugin.log().contains(part), "{part}: {}", plugin.log());
+            plugin.logged(part).await;
         }
         // As the kubelet does: again, until it succeeds.
         kubelet.registers().await;

@@ -253,11 +253,7 @@ fn a_list_that_does_not_fit_into_one_reply_is_cut_and_that_is_logged() {
             .into_inner();
         assert!(first.entries.len() > 20_000, "{}", first.entries.len());
         assert!(!first.next_token.is_empty());
-        assert!(
-            plugin.log().contains("does not fit into one reply"),
-            "{}",
-            plugin.log()
-        );
+        plugin.logged("does not fit into one reply").await;
         let rest = controller
             .list_volumes(page(first.next_token))
             .await

@@ -102,7 +102,7 @@ fn no_secret_of_a_whole_life_is_in_the_most_talkative_log() {
         };
         controller.delete_volume(request).await.unwrap();
 
-        let log = plugin.log();
+        let log = plugin.logged("/csi.v1.Controller/DeleteVolume").await;
         for method in ["CreateVolume", "NodePublishVolume", "DeleteVolume"] {
             assert!(log.contains(method), "{method} is logged");
         }

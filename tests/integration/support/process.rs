@@ -10,8 +10,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::PATIENCE;
 use super::csi::Csi;
+use super::{PATIENCE, eventually};
 
 /// The environment variable with another program than the one built with the tests, to see that they fail with it.
 const ANOTHER_PROGRAM: &str = "PROGRAM_UNDER_TEST";
@@ -57,12 +57,19 @@ impl Process {
     }
 
     /// Starts a program, and returns when it serves, or with its output if it ends first.
-    pub(crate) async fn attempt(mut program: Command, log: &Path) -> Result<Self, String> {
-        let mut child = program
-            .stdout(Stdio::piped())
-            .stderr(File::create(log).unwrap())
-            .spawn()
-            .unwrap();
+    pub(crate) async fn attempt(program: Command, log: &Path) -> Result<Self, String> {
+        Self::logging_to(File::create(log).unwrap(), program, log).await
+    }
+
+    /// As [`Self::attempt`], with a stream of any kind for the log; `log` is read when it fails.
+    pub(crate) async fn logging_to(
+        stderr: impl Into<Stdio>,
+        mut program: Command,
+        log: &Path,
+    ) -> Result<Self, String> {
+        let mut child = program.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
+        // It holds the other end of a pipe otherwise.
+        drop(program);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let serving = async {
             while let Some(line) = lines.next_line().await.unwrap() {
@@ -74,7 +81,7 @@ impl Process {
         };
         let Some(endpoint) = timeout(PATIENCE, serving).await.expect("it starts in time") else {
             child.wait().await.unwrap();
-            return Err(fs::read_to_string(log).unwrap());
+            return Err(fs::read_to_string(log).unwrap_or_default());
         };
         let csi = Csi::connect(&endpoint.parse().unwrap()).await;
         Ok(Self {
@@ -94,18 +101,37 @@ impl Process {
     }
 
     /// Asks it to stop, and returns when it has ended in good order.
-    pub(crate) async fn terminate(mut self) {
+    pub(crate) async fn terminate(self) {
+        let log = self.log.clone();
+        let status = self.ends_on(Signal::TERM).await;
+        assert!(
+            status.success(),
+            "{status}: {}",
+            fs::read_to_string(log).unwrap_or_default()
+        );
+    }
+
+    /// Sends it a signal, and returns how it has ended.
+    pub(crate) async fn ends_on(mut self, signal: Signal) -> ExitStatus {
         let id = Pid::from_raw(self.id().cast_signed()).unwrap();
-        kill_process(id, Signal::TERM).unwrap();
+        kill_process(id, signal).unwrap();
         let ended = timeout(PATIENCE, self.child.wait()).await;
-        let status = ended.expect("it ends in time").unwrap();
-        assert!(status.success(), "{status}: {}", self.log());
+        ended.expect("it ends in time").unwrap()
     }
 
     /// Returns when another process has ended it.
     pub(crate) async fn ended(mut self) {
         let ended = timeout(PATIENCE, self.child.wait()).await;
         ended.expect("it ends in time").unwrap();
+    }
+
+    /// Returns when its log has these words: lines reach a file after the call that they are about has returned.
+    pub(crate) async fn logged(&self, words: &str) -> String {
+        eventually(&format!("the log has {words:?}"), async || {
+            let log = self.log();
+            log.contains(words).then_some(log)
+        })
+        .await
     }
 
     /// Returns its log so far.

@@ -242,7 +242,7 @@ fn no_secret_of_a_v0_life_is_in_the_most_talkative_log() {
         };
         old.controller().delete_volume(delete).await.unwrap();
 
-        let log = plugin.log();
+        let log = plugin.logged("/csi.v0.Controller/DeleteVolume").await;
         for method in [
             "/csi.v0.Controller/CreateVolume",
             "/csi.v0.Node/NodePublishVolume",
