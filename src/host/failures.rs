@@ -11,8 +11,9 @@ impl From<TargetError> for Error {
             | TargetError::NoParent(_)
             | TargetError::ParentNotDirectory(_)
             | TargetError::SymbolicLink(_)
+            | TargetError::UntrustedLink(_)
             | TargetError::NotDirectory(_) => Situation::InvalidArgument,
-            TargetError::NotEmpty(_) => Situation::ForeignMount,
+            TargetError::NotEmpty(_) | TargetError::LinkOnTheWay(_) => Situation::ForeignMount,
             _ => Situation::Internal,
         };
         Error::of(situation, &error)

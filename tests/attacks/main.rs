@@ -10,6 +10,7 @@
 mod descriptors;
 mod garbage;
 mod log;
+mod racer;
 #[allow(dead_code, reason = "the integration tests use the rest")]
 #[path = "../integration/support/mod.rs"]
 mod support;

@@ -21,6 +21,9 @@ const LOCAL: [&str; 12] = [
 #[derive(Debug)]
 pub struct CachedParent {
     mount: Option<u64>,
+    /// Whether the directory right above the path is in memory.
+    is_known: bool,
+    /// That directory, if no symbolic link leads to it.
     directory: Option<OwnedFd>,
 }
 
@@ -32,20 +35,29 @@ impl CachedParent {
     /// followed.
     pub fn of(path: &Path) -> CachedParent {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::CACHED | ResolveFlags::NO_MAGICLINKS;
         for (distance, above) in path.ancestors().skip(1).enumerate() {
-            match openat2(CWD, above, flags, Mode::empty(), resolve) {
+            let open = |resolve| openat2(CWD, above, flags, Mode::empty(), ResolveFlags::CACHED | resolve);
+            let mut has_links = false;
+            let mut opened = open(ResolveFlags::NO_SYMLINKS);
+            if matches!(opened, Err(Errno::LOOP)) {
+                has_links = true;
+                opened = open(ResolveFlags::NO_MAGICLINKS);
+            }
+            match opened {
                 Ok(directory) => {
                     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
                     let status = statx(&directory, "", flags, StatxFlags::MNT_ID | UNIQUE_ID);
                     return CachedParent {
                         mount: status.ok().map(|status| status.stx_mnt_id),
-                        directory: (distance == 0).then_some(directory),
+                        is_known: distance == 0,
+                        // Whether a link may be followed is decided when the path is resolved.
+                        directory: (distance == 0 && !has_links).then_some(directory),
                     };
                 }
                 Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => {
                     return CachedParent {
                         mount: mount_by_table(path),
+                        is_known: false,
                         directory: None,
                     };
                 }
@@ -55,6 +67,7 @@ impl CachedParent {
         }
         CachedParent {
             mount: None,
+            is_known: false,
             directory: None,
         }
     }
@@ -69,11 +82,10 @@ impl CachedParent {
     /// file system of this kernel holds it. `false` where the kernel does not say (before Linux 6.13).
     pub fn is_local(&self) -> bool {
         let described = || self.mount.and_then(statmount::describe);
-        self.directory.is_some()
-            && described().is_some_and(|found| LOCAL.contains(&found.mount.fs_type.as_str()))
+        self.is_known && described().is_some_and(|found| LOCAL.contains(&found.mount.fs_type.as_str()))
     }
 
-    /// Returns the directory right above the path, if the kernel had that in memory.
+    /// Returns the directory right above the path, if the kernel had that in memory and no symbolic link leads to it.
     pub(super) fn into_directory(self) -> Option<OwnedFd> {
         self.directory
     }

@@ -131,7 +131,7 @@ pub fn open_mount(mount: &Mount) -> Result<MountHandle, OpenError> {
 }
 
 /// Returns the id of the mount a descriptor leads to, and the device of the file system.
-fn identify(root: impl AsFd) -> io::Result<(u64, Device)> {
+pub(super) fn identify(root: impl AsFd) -> io::Result<(u64, Device)> {
     let root = root.as_fd();
     let status = statx(
         root,

@@ -123,7 +123,7 @@ pub fn holding(path: &Path) -> Result<Option<Mount>, TableError> {
 }
 
 /// Returns the visible mount at a path that was examined.
-pub(super) fn top_of(seen: Result<Seen, Errno>, path: &Path) -> Result<Option<Visible>, TableError> {
+fn top_of(seen: Result<Seen, Errno>, path: &Path) -> Result<Option<Visible>, TableError> {
     match seen {
         Ok(seen) => top(seen.mounted, path),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
@@ -132,24 +132,29 @@ pub(super) fn top_of(seen: Result<Seen, Errno>, path: &Path) -> Result<Option<Vi
     }
 }
 
-/// Returns the visible mount at a path of which statx(2) has shown this.
-pub(super) fn top(mounted: Mounted, path: &Path) -> Result<Option<Visible>, TableError> {
-    let described = match mounted {
-        Mounted::No(_) => return Ok(None),
-        Mounted::Yes(id) => statmount::describe(id),
-        Mounted::Unknown => None,
+/// Returns the visible mount where statx(2) has shown this; `None` where only the mount table shows it.
+pub(super) fn described(mounted: Mounted) -> Option<Option<Visible>> {
+    let id = match mounted {
+        Mounted::No(_) => return Some(None),
+        Mounted::Yes(id) => id,
+        Mounted::Unknown => return None,
     };
-    if let Some(Described {
+    let Described {
         mount,
         unique_id,
         unique_parent,
-    }) = described
-    {
-        let unique = Some(UniqueIds {
-            own: unique_id,
-            parent: unique_parent,
-        });
-        return Ok(Some(Visible { mount, unique }));
+    } = statmount::describe(id)?;
+    let unique = Some(UniqueIds {
+        own: unique_id,
+        parent: unique_parent,
+    });
+    Some(Some(Visible { mount, unique }))
+}
+
+/// Returns the visible mount at a path of which statx(2) has shown this.
+fn top(mounted: Mounted, path: &Path) -> Result<Option<Visible>, TableError> {
+    if let Some(described) = described(mounted) {
+        return Ok(described);
     }
     let mount = MountTable::read()?.layers_at(path).pop().cloned();
     Ok(mount.map(|mount| Visible { mount, unique: None }))

@@ -3,11 +3,11 @@
 use std::error::Error;
 use std::fs::DirBuilder;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::mount::{MountAttrFlags as Attr, MountPropagationFlags, mount_change, mount_move};
+use rustix::mount::{MountAttrFlags as Attr, MountPropagationFlags, mount_change};
 use sys_mount::MountFlags as Sys;
 
 use super::entry::Mount;
@@ -101,11 +101,8 @@ impl ScratchMounts {
             .mount("", &unfinished)
             .map_err(step_error("set the flags of", &unfinished))?;
         let moving = "move the finished mount to";
-        // Opened without following anything: the directory cannot be swapped for a link after the check.
-        let directory = target
-            .open_directory()
-            .map_err(step_error(moving, target.path()))?;
-        mount_move(&unfinished, path_of_descriptor(directory.as_fd()))
+        target
+            .move_here(&unfinished)
             .map_err(step_error(moving, target.path()))
     }
 
@@ -229,6 +226,7 @@ mod tests {
     use super::super::lookup::layers_at;
     use super::super::testing::{in_own_namespace, tmpfs};
     use super::*;
+    use std::os::fd::AsFd;
 
     #[test]
     fn unfinished_mounts_of_a_killed_process_are_removed() {

@@ -29,8 +29,13 @@ const NODE_DRIVEN: Case = Case {
     lease: Lease::Staging,
     ..ATTACHED
 };
-/// The calls that Linux before 5.12 lacks.
-const BEFORE_5_12: &[libc::c_long] = &[libc::SYS_mount_setattr];
+/// Calls that Linux before 5.2 lacks.
+const BEFORE_5_2: &[libc::c_long] = &[
+    libc::SYS_fsopen,
+    libc::SYS_move_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_openat2,
+];
 
 #[test]
 fn staging_converges_from_every_point_at_which_it_is_killed() {
@@ -45,10 +50,22 @@ fn staging_converges_from_every_point_at_which_it_is_killed() {
                 "mkdir staging/ID",
                 "mknod devices/.ID",
                 "rename devices/.ID -> devices/ID",
-                "mount devices/ID -> staging/ID",
+                "move_mount - -> staging/ID",
                 "rename state/stages/.new-* -> state/stages/RECORD",
                 "sync state/stages",
             ],
+            ..ATTACHED
+        })
+    });
+}
+
+#[test]
+fn staging_on_an_older_kernel_converges_from_every_point_at_which_it_is_killed() {
+    in_own_namespace(|| {
+        visit_every_point(Case {
+            operation: Operation::Stage,
+            missing: BEFORE_5_2,
+            must: &["mkdir staging/ID", "mount devices/ID -> staging/ID"],
             ..ATTACHED
         })
     });
@@ -68,7 +85,7 @@ fn staging_that_attaches_converges_from_every_point_at_which_it_is_killed() {
                 "reply to POST lease",
                 "POST primary",
                 "reply to POST primary",
-                "mount devices/ID -> staging/ID",
+                "move_mount - -> staging/ID",
                 "sync state/stages",
             ],
             ..NODE_DRIVEN
@@ -113,7 +130,7 @@ fn publishing_on_an_older_kernel_converges_from_every_point_at_which_it_is_kille
     in_own_namespace(|| {
         visit_every_point(Case {
             operation: Operation::Publish,
-            missing: BEFORE_5_12,
+            missing: BEFORE_5_2,
             must: &[
                 "mkdir target",
                 "mount (bind) staging/ID -> state/mounts/.tmp*/unfinished",
@@ -190,7 +207,7 @@ fn a_start_after_an_interrupted_publication_converges_from_every_point_at_which_
     in_own_namespace(|| {
         visit_every_point(Case {
             operation: Operation::Start(Earlier::Publishing),
-            missing: BEFORE_5_12,
+            missing: BEFORE_5_2,
             must: &[
                 "umount state/mounts/.tmp*/unfinished",
                 "umount state/mounts/.tmp*",

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
 use super::attributes::AttributeChange;
 use super::entry::Mount;
@@ -194,15 +194,9 @@ impl Binding<'_> {
             kernel::mount_setattr(tree.as_fd(), self.change.set, self.change.clear)
                 .map_err(|error| self.step_error("set the flags", error))?;
         }
-        // The name at the end is not followed, so a directory that is swapped for a link leads nowhere.
-        move_mount(
-            &tree,
-            "",
-            self.target.parent(),
-            self.target.name(),
-            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-        )
-        .map_err(|error| self.step_error("attach the mount", error))
+        self.target
+            .attach(tree.as_fd())
+            .map_err(|error| self.step_error("attach the mount", error))
         // The descriptor keeps the mount busy, so it must not outlive this function.
     }
 
@@ -218,7 +212,9 @@ impl Binding<'_> {
             return Err(self.unverified(Some(found.mount)));
         }
         let covered = self.covered(&found);
-        if covered.is_none() && self.wanted() == mount.attributes {
+        // A directory on the way may have been moved since the target was opened, and the mount with it.
+        let is_there = mount.point == self.target.path();
+        if covered.is_none() && is_there && self.wanted() == mount.attributes {
             return Ok(found.mount);
         }
         unmount_top(&self.target.path_by_descriptor(), Patience::default())

@@ -232,3 +232,27 @@ fn the_volume_can_be_unmounted_right_after() {
         assert_eq!(binder.clear_unfinished().unwrap(), 0);
     });
 }
+
+#[test]
+fn a_mount_in_a_directory_that_was_moved_is_not_left_there() {
+    by_every_method(|binder, fixture| {
+        let above = fixture.other.join("above");
+        std::fs::create_dir_all(above.join("target")).unwrap();
+        let target = at(&above.join("target"));
+        std::fs::rename(&above, fixture.other.join("moved")).unwrap();
+        std::fs::create_dir_all(above.join("target")).unwrap();
+        let error = binder
+            .bind(&fixture.source, &target, AttributeChange::default())
+            .unwrap_err();
+        assert!(
+            matches!(&error, BindError::Unverified { found: Some(found), .. } if found.point.ends_with("moved/target")),
+            "{error}"
+        );
+        let table = MountTable::read().unwrap();
+        let left = table
+            .mounts()
+            .iter()
+            .filter(|mount| mount.point.starts_with(&fixture.other));
+        assert_eq!(left.count(), 0);
+    });
+}

@@ -24,6 +24,14 @@ pub enum TargetError {
     /// The path itself is a symbolic link: mounting would happen somewhere else.
     #[error("{} is a symbolic link; the path of a mount must be the directory itself", .0.display())]
     SymbolicLink(PathBuf),
+    /// A symbolic link on the way could be replaced by a user other than root, to lead somewhere else.
+    #[error("{} is a symbolic link in a directory that users other than root may write, so it is not followed; use the path \
+             that it leads to, or make the directory root's alone", .0.display())]
+    UntrustedLink(PathBuf),
+    /// What was a directory has become a symbolic link.
+    #[error("{} has become a symbolic link since the volume was staged below it, so it is not followed; put the directory \
+             back", .0.display())]
+    LinkOnTheWay(PathBuf),
     /// The path itself is something else than a directory.
     #[error("{} exists and is not a directory", .0.display())]
     NotDirectory(PathBuf),

@@ -1,5 +1,6 @@
 //! Paths an orchestrator names: where it wants a volume to appear.
 
+mod attach;
 mod error;
 mod parent;
 mod path;
@@ -12,14 +13,14 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount};
 
 use super::cached::CachedParent;
 use super::entry::Mount;
-use super::handle::{MountHandle, OpenError};
+use super::handle::{self, MountHandle, OpenError};
 use super::lookup::{self, Mounted, Visible};
-use super::table::TableError;
+use super::table::{MountTable, TableError};
 use crate::removal::remove_at;
+use parent::{Links, LookupError};
 
 pub use error::TargetError;
 pub use path::TargetPath;
@@ -40,6 +41,8 @@ pub struct Target {
 /// What was found at the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
+    /// It was not examined.
+    Unknown,
     Nothing,
     Directory(Mounted),
 }
@@ -47,16 +50,26 @@ enum Found {
 impl Target {
     /// Opens the directory above a path, and reads what the path leads to.
     ///
-    /// Symbolic links above the path are followed, so that [`Target::path`] compares with the mount table. The path
-    /// itself must be a directory or not exist. Three system calls since Linux 5.6: openat2(2), readlink(2) and
-    /// statx(2); before, or where a seccomp filter refuses openat2(2), a few for each component. No file system that is
-    /// mounted at the path is asked: its server may be dead.
+    /// Symbolic links above the path are followed where only root can replace them, so that [`Target::path`] compares with
+    /// the mount table; magic links never are. The path itself must be a directory or not exist. Two system calls where
+    /// there are no links: openat2(2) and statx(2); otherwise, before Linux 5.6, and where a seccomp filter refuses
+    /// openat2(2), one or a few for each component. No file system that is mounted at the path is asked: its server may be
+    /// dead.
     ///
     /// # Errors
     /// [`TargetError::Invalid`], [`TargetError::NoParent`], [`TargetError::ParentNotDirectory`], [`TargetError::SymbolicLink`],
-    /// [`TargetError::NotDirectory`]; [`TargetError::Io`] when the kernel refuses.
+    /// [`TargetError::UntrustedLink`], [`TargetError::NotDirectory`]; [`TargetError::Io`] when the kernel refuses.
     pub fn open(path: &Path) -> Result<Target, TargetError> {
-        Target::open_from(path, None)
+        Target::open_unexamined(path, Links::Trusted, None)?.refresh()
+    }
+
+    /// As [`Target::open`], for a path that had no symbolic links when it was resolved: what has become one since is
+    /// refused.
+    ///
+    /// # Errors
+    /// As [`Target::open`], and [`TargetError::LinkOnTheWay`].
+    pub fn open_resolved(path: &Path) -> Result<Target, TargetError> {
+        Target::open_unexamined(path, Links::Refused, None)?.refresh()
     }
 
     /// As [`Target::open`]; the directory above may have been opened already, which saves the first system call.
@@ -64,6 +77,15 @@ impl Target {
     /// # Errors
     /// As [`Target::open`].
     pub fn open_from(path: &Path, cached: Option<CachedParent>) -> Result<Target, TargetError> {
+        Target::open_unexamined(path, Links::Trusted, cached)?.refresh()
+    }
+
+    /// Opens the directory above a path, and nothing else.
+    fn open_unexamined(
+        path: &Path,
+        links: Links,
+        cached: Option<CachedParent>,
+    ) -> Result<Target, TargetError> {
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(TargetError::Invalid {
                 path: path.display().to_string(),
@@ -71,25 +93,16 @@ impl Target {
             });
         };
         let opened = match cached.and_then(CachedParent::into_directory) {
-            Some(directory) => parent::named(directory),
-            None => parent::open_parent(above),
+            // No link led to it, so the path is its name.
+            Some(directory) if parent::is_plain(above) => Ok((directory, above.to_owned())),
+            _ => parent::open_parent(above, links),
         };
-        let opened = opened.map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => TargetError::NoParent(above.to_owned()),
-            io::ErrorKind::NotADirectory => TargetError::ParentNotDirectory(above.to_owned()),
-            _ => TargetError::Io {
-                action: "look up",
-                path: above.to_owned(),
-                source,
-            },
-        });
-        let (parent, above) = opened?;
-        Target {
+        let (parent, above) = opened.map_err(|error| lookup_error(above, error))?;
+        Ok(Target {
             parent: Arc::new(parent),
             path: above.join(name),
-            found: Found::Nothing,
-        }
-        .refresh()
+            found: Found::Unknown,
+        })
     }
 
     /// Reads again what the path leads to, with one statx(2): for a caller who has waited since the target was opened.
@@ -115,7 +128,11 @@ impl Target {
 
     /// Returns whether the directory existed when the target was opened or refreshed.
     pub fn exists(&self) -> bool {
-        self.found != Found::Nothing
+        match self.found {
+            Found::Unknown => lookup::look(&*self.parent, self.name()).is_ok(),
+            Found::Nothing => false,
+            Found::Directory(_) => true,
+        }
     }
 
     /// Returns the visible mount at the path, of the moment when the target was opened or refreshed.
@@ -130,8 +147,9 @@ impl Target {
 
     pub(super) fn top(&self) -> Result<Option<Visible>, TableError> {
         match self.found {
+            Found::Unknown => self.top_now(),
             Found::Nothing => Ok(None),
-            Found::Directory(mounted) => lookup::top(mounted, &self.path),
+            Found::Directory(mounted) => self.top_of(mounted),
         }
     }
 
@@ -144,14 +162,42 @@ impl Target {
     }
 
     pub(super) fn top_now(&self) -> Result<Option<Visible>, TableError> {
-        lookup::top_of(lookup::look(&*self.parent, self.name()), &self.path)
+        match lookup::look(&*self.parent, self.name()) {
+            Ok(seen) => self.top_of(seen.mounted),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            // A dead FUSE or NFS mount refuses statx(2), yet it exists.
+            Err(_) => self.top_of(Mounted::Unknown),
+        }
+    }
+
+    fn top_of(&self, mounted: Mounted) -> Result<Option<Visible>, TableError> {
+        match lookup::described(mounted) {
+            Some(described) => Ok(described),
+            None => self.top_by_table(),
+        }
+    }
+
+    /// Finds the visible mount where the kernel describes only all of them: by the id of what is at the name in the open
+    /// directory, wherever that directory is by now.
+    fn top_by_table(&self) -> Result<Option<Visible>, TableError> {
+        let table = MountTable::read()?;
+        let here = self.open_directory().ok();
+        let here = here.and_then(|here| handle::identify(&here).ok());
+        let above = handle::identify(&*self.parent).ok();
+        let found = match (here, above) {
+            (Some((here, _)), Some((above, _))) if here == above => None,
+            (Some((here, _)), Some(_)) => table.by_id(here),
+            // What cannot be opened may be a mount whose server is dead.
+            _ => table.layers_at(&self.path).pop(),
+        };
+        Ok(found.cloned().map(|mount| Visible { mount, unique: None }))
     }
 
     /// Returns the unique id of the mount that holds the directory, if nothing was mounted on it and the kernel has
     /// such ids.
     pub(super) fn holder(&self) -> Option<u64> {
         let mounted = match self.found {
-            Found::Nothing => lookup::look(&*self.parent, "").ok()?.mounted,
+            Found::Unknown | Found::Nothing => lookup::look(&*self.parent, "").ok()?.mounted,
             Found::Directory(mounted) => return mounted.holder(),
         };
         // The directory above may itself be the root of a mount.
@@ -176,22 +222,6 @@ impl Target {
     pub fn open_mount_below(&self, name: &str) -> Result<Option<MountHandle>, OpenError> {
         let below = Path::new(self.name()).join(name);
         MountHandle::at(parent::open_below(self.parent(), &below), &self.join(name))
-    }
-
-    /// Mounts a file system at the directory, which must exist, without options.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn mount(&self, source: &Path, fs_type: &str) -> io::Result<()> {
-        let directory = self.open_directory()?;
-        let flags = MountFlags::empty();
-        Ok(mount(
-            source,
-            path_of_descriptor(directory.as_fd()),
-            fs_type,
-            flags,
-            None,
-        )?)
     }
 
     /// Makes the directory where it is missing, for root and its group only: the mount will cover it.
@@ -286,6 +316,25 @@ impl Target {
             path: self.path.clone(),
             source: source.into(),
         }
+    }
+}
+
+fn lookup_error(above: &Path, error: LookupError) -> TargetError {
+    match error {
+        LookupError::Link {
+            link,
+            untrusted: true,
+        } => TargetError::UntrustedLink(link),
+        LookupError::Link { link, .. } => TargetError::LinkOnTheWay(link),
+        LookupError::Io(source) => match source.kind() {
+            io::ErrorKind::NotFound => TargetError::NoParent(above.to_owned()),
+            io::ErrorKind::NotADirectory => TargetError::ParentNotDirectory(above.to_owned()),
+            _ => TargetError::Io {
+                action: "look up",
+                path: above.to_owned(),
+                source,
+            },
+        },
     }
 }
 

@@ -3,9 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, StatxFlags, statx};
-
-use super::{Target, TargetError};
+use super::{Target, TargetError, parent};
 
 /// How one target lies to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,13 +44,11 @@ impl Target {
 
     /// Returns device and inode of the directory above.
     fn parent_identity(&self) -> Result<(u32, u32, u64), TargetError> {
-        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-        let status = statx(self.parent(), "", flags, StatxFlags::INO).map_err(|error| TargetError::Io {
+        parent::identity(self.parent()).map_err(|error| TargetError::Io {
             action: "identify",
             path: self.path.parent().unwrap_or(Path::new("/")).to_owned(),
             source: io::Error::from(error),
-        })?;
-        Ok((status.stx_dev_major, status.stx_dev_minor, status.stx_ino))
+        })
     }
 }
 

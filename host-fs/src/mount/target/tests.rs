@@ -107,14 +107,18 @@ fn both_ways_to_open_the_directory_above_agree() {
     std::fs::write(real.join("file"), "").unwrap();
     for name in ["real (deleted)", "link", "second"] {
         let path = root.path().join(name);
-        assert_eq!(parent::open_parent(&path).unwrap().1, real);
-        assert_eq!(parent::open_by_components(&path).unwrap().1, real);
+        assert_eq!(parent::open_parent(&path, Links::Trusted).unwrap().1, real);
+        assert_eq!(parent::open_by_components(&path, Links::Trusted).unwrap().1, real);
     }
     for name in ["missing", "missing/below", "link/file", "link/file/below", "loop"] {
         let path = root.path().join(name);
-        let (one, other) = (parent::open_parent(&path), parent::open_by_components(&path));
-        let (one, other) = (one.unwrap_err(), other.unwrap_err());
-        assert_eq!(one.raw_os_error(), other.raw_os_error(), "{name}: {one}, {other}");
+        let code = |opened: Result<_, LookupError>| match opened {
+            Err(LookupError::Io(error)) => error.raw_os_error(),
+            other => panic!("{name}: {other:?}"),
+        };
+        let one = code(parent::open_parent(&path, Links::Trusted));
+        let other = code(parent::open_by_components(&path, Links::Trusted));
+        assert_eq!(one, other, "{name}");
     }
 }
 
@@ -124,7 +128,7 @@ fn both_ways_to_open_a_directory_below_agree() {
     std::fs::create_dir_all(root.path().join("a/b")).unwrap();
     symlink("a", root.path().join("link")).unwrap();
     symlink("b", root.path().join("a/link")).unwrap();
-    let (above, _) = parent::open_parent(root.path()).unwrap();
+    let (above, _) = parent::open_parent(root.path(), Links::Trusted).unwrap();
     for name in ["a", "a/b", "link", "link/b", "a/link", "missing", "a/missing"] {
         let one = parent::open_below(above.as_fd(), Path::new(name));
         let other = parent::open_name_by_name(above.as_fd(), Path::new(name));
@@ -139,7 +143,7 @@ fn a_directory_above_that_was_removed_is_missing() {
     let (removed, _) = {
         let path = root.path().join("removed");
         std::fs::create_dir(&path).unwrap();
-        let opened = parent::open_parent(&path).unwrap();
+        let opened = parent::open_parent(&path, Links::Trusted).unwrap();
         std::fs::remove_dir(&path).unwrap();
         opened
     };
@@ -230,6 +234,103 @@ fn everything_happens_in_the_directory_that_was_opened() {
     target.check_empty().unwrap();
     target.remove_directory().unwrap();
     assert!(!path("moved/target").exists() && path("other/target/data").exists());
+}
+
+#[test]
+fn a_link_is_followed_only_where_root_alone_can_replace_it() {
+    use std::os::unix::fs::{PermissionsExt, chown, lchown};
+    const NOBODY: Option<u32> = Some(65534);
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    let (real, links) = (root.join("real"), root.join("links"));
+    std::fs::create_dir_all(real.join("plain")).unwrap();
+    std::fs::create_dir(&links).unwrap();
+    symlink(&real, links.join("link")).unwrap();
+    symlink("links/link", root.join("to-link")).unwrap();
+    let mode = |mode| std::fs::set_permissions(&links, PermissionsExt::from_mode(mode)).unwrap();
+    let refused = |path: &Path| {
+        for opened in [
+            Target::open(&path.join("target")).map(drop),
+            parent::open_by_components(path, Links::Trusted)
+                .map(drop)
+                .map_err(|error| lookup_error(path, error)),
+        ] {
+            match opened {
+                Err(TargetError::UntrustedLink(link)) => assert_eq!(link, links.join("link")),
+                other => panic!("{}: {other:?}", path.display()),
+            }
+        }
+    };
+    for trusted in [0o755, 0o1777, 0o1775] {
+        mode(trusted);
+        let found = target(&links.join("link/target")).unwrap();
+        assert_eq!(found.path(), real.join("target"), "{trusted:o}");
+    }
+    // A group may have any member, and an access control list shows as the group's rights.
+    for open_to_others in [0o775, 0o757, 0o777] {
+        mode(open_to_others);
+        refused(&links.join("link"));
+        refused(&root.join("to-link"));
+        refused(&links.join("link/plain"));
+    }
+    // What is no link is opened wherever it is.
+    std::fs::create_dir(links.join("plain")).unwrap();
+    assert!(target(&links.join("plain/target")).is_ok());
+    // The owner of a link in a sticky directory can replace it, and the owner of a directory everything in it.
+    mode(0o1777);
+    lchown(links.join("link"), NOBODY, None).unwrap();
+    refused(&links.join("link"));
+    lchown(links.join("link"), Some(0), None).unwrap();
+    for owners in [0o755, 0o1755] {
+        chown(&links, NOBODY, None).unwrap();
+        mode(owners);
+        refused(&links.join("link"));
+    }
+}
+
+#[test]
+fn a_resolved_path_with_a_new_link_in_it_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    std::fs::create_dir_all(root.join("a/b")).unwrap();
+    assert!(Target::open_resolved(&root.join("a/b/target")).is_ok());
+    std::fs::rename(root.join("a"), root.join("moved")).unwrap();
+    symlink("moved", root.join("a")).unwrap();
+    for opened in [
+        Target::open_resolved(&root.join("a/b/target")).map(drop),
+        parent::open_by_components(&root.join("a/b"), Links::Refused)
+            .map(drop)
+            .map_err(|error| lookup_error(&root, error)),
+    ] {
+        assert!(
+            matches!(&opened, Err(TargetError::LinkOnTheWay(link)) if *link == root.join("a")),
+            "{opened:?}"
+        );
+    }
+}
+
+#[test]
+fn the_mount_at_a_target_is_the_same_by_the_whole_table() {
+    in_own_namespace(|scratch| {
+        std::fs::create_dir_all(scratch.join("above/plain")).unwrap();
+        tmpfs_named("bottom", &scratch.join("above/mounted"));
+        tmpfs_named("top", &scratch.join("above/mounted"));
+        let open = |name: &str| target(&scratch.join("above").join(name)).unwrap();
+        let targets = [open("plain"), open("missing"), open("mounted")];
+        let same = |target: &Target| {
+            let one = target.top_now().unwrap().map(|top| top.mount);
+            let other = target.top_by_table().unwrap().map(|top| top.mount);
+            assert_eq!(one, other, "{}", target.path().display());
+            one
+        };
+        let found = targets.each_ref().map(same);
+        assert!(found[0].is_none() && found[1].is_none());
+        assert_eq!(found[2].as_ref().unwrap().source, "top");
+        // The mount goes with the directory that was opened.
+        std::fs::rename(scratch.join("above"), scratch.join("moved")).unwrap();
+        assert_eq!(same(&targets[2]).unwrap().point, scratch.join("moved/mounted"));
+        assert_eq!(same(&targets[0]), None);
+    });
 }
 
 proptest! {

@@ -157,7 +157,7 @@ impl Aliases {
             return Err(AliasError::ReadOnly(Box::new(flocker.clone())));
         }
         let unusable = |source| AliasError::Target { dataset_id, source };
-        let target = Target::open(&alias_path(staging, dataset_id)).map_err(unusable)?;
+        let target = Target::open_resolved(&alias_path(staging, dataset_id)).map_err(unusable)?;
         if let Some(found) = target.visible().map_err(|source| unreadable(&target, source))? {
             return if !origin.owns(&found) {
                 Err(AliasError::Occupied {
@@ -196,7 +196,7 @@ impl Aliases {
         patience: Patience,
     ) -> Result<(), UnmountError> {
         let path = alias_path(staging, dataset_id);
-        let target = match Target::open(&path) {
+        let target = match Target::open_resolved(&path) {
             Ok(target) => target,
             Err(error) => return refuse_foreign(path, error),
         };
@@ -264,7 +264,9 @@ fn verify(flocker: &Mount, node: &Path, target: &Target) -> Result<Mount, AliasE
         .visible_now()
         .map_err(|source| unreadable(target, source))?;
     let mount = mount.ok_or_else(|| unverified("no mount".to_owned()))?;
+    // A directory on the way may have been moved since the target was opened, and the mount with it.
     if Path::new(&mount.source) != node
+        || mount.point != target.path()
         || (mount.device, &mount.root, mount.read_only()) != (flocker.device, &flocker.root, false)
     {
         return Err(unverified(mount.to_string()));
@@ -279,7 +281,10 @@ fn refuse_foreign(path: PathBuf, error: TargetError) -> Result<(), UnmountError>
             path,
             found: Box::new(found),
         }),
-        (Ok(None), source @ TargetError::Io { .. }) => Err(UnmountError::Directory { path, source }),
+        // The volume may be mounted where the directory is now.
+        (Ok(None), source @ (TargetError::Io { .. } | TargetError::LinkOnTheWay(_))) => {
+            Err(UnmountError::Directory { path, source })
+        }
         (Ok(None), _) => Ok(()),
         (Err(source), _) => Err(UnmountError::Table { path, source }),
     }
