@@ -3,6 +3,7 @@
 mod connection;
 mod health;
 mod listener;
+mod on_first_call;
 pub(crate) mod reflection;
 mod rpc_log;
 mod socket;
@@ -30,9 +31,6 @@ const ABORT_GRACE: Duration = Duration::from_secs(1);
 /// Why serving ended, or never began.
 #[derive(Debug, Error)]
 pub enum ServeError {
-    /// The reflection service rejects the descriptors of the services.
-    #[error("cannot describe the services")]
-    Reflection(#[from] tonic_reflection::server::Error),
     /// The server failed.
     #[error("the gRPC server failed")]
     Server(#[source] tonic::transport::Error),

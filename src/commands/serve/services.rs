@@ -63,7 +63,7 @@ impl<I: identity_server::Identity, C: Controller, N: Node> Services<I, C, N> {
     /// Serves on `listener` as [`server::serve`] does.
     ///
     /// # Errors
-    /// Those of [`server::serve`]; the services cannot be described for reflection.
+    /// Those of [`server::serve`].
     pub async fn serve(
         self,
         listener: Listener,
@@ -71,8 +71,7 @@ impl<I: identity_server::Identity, C: Controller, N: Node> Services<I, C, N> {
         shutdown: CancellationToken,
         grace: Duration,
     ) -> Result<(), ServeError> {
-        let names: Vec<_> = self.names().collect();
-        let reflection = reflection::describe(csi_proto::FILE_DESCRIPTOR_SET, &names)?;
+        let reflection = reflection::describe(csi_proto::FILE_DESCRIPTOR_SET, self.names().collect());
         let identity = Arc::new(self.identity);
         let controller = self.controller.map(Arc::new);
         let node = self.node.map(Arc::new);
