@@ -65,6 +65,11 @@ pub(super) fn dataset_id(name: &str, generation: usize) -> Uuid {
 
 impl Fixture {
     pub(super) async fn start() -> Self {
+        Self::start_on(|_| {}).await
+    }
+
+    /// As [`Self::start`], on machines that `prepare` has prepared.
+    pub(super) async fn start_on(prepare: impl Fn(&Machine)) -> Self {
         let flocker = Flocker::with(|options| Options {
             nodes: NODES,
             node_expiry: Some(EXPIRY),
@@ -72,6 +77,7 @@ impl Fixture {
         })
         .await;
         let machines = std::array::from_fn(|node| Machine::new(&flocker, node + 1));
+        machines.iter().for_each(prepare);
         let client = flocker.client().await;
         let fixture = Self {
             plugins: std::array::from_fn(|_| Mutex::default()),

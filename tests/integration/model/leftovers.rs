@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::calls::NODES;
 use super::case::Verdict;
 use super::fixture::Fixture;
+use super::random_faults::disks;
 use crate::support::PATIENCE;
 use crate::support::mounts::Mounts;
 use crate::support::scratch::loop_devices_on;
@@ -74,6 +75,7 @@ impl Fixture {
         let mut left: Vec<_> = table
             .below(&machine.path(""))
             .iter()
+            .filter(|mount| !disks(machine).contains(&mount.point))
             .map(|mount| format!("{mount:?}"))
             .collect();
         let paths = [

@@ -8,6 +8,7 @@ mod case;
 mod fixture;
 mod invariants;
 mod leftovers;
+mod random_faults;
 mod scenarios;
 mod seen;
 mod soak;

@@ -1,23 +1,25 @@
-//! Many life cycles of volumes, several concurrently, on two nodes, while plugins are killed.
+//! Many life cycles of volumes, several concurrently, on all nodes, while plugins are killed, disks are full or read-only for a
+//! moment, and requests to Flocker fail.
 //!
 //! The plugin of the second node is killed repeatedly. That of the first one is not, so its memory and its descriptors
 //! show leaks. `SOAK_CYCLES` and `SOAK_SEED` in the environment choose the number of life cycles, and their seed; `make
 //! soak` has enough of them to see memory grow.
 
 use std::fs;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use sha2::{Digest, Sha256};
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 
 use super::calls::{Access, Action, Flow, Kind, NODES, TARGETS};
 use super::fixture::{Fixture, dataset_id};
+use super::random_faults::{self, RandomFault};
 use super::scenarios::Answer;
 use super::{LONGEST, setting};
 use crate::support::csi::Csi;
@@ -50,7 +52,7 @@ async fn soak() {
     let seed = setting("SOAK_SEED", SEED);
     let cycles = setting("SOAK_CYCLES", CYCLES);
     println!("soak: {cycles} lives, {TOGETHER} at a time, with SOAK_SEED={seed}");
-    let fixture = Fixture::start().await;
+    let fixture = Fixture::start_on(random_faults::prepare).await;
     let soak = Soak {
         csi: std::array::from_fn(|node| fixture.csi(node).unwrap()),
         fixture: &fixture,
@@ -59,15 +61,24 @@ async fn soak() {
         due: AtomicU32::new(10),
         kill: Notify::new(),
         kills: AtomicU32::new(0),
+        faults: AtomicU32::new(0),
+        injecting: Mutex::default(),
+        round_over: AtomicBool::new(false),
     };
     tokio::select! {
         never = soak.reaper() => never,
+        never = soak.faults() => never,
         () = soak.rounds(cycles) => {}
     }
     println!(
-        "soak: {} kills, {} calls",
+        "soak: {} kills, {} faults, {} calls",
         soak.kills.load(Ordering::Relaxed),
+        soak.faults.load(Ordering::Relaxed),
         soak.calls.load(Ordering::Relaxed)
+    );
+    assert!(
+        soak.faults.load(Ordering::Relaxed) > cycles / 4,
+        "disks and Flocker had faults"
     );
     assert!(
         soak.kills.load(Ordering::Relaxed) > cycles / 20,
@@ -85,6 +96,11 @@ struct Soak<'a> {
     due: AtomicU32,
     kill: Notify,
     kills: AtomicU32,
+    faults: AtomicU32,
+    /// Held while there is a fault.
+    injecting: Mutex<()>,
+    /// Whether all volumes are deleted, so that no fault may keep what is left from being removed.
+    round_over: AtomicBool,
 }
 
 /// The resources of a process at one moment.
@@ -114,6 +130,27 @@ impl Soak<'_> {
         }
     }
 
+    /// Lets faults happen, one after another, each for a few calls.
+    async fn faults(&self) -> ! {
+        let mut random = StdRng::seed_from_u64(self.seed.rotate_left(1));
+        loop {
+            self.further_calls(random.random_range(1..30)).await;
+            let _injecting = self.injecting.lock().await;
+            let number = self.faults.fetch_add(1, Ordering::Relaxed);
+            let fault = RandomFault::inject(&mut random, self.fixture, number);
+            self.further_calls(random.random_range(1..10)).await;
+            fault.end(self.fixture);
+        }
+    }
+
+    /// Waits until that many more calls were made, or all volumes of a round are deleted.
+    async fn further_calls(&self, number: u32) {
+        let until = self.calls.load(Ordering::Relaxed) + number;
+        while self.calls.load(Ordering::Relaxed) < until && !self.round_over.load(Ordering::Relaxed) {
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     async fn rounds(&self, cycles: u32) {
         let began = Instant::now();
         let (mut done, mut first, mut warm) = (0, None, None);
@@ -122,6 +159,8 @@ impl Soak<'_> {
             done = numbers.end;
             let lives = stream::iter(numbers).map(|number| self.life(number));
             lives.buffer_unordered(TOGETHER).collect::<()>().await;
+            self.round_over.store(true, Ordering::Relaxed);
+            let without_faults = self.injecting.lock().await;
             self.fixture.nothing_is_left().await.unwrap();
 
             let first = *first.get_or_insert_with(|| self.footprint());
@@ -146,6 +185,8 @@ impl Soak<'_> {
                 footprint.descriptors,
                 footprint.sockets
             );
+            self.round_over.store(false, Ordering::Relaxed);
+            drop(without_faults);
             if done >= WARM_UP {
                 let warm = *warm.get_or_insert(footprint.resident);
                 assert!(
