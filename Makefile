@@ -44,6 +44,7 @@ test: setup tools ## Runs every test; PARTS="format clippy ..." runs only these,
 soak: setup-build build ## Runs 2,000 volume life cycles while plugins are killed, disks are full and Flocker fails; CYCLES=500 SEED=7 chooses others
 	@echo "soak: SOAK_CYCLES=$(or $(CYCLES),2000) cargo test --locked --test integration -- model::soak"
 	@SOAK_CYCLES=$(or $(CYCLES),2000) $(if $(SEED),SOAK_SEED=$(SEED)) cargo test --workspace --locked --test integration -- model::soak --nocapture
+	@RACER_SECONDS=60 cargo test --workspace --locked --test attacks -- racer --nocapture
 
 .PHONY: bench
 bench: setup-build ## Measures the figures of docs/benchmarks.md; ARGS="publish start" measures only these

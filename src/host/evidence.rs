@@ -231,6 +231,7 @@ mod tests {
                 state_dir: scratch.join("state"),
                 device_dir: scratch.join("devices"),
                 accept_unverified_propagation: false,
+                socket_dir: None,
                 counters: Counters::default(),
             };
             let (records, _) = Records::open(&settings.state_dir.join("stages")).unwrap();

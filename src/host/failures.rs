@@ -13,7 +13,9 @@ impl From<TargetError> for Error {
             | TargetError::SymbolicLink(_)
             | TargetError::UntrustedLink(_)
             | TargetError::NotDirectory(_) => Situation::InvalidArgument,
-            TargetError::NotEmpty(_) | TargetError::LinkOnTheWay(_) => Situation::ForeignMount,
+            TargetError::NotEmpty(_) | TargetError::HoldsData { .. } | TargetError::LinkOnTheWay(_) => {
+                Situation::ForeignMount
+            }
             _ => Situation::Internal,
         };
         Error::of(situation, &error)
@@ -35,7 +37,12 @@ impl From<AliasError> for Error {
     fn from(error: AliasError) -> Self {
         let situation = match error {
             AliasError::ReadOnly(_) => Situation::NotStaged,
-            AliasError::Occupied { .. } | AliasError::Stale { .. } => Situation::ForeignMount,
+            AliasError::Occupied { .. }
+            | AliasError::Stale { .. }
+            | AliasError::Target {
+                source: TargetError::HoldsData { .. } | TargetError::LinkOnTheWay(_),
+                ..
+            } => Situation::ForeignMount,
             AliasError::Partial(_)
             | AliasError::DeviceNode { .. }
             | AliasError::Mount { .. }

@@ -9,6 +9,7 @@ mod evidence;
 mod failures;
 pub(crate) mod lifecycle;
 pub mod mount;
+mod own_places;
 mod path_gate;
 mod pending_release;
 mod pins;
@@ -47,6 +48,7 @@ pub(crate) use stats::MountedVolume;
 
 use crate::error::{Error, Result, Situation};
 use mount::{Aliases, DeviceNodes, MountVisibility};
+use own_places::OwnPlaces;
 use pins::Pins;
 use records::Records;
 use targets::Targets;
@@ -71,6 +73,7 @@ pub(crate) struct Host {
     records: Records,
     pins: Pins,
     targets: Targets,
+    own_places: OwnPlaces,
     /// The locks are declared last, so that they are released after everything else.
     _device_dir: LockedDirectory,
     _state_dir: LockedDirectory,
@@ -105,6 +108,7 @@ impl Host {
             records,
             pins: Pins::default(),
             targets: Targets::default(),
+            own_places: OwnPlaces::of(settings),
             _device_dir: device_dir,
             _state_dir: state_dir,
         };

@@ -13,6 +13,7 @@ use super::lifecycle::{Action, Goal, Refusal, TargetView, VolumeState, decide, t
 use super::mount::{device_is_missing, file_system_fault};
 use super::refusals::Subject;
 use crate::error::{Error, Result, Situation};
+use crate::telemetry::Counter;
 use crate::volume::MountFlags;
 
 /// The owner of the directory at which a volume is published.
@@ -59,6 +60,7 @@ impl Host {
         let Publication { dataset, target, .. } = publication;
         let staged = Staged::new(*dataset, &publication.staging);
         publication.refuse_own_directory(&staged)?;
+        self.refuse_overlap_of_target(target.path())?;
         let origins = self.origins(*dataset);
         let alias = publication.staging.open_mount_below(&dataset.to_string())?;
         let mut state = self.state_at(&staged, &origins, alias.as_ref().map(MountHandle::mount))?;
@@ -106,6 +108,9 @@ impl Host {
                 return Err(Error::new(Situation::InvalidArgument, text));
             }
         };
+        if !made {
+            target.refuse_content()?;
+        }
         self.targets.add(*dataset, target.path());
         let bound = self.binder.bind(alias, target, publication.flags.change());
         if bound.is_err() {
@@ -174,9 +179,12 @@ impl Host {
                 if let Some(dataset) = dataset {
                     self.targets.remove(*dataset, target.path());
                 }
-                leave(target, *directory)?;
+                self.leave_unmounted_now(target, *directory, volume_id)?;
             }
-            _ => leave_unmounted(target, *directory, volume_id)?,
+            _ => {
+                self.refuse_overlap_of_target(target.path())?;
+                leave_unmounted(target, *directory, volume_id)?;
+            }
         }
         Ok(())
     }
@@ -191,6 +199,32 @@ impl Host {
             None => Ok(()),
             Some((mount, over)) => Err(Subject::at(volume_id, path).refuse(Refusal::Hidden { mount, over })),
         }
+    }
+
+    /// As [`leave`], right after the plugin's mount was unmounted. What the mount had hidden, an earlier release let it
+    /// hide, is set aside: neither may it be removed with the target, nor may it keep the volume here.
+    fn leave_unmounted_now(
+        &self,
+        target: &Target,
+        directory: TargetDirectory,
+        volume_id: &str,
+    ) -> Result<()> {
+        match leave(target, directory) {
+            Err(TargetError::NotEmpty(_)) => {}
+            left => return Ok(left?),
+        }
+        let aside = target.set_aside()?;
+        self.settings.counters.count(Counter::TargetContentsSetAside);
+        tracing::warn!(
+            target.path = %target.path().display(),
+            "Files that volume {volume_id} had hidden at {} are now at {}; they were never in the volume",
+            target.path().display(),
+            aside.display()
+        );
+        if directory == TargetDirectory::Orchestrators {
+            target.ensure_directory()?;
+        }
+        Ok(())
     }
 
     /// Whether a mount at a target is the one that staging made, or a copy of it, which has the dataset's name as well.

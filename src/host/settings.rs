@@ -16,6 +16,8 @@ pub struct HostSettings {
     pub device_dir: PathBuf,
     /// Whether volumes are published on every shared mount, without verifying that the host sees it.
     pub accept_unverified_propagation: bool,
+    /// The directory of the socket on which the plugin is reached, if it is reached on one.
+    pub socket_dir: Option<PathBuf>,
     /// Counts what happens to volumes on this node.
     pub counters: Counters,
 }

@@ -14,6 +14,7 @@ use csi_proto::v1::{
     NodeUnstageVolumeRequest, NodeUnstageVolumeResponse,
 };
 use tonic::{Request, Response, Status};
+use uuid::fmt::Hyphenated;
 
 use super::TargetDirectory;
 use super::operations::{NodeOperation, Publish, Stage, Unpublish, Unstage};
@@ -132,7 +133,7 @@ impl NodeService {
         request: NodeStageVolumeRequest,
     ) -> Result<NodeStageVolumeResponse> {
         let volume_id = required("volume_id", &request.volume_id)?.to_owned();
-        let staging = path("staging_target_path", &request.staging_target_path)?;
+        let staging = staging_path(&request.staging_target_path)?;
         Capability::parse_for_mount(request.volume_capability.as_ref(), false)?;
         log_flags_without_effect(&volume_id, &request.volume_capability);
         let volume = VolumeReference::parse(&volume_id, &request.volume_context)?;
@@ -156,7 +157,7 @@ impl NodeService {
         request: NodeUnstageVolumeRequest,
     ) -> Result<NodeUnstageVolumeResponse> {
         let volume_id = required("volume_id", &request.volume_id)?.to_owned();
-        let staging = path("staging_target_path", &request.staging_target_path)?;
+        let staging = staging_path(&request.staging_target_path)?;
         let (core, host) = (Arc::clone(&self.core), self.core.host_by(deadline).await?);
         let work = Unstage { volume_id, staging };
         let call = NodeOperation::Unstage(work.clone());
@@ -182,7 +183,7 @@ impl NodeService {
             );
             return Err(Error::new(Situation::NotStaged, text));
         }
-        let staging = path("staging_target_path", &request.staging_target_path)?;
+        let staging = staging_path(&request.staging_target_path)?;
         let (core, host) = (Arc::clone(&self.core), self.core.host_by(deadline).await?);
         let work = Publish {
             volume_id,
@@ -225,6 +226,12 @@ impl NodeService {
     ) -> Result<NodeGetVolumeStatsResponse> {
         let volume_id = required("volume_id", &request.volume_id)?.to_owned();
         let volume_path = required("volume_path", &request.volume_path)?.to_owned();
+        // No volume is found at any other path that cannot be one.
+        if let Err(error) = TargetPath::parse(&volume_path)
+            && error.is_too_long()
+        {
+            return Err(Error::from(error).context("volume_path"));
+        }
         let host = self.core.host_by(deadline).await?;
         stats(
             &self.core,
@@ -337,4 +344,11 @@ fn target_directory<T>(request: &Request<T>) -> TargetDirectory {
 
 fn path(field: &str, value: &str) -> Result<TargetPath> {
     TargetPath::parse(required(field, value)?).map_err(|error| Error::from(error).context(field))
+}
+
+fn staging_path(value: &str) -> Result<TargetPath> {
+    let field = "staging_target_path";
+    // The volume is mounted one level below, at its dataset's id.
+    let parsed = TargetPath::parse_above(required(field, value)?, Hyphenated::LENGTH);
+    parsed.map_err(|error| Error::from(error).context(field))
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use super::NodeCore;
 use super::operations::Stage;
@@ -36,6 +37,8 @@ pub(super) async fn stage(
         .await?;
     let dataset = core.dataset_to_stage(&host, &context, &stage, &staging).await?;
     context.about(dataset);
+    // Nothing of it exists yet, so there is nothing to undo.
+    host.refuse_overlap_of_staging(&Staged::new(dataset, &staging))?;
     let staging_attempt = StagingAttempt {
         core: &core,
         host: &host,
@@ -189,6 +192,8 @@ impl StagingAttempt<'_> {
 /// Resolves the staging path, which must exist. Blocks.
 fn existing(staging: &TargetPath, permit: &mut PathPermit) -> Result<Target> {
     let staging = resolve("staging_target_path", staging, permit)?;
+    let room = staging.check_room_for(Hyphenated::LENGTH);
+    room.map_err(|error| Error::from(error).context("staging_target_path"))?;
     if staging.exists() {
         return Ok(staging);
     }

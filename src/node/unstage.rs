@@ -45,7 +45,13 @@ async fn staged_at(host: &Arc<Host>, permit: PathPermit, unstage: Unstage) -> Re
             dataset,
             staging: staging.clone(),
         };
-        Ok(datasets.into_iter().map(staged).collect())
+        let staged: Vec<_> = datasets.into_iter().map(staged).collect();
+        if recorded.is_none() {
+            staged
+                .iter()
+                .try_for_each(|staged| host.refuse_overlap_of_unstaging(staged))?;
+        }
+        Ok(staged)
     })
     .await
 }

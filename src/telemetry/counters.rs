@@ -36,6 +36,8 @@ macro_rules! counters {
 counters! {
     /// Leases that were acquired again because releasing another one had removed them.
     LeasesPutBack = "leases_put_back",
+    /// Targets whose hidden files were set aside when a volume was unpublished.
+    TargetContentsSetAside = "target_contents_set_aside",
     /// Leases that were taken from a node that is gone.
     LeasesTakenOver = "leases_taken_over",
     /// Lines of the log that could not be written.

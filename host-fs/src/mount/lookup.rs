@@ -132,28 +132,32 @@ fn top_of(seen: Result<Seen, Errno>, path: &Path) -> Result<Option<Visible>, Tab
     }
 }
 
-/// Returns the visible mount where statx(2) has shown this; `None` where only the mount table shows it.
-pub(super) fn described(mounted: Mounted) -> Option<Option<Visible>> {
+/// The kernel describes no single mount here; the mount table shows them all.
+#[derive(Debug)]
+pub(super) struct OnlyInTable;
+
+/// Returns the visible mount where statx(2) has shown this.
+pub(super) fn described(mounted: Mounted) -> Result<Option<Visible>, OnlyInTable> {
     let id = match mounted {
-        Mounted::No(_) => return Some(None),
+        Mounted::No(_) => return Ok(None),
         Mounted::Yes(id) => id,
-        Mounted::Unknown => return None,
+        Mounted::Unknown => return Err(OnlyInTable),
     };
     let Described {
         mount,
         unique_id,
         unique_parent,
-    } = statmount::describe(id)?;
+    } = statmount::describe(id).ok_or(OnlyInTable)?;
     let unique = Some(UniqueIds {
         own: unique_id,
         parent: unique_parent,
     });
-    Some(Some(Visible { mount, unique }))
+    Ok(Some(Visible { mount, unique }))
 }
 
 /// Returns the visible mount at a path of which statx(2) has shown this.
 fn top(mounted: Mounted, path: &Path) -> Result<Option<Visible>, TableError> {
-    if let Some(described) = described(mounted) {
+    if let Ok(described) = described(mounted) {
         return Ok(described);
     }
     let mount = MountTable::read()?.layers_at(path).pop().cloned();

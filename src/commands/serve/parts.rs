@@ -1,10 +1,11 @@
 //! Creates the parts of the plugin from its configuration.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use futures::FutureExt;
 
-use crate::config::{Config, ListScope};
+use crate::config::{Config, Endpoint, ListScope};
 use crate::controller::ControllerService;
 use crate::flocker::attach::Attach;
 use crate::flocker::cluster::Cluster;
@@ -31,6 +32,12 @@ pub(super) fn host_settings(config: &Config, counters: &Counters) -> HostSetting
         state_dir: config.node.state_dir.clone(),
         device_dir: config.plugin.device_dir.clone(),
         accept_unverified_propagation: config.plugin.accept_unverified_propagation,
+        socket_dir: match &config.plugin.endpoint {
+            Endpoint::Unix(socket) => std::path::absolute(socket)
+                .ok()
+                .and_then(|socket| socket.parent().map(Path::to_owned)),
+            Endpoint::Tcp(_) => None,
+        },
         counters: counters.clone(),
     }
 }

@@ -71,6 +71,7 @@ fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
                 state_dir: place.node.state_dir.clone(),
                 device_dir: place.plugin.device_dir.clone(),
                 accept_unverified_propagation: true,
+                socket_dir: None,
                 counters: Counters::default(),
             },
             max_volumes_per_node: 0,

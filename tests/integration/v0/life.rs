@@ -9,6 +9,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tonic::Code;
 
 use super::{Old, SMALLEST, assert_empty, capability, to_create, to_publish};
+use crate::node::paths::hide_below;
 use crate::node::{Fixture, assert_refused};
 use crate::support::csi::Usage;
 use crate::support::mounts::{Mounts, only_mount_at};
@@ -136,7 +137,7 @@ fn a_v0_publish_that_fails_leaves_the_orchestrators_directory() {
 }
 
 #[test]
-fn data_that_a_v0_orchestrator_would_remove_with_the_target_is_reported_before() {
+fn data_in_a_v0_target_is_neither_hidden_nor_removed_with_it() {
     in_own_namespace(|| async {
         let (_stand, old, usage) = staged().await;
         let file = usage.target.join("file");
@@ -146,19 +147,20 @@ fn data_that_a_v0_orchestrator_would_remove_with_the_target_is_reported_before()
             Code::FailedPrecondition,
             &[&usage.volume_id, usage.target.to_str().unwrap(), "not empty"],
         );
-        // A file below the mount is visible again after the unmount.
-        old.publish(&usage).await.unwrap();
-        assert!(!file.exists());
         assert_refused(
-            old.unpublish(&usage).await,
+            old.publish(&usage).await,
             Code::FailedPrecondition,
-            &[usage.target.to_str().unwrap(), "not empty"],
+            &[usage.target.to_str().unwrap(), "\"file\""],
         );
         assert_eq!(Mounts::read().at(&usage.target), []);
-        assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
         fs::remove_file(&file).unwrap();
+        old.publish(&usage).await.unwrap();
+        // As an earlier release let a mount hide it.
+        hide_below(&usage.target, "precious");
         old.unpublish(&usage).await.unwrap();
         assert_empty(&usage.target);
+        let kept = usage.target.with_file_name("data.kept-1").join("file");
+        assert_eq!(fs::read_to_string(kept).unwrap(), "precious");
     });
 }
 

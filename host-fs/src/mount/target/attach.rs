@@ -5,7 +5,7 @@
 //! directory, which may have another name by then: that is found out afterwards, and undone.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, openat};
@@ -25,16 +25,16 @@ impl Target {
     /// The kernel refuses.
     pub fn mount(&self, source: &Path, fs_type: &str) -> io::Result<()> {
         match fsopen(fs_type, FsOpenFlags::FSOPEN_CLOEXEC) {
-            Ok(context) => Ok(self.attach_new(context, source)?),
+            Ok(context) => Ok(self.attach_new(context.as_fd(), source)?),
             Err(Errno::NOSYS | Errno::PERM) => self.mount_by_path(source, fs_type),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn attach_new(&self, context: OwnedFd, source: &Path) -> Result<(), Errno> {
-        fsconfig_set_string(&context, "source", source)?;
-        fsconfig_create(&context)?;
-        let made = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    fn attach_new(&self, context: BorrowedFd<'_>, source: &Path) -> Result<(), Errno> {
+        fsconfig_set_string(context, "source", source)?;
+        fsconfig_create(context)?;
+        let made = fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
         self.attach(made.as_fd())
     }
 

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::path::{LONG_NAME, NO_ROOM, TOO_LONG};
+
 /// Why a path cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -38,6 +40,15 @@ pub enum TargetError {
     /// The directory is not empty, so it is not removed.
     #[error("the directory {} is not empty after the unmount, so it is kept; check what is in it", .0.display())]
     NotEmpty(PathBuf),
+    /// Something is in the directory, which a mount would hide.
+    #[error("the directory {} is not empty: {content}; a volume mounted over it would hide that, so move it elsewhere first",
+        .path.display())]
+    HoldsData {
+        /// The directory.
+        path: PathBuf,
+        /// What is in it, in words.
+        content: String,
+    },
     /// The file system refused a step.
     #[error("cannot {action} {}", .path.display())]
     Io {
@@ -52,6 +63,19 @@ pub enum TargetError {
 }
 
 impl TargetError {
+    /// Makes the error of a path that can be no mount point, which is cut in the message if it is long.
+    pub(super) fn invalid(path: &str, reason: &'static str) -> TargetError {
+        TargetError::Invalid {
+            path: path.chars().take(200).collect(),
+            reason,
+        }
+    }
+
+    /// Returns whether the path is longer than the kernel takes.
+    pub fn is_too_long(&self) -> bool {
+        matches!(self, TargetError::Invalid { reason, .. } if matches!(*reason, TOO_LONG | NO_ROOM | LONG_NAME))
+    }
+
     /// Returns whether nothing can be mounted at the path because a directory above it does not exist.
     pub fn is_missing(&self) -> bool {
         matches!(self, TargetError::NoParent(_))

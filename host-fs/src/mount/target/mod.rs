@@ -6,12 +6,14 @@ mod parent;
 mod path;
 mod relation;
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, mkdirat, openat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, mkdirat, openat, renameat_with};
 use rustix::io::Errno;
 
 use super::cached::CachedParent;
@@ -37,6 +39,14 @@ pub struct Target {
     path: PathBuf,
     found: Found,
 }
+
+/// How many directories of one name are set aside.
+const SET_ASIDE: u32 = 100;
+/// The longest part of a name that has room for what is added when it is set aside.
+const LONGEST_SET_ASIDE: usize = 240;
+
+/// How many names of what is in a directory an error has.
+const NAMED: usize = 3;
 
 /// What was found at the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,10 +97,8 @@ impl Target {
         cached: Option<CachedParent>,
     ) -> Result<Target, TargetError> {
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(TargetError::Invalid {
-                path: path.display().to_string(),
-                reason: "is the root directory or ends in \"..\"",
-            });
+            let reason = "is the root directory or ends in \"..\"";
+            return Err(TargetError::invalid(&path.to_string_lossy(), reason));
         };
         let opened = match cached.and_then(CachedParent::into_directory) {
             // No link led to it, so the path is its name.
@@ -98,6 +106,9 @@ impl Target {
             _ => parent::open_parent(above, links),
         };
         let (parent, above) = opened.map_err(|error| lookup_error(above, error))?;
+        if !path::has_room(&above, name.len()) {
+            return Err(TargetError::invalid(&path.to_string_lossy(), path::TOO_LONG));
+        }
         Ok(Target {
             parent: Arc::new(parent),
             path: above.join(name),
@@ -119,6 +130,18 @@ impl Target {
             Err(error) => return Err(self.io_error("examine", error)),
         };
         Ok(Target { found, ..self })
+    }
+
+    /// Checks that a path below this one, with a name of this length, is short enough for the kernel.
+    ///
+    /// # Errors
+    /// [`TargetError::Invalid`].
+    pub fn check_room_for(&self, name: usize) -> Result<(), TargetError> {
+        if path::has_room(&self.path, name) {
+            Ok(())
+        } else {
+            Err(TargetError::invalid(&self.path.to_string_lossy(), path::NO_ROOM))
+        }
     }
 
     /// Returns the path, without symbolic links.
@@ -172,8 +195,8 @@ impl Target {
 
     fn top_of(&self, mounted: Mounted) -> Result<Option<Visible>, TableError> {
         match lookup::described(mounted) {
-            Some(described) => Ok(described),
-            None => self.top_by_table(),
+            Ok(described) => Ok(described),
+            Err(lookup::OnlyInTable) => self.top_by_table(),
         }
     }
 
@@ -254,15 +277,73 @@ impl Target {
         }
     }
 
-    fn is_empty(&self) -> Result<bool, Errno> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = openat(&*self.parent, self.name(), flags, Mode::empty())?;
-        for entry in Dir::new(directory)? {
-            if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
-                return Ok(false);
+    /// Checks that a mount at the directory would hide nothing.
+    ///
+    /// # Errors
+    /// [`TargetError::HoldsData`], with what is in it; [`TargetError::Io`].
+    pub fn refuse_content(&self) -> Result<(), TargetError> {
+        let names = self
+            .names(NAMED + 1)
+            .map_err(|error| self.io_error("read", error))?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        let and_more = if names.len() > NAMED { " and more" } else { "" };
+        let quoted: Vec<_> = names.iter().take(NAMED).map(|name| format!("{name:?}")).collect();
+        Err(TargetError::HoldsData {
+            path: self.path.clone(),
+            content: format!("it holds {}{and_more}", quoted.join(", ")),
+        })
+    }
+
+    /// Gives the directory, with all that is in it, a name beside its own, and returns that path.
+    ///
+    /// # Errors
+    /// [`TargetError::Io`]; the directory is as it was then.
+    pub fn set_aside(&self) -> Result<PathBuf, TargetError> {
+        let own = self.name().as_encoded_bytes();
+        let start = own.get(..own.len().min(LONGEST_SET_ASIDE)).unwrap_or_default();
+        let mut result = Err(Errno::EXIST);
+        for number in 1..=SET_ASIDE {
+            let mut name = OsString::from_vec(start.to_vec());
+            name.push(format!(".kept-{number}"));
+            result = renameat_with(
+                &*self.parent,
+                self.name(),
+                &*self.parent,
+                &name,
+                RenameFlags::NOREPLACE,
+            );
+            match result {
+                Ok(()) => return Ok(self.path.with_file_name(name)),
+                Err(Errno::EXIST) => {}
+                Err(_) => break,
             }
         }
-        Ok(true)
+        let error = result.err().unwrap_or(Errno::EXIST);
+        Err(self.io_error("set aside what is in", error))
+    }
+
+    fn is_empty(&self) -> Result<bool, Errno> {
+        Ok(self.names(1)?.is_empty())
+    }
+
+    /// Returns the names of some of what is in the directory.
+    fn names(&self, count: usize) -> Result<Vec<String>, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = openat(&*self.parent, self.name(), flags, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in Dir::new(directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if !matches!(name.to_bytes(), b"." | b"..") {
+                names.push(name.to_string_lossy().into_owned());
+            }
+            if names.len() == count {
+                break;
+            }
+        }
+        Ok(names)
     }
 
     /// Removes the directory if it exists, never anything in it.

@@ -6,7 +6,22 @@ use super::{Target, TargetError};
 use crate::mount::CachedParent;
 
 /// The longest path a system call takes, without the final NUL (`PATH_MAX`).
-const MAX_PATH: usize = 4095;
+pub(super) const MAX_PATH: usize = 4095;
+
+/// Why a path is refused whose symbolic links make it longer than that.
+pub(super) const TOO_LONG: &str = "is longer than the 4095 bytes the kernel takes";
+
+/// Why a path is refused below which no path would be short enough.
+pub(super) const NO_ROOM: &str =
+    "is too long: with the name of the mount below it, it has more than the 4095 bytes the kernel takes";
+
+/// Whether a path below another one, with a name of this length, is short enough.
+pub(super) fn has_room(path: &Path, name: usize) -> bool {
+    path.as_os_str().len() + 1 + name <= MAX_PATH
+}
+
+/// Why a path is refused with a name that is too long.
+pub(super) const LONG_NAME: &str = "has a component longer than the 255 bytes a file system takes";
 
 /// The longest name in a directory (`NAME_MAX`).
 const MAX_NAME: usize = 255;
@@ -21,12 +36,7 @@ impl TargetPath {
     /// # Errors
     /// [`TargetError::Invalid`], with what is wrong.
     pub fn parse(path: &str) -> Result<TargetPath, TargetError> {
-        let refuse = |reason| {
-            Err(TargetError::Invalid {
-                path: path.chars().take(200).collect(),
-                reason,
-            })
-        };
+        let refuse = |reason| Err(TargetError::invalid(path, reason));
         if path.is_empty() {
             return refuse("is empty");
         }
@@ -34,7 +44,7 @@ impl TargetPath {
             return refuse("contains a NUL character");
         }
         if path.len() > MAX_PATH {
-            return refuse("is longer than the 4095 bytes the kernel takes");
+            return refuse(TOO_LONG);
         }
         if !path.starts_with('/') {
             return refuse("is not absolute");
@@ -44,7 +54,7 @@ impl TargetPath {
             match component {
                 Component::RootDir | Component::CurDir => {}
                 Component::Normal(name) if name.len() > MAX_NAME => {
-                    return refuse("has a component longer than the 255 bytes a file system takes");
+                    return refuse(LONG_NAME);
                 }
                 Component::Normal(name) => clean.push(name),
                 Component::ParentDir => return refuse("contains \"..\""),
@@ -55,6 +65,19 @@ impl TargetPath {
             return refuse("is the root directory");
         }
         Ok(TargetPath(clean))
+    }
+
+    /// As [`Self::parse`], for a directory in which something is to be mounted at a name of this length.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_above(path: &str, name: usize) -> Result<TargetPath, TargetError> {
+        let parsed = TargetPath::parse(path)?;
+        if has_room(parsed.as_path(), name) {
+            Ok(parsed)
+        } else {
+            Err(TargetError::invalid(path, NO_ROOM))
+        }
     }
 
     /// Returns the path as spelled, without its redundant parts.

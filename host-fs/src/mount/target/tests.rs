@@ -97,6 +97,30 @@ fn a_directory_that_is_not_ours_to_remove_is_only_looked_into() {
 }
 
 #[test]
+fn what_a_mount_would_hide_is_named_and_can_be_set_aside() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    for name in ["target".to_owned(), "n".repeat(255)] {
+        let target = target(&root.join(name)).unwrap();
+        for kept in 1..=2 {
+            target.ensure_directory().unwrap();
+            target.refuse_content().unwrap();
+            for file in ["a", "b", "c", "d"] {
+                std::fs::write(target.join(file), kept.to_string()).unwrap();
+            }
+            let error = target.refuse_content().unwrap_err().to_string();
+            assert!(error.contains("and more") && error.contains('"'), "{error}");
+            let aside = target.set_aside().unwrap();
+            assert_eq!(
+                std::fs::read_to_string(aside.join("d")).unwrap(),
+                kept.to_string()
+            );
+            assert!(!target.path().exists());
+        }
+    }
+}
+
+#[test]
 fn both_ways_to_open_the_directory_above_agree() {
     let root = tempfile::tempdir().unwrap();
     let real = root.path().canonicalize().unwrap().join("real (deleted)");

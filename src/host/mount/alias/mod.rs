@@ -173,8 +173,11 @@ impl Aliases {
                 Ok(found)
             };
         }
-        // A directory that an interrupted attempt left is reused.
+        // A directory that an interrupted attempt left is reused, unless something was written to it since.
         let made = target.ensure_directory().map_err(unusable)?;
+        if !made {
+            target.refuse_content().map_err(unusable)?;
+        }
         let mounted = match origin {
             Origin::Alias { node } => self.mount_device(dataset_id, flocker, node, &target),
             Origin::Bind { .. } => self.bind(dataset_id, flocker, &target),
@@ -201,9 +204,14 @@ impl Aliases {
             Err(error) => return refuse_foreign(path, error),
         };
         unmount_owned(&target, |mount| origin.owns(mount), patience)?;
-        target
-            .remove_directory()
-            .map_err(|source| UnmountError::Directory { path, source })
+        match target.remove_directory() {
+            // What is in it was never in the volume, and it stays where it is.
+            Err(error @ TargetError::NotEmpty(_)) => {
+                tracing::warn!(path = %path.display(), "{error}");
+                Ok(())
+            }
+            removed => removed.map_err(|source| UnmountError::Directory { path, source }),
+        }
     }
 
     /// Removes the device node of a dataset that this process no longer mounts. It is in another directory where the
