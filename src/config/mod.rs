@@ -30,6 +30,7 @@ use values::{
 
 use crate::flocker::attach::Takeover;
 use crate::flocker::provisioning::{Pool, ProvisionWait};
+use crate::host::agent_file_systems;
 use crate::volume::{Namespace, SizePolicy};
 
 /// The default of `node_id_file`.
@@ -208,6 +209,10 @@ pub struct NodeConfig {
         help_heading = "Node"
     )]
     pub state_dir: PathBuf,
+    /// The types of file systems without a block device that Flocker's agents mount; no setting: only tests have others
+    /// than those of Flocker's own backends.
+    #[arg(skip = agent_file_systems())]
+    pub agent_file_systems: Vec<String>,
 }
 
 /// The registration with the kubelet of this node.
@@ -309,6 +314,7 @@ impl NodeConfig {
             node_id_file: NODE_ID_FILE.into(),
             mount_root,
             state_dir,
+            agent_file_systems: agent_file_systems(),
         }
     }
 }

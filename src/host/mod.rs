@@ -36,7 +36,7 @@ pub use path_gate::PathGate;
 pub use publish::TargetDirectory;
 #[cfg(any(test, fuzzing))]
 pub use records::fuzz::record;
-pub use settings::HostSettings;
+pub use settings::{HostSettings, agent_file_systems};
 
 pub(crate) use boot::{BOOT_ID_FILE, boot_id};
 pub(crate) use evidence::Staged;

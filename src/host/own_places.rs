@@ -153,6 +153,7 @@ mod tests {
             mount_root: path("missing/flocker"),
             accept_unverified_propagation: false,
             socket_dir: Some(path("run")),
+            agent_file_systems: Vec::new(),
             counters: Counters::default(),
         });
         let check = |name: &str| places.check("target_path", &path(name), &path(name));

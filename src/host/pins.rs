@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::lifecycle::Pinned;
 
-use host_fs::mount::{Mount, MountHandle, OpenError, TableError, open_mount, visible_at};
+use host_fs::mount::{Device, Mount, MountHandle, MountId, OpenError, TableError, open_mount, visible_at};
 
 /// The mounts of Flocker that this process holds, one for each dataset in use.
 #[derive(Debug, Default)]
@@ -39,6 +39,17 @@ impl Pins {
     /// Returns the mount that is held for a dataset, as it was when it was pinned.
     pub(crate) fn get(&self, dataset_id: Uuid) -> Option<Mount> {
         self.lock().get(&dataset_id).map(|held| held.mount().clone())
+    }
+
+    /// Returns the device of the mount that is held for a dataset: as long as it is held, no other file system has that
+    /// number.
+    pub(crate) fn device(&self, dataset_id: Uuid) -> Option<Device> {
+        self.lock().get(&dataset_id).map(|held| held.mount().device)
+    }
+
+    /// Returns the id of the mount that is held for a dataset.
+    pub(crate) fn id(&self, dataset_id: Uuid) -> Option<MountId> {
+        self.lock().get(&dataset_id).and_then(MountId::of)
     }
 
     /// Returns another descriptor on the root of the mount that is held for a dataset, to query its file system.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::Host;
 use super::evidence::{Origins, Staged, hidden, mount_table};
 use super::lifecycle::{Action, Goal, Refusal, TargetView, VolumeState, decide, target_view};
-use super::mount::{device_is_missing, file_system_fault};
+use super::mount::{device_is_missing, file_system_fault, is_named_after};
 use super::refusals::Subject;
 use crate::error::{Error, Result, Situation};
 use crate::telemetry::Counter;
@@ -137,7 +137,7 @@ impl Host {
         let published = table
             .mounts()
             .iter()
-            .filter(|mount| origins.own(mount) && !self.is_alias(&table, *dataset, mount))
+            .filter(|mount| origins.are_used_by(mount) && !self.is_alias(&table, *dataset, mount))
             .map(|mount| mount.point.clone());
         self.targets.replace(*dataset, published.collect());
         Ok(self.targets.other_than(*dataset, target.path()))
@@ -229,9 +229,9 @@ impl Host {
 
     /// Whether a mount at a target is the one that staging made, or a copy of it, which has the dataset's name as well.
     fn is_staged_mount(&self, dataset: Uuid, mount: &Mount) -> Result<bool> {
-        let name = dataset.to_string();
-        let is_named = mount.point.file_name().is_some_and(|last| last == name.as_str());
-        Ok(is_named && self.origins(dataset).own(mount) && self.is_alias(&mount_table()?, dataset, mount))
+        Ok(is_named_after(&mount.point, dataset)
+            && self.origins(dataset).own(mount)
+            && self.is_alias(&mount_table()?, dataset, mount))
     }
 
     fn view_of_target(

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::Host;
 use super::evidence::{Origins, Staged, mount_table};
 use super::lifecycle::{Action, Goal, decide};
+use super::mount::{NotFlockers, Origin, alias_path, check_flockers_mount, device_of_node};
 use super::records::Record;
 use crate::error::Result;
 
@@ -18,6 +19,9 @@ impl Host {
     pub(super) fn restore(&self) -> Result<Vec<Staged>> {
         let table = mount_table()?;
         let mut pending = Vec::new();
+        for record in self.records.select(|record| record.may_be_mounted(self.boot_id)) {
+            self.identify_mounts(record, &table);
+        }
         for record in self.records.select(|_| true) {
             let staged = Staged {
                 dataset: record.dataset_id,
@@ -42,6 +46,55 @@ impl Host {
         Ok(pending)
     }
 
+    /// Adds to a record of version 2 or before what distinguishes the mounts of its boot.
+    fn identify_mounts(&self, record: Record, table: &MountTable) {
+        let dataset = record.dataset_id;
+        let is_flockers = |mount: &Mount| self.check_flockers_mount(table, mount, dataset).is_ok();
+        let identified = match &record.origin {
+            Some(Origin::Alias { node, device: None }) => {
+                let alias = alias_path(&record.staging_path, dataset);
+                let mut made = table
+                    .by_source(node.as_os_str())
+                    .filter(|mount| mount.device.is_block());
+                let device = made.find(|mount| mount.point == alias).map(|mount| mount.device);
+                // The name alone proves nothing.
+                let proven = device.filter(|device| {
+                    device_of_node(node) == Some(*device) || table.by_device(*device).any(is_flockers)
+                });
+                proven.map(|device| Origin::Alias {
+                    node: node.clone(),
+                    device: Some(device),
+                })
+            }
+            Some(Origin::Bind {
+                device,
+                root,
+                flocker,
+                fs_type: None,
+                ..
+            }) => {
+                let flockers = table.layers_at(flocker).pop();
+                let same = flockers.filter(|mount| mount.device == *device && mount.root == *root);
+                let same = same.filter(|mount| is_flockers(mount));
+                same.map(|mount| self.aliases.origin(dataset, mount))
+            }
+            _ => None,
+        };
+        let Some(origin) = identified else { return };
+        let record = Record {
+            origin: Some(origin),
+            ..record
+        };
+        if let Err(error) = self.store(&record) {
+            tracing::warn!(
+                dataset.id = %dataset,
+                error = %error.chain(),
+                "Cannot write the device of dataset {dataset} into its record; it is found again at the next start"
+            );
+            self.records.note(record);
+        }
+    }
+
     fn pin_again(&self, record: &Record, staged: &Staged, table: &MountTable) {
         let dataset = record.dataset_id;
         let origins = self.origins(dataset);
@@ -50,17 +103,55 @@ impl Host {
         let Some(alias) = table.layers_at(&path).into_iter().rev().find(at_alias) else {
             return;
         };
-        let flocker = flockers_mount(table, alias, &origins, &self.settings.mount_root, dataset);
+        let flocker = self.flockers_mount(table, alias, &origins, record);
         let pinned = flocker.map(|flocker| self.pin(dataset, flocker));
         if !matches!(pinned, Some(Ok(true))) {
             tracing::error!(
                 dataset.id = %dataset,
                 staging.path = %record.staging_path.display(),
-                "Dataset {dataset} is staged at {}, but Flocker's own mount of it no longer exists: only the lease \
-                 keeps it on this node",
+                "Dataset {dataset} is staged at {}, but the mount of Flocker's that was held then no longer exists: \
+                 only the lease keeps it on this node until it is staged again",
                 record.staging_path.display()
             );
         }
+    }
+
+    /// Finds Flocker's mount of the volume whose alias this is.
+    ///
+    /// In place of the mount that an earlier process pinned in this mount namespace, another one is not pinned: in between,
+    /// another node may have used the volume. A staging, which reads the lease, decides about that.
+    fn flockers_mount<'a>(
+        &self,
+        table: &'a MountTable,
+        alias: &Mount,
+        origins: &Origins,
+        record: &Record,
+    ) -> Option<&'a Mount> {
+        let dataset = record.dataset_id;
+        let usual = self.settings.mount_root.join(dataset.to_string());
+        let replaced = |mount: &Mount| record.flocker.is_some_and(|held| held.is(mount) == Some(false));
+        // The record and the alias, which keeps the number of its device, prove whose the device is, whatever else was
+        // mounted from it since.
+        let is_flockers = |mount: &Mount| {
+            let checked = self.check_flockers_mount(table, mount, dataset);
+            matches!(checked, Ok(()) | Err(NotFlockers::OtherDataset { .. }))
+        };
+        let candidates: Vec<_> = table
+            .by_device(alias.device)
+            .filter(|mount| !origins.own(mount) && mount.root == alias.root && !replaced(mount))
+            .filter(|mount| is_flockers(mount))
+            .collect();
+        let at_usual = candidates.iter().find(|mount| mount.point == usual);
+        at_usual.or_else(|| candidates.first()).copied()
+    }
+
+    fn check_flockers_mount(
+        &self,
+        table: &MountTable,
+        mount: &Mount,
+        dataset: Uuid,
+    ) -> std::result::Result<(), NotFlockers> {
+        check_flockers_mount(table, mount, dataset, &self.settings.agent_file_systems)
     }
 
     /// Collects where the plugin's volumes are published, in one pass over the mount table.
@@ -76,11 +167,13 @@ impl Host {
             .filter_map(|(source, dataset)| Some((source?, dataset)))
             .collect();
         for mount in table.mounts() {
-            let known = by_source.get(Path::new(&mount.source)).copied();
-            // Where the record was lost, the source still names the dataset.
+            let named = by_source.get(Path::new(&mount.source)).copied();
+            let known = named.filter(|dataset| origins.get(dataset).is_some_and(|of| of.are_used_by(mount)));
+            // Where the record was lost, the source and its device still name the dataset.
             let owner = known.or_else(|| self.dataset_of_mount(mount)).or_else(|| {
                 // Without a block device the source says nothing.
-                let owns = |(dataset, origins): (&Uuid, &Origins)| origins.own(mount).then_some(*dataset);
+                let owns =
+                    |(dataset, origins): (&Uuid, &Origins)| origins.are_used_by(mount).then_some(*dataset);
                 if mount.device.is_block() {
                     None
                 } else {
@@ -94,28 +187,6 @@ impl Host {
             }
         }
     }
-}
-
-/// Finds Flocker's mount of the volume whose alias this is.
-///
-/// Flocker names every mount point after its dataset. Another name means that the device now belongs to another volume,
-/// and then neither that mount nor the plugin's is this volume.
-fn flockers_mount<'a>(
-    table: &'a MountTable,
-    alias: &Mount,
-    origins: &Origins,
-    mount_root: &Path,
-    dataset: Uuid,
-) -> Option<&'a Mount> {
-    let name = dataset.to_string();
-    let usual = mount_root.join(&name);
-    let candidates: Vec<_> = table
-        .by_device(alias.device)
-        .filter(|mount| !origins.own(mount) && mount.root == alias.root)
-        .filter(|mount| mount.point.file_name().is_some_and(|last| last == name.as_str()))
-        .collect();
-    let at_usual = candidates.iter().find(|mount| mount.point == usual);
-    at_usual.or_else(|| candidates.first()).copied()
 }
 
 /// Removes the directory of a mount that ended with an earlier boot, unless it has content or a mount.

@@ -5,6 +5,11 @@ use std::path::PathBuf;
 use super::mount::MountVisibility;
 use crate::telemetry::Counters;
 
+/// Returns the types of file systems without a block device that Flocker's own agents mount: those of its ZFS backend.
+pub fn agent_file_systems() -> Vec<String> {
+    vec!["zfs".to_owned()]
+}
+
 /// The directories of a node, and what counts there.
 #[derive(Clone, Debug)]
 pub struct HostSettings {
@@ -18,6 +23,8 @@ pub struct HostSettings {
     pub accept_unverified_propagation: bool,
     /// The directory of the socket on which the plugin is reached, if it is reached on one.
     pub socket_dir: Option<PathBuf>,
+    /// The types of file systems without a block device that Flocker's agents mount.
+    pub agent_file_systems: Vec<String>,
     /// Counts what happens to volumes on this node.
     pub counters: Counters,
 }

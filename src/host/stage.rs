@@ -1,6 +1,8 @@
 //! The steps of staging and unstaging: the record, the pin on Flocker's mount, and the plugin's mount of its device.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use host_fs::mount::{Mount, OpenError, Patience, Target};
 use uuid::Uuid;
@@ -45,7 +47,7 @@ impl Host {
         }
     }
 
-    /// Writes the record of a staging that begins. The origin that an earlier attempt of this boot recorded stays.
+    /// Writes the record of a staging that begins. The origins that earlier attempts of this boot recorded stay.
     pub(crate) fn begin_staging(
         &self,
         staged: &Staged,
@@ -55,13 +57,18 @@ impl Host {
     ) -> Result<()> {
         let Staged { dataset, staging } = staged;
         let earlier = self.records.get(*dataset, staging);
-        let origin = earlier
-            .filter(|earlier| earlier.may_be_mounted(self.boot_id))
-            .and_then(|earlier| earlier.origin);
-        self.store(&Record {
-            origin,
-            ..Record::staging(staging, volume_id, *dataset, node, self.boot_id, takes_lease)
-        })
+        let begun = Record::staging(staging, volume_id, *dataset, node, self.boot_id, takes_lease);
+        self.store(
+            &match earlier.filter(|earlier| earlier.may_be_mounted(self.boot_id)) {
+                None => begun,
+                Some(earlier) => Record {
+                    origin: earlier.origin,
+                    earlier_origins: earlier.earlier_origins,
+                    flocker: earlier.flocker,
+                    ..begun
+                },
+            },
+        )
     }
 
     /// Holds Flocker's mount in place; `false` when it no longer exists or another one is in its place.
@@ -85,7 +92,11 @@ impl Host {
     /// Releases Flocker's mount unless a mount of the plugin still needs it.
     pub(crate) fn unpin_unless_mounted(&self, dataset: Uuid) -> Result<()> {
         let origins = self.origins(dataset);
-        if !mount_table()?.mounts().iter().any(|mount| origins.own(mount)) {
+        if !mount_table()?
+            .mounts()
+            .iter()
+            .any(|mount| origins.are_used_by(mount))
+        {
             self.unpin(dataset);
         }
         Ok(())
@@ -98,15 +109,22 @@ impl Host {
         // A mount that an earlier process made with another device directory keeps its name, and stays ours.
         let origins = self.origins(dataset);
         let top = layers(&staged.alias())?.pop();
-        let origin = top.and_then(|top| origins.of(&top).cloned());
+        let origin = top.and_then(|top| origins.of(&top));
         let origin = origin.unwrap_or_else(|| self.aliases.origin(dataset, flocker));
+        let before = self.record(&staged)?;
+        let earlier_origins = self.earlier_origins(&before, &origin)?;
         let record = Record {
             origin: Some(origin.clone()),
-            ..self.record(&staged)?
+            earlier_origins,
+            flocker: self.pins.id(dataset),
+            ..before
         };
         // Written first, so that a mount left by a killed process can be distinguished from other mounts.
         self.store(&record)?;
-        self.aliases.mount(dataset, &origin, flocker, staging.path())?;
+        let origins = self.origins(dataset);
+        let owned = |mount: &Mount| origins.own(mount);
+        self.aliases
+            .mount(dataset, &origin, flocker, staging.path(), owned)?;
         let pin = self
             .pins
             .view(dataset)
@@ -118,7 +136,7 @@ impl Host {
             })?;
             return Ok(true);
         }
-        Aliases::unmount(dataset, &origin, staging.path(), Patience::default())?;
+        Aliases::unmount(dataset, staging.path(), owned, Patience::default())?;
         Ok(false)
     }
 
@@ -144,19 +162,42 @@ impl Host {
         let found = layers(&staged.alias())?;
         let is_foreign = !found.is_empty() && !found.iter().any(|mount| origins.own(mount));
         if !(leave_foreign && is_foreign) {
-            let top = found.last().and_then(|mount| origins.of(mount)).cloned();
-            let origin = top.unwrap_or_else(|| self.usual_origin(*dataset));
-            Aliases::unmount(*dataset, &origin, staging, Patience::default())?;
+            let owned = |mount: &Mount| origins.own(mount);
+            Aliases::unmount(*dataset, staging, owned, Patience::default())?;
         }
         if afterwards.unpin {
-            for origin in origins.iter() {
-                let Origin::Alias { node } = origin else { continue };
-                self.aliases.forget_device(*dataset, node).map_err(|error| {
+            for node in self.device_nodes(*dataset) {
+                self.aliases.forget_device(*dataset, &node).map_err(|error| {
                     Error::internal(format!("forget the device of dataset {dataset}"), error)
                 })?;
             }
         }
         Ok(Unmounted::Then(afterwards))
+    }
+
+    /// Returns the origins before this one that a mount still has: a target may show a device that the volume had before.
+    fn earlier_origins(&self, record: &Record, now: &Origin) -> Result<Vec<Origin>> {
+        let before = record.origin.iter().chain(&record.earlier_origins);
+        let mut earlier: Vec<_> = before.filter(|earlier| *earlier != now).cloned().collect();
+        if earlier.is_empty() {
+            return Ok(earlier);
+        }
+        let table = mount_table()?;
+        earlier.retain(|origin| {
+            let origins = self.known_as(record.dataset_id, vec![origin.clone()]);
+            table.mounts().iter().any(|mount| origins.are_used_by(mount))
+        });
+        Ok(earlier)
+    }
+
+    /// Returns where the device nodes of a dataset may be, whatever record has made them.
+    fn device_nodes(&self, dataset: Uuid) -> BTreeSet<PathBuf> {
+        let records = self.records.of(dataset);
+        let all = records
+            .iter()
+            .flat_map(|record| record.origin.iter().chain(&record.earlier_origins));
+        let recorded = all.filter_map(|origin| origin.source().map(Path::to_owned));
+        recorded.chain([self.aliases.nodes().path(dataset)]).collect()
     }
 
     /// Removes the record.

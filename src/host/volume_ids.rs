@@ -80,11 +80,12 @@ impl Host {
         Ok(unrecorded)
     }
 
-    /// Returns the dataset whose device node a mount of the plugin was made from, according to the node's name.
+    /// Returns the dataset of a mount of the plugin, found by the name of the device node that it was made from.
     pub(super) fn dataset_of_mount(&self, mount: &Mount) -> Option<Uuid> {
-        let name = Path::new(&mount.source).file_name()?.to_str()?;
-        let dataset = dataset_of(name)?;
-        self.usual_origin(dataset).owns(mount).then_some(dataset)
+        let source = Path::new(&mount.source);
+        let dataset = dataset_of(source.file_name()?.to_str()?)?;
+        let is_node = self.aliases.nodes().path(dataset) == source;
+        (is_node && self.origins(dataset).own(mount)).then_some(dataset)
     }
 
     fn recorded_at(&self, staging: &Path, volume_id: &str) -> Option<Record> {

@@ -1,5 +1,6 @@
 //! Waiting for Flocker's agent to mount a dataset on this node.
 
+use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use super::NodeCore;
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::Lists;
 use crate::host::PathGate;
+use crate::host::mount::{NotFlockers, check_flockers_mount, is_named_after};
 use crate::operation::{Context, Phase};
 use host_fs::mount::{Mount, MountTable};
 
@@ -33,25 +35,27 @@ impl NodeCore {
         let mut changes = self.mounts.subscribe().map_err(internal)?;
         let mut table = changes.next().await.map_err(internal)?;
         let mut reported = self.reported_path(context, dataset, node).await?;
+        let mut refused_before = false;
         loop {
             let ask_again = Instant::now() + ASK_AGAIN;
             let waiting = self.mount_phase(&table, node, &usual, reported.as_deref()).await;
             loop {
-                let found = reported.iter().chain([&usual]);
-                if let Some(mount) = first_of(found.map(|path| flockers_mount(&table, path, dataset)))? {
-                    let (mount, path) = (mount.clone(), mount.point.clone());
-                    if !is_of_flockers_kind(&mount) && reported.as_ref() != Some(&path) {
-                        // The mount may have appeared after Flocker was asked.
-                        reported = self.reported_path(context, dataset, node).await?;
-                        if reported.as_ref() != Some(&path) {
-                            return Err(not_flockers(&mount, dataset));
-                        }
+                match self.find_mount(&table, reported.as_deref(), &usual, dataset) {
+                    Ok(Some(mount)) => {
+                        let path = mount.point.clone();
+                        context.enter(Phase::FinishedHere { node, path });
+                        context
+                            .unless_cancelled(settled(&self.paths, mount.point.clone()))
+                            .await?;
+                        return Ok(mount.clone());
                     }
-                    context.enter(Phase::FinishedHere { node, path });
-                    context
-                        .unless_cancelled(settled(&self.paths, mount.point.clone()))
-                        .await?;
-                    return Ok(mount);
+                    Ok(None) => {}
+                    Err(refused) if refused_before => return Err(refused),
+                    Err(_) => {
+                        // Flocker may have mounted it elsewhere since it was asked.
+                        refused_before = true;
+                        break;
+                    }
                 }
                 context.enter(waiting.clone());
                 let next = tokio::time::timeout_at(ask_again, changes.next());
@@ -104,6 +108,41 @@ impl NodeCore {
             .find(|state| state.primary == Some(node));
         Ok(here.and_then(|state| state.path.clone()))
     }
+
+    /// Returns Flocker's mount of the dataset at the path that Flocker reports, or else at the usual one.
+    ///
+    /// What is reported comes over the network: it says where to look, and proves nothing.
+    ///
+    /// # Errors
+    /// Neither is Flocker's, and one of them is what Flocker's agent does not make for this dataset.
+    fn find_mount<'a>(
+        &self,
+        table: &'a MountTable,
+        reported: Option<&Path>,
+        usual: &Path,
+        dataset: Uuid,
+    ) -> Result<Option<&'a Mount>> {
+        let mut refused = None;
+        for path in reported.into_iter().chain([usual]) {
+            let checked = match flockers_mount(table, path, dataset) {
+                Ok(None) if !is_named_after(path, dataset) => {
+                    Err(not_flockers(&path.display(), dataset, &NotFlockers::Name))
+                }
+                Ok(Some(mount)) => {
+                    check_flockers_mount(table, mount, dataset, &self.settings.host.agent_file_systems)
+                        .map(|()| Some(mount))
+                        .map_err(|why| not_flockers(mount, dataset, &why))
+                }
+                other => other,
+            };
+            match checked {
+                Ok(Some(mount)) => return Ok(Some(mount)),
+                Ok(None) => {}
+                Err(error) => drop(refused.get_or_insert(error)),
+            }
+        }
+        refused.map_or(Ok(None), Err)
+    }
 }
 
 /// Returns the mount at a path at which Flocker mounts.
@@ -126,25 +165,15 @@ fn flockers_mount<'a>(table: &'a MountTable, path: &Path, dataset: Uuid) -> Resu
     }
 }
 
-/// Whether a mount is of a kind that Flocker's agents make: the root of a file system on a block device, or one of ZFS.
-fn is_of_flockers_kind(mount: &Mount) -> bool {
-    let kind = mount.device.is_block() || mount.fs_type == "zfs";
-    kind && mount.root == Path::new("/")
-}
-
-/// Refuses a mount that is neither of a kind that Flocker makes nor reported by Flocker as the volume.
-fn not_flockers(mount: &Mount, dataset: Uuid) -> Error {
+/// Refuses a mount that Flocker's agent does not make for the dataset.
+fn not_flockers(found: &dyn Display, dataset: Uuid, why: &NotFlockers) -> Error {
     Error::new(
         Situation::ForeignMount,
         format!(
-            "{mount} is where Flocker should mount dataset {dataset}, but it is no file system on a block device of its \
-             own, and Flocker does not report the dataset as mounted there; unmount what is not Flocker's"
+            "{found} is where dataset {dataset} should be mounted, by Flocker's state or by the setting mount_root, but it \
+             is not what Flocker's agent mounts: {why}; unmount what is not Flocker's, or correct what reports it there"
         ),
     )
-}
-
-fn first_of<T>(mut found: impl Iterator<Item = Result<Option<T>>>) -> Result<Option<T>> {
-    found.find_map(Result::transpose).transpose()
 }
 
 /// Waits, within bounds, until the agent has finished with a fresh file system.

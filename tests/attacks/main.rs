@@ -9,6 +9,7 @@
 
 mod descriptors;
 mod garbage;
+mod identity;
 mod log;
 mod racer;
 #[allow(dead_code, reason = "the integration tests use the rest")]

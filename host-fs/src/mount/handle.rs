@@ -114,9 +114,24 @@ pub fn open_mount(mount: &Mount) -> Result<MountHandle, OpenError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = open(&mount.point, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
     let (found_id, found_device) = identify(&root).map_err(failed)?;
-    // An id is free for another mount once its mount no longer exists, so it proves nothing alone. Without a block
-    // device the file system may show other device numbers than the mount table does (btrfs).
-    if found_id == mount.id && (found_device == mount.device || !mount.device.is_block()) {
+    // An id is free for another mount once its mount no longer exists, so it proves nothing alone.
+    let same = || -> Result<bool, TableError> {
+        if mount.device.is_block() {
+            return Ok(found_device == mount.device);
+        }
+        // Such a file system may show other device numbers than the mount table does (btrfs), so the table decides. What
+        // is open keeps its id.
+        let found = lookup::top_of(lookup::look(&root, ""), &mount.point)?;
+        Ok(found.is_some_and(|found| {
+            let found = found.mount;
+            (found.id, found.device, &found.root) == (mount.id, mount.device, &mount.root)
+        }))
+    };
+    let table = |source| OpenError::Table {
+        path: mount.point.clone(),
+        source,
+    };
+    if found_id == mount.id && same().map_err(table)? {
         Ok(MountHandle {
             mount: mount.clone(),
             root,

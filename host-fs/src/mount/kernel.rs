@@ -26,6 +26,8 @@ pub(super) mod want {
     pub(crate) const MNT_POINT: u64 = 0x10;
     /// The file system type.
     pub(crate) const FS_TYPE: u64 = 0x20;
+    /// The id of the mount namespace (Linux 6.11).
+    pub(crate) const MNT_NS_ID: u64 = 0x40;
     /// The options of the file system (Linux 6.11).
     pub(crate) const MNT_OPTS: u64 = 0x80;
     /// The part of the type after the dot (Linux 6.13).

@@ -123,7 +123,7 @@ pub fn holding(path: &Path) -> Result<Option<Mount>, TableError> {
 }
 
 /// Returns the visible mount at a path that was examined.
-fn top_of(seen: Result<Seen, Errno>, path: &Path) -> Result<Option<Visible>, TableError> {
+pub(super) fn top_of(seen: Result<Seen, Errno>, path: &Path) -> Result<Option<Visible>, TableError> {
     match seen {
         Ok(seen) => top(seen.mounted, path),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
@@ -147,6 +147,7 @@ pub(super) fn described(mounted: Mounted) -> Result<Option<Visible>, OnlyInTable
         mount,
         unique_id,
         unique_parent,
+        ..
     } = statmount::describe(id).ok_or(OnlyInTable)?;
     let unique = Some(UniqueIds {
         own: unique_id,
@@ -178,6 +179,7 @@ fn describe_layers(path: &Path) -> Option<Vec<Mount>> {
             mount,
             unique_id,
             unique_parent,
+            ..
         } = statmount::describe(next)?;
         if mount.point != path {
             // The first one not to be at the path is the one that holds the bottom layer.

@@ -16,6 +16,7 @@ const WANTED: u64 = want::SB_BASIC
     | want::MNT_ROOT
     | want::MNT_POINT
     | want::FS_TYPE
+    | want::MNT_NS_ID
     | want::MNT_OPTS
     | want::FS_SUBTYPE
     | want::SB_SOURCE;
@@ -43,6 +44,8 @@ pub(super) struct Described {
     pub(super) mount: Mount,
     pub(super) unique_id: u64,
     pub(super) unique_parent: u64,
+    /// The id of its namespace, which is never used again either.
+    pub(super) namespace: Option<u64>,
 }
 
 /// Describes a mount, or returns `None` when the kernel cannot: too old, not allowed, or the mount no longer exists.
@@ -103,6 +106,7 @@ impl Description<'_> {
             mount,
             unique_id: self.wide(40)?,
             unique_parent: self.wide(48)?,
+            namespace: self.wide(112).filter(|_| mask & want::MNT_NS_ID != 0),
         })
     }
 

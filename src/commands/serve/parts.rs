@@ -38,6 +38,7 @@ pub(super) fn host_settings(config: &Config, counters: &Counters) -> HostSetting
                 .and_then(|socket| socket.parent().map(Path::to_owned)),
             Endpoint::Tcp(_) => None,
         },
+        agent_file_systems: config.node.agent_file_systems.clone(),
         counters: counters.clone(),
     }
 }

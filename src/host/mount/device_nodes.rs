@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, StatVfsMountFlags};
+use rustix::fs::{CWD, FileType, Mode, StatVfsMountFlags, lstat};
 use uuid::Uuid;
 
 use host_fs::mount::Device;
@@ -88,6 +88,11 @@ impl DeviceNodes {
     /// what a killed process may have left of it.
     pub(crate) fn remove(&self, dataset_id: Uuid, node: &Path) -> Result<(), DeviceNodeError> {
         remove_file(&self.unfinished(dataset_id))?;
+        if device_of_node(node).is_none() && node.exists() {
+            // The directory is the plugin's, but this file is not.
+            tracing::warn!(path = %node.display(), "{} is no device node and is left unchanged", node.display());
+            return Ok(());
+        }
         remove_file(node)
     }
 
@@ -110,6 +115,13 @@ impl DeviceNodes {
             _ => Ok(()),
         }
     }
+}
+
+/// Returns the device of which a device node has the number.
+pub(crate) fn device_of_node(path: &Path) -> Option<Device> {
+    let status = lstat(path).ok()?;
+    let is_block = FileType::from_raw_mode(status.st_mode) == FileType::BlockDevice;
+    is_block.then(|| Device::from_raw(status.st_rdev))
 }
 
 fn remove_file(path: &Path) -> Result<(), DeviceNodeError> {
@@ -141,6 +153,7 @@ mod tests {
                 let found = nodes.make(id, device).unwrap().metadata().unwrap();
                 assert!(found.file_type().is_block_device());
                 assert_eq!(Device::from_raw(found.rdev()), device);
+                assert_eq!(device_of_node(&nodes.path(id)), Some(device));
                 assert_eq!(found.permissions().mode() & 0o7777, 0o600);
             }
             assert_eq!(std::fs::read_dir(scratch.join("devices")).unwrap().count(), 1);

@@ -16,10 +16,11 @@ use uuid::Uuid;
 
 use super::mount::Origin;
 use host_fs::durable::{is_unfinished, make_directory, remove_file, replace_file};
+use host_fs::mount::MountId;
 
 /// The version of the format; a change that an older plugin would misread raises it.
-const VERSION: u32 = 2;
-/// The versions that this release reads. Version 1 does not name the node.
+const VERSION: u32 = 3;
+/// The versions that this release reads. Version 1 does not name the node, and neither 1 nor 2 the device of a mount.
 const READ: std::ops::RangeInclusive<u64> = 1..=VERSION as u64;
 
 /// The last step of staging or unstaging that is on disk.
@@ -54,6 +55,12 @@ pub(crate) struct Record {
     /// What distinguishes the plugin's mounts of it from other mounts, the device directory included; written before
     /// the first mount.
     pub(crate) origin: Option<Origin>,
+    /// The origins that its mounts of this boot had before: a target may show one of them still.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) earlier_origins: Vec<Origin>,
+    /// Flocker's mount of it, where the kernel has ids for mounts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) flocker: Option<MountId>,
     /// The last step that is on disk.
     #[serde(rename = "progress")]
     pub(crate) state: RecordState,
@@ -77,6 +84,8 @@ impl Record {
             boot_id,
             takes_lease,
             origin: None,
+            earlier_origins: Vec::new(),
+            flocker: None,
             state: RecordState::Staging,
         }
     }
@@ -84,6 +93,12 @@ impl Record {
     /// Whether the volume may be mounted for this staging in this boot of the machine.
     pub(crate) fn may_be_mounted(&self, boot: Uuid) -> bool {
         self.boot_id == boot && self.state != RecordState::ReleasePending
+    }
+
+    /// Returns what distinguishes the plugin's mounts of it, if this staging may have any in this boot.
+    pub(crate) fn origins(&self, boot: Uuid) -> impl Iterator<Item = &Origin> {
+        let all = self.origin.iter().chain(&self.earlier_origins);
+        all.filter(move |_| self.may_be_mounted(boot))
     }
 
     fn key(&self) -> Key {
@@ -205,6 +220,11 @@ impl Records {
         replace_file(&path, &text).map_err(io_error("write", &path))?;
         self.lock().insert(key, record.clone());
         Ok(())
+    }
+
+    /// Notes a record in memory only, where writing it is not worth an error.
+    pub(crate) fn note(&self, record: Record) {
+        self.lock().insert(record.key(), record);
     }
 
     /// Removes the record of a dataset and staging path, if there is one.

@@ -1,4 +1,5 @@
 use super::*;
+use host_fs::mount::Device;
 use proptest::prelude::*;
 
 fn record(staging_path: &str) -> Record {
@@ -36,6 +37,7 @@ fn a_record_survives_the_process_in_every_state() {
             RecordState::Staged,
             Some(Origin::Alias {
                 node: "/dev/flocker-csi/1".into(),
+                device: Some(Device { major: 7, minor: 1 }),
             }),
         ),
         (RecordState::ReleasePending, None),
@@ -94,14 +96,14 @@ fn a_record_of_a_newer_release_says_so() {
     open(&root);
     fs::write(
         root.path().join("stages/future.json"),
-        "{\"version\":3,\"more\":true}",
+        "{\"version\":4,\"more\":true}",
     )
     .unwrap();
     let (_, damaged) = open(&root);
     assert!(
         damaged[0]
             .to_string()
-            .contains("has version 3, but this flocker-csi reads versions up to 2"),
+            .contains("has version 4, but this flocker-csi reads versions up to 3"),
         "{}",
         damaged[0]
     );
@@ -119,7 +121,7 @@ fn a_record_of_version_1_is_read_without_its_node() {
     fs::write(
         &file,
         text.replace(&node, "")
-            .replace("\"version\": 2", "\"version\": 1"),
+            .replace("\"version\": 3", "\"version\": 1"),
     )
     .unwrap();
     record.node_id = None;

@@ -72,6 +72,7 @@ fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
                 device_dir: place.plugin.device_dir.clone(),
                 accept_unverified_propagation: true,
                 socket_dir: None,
+                agent_file_systems: place.node.agent_file_systems.clone(),
                 counters: Counters::default(),
             },
             max_volumes_per_node: 0,

@@ -328,7 +328,7 @@ fn a_foreign_mount_alone_where_flocker_mounts_is_not_taken_for_the_volume() {
             let named: &[&str] = &[
                 &usage.volume_id,
                 expected.to_str().unwrap(),
-                "Flocker does not report",
+                "is not what Flocker's agent mounts",
             ];
             assert_refused(csi.stage(&usage).await, Code::FailedPrecondition, named);
             assert!(fixture.machine.records().is_empty() && fixture.machine.devices().is_empty());

@@ -38,6 +38,8 @@ impl Served {
         let flocker = Flocker::start(1).await;
         let mut machine = Machine::new(&flocker, 1);
         machine.config.node.mount_root = machine.path("flocker");
+        // In place of ZFS, which this machine need not have.
+        machine.config.node.agent_file_systems = vec!["fuse".to_owned()];
         let fixture = Fixture::on(machine, flocker).await;
         let usage = fixture.attached("data").await;
         let flockers = fixture.machine.path("flocker").join(&usage.volume_id);

@@ -138,18 +138,16 @@ fn nothing_is_published_from_another_volumes_device_under_any_name() {
         swapped.mount_under_the_other_name(&first.target);
         let plugin = swapped.plugin().await;
         let csi = &plugin.csi;
-        let nothing_holds = "does not hold Flocker's mount of the volume in place";
-        let condition = csi.stats(first).await.unwrap().volume_condition.unwrap();
-        assert!(
-            condition.abnormal && condition.message.contains(nothing_holds),
-            "{}",
-            condition.message
+        assert_refused(
+            csi.stats(first).await,
+            Code::NotFound,
+            &[&first.volume_id, "not this plugin's"],
         );
         for usage in [first, &first.at_target("again")] {
             assert_refused(
                 csi.publish(usage).await,
                 Code::FailedPrecondition,
-                &[&first.volume_id, "is not staged at", nothing_holds],
+                &[&first.volume_id, "is not staged at", "is mounted there"],
             );
         }
         assert!(!first.at_target("again").target.exists());
@@ -167,6 +165,16 @@ fn nothing_is_published_from_another_volumes_device_under_any_name() {
                 .abnormal
         );
 
+        // They are not the plugin's mounts of the first volume, so their maker unmounts them.
+        for (answer, at) in [
+            (csi.unpublish(first).await, first.target.clone()),
+            (csi.unstage(first).await, first.alias()),
+        ] {
+            let parts = [at.to_str().unwrap(), "left unchanged"];
+            assert_refused(answer, Code::FailedPrecondition, &parts);
+            only_mount_at(&at);
+            unmount(&at, UnmountFlags::empty()).unwrap();
+        }
         csi.unpublish(first).await.unwrap();
         csi.unstage(first).await.unwrap();
         assert!(Mounts::read().below(&first.staging).is_empty());
@@ -176,7 +184,7 @@ fn nothing_is_published_from_another_volumes_device_under_any_name() {
 }
 
 #[test]
-fn staging_over_another_volumes_device_is_refused_and_takes_the_wrong_mount_away() {
+fn staging_over_another_volumes_device_is_refused_and_leaves_the_mount_to_its_maker() {
     in_own_namespace(|| async {
         let swapped = Swapped::start().await;
         let first = &swapped.first;
@@ -188,10 +196,11 @@ fn staging_over_another_volumes_device_is_refused_and_takes_the_wrong_mount_away
             &[
                 &first.volume_id,
                 &format!("device {})", swapped.device_of(swapped.second.dataset())),
-                &format!("on device {}", swapped.device_of(first.dataset())),
+                "left unchanged",
             ],
         );
-        assert_eq!(Mounts::read().below(&first.staging), []);
+        only_mount_at(&first.alias());
+        unmount(first.alias(), UnmountFlags::empty()).unwrap();
         assert_eq!(swapped.machine.records().len(), 1, "only the second volume's");
         swapped.assert_both_are_themselves(&plugin.csi).await;
         plugin.kill().await;

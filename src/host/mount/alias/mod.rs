@@ -12,7 +12,7 @@ use super::device_nodes::{DeviceNodeError, DeviceNodes};
 use super::origin::Origin;
 use host_fs::mount::{
     AttributeChange, BindError, Binder, Device, Mount, OpenError, Patience, TableError, Target, TargetError,
-    UnmountError, open_mount, unmount_owned, visible_at,
+    UnmountError, file_system_id, open_mount, unmount_owned, visible_at,
 };
 
 /// Why the plugin's own mount could not be made; no part of it remains then.
@@ -139,12 +139,12 @@ impl Aliases {
 
     /// Returns where the plugin's mounts of a volume come from, given Flocker's mount of it.
     pub(crate) fn origin(&self, dataset_id: Uuid, flocker: &Mount) -> Origin {
-        Origin::of(flocker, &self.nodes.path(dataset_id))
+        Origin::of(flocker, &self.nodes.path(dataset_id), file_system_id)
     }
 
     /// Mounts a dataset for a staging path, which must exist and be free of symbolic links.
     ///
-    /// A healthy mount of this origin that exists already is returned as it is; a new one takes the origin that
+    /// A healthy mount that is `owned` and exists already is returned as it is; a new one takes the origin that
     /// [`Self::origin`] returns. One caller at a time may change the same dataset.
     pub(crate) fn mount(
         &self,
@@ -152,6 +152,7 @@ impl Aliases {
         origin: &Origin,
         flocker: &Mount,
         staging: &Path,
+        owned: impl Fn(&Mount) -> bool,
     ) -> Result<Mount, AliasError> {
         if flocker.file_system_read_only() {
             return Err(AliasError::ReadOnly(Box::new(flocker.clone())));
@@ -159,7 +160,7 @@ impl Aliases {
         let unusable = |source| AliasError::Target { dataset_id, source };
         let target = Target::open_resolved(&alias_path(staging, dataset_id)).map_err(unusable)?;
         if let Some(found) = target.visible().map_err(|source| unreadable(&target, source))? {
-            return if !origin.owns(&found) {
+            return if !owned(&found) {
                 Err(AliasError::Occupied {
                     path: target.path().to_owned(),
                     found: Box::new(found),
@@ -179,7 +180,7 @@ impl Aliases {
             target.refuse_content().map_err(unusable)?;
         }
         let mounted = match origin {
-            Origin::Alias { node } => self.mount_device(dataset_id, flocker, node, &target),
+            Origin::Alias { node, .. } => self.mount_device(dataset_id, flocker, node, &target),
             Origin::Bind { .. } => self.bind(dataset_id, flocker, &target),
         };
         if mounted.is_err() && made {
@@ -188,14 +189,14 @@ impl Aliases {
         mounted
     }
 
-    /// Unmounts a dataset from a staging path and removes the directory it was mounted at.
+    /// Unmounts the mounts of a dataset that are `owned` from a staging path and removes the directory it was mounted at.
     ///
     /// The device node stays, because the dataset may be mounted for another staging path too. An alias that is not
     /// mounted counts as unmounted.
     pub(crate) fn unmount(
         dataset_id: Uuid,
-        origin: &Origin,
         staging: &Path,
+        owned: impl Fn(&Mount) -> bool,
         patience: Patience,
     ) -> Result<(), UnmountError> {
         let path = alias_path(staging, dataset_id);
@@ -203,7 +204,7 @@ impl Aliases {
             Ok(target) => target,
             Err(error) => return refuse_foreign(path, error),
         };
-        unmount_owned(&target, |mount| origin.owns(mount), patience)?;
+        unmount_owned(&target, owned, patience)?;
         match target.remove_directory() {
             // What is in it was never in the volume, and it stays where it is.
             Err(error @ TargetError::NotEmpty(_)) => {
@@ -255,8 +256,9 @@ impl Aliases {
             })?;
         let verified = verify(flocker, node, target);
         if verified.is_err() {
-            let named_alike = |mount: &Mount| Path::new(&mount.source) == node;
-            warn_of_failure(target, unmount_owned(target, named_alike, Patience::default()));
+            // What was just mounted from the node, whatever device that had the number of by then.
+            let made = |mount: &Mount| mount.device.is_block() && Path::new(&mount.source) == node;
+            warn_of_failure(target, unmount_owned(target, made, Patience::default()));
         }
         verified
     }

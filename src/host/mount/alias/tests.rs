@@ -1,9 +1,14 @@
+use super::super::origin::{KnownDevices, Ownership};
 use super::*;
 use host_fs::mount::MountTable;
 use host_fs::mount::layers_at;
 use host_fs::mount::testing::{LoopDevice, bind, in_own_namespace, run, tmpfs_named};
 use rustix::mount::{MountFlags as Ms, mount, mount_remount};
 use std::path::Path;
+
+fn owns(origin: &Origin, mount: &Mount) -> bool {
+    origin.ownership(mount, KnownDevices::default(), file_system_id) == Ownership::Ours
+}
 
 /// A dataset as Flocker mounts it, and a staging path.
 struct Bench {
@@ -37,13 +42,15 @@ impl Bench {
 
     fn mount_of(&self, flocker: &Mount) -> Result<Mount, AliasError> {
         let origin = self.aliases.origin(self.dataset_id, flocker);
+        let owned = |mount: &Mount| owns(&origin, mount);
         self.aliases
-            .mount(self.dataset_id, &origin, flocker, &self.staging)
+            .mount(self.dataset_id, &origin, flocker, &self.staging, owned)
     }
 
     fn unmount(&self) -> Result<(), UnmountError> {
         let origin = self.aliases.origin(self.dataset_id, &self.flocker());
-        Aliases::unmount(self.dataset_id, &origin, &self.staging, Patience::default())
+        let owned = |mount: &Mount| owns(&origin, mount);
+        Aliases::unmount(self.dataset_id, &self.staging, owned, Patience::default())
     }
 
     fn staged(&self) -> usize {

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use host_fs::mount::{Mount, MountTable, Target, layers_at};
+use host_fs::mount::{Mount, MountTable, Target, file_system_id, layers_at};
 use uuid::Uuid;
 
 use super::Host;
 use super::lifecycle::{AliasView, Elsewhere, Evidence, VolumeState, alias_view, observe};
-use super::mount::{Origin, alias_path};
+use super::mount::{KnownDevices, Origin, Ownership, alias_path, device_of_node, is_named_after};
 use super::records::Record;
 use crate::error::{Error, Result};
 
@@ -34,47 +34,82 @@ impl Staged {
 }
 
 /// What distinguishes the plugin's mounts of one dataset from all other mounts.
-pub(super) struct Origins(Vec<Origin>);
+pub(super) struct Origins {
+    origins: Vec<Origin>,
+    known: KnownDevices,
+}
 
 impl Origins {
     /// Returns the origin that a mount has, if it is the plugin's mount of the dataset.
-    pub(super) fn of(&self, mount: &Mount) -> Option<&Origin> {
-        self.0.iter().find(|origin| origin.owns(mount))
+    pub(super) fn of(&self, mount: &Mount) -> Option<Origin> {
+        let origin = self
+            .origins
+            .iter()
+            .find(|origin| self.is(origin, mount, Ownership::Ours))?;
+        Some(match origin {
+            Origin::Alias { node, device: None } => Origin::Alias {
+                node: node.clone(),
+                device: Some(mount.device),
+            },
+            known => known.clone(),
+        })
     }
 
-    /// Whether a mount is the plugin's mount of the dataset.
+    /// Whether a mount is the plugin's mount of the dataset, which it may unmount.
     pub(super) fn own(&self, mount: &Mount) -> bool {
-        self.of(mount).is_some()
+        self.any(mount, Ownership::Ours)
+    }
+
+    /// Whether the dataset is in use as long as a mount exists: one of the plugin's, or one that shows a part of it.
+    pub(super) fn are_used_by(&self, mount: &Mount) -> bool {
+        self.any(mount, Ownership::InUse)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Origin> {
-        self.0.iter()
+        self.origins.iter()
+    }
+
+    fn any(&self, mount: &Mount, at_least: Ownership) -> bool {
+        self.origins.iter().any(|origin| self.is(origin, mount, at_least))
+    }
+
+    fn is(&self, origin: &Origin, mount: &Mount, at_least: Ownership) -> bool {
+        origin.ownership(mount, self.known, file_system_id) >= at_least
     }
 }
 
 impl Host {
     /// Returns all origins of the plugin's mounts of a dataset.
+    ///
+    /// A record of another boot, or of a lease that is still to be released, has none: the kernel gives the number of a
+    /// device to another one.
     pub(super) fn origins(&self, dataset: Uuid) -> Origins {
-        let mut origins: Vec<_> = self
-            .records
-            .of(dataset)
-            .into_iter()
-            .filter(|record| {
-                // The kernel gives the number of an unmounted file system without a block device to another one.
-                record.may_be_mounted(self.boot_id) || !matches!(record.origin, Some(Origin::Bind { .. }))
-            })
-            .filter_map(|record| record.origin)
-            .collect();
-        // The name of the device node identifies the plugin's mounts also when the records were lost.
-        origins.push(self.usual_origin(dataset));
+        let records = self.records.of(dataset);
+        let recorded = records.iter().flat_map(|record| record.origins(self.boot_id));
+        let mut origins: Vec<_> = recorded.cloned().collect();
         origins.dedup();
-        Origins(origins)
+        // Where the records were lost, the device node in the plugin's own directory still names the device, unless a
+        // record of the dataset contradicts that.
+        if origins.is_empty() && records.iter().all(|record| record.may_be_mounted(self.boot_id)) {
+            origins.push(Origin::Alias {
+                node: self.aliases.nodes().path(dataset),
+                device: None,
+            });
+        }
+        self.known_as(dataset, origins)
     }
 
-    pub(super) fn usual_origin(&self, dataset: Uuid) -> Origin {
-        Origin::Alias {
-            node: self.aliases.nodes().path(dataset),
-        }
+    /// Returns these origins of a dataset with what is known of its devices.
+    pub(super) fn known_as(&self, dataset: Uuid, origins: Vec<Origin>) -> Origins {
+        let unknown = origins.iter().find_map(|origin| match origin {
+            Origin::Alias { node, device: None } => Some(node),
+            _ => None,
+        });
+        let known = KnownDevices {
+            pinned: self.pins.device(dataset),
+            node: unknown.and_then(|node| device_of_node(node)),
+        };
+        Origins { origins, known }
     }
 
     /// Returns the state of a dataset as one staging path shows it, where `top` is the visible mount, at a cost that does
@@ -110,7 +145,7 @@ impl Host {
         for mount in table
             .mounts()
             .iter()
-            .filter(|mount| origins.own(mount) && !goes_too(mount))
+            .filter(|mount| origins.are_used_by(mount) && !goes_too(mount))
         {
             if self.is_alias(table, staged.dataset, mount) {
                 elsewhere.mounted = true;
@@ -161,7 +196,9 @@ impl Host {
 
     /// Whether a mount of the plugin was made by staging, or is a copy of such a mount; publishing makes the rest.
     pub(super) fn is_alias(&self, table: &MountTable, dataset: Uuid, mount: &Mount) -> bool {
-        self.records.of(dataset).iter().any(|record| {
+        let mut records = self.records.of(dataset);
+        records.retain(|record| record.may_be_mounted(self.boot_id));
+        records.iter().any(|record| {
             let alias = alias_path(&record.staging_path, dataset);
             let place = || {
                 let alias = table.layers_at(&alias).pop()?;
@@ -172,17 +209,17 @@ impl Host {
     }
 
     /// Whether another plugin of this node has the dataset staged: a mount of the pinned device that is neither
-    /// Flocker's nor this plugin's, and is named after the dataset as every plugin's alias is.
+    /// Flocker's nor this plugin's, shows the whole of it, and is named after the dataset as every plugin's alias is.
     fn staged_by_another(&self, table: &MountTable, dataset: Uuid, origins: &Origins) -> bool {
         let Some(flocker) = self.pins.get(dataset) else {
             return false;
         };
-        let name = dataset.to_string();
         table.by_device(flocker.device).any(|mount| {
             mount.id != flocker.id
+                && mount.root == flocker.root
                 && mount.source != flocker.source
                 && !origins.own(mount)
-                && mount.point.file_name().is_some_and(|last| last == name.as_str())
+                && is_named_after(&mount.point, dataset)
         })
     }
 }
@@ -213,44 +250,4 @@ pub(super) fn mount_table() -> Result<MountTable> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::records::{RecordState, Records};
-    use super::super::{HostSettings, boot};
-    use super::*;
-    use crate::telemetry::Counters;
-    use host_fs::mount::testing::{in_own_namespace, tmpfs_named};
-
-    #[test]
-    fn a_file_system_that_has_the_number_of_an_unmounted_one_is_not_the_plugins() {
-        in_own_namespace(|scratch| {
-            let point = scratch.join("theirs");
-            tmpfs_named("theirs", &point);
-            let theirs = layers(&point).unwrap().pop().unwrap();
-            let settings = HostSettings {
-                mount_root: scratch.join("flocker"),
-                state_dir: scratch.join("state"),
-                device_dir: scratch.join("devices"),
-                accept_unverified_propagation: false,
-                socket_dir: None,
-                counters: Counters::default(),
-            };
-            let (records, _) = Records::open(&settings.state_dir.join("stages")).unwrap();
-            let (dataset, node) = (Uuid::from_u128(1), Uuid::from_u128(2));
-            for boot in [Uuid::nil(), boot::boot_id(boot::BOOT_ID_FILE.as_ref()).unwrap()] {
-                let record = Record {
-                    origin: Some(Origin::Bind {
-                        device: theirs.device,
-                        root: theirs.root.clone(),
-                        flocker: settings.mount_root.join(dataset.to_string()),
-                    }),
-                    state: RecordState::ReleasePending,
-                    ..Record::staging(&scratch.join("staging"), "1", dataset, node, boot, true)
-                };
-                records.write(&record).unwrap();
-                let (host, pending) = Host::open(&settings).unwrap();
-                assert_eq!(pending.len(), 1);
-                assert!(!host.origins(dataset).own(&theirs), "{boot}");
-            }
-        });
-    }
-}
+mod tests;
