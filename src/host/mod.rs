@@ -8,6 +8,7 @@ mod boot;
 mod evidence;
 mod failures;
 pub(crate) mod lifecycle;
+mod made_directories;
 pub mod mount;
 mod own_places;
 mod path_gate;

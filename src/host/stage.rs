@@ -47,7 +47,8 @@ impl Host {
         }
     }
 
-    /// Writes the record of a staging that begins. The origins that earlier attempts of this boot recorded stay.
+    /// Writes the record of a staging that begins, then makes the staging path if that is missing. The origins that earlier
+    /// attempts of this boot recorded stay.
     pub(crate) fn begin_staging(
         &self,
         staged: &Staged,
@@ -57,18 +58,21 @@ impl Host {
     ) -> Result<()> {
         let Staged { dataset, staging } = staged;
         let earlier = self.records.get(*dataset, staging);
-        let begun = Record::staging(staging, volume_id, *dataset, node, self.boot_id, takes_lease);
-        self.store(
-            &match earlier.filter(|earlier| earlier.may_be_mounted(self.boot_id)) {
-                None => begun,
-                Some(earlier) => Record {
-                    origin: earlier.origin,
-                    earlier_origins: earlier.earlier_origins,
-                    flocker: earlier.flocker,
-                    ..begun
-                },
+        let begun = Record {
+            made_directories: self.directories_to_make(staging)?,
+            ..Record::staging(staging, volume_id, *dataset, node, self.boot_id, takes_lease)
+        };
+        let record = match earlier.filter(|earlier| earlier.may_be_mounted(self.boot_id)) {
+            None => begun,
+            Some(earlier) => Record {
+                origin: earlier.origin,
+                earlier_origins: earlier.earlier_origins,
+                flocker: earlier.flocker,
+                ..begun
             },
-        )
+        };
+        self.store(&record)?;
+        Self::make_directories(&record)
     }
 
     /// Holds Flocker's mount in place; `false` when it no longer exists or another one is in its place.
@@ -172,6 +176,12 @@ impl Host {
                 })?;
             }
         }
+        // The record may stay until the lease is released.
+        if afterwards.release_lease
+            && let Some(record) = self.records.get(*dataset, staging)
+        {
+            self.remove_made_directories(&record);
+        }
         Ok(Unmounted::Then(afterwards))
     }
 
@@ -202,6 +212,9 @@ impl Host {
 
     /// Removes the record.
     pub(crate) fn forget(&self, staged: &Staged) -> Result<()> {
+        if let Some(record) = self.records.get(staged.dataset, &staged.staging) {
+            self.remove_made_directories(&record);
+        }
         let removed = self.records.remove(staged.dataset, &staged.staging);
         removed.map_err(|error| Error::of(Situation::Internal, &error))
     }

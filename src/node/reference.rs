@@ -1,5 +1,6 @@
 //! Resolution of volume ids to datasets, where a volume id may be a name that a person chose.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use flocker_client::Dataset;
@@ -16,7 +17,6 @@ use crate::volume::{
     FLOCKER_ID_KEY, FirstUse, NAME_KEY, Parameters, SizeRange, VolumeName, VolumeReference, size_of,
     size_text,
 };
-use host_fs::mount::Target;
 
 impl NodeCore {
     /// Returns the dataset to stage; one for a new name is created where the volume's context requests it.
@@ -27,14 +27,14 @@ impl NodeCore {
         host: &Arc<Host>,
         context: &Context,
         stage: &Stage,
-        staging: &Target,
+        staging: &Path,
     ) -> Result<Uuid> {
         let first_use = match &stage.volume {
             VolumeReference::Dataset(dataset) => return Ok(*dataset),
             VolumeReference::Name { first_use } => first_use.as_ref(),
         };
         let name = &stage.volume_id;
-        if let Some(dataset) = host.staged_dataset(staging.path(), name) {
+        if let Some(dataset) = host.staged_dataset(staging, name) {
             return Ok(dataset);
         }
         if let Some(found) = self.look_up(context, name, first_use).await? {

@@ -4,6 +4,7 @@
 //! unknown mount. The pin comes before the last read of lease and primary, so that its result stays true: after the pin
 //! the agent cannot unmount the dataset here, and so no other node can mount it.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -11,14 +12,14 @@ use uuid::fmt::Hyphenated;
 
 use super::NodeCore;
 use super::operations::Stage;
-use super::paths::resolve;
+use super::paths::resolve_existing;
 use super::unstage::UnstageOutcome;
 use crate::error::{Error, Result, Situation};
 use crate::flocker::attach::OtherNodesLease;
 use crate::flocker::cluster::{Lists, Snapshot};
 use crate::host::{Goal, Host, PathPermit, Staged};
 use crate::operation::Context;
-use host_fs::mount::{Mount, Target, TargetError, TargetPath};
+use host_fs::mount::{Mount, Target, TargetPath};
 
 /// How often staging restarts when Flocker's mount is replaced during it.
 const RESTARTS: u32 = 5;
@@ -33,12 +34,10 @@ pub(super) async fn stage(
     let spelled = stage.staging.clone();
     let permit = core.enter(&context, &[spelled.as_path()]).await?;
     let staging = host
-        .blocking_on_paths(permit, move |_, permit| existing(&spelled, permit))
+        .blocking_on_paths(permit, move |_, permit| resolve_staging(&spelled, permit))
         .await?;
     let dataset = core.dataset_to_stage(&host, &context, &stage, &staging).await?;
     context.about(dataset);
-    // Nothing of it exists yet, so there is nothing to undo.
-    host.refuse_overlap_of_staging(&Staged::new(dataset, &staging))?;
     let staging_attempt = StagingAttempt {
         core: &core,
         host: &host,
@@ -47,6 +46,8 @@ pub(super) async fn stage(
         dataset,
         staging: &staging,
     };
+    // Nothing of it exists yet, so there is nothing to undo.
+    host.refuse_overlap_of_staging(&staging_attempt.staged())?;
     let ended = staging_attempt.run().await;
     match ended {
         Err(error) if error.situation().is_final() => match staging_attempt.undo().await {
@@ -77,7 +78,7 @@ struct StagingAttempt<'a> {
     context: &'a Context,
     stage: &'a Stage,
     dataset: Uuid,
-    staging: &'a Target,
+    staging: &'a Path,
 }
 
 impl StagingAttempt<'_> {
@@ -157,10 +158,13 @@ impl StagingAttempt<'_> {
         if !self.context.is_wanted() {
             return Ok(MountOutcome::Unwanted);
         }
-        let (flocker, staging) = (flocker.clone(), self.staging.clone());
+        let (flocker, path) = (flocker.clone(), self.staging.to_owned());
         let mounted = self
             .host
-            .blocking(move |host| host.mount_alias(dataset, &flocker, &staging))
+            .blocking(move |host| {
+                let staging = Target::open_resolved(&path)?;
+                host.mount_alias(dataset, &flocker, &staging)
+            })
             .await?;
         Ok(if mounted {
             MountOutcome::Mounted
@@ -170,7 +174,10 @@ impl StagingAttempt<'_> {
     }
 
     fn staged(&self) -> Staged {
-        Staged::new(self.dataset, self.staging)
+        Staged {
+            dataset: self.dataset,
+            staging: self.staging.to_owned(),
+        }
     }
 
     async fn undo(&self) -> Result<()> {
@@ -189,16 +196,15 @@ impl StagingAttempt<'_> {
     }
 }
 
-/// Resolves the staging path, which must exist. Blocks.
-fn existing(staging: &TargetPath, permit: &mut PathPermit) -> Result<Target> {
-    let staging = resolve("staging_target_path", staging, permit)?;
-    let room = staging.check_room_for(Hyphenated::LENGTH);
-    room.map_err(|error| Error::from(error).context("staging_target_path"))?;
-    if staging.exists() {
-        return Ok(staging);
-    }
-    let missing = TargetError::NoParent(staging.path().to_owned());
-    Err(Error::from(missing).context("staging_target_path"))
+/// Resolves the staging path, which need not exist. Blocks.
+fn resolve_staging(staging: &TargetPath, permit: &mut PathPermit) -> Result<PathBuf> {
+    let field = |error| Error::from(error).context("staging_target_path");
+    let resolved = match resolve_existing("staging_target_path", staging, permit)? {
+        Some(found) => found.path().to_owned(),
+        None => staging.resolve_missing().map_err(field)?,
+    };
+    TargetPath::check_room(&resolved, Hyphenated::LENGTH).map_err(field)?;
+    Ok(resolved)
 }
 
 /// Checks that the dataset is this node's at Flocker: lease, primary, and not deleted.

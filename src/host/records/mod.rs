@@ -20,7 +20,8 @@ use host_fs::mount::MountId;
 
 /// The version of the format; a change that an older plugin would misread raises it.
 const VERSION: u32 = 3;
-/// The versions that this release reads. Version 1 does not name the node, and neither 1 nor 2 the device of a mount.
+/// The versions that this release reads. Version 1 does not name the node, and neither 1 nor 2 the device of a mount or
+/// the directories that were made.
 const READ: std::ops::RangeInclusive<u64> = 1..=VERSION as u64;
 
 /// The last step of staging or unstaging that is on disk.
@@ -61,6 +62,9 @@ pub(crate) struct Record {
     /// Flocker's mount of it, where the kernel has ids for mounts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) flocker: Option<MountId>,
+    /// How many directories at the end of the staging path the plugin made, or was about to make.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) made_directories: usize,
     /// The last step that is on disk.
     #[serde(rename = "progress")]
     pub(crate) state: RecordState,
@@ -86,6 +90,7 @@ impl Record {
             origin: None,
             earlier_origins: Vec::new(),
             flocker: None,
+            made_directories: 0,
             state: RecordState::Staging,
         }
     }
@@ -104,6 +109,11 @@ impl Record {
     fn key(&self) -> Key {
         (self.dataset_id, self.staging_path.clone())
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// The key of a record.

@@ -4,6 +4,7 @@ mod agent_view;
 mod cancellation;
 mod leases;
 mod life;
+mod made_directories;
 pub(crate) mod paths;
 mod refusals;
 mod repeats;

@@ -1,19 +1,18 @@
 //! Paths an orchestrator names: where it wants a volume to appear.
 
 mod attach;
+mod content;
 mod error;
 mod parent;
 mod path;
 mod relation;
 
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, mkdirat, openat, renameat_with};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::cached::CachedParent;
@@ -21,7 +20,6 @@ use super::entry::Mount;
 use super::handle::{self, MountHandle, OpenError};
 use super::lookup::{self, Mounted, Visible};
 use super::table::{MountTable, TableError};
-use crate::removal::remove_at;
 use parent::{Links, LookupError};
 
 pub use error::TargetError;
@@ -39,14 +37,6 @@ pub struct Target {
     path: PathBuf,
     found: Found,
 }
-
-/// How many directories of one name are set aside.
-const SET_ASIDE: u32 = 100;
-/// The longest part of a name that has room for what is added when it is set aside.
-const LONGEST_SET_ASIDE: usize = 240;
-
-/// How many names of what is in a directory an error has.
-const NAMED: usize = 3;
 
 /// What was found at the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,18 +120,6 @@ impl Target {
             Err(error) => return Err(self.io_error("examine", error)),
         };
         Ok(Target { found, ..self })
-    }
-
-    /// Checks that a path below this one, with a name of this length, is short enough for the kernel.
-    ///
-    /// # Errors
-    /// [`TargetError::Invalid`].
-    pub fn check_room_for(&self, name: usize) -> Result<(), TargetError> {
-        if path::has_room(&self.path, name) {
-            Ok(())
-        } else {
-            Err(TargetError::invalid(&self.path.to_string_lossy(), path::NO_ROOM))
-        }
     }
 
     /// Returns the path, without symbolic links.
@@ -245,117 +223,6 @@ impl Target {
     pub fn open_mount_below(&self, name: &str) -> Result<Option<MountHandle>, OpenError> {
         let below = Path::new(self.name()).join(name);
         MountHandle::at(parent::open_below(self.parent(), &below), &self.join(name))
-    }
-
-    /// Makes the directory where it is missing, for root and its group only: the mount will cover it.
-    ///
-    /// Returns whether it was made.
-    ///
-    /// # Errors
-    /// [`TargetError::SymbolicLink`] and [`TargetError::NotDirectory`] for what exists instead; [`TargetError::Io`].
-    pub fn ensure_directory(&self) -> Result<bool, TargetError> {
-        match mkdirat(&*self.parent, self.name(), Mode::from_raw_mode(0o750)) {
-            Ok(()) => Ok(true),
-            Err(Errno::EXIST) => {
-                let seen = lookup::look(&*self.parent, self.name());
-                let seen = seen.map_err(|error| self.io_error("examine", error))?;
-                self.check_directory(seen.file_type).map(|()| false)
-            }
-            Err(error) => Err(self.io_error("make the directory", error)),
-        }
-    }
-
-    /// Checks that there is nothing in the directory, where another program removes it; it may not exist any more.
-    ///
-    /// # Errors
-    /// [`TargetError::NotEmpty`]; [`TargetError::Io`].
-    pub fn check_empty(&self) -> Result<(), TargetError> {
-        match self.is_empty() {
-            Ok(true) | Err(Errno::NOENT) => Ok(()),
-            Ok(false) => Err(TargetError::NotEmpty(self.path.clone())),
-            Err(error) => Err(self.io_error("read", error)),
-        }
-    }
-
-    /// Checks that a mount at the directory would hide nothing.
-    ///
-    /// # Errors
-    /// [`TargetError::HoldsData`], with what is in it; [`TargetError::Io`].
-    pub fn refuse_content(&self) -> Result<(), TargetError> {
-        let names = self
-            .names(NAMED + 1)
-            .map_err(|error| self.io_error("read", error))?;
-        if names.is_empty() {
-            return Ok(());
-        }
-        let and_more = if names.len() > NAMED { " and more" } else { "" };
-        let quoted: Vec<_> = names.iter().take(NAMED).map(|name| format!("{name:?}")).collect();
-        Err(TargetError::HoldsData {
-            path: self.path.clone(),
-            content: format!("it holds {}{and_more}", quoted.join(", ")),
-        })
-    }
-
-    /// Gives the directory, with all that is in it, a name beside its own, and returns that path.
-    ///
-    /// # Errors
-    /// [`TargetError::Io`]; the directory is as it was then.
-    pub fn set_aside(&self) -> Result<PathBuf, TargetError> {
-        let own = self.name().as_encoded_bytes();
-        let start = own.get(..own.len().min(LONGEST_SET_ASIDE)).unwrap_or_default();
-        let mut result = Err(Errno::EXIST);
-        for number in 1..=SET_ASIDE {
-            let mut name = OsString::from_vec(start.to_vec());
-            name.push(format!(".kept-{number}"));
-            result = renameat_with(
-                &*self.parent,
-                self.name(),
-                &*self.parent,
-                &name,
-                RenameFlags::NOREPLACE,
-            );
-            match result {
-                Ok(()) => return Ok(self.path.with_file_name(name)),
-                Err(Errno::EXIST) => {}
-                Err(_) => break,
-            }
-        }
-        let error = result.err().unwrap_or(Errno::EXIST);
-        Err(self.io_error("set aside what is in", error))
-    }
-
-    fn is_empty(&self) -> Result<bool, Errno> {
-        Ok(self.names(1)?.is_empty())
-    }
-
-    /// Returns the names of some of what is in the directory.
-    fn names(&self, count: usize) -> Result<Vec<String>, Errno> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = openat(&*self.parent, self.name(), flags, Mode::empty())?;
-        let mut names = Vec::new();
-        for entry in Dir::new(directory)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if !matches!(name.to_bytes(), b"." | b"..") {
-                names.push(name.to_string_lossy().into_owned());
-            }
-            if names.len() == count {
-                break;
-            }
-        }
-        Ok(names)
-    }
-
-    /// Removes the directory if it exists, never anything in it.
-    ///
-    /// # Errors
-    /// [`TargetError::NotEmpty`]; [`TargetError::Io`].
-    pub fn remove_directory(&self) -> Result<(), TargetError> {
-        match remove_at(&*self.parent, Path::new(self.name()), AtFlags::REMOVEDIR) {
-            Ok(_) => Ok(()),
-            Err(Errno::NOTEMPTY | Errno::EXIST) => Err(TargetError::NotEmpty(self.path.clone())),
-            Err(error) => Err(self.io_error("remove the directory", error)),
-        }
     }
 
     /// Returns a path below this directory; nothing is checked on the disk.

@@ -85,6 +85,42 @@ impl TargetPath {
         &self.0
     }
 
+    /// Checks that there is room for a name of this length below a path without symbolic links.
+    ///
+    /// # Errors
+    /// [`TargetError::Invalid`].
+    pub fn check_room(path: &Path, name: usize) -> Result<(), TargetError> {
+        if has_room(path, name) {
+            Ok(())
+        } else {
+            Err(TargetError::invalid(&path.to_string_lossy(), NO_ROOM))
+        }
+    }
+
+    /// Returns the path without symbolic links, where directories above it may not exist: those that do are resolved.
+    ///
+    /// # Errors
+    /// As [`Target::open`], for the directories that exist.
+    pub fn resolve_missing(&self) -> Result<PathBuf, TargetError> {
+        for path in self.0.ancestors() {
+            match Target::open(path) {
+                Ok(found) => {
+                    let below = self.0.strip_prefix(path).unwrap_or(Path::new(""));
+                    // Joining nothing would add a slash.
+                    let is_all = below.as_os_str().is_empty();
+                    return Ok(if is_all {
+                        found.path
+                    } else {
+                        found.path.join(below)
+                    });
+                }
+                Err(error) if error.is_missing() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.0.clone())
+    }
+
     /// Opens the directory above the path, and reads what the path leads to; see [`Target::open`].
     ///
     /// # Errors
