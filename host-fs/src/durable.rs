@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -57,6 +57,33 @@ pub fn replace_file_with(
     file.as_file().sync_all()?;
     file.persist(path)?;
     sync_directory(directory)
+}
+
+/// Replaces the content of an existing file in place, padded to its length with spaces, for a disk on which
+/// [`replace_file`] finds no free block.
+///
+/// The length of the file stays, so no block is needed on a file system that overwrites. After a power cut the file may
+/// hold parts of both contents; the end of the process does not interrupt the write.
+///
+/// # Errors
+/// The content is longer than the file, or the file system refused.
+pub fn overwrite_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = options
+        .write(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    if content.len() > length {
+        return Err(ErrorKind::StorageFull.into());
+    }
+    let mut padded = vec![b' '; length];
+    for (to, from) in padded.iter_mut().zip(content) {
+        *to = *from;
+    }
+    file.write_all_at(&padded, 0)?;
+    file.sync_all()
 }
 
 /// Removes a file permanently; one that does not exist is removed already.
@@ -151,6 +178,28 @@ mod tests {
         remove_file(&path).unwrap();
         remove_file(&path).unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_on_a_full_disk_is_overwritten_in_place_within_its_length() {
+        crate::mount::testing::in_own_namespace(|scratch| {
+            let disk = scratch.join("disk");
+            crate::mount::testing::tmpfs(&disk);
+            let path = disk.join("file");
+            replace_file(&path, &[b'1'; 512]).unwrap();
+            rustix::mount::mount_remount(&disk, rustix::mount::MountFlags::empty(), "size=64k").unwrap();
+            fs::write(disk.join("filler"), vec![0; 256 << 10]).unwrap_err();
+            assert_eq!(
+                replace_file(&path, &[b'2'; 512]).unwrap_err().kind(),
+                ErrorKind::StorageFull
+            );
+            assert_eq!(fs::read(&path).unwrap(), [b'1'; 512]);
+            overwrite_file(&path, b"2").unwrap();
+            let found = fs::read(&path).unwrap();
+            assert_eq!((found.len(), found.trim_ascii()), (512, &b"2"[..]));
+            overwrite_file(&path, &[b'3'; 513]).unwrap_err();
+            overwrite_file(&disk.join("missing"), b"").unwrap_err();
+        });
     }
 
     #[test]

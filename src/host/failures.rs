@@ -1,7 +1,9 @@
 //! Conversion of the mount layer's errors into errors of the plugin.
 
+use std::io::ErrorKind;
+
 use super::mount::{AliasError, VisibilityError};
-use crate::error::{Error, Situation};
+use crate::error::{Error, Situation, chain};
 use host_fs::mount::{BindError, OpenError, TargetError, UnmountError};
 
 impl From<TargetError> for Error {
@@ -27,6 +29,8 @@ impl From<UnmountError> for Error {
         let situation = match error {
             UnmountError::Foreign { .. } => Situation::ForeignMount,
             UnmountError::Busy { .. } => Situation::MountBusy,
+            // The disk may recover, and the call is repeated then.
+            UnmountError::Unreachable { .. } => Situation::Busy,
             _ => Situation::Internal,
         };
         Error::of(situation, &error)
@@ -35,6 +39,19 @@ impl From<UnmountError> for Error {
 
 impl From<AliasError> for Error {
     fn from(error: AliasError) -> Self {
+        if let AliasError::Target {
+            source: TargetError::Io { source, path, .. },
+            ..
+        } = &error
+            && source.kind() == ErrorKind::ReadOnlyFilesystem
+        {
+            let text = format!(
+                "{}; make the file system of {} writable, or use another staging_target_path",
+                chain(&error),
+                path.display()
+            );
+            return Error::new(Situation::NotStaged, text);
+        }
         let situation = match error {
             AliasError::ReadOnly(_) => Situation::NotStaged,
             AliasError::Occupied { .. }

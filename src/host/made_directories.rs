@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use host_fs::mount::{Target, TargetError};
 
 use super::Host;
+use super::leftovers::LeftoverKind;
 use super::records::Record;
 use crate::error::{Error, Result};
 
@@ -52,6 +53,9 @@ impl Host {
             let removed = Target::open_resolved(directory).and_then(|target| target.remove_directory());
             match removed {
                 Ok(()) | Err(TargetError::NoParent(_)) => {}
+                Err(error @ TargetError::Io { .. }) => {
+                    self.leave(record.dataset_id, LeftoverKind::Directory, directory, &error);
+                }
                 Err(error) => {
                     tracing::warn!(
                         path = %directory.display(),

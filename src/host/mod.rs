@@ -7,6 +7,7 @@
 mod boot;
 mod evidence;
 mod failures;
+mod leftovers;
 pub(crate) mod lifecycle;
 mod made_directories;
 pub mod mount;
@@ -24,6 +25,7 @@ mod stage;
 pub mod state_dir;
 mod stats;
 mod targets;
+mod unstage;
 mod volume_ids;
 
 use std::sync::Arc;
@@ -41,18 +43,21 @@ pub use settings::{HostSettings, agent_file_systems};
 
 pub(crate) use boot::{BOOT_ID_FILE, boot_id};
 pub(crate) use evidence::Staged;
-pub(crate) use lifecycle::{Afterwards, Goal};
+pub(crate) use leftovers::{Leftover, Leftovers};
+pub(crate) use lifecycle::Goal;
 pub(crate) use path_gate::PathPermit;
 pub(crate) use publish::{Publication, Unpublication};
-pub(crate) use stage::Unmounted;
 pub(crate) use stats::MountedVolume;
+pub(crate) use unstage::{Ended, Unmounted};
 
 use crate::error::{Error, Result, Situation};
 use mount::{Aliases, DeviceNodes, MountVisibility};
 use own_places::OwnPlaces;
 use pins::Pins;
-use records::Records;
+use records::{RecordError, Records};
 use targets::Targets;
+
+use crate::telemetry::Counter;
 
 fn joined<T>(ended: std::result::Result<Result<T>, JoinError>) -> Result<T> {
     match ended {
@@ -62,6 +67,26 @@ fn joined<T>(ended: std::result::Result<Result<T>, JoinError>) -> Result<T> {
             Err(_cancelled) => Err(Error::stopping("working on this machine")),
         },
     }
+}
+
+/// Logs a record that cannot be read: what is staged there may hold a lease, which is never released because of it.
+fn report_unreadable(error: &RecordError) {
+    let dataset = records::dataset_in_name(error.path());
+    let how = dataset.map_or_else(String::new, |dataset| format!("; {}", lease_request(dataset)));
+    tracing::error!(
+        dataset.id = dataset.map(tracing::field::display),
+        error = %crate::error::chain(error),
+        "A staging record cannot be read and is kept: {}{how}",
+        error.path().display()
+    );
+}
+
+/// Says how an operator releases a lease.
+fn lease_request(dataset: Uuid) -> String {
+    format!(
+        "if no node uses the volume, and a lease on it remains, release that with the request DELETE \
+         /v1/configuration/leases/{dataset} to Flocker's API, then remove the file"
+    )
 }
 
 /// The part of the machine that this process may change.
@@ -75,6 +100,7 @@ pub(crate) struct Host {
     pins: Pins,
     targets: Targets,
     own_places: OwnPlaces,
+    leftovers: Leftovers,
     /// The locks are declared last, so that they are released after everything else.
     _device_dir: LockedDirectory,
     _state_dir: LockedDirectory,
@@ -92,9 +118,9 @@ impl Host {
             .map_err(|error| Error::internal("read the boot id of this machine", error))?;
         let (records, damaged) = Records::open(&settings.state_dir.join("stages"))
             .map_err(|error| Error::of(Situation::Internal, &error))?;
-        for error in damaged {
-            tracing::error!(error = %crate::error::chain(&error), "A staging record cannot be read and is left \
-            unchanged");
+        for error in &damaged {
+            settings.counters.count(Counter::RecordsUnreadable);
+            report_unreadable(error);
         }
         let binder = Binder::for_this_kernel(&settings.state_dir.join("mounts"));
         binder
@@ -110,6 +136,7 @@ impl Host {
             pins: Pins::default(),
             targets: Targets::default(),
             own_places: OwnPlaces::of(settings),
+            leftovers: Leftovers::open(settings.state_dir.join("leftovers")),
             _device_dir: device_dir,
             _state_dir: state_dir,
         };

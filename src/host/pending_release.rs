@@ -9,14 +9,6 @@ use super::records::{Record, RecordState};
 use crate::error::Result;
 
 impl Host {
-    /// Records that the volume is unmounted and the lease is to be released.
-    pub(crate) fn mark_release_pending(&self, staged: &Staged) -> Result<()> {
-        self.store(&Record {
-            state: RecordState::ReleasePending,
-            ..self.record(staged)?
-        })
-    }
-
     /// Whether a lease is to be released at this moment: no later staging uses the record, or the lease at another
     /// path. A record whose lease a later staging uses is removed.
     pub(crate) fn is_release_due(&self, staged: &Staged) -> Result<bool> {
@@ -24,7 +16,7 @@ impl Host {
         match decide(&state, Goal::Release) {
             Action::ReleaseLease => Ok(true),
             Action::Forget => {
-                self.forget(staged)?;
+                self.forget(staged);
                 Ok(false)
             }
             _ => Ok(false),
@@ -53,7 +45,7 @@ impl Host {
         let mut due = self.releases(dataset);
         due.retain(|record| record.node_id.map_or(is_this_node, |of_record| of_record == node));
         for record in &due {
-            self.forget(&Staged {
+            self.forget_durably(&Staged {
                 dataset,
                 staging: record.staging_path.clone(),
             })?;

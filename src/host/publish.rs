@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::Host;
 use super::evidence::{Origins, Staged, hidden, mount_table};
+use super::leftovers::LeftoverKind;
 use super::lifecycle::{Action, Goal, Refusal, TargetView, VolumeState, decide, target_view};
 use super::mount::{device_is_missing, file_system_fault, is_named_after};
 use super::refusals::Subject;
@@ -118,8 +119,7 @@ impl Host {
                 self.targets.remove(*dataset, target.path());
             }
             if made {
-                // The error of the bind is returned; the next call finds a directory that could not be removed.
-                target.remove_directory().ok();
+                self.remove_directory_of(*dataset, target.path());
             }
         }
         bound?;
@@ -154,7 +154,7 @@ impl Host {
             volume_id,
             dataset,
             target,
-            directory,
+            ..
         } = unpublication;
         let subject = Subject::at(volume_id, target.path());
         let state = VolumeState::default();
@@ -179,14 +179,59 @@ impl Host {
                 if let Some(dataset) = dataset {
                     self.targets.remove(*dataset, target.path());
                 }
-                self.leave_unmounted_now(target, *directory, volume_id)?;
+                self.leave_unmounted_now(unpublication)?;
             }
             _ => {
                 self.refuse_overlap_of_target(target.path())?;
-                leave_unmounted(target, *directory, volume_id)?;
+                self.leave_unmounted(unpublication)?;
             }
         }
         Ok(())
+    }
+
+    /// Removes the plugin's directory after an unmount, now or, if the disk refuses, in the background; or checks that the
+    /// orchestrator's is empty.
+    fn leave_target(&self, dataset: Option<Uuid>, target: &Target, directory: TargetDirectory) -> Result<()> {
+        match directory {
+            TargetDirectory::Plugins => match target.remove_directory() {
+                Err(error @ TargetError::Io { .. }) => {
+                    // A caller that waits for a directory never gives the lease back.
+                    let dataset = dataset.unwrap_or_default();
+                    self.leave(dataset, LeftoverKind::Directory, target.path(), &error);
+                    Ok(())
+                }
+                removed => Ok(removed?),
+            },
+            // Mesos afterwards removes its directory recursively.
+            TargetDirectory::Orchestrators => match target.check_empty() {
+                Err(error @ TargetError::Io { .. }) => Err(Error::of(Situation::Busy, &error)),
+                checked => Ok(checked?),
+            },
+        }
+    }
+
+    /// As [`Self::leave_target`], where nothing was mounted: files in the directory were never in the volume.
+    fn leave_unmounted(&self, unpublication: &Unpublication) -> Result<()> {
+        let Unpublication {
+            volume_id,
+            dataset,
+            target,
+            directory,
+        } = unpublication;
+        if !target.exists() {
+            return Ok(());
+        }
+        match self.leave_target(*dataset, target, *directory) {
+            Err(error) if error.situation() == Situation::ForeignMount => {
+                let text = format!(
+                    "volume {volume_id} is not mounted at {}, and the directory there is not empty, so it is left \
+                     unchanged; move its content elsewhere, then call NodeUnpublishVolume again",
+                    target.path().display()
+                );
+                Err(Error::new(Situation::ForeignMount, text))
+            }
+            left => left,
+        }
     }
 
     /// Checks, for a target whose parent does not exist, that the volume is not mounted there under another mount.
@@ -201,17 +246,18 @@ impl Host {
         }
     }
 
-    /// As [`leave`], right after the plugin's mount was unmounted. What the mount had hidden, an earlier release let it
+    /// As [`Self::leave_target`], right after the plugin's mount was unmounted. What the mount had hidden, an earlier release let it
     /// hide, is set aside: neither may it be removed with the target, nor may it keep the volume here.
-    fn leave_unmounted_now(
-        &self,
-        target: &Target,
-        directory: TargetDirectory,
-        volume_id: &str,
-    ) -> Result<()> {
-        match leave(target, directory) {
-            Err(TargetError::NotEmpty(_)) => {}
-            left => return Ok(left?),
+    fn leave_unmounted_now(&self, unpublication: &Unpublication) -> Result<()> {
+        let Unpublication {
+            volume_id,
+            dataset,
+            target,
+            directory,
+        } = unpublication;
+        match self.leave_target(*dataset, target, *directory) {
+            Err(error) if error.situation() == Situation::ForeignMount => {}
+            left => return left,
         }
         let aside = target.set_aside()?;
         self.settings.counters.count(Counter::TargetContentsSetAside);
@@ -221,7 +267,7 @@ impl Host {
             target.path().display(),
             aside.display()
         );
-        if directory == TargetDirectory::Orchestrators {
+        if *directory == TargetDirectory::Orchestrators {
             target.ensure_directory()?;
         }
         Ok(())
@@ -321,31 +367,4 @@ fn unreadable(target: &Target, error: TableError) -> Error {
         format!("see what is mounted at {}", target.path().display()),
         error,
     )
-}
-
-/// Removes the plugin's directory after an unmount, or checks that the orchestrator's is empty.
-fn leave(target: &Target, directory: TargetDirectory) -> Result<(), TargetError> {
-    match directory {
-        TargetDirectory::Plugins => target.remove_directory(),
-        // Mesos afterwards removes its directory recursively.
-        TargetDirectory::Orchestrators => target.check_empty(),
-    }
-}
-
-/// As [`leave`], where nothing was mounted: files in the directory were never in the volume.
-fn leave_unmounted(target: &Target, directory: TargetDirectory, volume_id: &str) -> Result<()> {
-    if !target.exists() {
-        return Ok(());
-    }
-    match leave(target, directory) {
-        Err(TargetError::NotEmpty(_)) => {
-            let text = format!(
-                "volume {volume_id} is not mounted at {}, and the directory there is not empty, so it is left \
-                 unchanged; move its content elsewhere, then call NodeUnpublishVolume again",
-                target.path().display()
-            );
-            Err(Error::new(Situation::ForeignMount, text))
-        }
-        left => Ok(left?),
-    }
 }

@@ -1,7 +1,6 @@
 //! Restoring, at the start, the volumes that an earlier process staged.
 
 use std::collections::HashMap;
-use std::io::ErrorKind;
 use std::path::Path;
 
 use host_fs::mount::{Mount, MountTable};
@@ -9,7 +8,8 @@ use uuid::Uuid;
 
 use super::Host;
 use super::evidence::{Origins, Staged, mount_table};
-use super::lifecycle::{Action, Goal, decide};
+use super::leftovers::LeftoverKind;
+use super::lifecycle::{Action, AtStaging, Fault, Goal, decide};
 use super::mount::{NotFlockers, Origin, alias_path, check_flockers_mount, device_of_node};
 use super::records::Record;
 use crate::error::Result;
@@ -27,22 +27,44 @@ impl Host {
                 dataset: record.dataset_id,
                 staging: record.staging_path.clone(),
             };
-            match decide(&self.state_in(&table, &staged)?, Goal::Restore) {
+            let state = match self.state_in(&table, &staged) {
+                Ok(state) => state,
+                Err(error) => {
+                    // Every other volume is served; this one is looked at again by the next call about it.
+                    tracing::error!(
+                        dataset.id = %staged.dataset,
+                        error = %error.chain(),
+                        "Cannot see the state of dataset {} at {}",
+                        staged.dataset,
+                        staged.staging.display()
+                    );
+                    continue;
+                }
+            };
+            match decide(&state, Goal::Restore) {
                 Action::PinAgain => self.pin_again(&record, &staged, &table),
-                Action::ReleaseLease => pending.push(staged),
+                Action::ReleaseLease => {
+                    // An earlier process may have ended right after the unmount.
+                    self.remove_directory_of(staged.dataset, &staged.alias());
+                    pending.push(staged);
+                }
                 Action::MarkReleasePending => {
-                    remove_mount_point(&staged);
-                    self.mark_release_pending(&staged)?;
+                    self.remove_directory_of(staged.dataset, &staged.alias());
+                    self.mark_release_pending(&staged);
                     pending.push(staged);
                 }
                 Action::Forget => {
-                    remove_mount_point(&staged);
-                    self.forget(&staged)?;
+                    self.remove_directory_of(staged.dataset, &staged.alias());
+                    self.forget(&staged);
+                }
+                _ if state.at_staging == AtStaging::Unhealthy(Fault::Unmounted) => {
+                    report_unmounted(&record);
                 }
                 _ => {}
             }
         }
         self.find_targets(&table);
+        self.find_device_nodes(&table);
         Ok(pending)
     }
 
@@ -154,6 +176,26 @@ impl Host {
         check_flockers_mount(table, mount, dataset, &self.settings.agent_file_systems)
     }
 
+    /// Removes the device nodes of volumes that are not staged, which an earlier process could not remove.
+    fn find_device_nodes(&self, table: &MountTable) {
+        let is_source = |node: &Path| {
+            table
+                .mounts()
+                .iter()
+                .any(|mount| Path::new(&mount.source) == node)
+        };
+        for dataset in self.aliases.nodes().datasets() {
+            let node = self.aliases.nodes().path(dataset);
+            let staged = self.records.of(dataset);
+            if staged.iter().any(|record| record.may_be_mounted(self.boot_id)) || is_source(&node) {
+                continue;
+            }
+            if let Err(error) = self.aliases.forget_device(dataset, &node) {
+                self.leave(dataset, LeftoverKind::DeviceNode, &node, &error);
+            }
+        }
+    }
+
     /// Collects where the plugin's volumes are published, in one pass over the mount table.
     fn find_targets(&self, table: &MountTable) {
         let mut origins: HashMap<Uuid, Origins> = HashMap::new();
@@ -189,17 +231,19 @@ impl Host {
     }
 }
 
-/// Removes the directory of a mount that ended with an earlier boot, unless it has content or a mount.
-fn remove_mount_point(staged: &Staged) {
-    let path = staged.alias();
-    match std::fs::remove_dir(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            tracing::warn!(
-                path = %path.display(),
-                %error,
-                "Cannot remove the directory where a volume was mounted before this machine was started"
-            );
-        }
-        _ => {}
-    }
+/// Logs a staging of this boot whose mount this process does not see. That is no proof that it was unmounted.
+fn report_unmounted(record: &Record) {
+    let lease = if record.takes_lease {
+        ", which also releases the lease that the staging took"
+    } else {
+        ""
+    };
+    tracing::warn!(
+        dataset.id = %record.dataset_id,
+        staging.path = %record.staging_path.display(),
+        "Dataset {} was staged at {} in this boot, and is not mounted there as far as this process sees; its record is kept \
+         until NodeStageVolume repairs it or NodeUnstageVolume removes it{lease}",
+        record.dataset_id,
+        record.staging_path.display()
+    );
 }

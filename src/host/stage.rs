@@ -1,4 +1,4 @@
-//! The steps of staging and unstaging: the record, the pin on Flocker's mount, and the plugin's mount of its device.
+//! The steps of staging: the record, the pin on Flocker's mount, and the plugin's mount of its device.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -7,24 +7,14 @@ use std::path::{Path, PathBuf};
 use host_fs::mount::{Mount, OpenError, Patience, Target};
 use uuid::Uuid;
 
+use super::Host;
 use super::evidence::{Staged, layers, mount_table};
 use super::lifecycle::{Action, Goal, Pinned, decide};
 use super::mount::{Aliases, Origin};
 use super::records::{Record, RecordState};
 use super::refusals::Subject;
-use super::{Afterwards, Host};
 use crate::error::{Error, Result, Situation};
 use crate::volume::dataset_of;
-
-/// What is left of a volume after its alias is unmounted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unmounted {
-    /// Nothing was to be done: the lease is about to be released, by an operation that may hold the dataset's lock, or what
-    /// is mounted is not the undone staging's.
-    Nothing,
-    /// It is unmounted; this follows.
-    Then(Afterwards),
-}
 
 impl Host {
     /// Returns whether the volume is as a successful staging leaves it, which needs no request to Flocker; `false` when
@@ -141,48 +131,8 @@ impl Host {
             return Ok(true);
         }
         Aliases::unmount(dataset, staging.path(), owned, Patience::default())?;
+        self.remove_directory_of(dataset, &staged.alias());
         Ok(false)
-    }
-
-    /// Unmounts the dataset from a staging path, and removes its device node with this process's last use of it.
-    ///
-    /// # Errors
-    /// [`Situation::MountBusy`] while the volume is published or in use; [`Situation::ForeignMount`] when another mount
-    /// is at the staging path, unless a failed staging is undone, which never mounted there.
-    pub(crate) fn unmount_alias(&self, staged: &Staged, goal: Goal) -> Result<Unmounted> {
-        let Staged { dataset, staging } = staged;
-        let state = self.state_in(&mount_table()?, staged)?;
-        let (leave_foreign, afterwards) = match decide(&state, goal) {
-            Action::UnmountAlias {
-                leave_foreign,
-                afterwards,
-            } => (leave_foreign, afterwards),
-            Action::Refuse(refusal) => {
-                return Err(Subject::staging(&dataset.to_string(), staged).refuse(refusal));
-            }
-            _ => return Ok(Unmounted::Nothing),
-        };
-        let origins = self.origins(*dataset);
-        let found = layers(&staged.alias())?;
-        let is_foreign = !found.is_empty() && !found.iter().any(|mount| origins.own(mount));
-        if !(leave_foreign && is_foreign) {
-            let owned = |mount: &Mount| origins.own(mount);
-            Aliases::unmount(*dataset, staging, owned, Patience::default())?;
-        }
-        if afterwards.unpin {
-            for node in self.device_nodes(*dataset) {
-                self.aliases.forget_device(*dataset, &node).map_err(|error| {
-                    Error::internal(format!("forget the device of dataset {dataset}"), error)
-                })?;
-            }
-        }
-        // The record may stay until the lease is released.
-        if afterwards.release_lease
-            && let Some(record) = self.records.get(*dataset, staging)
-        {
-            self.remove_made_directories(&record);
-        }
-        Ok(Unmounted::Then(afterwards))
     }
 
     /// Returns the origins before this one that a mount still has: a target may show a device that the volume had before.
@@ -201,7 +151,7 @@ impl Host {
     }
 
     /// Returns where the device nodes of a dataset may be, whatever record has made them.
-    fn device_nodes(&self, dataset: Uuid) -> BTreeSet<PathBuf> {
+    pub(super) fn device_nodes(&self, dataset: Uuid) -> BTreeSet<PathBuf> {
         let records = self.records.of(dataset);
         let all = records
             .iter()
@@ -210,11 +160,8 @@ impl Host {
         recorded.chain([self.aliases.nodes().path(dataset)]).collect()
     }
 
-    /// Removes the record.
-    pub(crate) fn forget(&self, staged: &Staged) -> Result<()> {
-        if let Some(record) = self.records.get(staged.dataset, &staged.staging) {
-            self.remove_made_directories(&record);
-        }
+    /// Removes the record of a release that is taken over. It must not be found by the next process.
+    pub(super) fn forget_durably(&self, staged: &Staged) -> Result<()> {
         let removed = self.records.remove(staged.dataset, &staged.staging);
         removed.map_err(|error| Error::of(Situation::Internal, &error))
     }

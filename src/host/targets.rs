@@ -22,6 +22,13 @@ impl Targets {
         self.lock().entry(dataset).or_default().insert(path.to_owned());
     }
 
+    /// Whether the dataset may be published at a path.
+    pub(super) fn contains(&self, dataset: Uuid, path: &Path) -> bool {
+        self.lock()
+            .get(&dataset)
+            .is_some_and(|paths| paths.contains(path))
+    }
+
     /// Removes a path at which the dataset is not mounted.
     pub(super) fn remove(&self, dataset: Uuid, path: &Path) {
         let mut known = self.lock();

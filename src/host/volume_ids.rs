@@ -63,7 +63,8 @@ impl Host {
         Ok(found.or(first).or_else(unrecorded))
     }
 
-    /// Returns the datasets that are mounted for a staging path without a record of it.
+    /// Returns the datasets that are mounted for a staging path without a record of it, and those whose records for it
+    /// cannot be read.
     ///
     /// # Errors
     /// The mount table cannot be read.
@@ -75,7 +76,9 @@ impl Host {
         });
         let mut unrecorded: Vec<_> = ours
             .filter(|dataset| self.records.get(*dataset, staging).is_none())
+            .chain(self.records.unreadable_at(staging))
             .collect();
+        unrecorded.sort_unstable();
         unrecorded.dedup();
         Ok(unrecorded)
     }

@@ -10,9 +10,9 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::{NodeCore, NodeService};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::flocker::attach::PendingReleases;
-use crate::host::{Host, Staged};
+use crate::host::{Ended, Host, Staged};
 use crate::operation::VolumeGuard;
 
 /// How long unstaging waits for Flocker; the record says which lease is still to be released.
@@ -46,7 +46,7 @@ impl PendingReleases for NodeCore {
 }
 
 impl NodeCore {
-    /// Releases the lease of the node under which the dataset was staged, and removes the record of it.
+    /// Releases the lease of the node under which the dataset was staged.
     ///
     /// The caller holds the dataset's lock.
     async fn release(&self, host: &Arc<Host>, staged: &Staged) -> Result<()> {
@@ -55,37 +55,41 @@ impl NodeCore {
             None => (self.this_node)().await?,
         };
         self.cluster.release_lease_of(staged.dataset, Some(node)).await?;
-        let forget = staged.clone();
-        host.blocking(move |host| host.forget(&forget)).await
+        Ok(())
     }
 }
 
-/// Releases a lease that is to be released according to its record, unpins Flocker's mount, and returns whether the
-/// lease was released in time.
+/// Releases the lease that the stagings took, unpins Flocker's mount, removes directories and device node, and returns
+/// whether the lease was released in time.
 ///
 /// A Flocker that does not answer is not waited for: the release is then retried in the background. A request that was
 /// sent ends under the dataset's lock, because it could release the lease of the next staging otherwise.
-pub(super) async fn release(
-    core: Arc<NodeCore>,
-    host: Arc<Host>,
-    staged: Staged,
-    guard: VolumeGuard,
-) -> bool {
+pub(super) async fn release(core: Arc<NodeCore>, host: Arc<Host>, ended: Ended, guard: VolumeGuard) -> bool {
+    let ended = Arc::new(ended);
     let (sender, receiver) = oneshot::channel();
     let tasks = core.cluster.tasks().clone();
     // After a panic only the retries are left, which acquire the lock again.
     let mut first = Some((sender, guard));
     tasks.spawn_to_end("releasing a lease", move || {
-        let (first, core, host, staged) =
-            (first.take(), Arc::clone(&core), Arc::clone(&host), staged.clone());
+        let (first, core, host, ended) = (
+            first.take(),
+            Arc::clone(&core),
+            Arc::clone(&host),
+            Arc::clone(&ended),
+        );
         async move {
-            if let Some((sender, guard)) = first
-                && release_once(&core, &host, &staged, sender, guard).await
-            {
-                return;
+            match first {
+                Some((sender, guard)) => {
+                    if release_once(&core, &host, &ended, sender, guard).await {
+                        return;
+                    }
+                }
+                None => give_back(&core, &host, &ended).await,
             }
             let stop = core.cluster.tasks().stop();
-            stop.run_until_cancelled(retry(&core, &host, &staged)).await;
+            for staged in &ended.leases {
+                stop.run_until_cancelled(retry(&core, &host, staged)).await;
+            }
         }
     });
     receiver.await.unwrap_or(false)
@@ -95,29 +99,76 @@ pub(super) async fn release(
 async fn release_once(
     core: &NodeCore,
     host: &Arc<Host>,
-    staged: &Staged,
+    ended: &Arc<Ended>,
     in_time: oneshot::Sender<bool>,
     guard: VolumeGuard,
 ) -> bool {
-    let mut release = std::pin::pin!(core.release(host, staged));
-    let first = tokio::time::timeout(PATIENCE, &mut release).await;
-    host.unpin(staged.dataset);
-    // The receiver no longer exists if unstaging was dropped with its runtime.
-    in_time.send(matches!(first, Ok(Ok(())))).ok();
-    let released = match first {
-        Ok(released) => released,
-        Err(_) => release.await,
+    let releasing = async {
+        for staged in &ended.leases {
+            core.release(host, staged).await?;
+        }
+        Ok::<_, Error>(())
     };
+    let mut releasing = std::pin::pin!(releasing);
+    let first = tokio::time::timeout(PATIENCE, &mut releasing).await;
+    unpin_and_clean_up(host, ended).await;
+    let (sender, released) = if let Ok(released) = first {
+        (Some(in_time), released)
+    } else {
+        // The receiver no longer exists if unstaging was dropped with its runtime.
+        in_time.send(false).ok();
+        (None, releasing.await)
+    };
+    if released.is_ok() {
+        forget(host, ended).await;
+    }
+    if let Some(in_time) = sender {
+        in_time.send(released.is_ok()).ok();
+    }
     drop(guard);
     if let Err(error) = &released {
         tracing::warn!(
-            dataset.id = %staged.dataset,
+            dataset.id = %ended.dataset,
             error = %error.chain(),
             "The lease on dataset {} is released as soon as Flocker answers",
-            staged.dataset
+            ended.dataset
         );
     }
     released.is_ok()
+}
+
+/// Unpins a volume whose release ended in a panic, unless a later staging uses it.
+async fn give_back(core: &NodeCore, host: &Arc<Host>, ended: &Arc<Ended>) {
+    let _guard = core.locks.lock_in_background(ended.dataset).await;
+    if ended.leases.iter().all(|staged| host.is_release_pending(staged)) {
+        unpin_and_clean_up(host, ended).await;
+    }
+}
+
+async fn unpin_and_clean_up(host: &Arc<Host>, ended: &Arc<Ended>) {
+    if ended.unpin {
+        host.unpin(ended.dataset);
+    }
+    let ended = Arc::clone(ended);
+    let cleaned = host.blocking(move |host| {
+        host.clean_up(&ended);
+        Ok(())
+    });
+    // It fails only where the plugin stops; the records name what is left.
+    cleaned.await.ok();
+}
+
+/// Removes the records of the stagings whose lease is released.
+async fn forget(host: &Arc<Host>, ended: &Arc<Ended>) {
+    let ended = Arc::clone(ended);
+    let forgotten = host.blocking(move |host| {
+        for staged in &ended.leases {
+            host.forget(staged);
+        }
+        Ok(())
+    });
+    // As above; the next process releases a lease that is not held.
+    forgotten.await.ok();
 }
 
 /// Releases in the background a lease that an earlier process did not release.
@@ -163,6 +214,12 @@ async fn is_settled(core: &NodeCore, host: &Arc<Host>, staged: &Staged) -> bool 
     }
     match core.release(host, staged).await {
         Ok(()) => {
+            let released = staged.clone();
+            let forgotten = host.blocking(move |host| {
+                host.forget(&released);
+                Ok(())
+            });
+            forgotten.await.ok();
             tracing::info!(dataset.id = %staged.dataset, "Released the lease on dataset {}", staged.dataset);
             true
         }

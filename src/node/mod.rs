@@ -1,6 +1,7 @@
 //! The CSI Node service: what the plugin does on the machine where a volume is used.
 
 mod lease_release;
+mod leftovers;
 mod operations;
 mod paths;
 mod publish;
@@ -124,6 +125,7 @@ impl NodeCore {
         for staged in pending {
             lease_release::release_later(Arc::clone(self), Arc::clone(&host), staged);
         }
+        leftovers::remove_in_background(self, &host);
         *slot = Some(Arc::clone(&host));
         Ok(host)
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use host_fs::mount::{Relation, Target, TargetPath};
+
 use super::NodeCore;
 use super::lease_release::release;
 use super::operations::Unstage;
@@ -19,9 +21,17 @@ pub(super) async fn unstage(
     unstage: Unstage,
 ) -> Result<()> {
     let permit = core.enter(&context, &[unstage.staging.as_path()]).await?;
-    for staged in staged_at(&host, permit, unstage).await? {
+    let spelled = unstage.staging.clone();
+    let mut all = staged_at(&host, permit, unstage).await?;
+    let mut elsewhere = Vec::new();
+    for staged in &all {
+        elsewhere.extend(core.same_directory(&context, &host, staged, &spelled).await?);
+    }
+    all.append(&mut elsewhere);
+    for staged in all {
         context.about(staged.dataset);
         core.clear(&context, &host, &staged, Goal::Unstage).await?;
+        host.blocking(move |host| host.check_readable(&staged)).await?;
     }
     Ok(())
 }
@@ -65,8 +75,36 @@ pub(super) enum UnstageOutcome {
 }
 
 impl NodeCore {
-    /// Unstages a volume from one staging path; with the last of them it releases the device node, the lease that
-    /// staging took, and the pin, in this order.
+    /// Returns the stagings of the dataset whose paths are other views of the same directory, where none is recorded at
+    /// the path itself: an earlier call may have unmounted them and ended before their records were removed.
+    async fn same_directory(
+        &self,
+        context: &Context,
+        host: &Arc<Host>,
+        staged: &Staged,
+        spelled: &TargetPath,
+    ) -> Result<Vec<Staged>> {
+        let mut same = Vec::new();
+        for other in host.namesakes(staged) {
+            let permit = self.enter(context, &[spelled.as_path(), &other.staging]).await?;
+            let (spelled, path) = (spelled.clone(), other.staging.clone());
+            let relation = host.blocking_on_paths(permit, move |_, permit| {
+                let Some(staging) = resolve_existing("staging_target_path", &spelled, permit)? else {
+                    return Ok(Relation::Apart);
+                };
+                // A path that leads nowhere any more is no other view of this one.
+                let other = Target::open_from(&path, permit.next_parent());
+                other.map_or(Ok(Relation::Apart), |other| Ok(staging.relation_to(&other)?))
+            });
+            if relation.await? == Relation::Same {
+                same.push(other);
+            }
+        }
+        Ok(same)
+    }
+
+    /// Unstages a volume from one staging path; with the last of them it releases the lease that staging took and the
+    /// pin. Directories, device node and records come last, and hold nothing up.
     pub(super) async fn clear(
         self: &Arc<Self>,
         context: &Context,
@@ -84,24 +122,22 @@ impl NodeCore {
         let unmounted = host
             .blocking(move |host| {
                 let unmounted = host.unmount_alias(&at, goal)?;
-                if let Unmounted::Then(afterwards) = unmounted {
-                    if afterwards.release_lease {
-                        // Written first: a process that finds no mount must know that the lease is still to be
+                if let Unmounted::Then(ended) = &unmounted {
+                    for staged in &ended.leases {
+                        // Before the request: a process that finds no mount must know that the lease is still to be
                         // released.
-                        host.mark_release_pending(&at)?;
-                    } else {
-                        host.forget(&at)?;
+                        host.mark_release_pending(staged);
                     }
                 }
                 Ok(unmounted)
             })
             .await?;
-        let Unmounted::Then(afterwards) = unmounted else {
+        let Unmounted::Then(ended) = unmounted else {
             return Ok(UnstageOutcome::Nothing);
         };
-        if afterwards.release_lease {
+        if !ended.leases.is_empty() {
             let (core, host) = (Arc::clone(self), Arc::clone(host));
-            let release = release(core, host, staged.clone(), guard);
+            let release = release(core, host, ended, guard);
             let released = context.during(Phase::FlockerAnswering, release).await;
             return Ok(if released {
                 UnstageOutcome::Nothing
@@ -109,9 +145,14 @@ impl NodeCore {
                 UnstageOutcome::Lease
             });
         }
-        if afterwards.unpin {
-            host.unpin(staged.dataset);
+        if ended.unpin {
+            host.unpin(ended.dataset);
         }
+        let cleaned = host.blocking(move |host| {
+            host.clean_up(&ended);
+            Ok(())
+        });
+        cleaned.await?;
         drop(guard);
         Ok(UnstageOutcome::Nothing)
     }

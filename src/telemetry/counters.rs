@@ -44,6 +44,12 @@ counters! {
     LogLinesLost = "log_lines_lost",
     /// Panics of background tasks, each of which was started again.
     TaskPanics = "task_panics",
+    /// Directories, device nodes and records that could not be removed at once after an unmount.
+    LeftBehind = "left_behind",
+    /// Records that the disk did not take; what they say holds in this process only.
+    RecordsNotWritten = "records_not_written",
+    /// Staging records that could not be read.
+    RecordsUnreadable = "records_unreadable",
 }
 
 /// The counters of one plugin. Clones count together.

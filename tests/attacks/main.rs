@@ -8,6 +8,7 @@
 )]
 
 mod descriptors;
+mod disks;
 mod garbage;
 mod identity;
 mod log;

@@ -42,9 +42,9 @@ pub enum UnmountError {
         #[source]
         source: io::Error,
     },
-    /// The directory of the mount could not be removed.
-    #[error("cannot remove the directory {}", .path.display())]
-    Directory {
+    /// The directory at which it may be mounted cannot be reached.
+    #[error("cannot reach {}, where it may be mounted", .path.display())]
+    Unreachable {
         /// The directory.
         path: PathBuf,
         /// What is wrong with it.

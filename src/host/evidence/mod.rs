@@ -125,11 +125,23 @@ impl Host {
             Some(top) if origins.own(top) => AliasView::Ours(Box::new(top.clone())),
             Some(_) => alias_view(layers(&staged.alias())?, |mount| origins.own(mount)),
         };
-        self.state_of(staged, alias, None, self.recorded_elsewhere(staged))
+        self.state_of(staged, alias, None, self.recorded_elsewhere(staged, &[]))
     }
 
     /// Returns the state of a dataset on the whole node, as the mount table shows it.
     pub(super) fn state_in(&self, table: &MountTable, staged: &Staged) -> Result<VolumeState> {
+        self.state_without(table, staged, &[])
+    }
+
+    /// Returns the state of a dataset after the stagings of these records ended with that of `staged`, which therefore
+    /// stands for their leases.
+    pub(super) fn state_after(&self, staged: &Staged, over: &[Record]) -> Result<VolumeState> {
+        let mut state = self.state_without(&mount_table()?, staged, over)?;
+        state.takes_lease |= over.iter().any(|record| record.takes_lease);
+        Ok(state)
+    }
+
+    fn state_without(&self, table: &MountTable, staged: &Staged, over: &[Record]) -> Result<VolumeState> {
         let origins = self.origins(staged.dataset);
         let path = staged.alias();
         let layers: Vec<_> = table.layers_at(&path).into_iter().cloned().collect();
@@ -140,7 +152,7 @@ impl Host {
         }
         // Propagation makes copies of the plugin's mount at other paths; they are unmounted with it.
         let goes_too = |mount: &Mount| mount.point == path || going.is_some() && table.place(mount) == going;
-        let mut elsewhere = self.recorded_elsewhere(staged);
+        let mut elsewhere = self.recorded_elsewhere(staged, over);
         let mut published_at = None;
         for mount in table
             .mounts()
@@ -178,9 +190,10 @@ impl Host {
         }))
     }
 
-    /// Returns what records say of other staging paths.
-    pub(super) fn recorded_elsewhere(&self, staged: &Staged) -> Elsewhere {
-        let records = self.records.of(staged.dataset);
+    /// Returns what records say of other staging paths, apart from those of stagings that are over.
+    fn recorded_elsewhere(&self, staged: &Staged, over: &[Record]) -> Elsewhere {
+        let mut records = self.records.of(staged.dataset);
+        records.retain(|record| !over.contains(record));
         let here = |record: &&Record| record.staging_path == staged.staging;
         let node = records.iter().find(here).and_then(|record| record.node_id);
         let recorded = records.iter().any(|record| {

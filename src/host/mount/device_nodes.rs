@@ -1,5 +1,6 @@
 //! Device nodes that give block devices the plugin's own names.
 
+use std::collections::BTreeSet;
 use std::fs::DirBuilder;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
@@ -94,6 +95,17 @@ impl DeviceNodes {
             return Ok(());
         }
         remove_file(node)
+    }
+
+    /// Returns the datasets that have a node, finished or not.
+    pub(crate) fn datasets(&self) -> BTreeSet<Uuid> {
+        let entries = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let named = entries.filter_map(|entry| {
+            let name = entry.file_name();
+            let name = name.to_str()?;
+            name.strip_prefix('.').unwrap_or(name).parse().ok()
+        });
+        named.collect()
     }
 
     fn unfinished(&self, dataset_id: Uuid) -> PathBuf {

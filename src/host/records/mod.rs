@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,14 +14,21 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::mount::Origin;
-use host_fs::durable::{is_unfinished, make_directory, remove_file, replace_file};
+use error::io_error;
+use host_fs::durable::{is_unfinished, make_directory, overwrite_file, remove_file, replace_file};
 use host_fs::mount::MountId;
+use unreadable::Unreadable;
 
 /// The version of the format; a change that an older plugin would misread raises it.
 const VERSION: u32 = 3;
 /// The versions that this release reads. Version 1 does not name the node, and neither 1 nor 2 the device of a mount or
 /// the directories that were made.
 const READ: std::ops::RangeInclusive<u64> = 1..=VERSION as u64;
+
+/// The minimum number of spaces at the end of a file, so that every state fits when the file is overwritten in place.
+const ROOM: usize = 16;
+/// The length of a file is a multiple of this.
+const BLOCK: usize = 512;
 
 /// The last step of staging or unstaging that is on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,69 +133,19 @@ struct Document<R> {
     record: R,
 }
 
-/// Why a record could not be written or read.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RecordError {
-    /// The file system refused a step.
-    #[error("cannot {action} {}", .path.display())]
-    Io {
-        /// The step.
-        action: &'static str,
-        /// The file or directory.
-        path: PathBuf,
-        /// The error of the file system.
-        #[source]
-        source: io::Error,
-    },
-    /// The file holds no record.
-    #[error("the staging record {} is damaged", .path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// Another release of the plugin wrote the file.
-    #[error(
-        "the staging record {} has version {version}, but this flocker-csi reads versions up to {VERSION}; \
-         run the release that wrote it", .path.display()
-    )]
-    Version {
-        /// The file.
-        path: PathBuf,
-        /// The version it has.
-        version: u64,
-    },
-    /// The record belongs to another file.
-    #[error("the staging record {} describes another volume or path than its name says; it was copied or renamed",
-        .path.display())]
-    Misplaced {
-        /// The file.
-        path: PathBuf,
-    },
-}
-
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RecordError {
-    move |source| RecordError::Io {
-        action,
-        path: path.to_owned(),
-        source,
-    }
-}
-
 /// All records, on disk and in memory.
 #[derive(Debug)]
 pub(crate) struct Records {
     directory: PathBuf,
     known: Mutex<BTreeMap<Key, Record>>,
+    unreadable: Unreadable,
 }
 
 impl Records {
     /// Reads all records in a directory, which is created if it does not exist.
     ///
-    /// Files that cannot be parsed stay unchanged and are returned as errors that name them. No other process may use
-    /// the directory.
+    /// Files that cannot be read stay unchanged and are returned as errors that name them, with those that earlier
+    /// processes set aside. No other process may use the directory.
     pub(crate) fn open(directory: &Path) -> Result<(Records, Vec<RecordError>), RecordError> {
         make_directory(directory).map_err(io_error("make", directory))?;
         let mut known = BTreeMap::new();
@@ -200,7 +156,11 @@ impl Records {
                 .file_name()
                 .is_some_and(|name| is_unfinished(&name.to_string_lossy()))
             {
-                fs::remove_file(&path).map_err(io_error("remove the unfinished", &path))?;
+                if let Err(error) = fs::remove_file(&path) {
+                    tracing::warn!(%error, "Cannot remove {}, which was never finished", path.display());
+                }
+            } else if unreadable::is_set_aside(&path) {
+                damaged.push(RecordError::SetAside { path });
             } else if path.extension().is_some_and(|extension| extension == "json") {
                 match read(&path) {
                     Ok(record) => drop(known.insert(record.key(), record)),
@@ -212,21 +172,21 @@ impl Records {
             Records {
                 directory: directory.to_owned(),
                 known: Mutex::new(known),
+                unreadable: Unreadable::of(&damaged),
             },
             damaged,
         ))
     }
 
-    /// Writes a record durably, replacing the one of the same dataset and staging path.
+    /// Writes a record durably, replacing the one of the same dataset and staging path. A file of that name that could
+    /// not be read is set aside.
     ///
     /// One caller at a time may change the same dataset.
     pub(crate) fn write(&self, record: &Record) -> Result<(), RecordError> {
         let key = record.key();
         let path = self.file(&key);
-        let text = render(record).map_err(|source| RecordError::Damaged {
-            path: path.clone(),
-            source,
-        })?;
+        let text = self.render(record)?;
+        self.unreadable.set_aside(&path)?;
         replace_file(&path, &text).map_err(io_error("write", &path))?;
         self.lock().insert(key, record.clone());
         Ok(())
@@ -237,13 +197,69 @@ impl Records {
         self.lock().insert(record.key(), record);
     }
 
+    /// As [`Self::write`], for a record of what has already happened: it holds in this process whatever the disk
+    /// answers. On a full disk the file is overwritten in place.
+    ///
+    /// # Errors
+    /// The file holds the earlier record.
+    pub(crate) fn write_or_remember(&self, record: &Record) -> Result<(), RecordError> {
+        let written = self.write(record).or_else(|error| {
+            let path = self.file(&record.key());
+            let text = self.render(record)?;
+            overwrite_file(&path, &text).map_err(|_| error)
+        });
+        self.lock().insert(record.key(), record.clone());
+        written
+    }
+
     /// Removes the record of a dataset and staging path, if there is one.
     pub(crate) fn remove(&self, dataset_id: Uuid, staging_path: &Path) -> Result<(), RecordError> {
         let key = (dataset_id, staging_path.to_owned());
+        if !self.lock().contains_key(&key) {
+            return Ok(());
+        }
         let path = self.file(&key);
         remove_file(&path).map_err(io_error("remove", &path))?;
         self.lock().remove(&key);
         Ok(())
+    }
+
+    /// Removes the record of a staging that is over: this process forgets it whatever the disk answers.
+    ///
+    /// # Errors
+    /// The file remains, for [`Self::remove_forgotten`].
+    pub(crate) fn forget(&self, dataset_id: Uuid, staging_path: &Path) -> Result<(), RecordError> {
+        let known = self.lock().remove(&(dataset_id, staging_path.to_owned()));
+        match known {
+            Some(_) => self.remove_forgotten(dataset_id, staging_path),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes the file of a record that was forgotten, unless a later staging has written it again.
+    pub(crate) fn remove_forgotten(&self, dataset_id: Uuid, staging_path: &Path) -> Result<(), RecordError> {
+        let key = (dataset_id, staging_path.to_owned());
+        if self.lock().contains_key(&key) {
+            return Ok(());
+        }
+        let path = self.file(&key);
+        remove_file(&path).map_err(io_error("remove", &path))
+    }
+
+    /// Returns the datasets whose records for a staging path cannot be read.
+    pub(crate) fn unreadable_at(&self, staging_path: &Path) -> Vec<Uuid> {
+        self.unreadable.datasets_at(staging_path)
+    }
+
+    /// Sets a record aside that cannot be read, and returns the reason, which names the file. `None` where there is no
+    /// such record, or this process has returned the reason before.
+    pub(crate) fn set_aside(&self, dataset_id: Uuid, staging_path: &Path) -> Option<String> {
+        let path = self.file(&(dataset_id, staging_path.to_owned()));
+        let reason = self.unreadable.report(&path)?;
+        Some(match self.unreadable.set_aside(&path) {
+            Ok(Some(kept)) => format!("{reason}; it is kept as {}", kept.display()),
+            _ => format!("{reason}; it is kept"),
+        })
     }
 
     /// Returns the record of a dataset and staging path.
@@ -269,6 +285,13 @@ impl Records {
             .collect()
     }
 
+    fn render(&self, record: &Record) -> Result<Vec<u8>, RecordError> {
+        render(record).map_err(|source| RecordError::Damaged {
+            path: self.file(&record.key()),
+            source,
+        })
+    }
+
     /// Returns the file of a record. The file name has a digest of the path, which may be long and hold any byte.
     fn file(&self, (dataset_id, staging_path): &Key) -> PathBuf {
         self.directory.join(file_name(*dataset_id, staging_path))
@@ -280,9 +303,14 @@ impl Records {
 }
 
 fn file_name(dataset_id: Uuid, staging_path: &Path) -> String {
-    let digest = Sha256::digest(staging_path.as_os_str().as_bytes());
+    format!("{dataset_id}-{}.json", digest_of(staging_path))
+}
+
+/// Returns the part of a file name that stands for a path.
+pub(super) fn digest_of(path: &Path) -> String {
+    let digest = Sha256::digest(path.as_os_str().as_bytes());
     let short = digest.first_chunk().copied().map_or(0, u64::from_be_bytes);
-    format!("{dataset_id}-{short:016x}.json")
+    format!("{short:016x}")
 }
 
 fn read(path: &Path) -> Result<Record, RecordError> {
@@ -319,15 +347,23 @@ fn parse(text: &[u8], path: &Path) -> Result<Record, RecordError> {
     Ok(record)
 }
 
-/// Returns the text of the file of a record.
+/// Returns the text of the file of a record, with room for a longer state.
 fn render(record: &Record) -> serde_json::Result<Vec<u8>> {
-    serde_json::to_vec_pretty(&Document {
+    let mut text = serde_json::to_vec_pretty(&Document {
         version: VERSION,
         record,
-    })
+    })?;
+    text.push(b'\n');
+    text.resize((text.len() + ROOM).next_multiple_of(BLOCK), b' ');
+    Ok(text)
 }
 
+mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
+mod unreadable;
+
+pub(crate) use error::RecordError;
+pub(crate) use unreadable::dataset_in_name;

@@ -13,6 +13,8 @@ mod single_writer;
 mod state_dir;
 mod stats;
 mod two_plugins;
+mod unreadable;
+mod views;
 
 use std::path::Path;
 

@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::device_nodes::{DeviceNodeError, DeviceNodes};
 use super::origin::Origin;
 use host_fs::mount::{
-    AttributeChange, BindError, Binder, Device, Mount, OpenError, Patience, TableError, Target, TargetError,
-    UnmountError, file_system_id, open_mount, unmount_owned, visible_at,
+    AttributeChange, BindError, Binder, Device, Mount, MountTable, OpenError, Patience, TableError, Target,
+    TargetError, UnmountError, file_system_id, open_mount, unmount_owned,
 };
 
 /// Why the plugin's own mount could not be made; no part of it remains then.
@@ -189,30 +189,22 @@ impl Aliases {
         mounted
     }
 
-    /// Unmounts the mounts of a dataset that are `owned` from a staging path and removes the directory it was mounted at.
+    /// Unmounts the mounts of a dataset that are `owned` from a staging path, and returns how many there were.
     ///
-    /// The device node stays, because the dataset may be mounted for another staging path too. An alias that is not
-    /// mounted counts as unmounted.
+    /// The directory stays, because removing it may fail. The device node stays, because the dataset may be mounted for
+    /// another staging path too. An alias that is not mounted counts as unmounted.
     pub(crate) fn unmount(
         dataset_id: Uuid,
         staging: &Path,
         owned: impl Fn(&Mount) -> bool,
         patience: Patience,
-    ) -> Result<(), UnmountError> {
+    ) -> Result<usize, UnmountError> {
         let path = alias_path(staging, dataset_id);
         let target = match Target::open_resolved(&path) {
             Ok(target) => target,
-            Err(error) => return refuse_foreign(path, error),
+            Err(error) => return refuse_mounted(path, owned, error),
         };
-        unmount_owned(&target, owned, patience)?;
-        match target.remove_directory() {
-            // What is in it was never in the volume, and it stays where it is.
-            Err(error @ TargetError::NotEmpty(_)) => {
-                tracing::warn!(path = %path.display(), "{error}");
-                Ok(())
-            }
-            removed => removed.map_err(|source| UnmountError::Directory { path, source }),
-        }
+        unmount_owned(&target, owned, patience)
     }
 
     /// Removes the device node of a dataset that this process no longer mounts. It is in another directory where the
@@ -284,19 +276,27 @@ fn verify(flocker: &Mount, node: &Path, target: &Target) -> Result<Mount, AliasE
     Ok(mount)
 }
 
-/// Checks a path that is no directory: an error unless nothing is mounted there.
-fn refuse_foreign(path: PathBuf, error: TargetError) -> Result<(), UnmountError> {
-    match (visible_at(&path), error) {
-        (Ok(Some(found)), _) => Err(UnmountError::Foreign {
-            path,
-            found: Box::new(found),
-        }),
+/// Checks a path that is no directory, or cannot be reached: an error unless nothing is mounted there.
+fn refuse_mounted(
+    path: PathBuf,
+    owned: impl Fn(&Mount) -> bool,
+    error: TargetError,
+) -> Result<usize, UnmountError> {
+    let table = match MountTable::read() {
+        Ok(table) => table,
+        Err(source) => return Err(UnmountError::Table { path, source }),
+    };
+    match table.layers_at(&path).pop() {
         // The volume may be mounted where the directory is now.
-        (Ok(None), source @ (TargetError::Io { .. } | TargetError::LinkOnTheWay(_))) => {
-            Err(UnmountError::Directory { path, source })
+        None if matches!(error, TargetError::LinkOnTheWay(_)) => {
+            Err(UnmountError::Unreachable { path, source: error })
         }
-        (Ok(None), _) => Ok(()),
-        (Err(source), _) => Err(UnmountError::Table { path, source }),
+        None => Ok(0),
+        Some(found) if owned(found) => Err(UnmountError::Unreachable { path, source: error }),
+        Some(found) => Err(UnmountError::Foreign {
+            path,
+            found: Box::new(found.clone()),
+        }),
     }
 }
 

@@ -50,7 +50,9 @@ impl Bench {
     fn unmount(&self) -> Result<(), UnmountError> {
         let origin = self.aliases.origin(self.dataset_id, &self.flocker());
         let owned = |mount: &Mount| owns(&origin, mount);
-        Aliases::unmount(self.dataset_id, &self.staging, owned, Patience::default())
+        Aliases::unmount(self.dataset_id, &self.staging, owned, Patience::default())?;
+        host_fs::remove_directory(&alias_path(&self.staging, self.dataset_id)).unwrap();
+        Ok(())
     }
 
     fn staged(&self) -> usize {
