@@ -1,5 +1,7 @@
 //! Reads an answer of the control service: a value, or one of the forms of a failure.
 
+use std::ops::Deref;
+
 use reqwest::{Response, StatusCode, header};
 use serde::de::{self, DeserializeOwned};
 
@@ -24,7 +26,7 @@ const REASON_LIMIT: usize = 200;
 const TAG: &str = "X-Configuration-Tag";
 
 /// Status and headers of an answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Head {
     pub(crate) status: StatusCode,
     pub(crate) content_type: Option<String>,
@@ -32,7 +34,13 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    fn of(response: &Response) -> Self {
+    /// Whether what follows may be what `call` asked for.
+    pub(crate) fn is_json_of_success(&self, call: &ApiCall) -> bool {
+        call.endpoint().success_statuses().contains(&self.status.as_u16())
+            && is_json(self.content_type.as_deref())
+    }
+
+    pub(crate) fn of(response: &Response) -> Self {
         let header = |name: &str| {
             let value = response.headers().get(name)?;
             value.to_str().ok().map(ToOwned::to_owned)
@@ -58,12 +66,7 @@ impl Answer {
     /// Reads a response to its end; every status but those of success becomes an error.
     pub(crate) async fn read(target: &Target, call: ApiCall, response: Response) -> Result<Self, Error> {
         let head = Head::of(&response);
-        let limit = if head.status.is_success() {
-            BODY_LIMIT
-        } else {
-            FAILURE_LIMIT
-        };
-        let body = read_body(target, &call, response, limit).await?;
+        let body = read_body(target, &call, response, limit_of(head.status)).await?;
         Self::from_parts(call, head, body)
     }
 
@@ -161,11 +164,7 @@ async fn read_body(
     limit: usize,
 ) -> Result<Body, Error> {
     let mut body = Vec::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| failed_request(target, call.clone(), error))?
-    {
+    while let Some(chunk) = next_chunk(target, call, &mut response).await? {
         if chunk.len() > limit - body.len() {
             return Ok(Body::Cut(body));
         }
@@ -174,16 +173,46 @@ async fn read_body(
     Ok(Body::Whole(body))
 }
 
+/// Returns how many bytes are read of an answer with this status.
+pub(crate) fn limit_of(status: StatusCode) -> usize {
+    if status.is_success() {
+        BODY_LIMIT
+    } else {
+        FAILURE_LIMIT
+    }
+}
+
+/// Returns the next bytes of an answer's body.
+pub(crate) async fn next_chunk(
+    target: &Target,
+    call: &ApiCall,
+    response: &mut Response,
+) -> Result<Option<impl Deref<Target = [u8]> + use<>>, Error> {
+    let chunk = response.chunk().await;
+    chunk.map_err(|error| failed_request(target, call.clone(), error))
+}
+
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
+    decode_at("", body)
+}
+
+/// Decodes the text of the value at `path` of an answer.
+pub(crate) fn decode_at<T: DeserializeOwned>(path: &str, body: &[u8]) -> Result<T, DecodeError> {
     serde_json::from_slice(body).map_err(|error| {
         // Recording the path takes time, so only a body that cannot be decoded is decoded again with it.
         let mut parser = serde_json::Deserializer::from_slice(body);
-        let (field, source) = match serde_path_to_error::deserialize::<_, T>(&mut parser) {
+        let (below, source) = match serde_path_to_error::deserialize::<_, T>(&mut parser) {
             Ok(_) => (".".to_owned(), error),
-            Err(error) => (one_line(&error.path().to_string(), 80), error.into_inner()),
+            Err(error) => (error.path().to_string(), error.into_inner()),
+        };
+        let field = match (path, &*below) {
+            ("", _) => below,
+            (_, ".") => path.to_owned(),
+            (_, _) if below.starts_with('[') => format!("{path}{below}"),
+            (_, _) => format!("{path}.{below}"),
         };
         DecodeError::Field {
-            field,
+            field: one_line(&field, 80),
             excerpt: excerpt(body, source.line(), source.column()),
             source: shortened(source),
         }

@@ -92,11 +92,10 @@ impl Client {
 
     /// Lists the configured datasets, deleted ones included.
     pub async fn list_datasets(&self) -> Result<Datasets, Error> {
-        let mut answer = self.transport.send(Endpoint::ListDatasets).await?;
-        let tag = answer.take_tag();
+        let list = self.transport.send_for_list(Endpoint::ListDatasets).await?;
         Ok(Datasets {
-            datasets: answer.decode()?,
-            tag,
+            datasets: list.items,
+            tag: list.tag,
         })
     }
 
@@ -157,12 +156,16 @@ impl Client {
 
     /// Lists the datasets as the nodes report them.
     pub async fn list_dataset_states(&self) -> Result<Vec<DatasetState>, Error> {
-        self.transport.send(Endpoint::ListDatasetStates).await?.decode()
+        Ok(self
+            .transport
+            .send_for_list(Endpoint::ListDatasetStates)
+            .await?
+            .items)
     }
 
     /// Lists the nodes that report to the control service.
     pub async fn list_nodes(&self) -> Result<Vec<Node>, Error> {
-        self.transport.send(Endpoint::ListNodes).await?.decode()
+        Ok(self.transport.send_for_list(Endpoint::ListNodes).await?.items)
     }
 
     /// Returns the node that reported the given era (its boot id), or `None` if no node has.
@@ -178,7 +181,7 @@ impl Client {
 
     /// Lists the leases.
     pub async fn list_leases(&self) -> Result<Vec<Lease>, Error> {
-        self.transport.send(Endpoint::ListLeases).await?.decode()
+        Ok(self.transport.send_for_list(Endpoint::ListLeases).await?.items)
     }
 
     /// Acquires the lease on a dataset for a node, or renews it, for `expires` seconds; `None` means until it is

@@ -2,7 +2,7 @@
 //!
 //! `make fuzz` searches for bytes that make one panic, and the tests below run each of them on its corpus.
 
-use std::{error::Error as _, time::Duration};
+use std::{error::Error as _, fmt::Debug, time::Duration};
 
 use reqwest::StatusCode;
 use serde::de::DeserializeOwned;
@@ -13,6 +13,7 @@ use crate::{
     answer::{Answer, Body, Head},
     endpoint::Endpoint,
     error::{ApiCall, Target},
+    list::Receiving,
     model::{NodeOfEra, Version},
 };
 
@@ -50,11 +51,7 @@ pub fn answer(bytes: &[u8]) {
             content_type: Some(content_type.to_owned()),
             tag: None,
         };
-        decode(Answer::from_parts(
-            call(*endpoint),
-            head,
-            Body::Whole(body.to_vec()),
-        )?)
+        decode(call(*endpoint), head, body)
     });
     let Some(Err(error)) = read else { return };
     let mut messages = error.to_string();
@@ -69,7 +66,7 @@ pub fn answer(bytes: &[u8]) {
 }
 
 /// A request, and how the client decodes the answer.
-type Reader = (Endpoint, fn(Answer) -> Result<(), Error>);
+type Reader = (Endpoint, fn(ApiCall, Head, &[u8]) -> Result<(), Error>);
 
 /// The id in a path, which may be any.
 const ANY_ID: Uuid = Uuid::nil();
@@ -77,20 +74,39 @@ const ANY_ID: Uuid = Uuid::nil();
 /// A longer path comes before its prefix.
 const READERS: [Reader; 11] = [
     (Endpoint::Version, decode::<Version>),
-    (Endpoint::ListDatasets, decode::<Vec<Dataset>>),
+    (Endpoint::ListDatasets, decode_list::<Dataset>),
     (Endpoint::MoveDataset(ANY_ID), decode::<Dataset>),
     (Endpoint::CreateDataset, decode::<Dataset>),
     (Endpoint::DeleteDataset(ANY_ID), decode::<Dataset>),
-    (Endpoint::ListLeases, decode::<Vec<Lease>>),
+    (Endpoint::ListLeases, decode_list::<Lease>),
     (Endpoint::AcquireLease, decode::<Lease>),
     (Endpoint::ReleaseLease(ANY_ID), decode::<Lease>),
-    (Endpoint::ListDatasetStates, decode::<Vec<DatasetState>>),
+    (Endpoint::ListDatasetStates, decode_list::<DatasetState>),
     (Endpoint::NodeByEra(ANY_ID), decode::<NodeOfEra>),
-    (Endpoint::ListNodes, decode::<Vec<Node>>),
+    (Endpoint::ListNodes, decode_list::<Node>),
 ];
 
-fn decode<T: DeserializeOwned>(answer: Answer) -> Result<(), Error> {
+fn decode<T: DeserializeOwned>(call: ApiCall, head: Head, body: &[u8]) -> Result<(), Error> {
+    let answer = Answer::from_parts(call, head, Body::Whole(body.to_vec()))?;
     answer.decode::<T>().map(drop)
+}
+
+/// Decodes a list from pieces, and as a whole, with the same result.
+fn decode_list<T: DeserializeOwned + Debug>(call: ApiCall, head: Head, body: &[u8]) -> Result<(), Error> {
+    let mut list = Receiving::<T>::new(call.clone(), head.clone());
+    for piece in body.chunks(7) {
+        if !list.push(piece) {
+            break;
+        }
+    }
+    let list = list.finish().map(|list| list.items);
+    let whole = Answer::from_parts(call, head, Body::Whole(body.to_vec()));
+    let whole = whole.and_then(Answer::decode::<Vec<T>>);
+    match (&list, &whole) {
+        (Ok(list), Ok(whole)) => assert_eq!(format!("{list:?}"), format!("{whole:?}")),
+        (list, whole) => assert_eq!(list.is_ok(), whole.is_ok(), "{list:?} {whole:?}"),
+    }
+    list.map(drop)
 }
 
 fn call(endpoint: Endpoint) -> ApiCall {

@@ -61,6 +61,7 @@ mod endpoint;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod list;
 mod model;
 mod resolver;
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use reqwest::{Certificate, Identity, Url, dns::Resolve, redirect, tls};
-use serde::Serialize;
+use reqwest::{Certificate, Identity, Response, Url, dns::Resolve, redirect, tls};
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
     connection_limit::{self, ConnectionLimit},
     endpoint::Endpoint,
     error::{ApiCall, Cause, Target, failed_request, may_be_repeated},
+    list::List,
 };
 
 /// How long a connection may be idle before the kernel probes it, how often it probes, and after how many probes
@@ -77,6 +78,18 @@ impl Transport {
 
     /// Sends a request without a body. A read is sent a second time if its connection was closed.
     pub(crate) async fn send(&self, endpoint: Endpoint) -> Result<Answer, Error> {
+        self.send_for(endpoint).await
+    }
+
+    /// As [`Self::send`], for a list, which is decoded while it arrives.
+    pub(crate) async fn send_for_list<T: DeserializeOwned + Send>(
+        &self,
+        endpoint: Endpoint,
+    ) -> Result<List<T>, Error> {
+        self.send_for(endpoint).await
+    }
+
+    async fn send_for<A: ReadAnswer>(&self, endpoint: Endpoint) -> Result<A, Error> {
         let began = Instant::now();
         match self.attempt(endpoint, None::<&()>, self.target.timeout).await {
             Err(error) if may_be_repeated(&error) => {
@@ -99,12 +112,12 @@ impl Transport {
 
     /// Waits for a permit, sends a request and reads the answer. The wait does not count towards `timeout`: every
     /// holder of a permit returns it within its own time-out, so each request gets one.
-    async fn attempt(
+    async fn attempt<A: ReadAnswer>(
         &self,
         endpoint: Endpoint,
         body: Option<&impl Serialize>,
         timeout: Duration,
-    ) -> Result<Answer, Error> {
+    ) -> Result<A, Error> {
         let call = ApiCall::new(&self.target, endpoint);
         let mut url = self.base.clone();
         url.set_path(call.path());
@@ -114,9 +127,39 @@ impl Transport {
         }
         let _permit = self.connection_limit.acquire(call.is_write()).await;
         match request.send().await {
-            Ok(response) => Answer::read(&self.target, call, response).await,
+            Ok(response) => A::read(&self.target, call, response).await,
             Err(error) => Err(failed_request(&self.target, call, error)),
         }
+    }
+}
+
+/// What a response is read into.
+trait ReadAnswer: Sized {
+    /// Reads a response to its end.
+    fn read(
+        target: &Target,
+        call: ApiCall,
+        response: Response,
+    ) -> impl Future<Output = Result<Self, Error>> + Send;
+}
+
+impl ReadAnswer for Answer {
+    fn read(
+        target: &Target,
+        call: ApiCall,
+        response: Response,
+    ) -> impl Future<Output = Result<Self, Error>> + Send {
+        Self::read(target, call, response)
+    }
+}
+
+impl<T: DeserializeOwned + Send> ReadAnswer for List<T> {
+    fn read(
+        target: &Target,
+        call: ApiCall,
+        response: Response,
+    ) -> impl Future<Output = Result<Self, Error>> + Send {
+        Self::read(target, call, response)
     }
 }
 

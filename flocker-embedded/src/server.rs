@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::response::Response;
 use axum_server::Handle;
 use hyper::body::Incoming;
+use hyper_util::rt::TokioTimer;
 use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep};
@@ -22,6 +23,12 @@ use crate::tls::Acceptor;
 
 /// Delay between attempts to listen again on an address that was listened on before.
 const RETRY: Duration = Duration::from_millis(50);
+
+/// The maximum length of the headers of a request.
+const HEADER_BYTES: usize = 64 << 10;
+/// How long a client may take for the headers of a request, from the end of the one before. The control service keeps an
+/// idle connection for hours; here that long is enough for any client to ask again.
+const HEADER_TIME: Duration = Duration::from_secs(600);
 
 /// A port that stays reserved while nothing listens on it.
 pub(crate) struct Port {
@@ -114,8 +121,12 @@ impl Server {
             .acceptor(self.acceptor.clone())
             .http1_only()
             .handle(handle.clone());
+        let mut http = server.http_builder().http1();
         // Header names are spelled as the control service spells them, for clients that compare them with case.
-        server.http_builder().http1().title_case_headers(true);
+        http.title_case_headers(true);
+        http.max_buf_size(HEADER_BYTES)
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIME);
         let mut task = JoinSet::new();
         task.spawn(async move {
             if let Err(error) = server.serve(make::Shared::new(service)).await {

@@ -1,9 +1,10 @@
 //! Mutual TLS as the control service does it: a client whose certificate is issued by the cluster's authority for a
 //! common name `user-…` may use the whole API, any other is refused in the handshake.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use axum_server::accept::Accept;
@@ -13,8 +14,10 @@ use openssl::ssl::{Ssl, SslAcceptor, SslMethod, SslOptions, SslSessionCacheMode,
 use openssl::x509::{X509Ref, X509StoreContextRef, X509VerifyResult};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Duration, timeout};
 use tokio_openssl::SslStream;
+use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::counters::{Counted, Counting};
@@ -31,11 +34,18 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// How long a refused client may take to read the alert.
 const ALERT_TIME: Duration = Duration::from_secs(2);
 
+/// The maximum number of handshakes at the same time; one more ends the oldest, which is the likeliest not to go on.
+const HANDSHAKES: usize = 64;
+/// The maximum number of clients. The control service has no limit; a plugin has five connections.
+const CLIENTS: usize = 512;
+
 /// Performs the handshake with every client, and counts the connection before.
 #[derive(Clone)]
 pub(crate) struct Acceptor {
     ssl: Arc<SslAcceptor>,
     counting: Arc<Counting>,
+    handshakes: Arc<Mutex<VecDeque<CancellationToken>>>,
+    clients: Arc<Semaphore>,
 }
 
 impl Acceptor {
@@ -43,7 +53,23 @@ impl Acceptor {
         Ok(Self {
             ssl: Arc::new(configuration(pki)?),
             counting,
+            handshakes: Arc::default(),
+            clients: Arc::new(Semaphore::new(CLIENTS)),
         })
+    }
+
+    /// Begins a handshake; its token is cancelled when it has to make room for another.
+    fn begin_handshake(&self) -> Handshake {
+        let ends = CancellationToken::new();
+        let mut handshakes = self.handshakes.lock().unwrap_or_else(PoisonError::into_inner);
+        handshakes.retain(|handshake| !handshake.is_cancelled());
+        if handshakes.len() >= HANDSHAKES
+            && let Some(oldest) = handshakes.pop_front()
+        {
+            oldest.cancel();
+        }
+        handshakes.push_back(ends.clone());
+        Handshake(ends)
     }
 }
 
@@ -53,13 +79,32 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Acceptor {
     type Future = Pin<Box<dyn Future<Output = io::Result<(Self::Stream, Self::Service)>> + Send>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let open = Arc::new(self.counting.connection());
+        let open = self.counting.connection();
         let ssl = Ssl::new(self.ssl.context());
+        let handshake = self.begin_handshake();
+        let clients = Arc::clone(&self.clients);
         Box::pin(async move {
             stream.set_nodelay(true)?;
             let stream = SslStream::new(ssl?, stream)?;
-            Ok((shake_hands(stream).await?, Served { service, _open: open }))
+            let shaken = handshake.0.run_until_cancelled(shake_hands(stream)).await;
+            let stream = shaken.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
+            let Ok(permit) = clients.try_acquire_owned() else {
+                tracing::warn!("{CLIENTS} clients are connected, the maximum; another one is refused");
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            };
+            drop(handshake);
+            let open = Arc::new((open, permit));
+            Ok((stream, Served { service, _open: open }))
         })
+    }
+}
+
+/// A handshake, which is over when this is dropped.
+struct Handshake(CancellationToken);
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.cancel();
     }
 }
 
@@ -67,7 +112,7 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Acceptor {
 #[derive(Clone)]
 pub(crate) struct Served<S> {
     service: S,
-    _open: Arc<Counted>,
+    _open: Arc<(Counted, OwnedSemaphorePermit)>,
 }
 
 impl<S: Service<R>, R> Service<R> for Served<S> {

@@ -175,7 +175,10 @@ impl Cli {
     pub fn read(arguments: &[OsString], environment: &Environment) -> Result<(Self, Vec<String>), Refusal> {
         let (matches, warnings) = layers::parse(&Self::command(), arguments, environment)?;
         let cli = Self::from_arg_matches(&matches).map_err(Refusal::CommandLine)?;
-        Ok((cli, warnings))
+        match cli.command.plugin().and_then(PluginConfig::problem) {
+            Some(problem) => Err(Refusal::Settings(vec![problem])),
+            None => Ok((cli, warnings)),
+        }
     }
 }
 
@@ -186,6 +189,15 @@ impl Command {
             Self::Serve(args) => args.reading.check_config,
             Self::Standalone(args) => args.reading.check_config,
             Self::Embedded(_) | Self::Export(_) | Self::Demo(_) => false,
+        }
+    }
+
+    /// Returns the settings of the plugin that the command runs.
+    fn plugin(&self) -> Option<&PluginConfig> {
+        match self {
+            Self::Serve(args) => Some(&args.config.plugin),
+            Self::Standalone(args) => Some(&args.plugin),
+            Self::Embedded(_) | Self::Export(_) | Self::Demo(_) => None,
         }
     }
 

@@ -6,6 +6,7 @@ pub mod embedded;
 pub mod export;
 pub mod failure;
 pub mod logging;
+pub mod memory;
 pub mod serve;
 pub(crate) mod signals;
 pub mod standalone;

@@ -24,7 +24,7 @@ use crate::flocker::node_identity::NodeIdentity;
 use crate::host::{preconditions, state_dir};
 use crate::node::NodeService;
 use crate::operation::Locks;
-use crate::server::{Health, Listener, ServeError};
+use crate::server::{Health, Limits, Listener, ServeError};
 use crate::telemetry::Counters;
 pub use checks::check;
 use checks::check_all;
@@ -86,6 +86,12 @@ impl Plugin {
         let listener = Listener::bind(&config.plugin.endpoint)
             .await
             .map_err(|error| Failure::of(&error))?;
+        if let Endpoint::Tcp(address) = listener.endpoint() {
+            tracing::warn!(
+                "The endpoint {address} authenticates no client (allow_unauthenticated_tcp): every user of this machine can \
+                 mount over any directory and delete any volume through it"
+            );
+        }
         let flocker = config.flocker.client(credentials);
         state_dir::tidy(config.node.state_dir.clone()).await;
         let cluster = Cluster::new(Flocker::new(flocker), config.node_loss.takeover_grace);
@@ -137,7 +143,11 @@ impl Plugin {
         tasks.spawn("loading new certificates", move || {
             keeper.certificate_keeper().run()
         });
-        let serving = tokio::spawn(services.serve(listener, health, shutdown.clone(), DRAIN));
+        let limits = Limits {
+            connections: config.plugin.max_connections as usize,
+            calls: config.plugin.max_calls as usize,
+        };
+        let serving = tokio::spawn(services.serve(listener, limits, health, shutdown.clone(), DRAIN));
         readiness.serves(node.clone());
         let identity = (node.is_some() || of_one_node(&config)).then_some(identity);
         tasks.spawn("checking Flocker", move || {

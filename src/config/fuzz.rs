@@ -55,6 +55,7 @@ pub fn setting(bytes: &[u8]) {
         values::server_name(text).err(),
         values::duration(text).err(),
         values::count(text).err(),
+        values::limit(text).err(),
         values::log_filter(text).err(),
         values::http_address(text).err(),
         values::socket_path(text).err(),

@@ -25,7 +25,8 @@ pub use endpoint::{Endpoint, ParseEndpointError};
 pub use flocker::FlockerConfig;
 pub(crate) use values::{absolute_path, driver_name};
 use values::{
-    allocation_unit, count, default_size, duration, http_address, log_filter, namespace, node_id, socket_path,
+    allocation_unit, count, default_size, duration, http_address, limit, log_filter, namespace, node_id,
+    socket_path,
 };
 
 use crate::flocker::attach::Takeover;
@@ -74,8 +75,8 @@ pub struct Config {
 /// The settings that all commands that run the plugin have in common.
 #[derive(Args, Clone, Debug)]
 pub struct PluginConfig {
-    /// The endpoint for orchestrators: `unix:///PATH`, `PATH`, or `tcp://HOST:PORT` on the loopback interface. The
-    /// environment variable `CSI_ENDPOINT` sets it too.
+    /// The endpoint for orchestrators: `unix:///PATH`, `PATH`, or, with `allow_unauthenticated_tcp`, `tcp://HOST:PORT` on
+    /// the loopback interface. The environment variable `CSI_ENDPOINT` sets it too.
     #[arg(
         long,
         value_name = "ENDPOINT",
@@ -83,6 +84,25 @@ pub struct PluginConfig {
         help_heading = "Plugin"
     )]
     pub endpoint: Endpoint,
+    /// Whether the endpoint may be a TCP port. Every user and every program of this machine that reaches the port can
+    /// then mount over directories and delete volumes.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        help_heading = "Plugin"
+    )]
+    pub allow_unauthenticated_tcp: bool,
+    /// The maximum number of open connections; one more closes the connection that has been idle for longest.
+    #[arg(long, value_name = "NUMBER", value_parser = limit, default_value = "256", help_heading = "Plugin")]
+    pub max_connections: u32,
+    /// The maximum number of calls in progress; one more is refused. One connection may have half of them.
+    #[arg(long, value_name = "NUMBER", value_parser = limit, default_value = "2048", help_heading = "Plugin")]
+    pub max_calls: u32,
     /// The address of the HTTP server for probes (`/healthz`, `/readyz`): `ADDRESS:PORT`, an IPv6 address in brackets.
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = http_address, help_heading = "Plugin")]
     pub metrics_address: Option<SocketAddr>,
@@ -320,6 +340,21 @@ impl NodeConfig {
 }
 
 impl PluginConfig {
+    /// Returns why the settings contradict each other.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let Endpoint::Tcp(_) = self.endpoint else {
+            return None;
+        };
+        (!self.allow_unauthenticated_tcp).then(|| {
+            format!(
+                "endpoint: {} is a TCP port, where no client is authenticated: every user of this machine could mount over \
+                 any directory and delete any volume. Use a Unix socket (endpoint = \"unix:///run/flocker-csi/csi.sock\"), \
+                 or accept this with allow_unauthenticated_tcp = true (--allow-unauthenticated-tcp)",
+                self.endpoint
+            )
+        })
+    }
+
     /// Returns the namespace in which volume names are unique.
     pub(crate) fn namespace(&self) -> Namespace {
         Namespace::new(self.namespace.as_deref().unwrap_or(&self.driver_name))

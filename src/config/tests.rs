@@ -111,7 +111,7 @@ fn a_flag_overrides_the_environment_and_that_overrides_the_file() {
 fn every_setting_can_come_from_any_source() {
     let text = "endpoint = \"tcp://127.0.0.1:10000\"\ncontrol_service = \"https://[fd00::1]\"\nlist_scope = \"node\"\n\
                 takeover = \"node-gone\"\ntakeover_grace = \"3m\"\nmax_volumes_per_node = 21\n\
-                create_on_first_use = true\n\
+                create_on_first_use = true\nallow_unauthenticated_tcp = true\n\
                 metrics_address = \"[10.0.0.7]:9808\"\n\
                 kubelet_registration_dir = \"/k/plugins_registry\"\nkubelet_endpoint = \"/k/csi.sock\"\n\
                 [[pool]]\ncapacity = \"10TiB\"\n[[pool]]\nprofile = \"gold\"\ncapacity = \"1TiB\"\nper_node = true\n";
@@ -120,6 +120,7 @@ fn every_setting_can_come_from_any_source() {
     let from_flags = serve(
         &[
             "--endpoint=tcp://127.0.0.1:10000",
+            "--allow-unauthenticated-tcp",
             "--control-service=https://[fd00::1]",
             "--list-scope=node",
             "--takeover=node-gone",

@@ -122,6 +122,13 @@ pub(super) fn count(text: &str) -> Result<u32, String> {
         .map_err(|_| "expected a whole number, 0 or more".to_owned())
 }
 
+pub(super) fn limit(text: &str) -> Result<u32, String> {
+    count(text)
+        .ok()
+        .filter(|limit| *limit > 0)
+        .ok_or_else(|| "expected a whole number, 1 or more".to_owned())
+}
+
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
     // The filter would read a word that is no level as the name of a module, and log nothing else.
     let is_word = |directive: &&str| !directive.is_empty() && !directive.contains(['=', '[']);

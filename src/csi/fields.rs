@@ -5,6 +5,9 @@ use uuid::Uuid;
 use crate::error::{Error, Result, Situation};
 use crate::volume::dataset_of;
 
+/// The maximum length of a field in bytes: that of a path. Every field of CSI is shorter.
+const LONGEST: usize = 4096;
+
 /// Returns the value of a field that must not be empty.
 ///
 /// # Errors
@@ -14,6 +17,12 @@ pub(crate) fn required<'a>(field: &str, value: &'a str) -> Result<&'a str> {
         return Err(Error::new(
             Situation::InvalidArgument,
             format!("{field} is empty: it is required"),
+        ));
+    }
+    if value.len() > LONGEST {
+        return Err(Error::new(
+            Situation::InvalidArgument,
+            format!("{field} has {} bytes, at most {LONGEST} are allowed", value.len()),
         ));
     }
     Ok(value)
@@ -28,4 +37,19 @@ pub(crate) fn existing_dataset(volume_id: &str) -> Result<Uuid> {
         let text = format!("volume {volume_id:?} does not exist: a volume id is a lower-case UUID");
         Error::new(Situation::UnknownVolume, text)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_neither_empty_nor_longer_than_a_path() {
+        required("volume_id", &"v".repeat(LONGEST)).unwrap();
+        for value in [String::new(), "v".repeat(LONGEST + 1)] {
+            let refused = required("volume_id", &value).unwrap_err();
+            assert_eq!(refused.situation(), Situation::InvalidArgument);
+            assert!(refused.chain().starts_with("volume_id "), "{}", refused.chain());
+        }
+    }
 }

@@ -19,9 +19,10 @@ pub struct Locks {
     volumes: Arc<Mutex<HashMap<Uuid, Arc<AsyncMutex<()>>>>>,
 }
 
-/// Holds a volume's lock until it is dropped.
+/// Holds a volume's lock, or waits for it, until it is dropped.
 pub(crate) struct VolumeGuard {
     guard: Option<OwnedMutexGuard<()>>,
+    lock: Option<Arc<AsyncMutex<()>>>,
     dataset: Uuid,
     locks: Locks,
 }
@@ -32,6 +33,7 @@ impl Locks {
     /// # Errors
     /// [`crate::error::Situation::Cancelled`] when the operation is cancelled first.
     pub(crate) async fn lock(&self, context: &Context, dataset: Uuid) -> Result<VolumeGuard> {
+        let mut waiting = self.wait_for(dataset);
         let lock = self.of(dataset);
         let guard = if let Ok(guard) = Arc::clone(&lock).try_lock_owned() {
             guard
@@ -42,18 +44,23 @@ impl Locks {
             context.enter(waiting_for);
             guard
         };
-        Ok(VolumeGuard {
-            guard: Some(guard),
-            dataset,
-            locks: self.clone(),
-        })
+        waiting.guard = Some(guard);
+        Ok(waiting)
     }
 
     /// Waits for the lock of `dataset` outside of any operation.
     pub(crate) async fn lock_in_background(&self, dataset: Uuid) -> VolumeGuard {
-        let guard = self.of(dataset).lock_owned().await;
+        let mut waiting = self.wait_for(dataset);
+        let lock = self.of(dataset);
+        waiting.guard = Some(lock.lock_owned().await);
+        waiting
+    }
+
+    /// Begins to wait. A waiter that is dropped removes the lock as its holder does, who saw the waiter and left it.
+    fn wait_for(&self, dataset: Uuid) -> VolumeGuard {
         VolumeGuard {
-            guard: Some(guard),
+            guard: None,
+            lock: Some(self.of(dataset)),
             dataset,
             locks: self.clone(),
         }
@@ -68,7 +75,7 @@ impl Locks {
 impl Drop for VolumeGuard {
     fn drop(&mut self) {
         let mut volumes = self.locks.volumes.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.guard.take());
+        drop((self.guard.take(), self.lock.take()));
         // Each waiter holds a clone, made under the map's lock: one reference means that there is none.
         if volumes
             .get(&self.dataset)

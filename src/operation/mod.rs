@@ -45,6 +45,9 @@ pub(crate) trait Operation: Clone + fmt::Display + PartialEq + Send + Sync + 'st
     }
 }
 
+/// How many operations of one kind may run. They outlive their callers, so the number of callers does not limit them.
+const MOST: usize = 4096;
+
 /// Describes the state of Flocker, for the message to a caller whose deadline has come.
 pub(crate) type Describe = Arc<dyn Fn() -> String + Send + Sync>;
 
@@ -69,7 +72,8 @@ impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
     ///
     /// # Errors
     /// The operation's own error; [`Situation::StillConverging`], [`Situation::NodeNotReporting`] or
-    /// [`Situation::Busy`] when `deadline` comes first: the work continues, and an equal operation joins it.
+    /// [`Situation::Busy`] when `deadline` comes first: the work continues, and an equal operation joins it;
+    /// [`Situation::Busy`] when too many operations are running.
     pub(crate) async fn run<W, F>(&self, operation: O, deadline: Deadline, work: W) -> Result<T>
     where
         W: FnOnce(Context) -> F,
@@ -80,6 +84,14 @@ impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
             let other = match self.join_or_start(&operation, deadline, &mut work) {
                 Joined::Equal(running, _caller) => return self.answer(&operation, running, deadline).await,
                 Joined::Other(running) => running,
+                Joined::Full => {
+                    let text = format!(
+                        "{operation}: {MOST} other operations of this kind are running, which is all that the plugin runs at \
+                         the same time; try again when one has ended ({})",
+                        (self.describe)()
+                    );
+                    return Err(Error::new(Situation::Busy, text));
+                }
             };
             if operation.is_inverse_of(other.operation()) {
                 other.cancel();
@@ -160,6 +172,9 @@ impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
                 Joined::Other(running.clone())
             };
         }
+        if slots.len() >= MOST {
+            return Joined::Full;
+        }
         let work = work
             .take()
             .expect("an operation is started at most once per call");
@@ -202,6 +217,8 @@ enum Joined<O, T> {
     Equal(Running<O, T>, CallerGuard),
     /// A different one, or one that is being cancelled.
     Other(Running<O, T>),
+    /// None, and no more may start.
+    Full,
 }
 
 #[cfg(test)]

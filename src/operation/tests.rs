@@ -278,6 +278,69 @@ async fn a_lock_is_removed_when_no_operation_holds_it() {
     assert!(locks.is_empty());
 }
 
+#[tokio::test]
+async fn a_lock_is_removed_when_the_only_one_that_waits_for_it_stops_waiting() {
+    let locks = Locks::default();
+    let dataset = uuid::Uuid::new_v4();
+    let holder = locks.lock_in_background(dataset).await;
+    let mut waiter = Box::pin(locks.lock_in_background(dataset));
+    assert!(waiter.as_mut().now_or_never().is_none());
+    drop(holder);
+    assert!(!locks.is_empty(), "it is the waiter's");
+    drop(waiter);
+    assert!(locks.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_above_the_limit_is_refused_until_another_ends() {
+    let operations: Arc<Operations<Numbered, u32>> = Arc::new(Operations::new(Arc::new(String::new)));
+    let gate = Arc::new(Notify::new());
+    for number in 0..MOST {
+        let gate = Arc::clone(&gate);
+        let started = operations.run(Numbered(number), seconds(60), move |_| async move {
+            gate.notified().await;
+            Ok(1)
+        });
+        assert!(started.now_or_never().is_none());
+    }
+    let refused = operations
+        .run(Numbered(MOST), seconds(60), |_| async { Ok(2) })
+        .await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.situation(), Situation::Busy);
+    assert!(
+        refused.chain().contains("4096 other operations"),
+        "{}",
+        refused.chain()
+    );
+    let joined = operations.run(Numbered(7), seconds(60), |_| async { Ok(2) });
+    assert!(joined.now_or_never().is_none(), "an equal one is joined");
+    gate.notify_one();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let started = operations
+        .run(Numbered(MOST), seconds(60), |_| async { Ok(2) })
+        .await;
+    assert_eq!(started.unwrap(), 2);
+}
+
+/// An operation with a slot of its own.
+#[derive(Clone, Debug, PartialEq)]
+struct Numbered(usize);
+
+impl fmt::Display for Numbered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "doing job {}", self.0)
+    }
+}
+
+impl Operation for Numbered {
+    type Slot = usize;
+
+    fn slot(&self) -> usize {
+        self.0
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn work_that_ends_with_its_callers_ends_just_before_the_last_of_them_is_answered() {
     let operations = operations();

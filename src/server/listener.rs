@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::either::Either;
 
 use super::connection::{Connection, StopTokens};
+use super::connections::Connections;
 use super::socket::{self, SocketError, SocketFile, SocketName};
 use crate::config::Endpoint;
 
@@ -140,22 +141,32 @@ impl Listener {
         }
     }
 
-    /// Returns the accepted connections until `stop` drains; then the listener is dropped.
-    pub(super) fn connections(self, stop: StopTokens) -> impl Stream<Item = io::Result<Connection>> {
-        futures::stream::unfold((self, stop), async |(listener, stop)| {
+    /// Returns the accepted connections until `stop` drains; then the listener is dropped. At most `limit` are open at the
+    /// same time.
+    pub(super) fn connections(
+        self,
+        stop: StopTokens,
+        limit: usize,
+    ) -> impl Stream<Item = io::Result<Connection>> {
+        let open = Connections::new(limit);
+        futures::stream::unfold((self, stop, open), async |(listener, stop, open)| {
             let connection = tokio::select! {
                 biased;
                 () = stop.drain.cancelled() => return None,
-                connection = listener.next(&stop) => connection,
+                connection = listener.next(&stop, &open) => connection,
             };
-            Some((Ok(connection), (listener, stop)))
+            Some((Ok(connection), (listener, stop, open)))
         })
     }
 
-    async fn next(&self, stop: &StopTokens) -> Connection {
+    async fn next(&self, stop: &StopTokens, open: &Connections) -> Connection {
         loop {
             match self.accept().await {
-                Ok(stream) => return Connection::new(stream, stop),
+                Ok(stream) => {
+                    let close = stop.abort.child_token();
+                    let entry = open.add(close.clone()).await;
+                    return Connection::new(stream, stop, close, entry);
+                }
                 Err(error) if is_caused_by_client(&error) => {
                     tracing::debug!(%error, "A client disconnected before its connection was accepted");
                 }

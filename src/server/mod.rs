@@ -1,10 +1,15 @@
 //! The transport of gRPC: sockets, call log, health, reflection. What is served is handed in as a router.
 
+mod arriving;
+mod call_limit;
 mod connection;
+mod connections;
 mod health;
+mod limits;
 mod listener;
 mod on_first_call;
 pub(crate) mod reflection;
+mod request_body;
 mod rpc_log;
 mod socket;
 
@@ -18,12 +23,15 @@ use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tower::layer::util::{Identity, Stack};
 
+pub use call_limit::CallLimitLayer;
 pub use health::Health;
+pub use limits::Limits;
 pub use listener::{BindError, Listener};
 pub use rpc_log::RpcLogLayer;
 pub use socket::{SocketError, SocketName};
 
 use connection::StopTokens;
+use limits::CallBudget;
 
 /// How long the server waits for the tasks of calls that it has aborted.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
@@ -36,15 +44,28 @@ pub enum ServeError {
     Server(#[source] tonic::transport::Error),
 }
 
-/// What serves on an endpoint, its calls logged.
-pub(crate) type LoggedRouter = Router<Stack<RpcLogLayer, Identity>>;
+/// The layers around every service.
+type Layers = Stack<CallLimitLayer, Stack<RpcLogLayer, Identity>>;
 
-/// Returns the builder of a router whose calls are logged.
-pub(crate) fn builder() -> Server<Stack<RpcLogLayer, Identity>> {
-    Server::builder().layer(RpcLogLayer)
+/// What serves on an endpoint, its calls logged and limited.
+pub(crate) type LimitedRouter = Router<Layers>;
+
+/// Returns the builder of a router whose calls are logged, and kept within `limits`.
+pub(crate) fn builder(limits: Limits) -> Server<Layers> {
+    let budget = CallBudget::new(limits);
+    Server::builder()
+        .max_concurrent_streams(limits.calls_per_connection())
+        .initial_stream_window_size(limits::WINDOW_BYTES)
+        .initial_connection_window_size(limits::WINDOW_BYTES)
+        .http2_max_header_list_size(limits::HEADER_BYTES)
+        .http2_max_local_error_reset_streams(Some(limits::REFUSED_STREAMS))
+        .http2_keepalive_interval(Some(limits::PING_EVERY))
+        .http2_keepalive_timeout(Some(limits::PING_TIME))
+        .layer(RpcLogLayer)
+        .layer(CallLimitLayer { budget })
 }
 
-/// Serves on `listener` until `shutdown` is cancelled, and returns when all calls have ended.
+/// Serves on `listener`, with at most the connections of `limits`, until `shutdown` is cancelled, and returns when all calls have ended.
 ///
 /// It then stops listening at once, `close` ends the calls that do not end by themselves, and calls that have begun may
 /// end within `grace`; after that it drops the remaining calls and disconnects their clients. A client that disconnects
@@ -54,7 +75,8 @@ pub(crate) fn builder() -> Server<Stack<RpcLogLayer, Identity>> {
 /// Fails when the server cannot go on.
 pub(crate) async fn serve(
     listener: Listener,
-    router: LoggedRouter,
+    router: LimitedRouter,
+    limits: Limits,
     close: impl Future<Output = ()>,
     shutdown: CancellationToken,
     grace: Duration,
@@ -67,7 +89,8 @@ pub(crate) async fn serve(
     let abort = stop.abort.clone().drop_guard();
     tracing::info!(endpoint = %listener.endpoint(), "Serving on {}", listener.endpoint());
     // The stream of connections ends at the signal; the server drains because it was given a signal, which never comes.
-    let serving = router.serve_with_incoming_shutdown(listener.connections(stop), future::pending());
+    let serving = router
+        .serve_with_incoming_shutdown(listener.connections(stop, limits.connections), future::pending());
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         ended = &mut serving => return ended.map_err(ServeError::Server),

@@ -126,6 +126,9 @@ impl http_body::Body for LoggedBody {
     }
 }
 
+/// How many bytes of a method's name are logged. A client may call any, and its name is a part of a URL, which is ASCII.
+const LONGEST_METHOD: usize = 200;
+
 /// The log entry of one call, written when the call ends, or when it is dropped because its client no longer waits.
 struct RpcLog {
     method: String,
@@ -136,6 +139,7 @@ struct RpcLog {
 
 impl RpcLog {
     fn begin(method: &str) -> Self {
+        let method = method.get(..LONGEST_METHOD).unwrap_or(method);
         let span = tracing::info_span!("rpc", rpc.method = method, volume.id = Empty);
         Self {
             method: method.to_owned(),

@@ -7,12 +7,18 @@
     reason = "clippy.toml allows it in test functions; this is for what they have in common"
 )]
 
+mod connections;
+mod control_service;
 mod descriptors;
 mod disks;
 mod garbage;
+mod http2;
 mod identity;
 mod log;
+mod memory;
 mod racer;
+mod stopped_flocker;
+mod streams;
 #[allow(dead_code, reason = "the integration tests use the rest")]
 #[path = "../integration/support/mod.rs"]
 mod support;

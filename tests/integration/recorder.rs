@@ -6,7 +6,7 @@ use std::time::Duration;
 use csi_proto::v1;
 use flocker_csi::commands::serve::services::Services;
 use flocker_csi::config::Endpoint;
-use flocker_csi::server::{Health, Listener, ServeError};
+use flocker_csi::server::{Health, Limits, Listener, ServeError};
 use prost::Message;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, yield_now};
@@ -169,7 +169,13 @@ impl Served {
         };
         let health = services.health().await;
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(services.serve(listener, health.clone(), shutdown.clone(), grace));
+        let task = tokio::spawn(services.serve(
+            listener,
+            Limits::default(),
+            health.clone(),
+            shutdown.clone(),
+            grace,
+        ));
         Self {
             endpoint,
             recorder,

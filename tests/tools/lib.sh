@@ -173,8 +173,10 @@ probe() {
 # start_standalone ENDPOINT ADDRESS [FLAG...]: the plugin and an embedded Flocker in one process, in $WORK; ENDPOINT is
 # passed as it is, ADDRESS is the same place as `probe` takes it.
 start_standalone() {
+    local accepted=()
+    [[ $2 != tcp://* ]] || accepted=(--allow-unauthenticated-tcp)
     start standalone env -C "$WORK" "$FLOCKER_CSI" standalone \
-        --data-dir "$WORK/data" --state-dir "$WORK/state" --device-dir "$WORK/dev" --endpoint "$1" "${@:3}"
+        --data-dir "$WORK/data" --state-dir "$WORK/state" --device-dir "$WORK/dev" --endpoint "$1" "${accepted[@]}" "${@:3}"
     wait_for standalone "Probe answers at $2" probe "$2"
 }
 

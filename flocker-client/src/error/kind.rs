@@ -192,6 +192,9 @@ pub enum DecodeError {
         /// The content type, or `none`.
         content_type: String,
     },
+    /// It ends within a list.
+    #[error("it ends before the end of the list")]
+    Unended,
     /// It is longer than an answer of Flocker can be.
     #[error("it is longer than {limit} bytes")]
     #[non_exhaustive]

@@ -10,6 +10,7 @@ mod schema;
 mod state;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -18,6 +19,7 @@ use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use context::Api;
@@ -29,8 +31,10 @@ use crate::routes::{
     VERSION,
 };
 
-/// The control service has no limit; this one prevents a mistake from filling the memory.
-const BODY_LIMIT: usize = 16 << 20;
+/// The maximum length of the body of a request. The control service has no limit; no object of the API is as long.
+const BODY_LIMIT: usize = 1 << 20;
+/// How long a client may take for the body.
+const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// Returns the routes, with every request counted and subject to the injected faults.
 ///
@@ -79,9 +83,10 @@ fn limited(route: MethodRouter<Arc<Api>>, allow: &'static str) -> MethodRouter<A
 /// end the connection.
 async fn read_body(request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
-    match to_bytes(body, BODY_LIMIT).await {
-        Ok(body) => next.run(Request::from_parts(head, Body::from(body))).await,
-        Err(_) => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+    match timeout(BODY_TIME, to_bytes(body, BODY_LIMIT)).await {
+        Ok(Ok(body)) => next.run(Request::from_parts(head, Body::from(body))).await,
+        Ok(Err(_)) => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+        Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
     }
 }
 

@@ -8,6 +8,11 @@ use flocker_embedded::pki::{Authority, Identity, Role};
 use flocker_embedded::{CertificateProfile, Options};
 use openssl::ssl::{Error, ErrorCode, HandshakeError, SslConnector, SslMethod, SslVersion};
 use openssl::x509::X509;
+use reqwest::Method;
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::{Duration, timeout};
 use uuid::Uuid;
 
 use crate::support::{Cluster, isolated, options};
@@ -81,6 +86,41 @@ fn the_profile_decides_the_version_of_all_certificates() {
             }
         });
     }
+}
+
+#[test]
+fn clients_that_do_not_go_on_with_the_handshake_make_room_for_others() {
+    isolated(async |directory| {
+        let cluster = Cluster::start(&directory, 1).await;
+        let address = cluster.flocker.address();
+        let mut silent = Vec::new();
+        for _ in 0..200 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        assert_eq!(cluster.client.get("/v1/version").await.status, 200);
+        let mut last = silent.pop().unwrap();
+        for client in &mut silent[..100] {
+            client.read_to_end(&mut Vec::new()).await.ok();
+        }
+        let more = timeout(Duration::ZERO, last.read_u8()).await;
+        assert!(more.is_err(), "it was not the oldest, and has ended: {more:?}");
+    });
+}
+
+#[test]
+fn a_request_longer_than_any_object_is_refused() {
+    isolated(async |directory| {
+        let cluster = Cluster::start(&directory, 1).await;
+        let body = json!({ "metadata": { "a": "a".repeat(2 << 20) } });
+        let answer = cluster.client.post("/v1/configuration/datasets", &body).await;
+        assert_eq!(answer.status, 413);
+        let long = Method::GET;
+        let answer = cluster.client.attempt(long, "/v1/version", |request| {
+            request.header("x", "a".repeat(100_000))
+        });
+        assert!(answer.await.map_or(true, |answer| answer.status == 431));
+        assert_eq!(cluster.client.get("/v1/version").await.status, 200);
+    });
 }
 
 /// Requests the version, and returns the alert that arrives instead of an answer.

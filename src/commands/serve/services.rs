@@ -8,7 +8,7 @@ use csi_proto::v1::identity_server::{self, IdentityServer};
 use csi_proto::v1::node_server::{Node, NodeServer};
 use tokio_util::sync::CancellationToken;
 
-use crate::server::{self, Health, Listener, ServeError, reflection};
+use crate::server::{self, Health, Limits, Listener, ServeError, reflection};
 use crate::v0::Facade;
 
 /// The servers of the older version.
@@ -67,6 +67,7 @@ impl<I: identity_server::Identity, C: Controller, N: Node> Services<I, C, N> {
     pub async fn serve(
         self,
         listener: Listener,
+        limits: Limits,
         health: Health,
         shutdown: CancellationToken,
         grace: Duration,
@@ -75,7 +76,7 @@ impl<I: identity_server::Identity, C: Controller, N: Node> Services<I, C, N> {
         let identity = Arc::new(self.identity);
         let controller = self.controller.map(Arc::new);
         let node = self.node.map(Arc::new);
-        let router = server::builder()
+        let router = server::builder(limits)
             .add_service(v0::IdentityServer::new(Facade::new(Arc::clone(&identity))))
             .add_optional_service(controller.clone().map(Facade::new).map(v0::ControllerServer::new))
             .add_optional_service(node.clone().map(Facade::new).map(v0::NodeServer::new))
@@ -85,7 +86,7 @@ impl<I: identity_server::Identity, C: Controller, N: Node> Services<I, C, N> {
             .add_service(health.server())
             .add_service(reflection.v1)
             .add_service(reflection.v1alpha);
-        server::serve(listener, router, health.close(), shutdown, grace).await
+        server::serve(listener, router, limits, health.close(), shutdown, grace).await
     }
 
     /// Returns the names of the services that are offered.

@@ -201,3 +201,26 @@ async fn an_endpoint_that_cannot_be_listened_on_is_refused_with_the_accepted_for
         files.assert_refused(&[&flag], parts).await;
     }
 }
+
+#[tokio::test]
+async fn a_tcp_endpoint_is_refused_until_a_setting_accepts_that_it_authenticates_no_client() {
+    let files = Files::new();
+    let tcp = "--endpoint=tcp://127.0.0.1:0";
+    let parts = [
+        "tcp://127.0.0.1:0",
+        "no client is authenticated",
+        "allow_unauthenticated_tcp",
+    ];
+    files.assert_refused(&[tcp], &parts).await;
+    let refused = "--allow-unauthenticated-tcp=false";
+    files.assert_refused(&[tcp, refused], &parts).await;
+    let data_dir = format!("--data-dir={}", files.path("data").display());
+    for check in [None, Some("--check-config")] {
+        let arguments: Vec<_> = ["standalone", &data_dir, tcp].into_iter().chain(check).collect();
+        assert_ends(&arguments, 2, &parts).await;
+    }
+    assert!(!files.path("data").exists());
+    let flags = files.flags();
+    let accepted = with(&flags, &[tcp, "--allow-unauthenticated-tcp", "--check-config"]);
+    assert_ends(&accepted, 0, &[]).await;
+}

@@ -44,7 +44,8 @@ fn an_address_or_socket_in_use_is_named() {
         let machine = Machine::new(&flocker, 1);
         let flags = machine.flags();
         let endpoint = format!("--endpoint=tcp://{address}");
-        assert_ends(&with(&flags, &[&endpoint]), 1, &[&port, "in use"]).await;
+        let allowed = "--allow-unauthenticated-tcp";
+        assert_ends(&with(&flags, &[&endpoint, allowed]), 1, &[&port, "in use"]).await;
 
         let plugin = machine.process(&[]).await;
         let socket = machine.path("csi.sock").display().to_string();

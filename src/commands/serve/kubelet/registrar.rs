@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::service::{RegistrationService, Verdict};
 use crate::config::Endpoint;
 use crate::error;
-use crate::server::{self, BindError, Listener, ServeError, SocketName};
+use crate::server::{self, BindError, Limits, Listener, ServeError, SocketName};
 
 /// How often to check that the socket still exists.
 ///
@@ -25,6 +25,12 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// How long calls that have begun may take to end when the plugin stops: those of the kubelet take no time.
 const DRAIN: Duration = Duration::from_secs(1);
+
+/// One kubelet makes one connection for each attempt.
+const LIMITS: Limits = Limits {
+    connections: 16,
+    calls: 16,
+};
 
 /// The registration socket; it is removed when this is dropped or its `run` is stopped.
 pub(crate) struct Registrar {
@@ -93,8 +99,8 @@ async fn serve(
     service: RegistrationService,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    let router = server::builder().add_service(RegistrationServer::new(service));
-    server::serve(listener, router, std::future::ready(()), shutdown, DRAIN).await
+    let router = server::builder(LIMITS).add_service(RegistrationServer::new(service));
+    server::serve(listener, router, LIMITS, std::future::ready(()), shutdown, DRAIN).await
 }
 
 /// Waits until the socket has to be recreated, and returns the reason.

@@ -112,11 +112,17 @@ impl Registration for RegistrationService {
     }
 }
 
-/// Returns a foreign text as one line.
+/// The maximum length of a foreign text, in characters.
+const LONGEST_REASON: usize = 1000;
+
+/// Returns a foreign text as one line of limited length.
 fn one_line(text: &str) -> String {
-    let words: Vec<_> = text.split_whitespace().collect();
+    let begin: String = text.chars().take(LONGEST_REASON).collect();
+    let words: Vec<_> = begin.split_whitespace().collect();
     if words.is_empty() {
         "it gives no reason".to_owned()
+    } else if begin.len() < text.len() {
+        words.join(" ") + "…"
     } else {
         words.join(" ")
     }
@@ -130,5 +136,7 @@ mod tests {
     fn a_reason_becomes_one_line() {
         assert_eq!(one_line("no\n  such\r\n\tsocket "), "no such socket");
         assert_eq!(one_line(" \n"), "it gives no reason");
+        assert_eq!(one_line(&"é".repeat(1000)), "é".repeat(1000));
+        assert_eq!(one_line(&"é".repeat(1001)), "é".repeat(1000) + "…");
     }
 }

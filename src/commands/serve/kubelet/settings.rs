@@ -140,7 +140,11 @@ mod tests {
         for (flags, part) in [
             (vec![DIRECTORY, "--mode=controller"], "set mode to node or all"),
             (
-                vec![DIRECTORY, "--endpoint=tcp://127.0.0.1:1"],
+                vec![
+                    DIRECTORY,
+                    "--endpoint=tcp://127.0.0.1:1",
+                    "--allow-unauthenticated-tcp",
+                ],
                 "set endpoint to unix:///PATH",
             ),
             (
