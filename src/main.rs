@@ -44,7 +44,6 @@ fn run(command: Command) -> Result<(), Failure> {
     }
     let only_check = command.only_checks();
     let runtime = runtime()?;
-    runtime.spawn(memory::return_unused());
     let ended = runtime.block_on(async {
         match command {
             Command::Serve(args) if only_check => serve::check(&args.config).await.map(drop),

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::failure::Failure;
+use crate::commands::memory;
 use crate::commands::signals::StopSignals;
 use crate::commands::stdout::{self, announce};
 use crate::config::Config;
@@ -102,6 +103,7 @@ impl Plugin {
         tasks.spawn_to_end("logging counters", move || {
             report.0.clone().report(report.1.clone())
         });
+        tasks.spawn("returning unused memory", memory::return_unused);
         let readiness = Readiness::new(shutdown.clone(), registration.clone(), cluster.clone());
         // Before staged volumes are restored, which may take a while and must not fail a liveness probe.
         let monitoring = monitor.map(|monitor| {

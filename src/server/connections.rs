@@ -1,11 +1,14 @@
 //! The open connections of a server, of which there is a limited number.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
+
+use super::limits::ANSWER_TIME;
 
 /// The connections of one server. Clones share them.
 #[derive(Clone, Debug)]
@@ -30,7 +33,9 @@ struct Open {
 /// What decides which connection makes room for another.
 #[derive(Debug)]
 struct State {
-    calls: usize,
+    /// The calls in progress, with the time since when their answers wait for the client to read them.
+    calls: HashMap<u64, Option<Instant>>,
+    next_call: u64,
     /// Whether a call has ever been made on it.
     is_used: bool,
     idle_since: Instant,
@@ -66,7 +71,10 @@ impl Connections {
     fn try_add(&self, close: &CancellationToken) -> Option<ConnectionUse> {
         let mut open = self.shared.lock();
         if open.connections.len() >= self.shared.limit {
-            let idle = open.connections.iter().filter(|(_, state)| state.calls == 0);
+            let idle = open
+                .connections
+                .iter()
+                .filter(|(_, state)| state.calls.is_empty());
             let (id, _) = idle.min_by_key(|(_, state)| (state.is_used, state.idle_since))?;
             let id = *id;
             if let Some(replaced) = open.connections.remove(&id) {
@@ -80,7 +88,8 @@ impl Connections {
         let id = open.next;
         open.next += 1;
         let state = State {
-            calls: 0,
+            calls: HashMap::new(),
+            next_call: 0,
             is_used: false,
             idle_since: Instant::now(),
             close: close.clone(),
@@ -90,6 +99,28 @@ impl Connections {
             shared: Arc::clone(&self.shared),
             id,
         })))
+    }
+}
+
+impl Connections {
+    /// Closes, until it is dropped, the connections of clients that leave an answer unread for [`ANSWER_TIME`].
+    pub(super) async fn close_stalled(&self) -> Infallible {
+        let mut ticks = interval(ANSWER_TIME / 6);
+        loop {
+            ticks.tick().await;
+            self.shared.lock().connections.retain(|_, state| {
+                let mut unread = state.calls.values().flatten();
+                let is_stalled = unread.any(|since| since.elapsed() >= ANSWER_TIME);
+                if is_stalled {
+                    tracing::warn!(
+                        "A client has not read an answer for {ANSWER_TIME:?}; its connection is closed"
+                    );
+                    state.close.cancel();
+                }
+                !is_stalled
+            });
+            self.shared.changed.notify_one();
+        }
     }
 }
 
@@ -112,11 +143,17 @@ struct Entry {
 impl ConnectionUse {
     /// Makes the connection busy until the value is dropped.
     pub(super) fn begin_call(&self) -> CallOnConnection {
+        let mut number = 0;
         if let Some(state) = self.0.shared.lock().connections.get_mut(&self.0.id) {
-            state.calls += 1;
+            number = state.next_call;
+            state.next_call += 1;
+            state.calls.insert(number, None);
             state.is_used = true;
         }
-        CallOnConnection(self.clone())
+        CallOnConnection {
+            connection: self.clone(),
+            number,
+        }
     }
 }
 
@@ -129,13 +166,28 @@ impl Drop for Entry {
 
 /// A call in progress.
 #[derive(Debug)]
-pub(super) struct CallOnConnection(ConnectionUse);
+pub(super) struct CallOnConnection {
+    connection: ConnectionUse,
+    number: u64,
+}
+
+impl CallOnConnection {
+    /// Records whether its answer waits for the client to read it.
+    pub(super) fn set_unread(&self, unread: bool) {
+        let Entry { shared, id } = &*self.connection.0;
+        if let Some(state) = shared.lock().connections.get_mut(id)
+            && let Some(since) = state.calls.get_mut(&self.number)
+        {
+            *since = unread.then(Instant::now);
+        }
+    }
+}
 
 impl Drop for CallOnConnection {
     fn drop(&mut self) {
-        let Entry { shared, id } = &*self.0.0;
+        let Entry { shared, id } = &*self.connection.0;
         if let Some(state) = shared.lock().connections.get_mut(id) {
-            state.calls -= 1;
+            state.calls.remove(&self.number);
             state.idle_since = Instant::now();
         }
         shared.changed.notify_one();
@@ -173,6 +225,23 @@ mod tests {
         let _busy_too = fifth.begin_call();
         let (_, _sixth) = add(&connections).await;
         assert!(first_close.is_cancelled() && second_close.is_cancelled() && !fifth_close.is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_an_answer_unread_loses_its_connection() {
+        let connections = Connections::new(3);
+        let (stalled_close, stalled) = add(&connections).await;
+        let (reading_close, reading) = add(&connections).await;
+        let (waiting_close, waiting) = add(&connections).await;
+        let calls = [stalled.begin_call(), reading.begin_call(), waiting.begin_call()];
+        calls[0].set_unread(true);
+        calls[1].set_unread(true);
+        calls[1].set_unread(false);
+        tokio::time::timeout(2 * ANSWER_TIME, connections.close_stalled())
+            .await
+            .unwrap_err();
+        assert!(stalled_close.is_cancelled());
+        assert!(!reading_close.is_cancelled() && !waiting_close.is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]

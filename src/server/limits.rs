@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::arriving::Arriving;
@@ -18,7 +19,12 @@ pub(super) const SMALL_MESSAGE: usize = 32 << 10;
 /// The total length in bytes of the larger messages of all calls in progress. A decoded message may take forty times the
 /// bytes that were sent.
 const LARGE_MESSAGES: usize = 4 * MESSAGE_BYTES;
+/// The total length in bytes of the larger answers that wait for their clients to read them. A page of a list has up to
+/// 4 MiB.
+const LARGE_ANSWERS: usize = 32 << 20;
 
+/// How long a client may leave an answer unread. It then loses its connection: HTTP/2 knows no other way to stop waiting.
+pub(super) const ANSWER_TIME: Duration = Duration::from_secs(60);
 /// How many requests may be waited for; one more replaces the oldest.
 const ARRIVING: usize = 512;
 
@@ -30,6 +36,8 @@ pub(super) const GREETING_TIME: Duration = Duration::from_secs(10);
 /// answers without being aware of it; one whose machine is gone, or that has stopped in the middle of a header, cannot.
 pub(super) const PING_EVERY: Duration = Duration::from_secs(60);
 pub(super) const PING_TIME: Duration = Duration::from_secs(60);
+/// How often refused calls are logged.
+const LOG_EVERY: Duration = Duration::from_secs(10);
 /// The maximum length in bytes of the headers of a call.
 pub(super) const HEADER_BYTES: u32 = 16 << 10;
 /// How many bytes a client may send ahead of what its calls have read, on a stream and on its connection.
@@ -67,8 +75,11 @@ impl Limits {
 pub(super) struct CallBudget {
     calls: Arc<Semaphore>,
     large_messages: Arc<Semaphore>,
+    large_answers: Arc<Semaphore>,
     pub(super) arriving: Arriving,
     limit: usize,
+    /// When a refused call was logged last.
+    logged: Arc<Mutex<Option<Instant>>>,
 }
 
 impl CallBudget {
@@ -76,8 +87,22 @@ impl CallBudget {
         Self {
             calls: Arc::new(Semaphore::new(limits.calls)),
             large_messages: Arc::new(Semaphore::new(LARGE_MESSAGES)),
+            large_answers: Arc::new(Semaphore::new(LARGE_ANSWERS)),
             arriving: Arriving::new(ARRIVING),
             limit: limits.calls,
+            logged: Arc::default(),
+        }
+    }
+
+    /// Logs that calls are refused, but not each of them.
+    fn log_refusal(&self) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
+            *logged = Some(Instant::now());
+            tracing::warn!(
+                "{} calls are in progress; more are refused (max_calls)",
+                self.limit
+            );
         }
     }
 
@@ -105,6 +130,8 @@ struct Permits {
     call: Option<OwnedSemaphorePermit>,
     /// That of the last large message.
     large: Option<OwnedSemaphorePermit>,
+    /// That of a large answer.
+    answer: Option<OwnedSemaphorePermit>,
 }
 
 impl CallShare {
@@ -121,6 +148,7 @@ impl CallShare {
         if permits.call.is_none() {
             let permit = Arc::clone(&self.0.budget.calls).try_acquire_owned();
             let refused = |_| {
+                self.0.budget.log_refusal();
                 Status::unavailable(format!(
                     "{} calls are in progress, which is all that this plugin serves at the same time (max_calls); call \
                      again",
@@ -144,6 +172,27 @@ impl CallShare {
         // The semaphore is never closed, so there always is a permit.
         let permit = large_messages.acquire_many_owned(permits).await.ok();
         self.lock().large = permit;
+    }
+
+    /// Takes the share of an answer of that many bytes, which lasts as long as the call.
+    ///
+    /// # Errors
+    /// The clients have left too much unread.
+    pub(super) fn add_answer(&self, bytes: usize) -> Result<(), Status> {
+        if bytes <= SMALL_MESSAGE {
+            return Ok(());
+        }
+        let permits = u32::try_from(bytes.min(LARGE_ANSWERS)).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.0.budget.large_answers).try_acquire_many_owned(permits);
+        let refused = |_| {
+            Status::unavailable(format!(
+                "the answer has {bytes} bytes, and clients have left {} MiB of other answers unread, which is nearly all that \
+                 this plugin keeps for them; call again",
+                LARGE_ANSWERS.saturating_sub(self.0.budget.large_answers.available_permits()) >> 20
+            ))
+        };
+        self.lock().answer = Some(permit.map_err(refused)?);
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Permits> {
@@ -200,5 +249,19 @@ mod tests {
         drop(calls);
         let call = budget.share();
         assert!(call.add_message(4 * MESSAGE_BYTES).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn large_answers_share_a_budget_until_they_are_sent() {
+        let budget = CallBudget::new(Limits::default());
+        let calls: Vec<_> = (0..9).map(|_| budget.share()).collect();
+        for call in &calls[..8] {
+            call.add_answer(LARGE_ANSWERS / 8).unwrap();
+        }
+        let refused = calls[8].add_answer(SMALL_MESSAGE + 1).unwrap_err();
+        assert!(refused.message().contains("32 MiB of other answers"), "{refused}");
+        calls[8].add_answer(SMALL_MESSAGE).unwrap();
+        drop(calls);
+        budget.share().add_answer(LARGE_ANSWERS).unwrap();
     }
 }

@@ -141,14 +141,13 @@ impl Listener {
         }
     }
 
-    /// Returns the accepted connections until `stop` drains; then the listener is dropped. At most `limit` are open at the
-    /// same time.
+    /// Returns the accepted connections until `stop` drains; then the listener is dropped. They are added to `open`, which
+    /// limits them.
     pub(super) fn connections(
         self,
         stop: StopTokens,
-        limit: usize,
+        open: Connections,
     ) -> impl Stream<Item = io::Result<Connection>> {
-        let open = Connections::new(limit);
         futures::stream::unfold((self, stop, open), async |(listener, stop, open)| {
             let connection = tokio::select! {
                 biased;

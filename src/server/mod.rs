@@ -31,6 +31,7 @@ pub use rpc_log::RpcLogLayer;
 pub use socket::{SocketError, SocketName};
 
 use connection::StopTokens;
+use connections::Connections;
 use limits::CallBudget;
 
 /// How long the server waits for the tasks of calls that it has aborted.
@@ -45,7 +46,7 @@ pub enum ServeError {
 }
 
 /// The layers around every service.
-type Layers = Stack<CallLimitLayer, Stack<RpcLogLayer, Identity>>;
+type Layers = Stack<RpcLogLayer, Stack<CallLimitLayer, Identity>>;
 
 /// What serves on an endpoint, its calls logged and limited.
 pub(crate) type LimitedRouter = Router<Layers>;
@@ -61,8 +62,8 @@ pub(crate) fn builder(limits: Limits) -> Server<Layers> {
         .http2_max_local_error_reset_streams(Some(limits::REFUSED_STREAMS))
         .http2_keepalive_interval(Some(limits::PING_EVERY))
         .http2_keepalive_timeout(Some(limits::PING_TIME))
-        .layer(RpcLogLayer)
         .layer(CallLimitLayer { budget })
+        .layer(RpcLogLayer)
 }
 
 /// Serves on `listener`, with at most the connections of `limits`, until `shutdown` is cancelled, and returns when all calls have ended.
@@ -89,11 +90,13 @@ pub(crate) async fn serve(
     let abort = stop.abort.clone().drop_guard();
     tracing::info!(endpoint = %listener.endpoint(), "Serving on {}", listener.endpoint());
     // The stream of connections ends at the signal; the server drains because it was given a signal, which never comes.
-    let serving = router
-        .serve_with_incoming_shutdown(listener.connections(stop, limits.connections), future::pending());
+    let open = Connections::new(limits.connections);
+    let connections = listener.connections(stop, open.clone());
+    let serving = router.serve_with_incoming_shutdown(connections, future::pending());
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         ended = &mut serving => return ended.map_err(ServeError::Server),
+        never = open.close_stalled() => match never {},
         () = shutdown.cancelled() => close.await,
     }
     if let Ok(ended) = timeout(grace, &mut serving).await {

@@ -3,7 +3,7 @@
 //! A gRPC message begins with its length, and the decoder of tonic reserves that much at once. So this holds back what
 //! has arrived of a message until it is complete, and refuses one that is too long, or too slow.
 
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -29,15 +29,21 @@ pub(super) struct RequestBody {
 }
 
 impl RequestBody {
-    pub(super) fn new(body: Body, share: CallShare) -> Self {
+    /// Waits for the first message, or for the end of a body without one.
+    ///
+    /// # Errors
+    /// The message is too long or too slow, or too many calls are in progress.
+    pub(super) async fn begin(body: Body, share: CallShare) -> Result<Self, Status> {
         let messages = Messages {
             body,
             arrived: BytesMut::new(),
             share,
         };
-        Self {
-            next: Some(messages.next().boxed()),
-        }
+        let (messages, first) = messages.next().await;
+        let first = first.transpose()?.map(Ok);
+        Ok(Self {
+            next: Some(ready((messages, first)).boxed()),
+        })
     }
 }
 
@@ -159,10 +165,13 @@ mod tests {
         }
     }
 
-    fn body() -> (mpsc::UnboundedSender<Bytes>, RequestBody) {
+    fn channel() -> (mpsc::UnboundedSender<Bytes>, Body) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let share = CallBudget::new(Limits::default()).share();
-        (sender, RequestBody::new(Body::new(Frames(receiver)), share))
+        (sender, Body::new(Frames(receiver)))
+    }
+
+    async fn begin(body: Body) -> Result<RequestBody, Status> {
+        RequestBody::begin(body, CallBudget::new(Limits::default()).share()).await
     }
 
     async fn next(body: &mut RequestBody) -> Option<Result<Bytes, Status>> {
@@ -179,11 +188,12 @@ mod tests {
     async fn messages_arrive_whole_however_they_are_cut() {
         let sent = [message(b"one"), message(b""), message(&[7; 1000])];
         for piece in [1, 4, 5, 7, 4096] {
-            let (sender, mut body) = body();
+            let (sender, body) = channel();
             for piece in sent.concat().chunks(piece) {
                 sender.send(Bytes::copy_from_slice(piece)).unwrap();
             }
             drop(sender);
+            let mut body = begin(body).await.unwrap();
             for message in &sent {
                 assert_eq!(next(&mut body).await.unwrap().unwrap(), message, "{piece}");
             }
@@ -193,21 +203,37 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_message_that_is_too_long_is_refused_by_its_announcement() {
-        let (sender, mut body) = body();
         let announced = u32::try_from(MESSAGE_BYTES + 1).unwrap().to_be_bytes();
-        sender.send([&[0], &announced[..]].concat().into()).unwrap();
-        let refused = next(&mut body).await.unwrap().unwrap_err();
-        assert_eq!(refused.code(), Code::OutOfRange);
-        assert!(refused.message().contains("1048577 bytes"), "{refused}");
-        assert!(next(&mut body).await.is_none());
+        let announced = [&[0], &announced[..]].concat();
+        for before in [None, Some(message(b"one"))] {
+            let (sender, body) = channel();
+            sender
+                .send(
+                    [before.clone().unwrap_or_default(), announced.clone()]
+                        .concat()
+                        .into(),
+                )
+                .unwrap();
+            let refused = match begin(body).await {
+                Err(refused) => refused,
+                Ok(mut body) => {
+                    assert_eq!(next(&mut body).await.unwrap().unwrap(), before.unwrap());
+                    let refused = next(&mut body).await.unwrap().unwrap_err();
+                    assert!(next(&mut body).await.is_none());
+                    refused
+                }
+            };
+            assert_eq!(refused.code(), Code::OutOfRange);
+            assert!(refused.message().contains("1048577 bytes"), "{refused}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_message_that_does_not_arrive_is_abandoned() {
         for begun in [&b""[..], b"\0\0\0", b"\0\0\x10\0\0ten bytes."] {
-            let (sender, mut body) = body();
+            let (sender, body) = channel();
             sender.send(Bytes::copy_from_slice(begun)).unwrap();
-            let abandoned = next(&mut body).await.unwrap().unwrap_err();
+            let abandoned = begin(body).await.err().unwrap();
             assert_eq!(abandoned.code(), Code::Unavailable);
             assert!(
                 abandoned
@@ -216,8 +242,9 @@ mod tests {
                 "{abandoned}"
             );
         }
-        let (sender, mut body) = body();
+        let (sender, body) = channel();
         sender.send(message(b"one").into()).unwrap();
+        let mut body = begin(body).await.unwrap();
         next(&mut body).await.unwrap().unwrap();
         let abandoned = next(&mut body).await.unwrap().unwrap_err();
         assert_eq!(
@@ -229,9 +256,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_ends_too_early_is_for_the_decoder_to_refuse() {
-        let (sender, mut body) = body();
+        let (sender, body) = channel();
         sender.send(Bytes::from_static(b"\0\0\0\0\x05abc")).unwrap();
         drop(sender);
+        let mut body = begin(body).await.unwrap();
         assert_eq!(next(&mut body).await.unwrap().unwrap(), &b"\0\0\0\0\x05abc"[..]);
         assert!(next(&mut body).await.is_none());
     }

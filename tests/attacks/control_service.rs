@@ -15,8 +15,10 @@ use tempfile::TempDir;
 use tonic::Code;
 use uuid::Uuid;
 
+use crate::http2::{Attacker, END_HEADERS, END_STREAM, HEADERS, NO_DATA, announced, frame, headers};
 use crate::memory::Watched;
 use crate::support::csi::within;
+use crate::support::eventually;
 use crate::support::process::{Process, program_under};
 
 /// What follows the status line and `Content-Type` of the answer to a request for the configuration.
@@ -27,8 +29,8 @@ const JSON: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
 const NODE: Uuid = Uuid::from_u128(0x4000_8000_0000_0000_0001);
 /// Longer than the plugin reads of any answer.
 const TOO_MUCH: usize = 80 << 20;
-/// The deadline of a call.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// The deadline of a call, shorter than the plugin's for a request to Flocker.
+const DEADLINE: Duration = Duration::from_secs(25);
 
 /// A control service on a port of its own.
 struct Hostile {
@@ -249,8 +251,29 @@ async fn a_list_of_38_mb_is_read_and_its_memory_returned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_of_the_shortest_metadata_takes_little_more_than_its_text() {
-    let listed = assert_bounded(dense, 400).await;
+async fn lists_that_clients_leave_unread_share_a_budget() {
+    let hostile = Hostile::start(many);
+    let plugin = hostile.plugin().await;
+    let memory = Watched::begin(plugin.id());
+    let socket = hostile.directory.path().join("csi.sock");
+    let mut attacker = Attacker::connect_with(&socket, &NO_DATA).await;
+    let block = headers("/csi.v1.Controller/ListVolumes");
+    for stream in (1..400).step_by(2) {
+        attacker.send(&frame(HEADERS, END_HEADERS, stream, &block)).await;
+        assert!(attacker.send_data(stream, END_STREAM, &announced(0, b"")).await);
+    }
+    let refused = async || (list(&plugin).await == Err(Code::Unavailable)).then_some(());
+    eventually("a list is refused", refused).await;
+    memory.assert_peak(400);
+    attacker.leave().await;
+    eventually("lists are answered again", async || list(&plugin).await.ok()).await;
+    memory.returns().await;
+    plugin.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_the_shortest_metadata_is_read_and_its_memory_returned() {
+    let listed = assert_bounded(dense, 700).await;
     assert!(listed.is_ok_and(|listed| listed > 1000), "{listed:?}");
 }
 

@@ -27,6 +27,8 @@ pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How much data a client may send on a new connection.
 const WINDOW: i64 = 65_535;
+/// The setting by which a client permits no data.
+pub(crate) const NO_DATA: [u8; 6] = [0, 4, 0, 0, 0, 0];
 /// How long an attacker waits for permission to send more data.
 const PERMISSION: Duration = Duration::from_secs(2);
 
@@ -49,10 +51,15 @@ pub(crate) struct Attacker {
 impl Attacker {
     /// Connects and begins with HTTP/2.
     pub(crate) async fn connect(socket: &Path) -> Self {
+        Self::connect_with(socket, &[]).await
+    }
+
+    /// As [`Self::connect`], with settings.
+    pub(crate) async fn connect_with(socket: &Path, settings: &[u8]) -> Self {
         let (read, mut write) = UnixStream::connect(socket).await.unwrap().into_split();
         let begun = [
             PREFACE,
-            &frame(SETTINGS, 0, 0, &[]),
+            &frame(SETTINGS, 0, 0, settings),
             &frame(SETTINGS, ACK, 0, &[]),
         ]
         .concat();

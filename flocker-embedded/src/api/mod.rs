@@ -32,7 +32,7 @@ use crate::routes::{
 };
 
 /// The maximum length of the body of a request. The control service has no limit; no object of the API is as long.
-const BODY_LIMIT: usize = 1 << 20;
+const BODY_LIMIT: usize = 4 << 20;
 /// How long a client may take for the body.
 const BODY_TIME: Duration = Duration::from_secs(30);
 

@@ -111,7 +111,7 @@ fn clients_that_do_not_go_on_with_the_handshake_make_room_for_others() {
 fn a_request_longer_than_any_object_is_refused() {
     isolated(async |directory| {
         let cluster = Cluster::start(&directory, 1).await;
-        let body = json!({ "metadata": { "a": "a".repeat(2 << 20) } });
+        let body = json!({ "metadata": { "a": "a".repeat(5 << 20) } });
         let answer = cluster.client.post("/v1/configuration/datasets", &body).await;
         assert_eq!(answer.status, 413);
         let long = Method::GET;

@@ -221,6 +221,6 @@ async fn a_tcp_endpoint_is_refused_until_a_setting_accepts_that_it_authenticates
     }
     assert!(!files.path("data").exists());
     let flags = files.flags();
-    let accepted = with(&flags, &[tcp, "--allow-unauthenticated-tcp", "--check-config"]);
-    assert_ends(&accepted, 0, &[]).await;
+    let accepted = [tcp, "--allow-unauthenticated-tcp", "--check-config"];
+    assert_ends(&with(&flags, &accepted), 0, &[]).await;
 }
