@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+/// What a plugin has at least that has served something, in KiB.
+const SERVING: u64 = 4096;
 /// How long after an attack the memory has to be back.
 const AFTER: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
@@ -20,7 +22,7 @@ impl Watched {
     pub(crate) fn begin(process: u32) -> Self {
         Self {
             process,
-            before: status(process, "RssAnon"),
+            before: status(process, "RssAnon").max(SERVING),
         }
     }
 
