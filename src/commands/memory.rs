@@ -45,7 +45,7 @@ mod glibc {
     /// How often to compare. A comparison takes some microseconds, or milliseconds after a peak.
     const CHECK_EVERY: Duration = Duration::from_secs(10);
     /// The least number of bytes that is worth returning.
-    const LEAST: usize = 1 << 20;
+    const LEAST: usize = 512 << 10;
 
     /// Returns unused memory to the kernel whenever there is much of it. Never ends.
     pub async fn return_unused() {
@@ -127,7 +127,7 @@ mod glibc {
         fn is_worthwhile(&mut self, memory: Memory) -> bool {
             let unused = memory.unused();
             self.futile = self.futile.min(unused);
-            unused - self.futile >= LEAST.max(memory.used / 4)
+            unused - self.futile >= LEAST.max(memory.used / 8)
         }
 
         fn returned(&mut self, after: Memory) {
