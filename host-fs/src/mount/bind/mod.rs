@@ -5,7 +5,7 @@
 //! then moved to its target.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
@@ -158,8 +158,8 @@ impl Binder {
         if let Some(found) = target.visible().map_err(|error| binding.unreadable(error))? {
             return Err(binding.occupied(found));
         }
-        match &self.method {
-            Method::Detached => binding.attach_copy()?,
+        let attached = match &self.method {
+            Method::Detached => Some(binding.attach_copy()?),
             Method::Moved(scratch) => {
                 scratch
                     .bind(source.as_fd(), binding.wanted(), target)
@@ -167,9 +167,10 @@ impl Binder {
                         target: target.path().to_owned(),
                         source,
                     })?;
+                None
             }
-        }
-        binding.verify()
+        };
+        binding.verify(attached)
     }
 }
 
@@ -186,7 +187,7 @@ impl Binding<'_> {
         self.change.over(self.source.mount().attributes)
     }
 
-    fn attach_copy(&self) -> Result<(), BindError> {
+    fn attach_copy(&self) -> Result<OwnedFd, BindError> {
         let copy = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let tree = open_tree(self.source, "", copy | OpenTreeFlags::AT_EMPTY_PATH)
             .map_err(|error| self.step_error("copy the mount", error))?;
@@ -196,14 +197,24 @@ impl Binding<'_> {
         }
         self.target
             .attach(tree.as_fd())
-            .map_err(|error| self.step_error("attach the mount", error))
-        // The descriptor keeps the mount busy, so it must not outlive this function.
+            .map_err(|error| self.step_error("attach the mount", error))?;
+        Ok(tree)
     }
 
     /// Compares what is at the target with what was asked for; anything of ours that differs is unmounted.
-    fn verify(&self) -> Result<Mount, BindError> {
+    /// What was attached is given by its root, which keeps it busy.
+    fn verify(&self, attached: Option<OwnedFd>) -> Result<Mount, BindError> {
         let found = self.target.top_now().map_err(|error| self.unreadable(error))?;
         let source = self.source.mount();
+        let is_at_target = found
+            .as_ref()
+            .is_some_and(|found| found.mount.point == self.target.path());
+        if let Some(attached) = attached.filter(|_| !is_at_target) {
+            // What is at the target is compared below; this unmounts what is at another name.
+            if let Err(error) = self.target.settle(attached) {
+                tracing::warn!(path = %self.target.path().display(), %error, "A mount is not where it was to be made");
+            }
+        }
         let Some(found) = found else {
             return Err(self.unverified(None));
         };

@@ -1,14 +1,15 @@
 //! Making a mount appear at a target.
 //!
-//! A new mount is attached to the name in the open directory, in one step and without following a link there. From then on
-//! the name cannot be given to anything else, because it is a mount point. A kernel before 5.2 can only mount on an open
-//! directory, which may have another name by then: that is found out afterwards, and undone.
+//! A new mount is attached to the name in the open directory, without following a link there; a kernel before 5.2 can only
+//! mount on an open directory. Either way the directory may be given another name at that very moment, and the mount is
+//! there then: that is found out afterwards, through the mount itself, and undone. Once it is a mount point, the directory
+//! keeps its name.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, fsconfig_create,
@@ -25,20 +26,25 @@ impl Target {
     /// The kernel refuses.
     pub fn mount(&self, source: &Path, fs_type: &str) -> io::Result<()> {
         match fsopen(fs_type, FsOpenFlags::FSOPEN_CLOEXEC) {
-            Ok(context) => Ok(self.attach_new(context.as_fd(), source)?),
+            Ok(context) => {
+                let made = self.attach_new(context.as_fd(), source)?;
+                self.settle(made)
+            }
             Err(Errno::NOSYS | Errno::PERM) => self.mount_by_path(source, fs_type),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn attach_new(&self, context: BorrowedFd<'_>, source: &Path) -> Result<(), Errno> {
+    fn attach_new(&self, context: BorrowedFd<'_>, source: &Path) -> Result<OwnedFd, Errno> {
         fsconfig_set_string(context, "source", source)?;
         fsconfig_create(context)?;
         let made = fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-        self.attach(made.as_fd())
+        self.attach(made.as_fd())?;
+        Ok(made)
     }
 
-    /// Moves a mount that is attached nowhere to the directory, which must exist.
+    /// Moves the mount with this root to the directory, which must exist. The caller then checks that it is there, or lets
+    /// [`Target::settle`] do so.
     pub(in crate::mount) fn attach(&self, detached: BorrowedFd<'_>) -> Result<(), Errno> {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(detached, "", self.parent(), self.name(), flags)
@@ -46,15 +52,12 @@ impl Target {
 
     /// Moves the mount at a path to the directory, which must exist.
     pub(in crate::mount) fn move_here(&self, from: &Path) -> io::Result<()> {
-        match move_mount(
-            rustix::fs::CWD,
-            from,
-            self.parent(),
-            self.name(),
-            MoveMountFlags::empty(),
-        ) {
+        let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let moving = openat(CWD, from, directory, Mode::empty())?;
+        match self.attach(moving.as_fd()) {
+            Ok(()) => self.settle(moving),
             Err(Errno::NOSYS | Errno::PERM) => self.on_open_directory(|here| mount_move(from, here)),
-            moved => Ok(moved?),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -67,20 +70,29 @@ impl Target {
     fn on_open_directory(&self, mounting: impl FnOnce(&Path) -> Result<(), Errno>) -> io::Result<()> {
         let directory = self.open_directory()?;
         mounting(&path_of_descriptor(directory.as_fd()))?;
-        // Now that it is a mount point, the directory keeps the name that it has.
+        self.settle(directory)
+    }
+
+    /// Checks that a mount was attached to this target, given its root or the directory that it lies on, and unmounts it
+    /// where it was attached to another name.
+    ///
+    /// # Errors
+    /// It is not at the target.
+    pub(in crate::mount) fn settle(&self, mounted: OwnedFd) -> io::Result<()> {
+        // Above the root of a mount is what is above the directory that it lies on.
         let above = openat(
-            &directory,
+            &mounted,
             "..",
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
-        let path = parent::path_of(directory.as_fd())?;
+        let path = parent::path_of(mounted.as_fd())?;
         let name = path.file_name().unwrap_or_default();
         if name == self.name() && parent::is_same(above.as_fd(), self.parent())? {
             return Ok(());
         }
         // The mount is at another name, and nowhere else.
-        drop(directory);
+        drop(mounted);
         unmount_top(&path_of_descriptor(above.as_fd()).join(name), Patience::default())?;
         Err(io::Error::other(
             "the directory was given another name while the volume was mounted on it",
@@ -149,6 +161,23 @@ mod tests {
             });
             assert!(error.is_err());
             assert!(layers_at(&moved).unwrap().is_empty());
+        });
+    }
+
+    #[test]
+    fn a_mount_that_was_attached_to_another_name_is_unmounted_there() {
+        in_own_namespace(|scratch| {
+            let (to, moved) = (scratch.join("to"), scratch.join("moved"));
+            std::fs::create_dir(&to).unwrap();
+            let target = Target::open(&to).unwrap();
+            tmpfs_named("volume", &moved);
+            let root =
+                |path: &Path| openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+            target.settle(root(&moved)).unwrap_err();
+            assert!(layers_at(&moved).unwrap().is_empty());
+            tmpfs_named("volume", &to);
+            target.settle(root(&to)).unwrap();
+            assert_eq!(layers_at(&to).unwrap().len(), 1);
         });
     }
 }
