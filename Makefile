@@ -12,7 +12,8 @@ GRPCURL_VERSION := v1.9.4
 HELM_VERSION := v3.22.0
 HELM_DOCS_VERSION := v1.14.2
 CARGO_FUZZ_VERSION := 0.13.1
-# The versions of Python packages are in tests/tools/requirements.txt.
+CARGO_DENY_VERSION := 0.20.2
+# The versions and hashes of Python packages are in tests/tools/requirements.txt.
 
 # Under target/, so that git ignores it and a CI caches it together with the build.
 export TOOLS := $(CURDIR)/target/tools
@@ -57,6 +58,12 @@ fuzz: setup-fuzz $(STAMPS)/cargo-fuzz-$(CARGO_FUZZ_VERSION) ## Fuzzes the functi
 	@tests/tools/fuzz.sh $(SECONDS) $(ONLY)
 
 SECONDS := 60
+
+.PHONY: advisories
+# No part of `make test`: its result depends on what was published since, and it needs the network.
+advisories: setup-build $(STAMPS)/cargo-deny-$(CARGO_DENY_VERSION) ## Looks for known vulnerabilities in the dependencies, and for yanked ones, with RustSec's database
+	@echo "advisories: cargo-deny --locked check advisories"
+	@$(TOOLS)/bin/cargo-deny --locked check advisories
 
 IMAGE := localhost/flocker-csi
 TAG := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -146,11 +153,17 @@ $(STAMPS)/cargo-fuzz-$(CARGO_FUZZ_VERSION):
 	@cargo install --quiet --locked --root $(TOOLS) --version $(CARGO_FUZZ_VERSION) cargo-fuzz
 	@touch $@
 
+$(STAMPS)/cargo-deny-$(CARGO_DENY_VERSION):
+	@echo "tools: installing cargo-deny $(CARGO_DENY_VERSION)"
+	@mkdir -p $(STAMPS) && rm -f $(STAMPS)/cargo-deny-*
+	@cargo install --quiet --locked --root $(TOOLS) --version $(CARGO_DENY_VERSION) cargo-deny
+	@touch $@
+
 $(STAMPS)/python: tests/tools/requirements.txt
-	@echo "tools: installing $$(grep -E '^(grpcio|kubernetes-validate)' $< | paste --serial --delimiters ' ')"
+	@echo "tools: installing $$(grep -E '^(grpcio|kubernetes-validate)' $< | cut -d ' ' -f 1 | paste --serial --delimiters ' ')"
 	@mkdir -p $(STAMPS) && rm -rf $(TOOLS)/venv
 	@python3 -m venv $(TOOLS)/venv
-	@$(TOOLS)/venv/bin/pip install --quiet --disable-pip-version-check --only-binary :all: --requirement $<
+	@$(TOOLS)/venv/bin/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes --requirement $<
 	@touch $@
 
 .PHONY: clients

@@ -8,12 +8,14 @@ use flocker_csi::commands::cli::{Cli, Command};
 use flocker_csi::commands::failure::Failure;
 use flocker_csi::commands::{demo, embedded, export, logging, memory, serve, standalone, stdout};
 use flocker_csi::config::layers::Refusal;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::runtime::{Builder, Runtime};
 
 /// How long threads that still block may delay the end of the process.
 const BLOCKED_GRACE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
+    let dumpable = keep_memory_private();
     memory::share_one_heap();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let (cli, warnings) = match Cli::read(&arguments, &std::env::vars_os().collect()) {
@@ -26,6 +28,9 @@ fn main() -> ExitCode {
         }
     };
     logging::init(cli.command.log());
+    if let Err(error) = dumpable {
+        tracing::warn!("A core dump of this process would hold its keys: {error}");
+    }
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -67,6 +72,14 @@ fn runtime() -> Result<Runtime, Failure> {
     // The plugin spends nearly all time waiting for Flocker and the kernel.
     let built = Builder::new_multi_thread().worker_threads(1).enable_all().build();
     built.map_err(|error| Failure::context("start the runtime", &error))
+}
+
+/// Keeps keys and secrets out of core dumps, and away from other processes of the same user.
+///
+/// Files of `/proc/PID` that show memory, environment or descriptors then take the capability `SYS_PTRACE`. Nothing changes
+/// for the process itself.
+fn keep_memory_private() -> std::io::Result<()> {
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 fn report(failure: &Failure) -> ExitCode {

@@ -3,7 +3,9 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
+use std::process::Command;
 
+use crate::support::eventually;
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::mounts::only_mount_at;
@@ -129,6 +131,49 @@ fn a_controller_needs_no_capability() {
         let volume = plugin.csi.create("data").await;
         plugin.csi.attach(volume, machine.node()).await;
         assert!(!plugin.log().contains("CAP_"), "{}", plugin.log());
+        plugin.kill().await;
+    });
+}
+
+#[test]
+fn the_memory_of_a_plugin_is_in_no_core_and_no_other_process_of_its_user_reads_it() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let machine = Machine::new(&flocker, 1);
+        // The other process has the same user and the same capabilities, which is enough for an ordinary process. The file
+        // is one whose check no other capability passes.
+        let bounding = "--bounding-set=-sys_ptrace";
+        let reads = |id: u32| {
+            let path = format!("/proc/{id}/io");
+            let output = Command::new("setpriv")
+                .args([bounding, "cat", &path])
+                .output()
+                .unwrap();
+            output.status.success()
+        };
+        let mut ordinary = Command::new("setpriv")
+            .args([bounding, "sleep", "600"])
+            .spawn()
+            .unwrap();
+        let executed = async || {
+            let name = fs::read_to_string(format!("/proc/{}/comm", ordinary.id())).unwrap();
+            (name == "sleep\n").then_some(())
+        };
+        eventually("it is started", executed).await;
+        assert!(reads(ordinary.id()));
+        ordinary.kill().unwrap();
+        ordinary.wait().unwrap();
+
+        let plugin = start(&machine, "-sys_ptrace", &[]).await;
+        assert!(!reads(plugin.id()));
+        // What everything else needs of itself is still there.
+        let volume = plugin.csi.create("data").await;
+        let context = plugin.csi.attach(volume, machine.node()).await;
+        let usage = machine.usage("data", volume, &context);
+        plugin.csi.stage(&usage).await.unwrap();
+        plugin.csi.publish(&usage).await.unwrap();
+        plugin.csi.unpublish(&usage).await.unwrap();
+        plugin.csi.unstage(&usage).await.unwrap();
         plugin.kill().await;
     });
 }

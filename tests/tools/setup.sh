@@ -63,6 +63,8 @@ for_test() {
     wants python3 command_for python3
     wants python3-venv python3 -c 'import venv, ensurepip'
     wants shellcheck command_for shellcheck
+    # Scores the units of deploy/; it does not have to be what runs this machine.
+    wants systemd command_for systemd-analyze
     wants_rust clippy cargo clippy --version
     wants_rust rustfmt cargo fmt --version
     command_for go >/dev/null || die "Go is missing (1.26 or newer); see https://go.dev/doc/install"

@@ -35,18 +35,18 @@ impl MountTable {
 fn first_of(process: &str, test: impl Fn(&Mount) -> bool) -> io::Result<Option<Mount>> {
     let mut table = File::open(format!("/proc/{process}/mountinfo"))?;
     let mut page = [0; PAGE];
-    let mut text = Vec::new();
+    let mut unread = Vec::new();
     loop {
         let length = table.read(&mut page)?;
         if length == 0 {
             return Ok(None);
         }
-        text.extend_from_slice(page.get(..length).unwrap_or_default());
-        let complete = text
+        unread.extend_from_slice(page.get(..length).unwrap_or_default());
+        let complete = unread
             .iter()
             .rposition(|&byte| byte == b'\n')
             .map_or(0, |end| end + 1);
-        for line in text.drain(..complete).as_slice().split(|&byte| byte == b'\n') {
+        for line in unread.drain(..complete).as_slice().split(|&byte| byte == b'\n') {
             if let Ok(parsed) = MountTable::parse(line)
                 && let Some(mount) = parsed.mounts().iter().find(|mount| test(mount))
             {

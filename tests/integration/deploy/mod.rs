@@ -10,6 +10,7 @@ mod commands;
 mod containers;
 mod deleting;
 mod example;
+mod hardening;
 mod marathon;
 pub(crate) mod pages;
 mod plugins;

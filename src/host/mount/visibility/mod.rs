@@ -257,7 +257,6 @@ impl HostView {
     fn detect(initial: bool, first: &str) -> HostView {
         match roots(first) {
             Err(error) if initial => HostView::Unreadable(Arc::new(error)),
-            Err(_) => HostView::Container,
             Ok(Some((theirs, own))) if theirs.id == own.id => {
                 if initial {
                     HostView::Same
@@ -269,7 +268,7 @@ impl HostView {
                 HostView::Process(first.to_owned())
             }
             Ok(None) if initial => HostView::Process(first.to_owned()),
-            Ok(_) => HostView::Container,
+            Ok(_) | Err(_) => HostView::Container,
         }
     }
 }

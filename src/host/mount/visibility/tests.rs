@@ -11,7 +11,7 @@ use rustix::thread::{UnshareFlags, gettid, unshare_unsafe};
 
 use super::*;
 
-/// What NodePublish answers for a target.
+/// What `NodePublish` answers for a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Accepted,
@@ -119,9 +119,9 @@ fn setup(
     }
 }
 
-fn setups() -> Vec<Setup> {
+fn on_hosts() -> Vec<Setup> {
     use Answer::{Accepted, Hidden, HostNotInGroup, Unverified};
-    use First::{Host, HostUnreadable, Node, Plugin};
+    use First::{Host, HostUnreadable};
     let on_private_host = |setup: Setup| Setup {
         host_is_shared: false,
         ..setup
@@ -147,6 +147,37 @@ fn setups() -> Vec<Setup> {
         ),
         setup("rslave", Host, &[all_slave], Hidden, false, true),
         setup("private", Host, &[all_private], Hidden, false, false),
+        setup(
+            "managed by Mesos",
+            Host,
+            &[managed_by_mesos],
+            Accepted,
+            true,
+            true,
+        ),
+        on_private_host(setup(
+            "managed by Mesos on a private host",
+            Host,
+            &[managed_by_mesos_on_private_host],
+            Accepted,
+            true,
+            false,
+        )),
+        setup(
+            "process 1 unreadable",
+            HostUnreadable,
+            &[volumes_shared],
+            Unverified,
+            true,
+            true,
+        ),
+    ]
+}
+
+fn in_containers() -> Vec<Setup> {
+    use Answer::{Accepted, Hidden, HostNotInGroup};
+    use First::{Host, Node, Plugin};
+    vec![
         setup(
             "container with rshared",
             Plugin,
@@ -217,30 +248,6 @@ fn setups() -> Vec<Setup> {
             Node,
             &[all_slave_then_shared, managed_by_mesos],
             Accepted,
-            true,
-            true,
-        ),
-        setup(
-            "managed by Mesos",
-            Host,
-            &[managed_by_mesos],
-            Accepted,
-            true,
-            true,
-        ),
-        on_private_host(setup(
-            "managed by Mesos on a private host",
-            Host,
-            &[managed_by_mesos_on_private_host],
-            Accepted,
-            true,
-            false,
-        )),
-        setup(
-            "process 1 unreadable",
-            HostUnreadable,
-            &[volumes_shared],
-            Unverified,
             true,
             true,
         ),
@@ -339,7 +346,7 @@ fn descend(
 
 #[test]
 fn a_volume_is_published_where_the_host_sees_it_and_nowhere_else() {
-    for setup in setups() {
+    for setup in on_hosts().into_iter().chain(in_containers()) {
         in_own_namespace(move |scratch| {
             for directory in ["targets", "flocker"] {
                 tmpfs(&scratch.join(directory));
