@@ -112,13 +112,18 @@ impl From<SocketAddr> for ControlService {
     }
 }
 
-/// Returns the text without a part that may be a password.
+/// Returns the text without the parts that may be secrets: what precedes an `@` but the scheme, and what follows the host.
 fn without_password(text: &str) -> String {
-    match (text.find("://"), text.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => {
-            format!("{}...{}", &text[..scheme + 3], &text[at..])
-        }
-        _ => text.to_owned(),
+    let (before, rest) = match text.rsplit_once('@') {
+        Some((user, host)) if user.starts_with("https://") => ("https://...@", host),
+        Some((_, host)) => ("...@", host),
+        None => ("", text),
+    };
+    let host_at = rest.find("://").map_or(0, |scheme| scheme + "://".len());
+    let (start, host) = rest.split_at(host_at);
+    match host.split_once(['/', '?', '#']) {
+        Some((host, after)) if !after.is_empty() => format!("{before}{start}{host}/..."),
+        _ => format!("{before}{rest}"),
     }
 }
 
@@ -181,5 +186,18 @@ mod tests {
         let message = refusal("https://admin:secret@10.0.0.1");
         assert!(message.contains("certificates"), "{message}");
         assert!(!message.contains("secret"), "{message}");
+        for text in [
+            "admin:secret@10.0.0.1",
+            "http://admin:se@cret://secret@10.0.0.1",
+            "https://10.0.0.1?token=secret",
+            "https://10.0.0.1/secret",
+            "10.0.0.1#secret",
+        ] {
+            let message = refusal(text);
+            assert!(
+                !message.contains("secret") && message.contains("10.0.0.1"),
+                "{message}"
+            );
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use host_fs::durable::{self, make_directory};
-use host_fs::{LockError, LockedDirectory};
+use host_fs::{LockError, LockedDirectory, exposure};
 
 use crate::Error;
 use crate::options::CertificateProfile;
@@ -28,6 +28,12 @@ impl DataDir {
             error => Error::DataDir(error),
         })?;
         let root = fs::canonicalize(path).map_err(Error::file("resolve", path))?;
+        if let Ok(Some(exposure)) = exposure(&root) {
+            tracing::warn!(
+                "Other users can change what is in the data directory {}: {exposure}",
+                root.display()
+            );
+        }
         let directory = Self { root, _lock: lock };
         let volumes = directory.volumes();
         make_directory(&volumes).map_err(Error::file("create", &volumes))?;

@@ -59,6 +59,9 @@ pub fn replace_file_with(
     sync_directory(directory)
 }
 
+/// The largest file in bytes that is overwritten in place.
+const LARGEST_IN_PLACE: usize = 1 << 20;
+
 /// Replaces the content of an existing file in place, padded to its length with spaces, for a disk on which
 /// [`replace_file`] finds no free block.
 ///
@@ -74,7 +77,14 @@ pub fn overwrite_file(path: &Path, content: &[u8]) -> io::Result<()> {
         .write(true)
         .custom_flags(flags.bits().cast_signed())
         .open(path)?;
-    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    let found = file.metadata()?;
+    let length = usize::try_from(found.len()).unwrap_or(usize::MAX);
+    if !found.is_file() || length > LARGEST_IN_PLACE {
+        return Err(io::Error::new(
+            ErrorKind::InvalidData,
+            "another program has put something else in its place",
+        ));
+    }
     if content.len() > length {
         return Err(ErrorKind::StorageFull.into());
     }
@@ -109,23 +119,39 @@ pub fn is_unfinished(name: &str) -> bool {
 /// directory that does not exist holds none.
 ///
 /// # Errors
-/// The file system refused.
+/// The directory cannot be listed, or the first entry that cannot be removed, with its name; the others are removed.
 pub fn remove_unfinished(directory: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         entries => entries?,
     };
+    let mut outcome = Ok(());
     for entry in entries {
         let entry = entry?;
-        if is_unfinished(&entry.file_name().to_string_lossy()) && entry.file_type()?.is_file() {
-            match remove_abandoned(&entry.path()) {
-                // Its writer has finished it, or another process has removed it.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                removed => removed?,
+        if !is_unfinished(&entry.file_name().to_string_lossy()) {
+            continue;
+        }
+        let removed = entry.file_type().and_then(|kind| {
+            if kind.is_file() {
+                remove_abandoned(&entry.path())
+            } else {
+                Err(io::Error::new(
+                    ErrorKind::InvalidData,
+                    "it is not a regular file, so no process left it unfinished",
+                ))
             }
+        });
+        match removed {
+            // Its writer has finished it, or another process has removed it.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if outcome.is_ok() => {
+                let text = format!("{}: {error}", entry.path().display());
+                outcome = Err(io::Error::new(error.kind(), text));
+            }
+            _ => {}
         }
     }
-    Ok(())
+    outcome
 }
 
 /// Removes a file unless a process writes it.
@@ -238,7 +264,8 @@ mod tests {
         }
         fs::create_dir(file(".new-folder")).unwrap();
         std::os::unix::fs::symlink(file("node.json"), file(".new-linked")).unwrap();
-        remove_unfinished(root.path()).unwrap();
+        let refused = remove_unfinished(root.path()).unwrap_err();
+        assert!(refused.to_string().contains("not a regular file"), "{refused}");
         let mut left: Vec<_> = fs::read_dir(root.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())

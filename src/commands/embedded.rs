@@ -13,7 +13,7 @@ use crate::commands::stdout::announce;
 /// The default directory for the files of clients, in the data directory.
 pub(crate) const CERTIFICATES: &str = "certificates";
 
-/// Runs an embedded Flocker until SIGTERM or SIGINT.
+/// Runs an embedded Flocker until SIGTERM, SIGINT or SIGHUP, which end a start too that is not complete.
 ///
 /// Prints `listening on https://ADDRESS` once the API answers.
 ///
@@ -31,9 +31,10 @@ pub async fn run(args: EmbeddedArgs) -> Result<(), Failure> {
         faults,
         ..options(args)
     };
-    let flocker = Embedded::start(options)
-        .await
-        .map_err(|error| start_failure(&error))?;
+    let Ok(started) = signals.unless_stopped(Embedded::start(options)).await else {
+        return Ok(());
+    };
+    let flocker = started.map_err(|error| start_failure(&error))?;
     let tasks = Supervisor::new(CancellationToken::new(), || {});
     if let Some(path) = plan_file {
         let faults = flocker.faults().clone();

@@ -28,7 +28,7 @@ use crate::operation::Locks;
 use crate::server::{Health, Limits, Listener, ServeError};
 use crate::telemetry::Counters;
 pub use checks::check;
-use checks::check_all;
+use checks::{check_all, warn_of_exposed_directories};
 use kubelet::{Registrar, RegistrationService};
 use monitoring::{Monitor, Readiness};
 use parts::{controller, host_settings, node, of_one_node, provisioner, sources, this_node};
@@ -41,15 +41,21 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// How often the health service is updated with the health of Flocker. That causes no request to Flocker.
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
 
-/// Runs the plugin until SIGTERM or SIGINT.
+/// Runs the plugin until SIGTERM, SIGINT or SIGHUP, which end a start too that is not complete, whatever that waits for.
 ///
 /// # Errors
 /// The configuration is wrong, the plugin cannot listen on the endpoint, the server fails, or the stop takes too long.
 pub async fn run(config: Config) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
-    warn_if_cut_off(&config).await;
-    let mut plugin = Plugin::start(config).await?;
-    announce(format_args!("serving on {}", plugin.endpoint()));
+    let start = async {
+        warn_if_cut_off(&config).await;
+        Plugin::start(config).await
+    };
+    let Ok(started) = signals.unless_stopped(start).await else {
+        return Ok(());
+    };
+    let mut plugin = started?;
+    announce(format_args!("serving on {}", plugin.endpoint().absolute()));
     tokio::select! {
         signal = signals.next() => tracing::info!("Stopping on {signal}"),
         failure = plugin.wait_for_failure() => return Err(failure),
@@ -94,6 +100,7 @@ impl Plugin {
             );
         }
         let flocker = config.flocker.client(credentials);
+        warn_of_exposed_directories(&config).await;
         state_dir::tidy(config.node.state_dir.clone()).await;
         let cluster = Cluster::new(Flocker::new(flocker), config.node_loss.takeover_grace);
         stdout::count_losses_in(cluster.counters());

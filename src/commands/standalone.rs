@@ -11,7 +11,7 @@ use crate::commands::stdout::announce;
 use crate::config::{Config, FlockerConfig, KubeletConfig, Mode, NodeConfig, NodeLossConfig};
 use crate::flocker::provisioning::Pool;
 
-/// Runs both until SIGTERM or SIGINT.
+/// Runs both until SIGTERM, SIGINT or SIGHUP, which end a start too that is not complete.
 ///
 /// Prints `serving on ENDPOINT` once the plugin serves.
 ///
@@ -19,8 +19,13 @@ use crate::flocker::provisioning::Pool;
 /// One of them cannot be started, fails, or cannot be stopped gracefully.
 pub async fn run(args: StandaloneArgs) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
-    let mut standalone = Standalone::start(args).await?;
-    announce(format_args!("serving on {}", standalone.plugin.endpoint()));
+    let Some(mut standalone) = Standalone::start(args, &mut signals).await? else {
+        return Ok(());
+    };
+    announce(format_args!(
+        "serving on {}",
+        standalone.plugin.endpoint().absolute()
+    ));
     tokio::select! {
         signal = signals.next() => tracing::info!("Stopping on {signal}"),
         failure = standalone.plugin.wait_for_failure() => return Err(failure),
@@ -35,31 +40,33 @@ pub(crate) struct Standalone {
 }
 
 impl Standalone {
-    /// Starts both; the plugin serves when this returns.
+    /// Starts both; the plugin serves when this returns. Returns `None` when a signal came first: what was started is
+    /// stopped again.
     ///
     /// # Errors
     /// One of them cannot be started; the other is stopped again.
-    pub(crate) async fn start(args: StandaloneArgs) -> Result<Self, Failure> {
+    async fn start(args: StandaloneArgs, signals: &mut StopSignals) -> Result<Option<Self>, Failure> {
         let options = Options {
             capacity: args.capacity,
             ..Options::new(&args.data_dir, args.data_dir.join(CERTIFICATES))
         };
-        let flocker = Embedded::start(options)
-            .await
-            .map_err(|error| start_failure(&error))?;
-        let started = match config(args, &flocker) {
-            Ok(config) => Plugin::start(config).await,
-            Err(failure) => Err(failure),
+        let Ok(started) = signals.unless_stopped(Embedded::start(options)).await else {
+            return Ok(None);
         };
-        match started {
-            Ok(plugin) => Ok(Self { plugin, flocker }),
-            Err(failure) => {
-                if let Err(error) = flocker.stop().await {
-                    tracing::warn!(error = %crate::error::chain(&error), "Cannot stop the embedded Flocker");
-                }
-                Err(failure)
-            }
+        let flocker = started.map_err(|error| start_failure(&error))?;
+        let started = match config(args, &flocker) {
+            Ok(config) => signals.unless_stopped(Plugin::start(config)).await,
+            Err(failure) => Ok(Err(failure)),
+        };
+        let failed = match started {
+            Ok(Ok(plugin)) => return Ok(Some(Self { plugin, flocker })),
+            Ok(Err(failure)) => Err(failure),
+            Err(_signal) => Ok(None),
+        };
+        if let Err(error) = flocker.stop().await {
+            tracing::warn!(error = %crate::error::chain(&error), "Cannot stop the embedded Flocker");
         }
+        failed
     }
 
     /// Stops both gracefully. Published volumes stay published.

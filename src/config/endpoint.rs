@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use super::secrets::without_credentials;
+
 /// The longest path a Unix socket can have on Linux, in bytes: `sun_path` less its terminator.
 pub(crate) const LONGEST_SOCKET_PATH: usize = 107;
 
@@ -40,8 +42,8 @@ enum Problem {
     NoPath,
     #[error("its path names a directory")]
     Directory,
-    #[error("its path contains a null byte")]
-    Null,
+    #[error("it contains a control character, such as a line feed at its end")]
+    Control,
     #[error("its path has {0} bytes, and that of a Unix socket has at most {LONGEST_SOCKET_PATH}")]
     LongPath(usize),
     #[error("the scheme {0:?} is not supported")]
@@ -57,12 +59,25 @@ enum Problem {
     NotLoopback(IpAddr),
 }
 
+impl Endpoint {
+    /// Returns the endpoint with an absolute path: some clients accept no other.
+    ///
+    /// The path may be longer than a socket's path can be, so the server listens on the path that was given.
+    #[must_use]
+    pub fn absolute(&self) -> Self {
+        match self {
+            Self::Unix(path) => Self::Unix(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+            Self::Tcp(address) => Self::Tcp(*address),
+        }
+    }
+}
+
 impl FromStr for Endpoint {
     type Err = ParseEndpointError;
 
     fn from_str(value: &str) -> Result<Self, Self::Err> {
         parse(value).map_err(|problem| ParseEndpointError {
-            value: value.to_owned(),
+            value: without_credentials(value),
             problem,
         })
     }
@@ -79,6 +94,9 @@ impl fmt::Display for Endpoint {
 }
 
 fn parse(value: &str) -> Result<Endpoint, Problem> {
+    if value.chars().any(char::is_control) {
+        return Err(Problem::Control);
+    }
     if let Some((scheme, path)) = value.split_at_checked("unix:".len())
         && scheme.eq_ignore_ascii_case("unix:")
     {
@@ -88,7 +106,7 @@ fn parse(value: &str) -> Result<Endpoint, Problem> {
         Some((scheme, _)) if scheme.contains('/') => socket(value),
         Some((scheme, address)) => match scheme.to_ascii_lowercase().as_str() {
             scheme @ ("tcp" | "tcp4" | "tcp6") => tcp(scheme, address),
-            _ => Err(Problem::Scheme(scheme.to_owned())),
+            _ => Err(Problem::Scheme(without_credentials(scheme))),
         },
         None => socket(value),
     }
@@ -97,9 +115,6 @@ fn parse(value: &str) -> Result<Endpoint, Problem> {
 fn socket(path: &str) -> Result<Endpoint, Problem> {
     if path.is_empty() {
         return Err(Problem::NoPath);
-    }
-    if path.contains('\0') {
-        return Err(Problem::Null);
     }
     if path.ends_with(['/']) || path.ends_with("/.") || path.ends_with("/..") || path == "." || path == ".." {
         return Err(Problem::Directory);
@@ -126,7 +141,7 @@ fn tcp(scheme: &str, value: &str) -> Result<Endpoint, Problem> {
         }
         _ => value.parse().ok(),
     };
-    let address: SocketAddr = address.ok_or_else(|| Problem::Address(value.to_owned()))?;
+    let address: SocketAddr = address.ok_or_else(|| Problem::Address(without_credentials(value)))?;
     let ip = address.ip();
     if (scheme == "tcp4" && !ip.is_ipv4()) || (scheme == "tcp6" && !ip.is_ipv6()) {
         return Err(Problem::Family {
@@ -256,7 +271,9 @@ mod tests {
         for value in ["/", "/run/", "unix:///run/..", "."] {
             assert!(problem(value).contains("names a directory"), "{value}");
         }
-        assert!(problem("a\0b").contains("null byte"));
+        for value in ["a\0b", "csi.sock\n", "unix:///run/csi.sock\r\n"] {
+            assert!(problem(value).contains("control character"), "{value:?}");
+        }
     }
 
     proptest! {
@@ -270,7 +287,7 @@ mod tests {
         #[test]
         fn any_string_is_an_endpoint_or_named_in_the_error(value: String) {
             if let Err(error) = value.parse::<Endpoint>() {
-                let named = format!("{value:?}");
+                let named = format!("{:?}", without_credentials(&value));
                 prop_assert!(error.to_string().starts_with(&named));
             }
         }

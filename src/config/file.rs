@@ -90,7 +90,7 @@ fn flag_text(value: &DeValue<'_>) -> Result<String, String> {
                 let (key, text): (&std::borrow::Cow<'_, str>, _) =
                     (key.get_ref(), scalar_text(value.get_ref())?);
                 if text.contains(',') {
-                    return Err(format!("{key}: expected a value without commas, found {text:?}"));
+                    return Err(format!("{key}: expected a value without commas"));
                 }
                 Ok(format!("{key}={text}"))
             };
@@ -106,7 +106,7 @@ fn scalar_text(value: &DeValue<'_>) -> Result<String, String> {
         DeValue::String(text) => Ok(text.to_string()),
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
             .map(|number| number.to_string())
-            .map_err(|_| format!("expected a smaller number than {}", number.as_str())),
+            .map_err(|_| "expected a smaller number".to_owned()),
         DeValue::Boolean(truth) => Ok(truth.to_string()),
         DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => Err(format!(
             "expected a text or a whole number, found: {}",

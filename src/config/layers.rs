@@ -9,13 +9,16 @@
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use host_fs::{Links, read_regular};
 
 use super::file;
+use super::secrets::shown;
 use crate::volume::did_you_mean;
 
 /// The prefix of a setting's environment variable.
@@ -28,6 +31,9 @@ const CHECK_FLAG: &str = "check_config";
 const NO_SETTINGS: [&str; 4] = [FILE_FLAG, CHECK_FLAG, "help", "version"];
 /// The command whose configuration file other commands read too.
 const PLUGIN: &str = "serve";
+
+/// The largest configuration file in bytes that is read.
+const LARGEST_FILE: u64 = 1 << 20;
 
 /// The environment of the process: read once, at the edge.
 pub(crate) type Environment = BTreeMap<OsString, OsString>;
@@ -56,7 +62,10 @@ pub(crate) fn parse(
     let given = match lenient.clone().try_get_matches_from(arguments) {
         Ok(given) => given,
         // Help has to show which flags are required, so it comes from the strict command.
-        Err(error) => return Err(Refusal::CommandLine(help(command, arguments).unwrap_or(error))),
+        Err(error) => {
+            let error = help(command, arguments).unwrap_or(error);
+            return Err(Refusal::CommandLine(without_secrets(error)));
+        }
     };
     let (name, given) = given.subcommand().unwrap_or(("", &given));
     let mut layers = Layers {
@@ -83,8 +92,26 @@ pub(crate) fn parse(
         Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {
             Err(Refusal::Settings(missing(&error, layers.command)))
         }
-        Err(error) => Err(Refusal::CommandLine(error)),
+        Err(error) => Err(Refusal::CommandLine(without_secrets(error))),
     }
+}
+
+/// Removes from an error of the command line what may be a secret: see [`shown`].
+fn without_secrets(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) {
+        let value = shown(value);
+        error.insert(ContextKind::InvalidValue, ContextValue::String(value));
+    }
+    // An argument that belongs to no flag is a value.
+    for kind in [ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
+        if let Some(ContextValue::String(argument)) = error.get(kind)
+            && !argument.starts_with(['-', '<', '['])
+        {
+            let stray = "(not shown)".to_owned();
+            error.insert(kind, ContextValue::String(stray));
+        }
+    }
+    error
 }
 
 fn help(command: &Command, arguments: &[OsString]) -> Option<clap::Error> {
@@ -134,7 +161,7 @@ impl<'a> Layers<'a> {
                 if key == "endpoint" { "CSI_ENDPOINT" } else { &name },
             ];
             if let Some((name, value)) = names.iter().find_map(|name| Some((name, value(name)?))) {
-                self.add(setting, &[(name.to_string(), value.clone())]);
+                self.add(setting, &[(name.to_string(), without_line_feed(value))]);
             }
         }
         // A setting of another command may be meant for that command.
@@ -175,7 +202,10 @@ impl<'a> Layers<'a> {
         let Some(path) = given.or_else(|| named().map(PathBuf::from)) else {
             return;
         };
-        match std::fs::read_to_string(&path) {
+        let read = read_regular(&path, LARGEST_FILE, Links::Follow).and_then(|text| {
+            String::from_utf8(text).map_err(|_| std::io::Error::other("it is not UTF-8 text"))
+        });
+        match read {
             Ok(text) => self.add_file(&path, &text),
             Err(error) => {
                 self.problems.push(format!(
@@ -252,8 +282,11 @@ impl<'a> Layers<'a> {
                 .try_get_matches_from([flag(value)]);
             if let Err(error) = alone {
                 valid = false;
-                self.problems
-                    .push(format!("{origin} = \"{}\": {}", value.display(), reason(&error)));
+                self.problems.push(format!(
+                    "{origin} = \"{}\": {}",
+                    shown(&value.to_string_lossy()),
+                    reason(&error)
+                ));
             }
         }
         if let [(origin, _), _, ..] = values
@@ -279,6 +312,13 @@ fn settings_of(command: &Command) -> impl Iterator<Item = &Arg> {
     command
         .get_arguments()
         .filter(|argument| !argument.is_positional() && !NO_SETTINGS.contains(&argument.get_id().as_str()))
+}
+
+/// Returns the value of a variable without the line feed that a file or a secret leaves at its end.
+fn without_line_feed(value: &OsStr) -> OsString {
+    let bytes = value.as_bytes();
+    let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    OsStr::from_bytes(line.strip_suffix(b"\r").unwrap_or(line)).to_owned()
 }
 
 fn variable(key: &str) -> String {

@@ -10,6 +10,7 @@ mod flocker;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 pub mod layers;
+mod secrets;
 #[cfg(test)]
 mod tests;
 mod values;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::layers::{Environment, Refusal};
+use super::secrets::shown;
 use super::{Config, ListScope, Mode};
 use crate::commands::cli::{Cli, Command};
 use crate::config::Endpoint;
@@ -274,13 +275,14 @@ fn an_invalid_value_is_refused_in_every_source_with_the_expected_form() {
         let file = file(&format!("# one line before\n{key} = {value:?}\n"));
         let error = refused("serve", &[URL, "--config", path(&file)], &[]);
         assert_eq!(error.lines().count(), 1, "{error}");
-        let start = format!("{}, line 2: {key} = {value:?}: ", path(&file));
+        let shown = shown(value);
+        let start = format!("{}, line 2: {key} = {shown:?}: ", path(&file));
         assert!(error.starts_with(&start) && error.contains(expected), "{error}");
 
         let variable = format!("FLOCKER_CSI_{}", key.to_uppercase());
         let error = refused("serve", &[URL], &[(&variable, value)]);
         assert!(
-            error.starts_with(&format!("{variable} = {value:?}: ")) && error.contains(expected),
+            error.starts_with(&format!("{variable} = {shown:?}: ")) && error.contains(expected),
             "{error}"
         );
 
@@ -292,7 +294,7 @@ fn an_invalid_value_is_refused_in_every_source_with_the_expected_form() {
             expected_of_a_flag
         };
         assert!(
-            error.contains(&format!("'{value}'")) && error.contains(&flag),
+            error.contains(&format!("'{shown}'")) && error.contains(&flag),
             "{error}"
         );
         assert!(error.contains(expected), "{error}");
@@ -325,7 +327,7 @@ fn values_of_the_wrong_type_are_refused() {
         ),
         (
             "[[pool]]\nprofile = \"gold\"",
-            "pool = \"profile=gold\": capacity is missing",
+            "pool = \"profile=…\": capacity is missing",
         ),
         (
             "max_volumes_per_node = 99999999999999999999",
@@ -473,4 +475,23 @@ fn an_era_is_given_for_the_number_of_a_node() {
         error.contains("expected the number of a node, = and a UUID"),
         "{error}"
     );
+}
+
+#[test]
+fn the_line_feed_that_a_file_or_secret_leaves_at_the_end_of_a_variable_is_no_part_of_it() {
+    let socket = Endpoint::Unix("/csi/csi.sock".into());
+    for value in ["/csi/csi.sock\n", "unix:///csi/csi.sock\r\n"] {
+        let config = serve(&[URL], &[("CSI_ENDPOINT", value)]);
+        assert_eq!(config.plugin.endpoint, socket);
+    }
+    let config = serve(&[URL], &[("FLOCKER_CSI_STATE_DIR", "/state\n")]);
+    assert_eq!(config.node.state_dir, Path::new("/state"));
+    for flag in [
+        "--endpoint=/csi.sock\n",
+        "--state-dir=/state\n",
+        "--endpoint=/c\tsi.sock",
+    ] {
+        let text = refused("serve", &[URL, flag], &[]);
+        assert!(text.contains("control character"), "{text}");
+    }
 }

@@ -1,6 +1,7 @@
 //! The parser of each setting's value. Every error says which form is expected.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{self, PathBuf};
 use std::time::Duration;
 
@@ -22,8 +23,14 @@ const GRANULE: u64 = 1024;
 
 /// Parses a path; a relative one is resolved from the working directory.
 pub(crate) fn absolute_path() -> impl TypedValueParser<Value = PathBuf> {
-    PathBufValueParser::new()
-        .try_map(|path| path::absolute(path).map_err(|error| format!("expected a path: {error}")))
+    PathBufValueParser::new().try_map(|path| {
+        if path.as_os_str().as_bytes().iter().any(u8::is_ascii_control) {
+            return Err(
+                "expected a path without control characters, such as a line feed at its end".to_owned(),
+            );
+        }
+        path::absolute(path).map_err(|error| format!("expected a path: {error}"))
+    })
 }
 
 /// Parses the location of a Unix socket, a path or an endpoint; a relative path is resolved from the working directory.

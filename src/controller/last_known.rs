@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use host_fs::durable::{make_directory, replace_file};
+use host_fs::{Links, read_regular};
 
 /// The newest value, in memory and, if there is a directory for it, in a file.
 ///
@@ -108,8 +109,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The largest answer in bytes that is read: a million volumes.
+const LARGEST: u64 = 512 << 20;
+
 fn read_if_exists<T: DeserializeOwned>(file: &Path) -> Option<T> {
-    let read = std::fs::read(file).and_then(|content| Ok(serde_json::from_slice(&content)?));
+    let read =
+        read_regular(file, LARGEST, Links::Refuse).and_then(|content| Ok(serde_json::from_slice(&content)?));
     match read {
         Ok(value) => Some(value),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,

@@ -103,7 +103,7 @@ pub(super) async fn list_volumes(
 
 fn token(token: &str) -> Result<Uuid> {
     dataset_of(token).ok_or_else(|| {
-        let text = format!("listing volumes: starting_token {token:?} is not one that this plugin returned; start again without a token");
+        let text = "listing volumes: the starting_token is not one that this plugin returned; start again without a token".to_owned();
         Error::new(Situation::BadToken, text)
     })
 }

@@ -73,13 +73,20 @@ pub(crate) enum FlagError {
         "mount flag {0:?} is an option of the file system, which is mounted by Flocker: \
          a bind mount cannot change it; supported are {list}", list = supported()
     )]
-    FileSystem(String),
+    FileSystem(&'static str),
     /// The flag does not describe how the mount behaves.
     #[error("mount flag {0:?} is not needed: the plugin decides how it mounts; supported are {list}", list = supported())]
-    OwnChoice(String),
-    /// No such flag exists.
-    #[error("unknown mount flag {0:?}{similar}; supported are {list}", similar = similar_to(.0), list = supported())]
-    Unknown(String),
+    OwnChoice(&'static str),
+    /// No such flag exists. Its value is not repeated, nor a word that may be one: errors are logged.
+    #[error("mount flag number {number}{name} is unknown{similar}; supported are {list}", list = supported())]
+    Unknown {
+        /// Its name, in quotes, if it is known that it is one: it has a value, or resembles a supported flag.
+        name: String,
+        /// Its number among all flags of the request, from 1.
+        number: usize,
+        /// The supported flag that it resembles.
+        similar: String,
+    },
     /// Two flags contradict each other.
     #[error("mount flags {0:?} and {1:?} contradict each other")]
     Conflict(&'static str, &'static str),
@@ -87,10 +94,6 @@ pub(crate) enum FlagError {
 
 fn supported() -> String {
     FLAGS.map(|(name, ..)| name).join(", ")
-}
-
-fn similar_to(flag: &str) -> String {
-    did_you_mean(flag, FLAGS.map(|(name, ..)| name))
 }
 
 /// A consistent set of per-mount flags; a bind mount inherits all others from the mount it is made from.
@@ -105,9 +108,10 @@ impl MountFlags {
     pub(crate) fn parse<S: AsRef<str>>(flags: &[S], readonly: bool) -> Result<MountFlags, FlagError> {
         let mut asked: Vec<&'static str> = Vec::new();
         let is_skipped = |word: &str| has_no_effect(word) || readonly && word == "rw";
-        let effective = words(flags).filter(|word| !is_skipped(word));
-        for word in effective.chain(readonly.then_some("ro")) {
-            let name = known(word)?;
+        let numbered = words(flags).zip(1..);
+        let effective = numbered.filter(|(word, _)| !is_skipped(word));
+        for (word, number) in effective.chain(readonly.then_some(("ro", 0))) {
+            let name = known(word, number)?;
             let rival = EXCLUSIVE
                 .iter()
                 .filter(|group| group.contains(&name))
@@ -129,9 +133,9 @@ impl MountFlags {
         Ok(parsed)
     }
 
-    /// Returns the words of a request that change nothing.
+    /// Returns the names of the words of a request that change nothing.
     pub(crate) fn without_effect<S: AsRef<str>>(flags: &[S]) -> impl Iterator<Item = &str> {
-        words(flags).filter(|word| has_no_effect(word))
+        words(flags).filter(|word| has_no_effect(word)).map(name_of)
     }
 
     /// Returns whether the mount is read-only.
@@ -165,19 +169,35 @@ fn has_no_effect(word: &str) -> bool {
     WITHOUT_EFFECT.contains(&word) || word.starts_with(COMMENT_PREFIX)
 }
 
-fn known(word: &str) -> Result<&'static str, FlagError> {
+/// Returns the text before the value, in the notation of mounts or of a YAML file.
+fn name_of(word: &str) -> &str {
+    word.split(['=', ':']).next().unwrap_or(word)
+}
+
+fn known(word: &str, number: usize) -> Result<&'static str, FlagError> {
     if let Some((name, ..)) = FLAGS.iter().find(|(name, ..)| *name == word) {
         return Ok(name);
     }
-    // The text after the name may be a secret, and errors are logged.
-    let key = word.split('=').next().unwrap_or(word);
-    if FILE_SYSTEM.contains(&key) {
-        return Err(FlagError::FileSystem(key.to_owned()));
+    let name = name_of(word);
+    let named = |names: &[&'static str]| names.iter().find(|known| **known == name).copied();
+    if let Some(name) = named(&FILE_SYSTEM) {
+        return Err(FlagError::FileSystem(name));
     }
-    if OWN_CHOICE.contains(&key) {
-        return Err(FlagError::OwnChoice(word.to_owned()));
+    if let Some(name) = named(&OWN_CHOICE) {
+        return Err(FlagError::OwnChoice(name));
     }
-    Err(FlagError::Unknown(key.to_owned()))
+    let similar = did_you_mean(name, FLAGS.map(|(name, ..)| name));
+    let is_name = name != word || !similar.is_empty();
+    let name = if is_name {
+        format!(", {name:?},")
+    } else {
+        String::new()
+    };
+    Err(FlagError::Unknown {
+        name,
+        number,
+        similar,
+    })
 }
 
 #[cfg(test)]
@@ -251,9 +271,10 @@ mod tests {
     fn options_of_the_file_system_are_refused_with_the_reason() {
         for flag in ["discard", "data=journal", "sync", "errors=remount-ro"] {
             let error = parse(&[flag]).unwrap_err();
-            assert_eq!(
-                error,
-                FlagError::FileSystem(flag.split('=').next().unwrap().to_owned())
+            let name = flag.split('=').next().unwrap();
+            assert!(
+                error.to_string().contains(&format!("mount flag {name:?} is")),
+                "{error}"
             );
             assert!(error.to_string().contains("mounted by Flocker"), "{error}");
         }
@@ -269,7 +290,26 @@ mod tests {
                 .to_string()
                 .contains("did you mean")
         );
-        assert_eq!(parse(&["bind"]), Err(FlagError::OwnChoice("bind".to_owned())));
+        assert_eq!(parse(&["bind"]), Err(FlagError::OwnChoice("bind")));
+    }
+
+    #[test]
+    fn a_refusal_has_no_value_and_no_unknown_word() {
+        for flag in [
+            "user=bob%PASS",
+            "password:PASS",
+            "PASS",
+            "bind=PASS",
+            "data:PASS",
+            "ro=PASS",
+            "auto=PASS",
+            "x_PASS",
+        ] {
+            let error = parse(&["ro", flag]).unwrap_err().to_string();
+            assert!(!error.contains("PASS"), "{error}");
+        }
+        let skipped = ["x-systemd.automount=PASS", "x-a:PASS"];
+        assert!(MountFlags::without_effect(&skipped).all(|word| !word.contains("PASS")));
     }
 
     #[test]

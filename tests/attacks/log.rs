@@ -49,7 +49,7 @@ async fn serves_and_stops(machine: &Machine, plugin: Process) {
 /// Returns a pipe in which only a page is free.
 fn nearly_full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
-    writer.write_all(&[b'\n'; 15 << 12]).unwrap();
+    writer.write_all(&vec![b'\n'; 15 << 12]).unwrap();
     (reader, writer)
 }
 

@@ -7,6 +7,7 @@
     reason = "clippy.toml allows it in test functions; this is for what they have in common"
 )]
 
+mod canary;
 mod connections;
 mod control_service;
 mod descriptors;
@@ -17,6 +18,7 @@ mod identity;
 mod log;
 mod memory;
 mod racer;
+mod start;
 mod stopped_flocker;
 mod streams;
 #[allow(dead_code, reason = "the integration tests use the rest")]

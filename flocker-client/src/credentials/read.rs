@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     io::Read,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -11,6 +11,7 @@ use openssl::{
     pkey::{PKey, Private},
     x509::X509,
 };
+use rustix::fs::OFlags;
 
 use super::{CredentialsError, CredentialsFile, CredentialsProblem};
 
@@ -113,9 +114,21 @@ pub(super) fn file(file: CredentialsFile, path: &Path) -> Result<Source, Credent
         seen: None,
     };
     let read = || -> io::Result<(Stamp, Vec<u8>)> {
-        let opened = fs::File::open(path)?;
+        // A pipe or a device is not waited for. Links are followed: Kubernetes mounts secrets through them.
+        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+        let opened = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(flags.bits().cast_signed())
+            .open(path)?;
+        let found = opened.metadata()?;
+        if !found.is_file() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "it is not a regular file",
+            ));
+        }
         // Before the text is read, so that a write during the read shows later.
-        let seen = Stamp::of(&opened.metadata()?);
+        let seen = Stamp::of(&found);
         let mut text = Vec::new();
         opened.take(FILE_LIMIT).read_to_end(&mut text)?;
         Ok((seen, text))

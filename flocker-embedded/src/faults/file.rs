@@ -1,9 +1,10 @@
 //! A plan that is read from a file.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use host_fs::{Links, read_regular};
+use tokio::task::spawn_blocking;
 use tokio::time::{Duration, sleep};
 
 use super::control::Faults;
@@ -12,6 +13,8 @@ use crate::error::chain;
 
 /// The interval at which the file is read.
 const INTERVAL: Duration = Duration::from_millis(200);
+/// The largest plan in bytes that is read.
+const LARGEST: u64 = 1 << 20;
 
 /// Why a plan cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +51,7 @@ pub enum PlanError {
 impl FaultPlan {
     /// Reads a plan for a number of nodes from a JSON file. Durations in it are in milliseconds.
     pub fn read(path: &Path, nodes: usize) -> Result<Self, PlanError> {
-        Self::decode(fs::read(path), path, nodes)
+        Self::decode(read_plan(path), path, nodes)
     }
 
     fn decode(text: io::Result<Vec<u8>>, path: &Path, nodes: usize) -> Result<Self, PlanError> {
@@ -68,6 +71,10 @@ impl FaultPlan {
     }
 }
 
+fn read_plan(path: &Path) -> io::Result<Vec<u8>> {
+    read_regular(path, LARGEST, Links::Follow)
+}
+
 impl Faults {
     /// Applies the plan in a file, at once and whenever the file has changed. Never returns.
     ///
@@ -76,7 +83,9 @@ impl Faults {
     pub async fn follow(&self, path: &Path) {
         let mut last = None;
         loop {
-            let text = tokio::fs::read(path).await;
+            let file = path.to_owned();
+            let text = spawn_blocking(move || read_plan(&file)).await;
+            let text = text.unwrap_or_else(|ended| Err(io::Error::other(ended)));
             let seen = text.as_ref().map_err(io::Error::kind).cloned();
             if last.as_ref() != Some(&seen) {
                 match FaultPlan::decode(text, path, self.nodes()) {

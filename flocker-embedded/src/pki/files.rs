@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use host_fs::durable::{make_directory, replace_file_with};
+use host_fs::{Links, read_regular};
 use openssl::error::ErrorStack;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
@@ -17,8 +18,12 @@ use crate::Error;
 use crate::data_dir::remove_unfinished;
 use crate::options::{CertificateProfile, NodeInfo};
 
+/// The largest file in bytes that is read.
+const LARGEST: u64 = 1 << 20;
 const PUBLIC: u32 = 0o644;
 const SECRET: u32 = 0o600;
+/// What a mode allows to other users than the owner.
+const OTHERS: u32 = 0o077;
 const CLUSTER: &str = "cluster";
 const CONTROL: &str = "control-service";
 const PLUGIN: &str = "plugin";
@@ -130,17 +135,37 @@ fn read_key(directory: &Path, name: &str) -> Result<Option<PKey<Private>>, Error
     let Some(pem) = read(&path)? else {
         return Ok(None);
     };
+    protect_key(&path)?;
     PKey::private_key_from_pem(&pem)
         .map(Some)
         .map_err(certificate_error(format!("read the key {}", path.display())))
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    match fs::read(path) {
+    match read_regular(path, LARGEST, Links::Refuse) {
         Ok(content) => Ok(Some(content)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::file("read", path)(error)),
     }
+}
+
+/// Makes a key readable by its owner only, and warns if it was not.
+fn protect_key(path: &Path) -> Result<(), Error> {
+    let mode = fs::metadata(path)
+        .map_err(Error::file("examine", path))?
+        .permissions()
+        .mode();
+    if mode & OTHERS == 0 {
+        return Ok(());
+    }
+    tracing::warn!(
+        "The key {} could be read by other users, which mode {:04o} allowed; it is protected now, but a user who has read it \
+         can act as its owner: remove the directory {} to have new keys made",
+        path.display(),
+        mode & 0o7777,
+        path.parent().unwrap_or(path).display()
+    );
+    fs::set_permissions(path, Permissions::from_mode(SECRET)).map_err(Error::file("protect", path))
 }
 
 /// Writes the key before the certificate, so that a certificate on disk always has its key.
@@ -155,7 +180,8 @@ fn write_identity(directory: &Path, name: &str, identity: &Identity) -> Result<(
 
 /// Replaces a file atomically, unless it has the content already.
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
-    if read(path)?.as_deref() == Some(content) {
+    // What cannot be read, such as a link, is replaced.
+    if read(path).is_ok_and(|found| found.as_deref() == Some(content)) {
         return fs::set_permissions(path, Permissions::from_mode(mode)).map_err(Error::file("protect", path));
     }
     replace_file_with(path, mode, |file| file.write_all(content)).map_err(Error::file("write", path))

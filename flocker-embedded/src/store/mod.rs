@@ -6,12 +6,12 @@ mod model;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use host_fs::durable::replace_file;
+use host_fs::{Links, read_regular};
 use openssl::sha::sha256;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -29,6 +29,9 @@ pub(crate) struct Snapshot {
     pub(crate) tag: String,
 }
 
+/// The largest state file in bytes that is read: a million datasets.
+const LARGEST: u64 = 1 << 30;
+
 /// The one writer of the state file.
 pub(crate) struct Store {
     path: PathBuf,
@@ -43,7 +46,7 @@ impl Store {
     pub(crate) fn open(data_dir: Arc<DataDir>, nodes: usize) -> Result<Self, Error> {
         let path = data_dir.state_file();
         remove_unfinished(data_dir.root());
-        let mut state = match fs::read(&path) {
+        let mut state = match read_regular(&path, LARGEST, Links::Refuse) {
             Ok(text) => serde_json::from_slice(&text).map_err(|source| Error::DamagedState {
                 path: path.clone(),
                 source,
@@ -240,7 +243,7 @@ mod tests {
     #[test]
     fn a_damaged_file_is_named() {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("state.json"), "{").unwrap();
+        std::fs::write(directory.path().join("state.json"), "{").unwrap();
         let data_dir = Arc::new(DataDir::claim(directory.path()).unwrap());
         let error = Store::open(data_dir, 1).err().unwrap();
         assert!(error.to_string().contains("state.json"));

@@ -13,8 +13,8 @@ use super::datasets::Datasets;
 use super::objects::Object;
 use super::report::Report;
 use super::volume::{ClaimName, ONE_NODE, Volume, join, quantity};
-use crate::volume::MountFlags;
 use crate::volume::NAME_KEY;
+use crate::volume::{FlagError, MountFlags};
 
 /// The annotation that holds the storage class in old clusters.
 const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
@@ -256,11 +256,20 @@ fn mount_flags(object: &Object, options: &[String], report: &mut Report) -> Vec<
     let mut kept: Vec<String> = Vec::new();
     let words = options.iter().flat_map(|option| option.split(',')).map(str::trim);
     let mut seen = BTreeSet::new();
-    for word in words.filter(|word| !word.is_empty() && seen.insert(*word)) {
+    let numbered = words.filter(|word| !word.is_empty()).zip(1..);
+    for (word, number) in numbered.filter(|(word, _)| seen.insert(*word)) {
         let with = kept.iter().map(String::as_str).chain([word]).collect::<Vec<_>>();
         match MountFlags::parse(&with, false) {
             Ok(_) => kept.push(word.to_owned()),
-            Err(error) => report.remark(format!("{object}: mount option {word:?} is not kept: {error}")),
+            Err(FlagError::Unknown { name, similar, .. }) => {
+                let error = FlagError::Unknown {
+                    name,
+                    number,
+                    similar,
+                };
+                report.remark(format!("{object}: a mount option is not kept: {error}"));
+            }
+            Err(error) => report.remark(format!("{object}: a mount option is not kept: {error}")),
         }
     }
     kept

@@ -5,7 +5,7 @@ use flocker_client::Credentials;
 use super::kubelet;
 use super::parts::{host_settings, sources};
 use crate::commands::failure::Failure;
-use crate::config::Config;
+use crate::config::{Config, Endpoint};
 use crate::error;
 use crate::flocker::node_identity;
 use crate::host::preconditions;
@@ -52,6 +52,30 @@ fn own_directories(config: &Config) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Warns of own directories in which other users can replace what the plugin relies on.
+pub(super) async fn warn_of_exposed_directories(config: &Config) {
+    let mut directories = vec![("state_dir", config.node.state_dir.clone())];
+    if config.mode.serves_node() {
+        directories.push(("device_dir", config.plugin.device_dir.clone()));
+    }
+    if let Endpoint::Unix(socket) = config.plugin.endpoint.absolute()
+        && let Some(directory) = socket.parent()
+    {
+        directories.push(("directory of the endpoint", directory.to_owned()));
+    }
+    let exposed = move || {
+        let directories: Vec<_> = directories
+            .iter()
+            .map(|(name, path)| (*name, path.as_path()))
+            .collect();
+        preconditions::exposed(&directories)
+    };
+    // It panics only on a bug, and the panic is in the log.
+    for warning in tokio::task::spawn_blocking(exposed).await.unwrap_or_default() {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// Checks the same as [`check`], and that this process has the capabilities and mounts that a node needs.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 
 use flocker_client::Node;
+use host_fs::{Links, read_regular};
 use openssl::nid::Nid;
 use openssl::x509::X509;
 use uuid::Uuid;
@@ -13,6 +14,8 @@ use super::Sources;
 use crate::error::{Error, Result, Situation};
 use crate::host::boot_id;
 
+/// The largest file in bytes that is read: an id, or a certificate.
+const LARGEST: u64 = 1 << 20;
 /// The prefix of the UUID in the common name of a node's certificate.
 const NODE_NAME: &str = "node-";
 
@@ -25,9 +28,9 @@ pub(super) fn configured(sources: &Sources) -> Result<Option<Uuid>> {
     let Some(text) = read(path)? else { return Ok(None) };
     let text = String::from_utf8_lossy(&text);
     Uuid::try_parse(text.trim()).map(Some).map_err(|_| {
-        let start: String = text.trim().chars().take(40).collect();
+        // What it holds may be a secret that was put into the wrong file.
         let text = format!(
-            "{} should hold the UUID of this node and holds {start:?}; write the UUID into it, or remove it",
+            "{} should hold the UUID of this node and holds another text; write the UUID into it, or remove it",
             path.display()
         );
         Error::new(Situation::Internal, text)
@@ -69,7 +72,7 @@ fn is_local(address: IpAddr) -> bool {
 
 /// Reads a file that need not exist.
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match std::fs::read(path) {
+    match read_regular(path, LARGEST, Links::Follow) {
         Ok(text) => Ok(Some(text)),
         Err(error)
             if matches!(

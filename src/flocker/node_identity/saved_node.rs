@@ -7,8 +7,11 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use host_fs::durable::{make_directory, replace_file};
+use host_fs::{Links, read_regular};
 
 const FILE: &str = "node.json";
+/// The largest file in bytes that is read.
+const LARGEST: u64 = 4 << 10;
 
 /// A node, and the boot in which Flocker named it.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -33,7 +36,8 @@ impl SavedNode {
 
     /// Reads the file. One that cannot be read or parsed counts as missing.
     pub(super) fn read(state_dir: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(state_dir.join(FILE)).ok()?).ok()
+        let text = read_regular(&state_dir.join(FILE), LARGEST, Links::Refuse).ok()?;
+        serde_json::from_slice(&text).ok()
     }
 
     pub(super) fn write(self, state_dir: &Path) -> Result<()> {

@@ -158,7 +158,7 @@ async fn a_file_without_a_uuid_is_an_error_and_not_a_missing_file() {
     assert!(
         error
             .chain()
-            .contains("should hold the UUID of this node and holds \"node-1\""),
+            .contains("should hold the UUID of this node and holds another text"),
         "{}",
         error.chain()
     );

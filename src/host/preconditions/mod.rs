@@ -7,12 +7,17 @@
 //!   the required propagation (see `directories`). Elsewhere the directories may be mounted later, and a mount that no
 //!   other process would see is refused when it is requested.
 //!
+//! - No other user can change what is in the plugin's own directories: [`exposed`] is a warning, because what is mounted has to
+//!   be unmounted all the same.
+//!
 //! All that is missing is reported together at the start, each with what to add where, instead of once for each volume.
 
 mod capabilities;
 mod directories;
 
 use std::path::Path;
+
+use host_fs::exposure;
 
 use crate::host::HostSettings;
 
@@ -30,4 +35,17 @@ pub(crate) fn unmet(paths: &HostSettings, registration_dir: Option<&Path>) -> Ve
 /// Blocks.
 pub(crate) fn cut_off(paths: &HostSettings) -> Option<String> {
     directories::cut_off(&paths.visibility(), &paths.mount_root).unwrap_or_else(Some)
+}
+
+/// Returns which of these directories, each with the setting that names it, other users can change. One that does not exist is
+/// made for root alone. Blocks.
+pub(crate) fn exposed(directories: &[(&str, &Path)]) -> Vec<String> {
+    let describe = |(setting, directory): &(&str, &Path)| {
+        let exposure = exposure(directory).ok().flatten()?;
+        Some(format!(
+            "Other users can change what is in the {setting} {}, on which the plugin relies: {exposure}",
+            directory.display()
+        ))
+    };
+    directories.iter().filter_map(describe).collect()
 }

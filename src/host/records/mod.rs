@@ -15,8 +15,9 @@ use uuid::Uuid;
 
 use super::mount::Origin;
 use error::io_error;
-use host_fs::durable::{is_unfinished, make_directory, overwrite_file, remove_file, replace_file};
+use host_fs::durable::{make_directory, overwrite_file, remove_file, remove_unfinished, replace_file};
 use host_fs::mount::MountId;
+use host_fs::{Links, read_regular};
 use unreadable::Unreadable;
 
 /// The version of the format; a change that an older plugin would misread raises it.
@@ -25,6 +26,8 @@ const VERSION: u32 = 3;
 /// the directories that were made.
 const READ: std::ops::RangeInclusive<u64> = 1..=VERSION as u64;
 
+/// The largest record in bytes that is read: a path has at most 4 KiB, and six times that where each byte is escaped.
+const LARGEST: u64 = 256 << 10;
 /// The minimum number of spaces at the end of a file, so that every state fits when the file is overwritten in place.
 const ROOM: usize = 16;
 /// The length of a file is a multiple of this.
@@ -150,16 +153,13 @@ impl Records {
         make_directory(directory).map_err(io_error("make", directory))?;
         let mut known = BTreeMap::new();
         let mut damaged = Vec::new();
+        // Files that a killed process was writing. No process needs them.
+        if let Err(error) = remove_unfinished(directory) {
+            tracing::warn!(%error, "Cannot remove what an earlier process has not finished writing");
+        }
         for entry in fs::read_dir(directory).map_err(io_error("list", directory))? {
             let path = entry.map_err(io_error("list", directory))?.path();
-            if path
-                .file_name()
-                .is_some_and(|name| is_unfinished(&name.to_string_lossy()))
-            {
-                if let Err(error) = fs::remove_file(&path) {
-                    tracing::warn!(%error, "Cannot remove {}, which was never finished", path.display());
-                }
-            } else if unreadable::is_set_aside(&path) {
+            if unreadable::is_set_aside(&path) {
                 damaged.push(RecordError::SetAside { path });
             } else if path.extension().is_some_and(|extension| extension == "json") {
                 match read(&path) {
@@ -314,7 +314,7 @@ pub(super) fn digest_of(path: &Path) -> String {
 }
 
 fn read(path: &Path) -> Result<Record, RecordError> {
-    let text = fs::read(path).map_err(io_error("read", path))?;
+    let text = read_regular(path, LARGEST, Links::Refuse).map_err(io_error("read", path))?;
     let record = parse(&text, path)?;
     let name = file_name(record.dataset_id, &record.staging_path);
     if path.file_name().is_some_and(|found| found == name.as_str()) {

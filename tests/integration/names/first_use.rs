@@ -190,7 +190,7 @@ fn an_invalid_context_is_refused_and_nothing_is_created() {
                 "there",
                 ("flocker.size", "big"),
                 Code::InvalidArgument,
-                "flocker.size is \"big\"",
+                "flocker.size: expected a size",
             ),
         ];
         for (name, (key, value), code, part) in cases {
