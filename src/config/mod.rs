@@ -234,6 +234,23 @@ pub struct NodeConfig {
     /// than those of Flocker's own backends.
     #[arg(skip = agent_file_systems())]
     pub agent_file_systems: Vec<String>,
+    /// How long a volume stays staged here that nothing uses and whose lease no node holds any more. Some orchestrators
+    /// never unstage.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s", help_heading = "Node")]
+    pub abandoned_grace: Duration,
+    /// Whether only nodes attach volumes: no orchestrator of this Flocker cluster calls `ControllerPublishVolume`. Then, with
+    /// `mode = node`, unstaging a volume that this node does not know releases the lease of this node on it.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        help_heading = "Node"
+    )]
+    pub only_nodes_attach: bool,
 }
 
 /// The registration with the kubelet of this node.
@@ -332,10 +349,9 @@ impl NodeConfig {
     pub fn of(node_id: Uuid, mount_root: PathBuf, state_dir: PathBuf) -> Self {
         Self {
             node_id: Some(node_id),
-            node_id_file: NODE_ID_FILE.into(),
             mount_root,
             state_dir,
-            agent_file_systems: agent_file_systems(),
+            ..defaults_with(&[])
         }
     }
 }

@@ -90,6 +90,8 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(config.node.node_id, None);
     assert_eq!(config.node.mount_root, Path::new("/flocker"));
     assert_eq!(config.node.state_dir, Path::new("/var/lib/flocker-csi"));
+    assert_eq!(config.node.abandoned_grace, Duration::from_secs(60));
+    assert!(!config.node.only_nodes_attach);
     assert_eq!(config.pools, []);
     assert_eq!(config.log.log, "info");
 }

@@ -375,10 +375,10 @@ fn alone(snapshot: &Snapshot, dataset: Uuid, node: Uuid) -> Probe<()> {
     let elsewhere = snapshot
         .states(dataset)
         .iter()
-        .filter_map(|state| state.primary)
-        .find(|primary| *primary != node);
+        .filter_map(|state| Some((state.primary?, state.path.is_some())))
+        .find(|(primary, _)| *primary != node);
     match elsewhere {
-        Some(other) => Probe::Waiting(Phase::ReleasedByOtherNode { node: other }),
+        Some((node, mounted)) => Probe::Waiting(Phase::ReleasedByOtherNode { node, mounted }),
         None => Probe::Ready(()),
     }
 }

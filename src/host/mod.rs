@@ -4,9 +4,11 @@
 //! [`Host::blocking`]; those that change a dataset are called by one operation at a time, which holds the dataset's
 //! lock.
 
+mod abandoned;
 mod boot;
 mod evidence;
 mod failures;
+mod lease_conditions;
 mod leftovers;
 pub(crate) mod lifecycle;
 mod made_directories;
@@ -31,7 +33,7 @@ mod volume_ids;
 use std::sync::Arc;
 
 use host_fs::LockedDirectory;
-use host_fs::mount::Binder;
+use host_fs::mount::{Binder, UseSearch};
 use tokio::task::JoinError;
 use uuid::Uuid;
 
@@ -41,8 +43,10 @@ pub use publish::TargetDirectory;
 pub use records::fuzz::record;
 pub use settings::{HostSettings, agent_file_systems};
 
+pub(crate) use abandoned::{RecordedDataset, VolumeUse};
 pub(crate) use boot::{BOOT_ID_FILE, boot_id};
 pub(crate) use evidence::Staged;
+pub(crate) use lease_conditions::LeaseCondition;
 pub(crate) use leftovers::{Leftover, Leftovers};
 pub(crate) use lifecycle::Goal;
 pub(crate) use path_gate::PathPermit;
@@ -51,6 +55,7 @@ pub(crate) use stats::MountedVolume;
 pub(crate) use unstage::{Ended, Unmounted};
 
 use crate::error::{Error, Result, Situation};
+use lease_conditions::LeaseConditions;
 use mount::{Aliases, DeviceNodes, MountVisibility};
 use own_places::OwnPlaces;
 use pins::Pins;
@@ -101,6 +106,8 @@ pub(crate) struct Host {
     targets: Targets,
     own_places: OwnPlaces,
     leftovers: Leftovers,
+    leases: LeaseConditions,
+    uses: UseSearch,
     /// The locks are declared last, so that they are released after everything else.
     _device_dir: LockedDirectory,
     _state_dir: LockedDirectory,
@@ -137,6 +144,8 @@ impl Host {
             targets: Targets::default(),
             own_places: OwnPlaces::of(settings),
             leftovers: Leftovers::open(settings.state_dir.join("leftovers")),
+            leases: LeaseConditions::default(),
+            uses: UseSearch::default(),
             _device_dir: device_dir,
             _state_dir: state_dir,
         };

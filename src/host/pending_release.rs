@@ -3,16 +3,16 @@
 use uuid::Uuid;
 
 use super::Host;
-use super::evidence::Staged;
+use super::evidence::{Staged, mount_table};
 use super::lifecycle::{Action, Goal, decide};
 use super::records::{Record, RecordState};
 use crate::error::Result;
 
 impl Host {
     /// Whether a lease is to be released at this moment: no later staging uses the record, or the lease at another
-    /// path. A record whose lease a later staging uses is removed.
+    /// path or by another plugin of this node. A record whose lease a later staging uses is removed.
     pub(crate) fn is_release_due(&self, staged: &Staged) -> Result<bool> {
-        let state = self.state_at(staged, &self.origins(staged.dataset), None)?;
+        let state = self.state_in(&mount_table()?, staged)?;
         match decide(&state, Goal::Release) {
             Action::ReleaseLease => Ok(true),
             Action::Forget => {

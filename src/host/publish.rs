@@ -7,12 +7,12 @@ use host_fs::mount::{
 };
 use uuid::Uuid;
 
-use super::Host;
 use super::evidence::{Origins, Staged, hidden, mount_table};
 use super::leftovers::LeftoverKind;
 use super::lifecycle::{Action, Goal, Refusal, TargetView, VolumeState, decide, target_view};
 use super::mount::{device_is_missing, file_system_fault, is_named_after};
 use super::refusals::Subject;
+use super::{Host, LeaseCondition};
 use crate::error::{Error, Result, Situation};
 use crate::telemetry::Counter;
 use crate::volume::MountFlags;
@@ -78,7 +78,10 @@ impl Host {
         let at_target = target_view(top, |mount| origins.own(mount), alias.mount(), asked);
         let mut broken = None;
         if at_target == TargetView::Nothing {
-            broken = publication.broken(alias.mount());
+            broken = match self.lease_condition(*dataset) {
+                Some(condition @ LeaseCondition::HeldBy(_)) => Some(format!(": {condition}")),
+                _ => publication.broken(alias.mount()),
+            };
             if publication.single_target {
                 state.published_at = self.other_target(publication, &origins)?;
             }

@@ -7,7 +7,7 @@ use host_fs::mount::{Mount, MountTable};
 use uuid::Uuid;
 
 use super::Host;
-use super::evidence::{Origins, Staged, mount_table};
+use super::evidence::{Origins, Staged, is_from_plugins_node, mount_table};
 use super::leftovers::LeftoverKind;
 use super::lifecycle::{Action, AtStaging, Fault, Goal, decide};
 use super::mount::{NotFlockers, Origin, alias_path, check_flockers_mount, device_of_node};
@@ -161,7 +161,7 @@ impl Host {
         let candidates: Vec<_> = table
             .by_device(alias.device)
             .filter(|mount| !origins.own(mount) && mount.root == alias.root && !replaced(mount))
-            .filter(|mount| is_flockers(mount))
+            .filter(|mount| !is_from_plugins_node(mount, dataset) && is_flockers(mount))
             .collect();
         let at_usual = candidates.iter().find(|mount| mount.point == usual);
         at_usual.or_else(|| candidates.first()).copied()

@@ -88,7 +88,11 @@ impl Host {
             dataset,
             fault: fault
                 .map(|fault| fault.to_string())
-                .or_else(|| file_system_fault(&mount)),
+                .or_else(|| file_system_fault(&mount))
+                .or_else(|| {
+                    self.lease_condition(dataset)
+                        .map(|condition| condition.to_string())
+                }),
             via: leads_there.then_some(via),
             mount,
         }

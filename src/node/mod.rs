@@ -1,6 +1,7 @@
 //! The CSI Node service: what the plugin does on the machine where a volume is used.
 
 mod lease_release;
+mod lease_watch;
 mod leftovers;
 mod operations;
 mod paths;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 pub use crate::host::TargetDirectory;
+pub use lease_watch::LeaseSettings;
 pub use service::NodeService;
 
 use crate::error::{Error, Result, Situation};
@@ -41,6 +43,8 @@ pub struct NodeSettings {
     pub max_volumes_per_node: i64,
     /// Whether staging a volume that no controller attached takes it over from a node that is gone.
     pub takeover: Takeover,
+    /// What is done about leases that are not as they should be.
+    pub leases: LeaseSettings,
 }
 
 /// The state that the operations of this node share.
@@ -126,6 +130,7 @@ impl NodeCore {
             lease_release::release_later(Arc::clone(self), Arc::clone(&host), staged);
         }
         leftovers::remove_in_background(self, &host);
+        lease_watch::start(self, &host);
         *slot = Some(Arc::clone(&host));
         Ok(host)
     }

@@ -118,9 +118,14 @@ impl StagingAttempt<'_> {
     async fn already_staged(&self, node: Option<Uuid>) -> Result<bool> {
         let (staged, volume_id) = (self.staged(), self.stage.volume_id.clone());
         let _guard = self.core.locks.lock(self.context, self.dataset).await?;
-        self.host
+        let is_staged = self
+            .host
             .blocking(move |host| host.is_staged(&staged, &volume_id, node))
-            .await
+            .await?;
+        if is_staged {
+            self.core.check_lease_again(self.host, self.dataset).await;
+        }
+        Ok(is_staged)
     }
 
     async fn write_record(&self, node: Uuid) -> Result<()> {
@@ -155,6 +160,7 @@ impl StagingAttempt<'_> {
         let lists = Lists::CONFIGURATION | Lists::LEASES;
         let snapshot = self.core.cluster.fresh_for(self.context, lists).await?;
         may_use(&snapshot, dataset, node)?;
+        self.host.note_lease(dataset, None);
         if !self.context.is_wanted() {
             return Ok(MountOutcome::Unwanted);
         }

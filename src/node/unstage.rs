@@ -21,6 +21,7 @@ pub(super) async fn unstage(
     unstage: Unstage,
 ) -> Result<()> {
     let permit = core.enter(&context, &[unstage.staging.as_path()]).await?;
+    let named = dataset_of(&unstage.volume_id);
     let spelled = unstage.staging.clone();
     let mut all = staged_at(&host, permit, unstage).await?;
     let mut elsewhere = Vec::new();
@@ -32,6 +33,9 @@ pub(super) async fn unstage(
         context.about(staged.dataset);
         core.clear(&context, &host, &staged, Goal::Unstage).await?;
         host.blocking(move |host| host.check_readable(&staged)).await?;
+    }
+    if let Some(dataset) = named {
+        core.release_unexplained(&context, &host, dataset).await?;
     }
     Ok(())
 }

@@ -66,6 +66,13 @@ impl Locks {
         }
     }
 
+    /// Takes the lock of `dataset` unless another operation holds it.
+    pub(crate) fn try_lock(&self, dataset: Uuid) -> Option<VolumeGuard> {
+        let mut waiting = self.wait_for(dataset);
+        waiting.guard = Some(self.of(dataset).try_lock_owned().ok()?);
+        Some(waiting)
+    }
+
     fn of(&self, dataset: Uuid) -> Arc<AsyncMutex<()>> {
         let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(volumes.entry(dataset).or_default())

@@ -146,6 +146,13 @@ impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
         Ok(())
     }
 
+    /// Whether an operation is running that `selects` returns true for.
+    pub(crate) fn any(&self, selects: impl Fn(&O, &OperationProgress) -> bool) -> bool {
+        self.lock()
+            .values()
+            .any(|running| selects(running.operation(), &running.progress()))
+    }
+
     /// Cancels every running operation and waits until each has ended, for a graceful stop.
     pub(crate) async fn stop(&self) {
         let all: Vec<_> = self.lock().values().cloned().collect();

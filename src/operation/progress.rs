@@ -49,6 +49,8 @@ pub(crate) enum Phase {
     ReleasedByOtherNode {
         /// The node that has to detach it.
         node: Uuid,
+        /// Whether Flocker reports it as mounted there.
+        mounted: bool,
     },
     /// Flocker's agent mounting the dataset on this node.
     MountedHere {
@@ -148,10 +150,17 @@ impl fmt::Display for Phase {
                     "waiting for \"backing volume\": node {node} has not created it yet"
                 )
             }
-            Self::ReleasedByOtherNode { node } => {
+            Self::ReleasedByOtherNode { node, mounted: false } => {
                 write!(
                     f,
                     "waiting for \"released by the other node\": node {node} still has the dataset"
+                )
+            }
+            Self::ReleasedByOtherNode { node, mounted: true } => {
+                write!(
+                    f,
+                    "waiting for \"released by the other node\": node {node} still has the dataset mounted; unless its agent \
+                     is about to unmount it, the volume is still staged there"
                 )
             }
             Self::MountedHere { node, path } => {

@@ -50,6 +50,14 @@ counters! {
     RecordsNotWritten = "records_not_written",
     /// Staging records that could not be read.
     RecordsUnreadable = "records_unreadable",
+    /// Leases that this node acquired again because a volume in use here had lost its own.
+    LeasesAcquiredAgain = "leases_acquired_again",
+    /// Volumes that were found staged here without a lease of this node.
+    LeasesLost = "leases_lost",
+    /// Volumes without a lease of this node that were unstaged because nothing used them.
+    VolumesLetGo = "volumes_let_go",
+    /// Leases of this node that were found without anything of the volume here.
+    LeasesUnexplained = "leases_unexplained",
 }
 
 /// The counters of one plugin. Clones count together.

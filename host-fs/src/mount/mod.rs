@@ -19,6 +19,7 @@ mod target;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod unmount;
+mod users;
 
 pub use attributes::AttributeChange;
 pub use bind::{BindError, Binder};
@@ -34,3 +35,4 @@ pub use scratch::ScratchError;
 pub use table::{MountTable, TableError};
 pub use target::{Relation, Target, TargetError, TargetPath};
 pub use unmount::{Patience, UnmountError, unmount_owned};
+pub use users::{FileSystemUse, UseSearch};

@@ -82,9 +82,14 @@ pub struct PeerNamespace(Child);
 impl PeerNamespace {
     /// Starts a process that lives in one.
     pub fn new() -> PeerNamespace {
+        PeerNamespace::with("unchanged")
+    }
+
+    /// Starts a process that lives in one with this propagation, as unshare(1) spells it.
+    pub fn with(propagation: &str) -> PeerNamespace {
         let script = "echo ready; exec cat";
         let mut peer = Command::new("unshare")
-            .args(["--mount", "--propagation", "unchanged", "sh", "-c", script])
+            .args(["--mount", "--propagation", propagation, "sh", "-c", script])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

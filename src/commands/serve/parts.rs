@@ -109,6 +109,11 @@ pub(super) fn node(
         host: host_settings(config, cluster.counters()),
         max_volumes_per_node: i64::from(config.plugin.max_volumes_per_node),
         takeover: config.node_loss.takeover,
+        leases: node::LeaseSettings {
+            abandoned_grace: config.node.abandoned_grace,
+            unexplained_grace: config.node_loss.takeover_grace,
+            only_nodes_attach: config.node.only_nodes_attach && !config.mode.serves_controller(),
+        },
     };
     let first_use = (config.plugin.create_on_first_use).then(|| provisioner.on(Arc::clone(this_node)));
     NodeService::new(

@@ -1,9 +1,12 @@
 //! Leases. Flocker releases them without a condition, so releasing takes care not to hit another node's.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use flocker_client::Lease;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Cluster, Lists};
@@ -33,6 +36,35 @@ pub enum Release {
 
 /// How often a release is tried whose outcome is unclear.
 const ATTEMPTS: u32 = 3;
+/// How long a lease that this process has released on request is not acquired again by itself.
+const LEAVE_RELEASED: Duration = Duration::from_secs(60);
+
+/// The leases that this process has released lately.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OwnReleases(Arc<Mutex<HashMap<Uuid, Instant>>>);
+
+impl OwnReleases {
+    fn note(&self, dataset: Uuid) {
+        let mut released = self.lock();
+        released.retain(|_, when| when.elapsed() < LEAVE_RELEASED);
+        released.insert(dataset, Instant::now());
+    }
+
+    pub(super) fn forget(&self, dataset: Uuid) {
+        self.lock().remove(&dataset);
+    }
+
+    fn has(&self, dataset: Uuid) -> bool {
+        let released = self.lock();
+        released
+            .get(&dataset)
+            .is_some_and(|when| when.elapsed() < LEAVE_RELEASED)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Cluster {
     /// Releases the lease on `dataset` if a fresh read shows that `node` holds it, or any node for `None`.
@@ -58,6 +90,7 @@ impl Cluster {
                 });
             };
             let holder = held.node_uuid;
+            self.own_releases.note(dataset);
             match self.client().await?.release_lease(dataset).await {
                 Ok(Some(other)) if other.node_uuid != holder => {
                     self.reacquire(&other).await?;
@@ -87,6 +120,11 @@ impl Cluster {
     ) -> Result<Release> {
         let release = self.release_lease_of(dataset, node);
         context.during(Phase::FlockerAnswering, release).await
+    }
+
+    /// Whether this process has released the lease on `dataset` within the last minute.
+    pub(crate) fn has_released(&self, dataset: Uuid) -> bool {
+        self.own_releases.has(dataset)
     }
 
     /// Releases the lease on `dataset` that `gone` holds, a node that counts as gone.

@@ -35,6 +35,7 @@ use crate::operation::{Context, Elapsed, Phase};
 use crate::telemetry::{Counter, Counters};
 use absence::Absences;
 use back_off::poll_waits;
+use leases::OwnReleases;
 use shared_reads::{Outcome, SharedReads, Urgency};
 
 /// What a snapshot means to a waiter.
@@ -71,6 +72,7 @@ pub struct Cluster {
     absences: Arc<Mutex<AbsenceWatch>>,
     counters: Counters,
     tasks: Supervisor,
+    own_releases: OwnReleases,
 }
 
 struct AbsenceWatch {
@@ -114,6 +116,7 @@ impl Cluster {
             absences,
             tasks: supervisor(CancellationToken::new()),
             counters,
+            own_releases: OwnReleases::default(),
         }
     }
 
@@ -288,8 +291,14 @@ impl Cluster {
     /// Flocker refused or failed. After a failure the lease may be held.
     pub(crate) async fn acquire_lease(&self, dataset: Uuid, node: Uuid) -> Result<LeaseOutcome> {
         match self.client().await?.acquire_lease(dataset, node, None).await {
-            Ok(acquired) if acquired.kind == AcquiredKind::New => Ok(LeaseOutcome::New),
-            Ok(_) => Ok(LeaseOutcome::Renewed),
+            Ok(acquired) => {
+                self.own_releases.forget(dataset);
+                Ok(if acquired.kind == AcquiredKind::New {
+                    LeaseOutcome::New
+                } else {
+                    LeaseOutcome::Renewed
+                })
+            }
             Err(error) if error.is_conflict() => Ok(LeaseOutcome::HeldByAnother),
             Err(error) => Err(Error::flocker(
                 format!("acquire the lease on dataset {dataset} for node {node}"),

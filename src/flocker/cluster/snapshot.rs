@@ -129,6 +129,12 @@ impl Snapshot {
         self.leases.get(&id)
     }
 
+    /// Returns every lease, in no order.
+    pub(crate) fn leases(&self) -> impl Iterator<Item = &Lease> {
+        self.expect(Lists::LEASES);
+        self.leases.values()
+    }
+
     fn expect(&self, list: Lists) {
         debug_assert!(
             self.lists.contains(list),

@@ -221,20 +221,28 @@ impl Host {
         })
     }
 
-    /// Whether another plugin of this node has the dataset staged: a mount of the pinned device that is neither
-    /// Flocker's nor this plugin's, shows the whole of it, and is named after the dataset as every plugin's alias is.
+    /// Whether another plugin of this node has the dataset staged: a mount of its device that is neither Flocker's nor
+    /// this plugin's, shows the whole of it, and is named after the dataset as every plugin's alias is.
     fn staged_by_another(&self, table: &MountTable, dataset: Uuid, origins: &Origins) -> bool {
-        let Some(flocker) = self.pins.get(dataset) else {
-            return false;
-        };
-        table.by_device(flocker.device).any(|mount| {
-            mount.id != flocker.id
-                && mount.root == flocker.root
-                && mount.source != flocker.source
-                && !origins.own(mount)
-                && is_named_after(&mount.point, dataset)
-        })
+        if let Some(flocker) = self.pins.get(dataset) {
+            return table.by_device(flocker.device).any(|mount| {
+                mount.id != flocker.id
+                    && mount.root == flocker.root
+                    && mount.source != flocker.source
+                    && !origins.own(mount)
+                    && is_named_after(&mount.point, dataset)
+            });
+        }
+        // Without the pin the device is not known.
+        let mut others = table.mounts().iter().filter(|mount| !origins.own(mount));
+        others.any(|mount| is_named_after(&mount.point, dataset) && is_from_plugins_node(mount, dataset))
     }
+}
+
+/// Whether a mount was made from a device node that this plugin or another one made for a dataset: plugins name it after
+/// the dataset. The source of Flocker's own mount is the device itself.
+pub(super) fn is_from_plugins_node(mount: &Mount, dataset: Uuid) -> bool {
+    mount.device.is_block() && is_named_after(Path::new(&mount.source), dataset)
 }
 
 /// Returns a mount of the plugin at a path that cannot be reached, and the mount that hides it.

@@ -255,7 +255,7 @@ fn restore(at_staging: &AtStaging) -> Action {
 
 fn release(state: &VolumeState) -> Action {
     match state.at_staging {
-        AtStaging::ReleasePending if state.elsewhere.recorded => Action::Forget,
+        AtStaging::ReleasePending if state.elsewhere.needs_lease() => Action::Forget,
         AtStaging::ReleasePending => Action::ReleaseLease,
         _ => Action::Nothing,
     }

@@ -284,7 +284,7 @@ fn a_lease_is_released_with_the_last_use_on_the_node_and_a_pin_with_the_last_of_
             at_staging: AtStaging::ReleasePending,
             ..state
         };
-        let expected = if recorded { "forget" } else { "release" };
+        let expected = if used { "forget" } else { "release" };
         assert_eq!(name(&decide(&pending, Goal::Release)), expected, "{bits}");
     }
 }

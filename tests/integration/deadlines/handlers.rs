@@ -10,7 +10,7 @@ use csi_proto::v1::node_server::Node;
 use flocker_csi::config::Mode;
 use flocker_csi::flocker::attach::Takeover;
 use flocker_csi::host::HostSettings;
-use flocker_csi::node::{NodeService, NodeSettings};
+use flocker_csi::node::{LeaseSettings, NodeService, NodeSettings};
 use flocker_csi::operation::Locks;
 use flocker_csi::telemetry::Counters;
 use tokio::time::timeout;
@@ -18,6 +18,7 @@ use tonic::{Request, Status};
 
 use super::dropped::assert_nothing_of_ours;
 use crate::node::Fixture;
+use crate::support::PATIENCE;
 use crate::support::csi::Usage;
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
@@ -77,6 +78,11 @@ fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
             },
             max_volumes_per_node: 0,
             takeover: Takeover::Never,
+            leases: LeaseSettings {
+                abandoned_grace: PATIENCE,
+                unexplained_grace: PATIENCE,
+                only_nodes_attach: false,
+            },
         };
         let this_node: flocker_csi::flocker::node_identity::ThisNode =
             Arc::new(move || Box::pin(async move { Ok(node) }));

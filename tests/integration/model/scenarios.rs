@@ -387,7 +387,9 @@ impl Dataset {
     fn publish(&self, node: usize, target: usize, access: Access) -> Outcomes<Self> {
         let here = &self.nodes[node];
         let mut outcomes = Vec::new();
-        if !here.staged || here.loose {
+        // A plugin may have seen the lease with another node.
+        let is_others = self.lease.is_some_and(|holder| holder != node);
+        if !here.staged || here.loose || is_others {
             outcomes.push((Answer::Refused(Code::FailedPrecondition), self.clone()));
         }
         if here.staged {
@@ -422,6 +424,20 @@ impl Dataset {
                     dataset.nodes[node].returning = false;
                     dataset.lease = dataset.lease.filter(|holder| *holder != node);
                 }));
+            }
+            if here.staged && !around.unheld[node] && self.lease != Some(node) {
+                if here.targets.iter().all(Option::is_none) {
+                    // Nothing uses it, and its lease is gone: the plugin lets it go.
+                    drifted.push(self.here(node, |here| {
+                        here.staged = false;
+                        here.loose = false;
+                        here.begun = None;
+                    }));
+                }
+                if here.begun == Some(Flow::Node) && self.lease.is_none() && self.is_live() {
+                    // No controller looks after the lease, so the node acquires it again.
+                    drifted.push(self.with(|dataset| dataset.lease = Some(node)));
+                }
             }
             if around.unheld[node] && here.staged && !here.loose && !protected {
                 drifted.push(self.here(node, |here| here.loose = true));

@@ -1,5 +1,6 @@
 //! The plugin on its nodes: real sockets, an embedded Flocker, real file systems.
 
+mod abandoned;
 mod agent_view;
 mod cancellation;
 mod leases;

@@ -1,16 +1,19 @@
 //! Two plugins on one node, and one plugin that comes back as another node.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use flocker_csi::config::Endpoint;
 use flocker_embedded::faults::{Effect, RequestFault};
+use rustix::mount::{UnmountFlags, unmount};
 use tonic::Code;
+use uuid::Uuid;
 
 use super::{Fixture, agent_unmounts, assert_refused, wait_until_agent_unmounts};
-use crate::support::csi::Usage;
+use crate::support::csi::{Csi, Usage};
 use crate::support::eventually;
 use crate::support::flocker::Flocker;
-use crate::support::machine::Machine;
+use crate::support::machine::{Machine, Running};
 use crate::support::mounts::only_mount_at;
 use crate::support::namespace::in_own_namespace;
 
@@ -78,6 +81,201 @@ fn two_plugins_with_directories_of_their_own_each_unstage_what_they_staged() {
         // Neither holds it any more.
         wait_until_agent_unmounts(&flockers).await;
         second.stop().await;
+    });
+}
+
+/// Two plugins of one node with directories of their own.
+struct Twins {
+    flocker: Flocker,
+    machines: [Machine; 2],
+    plugins: [Option<Running>; 2],
+}
+
+impl Twins {
+    async fn start() -> Self {
+        let flocker = Flocker::start(1).await;
+        let first = Machine::new(&flocker, 1);
+        let mut second = second_of(&flocker);
+        second.config.plugin.device_dir = second.path("second-devices");
+        let mut machines = [first, second];
+        for machine in &mut machines {
+            machine.config.node.abandoned_grace = Duration::from_secs(1);
+        }
+        let plugins = [Some(machines[0].plugin().await), Some(machines[1].plugin().await)];
+        Self {
+            flocker,
+            machines,
+            plugins,
+        }
+    }
+
+    fn csi(&self, number: usize) -> &Csi {
+        &self.plugins[number].as_ref().unwrap().csi
+    }
+
+    /// Returns a usage of a volume by each of them; without a publish context the node attaches for itself.
+    fn usages(&self, volume: Uuid, contexts: [&HashMap<String, String>; 2]) -> [Usage; 2] {
+        [
+            self.machines[0].usage("first", volume, contexts[0]),
+            self.machines[1].usage("second", volume, contexts[1]),
+        ]
+    }
+
+    async fn restart(&mut self) {
+        for (machine, plugin) in self.machines.iter().zip(&mut self.plugins) {
+            plugin.take().unwrap().stop().await;
+            *plugin = Some(machine.plugin().await);
+        }
+    }
+
+    fn assert_holds_nothing(&self, number: usize) {
+        let machine = &self.machines[number];
+        assert!(
+            machine.devices().is_empty() && machine.records().is_empty(),
+            "plugin {number}"
+        );
+    }
+}
+
+#[test]
+fn of_two_plugins_each_holds_nothing_after_its_own_last_use_in_any_order_and_across_restarts() {
+    in_own_namespace(|| async {
+        for (first, with_restart) in [(0, false), (1, false), (0, true), (1, true)] {
+            let last = 1 - first;
+            let mut twins = Twins::start().await;
+            let volume = twins.csi(0).create("data").await;
+            let node = twins.machines[0].node();
+            let nothing = HashMap::new();
+            let usages = twins.usages(volume, [&nothing, &nothing]);
+            for (number, usage) in usages.iter().enumerate() {
+                twins.csi(number).stage(usage).await.unwrap();
+                twins.csi(number).publish(usage).await.unwrap();
+            }
+            if with_restart {
+                twins.restart().await;
+            }
+            let case = format!("plugin {first} first, restarts: {with_restart}");
+            let flockers = twins.flocker.mount_of(1, volume);
+            twins.csi(first).unpublish(&usages[first]).await.unwrap();
+            twins.csi(first).unstage(&usages[first]).await.unwrap();
+            twins.assert_holds_nothing(first);
+            if with_restart {
+                twins.restart().await;
+            }
+            // The other one still uses the volume: it holds it, and the node keeps the lease.
+            only_mount_at(&usages[last].target);
+            agent_unmounts(&flockers).unwrap_err();
+            assert_eq!(twins.flocker.leaseholder(volume).await, Some(node), "{case}");
+            twins.csi(last).unpublish(&usages[last]).await.unwrap();
+            twins.csi(last).unstage(&usages[last]).await.unwrap();
+            twins.assert_holds_nothing(last);
+            assert_eq!(twins.flocker.leaseholder(volume).await, None, "{case}");
+            twins.csi(first).delete(volume).await.unwrap();
+            eventually("the data are destroyed", async || {
+                twins.flocker.backing_files().is_empty().then_some(())
+            })
+            .await;
+        }
+    });
+}
+
+#[test]
+fn a_volume_that_one_orchestrator_of_a_node_gives_up_stays_the_other_ones_and_is_deleted_after_it() {
+    in_own_namespace(|| async {
+        for gives_up_first in [true, false] {
+            let twins = Twins::start().await;
+            let volume = twins.csi(0).create("data").await;
+            let node = twins.machines[0].node();
+            let context = twins.csi(0).attach(volume, node).await;
+            // The first one has a controller; for the second one the node attaches.
+            let [attached, driven] = twins.usages(volume, [&context, &HashMap::new()]);
+            twins.csi(0).stage(&attached).await.unwrap();
+            twins.csi(1).stage(&driven).await.unwrap();
+            twins.csi(1).publish(&driven).await.unwrap();
+            let ends_second = async || {
+                twins.csi(1).unpublish(&driven).await.unwrap();
+                twins.csi(1).unstage(&driven).await.unwrap();
+                twins.assert_holds_nothing(1);
+            };
+            if !gives_up_first {
+                ends_second().await;
+                assert_eq!(
+                    twins.flocker.leaseholder(volume).await,
+                    Some(node),
+                    "the first one needs it"
+                );
+            }
+            twins.csi(0).unstage(&attached).await.unwrap();
+            twins.csi(0).detach(volume, node).await;
+            twins.assert_holds_nothing(0);
+            if gives_up_first {
+                let holder = eventually("it is leased again", async || {
+                    twins.flocker.leaseholder(volume).await
+                })
+                .await;
+                assert_eq!(holder, node);
+                assert_refused(twins.csi(0).delete(volume).await, Code::FailedPrecondition, &[]);
+                only_mount_at(&driven.target);
+                ends_second().await;
+            }
+            assert_eq!(twins.flocker.leaseholder(volume).await, None);
+            twins.csi(0).delete(volume).await.unwrap();
+            eventually("the data are destroyed", async || {
+                twins.flocker.backing_files().is_empty().then_some(())
+            })
+            .await;
+        }
+    });
+}
+
+#[test]
+fn a_plugin_without_its_pin_does_not_release_the_lease_that_another_plugin_needs() {
+    in_own_namespace(|| async {
+        let mut twins = Twins::start().await;
+        let (volume, nothing) = (twins.csi(0).create("data").await, HashMap::new());
+        let usages = twins.usages(volume, [&nothing, &nothing]);
+        for (number, usage) in usages.iter().enumerate() {
+            twins.csi(number).stage(usage).await.unwrap();
+        }
+        twins.csi(1).publish(&usages[1]).await.unwrap();
+        twins.plugins[0].take().unwrap().stop().await;
+        // No process can pin it again.
+        unmount(twins.flocker.mount_of(1, volume), UnmountFlags::DETACH).unwrap();
+        twins.plugins[0] = Some(twins.machines[0].plugin().await);
+        twins.csi(0).unstage(&usages[0]).await.unwrap();
+        assert!(twins.flocker.leaseholder(volume).await.is_some());
+        only_mount_at(&usages[1].target);
+        twins.csi(1).unpublish(&usages[1]).await.unwrap();
+        twins.csi(1).unstage(&usages[1]).await.unwrap();
+    });
+}
+
+#[test]
+fn a_release_that_is_due_leaves_a_lease_alone_that_another_plugin_has_come_to_need() {
+    in_own_namespace(|| async {
+        let twins = Twins::start().await;
+        let (volume, nothing) = (twins.csi(0).create("data").await, HashMap::new());
+        let [before, after] = twins.usages(volume, [&nothing, &nothing]);
+        twins.csi(0).stage(&before).await.unwrap();
+        let broken = Effect::Answer {
+            status: 500,
+            body: "\"broken\"".to_owned(),
+        };
+        let faults = twins.flocker.embedded().faults();
+        faults.add(RequestFault::new("failing", broken).on("DELETE", LEASE));
+        twins.csi(0).unstage(&before).await.unwrap();
+        twins.csi(1).stage(&after).await.unwrap();
+        twins.csi(1).publish(&after).await.unwrap();
+        faults.clear();
+        eventually("the release is settled", async || {
+            twins.machines[0].records().is_empty().then_some(())
+        })
+        .await;
+        let holder = twins.flocker.leaseholder(volume).await;
+        assert_eq!(holder, Some(twins.machines[0].node()));
+        twins.csi(1).unpublish(&after).await.unwrap();
+        twins.csi(1).unstage(&after).await.unwrap();
+        assert_eq!(twins.flocker.leaseholder(volume).await, None);
     });
 }
 
@@ -196,6 +394,6 @@ fn a_target_that_is_or_covers_the_staged_volume_or_lies_in_it_is_refused() {
     });
 }
 
-fn nil() -> uuid::Uuid {
-    uuid::Uuid::nil()
+fn nil() -> Uuid {
+    Uuid::nil()
 }

@@ -1,0 +1,166 @@
+use std::process::{Child, Command, Stdio};
+
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
+
+use super::super::testing::{LoopDevice, PeerNamespace, bind, in_own_namespace, run, tmpfs};
+use super::*;
+
+/// A process that ends with the test.
+struct Running(Child);
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ended = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+fn sleep() -> Command {
+    let mut command = Command::new("sleep");
+    command.arg("600");
+    command
+}
+
+/// The file system of a device whose mounts at these paths are no use.
+fn subject(device: &LoopDevice, known: &[&Path]) -> FileSystemUse {
+    let table = MountTable::read().unwrap();
+    let is_known = |mount: &&Mount| known.contains(&mount.point.as_path());
+    FileSystemUse {
+        device: device.device,
+        node_name: "the-volume".into(),
+        known: table
+            .mounts()
+            .iter()
+            .filter(is_known)
+            .map(|mount| mount.id)
+            .collect(),
+    }
+}
+
+fn use_of(device: &LoopDevice, known: &[&Path]) -> Option<String> {
+    UseSearch::default().find(&subject(device, known))
+}
+
+/// Checks that nothing uses it. A process that another test is about to start has the files of this one for a moment.
+fn assert_unused(device: &LoopDevice, known: &[&Path]) {
+    let mut last = None;
+    for _ in 0..200 {
+        last = use_of(device, known);
+        if last.is_none() {
+            return;
+        }
+    }
+    panic!("{last:?}");
+}
+
+fn share_all() {
+    mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC).unwrap();
+}
+
+#[test]
+fn a_mount_that_is_not_known_is_a_use() {
+    in_own_namespace(|scratch| {
+        let (device, one, two) = (LoopDevice::new(), scratch.join("one"), scratch.join("two"));
+        device.mount(&one);
+        assert_unused(&device, &[&one]);
+        bind(&one, &two);
+        let found = use_of(&device, &[&one]).unwrap();
+        assert!(found.contains(two.to_str().unwrap()), "{found}");
+        assert_unused(&device, &[&one, &two]);
+    });
+}
+
+#[test]
+fn a_copy_in_another_namespace_is_a_use_unless_it_is_unmounted_with_the_known_mount() {
+    in_own_namespace(|scratch| {
+        share_all();
+        let (device, point) = (LoopDevice::new(), scratch.join("one"));
+        device.mount(&point);
+        for (propagation, is_used) in [("unchanged", false), ("slave", false), ("private", true)] {
+            let other = PeerNamespace::with(propagation);
+            assert!(other.table().by_device(device.device).next().is_some());
+            if is_used {
+                let found = use_of(&device, &[&point]).unwrap();
+                assert!(found.contains("one"), "{propagation}: {found}");
+            } else {
+                assert_unused(&device, &[&point]);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_mount_that_exists_in_another_namespace_only_is_a_use() {
+    in_own_namespace(|scratch| {
+        let (device, point) = (LoopDevice::new(), scratch.join("one"));
+        device.mount(&point);
+        let other = PeerNamespace::new();
+        unmount(&point, UnmountFlags::empty()).unwrap();
+        assert!(other.table().by_device(device.device).next().is_some());
+        let found = use_of(&device, &[]).unwrap();
+        assert!(found.contains("one"), "{found}");
+    });
+}
+
+#[test]
+fn a_file_or_the_device_that_a_process_has_open_is_a_use_also_without_a_mount() {
+    in_own_namespace(|scratch| {
+        let (device, point) = (LoopDevice::new(), scratch.join("one"));
+        device.mount(&point);
+        fs::write(point.join("file"), "text").unwrap();
+        let open = |path: &Path| Stdio::from(fs::File::open(path).unwrap());
+        let inside = Running::start(sleep().current_dir(&point));
+        let found = use_of(&device, &[&point]).unwrap();
+        assert!(found.contains("its working directory"), "{found}");
+        drop(inside);
+        let reader = Running::start(sleep().stdin(open(&point.join("file"))));
+        // Detached, the mount is in no table.
+        unmount(&point, UnmountFlags::DETACH).unwrap();
+        let found = use_of(&device, &[]).unwrap();
+        assert!(found.contains("(sleep) has") && found.contains("open"), "{found}");
+        drop(reader);
+        let raw = Running::start(sleep().stdin(open(&device.path)));
+        let found = use_of(&device, &[]).unwrap();
+        assert!(found.contains(device.path.to_str().unwrap()), "{found}");
+        drop(raw);
+        assert_unused(&device, &[]);
+    });
+}
+
+#[test]
+fn a_device_node_that_is_bound_is_a_use() {
+    in_own_namespace(|scratch| {
+        let (device, nodes, target) = (LoopDevice::new(), scratch.join("nodes"), scratch.join("target"));
+        tmpfs(&nodes);
+        let node = nodes.join("the-volume");
+        run(
+            "cp",
+            &["--archive", device.path.to_str().unwrap(), node.to_str().unwrap()],
+        );
+        assert_unused(&device, &[]);
+        fs::write(&target, "").unwrap();
+        mount_bind(&node, &target).unwrap();
+        let found = use_of(&device, &[]).unwrap();
+        assert!(found.contains(target.to_str().unwrap()), "{found}");
+    });
+}
+
+#[test]
+fn a_search_that_has_not_ended_counts_as_a_use() {
+    in_own_namespace(|_| {
+        let search = UseSearch::default();
+        search.searching.store(true, Ordering::SeqCst);
+        let subject = FileSystemUse {
+            device: Device { major: 7, minor: 0 },
+            node_name: "the-volume".into(),
+            known: Vec::new(),
+        };
+        let found = search.find(&subject).unwrap();
+        assert!(found.contains("earlier search"), "{found}");
+    });
+}

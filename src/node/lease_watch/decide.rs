@@ -1,0 +1,155 @@
+//! What is to be done about a staged volume, given its lease and its use. No other function decides that.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::host::LeaseCondition;
+
+/// The lease of a staged volume, as a fresh read showed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LeaseView {
+    /// It is that of the node for which the volume is staged.
+    Own,
+    /// No node holds it.
+    NoNodes,
+    /// This other node holds it.
+    OtherNodes(Uuid),
+}
+
+/// What is known of a staged volume whose lease may not be this node's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Evidence {
+    pub(super) lease: LeaseView,
+    /// Whether staging took the lease, so that nothing else takes care of it.
+    pub(super) takes_lease: bool,
+    /// Whether anything uses the volume; what cannot be read counts as a use.
+    pub(super) used: bool,
+    /// How long it has been known that nothing uses it and that the lease is not this node's.
+    pub(super) unused_for: Duration,
+    /// How long such a volume stays staged.
+    pub(super) grace: Duration,
+    /// Whether this process has released the lease within the last minute, as it was asked to.
+    pub(super) just_released: bool,
+}
+
+/// What is to be done about a staged volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing: this node may use it.
+    Fine,
+    /// Its lease is acquired again.
+    LeaseAgain,
+    /// It is abnormal, and stays as it is.
+    Abnormal(LeaseCondition),
+    /// It is unmounted and released.
+    LetGo,
+}
+
+/// Returns what is to be done about a staged volume.
+pub(super) fn decide(evidence: &Evidence) -> Verdict {
+    let condition = match evidence.lease {
+        LeaseView::Own => return Verdict::Fine,
+        LeaseView::NoNodes => LeaseCondition::NotLeased,
+        LeaseView::OtherNodes(node) => LeaseCondition::HeldBy(node),
+    };
+    match (condition, evidence.used) {
+        // The other node waits for it.
+        (LeaseCondition::HeldBy(_), false) => Verdict::LetGo,
+        (LeaseCondition::NotLeased, false) if evidence.unused_for >= evidence.grace => Verdict::LetGo,
+        // No controller looks after this lease, so another orchestrator of this node gave it away. A lease that a
+        // controller acquired is left alone: a forced detachment has to succeed.
+        (LeaseCondition::NotLeased, true) if evidence.takes_lease && !evidence.just_released => {
+            Verdict::LeaseAgain
+        }
+        (condition, _) => Verdict::Abnormal(condition),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OTHER: Uuid = Uuid::from_u128(2);
+    const GRACE: Duration = Duration::from_secs(60);
+
+    fn evidence(lease: LeaseView) -> Evidence {
+        Evidence {
+            lease,
+            takes_lease: false,
+            used: true,
+            unused_for: Duration::ZERO,
+            grace: GRACE,
+            just_released: false,
+        }
+    }
+
+    #[test]
+    fn every_combination_of_lease_and_use_has_one_verdict() {
+        let abnormal = Verdict::Abnormal;
+        let (not_leased, held) = (
+            abnormal(LeaseCondition::NotLeased),
+            abnormal(LeaseCondition::HeldBy(OTHER)),
+        );
+        let long = GRACE;
+        let short = GRACE / 2;
+        // Lease; takes_lease, used, unused for, just released; verdict.
+        let table = [
+            (
+                LeaseView::NoNodes,
+                (true, true, short, false),
+                Verdict::LeaseAgain,
+            ),
+            (LeaseView::NoNodes, (true, true, short, true), not_leased),
+            (LeaseView::NoNodes, (false, true, short, false), not_leased),
+            (LeaseView::NoNodes, (false, true, short, true), not_leased),
+            (LeaseView::NoNodes, (true, false, short, false), not_leased),
+            (LeaseView::NoNodes, (false, false, short, false), not_leased),
+            (LeaseView::NoNodes, (true, false, long, false), Verdict::LetGo),
+            (LeaseView::NoNodes, (false, false, long, true), Verdict::LetGo),
+            (LeaseView::OtherNodes(OTHER), (true, true, short, false), held),
+            (LeaseView::OtherNodes(OTHER), (false, true, long, false), held),
+            (
+                LeaseView::OtherNodes(OTHER),
+                (true, false, Duration::ZERO, true),
+                Verdict::LetGo,
+            ),
+            (
+                LeaseView::OtherNodes(OTHER),
+                (false, false, Duration::ZERO, false),
+                Verdict::LetGo,
+            ),
+        ];
+        for (lease, (takes_lease, used, unused_for, just_released), verdict) in table {
+            let evidence = Evidence {
+                takes_lease,
+                used,
+                unused_for,
+                just_released,
+                ..evidence(lease)
+            };
+            assert_eq!(decide(&evidence), verdict, "{evidence:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_done_under_the_lease_of_this_node_and_nothing_in_use_is_let_go() {
+        for bits in 0..16_u8 {
+            let bit = |number: u8| bits & 1 << number != 0;
+            for lease in [LeaseView::Own, LeaseView::NoNodes, LeaseView::OtherNodes(OTHER)] {
+                let evidence = Evidence {
+                    takes_lease: bit(0),
+                    used: bit(1),
+                    unused_for: if bit(2) { GRACE } else { Duration::ZERO },
+                    just_released: bit(3),
+                    ..evidence(lease)
+                };
+                let verdict = decide(&evidence);
+                assert_eq!(verdict == Verdict::Fine, lease == LeaseView::Own, "{evidence:?}");
+                assert!(verdict != Verdict::LetGo || !evidence.used, "{evidence:?}");
+                let may_lease = evidence.takes_lease && lease == LeaseView::NoNodes && evidence.used;
+                assert!(verdict != Verdict::LeaseAgain || may_lease, "{evidence:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! Watching the leases of the volumes that are staged here.
+//!
+//! An orchestrator may release a lease that a volume still needs, and may never unstage one that it no longer uses: then
+//! the pin would keep that from every other node, and from being destroyed. So the leases are read when the plugin starts,
+//! and every 30 s while anything is staged.
+
+mod decide;
+mod unexplained;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
+
+use super::NodeCore;
+use super::operations::NodeOperation;
+use crate::error::{Error, Result, Situation};
+use crate::flocker::cluster::{LeaseOutcome, Lists, Release, Snapshot};
+use crate::host::{Host, LeaseCondition, RecordedDataset, VolumeUse};
+use crate::operation::Context;
+use crate::telemetry::Counter;
+use decide::{Evidence, LeaseView, Verdict, decide};
+use unexplained::Unexplained;
+
+/// How often the leases are read; more often where a volume is let go sooner.
+const EVERY: Duration = Duration::from_secs(30);
+/// The shortest time between two reads, whatever the settings.
+const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+/// How long Flocker may take to answer while a volume is locked.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What is done about leases that are not as they should be.
+#[derive(Clone, Debug)]
+pub struct LeaseSettings {
+    /// How long a volume that nothing uses stays staged without a lease.
+    pub abandoned_grace: Duration,
+    /// How old a lease is at least that is reported because nothing of its volume is here.
+    pub unexplained_grace: Duration,
+    /// Whether unstaging a volume that is unknown here releases the lease of this node on it.
+    pub only_nodes_attach: bool,
+}
+
+/// One read of the leases, and what was staged before it.
+struct LeaseRead {
+    staged: Vec<RecordedDataset>,
+    node: Uuid,
+    snapshot: Arc<Snapshot>,
+}
+
+/// What the watch remembers from one read to the next.
+#[derive(Default)]
+struct LeaseWatch {
+    has_read: bool,
+    /// Since when nothing uses a volume whose lease is not this node's.
+    unused: HashMap<Uuid, Instant>,
+    unexplained: Unexplained,
+}
+
+/// Starts to watch the leases, until the plugin stops or the node service no longer exists.
+pub(super) fn start(core: &Arc<NodeCore>, host: &Arc<Host>) {
+    let (watching, watched) = (Arc::downgrade(core), Arc::downgrade(host));
+    // To its end: a volume that is being let go keeps its lock until that is done.
+    let tasks = core.cluster.tasks();
+    tasks.spawn_to_end("watching the leases of staged volumes", move || {
+        watch(Weak::clone(&watching), Weak::clone(&watched))
+    });
+}
+
+async fn watch(core: Weak<NodeCore>, host: Weak<Host>) {
+    let mut watch = LeaseWatch::default();
+    loop {
+        let (Some(core), Some(host)) = (core.upgrade(), host.upgrade()) else {
+            return;
+        };
+        let every = EVERY.min(core.settings.leases.abandoned_grace).max(AT_MOST_EVERY);
+        let stop = core.cluster.tasks().stop().clone();
+        let read = stop.run_until_cancelled(watch.read(&core, &host)).await;
+        match read {
+            None => return,
+            Some(Ok(None)) => {}
+            Some(Ok(Some(read))) => watch.settle_all(&core, &host, &read).await,
+            Some(Err(error)) => {
+                tracing::debug!(error = %error.chain(), "The leases of staged volumes cannot be checked now");
+            }
+        }
+        drop((core, host));
+        if stop
+            .run_until_cancelled(tokio::time::sleep(every))
+            .await
+            .is_none()
+        {
+            return;
+        }
+    }
+}
+
+impl LeaseWatch {
+    /// Reads the leases, unless nothing depends on them.
+    async fn read(&self, core: &NodeCore, host: &Host) -> Result<Option<LeaseRead>> {
+        let staged = host.recorded_datasets();
+        let is_due = self.unexplained.is_due(core.settings.leases.unexplained_grace);
+        if self.has_read && staged.is_empty() && !is_due {
+            return Ok(None);
+        }
+        let node = (core.this_node)().await?;
+        let snapshot = core.cluster.fresh(Lists::LEASES).await?;
+        Ok(Some(LeaseRead {
+            staged,
+            node,
+            snapshot,
+        }))
+    }
+
+    /// Does what the leases require.
+    async fn settle_all(&mut self, core: &Arc<NodeCore>, host: &Arc<Host>, read: &LeaseRead) {
+        let LeaseRead { staged, node, .. } = read;
+        self.has_read = true;
+        self.unused
+            .retain(|dataset, _| staged.iter().any(|recorded| recorded.dataset == *dataset));
+        host.forget_leases_of_unstaged();
+        for recorded in staged {
+            let dataset = recorded.dataset;
+            let lease = lease_of(&read.snapshot, recorded, *node);
+            if lease == LeaseView::Own {
+                self.unused.remove(&dataset);
+                report(core, host, dataset, *node, None, "");
+            } else if let Err(error) = self.settle(core, host, recorded, *node, lease).await {
+                tracing::warn!(
+                    dataset.id = %dataset,
+                    error = %error.chain(),
+                    "Dataset {dataset} is staged on node {node} without a lease of that node, and what follows failed; it is \
+                     tried again"
+                );
+            }
+        }
+        if let Err(error) = self.report_unexplained(core, host, read).await {
+            tracing::warn!(error = %error.chain(), "Cannot check which leases of this node belong to no volume on it");
+        }
+    }
+
+    /// Decides under the dataset's lock about a volume whose lease was not this node's, and does it.
+    async fn settle(
+        &mut self,
+        core: &Arc<NodeCore>,
+        host: &Arc<Host>,
+        recorded: &RecordedDataset,
+        node: Uuid,
+        lease: LeaseView,
+    ) -> Result<()> {
+        let dataset = recorded.dataset;
+        // An operation that works on it finds out by itself; one that stages it may only wait for the lease.
+        let Some(_guard) = core.locks.try_lock(dataset) else {
+            return Ok(());
+        };
+        if is_being_staged(core, dataset) {
+            return Ok(());
+        }
+        let used_by = match host.blocking(move |host| host.use_of(dataset)).await? {
+            VolumeUse::NotHeld => {
+                host.note_lease(dataset, None);
+                return Ok(());
+            }
+            VolumeUse::Unused => None,
+            VolumeUse::Used(how) => Some(how),
+        };
+        let unused_for = if used_by.is_none() {
+            self.unused.entry(dataset).or_insert_with(Instant::now).elapsed()
+        } else {
+            self.unused.remove(&dataset);
+            Duration::ZERO
+        };
+        let mut evidence = Evidence {
+            lease,
+            takes_lease: recorded.takes_lease,
+            used: used_by.is_some(),
+            unused_for,
+            grace: core.settings.leases.abandoned_grace,
+            just_released: core.cluster.has_released(dataset),
+        };
+        let mut verdict = decide(&evidence);
+        let is_known = |condition| host.lease_condition(dataset) == Some(condition);
+        if !matches!(verdict, Verdict::Abnormal(condition) if is_known(condition)) {
+            // A staging may have acquired the lease since the read.
+            let read = timeout(PATIENCE, core.cluster.fresh(Lists::LEASES)).await;
+            let snapshot = read.unwrap_or_else(|_elapsed| {
+                Err(Error::new(
+                    Situation::FlockerUnavailable,
+                    "Flocker does not answer",
+                ))
+            })?;
+            evidence.lease = lease_of(&snapshot, recorded, node);
+            verdict = decide(&evidence);
+        }
+        let how = used_by.as_deref().unwrap_or("nothing uses it");
+        let holder = recorded.nodes.first().copied().unwrap_or(node);
+        match verdict {
+            Verdict::Fine => {
+                self.unused.remove(&dataset);
+                report(core, host, dataset, holder, None, how);
+            }
+            Verdict::Abnormal(condition) => report(core, host, dataset, holder, Some(condition), how),
+            Verdict::LeaseAgain => lease_again(core, host, dataset, holder, how).await?,
+            Verdict::LetGo => {
+                host.blocking(move |host| host.let_go(dataset)).await?;
+                self.unused.remove(&dataset);
+                host.note_lease(dataset, None);
+                core.cluster.counters().count(Counter::VolumesLetGo);
+                let whose = match evidence.lease {
+                    LeaseView::OtherNodes(other) => format!("node {other} holds its lease"),
+                    LeaseView::NoNodes | LeaseView::Own => "no node holds its lease".to_owned(),
+                };
+                tracing::warn!(
+                    dataset.id = %dataset,
+                    node.id = %holder,
+                    "Dataset {dataset} was still staged on node {holder} although {whose}, and nothing used it: it was \
+                     unmounted and released, as NodeUnstageVolume does"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports leases of this node without anything of the volume here.
+    async fn report_unexplained(
+        &mut self,
+        core: &Arc<NodeCore>,
+        host: &Arc<Host>,
+        LeaseRead { node, snapshot, .. }: &LeaseRead,
+    ) -> Result<()> {
+        let grace = core.settings.leases.unexplained_grace;
+        let of_node = snapshot.leases().filter(|lease| lease.node_uuid == *node);
+        let without_record: Vec<_> = of_node
+            .map(|lease| lease.dataset_id)
+            .filter(|dataset| !host.has_record(*dataset))
+            .collect();
+        for dataset in self.unexplained.note(&without_record, grace) {
+            if host.blocking(move |host| host.is_known_here(dataset)).await? {
+                continue;
+            }
+            self.unexplained.reported(dataset);
+            core.cluster.counters().count(Counter::LeasesUnexplained);
+            tracing::warn!(
+                dataset.id = %dataset,
+                node.id = %node,
+                "Node {node} has held the lease on dataset {dataset} for at least {} s, but neither a record nor a mount of \
+                 it is here, so no other node can use it. If nothing on this node is going to, release the lease: call \
+                 ControllerUnpublishVolume with volume_id {dataset} and node_id {node}, or send DELETE \
+                 /v1/configuration/leases/{dataset} to Flocker",
+                grace.as_secs()
+            );
+        }
+        Ok(())
+    }
+}
+
+impl NodeCore {
+    /// Reads the leases again where the last read showed that of a staged volume with another node, so that the volume can
+    /// be published as soon as this node has it again. What is staged needs no Flocker, so that may fail. The caller holds
+    /// the dataset's lock.
+    pub(super) async fn check_lease_again(&self, host: &Host, dataset: Uuid) {
+        let is_of_dataset = |recorded: &RecordedDataset| recorded.dataset == dataset;
+        if let Some(LeaseCondition::HeldBy(_)) = host.lease_condition(dataset)
+            && let Some(recorded) = host.recorded_datasets().into_iter().find(is_of_dataset)
+            && let Ok(Ok(snapshot)) = timeout(PATIENCE, self.cluster.fresh(Lists::LEASES)).await
+            && let Some(holder) = snapshot.lease(dataset).map(|lease| lease.node_uuid)
+            && recorded.nodes.contains(&holder)
+        {
+            host.note_lease(dataset, None);
+        }
+    }
+
+    /// Releases the lease of this node on a volume of which nothing is here, where only nodes attach volumes: then it is left
+    /// over from a record that was lost. A Flocker that does not answer is not waited for.
+    pub(super) async fn release_unexplained(
+        self: &Arc<Self>,
+        context: &Context,
+        host: &Arc<Host>,
+        dataset: Uuid,
+    ) -> Result<()> {
+        // A pending release of the lease has a record.
+        if !self.settings.leases.only_nodes_attach || host.has_record(dataset) {
+            return Ok(());
+        }
+        let guard = self.locks.lock(context, dataset).await?;
+        if is_being_staged(self, dataset) || host.blocking(move |host| host.is_known_here(dataset)).await? {
+            return Ok(());
+        }
+        let core = Arc::clone(self);
+        // A request that was sent ends under the dataset's lock: it could release the lease of the next staging otherwise.
+        let releasing = tokio::spawn(async move {
+            let released = match (core.this_node)().await {
+                Ok(node) => core.cluster.release_lease_of(dataset, Some(node)).await,
+                Err(error) => Err(error),
+            };
+            drop(guard);
+            match released {
+                Ok(Release::Released) => tracing::warn!(
+                    dataset.id = %dataset,
+                    "Released the lease of this node on dataset {dataset}, of which it had neither a record nor a mount"
+                ),
+                Ok(Release::NotHeld) => {}
+                Err(error) => tracing::warn!(
+                    dataset.id = %dataset,
+                    error = %error.chain(),
+                    "Whether this node still holds the lease on dataset {dataset} could not be settled; unstage it again"
+                ),
+            }
+        });
+        timeout(PATIENCE, releasing).await.ok();
+        Ok(())
+    }
+}
+
+fn is_being_staged(core: &NodeCore, dataset: Uuid) -> bool {
+    core.operations.any(|operation, progress| {
+        matches!(operation, NodeOperation::Stage(_)) && progress.dataset == Some(dataset)
+    })
+}
+
+fn lease_of(snapshot: &Snapshot, recorded: &RecordedDataset, node: Uuid) -> LeaseView {
+    match snapshot.lease(recorded.dataset).map(|lease| lease.node_uuid) {
+        None => LeaseView::NoNodes,
+        Some(holder) if recorded.nodes.contains(&holder) => LeaseView::Own,
+        // Old records do not name their node, which is this one.
+        Some(holder) if recorded.nodes.is_empty() && holder == node => LeaseView::Own,
+        Some(holder) => LeaseView::OtherNodes(holder),
+    }
+}
+
+/// Acquires the lease of a volume in use again. The caller holds the dataset's lock.
+async fn lease_again(core: &NodeCore, host: &Host, dataset: Uuid, node: Uuid, how: &str) -> Result<()> {
+    match core.cluster.acquire_lease(dataset, node).await? {
+        LeaseOutcome::New => {
+            core.cluster.counters().count(Counter::LeasesAcquiredAgain);
+            host.note_lease(dataset, None);
+            tracing::warn!(
+                dataset.id = %dataset,
+                node.id = %node,
+                "The lease on dataset {dataset} was released although node {node} uses the volume ({how}): it is acquired \
+                 again. Another orchestrator of this node, or another client of Flocker, released it"
+            );
+        }
+        LeaseOutcome::Renewed => {
+            host.note_lease(dataset, None);
+        }
+        // The next read shows which node's it is.
+        LeaseOutcome::HeldByAnother => {}
+    }
+    Ok(())
+}
+
+/// Notes the condition of a volume; one that is new is logged and counted.
+fn report(
+    core: &NodeCore,
+    host: &Host,
+    dataset: Uuid,
+    node: Uuid,
+    condition: Option<LeaseCondition>,
+    how: &str,
+) {
+    if !host.note_lease(dataset, condition) {
+        return;
+    }
+    if let Some(condition) = condition {
+        core.cluster.counters().count(Counter::LeasesLost);
+        tracing::error!(
+            dataset.id = %dataset,
+            node.id = %node,
+            "Dataset {dataset} on node {node}: {condition} ({how})"
+        );
+    } else {
+        tracing::info!(
+            dataset.id = %dataset,
+            node.id = %node,
+            "Dataset {dataset} is staged under the lease of node {node} again"
+        );
+    }
+}
