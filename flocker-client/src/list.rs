@@ -214,15 +214,13 @@ impl<T: DeserializeOwned> Elements<T> {
     fn end_of_element(&mut self, chunk: &[u8]) -> Option<usize> {
         for (position, byte) in chunk.iter().enumerate() {
             match (self.string, byte) {
-                (Inside::Escape, _) => self.string = Inside::String,
                 (Inside::String, b'\\') => self.string = Inside::Escape,
                 (Inside::String, b'"') => self.string = Inside::Nothing,
-                (Inside::String, _) => {}
-                (Inside::Nothing, b'"') => self.string = Inside::String,
+                (Inside::Escape, _) | (Inside::Nothing, b'"') => self.string = Inside::String,
                 (Inside::Nothing, b'[' | b'{') => self.depth += 1,
                 (Inside::Nothing, b',' | b']') if self.depth == 0 => return Some(position),
                 (Inside::Nothing, b']' | b'}') => self.depth = self.depth.saturating_sub(1),
-                (Inside::Nothing, _) => {}
+                (Inside::String | Inside::Nothing, _) => {}
             }
         }
         None

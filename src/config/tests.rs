@@ -274,33 +274,38 @@ fn an_invalid_value_is_refused_in_every_source_with_the_expected_form() {
         ("log", "loud", "expected a level", ""),
     ];
     for (key, value, expected, expected_of_a_flag) in cases {
-        let file = file(&format!("# one line before\n{key} = {value:?}\n"));
-        let error = refused("serve", &[URL, "--config", path(&file)], &[]);
-        assert_eq!(error.lines().count(), 1, "{error}");
-        let shown = shown(value);
-        let start = format!("{}, line 2: {key} = {shown:?}: ", path(&file));
-        assert!(error.starts_with(&start) && error.contains(expected), "{error}");
-
-        let variable = format!("FLOCKER_CSI_{}", key.to_uppercase());
-        let error = refused("serve", &[URL], &[(&variable, value)]);
-        assert!(
-            error.starts_with(&format!("{variable} = {shown:?}: ")) && error.contains(expected),
-            "{error}"
-        );
-
-        let flag = format!("--{}", key.replace('_', "-"));
-        let error = refused("serve", &[&format!("{flag}={value}")], &[]);
-        let expected = if expected_of_a_flag.is_empty() {
-            expected
-        } else {
-            expected_of_a_flag
-        };
-        assert!(
-            error.contains(&format!("'{shown}'")) && error.contains(&flag),
-            "{error}"
-        );
-        assert!(error.contains(expected), "{error}");
+        assert_refused_in_every_source(key, value, expected, expected_of_a_flag);
     }
+}
+
+/// Checks that a value is refused in the file, in the environment and as a flag.
+fn assert_refused_in_every_source(key: &str, value: &str, expected: &str, expected_of_a_flag: &str) {
+    let file = file(&format!("# one line before\n{key} = {value:?}\n"));
+    let error = refused("serve", &[URL, "--config", path(&file)], &[]);
+    assert_eq!(error.lines().count(), 1, "{error}");
+    let shown = shown(value);
+    let start = format!("{}, line 2: {key} = {shown:?}: ", path(&file));
+    assert!(error.starts_with(&start) && error.contains(expected), "{error}");
+
+    let variable = format!("FLOCKER_CSI_{}", key.to_uppercase());
+    let error = refused("serve", &[URL], &[(&variable, value)]);
+    assert!(
+        error.starts_with(&format!("{variable} = {shown:?}: ")) && error.contains(expected),
+        "{error}"
+    );
+
+    let flag = format!("--{}", key.replace('_', "-"));
+    let error = refused("serve", &[&format!("{flag}={value}")], &[]);
+    let expected = if expected_of_a_flag.is_empty() {
+        expected
+    } else {
+        expected_of_a_flag
+    };
+    assert!(
+        error.contains(&format!("'{shown}'")) && error.contains(&flag),
+        "{error}"
+    );
+    assert!(error.contains(expected), "{error}");
 }
 
 #[test]

@@ -30,8 +30,16 @@ pub(crate) fn describe(
 ) -> Reflection<impl v1::ServerReflection, impl v1alpha::ServerReflection> {
     let older = services.clone();
     Reflection {
-        v1: OnFirstCall::new(move || builder(descriptors, &services).build_v1().map_err(undescribed)),
-        v1alpha: OnFirstCall::new(move || builder(descriptors, &older).build_v1alpha().map_err(undescribed)),
+        v1: OnFirstCall::new(move || {
+            builder(descriptors, &services)
+                .build_v1()
+                .map_err(|error| undescribed(&error))
+        }),
+        v1alpha: OnFirstCall::new(move || {
+            builder(descriptors, &older)
+                .build_v1alpha()
+                .map_err(|error| undescribed(&error))
+        }),
     }
 }
 
@@ -48,6 +56,6 @@ fn builder(descriptors: &'static [u8], services: &[&'static str]) -> Builder<'st
         .fold(builder, |builder, service| builder.with_service_name(*service))
 }
 
-fn undescribed(error: Error) -> Status {
-    Status::internal(format!("the services cannot be described: {}", chain(&error)))
+fn undescribed(error: &Error) -> Status {
+    Status::internal(format!("the services cannot be described: {}", chain(error)))
 }

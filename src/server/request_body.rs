@@ -74,16 +74,15 @@ impl Messages {
         let arriving = self.share.budget().arriving.clone();
         let received = {
             let mut receive = std::pin::pin!(self.receive());
-            match poll_immediate(&mut receive).await {
-                Some(item) => Ok(item),
-                None => {
-                    let request = arriving.add();
-                    tokio::select! {
-                        biased;
-                        item = receive => Ok(item),
-                        () = request.replaced() => Err("too many other requests are arriving"),
-                        () = sleep(MESSAGE_TIME) => Err("that takes too long"),
-                    }
+            if let Some(item) = poll_immediate(&mut receive).await {
+                Ok(item)
+            } else {
+                let request = arriving.add();
+                tokio::select! {
+                    biased;
+                    item = receive => Ok(item),
+                    () = request.replaced() => Err("too many other requests are arriving"),
+                    () = sleep(MESSAGE_TIME) => Err("that takes too long"),
                 }
             }
         };

@@ -102,7 +102,7 @@ fn serve(stream: SslStream<TcpStream>, answer: Answer) -> io::Result<()> {
                 return Ok(());
             }
             if path.is_empty() {
-                path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+                line.split(' ').nth(1).unwrap_or_default().clone_into(&mut path);
             }
             if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
                 length = value.trim().parse().unwrap();

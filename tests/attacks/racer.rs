@@ -9,10 +9,11 @@ use std::os::unix::fs::{chown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::mount::{MountFlags, mount};
+use tokio::time::Instant;
 
 use crate::support::csi::{Csi, Usage};
 use crate::support::eventually;
@@ -206,7 +207,7 @@ fn exchanged_directories_and_links_lead_to_no_other_mount() {
 
         let attacker = Arc::new(Attacker::new(&machine, &victim, &elsewhere));
         let directory = attacker.directory.clone();
-        let attacked = Usage {
+        let target = Usage {
             staging: directory.join("a/staging"),
             target: directory.join("a/targets/target"),
             ..planned
@@ -222,7 +223,7 @@ fn exchanged_directories_and_links_lead_to_no_other_mount() {
         let mut tally = Tally::default();
         let until = Instant::now() + lasting;
         while Instant::now() < until && !racing.is_finished() {
-            one_life(csi, &attacked, &mut tally).await;
+            one_life(csi, &exposed, &mut tally).await;
             assert_eq!(outside(&directory), before_outside, "after {tally:?}");
         }
         stop.store(true, Ordering::Relaxed);
@@ -230,8 +231,8 @@ fn exchanged_directories_and_links_lead_to_no_other_mount() {
         println!("{tally:?}, {} exchanges", exchanges.load(Ordering::Relaxed));
 
         eventually("everything is unpublished and unstaged", async || {
-            csi.unpublish(&attacked).await.ok()?;
-            csi.unstage(&attacked).await.ok()
+            csi.unpublish(&exposed).await.ok()?;
+            csi.unstage(&exposed).await.ok()
         })
         .await;
         assert_eq!(protected(&directory), before);
@@ -243,9 +244,9 @@ fn exchanged_directories_and_links_lead_to_no_other_mount() {
         assert!(tally.published > 0 && tally.refused > 0, "{tally:?}");
 
         // Without the attacker, its directory is as good as any other.
-        csi.stage(&attacked).await.unwrap();
-        csi.publish(&attacked).await.unwrap();
-        for usage in [&attacked, &victim] {
+        csi.stage(&exposed).await.unwrap();
+        csi.publish(&exposed).await.unwrap();
+        for usage in [&exposed, &victim] {
             csi.unpublish(usage).await.unwrap();
             csi.unstage(usage).await.unwrap();
         }
