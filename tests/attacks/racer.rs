@@ -207,7 +207,7 @@ fn exchanged_directories_and_links_lead_to_no_other_mount() {
 
         let attacker = Arc::new(Attacker::new(&machine, &victim, &elsewhere));
         let directory = attacker.directory.clone();
-        let target = Usage {
+        let exposed = Usage {
             staging: directory.join("a/staging"),
             target: directory.join("a/targets/target"),
             ..planned
