@@ -1,6 +1,7 @@
 //! The data directory: its layout, and the lock that makes one process its owner.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use host_fs::durable::{self, make_directory};
@@ -34,10 +35,40 @@ impl DataDir {
                 root.display()
             );
         }
-        let directory = Self { root, _lock: lock };
-        let volumes = directory.volumes();
-        make_directory(&volumes).map_err(Error::file("create", &volumes))?;
-        Ok(directory)
+        Ok(Self { root, _lock: lock })
+    }
+
+    /// Fails if the directory shows that it has had a state file: the absence of that file is then a loss, and no
+    /// sign of a first start.
+    pub(crate) fn check_first_start(&self) -> Result<(), Error> {
+        let state = self.state_file();
+        let lost = |found| Error::LostState {
+            path: state.clone(),
+            found,
+        };
+        if state.symlink_metadata().is_ok() {
+            return Err(lost(state.clone()));
+        }
+        // The state file is written before the keys, so that they exist only where it did.
+        for directory in [self.volumes(), self.root.join("pki")] {
+            remove_unfinished(&directory);
+            match fs::read_dir(&directory).map(|mut entries| entries.next()) {
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Ok(Some(entry)) => {
+                    let entry = entry.map_err(Error::file("list", &directory))?;
+                    return Err(lost(entry.path()));
+                }
+                Err(error) => return Err(Error::file("list", &directory)(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates the directory of the backing files, unless it exists.
+    pub(crate) fn make_volumes(&self) -> Result<(), Error> {
+        let volumes = self.volumes();
+        make_directory(&volumes).map_err(Error::file("create", &volumes))
     }
 
     pub(crate) fn root(&self) -> &Path {

@@ -304,6 +304,7 @@ impl Parts {
         let eras = eras(&options.eras, &nodes);
         let shared = Arc::new(Shared::new(store, backend, faults.clone(), eras));
         shared.adopt(&nodes);
+        shared.report_unknown_volumes();
         let api = Api {
             store: Arc::clone(&shared.store),
             cluster: Arc::clone(&shared.cluster),

@@ -79,7 +79,8 @@ pub enum Error {
     },
     /// The state file of an earlier run cannot be decoded.
     #[error(
-        "the state file {path} is damaged or of another version; restore it from a backup, or move it away to start empty"
+        "the state file {path} is damaged or of another version; restore it from a backup, or move the whole data \
+         directory away to start empty (the volumes in it can then be read with `mount -o loop`)"
     )]
     DamagedState {
         /// The file.
@@ -87,6 +88,19 @@ pub enum Error {
         /// Where the decoder stopped.
         #[source]
         source: serde_json::Error,
+    },
+    /// The data directory has been in use, and its state file is missing.
+    #[error(
+        "the state file {path} is missing, but {found} shows that the data directory has been in use: it is not taken \
+         for a new one, because its volumes may have data. Restore {path} from a backup, or mount the file system that \
+         has it. If there is none, move the whole data directory away, start with an empty one, create the volumes \
+         again and copy their content: `mount -o loop,ro OLD_DATA_DIR/volumes/DATASET_ID /mnt` shows that of each"
+    )]
+    LostState {
+        /// The state file.
+        path: PathBuf,
+        /// What shows that there was one.
+        found: PathBuf,
     },
     /// A key or certificate could not be created or read.
     #[error("cannot {action}")]

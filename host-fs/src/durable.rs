@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, renameat_with};
 use tempfile::NamedTempFile;
 
 use crate::removal::remove_name;
@@ -94,6 +94,16 @@ pub fn overwrite_file(path: &Path, content: &[u8]) -> io::Result<()> {
     }
     file.write_all_at(&padded, 0)?;
     file.sync_all()
+}
+
+/// Gives a file another name in its directory permanently, unless the name is in use.
+///
+/// # Errors
+/// [`ErrorKind::AlreadyExists`] if it is; else the file system refused. Then the file has its earlier name, unless only
+/// the directory could not be written to disk.
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?;
+    sync_directory(to.parent().unwrap_or(Path::new(".")))
 }
 
 /// Removes a file permanently; one that does not exist is removed already.
@@ -226,6 +236,21 @@ mod tests {
             overwrite_file(&path, &[b'3'; 513]).unwrap_err();
             overwrite_file(&disk.join("missing"), b"").unwrap_err();
         });
+    }
+
+    #[test]
+    fn a_file_is_renamed_unless_the_name_is_in_use() {
+        let root = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| root.path().join(name));
+        fs::write(&one, "one").unwrap();
+        rename_new(&one, &two).unwrap();
+        assert!(!one.exists());
+        fs::write(&one, "other").unwrap();
+        assert_eq!(
+            rename_new(&one, &two).unwrap_err().kind(),
+            ErrorKind::AlreadyExists
+        );
+        assert_eq!(fs::read(&two).unwrap(), b"one");
     }
 
     #[test]

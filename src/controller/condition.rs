@@ -75,7 +75,7 @@ impl fmt::Display for Condition {
             Self::NotBacked { primary } => {
                 write!(
                     f,
-                    "no node reports it: node {primary} has not created it, or it is moving there"
+                    "no node reports it: node {primary} has not created it, has lost its storage, or it is moving there"
                 )
             }
             Self::PrimaryMissing { primary } => {

@@ -2,12 +2,16 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::elapsed::Elapsed;
 use crate::error::Situation;
+
+/// How long a phase takes at most on a healthy cluster.
+const UNUSUAL: Duration = Duration::from_secs(20);
 
 /// The step that an operation waits for, in the order in which an attachment passes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +114,19 @@ impl Phase {
             self,
             Self::OtherOperation | Self::FlockerAnswering | Self::FileSystemAnswering { .. }
         )
+    }
+}
+
+impl Phase {
+    /// Returns where the reason is to be found if the phase takes unusually long.
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::BackingVolume { .. } | Self::MountedHere { .. } => Some(
+                "the log of Flocker's agent on that node has the reason; storage that is missing or damaged is reported \
+                 there and never made again",
+            ),
+            _ => None,
+        }
     }
 }
 
@@ -278,17 +295,18 @@ impl fmt::Display for OperationProgress {
             }
             Some(_) | None => {}
         }
-        match self.dataset {
-            Some(dataset) => write!(f, " (dataset {dataset})"),
-            None => Ok(()),
+        if let Some(dataset) = self.dataset {
+            write!(f, " (dataset {dataset})")?;
+        }
+        match self.phase.hint() {
+            Some(hint) if self.since.elapsed() >= UNUSUAL => write!(f, "; {hint}"),
+            _ => Ok(()),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::time::advance;
 
     use super::*;
@@ -318,7 +336,11 @@ mod tests {
         );
         assert_eq!(progress.situation_at_deadline(), Situation::Busy);
         progress.enter(mounted());
-        assert!(progress.to_string().ends_with("yet for 25.0 s"), "{progress}");
+        let text = progress.to_string();
+        assert!(
+            text.contains("yet for 25.0 s; the log of Flocker's agent"),
+            "{text}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

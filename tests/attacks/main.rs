@@ -20,6 +20,7 @@ mod memory;
 mod racer;
 mod start;
 mod stopped_flocker;
+mod storage;
 mod streams;
 #[allow(dead_code, reason = "the integration tests use the rest")]
 #[path = "../integration/support/mod.rs"]

@@ -14,7 +14,7 @@ use crate::backend::{Condition, Discovery, Seen, StepError};
 use crate::cluster::Report;
 use crate::error::chain;
 use crate::options::NodeInfo;
-use crate::store::Snapshot;
+use crate::store::{Snapshot, Storage};
 
 impl Agent {
     /// Observes all datasets and reports them.
@@ -22,10 +22,10 @@ impl Agent {
         let _observing = self.shared.observing.lock().await;
         let (shared, node, snapshot) = (Arc::clone(&self.shared), self.node.clone(), Arc::clone(snapshot));
         let discovery = blocking(move || {
-            let attachments = shared.store.attachments();
+            let records = || shared.store.storage();
             shared
                 .backend
-                .discover(&node, &snapshot.configuration, &attachments, &shared.dead())
+                .discover(&node, &snapshot.configuration, records, &shared.dead())
         })
         .await?;
         self.shared
@@ -37,11 +37,13 @@ impl Agent {
     /// Carries out steps concurrently, and returns whether any of them succeeded.
     pub(super) async fn carry_out(&mut self, plan: Plan) -> bool {
         let mut steps = JoinSet::new();
-        for (dataset, step) in plan.steps {
+        let (begun, not_begun) = self.begin_storage(plan.steps).await;
+        for (dataset, step) in begun {
             let (shared, node) = (Arc::clone(&self.shared), self.node.clone());
             steps.spawn(async move { (dataset, carry_out(&shared, node, dataset, step).await) });
         }
         let mut outcomes = self.register(plan.register).await;
+        outcomes.extend(not_begun);
         outcomes.extend(self.attach(plan.attach).await);
         while let Some(outcome) = steps.join_next().await {
             match outcome {
@@ -51,6 +53,35 @@ impl Agent {
         }
         self.forget_detached(&outcomes).await;
         self.failures.record(outcomes)
+    }
+
+    /// Records which volumes are about to be made, all in one write: nothing is formatted later that was not recorded
+    /// here. Returns the steps that may be carried out, and the outcomes of the others.
+    async fn begin_storage(&self, steps: Vec<(Uuid, Step)>) -> (Vec<(Uuid, Step)>, Vec<Outcome>) {
+        let is_new = |step: &Step| matches!(step, Step::Create(_));
+        let new: Vec<_> = steps
+            .iter()
+            .filter(|(_, step)| is_new(step))
+            .map(|(dataset, _)| *dataset)
+            .collect();
+        if new.is_empty() {
+            return (steps, Vec::new());
+        }
+        let (shared, datasets) = (Arc::clone(&self.shared), new.clone());
+        let recorded = blocking(move || {
+            let files = shared.backend.volumes().files();
+            let recorded = shared
+                .store
+                .begin_storage(&datasets, |dataset| files.contains_key(&dataset));
+            recorded.map_err(StepError::State)
+        });
+        match recorded.await {
+            Ok(()) => (steps, Vec::new()),
+            Err(error) => {
+                let others = steps.into_iter().filter(|(_, step)| !is_new(step));
+                (others.collect(), for_all(&new, Err(error)))
+            }
+        }
     }
 
     /// Records that volumes exist, all in one write.
@@ -74,6 +105,10 @@ impl Agent {
         }
         let (shared, node, wanted) = (Arc::clone(&self.shared), self.node.uuid, datasets.clone());
         let attached = blocking(move || {
+            let wanted = wanted
+                .into_iter()
+                .map(|dataset| (dataset, shared.expected(dataset)));
+            let wanted = wanted.collect();
             let record = |free: &[Uuid]| {
                 let records = free.iter().map(|dataset| (*dataset, node));
                 shared
@@ -121,13 +156,29 @@ impl Agent {
 async fn carry_out(shared: &Shared, node: NodeInfo, dataset: Uuid, step: Step) -> Result<Done, StepError> {
     // The semaphores are never closed, so acquiring a permit does not fail.
     let _permit = shared.acquire_permit(&step).await;
-    let backend = Arc::clone(&shared.backend);
+    let (backend, store) = (Arc::clone(&shared.backend), Arc::clone(&shared.store));
+    let expected = shared.expected(dataset);
     let work = move || match step {
         Step::Create(size) => backend.volumes().create(dataset, size).map(|()| Done::Created),
-        Step::Format(device) => backend
-            .make_file_system(dataset, &device)
-            .map(|()| Done::Formatted),
-        Step::Mount(device) => backend.mount(dataset, &device, &node).map(|()| Done::Mounted),
+        Step::Format(device) => {
+            if store.storage_of(dataset) != Some(Storage::Formatting) {
+                return Err(StepError::NotFormatting(device));
+            }
+            let file_system = backend.make_file_system(dataset, &device)?;
+            let recorded = store.finish_storage(dataset, file_system);
+            recorded.map(|()| Done::Formatted).map_err(StepError::State)
+        }
+        Step::Mount(device) => {
+            let file_system = backend.file_system(dataset, &device)?;
+            expected.check_file_system(&device, file_system)?;
+            // Where a crash has prevented it: what was mounted once may have data.
+            if store.storage_of(dataset) == Some(Storage::Formatting) {
+                store
+                    .finish_storage(dataset, file_system)
+                    .map_err(StepError::State)?;
+            }
+            backend.mount(dataset, &device, &node).map(|()| Done::Mounted)
+        }
         Step::Unmount(device) => backend.unmount(dataset, &device).map(|()| Done::Unmounted),
         Step::Detach(device) => backend.detach(dataset, &device).map(|()| Done::Detached),
         Step::DetachFromDead => backend.detach_from_dead(dataset).map(|()| Done::DetachedFromDead),
@@ -167,7 +218,10 @@ fn report(node: &NodeInfo, seen: &BTreeMap<Uuid, Seen>) -> Report {
             | Condition::Unexamined => {
                 report.unmounted.insert(*dataset, seen.size);
             }
-            Condition::Unregistered | Condition::AttachedElsewhere | Condition::AttachedToDead => {}
+            Condition::Unavailable
+            | Condition::Unregistered
+            | Condition::AttachedElsewhere
+            | Condition::AttachedToDead => {}
         }
         if let Some(device) = seen.condition.device() {
             report.devices.insert(*dataset, device.to_owned());

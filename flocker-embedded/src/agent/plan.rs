@@ -31,7 +31,8 @@ pub(super) struct Plan {
     pub(super) attach: Vec<Uuid>,
     /// Steps of other datasets.
     pub(super) steps: Vec<(Uuid, Step)>,
-    /// Whether a dataset is wanted here that another node has not detached yet, or one cannot be examined at present.
+    /// Whether a dataset is wanted here that another node has not detached yet, or whose volume is missing, or one
+    /// cannot be examined at present.
     pub(super) waits: bool,
 }
 
@@ -95,7 +96,8 @@ enum Next {
 
 fn next(wanted: Wanted, condition: &Condition) -> Next {
     use Condition::{
-        Attached, AttachedElsewhere, AttachedToDead, Detached, Mounted, Unexamined, Unformatted, Unregistered,
+        Attached, AttachedElsewhere, AttachedToDead, Detached, Mounted, Unavailable, Unexamined, Unformatted,
+        Unregistered,
     };
 
     match (wanted, condition) {
@@ -103,7 +105,9 @@ fn next(wanted: Wanted, condition: &Condition) -> Next {
         (Wanted::Mounted, Detached) => Next::Attach,
         (Wanted::Mounted, Unformatted(device)) => Next::Step(Step::Format(device.clone())),
         (Wanted::Mounted, Attached(device)) => Next::Step(Step::Mount(device.clone())),
-        (Wanted::Mounted | Wanted::Deleted, AttachedElsewhere) | (_, Unexamined) => Next::Wait,
+        (Wanted::Mounted | Wanted::Deleted, AttachedElsewhere)
+        | (Wanted::Mounted, Unavailable)
+        | (_, Unexamined) => Next::Wait,
         (Wanted::Mounted | Wanted::Deleted, AttachedToDead) => Next::Step(Step::DetachFromDead),
         (Wanted::Elsewhere | Wanted::Deleted, Mounted(device)) => Next::Step(Step::Unmount(device.clone())),
         (Wanted::Elsewhere | Wanted::Deleted, Attached(device) | Unformatted(device)) => {
@@ -111,7 +115,8 @@ fn next(wanted: Wanted, condition: &Condition) -> Next {
         }
         (Wanted::Deleted, Detached | Unregistered) => Next::Step(Step::Destroy),
         (Wanted::Mounted, Mounted(_))
-        | (Wanted::Elsewhere, Detached | Unregistered | AttachedElsewhere | AttachedToDead) => Next::Nothing,
+        | (Wanted::Elsewhere, Detached | Unregistered | AttachedElsewhere | AttachedToDead)
+        | (Wanted::Elsewhere | Wanted::Deleted, Unavailable) => Next::Nothing,
     }
 }
 
@@ -234,8 +239,12 @@ mod tests {
     }
 
     #[test]
-    fn a_dataset_that_another_node_still_has_or_that_cannot_be_examined_is_waited_for() {
-        for condition in [Condition::AttachedElsewhere, Condition::Unexamined] {
+    fn a_dataset_that_another_node_still_has_or_that_cannot_be_examined_or_used_is_waited_for() {
+        for condition in [
+            Condition::AttachedElsewhere,
+            Condition::Unexamined,
+            Condition::Unavailable,
+        ] {
             let seen = BTreeMap::from([(DATASET, Seen { size: 1, condition })]);
             let plan = Plan::new(HERE, &configured(HERE, false), &seen);
             assert!(plan.is_empty() && plan.waits, "{seen:?}");

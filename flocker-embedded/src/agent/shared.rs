@@ -7,12 +7,12 @@ use tokio::sync::{AcquireError, Mutex, Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use super::plan::Step;
-use crate::backend::{Backend, Discovery, Released, StepError};
+use crate::backend::{Backend, Discovery, Expected, Released, StepError};
 use crate::cluster::Cluster;
 use crate::error::chain;
 use crate::faults::Faults;
 use crate::options::NodeInfo;
-use crate::store::Store;
+use crate::store::{Dataset, Storage, Store};
 
 /// Number of file systems that are created concurrently, by all agents together.
 const FORMATTERS: usize = 2;
@@ -130,6 +130,20 @@ impl Shared {
         self.machines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns what the backing file of a dataset has to be.
+    pub(super) fn expected(&self, dataset: Uuid) -> Expected {
+        let snapshot = self.store.snapshot();
+        let configured = snapshot.configuration.datasets.get(&dataset);
+        let file_system = match self.store.storage_of(dataset) {
+            Some(Storage::Formatted { file_system }) => file_system,
+            _ => None,
+        };
+        Expected {
+            size: configured.map_or(0, Dataset::size),
+            file_system,
+        }
+    }
+
     /// Assigns attached datasets without a record of their node to a node. Blocks.
     pub(crate) fn adopt(&self, nodes: &[NodeInfo]) {
         let snapshot = self.store.snapshot();
@@ -147,6 +161,18 @@ impl Shared {
         }
     }
 
+    /// Logs which volumes belong to no dataset. Nothing is done to them.
+    pub(crate) fn report_unknown_volumes(&self) {
+        let snapshot = self.store.snapshot();
+        let files = self.backend.volumes().files().into_keys();
+        for file in files.filter(|id| !snapshot.configuration.datasets.contains_key(id)) {
+            tracing::warn!(
+                dataset.id = %file,
+                "A volume exists for dataset {file}, which the state file does not have; it is left as it is"
+            );
+        }
+    }
+
     /// Unmounts and detaches the datasets of a node that no process uses, and returns those whose device the kernel
     /// has not freed yet. Blocks.
     pub(crate) fn release(&self, node: &NodeInfo) -> Vec<Uuid> {
@@ -154,7 +180,7 @@ impl Shared {
         let discovered = self.backend.discover(
             node,
             &snapshot.configuration,
-            &self.store.attachments(),
+            || self.store.storage(),
             &self.dead(),
         );
         let released = discovered.and_then(|Discovery { seen, failures }| {

@@ -30,6 +30,68 @@ pub(crate) enum StepError {
          another file; the agent attaches the backing file again"
     )]
     NotAttached(PathBuf),
+    #[error(
+        "two loop devices, {0} and {1}, have the backing file, and two kernels' views of one file system destroy it; it \
+         is not mounted until one of them is detached (`losetup --detach`)"
+    )]
+    AttachedTwice(PathBuf, PathBuf),
+    #[error(
+        "its backing file {path} is missing{}. The volume was formatted and may have data, so it is not made again. \
+         Mount the file system that has the file, or restore it from a backup: the agent then finds it. If the data are \
+         not needed, delete the volume", describe_device(device.as_deref())
+    )]
+    Missing {
+        path: PathBuf,
+        /// A loop device that still has the file, which has no name any more.
+        device: Option<PathBuf>,
+    },
+    #[error(
+        "no storage is made in {directory}, because none of the {missing} volume(s) that were made there is found, as if \
+         its file system were not mounted. Mount it; if the volumes are lost, delete them"
+    )]
+    NotMounted { directory: PathBuf, missing: usize },
+    #[error(
+        "{0} exists, and the state file knows no storage of this dataset, as if the state file were older than the \
+         volumes: the file may have data, so it is neither used nor replaced. Restore the state file that belongs to \
+         the volumes, or move the file away; then the volume is made"
+    )]
+    Unknown(PathBuf),
+    #[error(
+        "{0} is not a regular file, as a volume is: nothing is done to it or to what it leads to. Put the file itself \
+         there, or remove what is there"
+    )]
+    NotAFile(PathBuf),
+    #[error(
+        "{path} has {found} bytes, and {expected} were expected: its end is lost, so it is not mounted. Restore it from a \
+         backup; if the data are not needed, delete the volume"
+    )]
+    Shortened {
+        path: PathBuf,
+        found: u64,
+        expected: u64,
+    },
+    #[error(
+        "{path} was formatted, and no ext4 file system is found on it ({found}): it is damaged, and it is not formatted \
+         again. The copies of its superblock may save it: `e2fsck -b 32768 {path}` (`-b 8193` for a volume of less than \
+         512 MiB); else restore it from a backup. If the data are not needed, delete the volume"
+    )]
+    Damaged { path: PathBuf, found: &'static str },
+    #[error(
+        "{path} has the file system {found}, and {expected} was made there: it is another volume's, or was copied over, \
+         so it is not mounted. Put the right file there; if this is the right one, `tune2fs -U {expected} {path}` says so"
+    )]
+    OtherFileSystem {
+        path: PathBuf,
+        found: Uuid,
+        expected: Uuid,
+    },
+    #[error("the storage is not recorded as being formatted, so no file system is made on {0}")]
+    NotFormatting(PathBuf),
+    #[error(
+        "the kernel refuses to mount {device} ({source}): its file system is damaged; `dmesg` has the reason, and \
+         `e2fsck {device}` may repair it. It is not formatted again"
+    )]
+    MountRefused { device: PathBuf, source: io::Error },
     #[error("cannot unmount {0}: a process uses a file or directory on it")]
     Busy(PathBuf),
     #[error("{program} failed for {device} ({outcome})")]
@@ -66,6 +128,15 @@ impl StepError {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
     }
+}
+
+fn describe_device(device: Option<&Path>) -> String {
+    device.map_or_else(String::new, |device| {
+        format!(
+            ", and the loop device {} still has it: copy the content of that device before it is detached",
+            device.display()
+        )
+    })
 }
 
 /// The result of a step for each of several datasets.

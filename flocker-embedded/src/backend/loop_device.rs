@@ -20,6 +20,9 @@ const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
 const LOOP_CTL_ADD: libc::Ioctl = 0x4C80;
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
 
+/// What the kernel adds to the name of a file that has been removed.
+const DELETED: &str = " (deleted)";
+
 /// Requests a device with the next number that has never been used.
 const NEXT_NUMBER: RawFd = -1;
 
@@ -34,6 +37,8 @@ pub(super) struct Survey {
     by_name: HashMap<PathBuf, PathBuf>,
     /// Devices by what identifies the file under any name.
     by_identity: HashMap<FileIdentity, PathBuf>,
+    /// Pairs of devices that have one file.
+    twice: Vec<(PathBuf, PathBuf)>,
     /// A device that could not be opened, so that it is unknown which file it has.
     unopened: Option<(PathBuf, io::Error)>,
 }
@@ -66,12 +71,27 @@ impl Survey {
         match opened {
             Ok(opened) => {
                 if let Some(identity) = opened.and_then(|device| identity(&device).ok().flatten()) {
-                    self.by_identity.insert(identity, device.clone());
+                    let other = self.by_identity.insert(identity, device.clone());
+                    self.twice.extend(other.map(|other| (other, device.clone())));
                 }
             }
             Err(error) => self.unopened = Some((device.clone(), error)),
         }
         self.by_name.insert(file, device);
+    }
+
+    /// Returns another device that has the same file as this one.
+    pub(super) fn other_device(&self, device: &Path) -> Option<&Path> {
+        let other = |(one, two): &'_ (PathBuf, PathBuf)| (one == device) || (two == device);
+        let (one, two) = self.twice.iter().find(|pair| other(pair))?;
+        Some(if one == device { two } else { one })
+    }
+
+    /// Returns a device that has a file which no longer has this name, or any.
+    pub(super) fn device_of_deleted(&self, file: &Path) -> Option<&Path> {
+        let mut name = file.as_os_str().to_owned();
+        name.push(DELETED);
+        self.by_name.get(Path::new(&name)).map(PathBuf::as_path)
     }
 
     /// Returns the device that has a file, under any name the file had when it was attached.

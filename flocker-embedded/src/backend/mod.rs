@@ -1,5 +1,6 @@
 //! Real storage on this machine: sparse files, loop devices, ext4. All calls block.
 
+mod content;
 mod discovery;
 mod error;
 mod loop_device;
@@ -12,6 +13,7 @@ mod storage;
 mod tests;
 mod volumes;
 
+pub(crate) use content::Expected;
 pub(crate) use discovery::{Condition, Discovery, Seen};
 pub(crate) use error::StepError;
 #[cfg(test)]

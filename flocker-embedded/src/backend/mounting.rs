@@ -26,8 +26,16 @@ impl Backend {
         fs::create_dir_all(&path).map_err(StepError::io("create", &path))?;
         fs::set_permissions(&node.mount_root, Permissions::from_mode(0o700))
             .map_err(StepError::io("set the mode of", &node.mount_root))?;
-        rustix::mount::mount(device, &path, "ext4", MountFlags::empty(), None)
-            .map_err(|errno| StepError::io("mount", &path)(errno.into()))?;
+        rustix::mount::mount(device, &path, "ext4", MountFlags::empty(), None).map_err(
+            |errno| match errno {
+                // What the kernel says of a file system that it cannot read.
+                Errno::INVAL | Errno::UCLEAN => StepError::MountRefused {
+                    device: device.to_owned(),
+                    source: errno.into(),
+                },
+                errno => StepError::io("mount", &path)(errno.into()),
+            },
+        )?;
         open_to_all(&path).map_err(StepError::io("prepare the root of", &path))
     }
 

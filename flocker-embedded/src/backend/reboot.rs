@@ -1,12 +1,12 @@
 //! Machines that lose power and start again, on a host that does neither.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
+use super::content::Expected;
 use super::error::{Outcomes, StepError};
 use super::loop_device::{AttachedDevice, BLOCK_DEVICES, Survey, attach_to_another, has_file};
 use super::mounting::unmount_all_from;
@@ -55,11 +55,13 @@ impl Backend {
 
     fn attach_again(&self, dataset: Uuid, former: &Path) -> Result<(), StepError> {
         self.check_not_attached(dataset)?;
+        let expected = Expected {
+            size: 0,
+            file_system: None,
+        };
+        let file = self.open_file(dataset, &expected)?;
         let path = self.volumes.path(dataset);
-        let file = OpenOptions::new().read(true).write(true).open(&path);
-        let device = file
-            .and_then(|file| attach_to_another(&file, former))
-            .map_err(StepError::io("attach", &path))?;
+        let device = attach_to_another(&file, former).map_err(StepError::io("attach", &path))?;
         self.devices().insert(dataset, device);
         Ok(())
     }

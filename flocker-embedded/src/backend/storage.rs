@@ -1,18 +1,20 @@
 //! The storage of all nodes: which dataset has which loop device.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::OpenOptions;
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
+use super::content::{Expected, file_system};
 use super::error::{Outcomes, StepError};
 use super::loop_device::{AttachedDevice, BLOCK_DEVICES, LOOP_CONTROL, Survey, attach};
 use super::program::Programs;
-use super::volumes::Volumes;
+use super::volumes::{Stage, Volumes};
 use crate::Error;
 use crate::data_dir::DataDir;
+use crate::error::chain;
 
 /// The storage of all nodes.
 #[derive(Debug)]
@@ -25,8 +27,6 @@ pub(crate) struct Backend {
     pub(super) held: Mutex<BTreeMap<Uuid, PathBuf>>,
     /// Held from the check that a backing file is not attached until it is.
     pub(super) attaching: Mutex<()>,
-    /// Datasets that are known to have a file system.
-    pub(super) formatted: Mutex<BTreeSet<Uuid>>,
     /// No other process may attach or mount as long as this exists.
     _data_dir: Arc<DataDir>,
 }
@@ -52,12 +52,13 @@ impl Backend {
         let survey = Survey::new().map_err(Error::file("examine", Path::new(BLOCK_DEVICES)))?;
         let mut devices = BTreeMap::new();
         for dataset in volumes.sizes().into_keys() {
-            match survey.device_of(&volumes.path(dataset)) {
+            let path = volumes.path(dataset);
+            match only_device_of(&path, &survey) {
                 Ok(device) => devices.extend(device.map(|device| (dataset, device.to_owned()))),
                 // It is not attached before this is known.
                 Err(error) => tracing::warn!(
                     dataset.id = %dataset,
-                    %error,
+                    error = %chain(&error),
                     "Cannot determine which loop device has the backing file of dataset {dataset}; it is not mounted until then"
                 ),
             }
@@ -68,7 +69,6 @@ impl Backend {
             devices: Mutex::new(devices),
             held: Mutex::default(),
             attaching: Mutex::new(()),
-            formatted: Mutex::default(),
             _data_dir: data_dir,
         })
     }
@@ -77,38 +77,41 @@ impl Backend {
         &self.volumes
     }
 
-    /// Attaches backing files, except those that any loop device has already, and returns the outcome of each.
+    /// Attaches backing files that are what is expected, except those that any loop device has already, and returns the
+    /// outcome of each.
     ///
     /// `record` receives the datasets that are about to be attached, so that a crash leaves no device whose node is
     /// unknown; nothing is attached if it fails.
     pub(crate) fn attach(
         &self,
-        datasets: &[Uuid],
+        datasets: &BTreeMap<Uuid, Expected>,
         record: impl FnOnce(&[Uuid]) -> Result<(), StepError>,
     ) -> Result<Outcomes<()>, StepError> {
         let _attaching = self.attaching.lock().unwrap_or_else(PoisonError::into_inner);
         let survey = Survey::new().map_err(StepError::io("examine", Path::new(BLOCK_DEVICES)))?;
         let mut free = Vec::new();
         let mut outcomes = Vec::new();
-        for dataset in datasets {
-            match self.check_free(*dataset, &survey) {
-                Ok(()) => free.push(*dataset),
+        for (dataset, expected) in datasets {
+            match self.open_free(*dataset, expected, &survey) {
+                Ok(file) => free.push((*dataset, file)),
                 Err(error) => outcomes.push((*dataset, Err(error))),
             }
         }
-        record(&free)?;
+        let ids: Vec<_> = free.iter().map(|(dataset, _)| *dataset).collect();
+        record(&ids)?;
         outcomes.extend(
             free.into_iter()
-                .map(|dataset| (dataset, self.attach_free(dataset))),
+                .map(|(dataset, file)| (dataset, self.attach_file(dataset, &file))),
         );
         Ok(outcomes)
     }
 
-    /// Fails if any loop device has the backing file of a dataset.
-    fn check_free(&self, dataset: Uuid, survey: &Survey) -> Result<(), StepError> {
+    /// Opens the backing file of a dataset. Fails if it is not what is expected, or any loop device has it.
+    fn open_free(&self, dataset: Uuid, expected: &Expected, survey: &Survey) -> Result<File, StepError> {
+        let file = self.open_file(dataset, expected)?;
         match self.attached_device(dataset, survey)? {
             Some(device) => Err(StepError::AttachedByOthers(device)),
-            None => Ok(()),
+            None => Ok(file),
         }
     }
 
@@ -118,21 +121,16 @@ impl Backend {
         dataset: Uuid,
         survey: &Survey,
     ) -> Result<Option<PathBuf>, StepError> {
-        let path = self.volumes.path(dataset);
-        let device = survey.device_of(&path).map_err(StepError::io("examine", &path))?;
-        let device = device.map(Path::to_owned);
+        let device = only_device_of(&self.volumes.path(dataset), survey)?.map(Path::to_owned);
         if let Some(device) = &device {
             self.devices().insert(dataset, device.clone());
         }
         Ok(device)
     }
 
-    fn attach_free(&self, dataset: Uuid) -> Result<(), StepError> {
+    fn attach_file(&self, dataset: Uuid, file: &File) -> Result<(), StepError> {
         let path = self.volumes.path(dataset);
-        let file = OpenOptions::new().read(true).write(true).open(&path);
-        let device = file
-            .and_then(|file| attach(&file))
-            .map_err(StepError::io("attach", &path))?;
+        let device = attach(file).map_err(StepError::io("attach", &path))?;
         self.devices().insert(dataset, device);
         Ok(())
     }
@@ -157,17 +155,26 @@ impl Backend {
         })
     }
 
-    /// Creates a file system, unless the device has one.
-    pub(crate) fn make_file_system(&self, dataset: Uuid, device: &Path) -> Result<(), StepError> {
-        let _held = self.hold(dataset, device)?;
-        if !self.programs.has_file_system(device)? {
-            self.programs.make_file_system(device)?;
+    /// Creates the file system of a dataset that has never had one, and returns its UUID when all of it is on disk.
+    ///
+    /// Only a file that has the name of an unformatted one is written to; it loses that name here.
+    pub(crate) fn make_file_system(&self, dataset: Uuid, device: &Path) -> Result<Uuid, StepError> {
+        if self.volumes.stage(dataset) != Some(Stage::Formatting) {
+            return Err(StepError::NotFormatting(device.to_owned()));
         }
-        self.formatted
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(dataset);
-        Ok(())
+        let held = self.hold(dataset, device)?;
+        self.programs.make_file_system(device)?;
+        // First what the kernel holds for the device, then what that has become in the file.
+        File::open(device)
+            .and_then(|device| device.sync_all())
+            .map_err(StepError::io("write to disk", device))?;
+        let path = self.volumes.path_at(dataset, Stage::Formatting);
+        let file = File::open(&path).map_err(StepError::io("open", &path))?;
+        file.sync_all().map_err(StepError::io("write to disk", &path))?;
+        let file_system = file_system(&file, &path)?;
+        drop(held);
+        self.volumes.finish_formatting(dataset)?;
+        Ok(file_system)
     }
 
     /// Returns whether the loop device of a dataset still has the backing file.
@@ -182,15 +189,19 @@ impl Backend {
         if let Some(device) = self.devices().get(&dataset) {
             return Err(StepError::StillAttached(device.clone()));
         }
-        self.volumes.destroy(dataset)?;
-        self.formatted
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&dataset);
-        Ok(())
+        self.volumes.destroy(dataset)
     }
 
     pub(super) fn devices(&self) -> MutexGuard<'_, BTreeMap<Uuid, PathBuf>> {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the loop device that has a file. Fails if several have it.
+fn only_device_of<'a>(path: &Path, survey: &'a Survey) -> Result<Option<&'a Path>, StepError> {
+    let device = survey.device_of(path).map_err(StepError::io("examine", path))?;
+    match device.and_then(|device| Some((device, survey.other_device(device)?))) {
+        Some((one, other)) => Err(StepError::AttachedTwice(one.to_owned(), other.to_owned())),
+        None => Ok(device),
     }
 }

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, symlink};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
 use rustix::mount::{MountFlags, UnmountFlags};
 use tempfile::{NamedTempFile, TempDir};
 use uuid::Uuid;
 
+use super::content::{Expected, file_system};
 use super::error::StepError;
 use super::loop_device::{AttachedDevice, attach, has_file};
 use super::mounting::is_mounted;
@@ -19,9 +21,14 @@ use super::{Condition, Discovery};
 use crate::data_dir::DataDir;
 use crate::namespace;
 use crate::options::NodeInfo;
-use crate::store::Configuration;
+use crate::store::{Configuration, Dataset, Storage, StorageRecords};
 
 const SIZE: u64 = 16 << 20;
+
+const ANY: Expected = Expected {
+    size: SIZE,
+    file_system: None,
+};
 
 /// The storage of one node, and a loop device of another program.
 struct Fixture {
@@ -66,13 +73,31 @@ impl Fixture {
     fn attached(&self) -> (Uuid, PathBuf) {
         let dataset = Uuid::new_v4();
         self.backend.volumes().create(dataset, SIZE).unwrap();
-        let outcomes = self.backend.attach(&[dataset], |_| Ok(())).unwrap();
-        assert!(
-            outcomes.iter().all(|(_, outcome)| outcome.is_ok()),
-            "{outcomes:?}"
-        );
+        let outcome = self.attach(dataset, ANY);
+        assert!(outcome.is_ok(), "{outcome:?}");
         let device = self.backend.devices()[&dataset].clone();
         (dataset, device)
+    }
+
+    /// Creates a volume, attaches it and formats it.
+    fn formatted(&self) -> (Uuid, PathBuf, Uuid) {
+        let (dataset, device) = self.attached();
+        let file_system = self.backend.make_file_system(dataset, &device).unwrap();
+        (dataset, device, file_system)
+    }
+
+    fn attach(&self, dataset: Uuid, expected: Expected) -> Result<(), StepError> {
+        let wanted = BTreeMap::from([(dataset, expected)]);
+        let outcomes = self.backend.attach(&wanted, |_| Ok(())).unwrap();
+        outcomes.into_iter().next().unwrap().1
+    }
+
+    fn detach(&self, dataset: Uuid, device: &Path) {
+        // Other processes open all devices to examine them.
+        while let Err(error) = self.backend.detach(dataset, device) {
+            assert!(error.is_transient(), "{error}");
+            std::thread::yield_now();
+        }
     }
 
     fn foreign_device_is_attached(&self) -> bool {
@@ -80,20 +105,35 @@ impl Fixture {
     }
 
     fn discover(&self, owned: &[Uuid]) -> Discovery {
-        let attachments = owned.iter().map(|dataset| (*dataset, self.node.uuid)).collect();
+        let records = StorageRecords {
+            attachments: owned.iter().map(|dataset| (*dataset, self.node.uuid)).collect(),
+            ..StorageRecords::default()
+        };
+        self.discover_configured(&[], records)
+    }
+
+    /// Discovers with datasets that are configured on this node.
+    fn discover_configured(&self, datasets: &[Uuid], records: StorageRecords) -> Discovery {
+        let dataset = Dataset {
+            primary: self.node.uuid,
+            deleted: false,
+            maximum_size: Some(SIZE),
+            metadata: BTreeMap::new(),
+        };
+        let configuration = Configuration {
+            datasets: datasets.iter().map(|id| (*id, dataset.clone())).collect(),
+            ..Configuration::default()
+        };
         self.backend
-            .discover(
-                &self.node,
-                &Configuration::default(),
-                &attachments,
-                &BTreeSet::new(),
-            )
+            .discover(&self.node, &configuration, || records, &BTreeSet::new())
             .unwrap()
     }
 }
 
 fn open(directory: &Path) -> Backend {
-    Backend::open(Arc::new(DataDir::claim(directory).unwrap()), Some(1 << 30)).unwrap()
+    let data_dir = DataDir::claim(directory).unwrap();
+    data_dir.make_volumes().unwrap();
+    Backend::open(Arc::new(data_dir), Some(1 << 30)).unwrap()
 }
 
 fn free(device: &Path, file: &Path) {
@@ -124,8 +164,8 @@ fn a_file_system_is_never_made_on_a_device_that_has_another_file() {
         .unwrap();
     let outcome = fixture.backend.make_file_system(dataset, &fixture.foreign_device);
     assert!(matches!(outcome, Err(StepError::NotAttached(_))), "{outcome:?}");
-    let programs = Programs::find().unwrap();
-    assert!(!programs.has_file_system(&fixture.foreign_device).unwrap());
+    let foreign = File::open(&fixture.foreign_device).unwrap();
+    file_system(&foreign, &fixture.foreign_device).unwrap_err();
     let mut content = [0; CONTENT.len()];
     fixture
         .foreign_file
@@ -207,14 +247,10 @@ fn a_dataset_whose_device_is_unknown_at_the_start_holds_back_itself_alone() {
     fs::create_dir(&volumes).unwrap();
     let (broken, other) = (Uuid::new_v4(), Uuid::new_v4());
     symlink("/nowhere", volumes.join(broken.to_string())).unwrap();
-    File::create(volumes.join(other.to_string()))
-        .unwrap()
-        .set_len(SIZE)
-        .unwrap();
-
     let backend = open(directory.path());
+    backend.volumes().create(other, SIZE).unwrap();
     let outcomes: BTreeMap<_, _> = backend
-        .attach(&[broken, other], |_| Ok(()))
+        .attach(&BTreeMap::from([(broken, ANY), (other, ANY)]), |_| Ok(()))
         .unwrap()
         .into_iter()
         .collect();
@@ -223,5 +259,160 @@ fn a_dataset_whose_device_is_unknown_at_the_start_holds_back_itself_alone() {
         "{outcomes:?}"
     );
     let device = backend.devices()[&other].clone();
-    free(&device, &volumes.join(other.to_string()));
+    free(&device, &backend.volumes().path(other));
+}
+
+#[test]
+fn what_was_formatted_is_never_formatted_again_whatever_it_has_become() {
+    let fixture = Fixture::new();
+    let (dataset, device, file_system) = fixture.formatted();
+    let again = fixture.backend.make_file_system(dataset, &device);
+    assert!(matches!(again, Err(StepError::NotFormatting(_))), "{again:?}");
+    fixture.detach(dataset, &device);
+
+    let path = fixture.backend.volumes().path(dataset);
+    assert_eq!(path.file_name().unwrap().to_str().unwrap(), dataset.to_string());
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let mut start = [0; 4096];
+    file.read_exact_at(&mut start, 0).unwrap();
+    let known = Expected {
+        file_system: Some(file_system),
+        ..ANY
+    };
+    for (content, text) in [([0; 4096], "4 KiB are zero"), ([7; 4096], "something else")] {
+        file.write_all_at(&content, 0).unwrap();
+        let damaged = crate::error::chain(&fixture.attach(dataset, known).unwrap_err());
+        assert!(damaged.contains(text), "{damaged}");
+        assert!(damaged.contains("e2fsck -b 32768"), "{damaged}");
+        let again = fixture.backend.make_file_system(dataset, &device);
+        assert!(matches!(again, Err(StepError::NotFormatting(_))), "{again:?}");
+    }
+    file.write_all_at(&start, 0).unwrap();
+
+    file.set_len(SIZE - 1).unwrap();
+    let shortened = fixture.attach(dataset, known);
+    assert!(
+        matches!(shortened, Err(StepError::Shortened { .. })),
+        "{shortened:?}"
+    );
+    file.set_len(SIZE).unwrap();
+    let other = Expected {
+        file_system: Some(Uuid::new_v4()),
+        ..ANY
+    };
+    let exchanged = fixture.attach(dataset, other);
+    assert!(
+        matches!(exchanged, Err(StepError::OtherFileSystem { .. })),
+        "{exchanged:?}"
+    );
+    fixture.attach(dataset, known).unwrap();
+    free(&fixture.backend.devices()[&dataset].clone(), &path);
+}
+
+#[test]
+fn a_missing_volume_is_not_made_again_and_its_return_is_noticed() {
+    let fixture = Fixture::new();
+    let (dataset, device, file_system) = fixture.formatted();
+    fixture.detach(dataset, &device);
+    let path = fixture.backend.volumes().path(dataset);
+    let elsewhere = fixture.directory.path().join("elsewhere");
+    fs::rename(&path, &elsewhere).unwrap();
+    let attached = fixture.attach(dataset, ANY);
+    assert!(matches!(attached, Err(StepError::Missing { .. })), "{attached:?}");
+
+    let other = Uuid::new_v4();
+    let file_system = Some(file_system);
+    let records = StorageRecords {
+        storage: BTreeMap::from([
+            (dataset, Storage::Formatted { file_system }),
+            (other, Storage::Formatting),
+        ]),
+        ..StorageRecords::default()
+    };
+    let Discovery { seen, failures } = fixture.discover_configured(&[dataset, other], records.clone());
+    let failures: BTreeMap<_, _> = failures.into_iter().collect();
+    for id in [dataset, other] {
+        assert_eq!(seen[&id].condition, Condition::Unavailable);
+    }
+    let text = failures[&dataset].to_string();
+    assert!(text.contains(path.to_str().unwrap()), "{text}");
+    assert!(
+        matches!(failures[&other], StepError::NotMounted { missing: 1, .. }),
+        "nothing is made where its file system may not be mounted: {failures:?}"
+    );
+
+    // The kernel keeps a removed file as long as a loop device has it.
+    fs::rename(&elsewhere, &path).unwrap();
+    fixture.discover_configured(&[dataset], records.clone());
+    fixture.attach(dataset, ANY).unwrap();
+    let device = fixture.backend.devices()[&dataset].clone();
+    fs::hard_link(&path, &elsewhere).unwrap();
+    fs::remove_file(&path).unwrap();
+    fixture.backend.volumes().forget(dataset);
+    let failures = fixture.discover_configured(&[dataset], records.clone()).failures;
+    let text = failures[0].1.to_string();
+    assert!(
+        text.contains(&format!("{} still has it", device.display())),
+        "{text}"
+    );
+
+    fs::rename(&elsewhere, &path).unwrap();
+    let Discovery { seen, failures } = fixture.discover_configured(&[dataset, other], records);
+    assert!(failures.is_empty() && !seen.contains_key(&other), "{failures:?}");
+    assert_eq!(seen[&dataset].size, SIZE);
+    free(&device, &path);
+}
+
+#[test]
+fn a_file_that_the_state_file_does_not_know_is_left_as_it_is() {
+    let fixture = Fixture::new();
+    let (dataset, device, _) = fixture.formatted();
+    fixture.detach(dataset, &device);
+    let Discovery { seen, failures } = fixture.discover_configured(&[dataset], StorageRecords::default());
+    assert_eq!(seen[&dataset].condition, Condition::Unavailable);
+    assert!(matches!(failures[0].1, StepError::Unknown(_)), "{failures:?}");
+
+    // One that has never been mounted has no data, and is recorded again.
+    let fresh = Uuid::new_v4();
+    fixture.backend.volumes().create(fresh, SIZE).unwrap();
+    let Discovery { seen, failures } = fixture.discover_configured(&[fresh], StorageRecords::default());
+    assert!(!seen.contains_key(&fresh) && failures.is_empty(), "{failures:?}");
+    fixture.backend.volumes().create(fresh, SIZE).unwrap();
+}
+
+#[test]
+fn a_file_that_two_loop_devices_have_is_not_attached() {
+    let fixture = Fixture::new();
+    let (dataset, device, _) = fixture.formatted();
+    fixture.detach(dataset, &device);
+    let path = fixture.backend.volumes().path(dataset);
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let twice = [attach(&file).unwrap(), attach(&file).unwrap()];
+    let outcome = fixture.attach(dataset, ANY);
+    assert!(
+        matches!(outcome, Err(StepError::AttachedTwice(..))),
+        "{outcome:?}"
+    );
+    for device in &twice {
+        free(device, &path);
+    }
+}
+
+/// As one that a killed process has left behind does.
+#[test]
+fn a_device_that_another_mkfs_writes_to_is_not_formatted_until_that_has_ended() {
+    let fixture = Fixture::new();
+    let (dataset, device) = fixture.attached();
+    let exclusive = OFlags::EXCL.bits().cast_signed();
+    let other = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(exclusive)
+        .open(&device)
+        .unwrap();
+    let refused = fixture.backend.make_file_system(dataset, &device);
+    assert!(matches!(refused, Err(StepError::Program { .. })), "{refused:?}");
+    drop(other);
+    fixture.backend.make_file_system(dataset, &device).unwrap();
+    free(&device, &fixture.backend.volumes().path(dataset));
 }

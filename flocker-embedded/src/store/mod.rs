@@ -16,7 +16,7 @@ use openssl::sha::sha256;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-pub(crate) use model::{Configuration, Dataset, Lease, State, now};
+pub(crate) use model::{Configuration, Dataset, Lease, State, Storage, StorageRecords, now};
 
 use crate::Error;
 use crate::data_dir::{DataDir, remove_unfinished};
@@ -42,7 +42,8 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Reads the state file, or starts with an empty state, and assigns a UUID to every node up to `nodes`.
+    /// Reads the state file, or starts with an empty state where nothing shows that there was one, and assigns a
+    /// UUID to every node up to `nodes`.
     pub(crate) fn open(data_dir: Arc<DataDir>, nodes: usize) -> Result<Self, Error> {
         let path = data_dir.state_file();
         remove_unfinished(data_dir.root());
@@ -51,9 +52,16 @@ impl Store {
                 path: path.clone(),
                 source,
             })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => State::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                data_dir.check_first_start()?;
+                State::new()
+            }
             Err(error) => return Err(Error::file("read", &path)(error)),
         };
+        // What is missing beside volumes that exist somewhere is not replaced by something empty.
+        if state.records().formatted().next().is_none() {
+            data_dir.make_volumes()?;
+        }
         let known = state.nodes.len();
         state.nodes.extend((known..nodes).map(|_| Uuid::new_v4()));
         write(&path, &state).map_err(Error::file("write", &path))?;
@@ -78,6 +86,40 @@ impl Store {
     /// Returns the node each dataset was last attached to.
     pub(crate) fn attachments(&self) -> BTreeMap<Uuid, Uuid> {
         self.lock().attachments.clone()
+    }
+
+    /// Returns how far the storage of a dataset is; `None` if it was never begun.
+    pub(crate) fn storage_of(&self, dataset: Uuid) -> Option<Storage> {
+        self.lock().storage_of(dataset)
+    }
+
+    /// Returns what is recorded of the storage of all datasets.
+    pub(crate) fn storage(&self) -> StorageRecords {
+        self.lock().records()
+    }
+
+    /// Records that the storage of datasets may be made and formatted, unless it was begun before. Blocks.
+    ///
+    /// `exists` is asked which deleted datasets still have a file; of others nothing needs to be remembered.
+    pub(crate) fn begin_storage(&self, datasets: &[Uuid], exists: impl Fn(Uuid) -> bool) -> io::Result<()> {
+        self.change(|state| {
+            for dataset in datasets {
+                if state.storage_of(*dataset).is_none() {
+                    state.storage.insert(*dataset, Storage::Formatting);
+                }
+            }
+            let configured = &state.configuration.datasets;
+            let is_deleted = |id: &Uuid| configured.get(id).is_none_or(|dataset| dataset.deleted);
+            state.storage.retain(|id, _| !is_deleted(id) || exists(*id));
+        })
+    }
+
+    /// Records that a dataset has a file system, which may have data from now on. Blocks.
+    pub(crate) fn finish_storage(&self, dataset: Uuid, file_system: Uuid) -> io::Result<()> {
+        let file_system = Some(file_system);
+        self.change(|state| {
+            state.storage.insert(dataset, Storage::Formatted { file_system });
+        })
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {

@@ -17,6 +17,10 @@ pub(crate) struct State {
     pub(crate) configuration: Configuration,
     /// The node each dataset was last attached to. It has no meaning unless a loop device has the backing file.
     pub(crate) attachments: BTreeMap<Uuid, Uuid>,
+    /// How far the storage of each dataset is. The state files of earlier versions lack it: see
+    /// [`State::storage_of`].
+    #[serde(default)]
+    pub(crate) storage: BTreeMap<Uuid, Storage>,
 }
 
 impl State {
@@ -27,8 +31,69 @@ impl State {
             nodes: Vec::new(),
             configuration: Configuration::default(),
             attachments: BTreeMap::new(),
+            storage: BTreeMap::new(),
         }
     }
+
+    /// Returns how far the storage of a dataset is; `None` if it was never begun.
+    ///
+    /// What an earlier version has recorded as a volume counts as formatted: it may have data.
+    pub(crate) fn storage_of(&self, dataset: Uuid) -> Option<Storage> {
+        let older = || self.configuration.registered.contains(&dataset);
+        let recorded = self.storage.get(&dataset).copied();
+        recorded.or_else(|| older().then_some(Storage::Formatted { file_system: None }))
+    }
+
+    /// Returns what is recorded of the storage of all datasets.
+    pub(crate) fn records(&self) -> StorageRecords {
+        let datasets = &self.configuration.datasets;
+        let storage = datasets
+            .keys()
+            .filter_map(|id| Some((*id, self.storage_of(*id)?)));
+        StorageRecords {
+            attachments: self.attachments.clone(),
+            storage: storage.collect(),
+            deleted: datasets
+                .iter()
+                .filter(|(_, dataset)| dataset.deleted)
+                .map(|(id, _)| *id)
+                .collect(),
+        }
+    }
+}
+
+/// What is recorded of the storage of all datasets at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StorageRecords {
+    /// The node each dataset was last attached to.
+    pub(crate) attachments: BTreeMap<Uuid, Uuid>,
+    /// How far the storage of each dataset is whose storage was begun.
+    pub(crate) storage: BTreeMap<Uuid, Storage>,
+    /// The datasets that are deleted.
+    pub(crate) deleted: BTreeSet<Uuid>,
+}
+
+impl StorageRecords {
+    /// Returns the datasets whose storage may have data, without those that are deleted.
+    pub(crate) fn formatted(&self) -> impl Iterator<Item = Uuid> {
+        let storage = self.storage.iter().filter(|(id, _)| !self.deleted.contains(id));
+        storage
+            .filter(|(_, storage)| matches!(storage, Storage::Formatted { .. }))
+            .map(|(id, _)| *id)
+    }
+}
+
+/// How far the storage of a dataset is. Nothing but what is [`Storage::Formatting`] is ever made or formatted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Storage {
+    /// It may be made and formatted, also again: nobody has mounted it. Recorded before its file is made.
+    Formatting,
+    /// It may have data. Recorded before the first mount.
+    Formatted {
+        /// The UUID of its file system; `None` if an earlier version made it.
+        file_system: Option<Uuid>,
+    },
 }
 
 /// What clients asked for. The configuration tag covers exactly this.

@@ -11,4 +11,5 @@ mod life;
 mod nodes;
 mod restart;
 mod scenarios;
+mod storage;
 mod support;

@@ -153,6 +153,8 @@ pub(super) fn rules() -> Vec<Rule> {
 pub(super) struct Sight {
     pub(super) places: Vec<(&'static str, PathBuf)>,
     pub(super) dataset: Uuid,
+    /// Whether changes of loop devices matter.
+    pub(super) loops: bool,
 }
 
 impl Sight {
@@ -184,6 +186,10 @@ impl Sight {
     }
 
     fn name(&self, path: &Path) -> Option<String> {
+        let number = path.to_str().and_then(|path| path.strip_prefix("/dev/loop"));
+        if self.loops && number.is_some_and(|number| number.parse::<u32>().is_ok()) {
+            return Some("loop".to_owned());
+        }
         let (name, below) = self
             .places
             .iter()

@@ -5,7 +5,9 @@
 //! changes, the tests kill it at those too.
 
 mod calls;
+mod disk;
 mod seccomp;
+mod storage;
 mod tripwire;
 mod walk;
 mod workspace;

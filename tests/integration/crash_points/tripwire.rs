@@ -67,8 +67,12 @@ impl Tripwire {
             if goes_on {
                 listener.let_go_on(&waiting);
             } else {
-                // It has been reached: one of the plugin's threads waits, and its operation waits with it.
-                kill_process(pid, Signal::KILL).ok();
+                // It has been reached: one of the program's threads waits, or one of a program that it runs, and its
+                // operation waits with it.
+                let caller = Pid::from_raw(waiting.thread.cast_signed());
+                for process in caller.into_iter().chain([pid]) {
+                    kill_process(process, Signal::KILL).ok();
+                }
             }
         }
     }

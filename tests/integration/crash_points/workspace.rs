@@ -90,6 +90,7 @@ impl Workspace {
                 ("flocker", config.node.mount_root.clone()),
             ],
             dataset: self.usage.dataset(),
+            loops: false,
         }
     }
 

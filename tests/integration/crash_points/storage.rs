@@ -1,0 +1,435 @@
+//! An embedded Flocker that is killed at every change it makes to its storage, with and without a power cut.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use flocker_client::{Client, NewDataset};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Child;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::calls::Sight;
+use super::disk::Disk;
+use super::tripwire::{Trap, Tripwire};
+use crate::support::flocker::settings;
+use crate::support::mounts::Mounts;
+use crate::support::namespace::in_own_namespace_for;
+use crate::support::process::program;
+use crate::support::{PATIENCE, eventually};
+
+/// How long all points of an operation may take.
+const LONGEST: Duration = Duration::from_secs(900);
+const SIZE: u64 = 64 << 20;
+const CONTENT: &[u8] = b"of a database";
+/// One of so many of the writes of mkfs is a point: it makes hundreds that differ in nothing.
+const WRITES_OF_MKFS: usize = 60;
+
+/// The interrupted operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation {
+    /// The first start, which makes the data directory.
+    FirstStart,
+    /// A dataset's way from the request to the mount.
+    Create,
+    /// A start that mounts a dataset which has data.
+    Restart,
+    Delete,
+}
+
+/// What ends the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Killed,
+    PowerCut,
+}
+
+#[test]
+fn a_first_start_converges_from_every_point_at_which_it_is_interrupted() {
+    let must = &[
+        "mkdir data/volumes",
+        "sync data",
+        "rename data/.new-* -> data/state.json",
+        "sync data",
+        "mkdir data/pki",
+    ];
+    visit(Operation::FirstStart, must);
+}
+
+#[test]
+fn a_volume_is_made_once_from_every_point_at_which_that_is_interrupted() {
+    let must = &[
+        // The request.
+        "rename data/.new-* -> data/state.json",
+        // That it may be formatted.
+        "rename data/.new-* -> data/state.json",
+        "sync data",
+        "rename data/volumes/.new-* -> data/volumes/ID.formatting",
+        "sync data/volumes",
+        "write loop",
+        "sync loop",
+        "sync data/volumes/ID.formatting",
+        "rename data/volumes/ID.formatting -> data/volumes/ID",
+        "sync data/volumes",
+        // That it is formatted.
+        "sync data/.new-*",
+        "rename data/.new-* -> data/state.json",
+        "sync data",
+        "mount loop -> data/flocker/node-1/ID",
+        "rmdir data/flocker/node-1/ID/lost+found",
+    ];
+    visit(Operation::Create, must);
+}
+
+#[test]
+fn a_volume_keeps_its_data_from_every_point_at_which_a_start_is_interrupted() {
+    let must = &[
+        "rename data/.new-* -> data/state.json",
+        "mount loop -> data/flocker/node-1/ID",
+    ];
+    visit(Operation::Restart, must);
+}
+
+#[test]
+fn a_volume_is_destroyed_from_every_point_at_which_its_deletion_is_interrupted() {
+    let must = &[
+        "rename data/.new-* -> data/state.json",
+        "sync data",
+        "umount data/flocker/node-1/ID",
+        "unlink data/volumes/ID",
+        "sync data/volumes",
+    ];
+    visit(Operation::Delete, must);
+}
+
+fn visit(operation: Operation, must: &'static [&'static str]) {
+    in_own_namespace_for(LONGEST, move || async move {
+        let mut walk = Walk {
+            disk: Disk::new(),
+            dataset: Uuid::new_v4(),
+            operation,
+        };
+        walk.prepare().await;
+        let saved = walk.disk.save().await;
+
+        let steps = walk.interrupted(Box::new(|_| false)).await;
+        let mut rest = steps.iter();
+        for must in must {
+            assert!(
+                rest.any(|step| step == must),
+                "{must} in its place among {steps:#?}"
+            );
+        }
+        for end in [End::Killed, End::PowerCut] {
+            let mut visited = BTreeSet::new();
+            for point in points(&steps) {
+                println!(
+                    "{operation:?} is {end:?} before {}",
+                    steps.get(point).map_or("the end", String::as_str)
+                );
+                walk.disk.restore(&saved).await;
+                let before = walk
+                    .interrupted(Box::new(move |calls: &[String]| calls.len() > point))
+                    .await;
+                // A device that other processes examine is detached later, in other steps.
+                visited.extend(before.into_iter().last());
+                if end == End::PowerCut {
+                    walk.disk.cut_power().await;
+                }
+                walk.recovers().await;
+            }
+            for must in must {
+                assert!(visited.contains(*must), "{end:?} before {must}");
+            }
+        }
+    });
+}
+
+/// Returns the points that are visited: all of them, and the end; but few of the writes of mkfs.
+fn points(steps: &[String]) -> Vec<usize> {
+    let of_mkfs = |point: usize| steps.get(point).is_some_and(|step| step == "write loop");
+    let inner =
+        |point: usize| of_mkfs(point) && of_mkfs(point + 1) && point.checked_sub(1).is_some_and(of_mkfs);
+    let chosen = |point: &usize| !inner(*point) || point.is_multiple_of(WRITES_OF_MKFS);
+    (0..=steps.len()).filter(chosen).collect()
+}
+
+struct Walk {
+    disk: Disk,
+    dataset: Uuid,
+    operation: Operation,
+}
+
+impl Walk {
+    /// Makes what exists before the operation.
+    async fn prepare(&self) {
+        if self.operation == Operation::FirstStart {
+            return;
+        }
+        let flocker = Running::start(&self.data(), None).await.expect("it starts");
+        if self.operation != Operation::Create {
+            self.create(&flocker).await;
+            self.is_mounted(&flocker).await;
+            self.write_content();
+        }
+        flocker.terminate().await;
+    }
+
+    /// Carries out the operation until the trap springs or it is complete; then kills the process. Returns the calls.
+    async fn interrupted(&self, trap: Trap) -> Vec<String> {
+        let wire = Tripwire::default();
+        let mut trap = Some(trap);
+        if let Operation::FirstStart | Operation::Restart = self.operation {
+            wire.arm(trap.take().unwrap());
+        }
+        let Some(mut flocker) = Running::start(&self.data(), Some((&wire, self.sight()))).await else {
+            assert!(wire.has_sprung());
+            return wire.disarm();
+        };
+        if self.operation == Operation::Delete {
+            // The start has to be over.
+            self.is_mounted(&flocker).await;
+        }
+        if let Some(trap) = trap {
+            wire.arm(trap);
+        }
+        let operation = async {
+            match self.operation {
+                Operation::FirstStart => {}
+                Operation::Create => {
+                    self.create(&flocker).await;
+                    self.is_mounted(&flocker).await;
+                }
+                Operation::Restart => self.is_mounted(&flocker).await,
+                Operation::Delete => {
+                    flocker.client.delete_dataset(self.dataset).await.ok();
+                    self.is_destroyed(&flocker).await;
+                }
+            }
+        };
+        let sprung = eventually_sprung(&wire);
+        tokio::select! {
+            () = operation => {}
+            () = sprung => {}
+        }
+        let calls = wire.disarm();
+        flocker.child.kill().await.unwrap();
+        calls
+    }
+
+    /// Checks what was left, and that the next process continues from there.
+    async fn recovers(&self) {
+        let found = self.inspect();
+        let flocker = Running::start(&self.data(), None).await.expect("it starts again");
+        if self.operation == Operation::FirstStart {
+            flocker.terminate().await;
+            return;
+        }
+        let configured = flocker.client.list_datasets().await.unwrap().datasets;
+        let configured = configured
+            .iter()
+            .find(|dataset| dataset.dataset_id == self.dataset);
+        if self.operation == Operation::Delete {
+            if configured.is_some_and(|dataset| !dataset.deleted) {
+                self.is_mounted(&flocker).await;
+                self.has_content();
+                flocker.client.delete_dataset(self.dataset).await.unwrap();
+            }
+            self.is_destroyed(&flocker).await;
+            assert_eq!(fs::read_dir(self.data().join("volumes")).unwrap().count(), 0);
+            flocker.terminate().await;
+            return;
+        }
+        if configured.is_none() {
+            assert_eq!(found, None, "what was made was asked for");
+            self.create(&flocker).await;
+        }
+        self.is_mounted(&flocker).await;
+        if let Some(found) = found {
+            assert_eq!(file_system(&self.volume()), found, "it was not formatted again");
+        }
+        if self.operation == Operation::Restart {
+            self.has_content();
+        } else {
+            self.write_content();
+        }
+        flocker.terminate().await;
+    }
+
+    /// Returns the file system that the volume has, if it has the name of one that is formatted.
+    fn inspect(&self) -> Option<Uuid> {
+        let state = fs::read(self.data().join("state.json")).ok();
+        let state: Value = state.map_or(Value::Null, |state| serde_json::from_slice(&state).unwrap());
+        let recorded = &state["storage"][self.dataset.to_string()]["formatted"]["file_system"];
+        let is_mounted = !Mounts::read().at(&self.mount_path()).is_empty();
+        if self.volume().exists() {
+            let found = file_system(&self.volume());
+            if !is_mounted {
+                check_file_system(&self.volume());
+            }
+            if let Some(recorded) = recorded.as_str() {
+                assert_eq!(recorded, found.to_string());
+            }
+            assert!(!is_mounted || recorded.is_string(), "what is mounted is recorded");
+            return Some(found);
+        }
+        let is_deleted = &state["configuration"]["datasets"][self.dataset.to_string()]["deleted"];
+        assert!(
+            recorded.is_null() || is_deleted == &Value::Bool(true),
+            "what is recorded as formatted exists: {state}"
+        );
+        None
+    }
+
+    async fn create(&self, flocker: &Running) {
+        let new = NewDataset {
+            dataset_id: Some(self.dataset),
+            primary: flocker.node,
+            maximum_size: Some(SIZE),
+            metadata: std::collections::BTreeMap::default(),
+        };
+        // An answer that is lost is part of the interruption.
+        flocker.client.create_dataset(&new).await.ok();
+    }
+
+    async fn is_mounted(&self, flocker: &Running) {
+        eventually("it is mounted", async || {
+            let states = flocker.client.list_dataset_states().await.ok()?;
+            let state = states
+                .into_iter()
+                .find(|state| state.dataset_id == self.dataset)?;
+            state.path.map(drop)
+        })
+        .await;
+    }
+
+    async fn is_destroyed(&self, flocker: &Running) {
+        eventually("it is destroyed", async || {
+            // State shows it until the last step is done.
+            let states = flocker.client.list_dataset_states().await.ok()?;
+            let is_listed = states.iter().any(|state| state.dataset_id == self.dataset);
+            (!is_listed && !self.volume().exists()).then_some(())
+        })
+        .await;
+    }
+
+    fn write_content(&self) {
+        let path = self.mount_path().join("file");
+        fs::write(&path, CONTENT).unwrap();
+        File::open(&path).unwrap().sync_all().unwrap();
+        File::open(self.mount_path()).unwrap().sync_all().unwrap();
+    }
+
+    fn has_content(&self) {
+        assert_eq!(fs::read(self.mount_path().join("file")).unwrap(), CONTENT);
+    }
+
+    fn data(&self) -> PathBuf {
+        self.disk.path().join("data")
+    }
+
+    fn volume(&self) -> PathBuf {
+        self.data().join("volumes").join(self.dataset.to_string())
+    }
+
+    fn mount_path(&self) -> PathBuf {
+        self.data().join("flocker/node-1").join(self.dataset.to_string())
+    }
+
+    fn sight(&self) -> Sight {
+        Sight {
+            places: vec![("data", self.data())],
+            dataset: self.dataset,
+            loops: true,
+        }
+    }
+}
+
+async fn eventually_sprung(wire: &Tripwire) {
+    eventually("the operation ends", async || wire.has_sprung().then_some(())).await;
+}
+
+/// A running embedded Flocker.
+struct Running {
+    child: Child,
+    client: Client,
+    node: Uuid,
+}
+
+impl Running {
+    /// Starts one, under a tripwire if there is one; `None` if it ends first.
+    async fn start(data: &Path, wire: Option<(&Tripwire, Sight)>) -> Option<Self> {
+        let directory = data.to_str().unwrap();
+        let mut program = program(&["embedded", "--listen=127.0.0.1:0", "--data-dir", directory]);
+        program.stdout(Stdio::piped()).stderr(Stdio::inherit());
+        if let Some((wire, sight)) = wire {
+            wire.watch(&mut program, sight, &[]);
+        }
+        let mut child = program.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = timeout(PATIENCE, lines.next_line())
+            .await
+            .expect("it starts in time");
+        let Some(line) = line.unwrap() else {
+            child.wait().await.unwrap();
+            return None;
+        };
+        let address = line.strip_prefix("listening on ").unwrap();
+        let certificates = data.join("certificates");
+        let node = fs::read_to_string(certificates.join("node-1.id")).unwrap();
+        let settings = settings(address, &certificates);
+        let client = tokio::task::spawn_blocking(|| Client::new(settings))
+            .await
+            .unwrap();
+        Some(Self {
+            child,
+            client: client.unwrap(),
+            node: node.trim().parse().unwrap(),
+        })
+    }
+
+    async fn terminate(mut self) {
+        let id = Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
+        kill_process(id, Signal::TERM).unwrap();
+        let status = timeout(PATIENCE, self.child.wait())
+            .await
+            .expect("it ends in time");
+        assert!(status.unwrap().success());
+    }
+}
+
+/// Returns the UUID of an ext4 file system.
+fn file_system(volume: &Path) -> Uuid {
+    let mut superblock = [0; 1024];
+    File::open(volume)
+        .unwrap()
+        .read_exact_at(&mut superblock, 1024)
+        .unwrap();
+    assert_eq!(superblock[0x38..0x3a], [0x53, 0xef]);
+    Uuid::from_slice(&superblock[0x68..0x78]).unwrap()
+}
+
+/// Checks a copy of a file system, because a check replays its journal.
+fn check_file_system(volume: &Path) {
+    let directory = tempfile::tempdir().unwrap();
+    let copy = directory.path().join("copy");
+    let copied = Command::new("cp")
+        .arg("--sparse=always")
+        .args([volume, &copy])
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    let checked = Command::new("e2fsck")
+        .args(["-p", "-f"])
+        .arg(&copy)
+        .output()
+        .unwrap();
+    // It makes `lost+found` again, which the agent removes at the first mount.
+    assert!(matches!(checked.status.code(), Some(0 | 1)), "{checked:?}");
+}
