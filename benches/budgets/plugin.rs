@@ -1,10 +1,13 @@
 //! The plugin in its own process.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 
+use rustix::io::ioctl_fionbio;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::spawn_blocking;
 use tokio::time::{Duration, Instant};
@@ -20,6 +23,11 @@ const UNVERIFIED: &str = "--accept-unverified-propagation";
 
 /// No single call takes this long.
 const LONGEST_CALL: Duration = Duration::from_secs(2 * 60);
+
+/// How often the plugin's log is read. Its pipe holds many more lines than the plugin writes in that time.
+const LOG_EVERY: Duration = Duration::from_millis(20);
+/// The part of the log that is kept: only a failing start needs it.
+const LOG_KEPT: usize = 64 << 10;
 
 /// A running plugin; dropping it kills it.
 pub(crate) struct Plugin {
@@ -44,7 +52,7 @@ pub(crate) struct Memory {
 }
 
 impl Plugin {
-    /// Starts `serve` on a node of `flocker`, with its socket and log in `directory`.
+    /// Starts `serve` on a node of `flocker`, with its socket in `directory`.
     pub(crate) async fn serve(
         directory: &Path,
         flocker: &Flocker,
@@ -78,7 +86,6 @@ impl Plugin {
     async fn start(directory: &Path, arguments: &[String]) -> Result<Self> {
         fs::create_dir_all(directory)?;
         let socket = directory.join("csi.sock");
-        let log = directory.join("log");
         let mut command = Command::new(PROGRAM);
         // The plugin must not use the settings of the user who runs this.
         command
@@ -88,12 +95,12 @@ impl Plugin {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(File::create(&log)?);
+            .stderr(Stdio::piped());
         let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?.timeout(LONGEST_CALL);
 
         let begun = Instant::now();
         let mut child = command.spawn()?;
-        let stdout = child.stdout.take();
+        let (stdout, log) = (child.stdout.take(), read_log(child.stderr.take())?);
         let process = Process(child);
         spawn_blocking(move || wait_for_announcement(stdout, &log)).await??;
         let mut csi = Csi::over(endpoint.connect().await?);
@@ -175,14 +182,38 @@ pub(crate) fn start_and_end() -> Result<Duration> {
     }
 }
 
+/// Reads a log to its end, in a thread that no line wakes: it would compete for the processors with what is measured. Its
+/// beginning arrives when it has ended.
+fn read_log(log: Option<ChildStderr>) -> Result<Receiver<String>> {
+    let mut log = log.ok_or("no standard error")?;
+    ioctl_fionbio(&log, true)?;
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        let (mut kept, mut page) = (Vec::new(), vec![0; 64 << 10]);
+        loop {
+            match log.read(&mut page) {
+                Ok(0) => break,
+                Ok(length) if kept.len() < LOG_KEPT => {
+                    kept.extend_from_slice(page.get(..length).unwrap_or_default());
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(LOG_EVERY),
+                Err(_) => break,
+            }
+        }
+        sender.send(String::from_utf8_lossy(&kept).into_owned()).ok();
+    });
+    Ok(receiver)
+}
+
 /// Waits for the line that announces that it serves.
-fn wait_for_announcement(stdout: Option<ChildStdout>, log: &Path) -> Result<()> {
+fn wait_for_announcement(stdout: Option<ChildStdout>, log: &Receiver<String>) -> Result<()> {
     let mut line = String::new();
     BufReader::new(stdout.ok_or("no standard output")?).read_line(&mut line)?;
     if line.starts_with("serving on ") {
         return Ok(());
     }
-    Err(format!("the plugin did not start: {}", fs::read_to_string(log)?.trim()).into())
+    Err(format!("the plugin did not start: {}", log.recv().unwrap_or_default().trim()).into())
 }
 
 fn kib(text: &str, field: &str) -> Result<u32> {

@@ -6,7 +6,7 @@ use crate::error::{Error, Result, Situation};
 use crate::volume::dataset_of;
 
 /// The maximum length of a field in bytes: that of a path. Every field of CSI is shorter.
-const LONGEST: usize = 4096;
+const LONGEST: usize = 4095;
 
 /// Returns the value of a field that must not be empty.
 ///
@@ -22,7 +22,7 @@ pub(crate) fn required<'a>(field: &str, value: &'a str) -> Result<&'a str> {
     if value.len() > LONGEST {
         return Err(Error::new(
             Situation::InvalidArgument,
-            format!("{field} has {} bytes, at most {LONGEST} are allowed", value.len()),
+            format!("{field} has {} bytes, at most {LONGEST} bytes are allowed", value.len()),
         ));
     }
     Ok(value)

@@ -227,7 +227,8 @@ impl Host {
             return Ok(());
         };
         let text = format!(
-            "volume {} is unmounted from {}, but it is not known whether this node still holds a lease for that staging:              {reason}. The lease is not released: {}. Calling NodeUnstageVolume again succeeds",
+            "volume {} is unmounted from {}, but it is not known whether this node still holds a lease for that staging: \
+             {reason}. The lease is not released: {}. Calling NodeUnstageVolume again succeeds",
             staged.dataset,
             staged.staging.display(),
             lease_request(staged.dataset)
