@@ -46,9 +46,6 @@ impl DataDir {
             path: state.clone(),
             found,
         };
-        if state.symlink_metadata().is_ok() {
-            return Err(lost(state.clone()));
-        }
         // The state file is written before the keys, so that they exist only where it did.
         for directory in [self.volumes(), self.root.join("pki")] {
             remove_unfinished(&directory);

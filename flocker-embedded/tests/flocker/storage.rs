@@ -253,7 +253,12 @@ fn a_lost_state_file_is_no_first_start() {
         };
         refused().await;
         symlink("/nowhere/state.json", &state).unwrap();
-        refused().await;
+        let link = Embedded::start(options(&directory))
+            .await
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(link.contains(state.to_str().unwrap()), "{link}");
         fs::remove_file(&state).unwrap();
         let (volumes, elsewhere) = (directory.join("data/volumes"), directory.join("elsewhere"));
         fs::rename(&volumes, &elsewhere).unwrap();
