@@ -213,7 +213,11 @@ fn wait_for_announcement(stdout: Option<ChildStdout>, log: &Receiver<String>) ->
     if line.starts_with("serving on ") {
         return Ok(());
     }
-    Err(format!("the plugin did not start: {}", log.recv().unwrap_or_default().trim()).into())
+    Err(format!(
+        "the plugin did not start: {}",
+        log.recv().unwrap_or_default().trim()
+    )
+    .into())
 }
 
 fn kib(text: &str, field: &str) -> Result<u32> {

@@ -22,7 +22,10 @@ pub(crate) fn required<'a>(field: &str, value: &'a str) -> Result<&'a str> {
     if value.len() > LONGEST {
         return Err(Error::new(
             Situation::InvalidArgument,
-            format!("{field} has {} bytes, at most {LONGEST} bytes are allowed", value.len()),
+            format!(
+                "{field} has {} bytes, at most {LONGEST} bytes are allowed",
+                value.len()
+            ),
         ));
     }
     Ok(value)
