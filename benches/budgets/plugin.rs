@@ -197,7 +197,7 @@ fn read_log(log: Option<ChildStderr>) -> Result<Receiver<String>> {
                     kept.extend_from_slice(page.get(..length).unwrap_or_default());
                 }
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(LOG_EVERY),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::park_timeout(LOG_EVERY),
                 Err(_) => break,
             }
         }

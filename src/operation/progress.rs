@@ -176,8 +176,8 @@ impl fmt::Display for Phase {
             Self::ReleasedByOtherNode { node, mounted: true } => {
                 write!(
                     f,
-                    "waiting for \"released by the other node\": node {node} still has the dataset mounted; unless its agent \
-                     is about to unmount it, the volume is still staged there"
+                    "waiting for \"released by the other node\": unless the agent of node {node} is about to unmount the \
+                     dataset, the volume is still staged there; it has been mounted there"
                 )
             }
             Self::MountedHere { node, path } => {

@@ -26,7 +26,7 @@ const LARGE_ANSWERS: usize = 32 << 20;
 /// How long a client may leave an answer unread. It then loses its connection: HTTP/2 knows no other way to stop waiting.
 pub(super) const ANSWER_TIME: Duration = Duration::from_secs(60);
 /// How many requests may be waited for; one more replaces the oldest.
-const ARRIVING: usize = 512;
+const ARRIVING: usize = 2048;
 
 /// How long a client may take for the bytes of a message, or between two messages.
 pub(super) const MESSAGE_TIME: Duration = Duration::from_secs(10);

@@ -55,7 +55,7 @@ fn a_volume_that_does_not_exist_counts_as_deleted_and_unpublished() {
             "0",
             "日本",
             "0FBBD6E1-F558-4EA3-B2FE-B0268D12322A",
-            &"x".repeat(4096),
+            &"x".repeat(4095),
         ];
         let unknown = "0fbbd6e1-f558-4ea3-b2fe-b0268d12322a";
         for volume_id in odd.into_iter().chain([unknown]) {

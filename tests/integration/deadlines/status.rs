@@ -269,9 +269,9 @@ fn a_node_that_does_not_let_go_is_named() {
             Code::DeadlineExceeded,
             &[
                 &format!("attaching volume {volume} to node {first}"),
-                &format!(
-                    "waiting for \"released by the other node\": node {second} still has the dataset for"
-                ),
+                "waiting for \"released by the other node\"",
+                &format!("the agent of node {second} is about to unmount the dataset"),
+                "it has been mounted there for",
             ],
         );
         drop(open);

@@ -221,12 +221,9 @@ fn a_name_may_be_written_in_any_characters_and_is_answered_in_every_state() {
             volume_id: "ü\n".repeat(20_000),
             ..by_name(&fixture.machine, "endless", &[])
         };
-        assert_refused(fixture.csi().stage(&endless).await, Code::NotFound, &["ü"]);
-        assert_refused(
-            fixture.csi().publish(&endless).await,
-            Code::FailedPrecondition,
-            &["ü"],
-        );
+        let (code, parts) = (Code::InvalidArgument, ["volume_id", "at most 4095 bytes"]);
+        assert_refused(fixture.csi().stage(&endless).await, code, &parts);
+        assert_refused(fixture.csi().publish(&endless).await, code, &parts);
         assert_eq!(Mounts::read().below(&fixture.machine.path("")), []);
         assert!(fixture.machine.records().is_empty());
     });
