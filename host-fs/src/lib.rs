@@ -4,7 +4,7 @@
 //!   and which processes keep a mount busy.
 //! - [`durable`]: files that hold the earlier or the new content after any crash.
 //! - [`remove_name`] and [`remove_directory`]: a name that does not exist counts as removed on every file system.
-//! - [`exposure`]: whether other users can replace what is in a directory.
+//! - [`exposure()`]: whether other users can replace what is in a directory.
 //! - [`read_regular`]: reads a regular file of bounded size, and opens nothing else.
 //! - [`LockedDirectory`]: a directory that one process at a time may use.
 //!
