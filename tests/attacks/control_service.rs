@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::http2::{Attacker, END_HEADERS, END_STREAM, HEADERS, NO_DATA, announced, frame, headers};
 use crate::memory::Watched;
+use crate::memory_group::MemoryGroup;
 use crate::support::csi::within;
 use crate::support::eventually;
 use crate::support::process::{Process, program_under};
@@ -31,6 +32,9 @@ const NODE: Uuid = Uuid::from_u128(0x4000_8000_0000_0000_0001);
 const TOO_MUCH: usize = 80 << 20;
 /// The deadline of a call, shorter than the plugin's for a request to Flocker.
 const DEADLINE: Duration = Duration::from_secs(25);
+
+/// What a plugin takes beside what an attack adds, in MiB.
+const OTHER_MIB: u64 = 48;
 
 /// A control service on a port of its own.
 struct Hostile {
@@ -233,10 +237,13 @@ async fn list(plugin: &Process) -> Result<usize, Code> {
 
 async fn assert_bounded(answer: Answer, most: u64) -> Result<usize, Code> {
     let hostile = Hostile::start(answer);
+    let group = MemoryGroup::of_mib(most + OTHER_MIB);
     let plugin = hostile.plugin().await;
+    group.add(plugin.id());
     plugin.csi.identity().probe(ProbeRequest {}).await.unwrap();
     let memory = Watched::begin(plugin.id());
     let listed = list(&plugin).await;
+    group.assert_none_killed();
     plugin.csi.identity().probe(ProbeRequest {}).await.unwrap();
     memory.assert_peak(most);
     memory.returns().await;

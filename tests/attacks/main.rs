@@ -17,6 +17,7 @@ mod http2;
 mod identity;
 mod log;
 mod memory;
+mod memory_group;
 mod racer;
 mod start;
 mod stopped_flocker;

@@ -8,6 +8,7 @@ use crate::http2::{
     Attacker, CONTINUATION, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, announced, frame, headers,
 };
 use crate::memory::Watched;
+use crate::memory_group::MemoryGroup;
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::namespace::in_own_namespace;
@@ -15,6 +16,8 @@ use crate::support::process::{Process, program_under};
 
 /// The address space of the plugin.
 const GIBIBYTE: &str = "--as=1073741824";
+/// The memory of the plugin, as a container limits it.
+const GROUP_MIB: u64 = 160;
 const CREATE: &str = "/csi.v1.Controller/CreateVolume";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
@@ -55,7 +58,9 @@ fn twenty_thousand_streams_that_announce_messages_and_send_none_cost_little() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let machine = Machine::new(&flocker, 1);
+        let group = MemoryGroup::of_mib(GROUP_MIB);
         let plugin = start(&machine, &[]).await;
+        group.add(plugin.id());
         plugin.csi.create("before").await;
         let memory = Watched::begin(plugin.id());
         let socket = machine.path("csi.sock");
@@ -74,6 +79,7 @@ fn twenty_thousand_streams_that_announce_messages_and_send_none_cost_little() {
         }
         plugin.csi.create("after").await;
         memory.returns().await;
+        group.assert_none_killed();
         plugin.terminate().await;
     });
 }
@@ -83,7 +89,9 @@ fn large_messages_that_do_not_end_share_a_budget() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let machine = Machine::new(&flocker, 1);
+        let group = MemoryGroup::of_mib(GROUP_MIB);
         let plugin = start(&machine, &[]).await;
+        group.add(plugin.id());
         plugin.csi.create("before").await;
         let memory = Watched::begin(plugin.id());
         let socket = machine.path("csi.sock");
@@ -98,6 +106,7 @@ fn large_messages_that_do_not_end_share_a_budget() {
             attacker.leave().await;
         }
         memory.returns().await;
+        group.assert_none_killed();
         plugin.terminate().await;
     });
 }
