@@ -4,6 +4,7 @@
 //! the pin would keep that from every other node, and from being destroyed. So the leases are read when the plugin starts,
 //! and every 30 s while anything is staged.
 
+mod calls;
 mod decide;
 mod unexplained;
 
@@ -17,9 +18,8 @@ use uuid::Uuid;
 use super::NodeCore;
 use super::operations::NodeOperation;
 use crate::error::{Error, Result, Situation};
-use crate::flocker::cluster::{LeaseOutcome, Lists, Release, Snapshot};
+use crate::flocker::cluster::{LeaseOutcome, Lists, Snapshot};
 use crate::host::{Host, LeaseCondition, RecordedDataset, VolumeUse};
-use crate::operation::Context;
 use crate::telemetry::Counter;
 use decide::{Evidence, LeaseView, Verdict, decide};
 use unexplained::Unexplained;
@@ -30,6 +30,10 @@ const EVERY: Duration = Duration::from_secs(30);
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
 /// How long Flocker may take to answer while a volume is locked.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How many volumes are locked for one confirming read. When a whole node loses its leases, each of its volumes needs one.
+const TOGETHER: usize = 16;
+/// How old that read may be.
+const CONFIRMED_FOR: Duration = Duration::from_secs(1);
 
 /// What is done about leases that are not as they should be.
 #[derive(Clone, Debug)]
@@ -120,19 +124,37 @@ impl LeaseWatch {
         self.unused
             .retain(|dataset, _| staged.iter().any(|recorded| recorded.dataset == *dataset));
         host.forget_leases_of_unstaged();
+        let mut without_lease = Vec::new();
         for recorded in staged {
             let dataset = recorded.dataset;
             let lease = lease_of(&read.snapshot, recorded, *node);
             if lease == LeaseView::Own {
                 self.unused.remove(&dataset);
                 report(core, host, dataset, *node, None, "");
-            } else if let Err(error) = self.settle(core, host, recorded, *node, lease).await {
-                tracing::warn!(
-                    dataset.id = %dataset,
-                    error = %error.chain(),
-                    "Dataset {dataset} is staged on node {node} without a lease of that node, and what follows failed; it is \
-                     tried again"
-                );
+            } else {
+                without_lease.push((recorded, lease));
+            }
+        }
+        for together in without_lease.chunks(TOGETHER) {
+            // All of them before the read that confirms what is done. An operation that works on one finds out by itself.
+            let locked: Vec<_> = together
+                .iter()
+                .filter_map(|(recorded, lease)| {
+                    Some((core.locks.try_lock(recorded.dataset)?, recorded, lease))
+                })
+                .collect();
+            let mut confirmation = Confirmation::default();
+            for (_guard, recorded, lease) in locked {
+                let settled = self.settle(core, host, recorded, *node, *lease, &mut confirmation);
+                if let Err(error) = settled.await {
+                    let dataset = recorded.dataset;
+                    tracing::warn!(
+                        dataset.id = %dataset,
+                        error = %error.chain(),
+                        "Dataset {dataset} is staged on node {node} without a lease of that node, and what follows failed; it \
+                         is tried again"
+                    );
+                }
             }
         }
         if let Err(error) = self.report_unexplained(core, host, read).await {
@@ -140,7 +162,8 @@ impl LeaseWatch {
         }
     }
 
-    /// Decides under the dataset's lock about a volume whose lease was not this node's, and does it.
+    /// Decides about a volume whose lease was not this node's, and does it. The caller holds the dataset's lock since before
+    /// the confirming read.
     async fn settle(
         &mut self,
         core: &Arc<NodeCore>,
@@ -148,12 +171,10 @@ impl LeaseWatch {
         recorded: &RecordedDataset,
         node: Uuid,
         lease: LeaseView,
+        confirmation: &mut Confirmation,
     ) -> Result<()> {
         let dataset = recorded.dataset;
-        // An operation that works on it finds out by itself; one that stages it may only wait for the lease.
-        let Some(_guard) = core.locks.try_lock(dataset) else {
-            return Ok(());
-        };
+        // It may only wait for the lease.
         if is_being_staged(core, dataset) {
             return Ok(());
         }
@@ -183,13 +204,7 @@ impl LeaseWatch {
         let is_known = |condition| host.lease_condition(dataset) == Some(condition);
         if !matches!(verdict, Verdict::Abnormal(condition) if is_known(condition)) {
             // A staging may have acquired the lease since the read.
-            let read = timeout(PATIENCE, core.cluster.fresh(Lists::LEASES)).await;
-            let snapshot = read.unwrap_or_else(|_elapsed| {
-                Err(Error::new(
-                    Situation::FlockerUnavailable,
-                    "Flocker does not answer",
-                ))
-            })?;
+            let snapshot = confirmation.read(core).await?;
             evidence.lease = lease_of(&snapshot, recorded, node);
             verdict = decide(&evidence);
         }
@@ -255,61 +270,30 @@ impl LeaseWatch {
     }
 }
 
-impl NodeCore {
-    /// Reads the leases again where the last read showed that of a staged volume with another node, so that the volume can
-    /// be published as soon as this node has it again. What is staged needs no Flocker, so that may fail. The caller holds
-    /// the dataset's lock.
-    pub(super) async fn check_lease_again(&self, host: &Host, dataset: Uuid) {
-        let is_of_dataset = |recorded: &RecordedDataset| recorded.dataset == dataset;
-        if let Some(LeaseCondition::HeldBy(_)) = host.lease_condition(dataset)
-            && let Some(recorded) = host.recorded_datasets().into_iter().find(is_of_dataset)
-            && let Ok(Ok(snapshot)) = timeout(PATIENCE, self.cluster.fresh(Lists::LEASES)).await
-            && let Some(holder) = snapshot.lease(dataset).map(|lease| lease.node_uuid)
-            && recorded.nodes.contains(&holder)
-        {
-            host.note_lease(dataset, None);
-        }
-    }
+/// A read of the leases that began after several volumes were locked.
+#[derive(Default)]
+struct Confirmation {
+    last: Option<(Instant, Arc<Snapshot>)>,
+}
 
-    /// Releases the lease of this node on a volume of which nothing is here, where only nodes attach volumes: then it is left
-    /// over from a record that was lost. A Flocker that does not answer is not waited for.
-    pub(super) async fn release_unexplained(
-        self: &Arc<Self>,
-        context: &Context,
-        host: &Arc<Host>,
-        dataset: Uuid,
-    ) -> Result<()> {
-        // A pending release of the lease has a record.
-        if !self.settings.leases.only_nodes_attach || host.has_record(dataset) {
-            return Ok(());
+impl Confirmation {
+    /// Returns the last read, or a new one if that is too old.
+    async fn read(&mut self, core: &NodeCore) -> Result<Arc<Snapshot>> {
+        if let Some((began, snapshot)) = &self.last
+            && began.elapsed() < CONFIRMED_FOR
+        {
+            return Ok(Arc::clone(snapshot));
         }
-        let guard = self.locks.lock(context, dataset).await?;
-        if is_being_staged(self, dataset) || host.blocking(move |host| host.is_known_here(dataset)).await? {
-            return Ok(());
-        }
-        let core = Arc::clone(self);
-        // A request that was sent ends under the dataset's lock: it could release the lease of the next staging otherwise.
-        let releasing = tokio::spawn(async move {
-            let released = match (core.this_node)().await {
-                Ok(node) => core.cluster.release_lease_of(dataset, Some(node)).await,
-                Err(error) => Err(error),
-            };
-            drop(guard);
-            match released {
-                Ok(Release::Released) => tracing::warn!(
-                    dataset.id = %dataset,
-                    "Released the lease of this node on dataset {dataset}, of which it had neither a record nor a mount"
-                ),
-                Ok(Release::NotHeld) => {}
-                Err(error) => tracing::warn!(
-                    dataset.id = %dataset,
-                    error = %error.chain(),
-                    "Whether this node still holds the lease on dataset {dataset} could not be settled; unstage it again"
-                ),
-            }
-        });
-        timeout(PATIENCE, releasing).await.ok();
-        Ok(())
+        let began = Instant::now();
+        let read = timeout(PATIENCE, core.cluster.fresh(Lists::LEASES)).await;
+        let snapshot = read.unwrap_or_else(|_elapsed| {
+            Err(Error::new(
+                Situation::FlockerUnavailable,
+                "Flocker does not answer",
+            ))
+        })?;
+        self.last = Some((began, Arc::clone(&snapshot)));
+        Ok(snapshot)
     }
 }
 

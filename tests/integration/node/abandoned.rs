@@ -101,6 +101,43 @@ fn a_volume_that_is_never_unstaged_is_let_go_for_the_node_that_has_its_lease() {
 }
 
 #[test]
+fn leases_that_many_volumes_lose_at_once_are_read_together() {
+    const VOLUMES: usize = 12;
+    in_own_namespace(|| async {
+        let fixture = fixture(1, LATE).await;
+        let mut published = Vec::new();
+        for number in 0..VOLUMES {
+            published.push(fixture.published(&format!("data-{number}")).await);
+        }
+        fixture.plugin.stop().await;
+        let client = fixture.flocker.client().await;
+        for usage in &published {
+            client.release_lease(usage.dataset()).await.unwrap();
+        }
+        let read = || {
+            let counters = fixture.flocker.embedded().counters();
+            counters.asked("GET", "/v1/configuration/leases")
+        };
+        let before = read();
+        let plugin = fixture.machine.plugin().await;
+        eventually("every volume is abnormal", async || {
+            for usage in &published {
+                let condition = plugin.csi.stats(usage).await.ok()?.volume_condition?;
+                if !condition.abnormal {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+        // One that finds what is lost, and one that confirms it; another one where that takes longer than a second.
+        let reads = read() - before;
+        assert!(reads < VOLUMES as u64 / 2, "{reads} reads");
+        plugin.stop().await;
+    });
+}
+
+#[test]
 fn the_waiting_side_names_the_node_where_a_volume_is_still_staged() {
     in_own_namespace(|| async {
         let fixture = fixture(2, LATE).await;
