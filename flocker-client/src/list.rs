@@ -184,7 +184,7 @@ impl<T: DeserializeOwned> Elements<T> {
             };
             match self.place {
                 Place::Before => {
-                    // Whoever makes the list has seen that it begins like this.
+                    // The caller has seen that the list begins like this.
                     debug_assert_eq!(*first, b'[');
                     self.place = Place::Within;
                     chunk = rest;

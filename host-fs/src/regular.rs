@@ -51,7 +51,7 @@ fn open_regular(path: &Path, links: Links) -> io::Result<File> {
     let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&named));
     match open(link, flags, Mode::empty()) {
         Ok(file) => Ok(file.into()),
-        // Without /proc it is opened by its name, and examined once more.
+        // Without /proc it is opened by its name, and examined again.
         Err(Errno::NOENT) => {
             let file = File::from(open(path, flags | found, Mode::empty())?);
             if file.metadata()?.is_file() {

@@ -174,7 +174,8 @@ impl NodeService {
     ) -> Result<NodePublishVolumeResponse> {
         let volume_id = required("volume_id", &request.volume_id)?.to_owned();
         let target = path("target_path", &request.target_path)?;
-        let readonly = request.readonly || request.publish_context.contains_key(READONLY_CONTEXT_KEY);
+        let attached_readonly = request.publish_context.get(READONLY_CONTEXT_KEY);
+        let readonly = request.readonly || attached_readonly.is_some_and(|value| value == "true");
         let capability = Capability::parse_for_mount(request.volume_capability.as_ref(), readonly)?;
         if request.staging_target_path.is_empty() {
             let text = format!(

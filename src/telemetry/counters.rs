@@ -90,7 +90,7 @@ impl Counters {
         self.value(counter).load(Ordering::Relaxed)
     }
 
-    /// Logs every counter that has changed, every ten seconds and once more at `shutdown`.
+    /// Logs every counter that has changed, every ten seconds and at `shutdown`.
     pub(crate) async fn report(self, shutdown: CancellationToken) {
         let mut logged = vec![0; Counter::ALL.len()];
         let mut ticks = tokio::time::interval(REPORT_EVERY);

@@ -87,7 +87,7 @@ impl StorageRecords {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Storage {
-    /// It may be made and formatted, also again: nobody has mounted it. Recorded before its file is made.
+    /// It may be made and formatted, also again: it was never mounted. Recorded before its file is made.
     Formatting,
     /// It may have data. Recorded before the first mount.
     Formatted {

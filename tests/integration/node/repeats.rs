@@ -103,7 +103,10 @@ fn a_volume_is_published_read_only_whoever_asks_for_it() {
             csi.publish(&usage).await.unwrap();
             csi.unpublish(&usage).await.unwrap();
         }
-        csi.publish(&with_rw).await.unwrap();
+        let mut not_read_only = with_rw;
+        let key = "flocker.csi.clusterhq.com/readonly".to_owned();
+        not_read_only.publish_context.insert(key, "false".to_owned());
+        csi.publish(&not_read_only).await.unwrap();
         assert!(only_mount_at(&usage.target).options.contains(&"rw".to_owned()));
     });
 }

@@ -172,7 +172,7 @@ fn a_volume_lives_its_whole_life_under_the_restrictions_of_every_unit() {
                     .unwrap()
                     .abnormal
             );
-            // Whoever keeps a volume busy is named, which takes a look at other processes.
+            // The process that keeps a volume busy is named, for which other processes are read.
             let mut user = Command::new("sleep")
                 .arg("600")
                 .current_dir(&usage.target)
