@@ -3,11 +3,12 @@
 use std::ops::Deref;
 
 use reqwest::{Response, StatusCode, header};
-use serde::de::{self, DeserializeOwned};
+use serde::de::{self, DeserializeOwned, IgnoredAny};
 
 use crate::{
     Error,
     endpoint::Endpoint,
+    entry::{Entry, decode_entry},
     error::{
         ApiCall, DecodeError, Target, excerpt, failed_request, is_json, is_markup, one_line, unsuccessful,
     },
@@ -58,7 +59,6 @@ impl Head {
 pub(crate) struct Answer {
     call: ApiCall,
     status: StatusCode,
-    tag: Option<String>,
     body: Vec<u8>,
 }
 
@@ -75,19 +75,14 @@ impl Answer {
         let Head {
             status,
             content_type,
-            tag,
+            tag: _,
         } = head;
         let content_type = content_type.as_deref();
         if !status.is_success() {
             return Err(unsuccessful(call, status.as_u16(), content_type, &body));
         }
         match success(call.endpoint(), status, content_type, body) {
-            Ok(body) => Ok(Self {
-                call,
-                status,
-                tag,
-                body,
-            }),
+            Ok(body) => Ok(Self { call, status, body }),
             Err(source) => Err(Error::Decode {
                 call: Box::new(call),
                 source,
@@ -99,22 +94,22 @@ impl Answer {
         self.status
     }
 
-    pub(crate) fn take_tag(&mut self) -> Option<String> {
-        self.tag.take()
-    }
-
     /// Decodes the body.
     pub(crate) fn decode<T: DeserializeOwned>(self) -> Result<T, Error> {
-        self.decode_matching(|_| None)
+        let decoded = decode(&self.body);
+        decoded.map_err(|source| Error::Decode {
+            call: Box::new(self.call),
+            source,
+        })
     }
 
-    /// Decodes the body, and fails if `mismatch` names a field that contradicts the request: then the answer belongs
-    /// to another request.
-    pub(crate) fn decode_matching<T: DeserializeOwned>(
+    /// Decodes the body as an entry, and fails if `mismatch` names a field that contradicts the request: then the answer
+    /// belongs to another request.
+    pub(crate) fn decode_entry<T: Entry>(
         self,
         mismatch: impl FnOnce(&T) -> Option<&'static str>,
     ) -> Result<T, Error> {
-        let decoded = decode(&self.body).and_then(|value| match mismatch(&value) {
+        let decoded = decode_entry(&self.body).and_then(|value| match mismatch(&value) {
             None => Ok(value),
             Some(field) => Err(DecodeError::Mismatch { field }),
         });
@@ -122,6 +117,18 @@ impl Answer {
             call: Box::new(self.call),
             source,
         })
+    }
+
+    /// Decodes the body as a list, which it is not: returns why.
+    pub(crate) fn refuse_list(self) -> Error {
+        let source = match serde_json::from_slice::<Vec<IgnoredAny>>(&self.body) {
+            Ok(_) => DecodeError::Unended,
+            Err(error) => DecodeError::at("", &self.body, error),
+        };
+        Error::Decode {
+            call: Box::new(self.call),
+            source,
+        }
     }
 }
 
@@ -192,31 +199,29 @@ pub(crate) async fn next_chunk(
     chunk.map_err(|error| failed_request(target, call.clone(), error))
 }
 
+/// Decodes the text of an answer.
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
-    decode_at("", body)
-}
-
-/// Decodes the text of the value at `path` of an answer.
-pub(crate) fn decode_at<T: DeserializeOwned>(path: &str, body: &[u8]) -> Result<T, DecodeError> {
     serde_json::from_slice(body).map_err(|error| {
         // Recording the path takes time, so only a body that cannot be decoded is decoded again with it.
         let mut parser = serde_json::Deserializer::from_slice(body);
-        let (below, source) = match serde_path_to_error::deserialize::<_, T>(&mut parser) {
+        let (field, source) = match serde_path_to_error::deserialize::<_, T>(&mut parser) {
             Ok(_) => (".".to_owned(), error),
             Err(error) => (error.path().to_string(), error.into_inner()),
         };
-        let field = match (path, &*below) {
-            ("", _) => below,
-            (_, ".") => path.to_owned(),
-            (_, _) if below.starts_with('[') => format!("{path}{below}"),
-            (_, _) => format!("{path}.{below}"),
-        };
-        DecodeError::Field {
-            field: one_line(&field, 80),
+        DecodeError::at(&field, body, source)
+    })
+}
+
+impl DecodeError {
+    /// Makes the error of a parser at the value `field` of an answer, whose text is `body`.
+    pub(crate) fn at(field: &str, body: &[u8], source: serde_json::Error) -> Self {
+        let field = if field.is_empty() { "." } else { field };
+        Self::Field {
+            field: one_line(field, 80),
             excerpt: excerpt(body, source.line(), source.column()),
             source: shortened(source),
         }
-    })
+    }
 }
 
 /// Limits the length of a reason, which repeats the value that it is about: that may be all of the answer.

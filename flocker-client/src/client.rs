@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     Acquired, AcquiredKind, ControlService, Credentials, Dataset, DatasetState, Datasets, Error, Lease,
-    NewDataset, Node,
+    Listed, NewDataset, Node,
     endpoint::Endpoint,
     model::{NodeOfEra, Version},
     resolver::ServiceResolver,
@@ -93,8 +93,10 @@ impl Client {
     /// Lists the configured datasets, deleted ones included.
     pub async fn list_datasets(&self) -> Result<Datasets, Error> {
         let list = self.transport.send_for_list(Endpoint::ListDatasets).await?;
+        let Listed { entries, unreadable } = list.listed;
         Ok(Datasets {
-            datasets: list.items,
+            datasets: entries,
+            unreadable,
             tag: list.tag,
         })
     }
@@ -106,7 +108,7 @@ impl Client {
     /// A conflict ([`Error::is_conflict`]) if the id is in use, even by an equal dataset or a deleted one.
     pub async fn create_dataset(&self, new: &NewDataset) -> Result<Dataset, Error> {
         let answer = self.transport.send_with(Endpoint::CreateDataset, new).await?;
-        answer.decode_matching(|created: &Dataset| {
+        answer.decode_entry(|created: &Dataset| {
             let id_matches = new.dataset_id.is_none_or(|id| id == created.dataset_id);
             mismatch(&[
                 ("dataset_id", id_matches),
@@ -129,7 +131,7 @@ impl Client {
         }
         let endpoint = Endpoint::MoveDataset(dataset_id);
         let answer = self.transport.send_with(endpoint, &Move { primary }).await?;
-        answer.decode_matching(|moved: &Dataset| {
+        answer.decode_entry(|moved: &Dataset| {
             mismatch(&[
                 ("dataset_id", moved.dataset_id == dataset_id),
                 ("primary", moved.primary == primary),
@@ -146,7 +148,7 @@ impl Client {
     /// [`Error::is_not_found`] for a dataset that never existed.
     pub async fn delete_dataset(&self, dataset_id: Uuid) -> Result<Dataset, Error> {
         let answer = self.transport.send(Endpoint::DeleteDataset(dataset_id)).await?;
-        answer.decode_matching(|deleted: &Dataset| {
+        answer.decode_entry(|deleted: &Dataset| {
             mismatch(&[
                 ("dataset_id", deleted.dataset_id == dataset_id),
                 ("deleted", deleted.deleted),
@@ -155,17 +157,16 @@ impl Client {
     }
 
     /// Lists the datasets as the nodes report them.
-    pub async fn list_dataset_states(&self) -> Result<Vec<DatasetState>, Error> {
-        Ok(self
-            .transport
-            .send_for_list(Endpoint::ListDatasetStates)
-            .await?
-            .items)
+    pub async fn list_dataset_states(&self) -> Result<Listed<DatasetState>, Error> {
+        let list = self.transport.send_for_list(Endpoint::ListDatasetStates);
+        Ok(list.await?.listed)
     }
 
     /// Lists the nodes that report to the control service.
-    pub async fn list_nodes(&self) -> Result<Vec<Node>, Error> {
-        Ok(self.transport.send_for_list(Endpoint::ListNodes).await?.items)
+    ///
+    /// An entry that cannot be decoded may be that of any node: see [`Unreadable::without_id`](crate::Unreadable).
+    pub async fn list_nodes(&self) -> Result<Listed<Node>, Error> {
+        Ok(self.transport.send_for_list(Endpoint::ListNodes).await?.listed)
     }
 
     /// Returns the node that reported the given era (its boot id), or `None` if no node has.
@@ -180,8 +181,10 @@ impl Client {
     }
 
     /// Lists the leases.
-    pub async fn list_leases(&self) -> Result<Vec<Lease>, Error> {
-        Ok(self.transport.send_for_list(Endpoint::ListLeases).await?.items)
+    ///
+    /// A dataset whose lease cannot be decoded is leased nevertheless.
+    pub async fn list_leases(&self) -> Result<Listed<Lease>, Error> {
+        Ok(self.transport.send_for_list(Endpoint::ListLeases).await?.listed)
     }
 
     /// Acquires the lease on a dataset for a node, or renews it, for `expires` seconds; `None` means until it is
@@ -223,7 +226,7 @@ impl Client {
         } else {
             AcquiredKind::Renewed
         };
-        let lease = answer.decode_matching(|lease: &Lease| {
+        let lease = answer.decode_entry(|lease: &Lease| {
             mismatch(&[
                 ("dataset_id", lease.dataset_id == dataset_id),
                 ("node_uuid", lease.node_uuid == node),
@@ -240,7 +243,7 @@ impl Client {
             Err(error) => return Err(error),
         };
         let lease = released
-            .decode_matching(|lease: &Lease| mismatch(&[("dataset_id", lease.dataset_id == dataset_id)]));
+            .decode_entry(|lease: &Lease| mismatch(&[("dataset_id", lease.dataset_id == dataset_id)]));
         lease.map(Some)
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     Dataset, DatasetState, Error, Lease, Node,
     answer::{Answer, Body, Head},
     endpoint::Endpoint,
+    entry::Entry,
     error::{ApiCall, Target},
     list::Receiving,
     model::{NodeOfEra, Version},
@@ -75,12 +76,12 @@ const ANY_ID: Uuid = Uuid::nil();
 const READERS: [Reader; 11] = [
     (Endpoint::Version, decode::<Version>),
     (Endpoint::ListDatasets, decode_list::<Dataset>),
-    (Endpoint::MoveDataset(ANY_ID), decode::<Dataset>),
-    (Endpoint::CreateDataset, decode::<Dataset>),
-    (Endpoint::DeleteDataset(ANY_ID), decode::<Dataset>),
+    (Endpoint::MoveDataset(ANY_ID), decode_one::<Dataset>),
+    (Endpoint::CreateDataset, decode_one::<Dataset>),
+    (Endpoint::DeleteDataset(ANY_ID), decode_one::<Dataset>),
     (Endpoint::ListLeases, decode_list::<Lease>),
-    (Endpoint::AcquireLease, decode::<Lease>),
-    (Endpoint::ReleaseLease(ANY_ID), decode::<Lease>),
+    (Endpoint::AcquireLease, decode_one::<Lease>),
+    (Endpoint::ReleaseLease(ANY_ID), decode_one::<Lease>),
     (Endpoint::ListDatasetStates, decode_list::<DatasetState>),
     (Endpoint::NodeByEra(ANY_ID), decode::<NodeOfEra>),
     (Endpoint::ListNodes, decode_list::<Node>),
@@ -91,19 +92,31 @@ fn decode<T: DeserializeOwned>(call: ApiCall, head: Head, body: &[u8]) -> Result
     answer.decode::<T>().map(drop)
 }
 
+fn decode_one<T: Entry>(call: ApiCall, head: Head, body: &[u8]) -> Result<(), Error> {
+    let answer = Answer::from_parts(call, head, Body::Whole(body.to_vec()))?;
+    answer.decode_entry::<T>(|_| None).map(drop)
+}
+
 /// Decodes a list from pieces, and as a whole, with the same result.
-fn decode_list<T: DeserializeOwned + Debug>(call: ApiCall, head: Head, body: &[u8]) -> Result<(), Error> {
-    let mut list = Receiving::<T>::new(call.clone(), head.clone());
-    for piece in body.chunks(7) {
-        if !list.push(piece) {
-            break;
+fn decode_list<T: Entry + Debug>(call: ApiCall, head: Head, body: &[u8]) -> Result<(), Error> {
+    let read = move |piece: usize| {
+        let mut list = Receiving::<T>::new(call.clone(), head.clone());
+        for piece in body.chunks(piece) {
+            if !list.push(piece) {
+                break;
+            }
         }
-    }
-    let list = list.finish().map(|list| list.items);
-    let whole = Answer::from_parts(call, head, Body::Whole(body.to_vec()));
-    let whole = whole.and_then(Answer::decode::<Vec<T>>);
+        list.finish().map(|list| list.listed)
+    };
+    let (list, whole) = (read(7), read(body.len().max(1)));
     match (&list, &whole) {
-        (Ok(list), Ok(whole)) => assert_eq!(format!("{list:?}"), format!("{whole:?}")),
+        (Ok(list), Ok(whole)) => {
+            assert_eq!(format!("{list:?}"), format!("{whole:?}"));
+            for fault in &list.unreadable.faults {
+                assert!(fault.reason.chars().count() <= LONGEST_MESSAGE, "{fault:?}");
+                assert!(!fault.reason.contains(char::is_control), "{fault:?}");
+            }
+        }
         (list, whole) => assert_eq!(list.is_ok(), whole.is_ok(), "{list:?} {whole:?}"),
     }
     list.map(drop)

@@ -58,7 +58,9 @@ mod connection_limit;
 mod control_service;
 mod credentials;
 mod endpoint;
+mod entry;
 mod error;
+mod fields;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod list;
@@ -72,6 +74,9 @@ pub use self::{
     client::{Client, ClientSettings},
     control_service::{ControlService, ControlServiceError},
     credentials::{Credentials, CredentialsError, CredentialsFile, CredentialsProblem},
+    entry::{EntryFault, Listed, Unreadable, UnreadableEntry},
     error::{Answered, ApiCall, Cause, DecodeError, Error, Refusal, RequestOutcome, TlsKind, TransportKind},
-    model::{Acquired, AcquiredKind, Dataset, DatasetState, Datasets, Lease, NewDataset, Node},
+    model::{
+        Acquired, AcquiredKind, Dataset, DatasetState, Datasets, Lease, NewDataset, Node, UnreadableParts,
+    },
 };

@@ -1,22 +1,25 @@
 //! Decodes a list while it arrives, one element at a time, so that its text is never in memory as a whole.
 
+use std::borrow::Cow;
+
 use reqwest::Response;
-use serde::de::DeserializeOwned;
+use serde::de::IgnoredAny;
 
 use crate::{
     Error,
-    answer::{Answer, Body, Head, decode_at, limit_of, next_chunk},
+    answer::{Answer, Body, Head, limit_of, next_chunk},
+    entry::{Entry, Listed, push},
     error::{ApiCall, DecodeError, Target},
 };
 
 /// A list that has arrived in full, with the tag of the configuration.
 #[derive(Debug)]
 pub(crate) struct List<T> {
-    pub(crate) items: Vec<T>,
+    pub(crate) listed: Listed<T>,
     pub(crate) tag: Option<String>,
 }
 
-impl<T: DeserializeOwned> List<T> {
+impl<T: Entry> List<T> {
     /// Decodes a response to its end; every status but those of success becomes an error.
     pub(crate) async fn read(target: &Target, call: ApiCall, mut response: Response) -> Result<Self, Error> {
         let mut list = Receiving::new(call, Head::of(&response));
@@ -50,7 +53,7 @@ enum Content<T> {
     Other(Vec<u8>),
 }
 
-impl<T: DeserializeOwned> Receiving<T> {
+impl<T: Entry> Receiving<T> {
     pub(crate) fn new(call: ApiCall, head: Head) -> Self {
         Self {
             limit: limit_of(head.status),
@@ -111,8 +114,8 @@ impl<T: DeserializeOwned> Receiving<T> {
                     list.and_then(Elements::finish)
                 };
                 match list {
-                    Ok(items) => Ok(List {
-                        items,
+                    Ok(listed) => Ok(List {
+                        listed,
                         tag: self.head.tag.take(),
                     }),
                     Err(source) => Err(Error::Decode {
@@ -127,10 +130,7 @@ impl<T: DeserializeOwned> Receiving<T> {
                 } else {
                     Body::Whole(body)
                 };
-                let mut answer = Answer::from_parts(self.call, self.head, body)?;
-                let tag = answer.take_tag();
-                let items = answer.decode()?;
-                Ok(List { items, tag })
+                Err(Answer::from_parts(self.call, self.head, body)?.refuse_list())
             }
         }
     }
@@ -138,7 +138,9 @@ impl<T: DeserializeOwned> Receiving<T> {
 
 /// The elements of a list so far, and the text of the one that has begun.
 struct Elements<T> {
-    items: Vec<T>,
+    listed: Listed<T>,
+    /// How many elements have ended.
+    count: usize,
     begun: Vec<u8>,
     place: Place,
     /// How many arrays and objects of the element are open.
@@ -164,7 +166,8 @@ enum Inside {
 impl<T> Default for Elements<T> {
     fn default() -> Self {
         Self {
-            items: Vec::new(),
+            listed: Listed::default(),
+            count: 0,
             begun: Vec::new(),
             place: Place::Before,
             depth: 0,
@@ -173,7 +176,7 @@ impl<T> Default for Elements<T> {
     }
 }
 
-impl<T: DeserializeOwned> Elements<T> {
+impl<T: Entry> Elements<T> {
     fn push(&mut self, mut chunk: &[u8]) -> Result<(), DecodeError> {
         loop {
             if self.begun.is_empty() {
@@ -204,8 +207,7 @@ impl<T: DeserializeOwned> Elements<T> {
                         chunk = rest.get(1..).unwrap_or_default();
                     }
                 },
-                // The parser says it as it does of a whole text.
-                Place::After => return self.decode_text(&[b"null ", chunk].concat()).map(drop),
+                Place::After => return Err(self.malformed(&[b"null ", chunk].concat())),
             }
         }
     }
@@ -229,34 +231,39 @@ impl<T: DeserializeOwned> Elements<T> {
     /// Decodes the element whose last bytes are `text`.
     fn decode(&mut self, text: &[u8], is_last: bool) -> Result<(), DecodeError> {
         let is_empty_list =
-            is_last && self.items.is_empty() && self.begun.is_empty() && text.trim_ascii().is_empty();
+            is_last && self.count == 0 && self.begun.is_empty() && text.trim_ascii().is_empty();
         if is_empty_list {
             return Ok(());
         }
-        let item = if self.begun.is_empty() {
-            self.decode_text(text)
+        let begun = std::mem::take(&mut self.begun);
+        let text = if begun.is_empty() {
+            Cow::Borrowed(text)
         } else {
-            self.begun.extend_from_slice(text);
-            let text = std::mem::take(&mut self.begun);
-            self.decode_text(&text)
+            Cow::Owned([&begun, text].concat())
         };
-        self.items.push(item?);
+        let pushed = push(&mut self.listed, &text);
+        pushed.map_err(|error| DecodeError::at(&self.path(), &text, error))?;
+        self.count += 1;
         Ok(())
     }
 
-    fn decode_text(&self, text: &[u8]) -> Result<T, DecodeError> {
-        decode_at(&format!("[{}]", self.items.len()), text)
+    /// Returns the error of the parser for the text of an element that is not JSON.
+    fn malformed(&self, text: &[u8]) -> DecodeError {
+        match serde_json::from_slice::<IgnoredAny>(text) {
+            Ok(_) => DecodeError::Unended,
+            Err(error) => DecodeError::at(&self.path(), text, error),
+        }
     }
 
-    fn finish(self) -> Result<Vec<T>, DecodeError> {
+    /// Returns the path of the element that follows.
+    fn path(&self) -> String {
+        format!("[{}]", self.count)
+    }
+
+    fn finish(self) -> Result<Listed<T>, DecodeError> {
         match self.place {
-            Place::After => Ok(self.items),
-            // It ends too early, which the parser says.
-            Place::Before | Place::Within => {
-                Err(decode_at::<T>(&format!("[{}]", self.items.len()), &self.begun)
-                    .err()
-                    .unwrap_or(DecodeError::Unended))
-            }
+            Place::After => Ok(self.listed),
+            Place::Before | Place::Within => Err(self.malformed(&self.begun)),
         }
     }
 }
@@ -266,8 +273,21 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::{entry::Element, fields::Fields};
 
-    fn decode(text: &str, piece: usize) -> Result<Vec<Value>, DecodeError> {
+    /// An entry of any content.
+    #[derive(Clone, Debug, PartialEq)]
+    struct Any(Option<String>);
+
+    impl Entry for Any {
+        const KEYS: &[&str] = &["a"];
+
+        fn of(fields: &Fields<'_>, _: &mut Vec<usize>) -> Element<Self> {
+            Element::Entry(Self(fields.text(0).map(ToOwned::to_owned)))
+        }
+    }
+
+    fn decode(text: &str, piece: usize) -> Result<Listed<Any>, DecodeError> {
         let mut elements = Elements::default();
         for piece in text.as_bytes().chunks(piece) {
             elements.push(piece)?;
@@ -284,7 +304,17 @@ mod tests {
             r#"[ {"a": "],[}\"{"} , [[], "\\", {}], null,-1.5 ]"#,
             r#"["\\\"", "\u005d"]"#,
         ] {
-            let whole: Vec<Value> = serde_json::from_str(text).unwrap();
+            let elements: Vec<Value> = serde_json::from_str(text).unwrap();
+            let whole = decode(text, text.len()).unwrap();
+            assert_eq!(
+                whole.len() + whole.unreadable.without_id,
+                elements.len(),
+                "{text}"
+            );
+            assert_eq!(
+                whole.len(),
+                elements.iter().filter(|element| element.is_object()).count()
+            );
             for piece in 1..=text.len() {
                 assert_eq!(decode(text, piece).unwrap(), whole, "{text} in pieces of {piece}");
             }

@@ -7,16 +7,18 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::entry::Unreadable;
+
 /// A dataset as it is configured: what Flocker was asked for, not what it has done yet.
 ///
 /// A deleted dataset stays in the configuration permanently, with [`deleted`](Self::deleted) set. Such tombstones
 /// accumulate, and only their ids matter, so their metadata is dropped.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(from = "ReceivedDataset")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dataset {
     /// Id of the dataset.
     pub dataset_id: Uuid,
-    /// Node on which the dataset is meant to be mounted; Flocker does not check that such a node exists.
+    /// Node on which the dataset is meant to be mounted; Flocker does not check that such a node exists. Nil for a deleted
+    /// dataset without a readable one.
     pub primary: Uuid,
     /// Whether the dataset has been deleted; its id cannot be used again.
     pub deleted: bool,
@@ -24,44 +26,29 @@ pub struct Dataset {
     pub maximum_size: Option<u64>,
     /// Free texts given at creation, which cannot be changed. Empty for a deleted dataset.
     pub metadata: BTreeMap<String, String>,
+    /// The parts of it that cannot be decoded.
+    pub unreadable: UnreadableParts,
 }
 
-/// A dataset as Flocker sends it.
-#[derive(Deserialize)]
-struct ReceivedDataset {
-    dataset_id: Uuid,
-    primary: Uuid,
-    #[serde(default)]
-    deleted: bool,
-    #[serde(default)]
-    maximum_size: Option<u64>,
-    #[serde(default)]
-    metadata: BTreeMap<String, String>,
-}
-
-impl From<ReceivedDataset> for Dataset {
-    fn from(received: ReceivedDataset) -> Self {
-        let metadata = if received.deleted {
-            BTreeMap::new()
-        } else {
-            received.metadata
-        };
-        Self {
-            dataset_id: received.dataset_id,
-            primary: received.primary,
-            deleted: received.deleted,
-            maximum_size: received.maximum_size,
-            metadata,
-        }
-    }
+/// The parts of a dataset that cannot be decoded. Flocker stores them as any client sends them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UnreadableParts {
+    /// Whether it has a size that is no number of bytes below 2^64; then it has no
+    /// [`maximum_size`](Dataset::maximum_size).
+    pub size: bool,
+    /// Whether the metadata has a key or value that is not Unicode, in which U+FFFD replaces what is not, or a value that
+    /// is no text and is missing.
+    pub metadata: bool,
 }
 
 /// The whole configuration of datasets at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Datasets {
-    /// All datasets ever configured, deleted ones included, in no particular order.
+    /// All datasets ever configured, deleted ones included, in no particular order, but those in `unreadable`.
     pub datasets: Vec<Dataset>,
+    /// What cannot be decoded.
+    pub unreadable: Unreadable,
     /// Opaque tag of this configuration (leases included); services older than Flocker 1.9 send none.
     pub tag: Option<String>,
 }
@@ -86,29 +73,28 @@ pub struct NewDataset {
 ///
 /// A dataset that no node has mounted has neither [`primary`](Self::primary) nor [`path`](Self::path). While datasets
 /// are created or moved the list flickers: an entry may be missing for one or two polls, or appear twice.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DatasetState {
     /// Id of the dataset.
     pub dataset_id: Uuid,
     /// Size in bytes of the volume behind it, which may be larger than the configured one.
-    #[serde(default)]
     pub maximum_size: Option<u64>,
     /// Node that has it mounted.
-    #[serde(default)]
     pub primary: Option<Uuid>,
     /// Path at which that node has it mounted.
-    #[serde(default)]
     pub path: Option<PathBuf>,
+    /// Whether a node has it mounted whose id cannot be decoded.
+    pub unreadable_primary: bool,
 }
 
 /// A node whose agent reports to the control service.
 ///
 /// A dead node stays listed for about two minutes.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     /// Id of the node, from its certificate.
     pub uuid: Uuid,
-    /// Address from which its agent connects; several nodes may have the same one.
+    /// Address from which its agent connects; several nodes may have the same one. Empty if it cannot be decoded.
     pub host: String,
 }
 
@@ -125,14 +111,14 @@ pub(crate) struct Version {
 }
 
 /// A lease: as long as it exists, its node does not unmount the dataset.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Lease {
     /// Id of the dataset, which has at most one lease.
     pub dataset_id: Uuid,
     /// Node that holds the lease.
     pub node_uuid: Uuid,
-    /// Seconds until the lease expires, which may be negative for a moment; `None` means that it does not expire.
-    #[serde(default)]
+    /// Seconds until the lease expires, which may be negative for a moment; `None` means that it does not expire. 0 in a
+    /// list for a time that cannot be decoded.
     pub expires: Option<f64>,
 }
 

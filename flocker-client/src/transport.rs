@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use reqwest::{Certificate, Identity, Response, Url, dns::Resolve, redirect, tls};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     answer::Answer,
     connection_limit::{self, ConnectionLimit},
     endpoint::Endpoint,
+    entry::Entry,
     error::{ApiCall, Cause, Target, failed_request, may_be_repeated},
     list::List,
 };
@@ -82,10 +83,7 @@ impl Transport {
     }
 
     /// As [`Self::send`], for a list, which is decoded while it arrives.
-    pub(crate) async fn send_for_list<T: DeserializeOwned + Send>(
-        &self,
-        endpoint: Endpoint,
-    ) -> Result<List<T>, Error> {
+    pub(crate) async fn send_for_list<T: Entry + Send>(&self, endpoint: Endpoint) -> Result<List<T>, Error> {
         self.send_for(endpoint).await
     }
 
@@ -153,7 +151,7 @@ impl ReadAnswer for Answer {
     }
 }
 
-impl<T: DeserializeOwned + Send> ReadAnswer for List<T> {
+impl<T: Entry + Send> ReadAnswer for List<T> {
     fn read(
         target: &Target,
         call: ApiCall,

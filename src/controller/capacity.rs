@@ -136,6 +136,7 @@ mod tests {
             deleted: false,
             maximum_size: Some(4 * GIB),
             metadata: BTreeMap::new(),
+            unreadable: flocker_client::UnreadableParts::default(),
         };
         let snapshot = Snapshot::of(vec![dataset], vec![], &[A, B], vec![]);
         let free_space_of = |pool: Pool, nodes: &[Uuid]| {

@@ -32,6 +32,12 @@ pub(super) enum Condition {
         reported: Uuid,
     },
     OnSeveralNodes(BTreeSet<Uuid>),
+    /// A node reports it whose id cannot be read.
+    OnUnknownNode,
+    /// Its entry in Flocker's configuration cannot be read.
+    Unreadable,
+    /// It is leased, and which node holds the lease cannot be read.
+    LeaseUnreadable,
 }
 
 impl Condition {
@@ -41,6 +47,9 @@ impl Condition {
         let reporting: BTreeSet<Uuid> = states.iter().filter_map(|state| state.primary).collect();
         if snapshot.nodes().next().is_none() {
             return Self::Unknown;
+        }
+        if states.iter().any(|state| state.unreadable_primary) {
+            return Self::OnUnknownNode;
         }
         match (reporting.first().copied(), states) {
             (Some(_), _) if reporting.len() > 1 => Self::OnSeveralNodes(reporting),
@@ -58,7 +67,10 @@ impl Condition {
             Self::NotBacked { .. }
             | Self::PrimaryMissing { .. }
             | Self::Elsewhere { .. }
-            | Self::OnSeveralNodes(_) => true,
+            | Self::OnSeveralNodes(_)
+            | Self::OnUnknownNode
+            | Self::Unreadable
+            | Self::LeaseUnreadable => true,
         }
     }
 }
@@ -94,6 +106,18 @@ impl fmt::Display for Condition {
                 let nodes: Vec<_> = nodes.iter().map(Uuid::to_string).collect();
                 write!(f, "several nodes report it as mounted: {}", nodes.join(", "))
             }
+            Self::OnUnknownNode => write!(
+                f,
+                "Flocker reports it as mounted on a node whose id cannot be read; see the plugin's log"
+            ),
+            Self::Unreadable => write!(
+                f,
+                "Flocker has it, but its entry in the configuration cannot be read; see the plugin's log"
+            ),
+            Self::LeaseUnreadable => write!(
+                f,
+                "it is leased, but which node holds the lease cannot be read; see the plugin's log"
+            ),
         }
     }
 }
@@ -117,6 +141,7 @@ mod tests {
             deleted: false,
             maximum_size: None,
             metadata: BTreeMap::new(),
+            unreadable: flocker_client::UnreadableParts::default(),
         }
     }
 
@@ -126,6 +151,7 @@ mod tests {
             maximum_size: Some(2 << 30),
             primary,
             path: primary.map(|_| "/flocker/x".into()),
+            unreadable_primary: false,
         }
     }
 

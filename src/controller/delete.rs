@@ -76,11 +76,11 @@ async fn delete(core: &ControllerCore, context: &Context, dataset: Uuid) -> Resu
     loop {
         let lists = Lists::CONFIGURATION | Lists::NODES | Lists::LEASES;
         let snapshot = core.cluster.fresh_for(context, lists).await?;
-        let Some(configured) = snapshot.live_dataset(dataset) else {
+        let Some(configured) = snapshot.live_dataset(dataset)? else {
             return Ok(Deletion::NoSuchDataset);
         };
         let primary = configured.primary;
-        if let Some(lease) = snapshot.lease(dataset) {
+        if let Some(lease) = snapshot.lease(dataset)? {
             return Err(in_use(dataset, lease.node_uuid));
         }
         // Only the primary destroys a dataset, and no other node can become the primary after the DELETE.
@@ -96,7 +96,7 @@ async fn delete(core: &ControllerCore, context: &Context, dataset: Uuid) -> Resu
             .cluster
             .fresh_for(context, Lists::LEASES)
             .await?
-            .lease(dataset)
+            .lease(dataset)?
         {
             return Err(in_use(dataset, lease.node_uuid));
         }

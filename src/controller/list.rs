@@ -238,7 +238,7 @@ pub(super) async fn controller_get_volume(
         .await
         .map_err(|error| error.failure_context(doing))?;
     let configured = snapshot
-        .live_dataset(dataset)
+        .live_dataset(dataset)?
         .ok_or_else(|| Error::unknown_volume(dataset))?;
     let listed = ListedVolume::of(&snapshot, configured);
     let status = controller_get_volume_response::VolumeStatus {
@@ -268,6 +268,7 @@ mod tests {
             deleted: false,
             maximum_size: Some(1 << 30),
             metadata: BTreeMap::new(),
+            unreadable: flocker_client::UnreadableParts::default(),
         });
         VolumeList::of(
             &Snapshot::of(datasets.collect(), vec![], &[primary], vec![]),

@@ -29,7 +29,7 @@ pub(super) async fn validate_volume_capabilities(
         .await
         .map_err(|error| error.failure_context(&doing))?;
     let configured = snapshot
-        .live_dataset(dataset)
+        .live_dataset(dataset)?
         .ok_or_else(|| Error::unknown_volume(dataset))?;
     let refusal = refusal.or_else(|| parameter_refusal(&request, configured));
     Ok(match refusal {
@@ -151,6 +151,7 @@ mod tests {
             deleted: false,
             maximum_size: None,
             metadata: [(PROFILE_KEY.to_owned(), "gold".to_owned())].into(),
+            unreadable: flocker_client::UnreadableParts::default(),
         };
         let refusal = |pairs: &[(&str, &str)]| parameter_refusal(&request(None, pairs), &dataset);
         assert_eq!(refusal(&[]), None);

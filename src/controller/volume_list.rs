@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::bytes;
 use super::condition::Condition;
 use crate::flocker::cluster::Snapshot;
-use crate::flocker::provisioning::size_in;
+use crate::flocker::provisioning::{reported_size, size_in};
 
 /// Live volumes, ordered by id, without duplicates.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -39,11 +39,21 @@ pub(super) struct ListedVolume {
 impl VolumeList {
     /// Lists the volumes of `snapshot`, or those whose configured primary is `node`.
     pub(super) fn of(snapshot: &Snapshot, node: Option<Uuid>) -> Self {
-        let volumes = snapshot
+        let mut volumes: Vec<_> = snapshot
             .datasets()
             .filter(|dataset| !dataset.deleted && node.is_none_or(|node| dataset.primary == node))
             .map(|dataset| ListedVolume::of(snapshot, dataset))
             .collect();
+        // They exist, so they are listed.
+        let unreadable = snapshot
+            .unreadable_datasets()
+            .filter(|(_, primary)| node.is_none_or(|node| *primary == Some(node)))
+            .map(|(dataset, _)| ListedVolume::of_unreadable(snapshot, dataset));
+        let readable = volumes.len();
+        volumes.extend(unreadable);
+        if volumes.len() > readable {
+            volumes.sort_by_key(|volume| volume.dataset);
+        }
         Self { node, volumes }
     }
 
@@ -110,9 +120,30 @@ impl ListedVolume {
         Self {
             dataset: dataset.dataset_id,
             size: size_in(snapshot, dataset),
-            published: snapshot.lease(dataset.dataset_id).map(|lease| lease.node_uuid),
+            published: None,
             condition: Condition::of(snapshot, dataset),
         }
+        .with_lease(snapshot)
+    }
+
+    /// Describes a dataset of `snapshot` whose entry in the configuration cannot be read.
+    fn of_unreadable(snapshot: &Snapshot, dataset: Uuid) -> Self {
+        Self {
+            dataset,
+            // 0 is the size of a volume whose size is not known.
+            size: reported_size(snapshot, dataset).unwrap_or(0),
+            published: None,
+            condition: Condition::Unreadable,
+        }
+        .with_lease(snapshot)
+    }
+
+    fn with_lease(mut self, snapshot: &Snapshot) -> Self {
+        match snapshot.lease(self.dataset) {
+            Ok(lease) => self.published = lease.map(|lease| lease.node_uuid),
+            Err(_) => self.condition = Condition::LeaseUnreadable,
+        }
+        self
     }
 
     /// Returns the volume as `CreateVolume` returned it, byte for byte.
@@ -156,6 +187,7 @@ mod tests {
             deleted,
             maximum_size,
             metadata: BTreeMap::new(),
+            unreadable: flocker_client::UnreadableParts::default(),
         }
     }
 
@@ -166,6 +198,7 @@ mod tests {
             maximum_size: Some(2 << 30),
             primary,
             path,
+            unreadable_primary: false,
         }
     }
 

@@ -213,7 +213,7 @@ impl Attachment<'_> {
             .fresh_for(context, Lists::CONFIGURATION | Lists::LEASES | Lists::NODES)
             .await?;
         let primary = before
-            .live_dataset(dataset)
+            .live_dataset(dataset)?
             .ok_or_else(|| Error::unknown_volume(dataset))?
             .primary;
         if !before.lists_node(node) {
@@ -221,7 +221,7 @@ impl Attachment<'_> {
             cluster.wait_for_node(context, node).await?;
             return Ok(AttemptOutcome::Unblocked);
         }
-        let lease = before.lease(dataset);
+        let lease = before.lease(dataset)?;
         if let Some(holder) = lease
             .map(|lease| lease.node_uuid)
             .filter(|holder| *holder != node)
@@ -307,7 +307,9 @@ impl Attachment<'_> {
             return Err(self.held_elsewhere(holder, seen));
         }
         let freed = self.attach.cluster.wait_until(lists, context, |snapshot| {
-            if holder_of(snapshot, dataset) != Some(holder) || self.attach.may_take_over(snapshot, holder) {
+            let differs = |found| found != Some(holder); // one that cannot be read may be the same
+            if holder_of(snapshot, dataset).is_ok_and(differs) || self.attach.may_take_over(snapshot, holder)
+            {
                 Probe::Ready(())
             } else {
                 Probe::Waiting(Phase::LeaseOfNode { node: holder })
@@ -317,7 +319,7 @@ impl Attachment<'_> {
             freed = freed => freed?,
             () = context.out_of_time() => {
                 let last = self.attach.cluster.fresh_for(context, lists).await?;
-                if let Some(holder) = holder_of(&last, dataset).filter(|holder| *holder != self.node) {
+                if let Some(holder) = holder_of(&last, dataset)?.filter(|holder| *holder != self.node) {
                     return Err(self.held_elsewhere(holder, &last));
                 }
             }
@@ -372,8 +374,11 @@ fn alone(snapshot: &Snapshot, dataset: Uuid, node: Uuid) -> Probe<()> {
     if !snapshot.lists_node(node) {
         return Probe::Waiting(Phase::NodeReporting { node });
     }
-    let elsewhere = snapshot
-        .states(dataset)
+    let states = snapshot.states(dataset);
+    if states.iter().any(|state| state.unreadable_primary) {
+        return Probe::Waiting(Phase::ReleasedByUnknownNode);
+    }
+    let elsewhere = states
         .iter()
         .filter_map(|state| Some((state.primary?, state.path.is_some())))
         .find(|(primary, _)| *primary != node);
@@ -383,14 +388,13 @@ fn alone(snapshot: &Snapshot, dataset: Uuid, node: Uuid) -> Probe<()> {
     }
 }
 
-/// Whether lease and configuration assign the dataset to the node.
+/// Whether lease and configuration assign the dataset to the node. What cannot be read does not.
 fn belongs_to(snapshot: &Snapshot, dataset: Uuid, node: Uuid) -> bool {
-    holder_of(snapshot, dataset) == Some(node)
-        && snapshot
-            .live_dataset(dataset)
-            .is_some_and(|dataset| dataset.primary == node)
+    holder_of(snapshot, dataset).is_ok_and(|holder| holder == Some(node))
+        && matches!(snapshot.live_dataset(dataset), Ok(Some(found)) if found.primary == node)
 }
 
-fn holder_of(snapshot: &Snapshot, dataset: Uuid) -> Option<Uuid> {
-    snapshot.lease(dataset).map(|lease| lease.node_uuid)
+/// Returns the node that holds the lease on a dataset.
+fn holder_of(snapshot: &Snapshot, dataset: Uuid) -> Result<Option<Uuid>> {
+    Ok(snapshot.lease(dataset)?.map(|lease| lease.node_uuid))
 }

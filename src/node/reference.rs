@@ -154,6 +154,7 @@ mod tests {
                 .iter()
                 .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
                 .collect(),
+            unreadable: flocker_client::UnreadableParts::default(),
         }
     }
 

@@ -216,10 +216,10 @@ fn resolve_staging(staging: &TargetPath, permit: &mut PathPermit) -> Result<Path
 /// Checks that the dataset is this node's at Flocker: lease, primary, and not deleted.
 pub(super) fn may_use(snapshot: &Snapshot, dataset: Uuid, node: Uuid) -> Result<()> {
     let refuse = |text: String| Err(Error::new(Situation::NotStaged, text));
-    let Some(configured) = snapshot.live_dataset(dataset) else {
+    let Some(configured) = snapshot.live_dataset(dataset)? else {
         return Err(Error::unknown_volume(dataset));
     };
-    match snapshot.lease(dataset) {
+    match snapshot.lease(dataset)? {
         Some(lease) if lease.node_uuid == node => {}
         Some(lease) => {
             return refuse(format!(

@@ -56,6 +56,8 @@ pub(crate) enum Phase {
         /// Whether Flocker reports it as mounted there.
         mounted: bool,
     },
+    /// A node detaching the dataset whose id in Flocker's answer cannot be read: it may be any.
+    ReleasedByUnknownNode,
     /// Flocker's agent mounting the dataset on this node.
     MountedHere {
         /// This node.
@@ -180,6 +182,13 @@ impl fmt::Display for Phase {
                      dataset, the volume is still staged there; it has been mounted there"
                 )
             }
+            Self::ReleasedByUnknownNode => {
+                write!(
+                    f,
+                    "waiting for \"released by the other node\": Flocker reports the dataset as mounted on a node whose id \
+                     cannot be read; see the plugin's log and GET /v1/state/datasets"
+                )
+            }
             Self::MountedHere { node, path } => {
                 write!(
                     f,
@@ -262,6 +271,7 @@ impl OperationProgress {
             | Phase::Configured { .. }
             | Phase::BackingVolume { .. }
             | Phase::ReleasedByOtherNode { .. }
+            | Phase::ReleasedByUnknownNode
             | Phase::MountedHere { .. }
             | Phase::NotReceivedHere { .. }
             | Phase::FinishedHere { .. }

@@ -58,6 +58,8 @@ counters! {
     VolumesLetGo = "volumes_let_go",
     /// Leases of this node that were found without anything of the volume here.
     LeasesUnexplained = "leases_unexplained",
+    /// Entries of Flocker's lists that could not be read as a whole, each of them once.
+    EntriesUnreadable = "entries_unreadable",
 }
 
 /// The counters of one plugin. Clones count together.

@@ -166,6 +166,13 @@ pub enum DecodeError {
         /// The error of the JSON parser.
         source: serde_json::Error,
     },
+    /// A field that decides what an entry means is missing or has a value that is not allowed.
+    #[error("{reason}")]
+    #[non_exhaustive]
+    Entry {
+        /// Names the field, with the beginning of its text: one line of limited length.
+        reason: String,
+    },
     /// A field contradicts the request: the answer belongs to another request.
     #[error("its `{field}` is not the one in the request")]
     #[non_exhaustive]

@@ -4,6 +4,7 @@ mod answers;
 mod classification;
 mod connection;
 mod credentials;
+mod entries;
 mod pki;
 mod refusals;
 mod server;

@@ -40,7 +40,7 @@ impl<'a> Datasets<'a> {
     /// # Errors
     /// No such dataset exists.
     pub(super) fn by_id(&self, id: Uuid) -> Result<&'a Dataset, String> {
-        match self.snapshot.dataset(id) {
+        match self.snapshot.dataset(id).map_err(|error| error.chain())? {
             Some(dataset) if dataset.deleted => Err(format!("dataset {id} has been deleted")),
             Some(dataset) => Ok(dataset),
             None => Err(format!(
@@ -79,13 +79,15 @@ impl<'a> Datasets<'a> {
     /// # Errors
     /// A node holds the lease.
     pub(super) fn unused(&self, dataset: &Dataset) -> Result<Option<String>, String> {
-        let Some(lease) = self.snapshot.lease(dataset.dataset_id) else {
-            return Ok(None);
+        let id = dataset.dataset_id;
+        let used = match self.snapshot.lease(id) {
+            Ok(None) => return Ok(None),
+            Ok(Some(lease)) => {
+                let holder = lease.node_uuid;
+                format!("dataset {id} is in use: node {holder} holds the lease on it")
+            }
+            Err(unreadable) => unreadable.chain(),
         };
-        let used = format!(
-            "dataset {} is in use: node {} holds the lease on it",
-            lease.dataset_id, lease.node_uuid
-        );
         if self.allow_leased {
             Ok(Some(used))
         } else {

@@ -27,6 +27,7 @@ fn dataset(id: &str, metadata: &[(&str, &str)]) -> Dataset {
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect(),
+        unreadable: flocker_client::UnreadableParts::default(),
     }
 }
 

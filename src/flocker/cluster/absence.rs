@@ -72,9 +72,11 @@ impl Absences {
         }
     }
 
-    /// Records the nodes listed by a read that started at `began`.
-    pub(super) fn listed(&mut self, began: Instant, nodes: &[Uuid]) {
-        if nodes.is_empty() {
+    /// Records the nodes listed by a read that started at `began`. An `incomplete` list has elements whose ids cannot be
+    /// read: any node that it does not list may be one of them, so it proves of no node that it is missing.
+    pub(super) fn listed(&mut self, began: Instant, nodes: &[Uuid], incomplete: bool) {
+        if nodes.is_empty() || incomplete {
+            self.watched.retain(|node, _| !nodes.contains(node));
             return self.interrupted();
         }
         if self
@@ -142,7 +144,7 @@ mod tests {
 
         fn answers(&mut self, seconds: impl Iterator<Item = u64>) {
             for second in seconds {
-                self.absences.listed(self.at(second), &[self.other]);
+                self.absences.listed(self.at(second), &[self.other], false);
             }
         }
     }
@@ -157,12 +159,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_list_a_failure_or_a_gap_starts_the_run_again() {
-        for breaker in 0..3 {
+    fn an_empty_or_incomplete_list_a_failure_or_a_gap_starts_the_run_again() {
+        for breaker in 0..4 {
             let mut scenario = Scenario::new();
             scenario.answers((0..=90).step_by(5));
             match breaker {
-                0 => scenario.absences.listed(scenario.at(95), &[]),
+                0 => scenario.absences.listed(scenario.at(95), &[], false),
+                3 => scenario.absences.listed(scenario.at(95), &[scenario.other], true),
                 1 => scenario.absences.interrupted(),
                 _ => {} // no answer between 90 and 101
             }
@@ -177,7 +180,7 @@ mod tests {
     fn a_node_that_is_listed_again_is_no_longer_watched() {
         let mut scenario = Scenario::new();
         scenario.answers((0..=90).step_by(5));
-        scenario.absences.listed(scenario.at(95), &[scenario.node]);
+        scenario.absences.listed(scenario.at(95), &[scenario.node], false);
         assert!(!scenario.absences.any(scenario.at(96)));
         assert_eq!(scenario.query(97), Absence::Unknown);
     }

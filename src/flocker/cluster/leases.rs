@@ -78,10 +78,16 @@ impl Cluster {
         let mut attempt = 1;
         loop {
             let snapshot = self.fresh(Lists::LEASES).await?;
-            let Some(held) = snapshot
-                .lease(dataset)
-                .filter(|lease| node.is_none_or(|node| lease.node_uuid == node))
-            else {
+            let held = match (snapshot.lease(dataset), node) {
+                (Ok(lease), _) => lease
+                    .map(|lease| lease.node_uuid)
+                    .filter(|holder| node.is_none_or(|node| *holder == node))
+                    .map(Some),
+                // The lease of any node is to be released, also of one that is not known.
+                (Err(_), None) => Some(None),
+                (Err(unreadable), Some(_)) => return Err(unreadable),
+            };
+            let Some(holder) = held else {
                 // After an attempt with an unclear outcome: it was carried out.
                 return Ok(if attempt == 1 {
                     Release::NotHeld
@@ -89,10 +95,9 @@ impl Cluster {
                     Release::Released
                 });
             };
-            let holder = held.node_uuid;
             self.own_releases.note(dataset);
             match self.client().await?.release_lease(dataset).await {
-                Ok(Some(other)) if other.node_uuid != holder => {
+                Ok(Some(other)) if holder.is_some_and(|holder| holder != other.node_uuid) => {
                     self.reacquire(&other).await?;
                     return Ok(Release::NotHeld);
                 }
@@ -100,7 +105,9 @@ impl Cluster {
                 Ok(None) => return Ok(Release::NotHeld),
                 Err(error) if error.is_unclear() && attempt < ATTEMPTS => attempt += 1,
                 Err(error) => {
-                    let doing = format!("release the lease of node {holder} on dataset {dataset}");
+                    let holder =
+                        holder.map_or("an unknown node".to_owned(), |holder| format!("node {holder}"));
+                    let doing = format!("release the lease of {holder} on dataset {dataset}");
                     return Err(Error::flocker(doing, error));
                 }
             }

@@ -11,11 +11,12 @@ mod leases;
 mod lists;
 mod shared_reads;
 mod snapshot;
+mod unreadable;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use flocker_client::{AcquiredKind, Credentials, Dataset, NewDataset};
+use flocker_client::{AcquiredKind, Credentials, Dataset, NewDataset, Unreadable};
 use futures::FutureExt;
 use supervised_tasks::Supervisor;
 use tokio::time::Instant;
@@ -37,6 +38,7 @@ use absence::Absences;
 use back_off::poll_waits;
 use leases::OwnReleases;
 use shared_reads::{Outcome, SharedReads, Urgency};
+use unreadable::EntryLog;
 
 /// What a snapshot means to a waiter.
 pub(crate) enum Probe<T> {
@@ -93,7 +95,8 @@ impl Cluster {
             match outcome {
                 Ok(snapshot) if snapshot.lists().contains(Lists::NODES) => {
                     let nodes: Vec<_> = snapshot.nodes().map(|node| node.uuid).collect();
-                    watch.absences.listed(snapshot.began(), &nodes);
+                    let incomplete = snapshot.has_unknown_nodes();
+                    watch.absences.listed(snapshot.began(), &nodes, incomplete);
                 }
                 Ok(_) => {}
                 Err(_) => watch.absences.interrupted(),
@@ -105,9 +108,14 @@ impl Cluster {
             let counters = counters.clone();
             Supervisor::new(stop, move || counters.count(Counter::TaskPanics))
         };
+        let entries = Arc::new(EntryLog::default());
+        let note = {
+            let counters = counters.clone();
+            move |kind, unreadable: &Unreadable| entries.note(kind, unreadable, &counters)
+        };
         Self {
             reads: SharedReads::new(
-                move |lists| Snapshot::fetch(source.clone(), lists).boxed(),
+                move |lists| Snapshot::fetch(source.clone(), lists, note.clone()).boxed(),
                 Box::new(observer),
                 // Calls that are still served during a stop read lists too; without them the task ends by itself.
                 supervisor(CancellationToken::new()),

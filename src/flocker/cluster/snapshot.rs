@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use flocker_client::{Dataset, DatasetState, Lease, Node};
+use flocker_client::{Dataset, DatasetState, Lease, Listed, Node, Unreadable, UnreadableEntry};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::current_client::Flocker;
 use super::lists::Lists;
+use super::unreadable::ListKind;
+use crate::error::{Error, Result, Situation};
 
 /// The lists of one read. Only those that were requested may be accessed.
 ///
@@ -18,44 +20,57 @@ pub struct Snapshot {
     began: Instant,
     lists: Lists,
     datasets: BTreeMap<Uuid, Dataset>,
+    unreadable_datasets: BTreeMap<Uuid, UnreadableDataset>,
     states: HashMap<Uuid, Vec<DatasetState>>,
     nodes: BTreeMap<Uuid, Node>,
+    has_unknown_nodes: bool,
     leases: HashMap<Uuid, Lease>,
+    /// The leases of which only the dataset is known, with the reason where it is described.
+    unreadable_leases: HashMap<Uuid, Option<String>>,
 }
 
+/// A dataset whose entry cannot be read.
+#[derive(Clone, Debug)]
+struct UnreadableDataset {
+    primary: Option<Uuid>,
+    reason: Option<String>,
+}
+
+/// The reason for entries that exclude each other.
+const TWICE: &str = "it is listed twice, and the entries differ";
+/// Stands for the reason where a list has too many faults for all to be described.
+const SEE_LOG: &str = "as are more than 100 others: see this plugin's log";
+
 impl Snapshot {
-    /// Fetches `lists`. One failure fails the whole read.
-    pub(super) async fn fetch(flocker: Flocker, lists: Lists) -> Result<Self, flocker_client::Error> {
+    /// Fetches `lists`. One failure fails the whole read; an entry that cannot be read costs only that entry.
+    pub(super) async fn fetch(
+        flocker: Flocker,
+        lists: Lists,
+        note: impl Fn(ListKind, &Unreadable) + Send,
+    ) -> Result<Self, flocker_client::Error> {
         let began = Instant::now();
         let client = flocker.client().await?;
         let mut snapshot = Self::empty(began, lists);
         // One at a time: the control service has one core, and one connection is enough.
         if lists.contains(Lists::LEASES) {
             let leases = client.list_leases().await?;
-            snapshot.leases = leases
-                .into_iter()
-                .map(|lease| (lease.dataset_id, lease))
-                .collect();
+            note(ListKind::Leases, &leases.unreadable);
+            snapshot.set_leases(leases);
         }
         if lists.contains(Lists::CONFIGURATION) {
-            let datasets = client.list_datasets().await?.datasets;
-            snapshot.datasets = datasets
-                .into_iter()
-                .map(|dataset| (dataset.dataset_id, dataset))
-                .collect();
+            let configuration = client.list_datasets().await?;
+            note(ListKind::Configuration, &configuration.unreadable);
+            snapshot.set_datasets(configuration.datasets, &configuration.unreadable);
         }
         if lists.contains(Lists::NODES) {
-            snapshot.nodes = client
-                .list_nodes()
-                .await?
-                .into_iter()
-                .map(|node| (node.uuid, node))
-                .collect();
+            let nodes = client.list_nodes().await?;
+            note(ListKind::Nodes, &nodes.unreadable);
+            snapshot.set_nodes(nodes);
         }
         if lists.contains(Lists::STATE) {
-            for state in client.list_dataset_states().await? {
-                snapshot.states.entry(state.dataset_id).or_default().push(state);
-            }
+            let states = client.list_dataset_states().await?;
+            note(ListKind::State, &states.unreadable);
+            snapshot.set_states(states);
         }
         Ok(snapshot)
     }
@@ -65,9 +80,78 @@ impl Snapshot {
             began,
             lists,
             datasets: BTreeMap::new(),
+            unreadable_datasets: BTreeMap::new(),
             states: HashMap::new(),
             nodes: BTreeMap::new(),
+            has_unknown_nodes: false,
             leases: HashMap::new(),
+            unreadable_leases: HashMap::new(),
+        }
+    }
+
+    fn set_datasets(&mut self, datasets: Vec<Dataset>, unreadable: &Unreadable) {
+        let reasons = reasons(unreadable);
+        for UnreadableEntry { dataset_id, node } in &unreadable.entries {
+            let reason = reasons.get(dataset_id).map(|reason| (*reason).to_owned());
+            let entry = UnreadableDataset {
+                primary: *node,
+                reason,
+            };
+            self.unreadable_datasets.insert(*dataset_id, entry);
+        }
+        for dataset in datasets {
+            let id = dataset.dataset_id;
+            match self.datasets.get(&id) {
+                Some(other) if *other != dataset => {
+                    let entry = UnreadableDataset {
+                        primary: (other.primary == dataset.primary).then_some(dataset.primary),
+                        reason: Some(TWICE.to_owned()),
+                    };
+                    self.unreadable_datasets.insert(id, entry);
+                }
+                Some(_) => {}
+                None => {
+                    self.datasets.insert(id, dataset);
+                }
+            }
+        }
+        for id in self.unreadable_datasets.keys() {
+            self.datasets.remove(id);
+        }
+    }
+
+    fn set_leases(&mut self, leases: Listed<Lease>) {
+        let reasons = reasons(&leases.unreadable);
+        for UnreadableEntry { dataset_id, .. } in &leases.unreadable.entries {
+            let reason = reasons.get(dataset_id).map(|reason| (*reason).to_owned());
+            self.unreadable_leases.insert(*dataset_id, reason);
+        }
+        for lease in leases {
+            let id = lease.dataset_id;
+            match self.leases.get(&id) {
+                Some(other) if other.node_uuid != lease.node_uuid => {
+                    self.unreadable_leases.insert(id, Some(TWICE.to_owned()));
+                }
+                // One that expires is acquired again without an end.
+                Some(other) if other.expires.is_some() => {}
+                Some(_) | None => {
+                    self.leases.insert(id, lease);
+                }
+            }
+        }
+        for id in self.unreadable_leases.keys() {
+            self.leases.remove(id);
+        }
+    }
+
+    fn set_nodes(&mut self, nodes: Listed<Node>) {
+        self.has_unknown_nodes = nodes.unreadable.without_id > 0;
+        self.nodes = nodes.into_iter().map(|node| (node.uuid, node)).collect();
+    }
+
+    fn set_states(&mut self, states: Listed<DatasetState>) {
+        for state in states {
+            self.states.entry(state.dataset_id).or_default().push(state);
         }
     }
 
@@ -81,17 +165,42 @@ impl Snapshot {
     }
 
     /// Returns the configured dataset, also when it is deleted.
-    pub(crate) fn dataset(&self, id: Uuid) -> Option<&Dataset> {
+    ///
+    /// # Errors
+    /// [`Situation::FlockerUnavailable`]: it exists, but its entry cannot be read, so it may be of any content.
+    pub(crate) fn dataset(&self, id: Uuid) -> Result<Option<&Dataset>> {
         self.expect(Lists::CONFIGURATION);
-        self.datasets.get(&id)
+        match self.unreadable_datasets.get(&id) {
+            None => Ok(self.datasets.get(&id)),
+            Some(UnreadableDataset { reason, .. }) => Err(Error::new(
+                Situation::FlockerUnavailable,
+                format!(
+                    "dataset {id} exists, but its entry in Flocker's configuration cannot be read ({}), so nothing is \
+                     done with it; if it is not needed, send DELETE /v1/configuration/datasets/{id} to Flocker",
+                    reason.as_deref().unwrap_or(SEE_LOG)
+                ),
+            )),
+        }
     }
 
     /// Returns the configured dataset unless it is deleted.
-    pub(crate) fn live_dataset(&self, id: Uuid) -> Option<&Dataset> {
-        self.dataset(id).filter(|dataset| !dataset.deleted)
+    ///
+    /// # Errors
+    /// Those of [`Self::dataset`].
+    pub(crate) fn live_dataset(&self, id: Uuid) -> Result<Option<&Dataset>> {
+        let dataset = self.dataset(id)?;
+        Ok(dataset.filter(|dataset| !dataset.deleted))
     }
 
-    /// Returns every configured dataset, deleted ones included, ordered by id.
+    /// Returns the ids of the datasets whose entries cannot be read, which may be deleted, with their primaries where those
+    /// are known, ordered by id.
+    pub(crate) fn unreadable_datasets(&self) -> impl Iterator<Item = (Uuid, Option<Uuid>)> {
+        self.expect(Lists::CONFIGURATION);
+        let entries = self.unreadable_datasets.iter();
+        entries.map(|(id, entry)| (*id, entry.primary))
+    }
+
+    /// Returns every configured dataset that can be read, deleted ones included, ordered by id.
     pub(crate) fn datasets(&self) -> impl Iterator<Item = &Dataset> {
         self.expect(Lists::CONFIGURATION);
         self.datasets.values()
@@ -99,8 +208,12 @@ impl Snapshot {
 
     /// Returns the datasets that are not deleted and have `value` under `key` in their metadata, ordered by id.
     pub(crate) fn live_datasets_with(&self, key: &str, value: &str) -> Vec<&Dataset> {
+        // What is not Unicode has been replaced in the text, and is equal to no text.
+        let is_exact =
+            |dataset: &Dataset| !dataset.unreadable.metadata || !value.contains(char::REPLACEMENT_CHARACTER);
         let carries = |dataset: &&Dataset| {
-            !dataset.deleted && dataset.metadata.get(key).is_some_and(|stored| stored == value)
+            let stored = dataset.metadata.get(key);
+            !dataset.deleted && is_exact(dataset) && stored.is_some_and(|stored| stored == value)
         };
         self.datasets().filter(carries).collect()
     }
@@ -123,13 +236,32 @@ impl Snapshot {
         self.nodes.values()
     }
 
-    /// Returns the lease on a dataset.
-    pub(crate) fn lease(&self, id: Uuid) -> Option<&Lease> {
-        self.expect(Lists::LEASES);
-        self.leases.get(&id)
+    /// Whether Flocker lists nodes whose ids cannot be read. Then every node that is not listed may be one of them.
+    pub(crate) fn has_unknown_nodes(&self) -> bool {
+        self.expect(Lists::NODES);
+        self.has_unknown_nodes
     }
 
-    /// Returns every lease, in no order.
+    /// Returns the lease on a dataset.
+    ///
+    /// # Errors
+    /// [`Situation::FlockerUnavailable`]: the dataset is leased, but the lease cannot be read, so any node may hold it.
+    pub(crate) fn lease(&self, id: Uuid) -> Result<Option<&Lease>> {
+        self.expect(Lists::LEASES);
+        match self.unreadable_leases.get(&id) {
+            None => Ok(self.leases.get(&id)),
+            Some(reason) => Err(Error::new(
+                Situation::FlockerUnavailable,
+                format!(
+                    "dataset {id} is leased, but its lease cannot be read ({}), so another node may hold it; if no node uses \
+                     the volume, send DELETE /v1/configuration/leases/{id} to Flocker",
+                    reason.as_deref().unwrap_or(SEE_LOG)
+                ),
+            )),
+        }
+    }
+
+    /// Returns every lease that can be read, in no order.
     pub(crate) fn leases(&self) -> impl Iterator<Item = &Lease> {
         self.expect(Lists::LEASES);
         self.leases.values()
@@ -150,31 +282,53 @@ impl Snapshot {
         nodes: &[Uuid],
         leases: Vec<Lease>,
     ) -> Self {
-        let lists = Lists::CONFIGURATION | Lists::STATE | Lists::NODES | Lists::LEASES;
-        let mut snapshot = Self::empty(Instant::now(), lists);
-        snapshot.datasets = datasets
-            .into_iter()
-            .map(|dataset| (dataset.dataset_id, dataset))
-            .collect();
-        for state in states {
-            snapshot.states.entry(state.dataset_id).or_default().push(state);
-        }
-        snapshot.nodes = nodes
-            .iter()
-            .map(|uuid| {
-                (
-                    *uuid,
-                    Node {
-                        uuid: *uuid,
-                        host: "127.0.0.1".to_owned(),
-                    },
-                )
-            })
-            .collect();
-        snapshot.leases = leases
-            .into_iter()
-            .map(|lease| (lease.dataset_id, lease))
-            .collect();
+        let node = |uuid: &Uuid| Node {
+            uuid: *uuid,
+            host: "127.0.0.1".to_owned(),
+        };
+        Self::of_listed(
+            datasets,
+            &Unreadable::default(),
+            listed(states),
+            listed(nodes.iter().map(node).collect()),
+            listed(leases),
+        )
+    }
+
+    /// Makes a snapshot for unit tests in which entries cannot be read.
+    #[cfg(test)]
+    pub(crate) fn of_listed(
+        datasets: Vec<Dataset>,
+        unreadable_datasets: &Unreadable,
+        states: Listed<DatasetState>,
+        nodes: Listed<Node>,
+        leases: Listed<Lease>,
+    ) -> Self {
+        let mut snapshot = Self::empty(Instant::now(), Lists::all());
+        snapshot.set_datasets(datasets, unreadable_datasets);
+        snapshot.set_states(states);
+        snapshot.set_nodes(nodes);
+        snapshot.set_leases(leases);
         snapshot
     }
 }
+
+/// Makes a list without faults.
+#[cfg(test)]
+pub(crate) fn listed<T>(entries: Vec<T>) -> Listed<T> {
+    Listed {
+        entries,
+        unreadable: Unreadable::default(),
+    }
+}
+
+/// Returns the reasons that a list describes, by the ids of its entries.
+fn reasons(unreadable: &Unreadable) -> HashMap<Uuid, &str> {
+    let described = unreadable.faults.iter();
+    described
+        .filter_map(|fault| Some((fault.id?, fault.reason.as_str())))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

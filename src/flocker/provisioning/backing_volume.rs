@@ -11,6 +11,8 @@ use crate::operation::{Context, Phase};
 enum Seen {
     Backed,
     Deleted,
+    /// Its entry in the configuration cannot be read.
+    Unreadable(Error),
     /// The node that was to create it counts as gone.
     Orphaned(Uuid),
 }
@@ -33,14 +35,17 @@ impl Provisioner {
             match seen {
                 Seen::Backed => return Ok(()),
                 Seen::Deleted => return Err(Error::unknown_volume(dataset)),
+                Seen::Unreadable(error) => return Err(error),
                 Seen::Orphaned(gone) => self.move_off(context, dataset, gone).await?,
             }
         }
     }
 
     fn see(&self, snapshot: &Snapshot, dataset: Uuid) -> Probe<Seen> {
-        let Some(configured) = snapshot.live_dataset(dataset) else {
-            return Probe::Ready(Seen::Deleted);
+        let configured = match snapshot.live_dataset(dataset) {
+            Ok(Some(configured)) => configured,
+            Ok(None) => return Probe::Ready(Seen::Deleted),
+            Err(unreadable) => return Probe::Ready(Seen::Unreadable(unreadable)),
         };
         let primary = configured.primary;
         if !snapshot.states(dataset).is_empty() {
@@ -67,13 +72,13 @@ impl Provisioner {
         let lists = Lists::CONFIGURATION | Lists::STATE | Lists::NODES | Lists::LEASES;
         let snapshot = self.cluster.fresh_for(context, lists).await?;
         if snapshot
-            .live_dataset(dataset)
+            .live_dataset(dataset)?
             .is_none_or(|found| found.primary != gone)
             || snapshot.lists_node(gone)
         {
             return Ok(());
         }
-        if let Some(lease) = snapshot.lease(dataset) {
+        if let Some(lease) = snapshot.lease(dataset)? {
             let text = format!(
                 "volume {dataset} is on node {gone}, which is gone, but node {} holds its lease; unpublish it there first",
                 lease.node_uuid

@@ -1,6 +1,6 @@
 //! The dataset that already exists for a volume's name.
 
-use flocker_client::Dataset;
+use flocker_client::{Dataset, UnreadableParts};
 use uuid::Uuid;
 
 use super::request::{NewVolume, Volume};
@@ -28,7 +28,7 @@ pub(super) enum Existing {
 ///
 /// # Errors
 /// [`Situation::Incompatible`], naming the difference, when a volume of that name exists with another size,
-/// profile or origin.
+/// profile or origin, or with one that cannot be read. [`Situation::FlockerUnavailable`] when nothing of it can be read.
 pub(super) fn find(
     snapshot: &Snapshot,
     driver: &str,
@@ -38,7 +38,7 @@ pub(super) fn find(
     let mut generation: Generation = 0;
     loop {
         let dataset = namespace.dataset_id(&wanted.name, generation);
-        match snapshot.dataset(dataset) {
+        match snapshot.dataset(dataset)? {
             Some(found) if found.deleted => generation += 1,
             Some(found) => return compare(found, driver, wanted).map(Existing::Same),
             None => {
@@ -53,7 +53,17 @@ fn compare(found: &Dataset, driver: &str, wanted: &NewVolume) -> Result<Volume> 
     let dataset = found.dataset_id;
     let size = size_of(found.maximum_size, None);
     let profile = profile_of(&found.metadata);
-    let difference = if found
+    // This plugin writes nothing that cannot be read, so another program has created it.
+    let unreadable = match found.unreadable {
+        UnreadableParts { size: true, .. } => Some("size"),
+        UnreadableParts { metadata: true, .. } => Some("metadata"),
+        UnreadableParts { .. } => None,
+    };
+    let difference = if let Some(part) = unreadable {
+        format!(
+            "another program created it: its {part} in Flocker's configuration cannot be read (the log has the text)"
+        )
+    } else if found
         .metadata
         .get(DRIVER_KEY)
         .is_none_or(|origin| origin != driver)
@@ -152,6 +162,7 @@ mod tests {
             deleted,
             maximum_size: Some(by.size),
             metadata: metadata(DRIVER, &by.name, generation, &by.parameters).unwrap(),
+            unreadable: flocker_client::UnreadableParts::default(),
         }
     }
 

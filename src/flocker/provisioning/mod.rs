@@ -14,7 +14,7 @@ mod settings;
 mod unclear;
 
 pub use pool::Pool;
-pub(crate) use pool_usage::{PoolUsage, size_in};
+pub(crate) use pool_usage::{PoolUsage, reported_size, size_in};
 pub use provisioner::Provisioner;
 pub(crate) use request::{NewVolume, Volume};
 pub use settings::{ProvisionWait, ProvisioningSettings, Scope};

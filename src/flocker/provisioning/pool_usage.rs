@@ -38,6 +38,13 @@ impl PoolUsage {
                 usage.add_used(pools, profile_of(&dataset.metadata), dataset.primary, size);
             }
         }
+        // They may be deleted, so only what a node reports is counted.
+        for (dataset, primary) in snapshot.unreadable_datasets() {
+            let size = reported_size(snapshot, dataset).unwrap_or(0);
+            let primary = primary.unwrap_or_default();
+            usage.add_data(primary, size);
+            usage.add_used(pools, None, primary, size);
+        }
         usage
     }
 
@@ -71,14 +78,21 @@ impl PoolUsage {
     }
 }
 
-/// Returns the size of a dataset as Flocker's configuration has it, else as a node reports it.
+/// Returns the size of a dataset as Flocker's configuration has it, else as a node reports it; 0 if it has one that cannot be
+/// read.
 pub(crate) fn size_in(snapshot: &Snapshot, dataset: &Dataset) -> u64 {
-    let reported = snapshot
-        .states(dataset.dataset_id)
-        .iter()
-        .filter_map(|state| state.maximum_size)
-        .max();
-    size_of(dataset.maximum_size, reported)
+    let reported = reported_size(snapshot, dataset.dataset_id);
+    if dataset.unreadable.size {
+        reported.unwrap_or(0)
+    } else {
+        size_of(dataset.maximum_size, reported)
+    }
+}
+
+/// Returns the size of a dataset as nodes report it.
+pub(crate) fn reported_size(snapshot: &Snapshot, dataset: Uuid) -> Option<u64> {
+    let states = snapshot.states(dataset).iter();
+    states.filter_map(|state| state.maximum_size).max()
 }
 
 #[cfg(test)]
@@ -105,6 +119,7 @@ mod tests {
             deleted,
             maximum_size: Some(size),
             metadata,
+            unreadable: flocker_client::UnreadableParts::default(),
         }
     }
 
@@ -114,6 +129,7 @@ mod tests {
             maximum_size: Some(GIB),
             primary: None,
             path: None,
+            unreadable_primary: false,
         }
     }
 

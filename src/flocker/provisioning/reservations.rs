@@ -114,7 +114,8 @@ fn usage_with<'a>(
         let unseen = reservation
             .settled
             .is_none_or(|settled| settled >= snapshot.began());
-        if unseen && snapshot.dataset(*dataset).is_none() {
+        let exists = !matches!(snapshot.dataset(*dataset), Ok(None));
+        if unseen && !exists {
             usage.add_data(reservation.primary, reservation.size);
             let profile = reservation.profile.as_deref();
             usage.add_used(pools, profile, reservation.primary, reservation.size);
@@ -142,6 +143,7 @@ mod tests {
             deleted: false,
             maximum_size: Some(size),
             metadata: BTreeMap::new(),
+            unreadable: flocker_client::UnreadableParts::default(),
         }
     }
 

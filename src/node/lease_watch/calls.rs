@@ -21,7 +21,9 @@ impl NodeCore {
         if let Some(LeaseCondition::HeldBy(_)) = host.lease_condition(dataset)
             && let Some(recorded) = host.recorded_datasets().into_iter().find(is_of_dataset)
             && let Ok(Ok(snapshot)) = timeout(PATIENCE, self.cluster.fresh(Lists::LEASES)).await
-            && let Some(holder) = snapshot.lease(dataset).map(|lease| lease.node_uuid)
+            && let Ok(Some(holder)) = snapshot
+                .lease(dataset)
+                .map(|lease| lease.map(|lease| lease.node_uuid))
             && recorded.nodes.contains(&holder)
         {
             host.note_lease(dataset, None);

@@ -127,7 +127,10 @@ impl LeaseWatch {
         let mut without_lease = Vec::new();
         for recorded in staged {
             let dataset = recorded.dataset;
-            let lease = lease_of(&read.snapshot, recorded, *node);
+            // Of a lease that cannot be read nothing is known, so nothing is done about its volume.
+            let Ok(lease) = lease_of(&read.snapshot, recorded, *node) else {
+                continue;
+            };
             if lease == LeaseView::Own {
                 self.unused.remove(&dataset);
                 report(core, host, dataset, *node, None, "");
@@ -205,7 +208,7 @@ impl LeaseWatch {
         if !matches!(verdict, Verdict::Abnormal(condition) if is_known(condition)) {
             // A staging may have acquired the lease since the read.
             let snapshot = confirmation.read(core).await?;
-            evidence.lease = lease_of(&snapshot, recorded, node);
+            evidence.lease = lease_of(&snapshot, recorded, node)?;
             verdict = decide(&evidence);
         }
         let how = used_by.as_deref().unwrap_or("nothing uses it");
@@ -303,14 +306,19 @@ fn is_being_staged(core: &NodeCore, dataset: Uuid) -> bool {
     })
 }
 
-fn lease_of(snapshot: &Snapshot, recorded: &RecordedDataset, node: Uuid) -> LeaseView {
-    match snapshot.lease(recorded.dataset).map(|lease| lease.node_uuid) {
+/// Returns whose the lease of a staged volume is.
+///
+/// # Errors
+/// The lease cannot be read.
+fn lease_of(snapshot: &Snapshot, recorded: &RecordedDataset, node: Uuid) -> Result<LeaseView> {
+    let lease = snapshot.lease(recorded.dataset)?;
+    Ok(match lease.map(|lease| lease.node_uuid) {
         None => LeaseView::NoNodes,
         Some(holder) if recorded.nodes.contains(&holder) => LeaseView::Own,
         // Old records do not name their node, which is this one.
         Some(holder) if recorded.nodes.is_empty() && holder == node => LeaseView::Own,
         Some(holder) => LeaseView::OtherNodes(holder),
-    }
+    })
 }
 
 /// Acquires the lease of a volume in use again. The caller holds the dataset's lock.

@@ -329,7 +329,7 @@ async fn a_disk_is_staged_and_published_again_after_a_reboot(api: Api) {
         provider.destroy(&id).unwrap();
         provider.destroy_disk(&id).await.unwrap();
     }
-    assert_eq!(flocker.client().await.list_leases().await.unwrap(), []);
+    assert_eq!(*flocker.client().await.list_leases().await.unwrap(), []);
     assert_eq!(provider.pool("bronze"), CAPACITY);
     plugin.kill().await;
 }

@@ -124,6 +124,7 @@ fn a_size_that_is_not_configured_is_the_reported_one_or_flockers_default() {
         maximum_size: Some(100 << 30),
         primary: None,
         path: None,
+        unreadable_primary: false,
     };
     let reported = Snapshot::of(vec![unsized_one.clone()], vec![state], &[], vec![]);
     let volume = one(&[], None, &reported, &[]);
