@@ -299,7 +299,7 @@ impl Parts {
             action: "use the certificate of the control service".to_owned(),
             source,
         })?;
-        let backend = Arc::new(Backend::open(data_dir, options.capacity)?);
+        let backend = Arc::new(Backend::open(data_dir, options.capacity, options.double_attach)?);
         let faults = Faults::new(options.faults.clone(), options.nodes);
         let eras = eras(&options.eras, &nodes);
         let shared = Arc::new(Shared::new(store, backend, faults.clone(), eras));

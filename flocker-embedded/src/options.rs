@@ -39,6 +39,9 @@ pub struct Options {
     /// How long a silent node stays listed. `None`: 120 s as on a real cluster, and proportionally less at
     /// [`Timing::Shortened`].
     pub node_expiry: Option<Duration>,
+    /// Whether a backing file is attached for a node although the device of the node that has detached it is still in use,
+    /// as Flocker's loopback backend does it, and no backend with exclusive attachments. For tests.
+    pub double_attach: bool,
     /// The faults to inject from the start; none by default.
     pub faults: FaultPlan,
 }
@@ -57,6 +60,7 @@ impl Options {
             certificate_profile: CertificateProfile::V1,
             eras: BTreeMap::new(),
             node_expiry: None,
+            double_attach: false,
             faults: FaultPlan::default(),
         }
     }

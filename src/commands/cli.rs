@@ -133,6 +133,9 @@ pub struct EmbeddedArgs {
     /// A JSON file with faults to inject, for tests; it is read again whenever it changes.
     #[arg(long, value_name = "FILE", value_parser = absolute_path(), hide = true)]
     pub faults: Option<PathBuf>,
+    /// Attaches a volume that another node still uses to a second loop device, as Flocker's loopback backend does, for tests.
+    #[arg(long, hide = true)]
+    pub double_attach: bool,
     /// The settings of the log.
     #[command(flatten)]
     pub log: LogConfig,
@@ -234,10 +237,11 @@ mod tests {
     fn flags_for_tests_are_hidden() {
         let command = Cli::command();
         let embedded = command.find_subcommand("embedded").unwrap();
-        let faults = embedded
-            .get_arguments()
-            .find(|argument| argument.get_id() == "faults");
-        assert!(faults.unwrap().is_hide_set());
+        for name in ["faults", "double_attach"] {
+            let mut arguments = embedded.get_arguments();
+            let flag = arguments.find(|argument| argument.get_id() == name);
+            assert!(flag.unwrap().is_hide_set(), "{name}");
+        }
     }
 
     #[test]

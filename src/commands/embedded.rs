@@ -79,6 +79,7 @@ fn options(args: EmbeddedArgs) -> Options {
             CertificateProfile::V3 => flocker_embedded::CertificateProfile::V3,
         },
         eras,
+        double_attach: args.double_attach,
         ..Options::new(args.data_dir, certificates)
     }
 }

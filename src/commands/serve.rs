@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::config::Endpoint;
 use crate::controller::ControllerService;
 use crate::csi::identity::IdentityService;
+use crate::flocker::attach::Takeover;
 use crate::flocker::cluster::{Cluster, Flocker, Lists};
 use crate::flocker::node_identity::NodeIdentity;
 use crate::host::{preconditions, state_dir};
@@ -101,6 +102,7 @@ impl Plugin {
         }
         let flocker = config.flocker.client(credentials);
         warn_of_exposed_directories(&config).await;
+        warn_of_takeover(&config);
         state_dir::tidy(config.node.state_dir.clone()).await;
         let cluster = Cluster::new(Flocker::new(flocker), config.node_loss.takeover_grace);
         stdout::count_losses_in(cluster.counters());
@@ -246,6 +248,19 @@ impl Drop for Plugin {
         for task in self.registering.iter().chain(&self.monitoring) {
             task.abort();
         }
+    }
+}
+
+/// Says what a takeover needs that Flocker does not provide.
+fn warn_of_takeover(config: &Config) {
+    if config.node_loss.takeover == Takeover::NodeGone {
+        tracing::warn!(
+            "takeover = node-gone: Flocker does not fence a node that it misses for takeover_grace ({} s). Either the backend has to \
+             attach a volume to one machine at a time, as EBS, Cinder and GCE do and Flocker's loopback backend does not, or such \
+             a node has to be off; else its tasks and those of the new node may write to one file system, until the plugin of the \
+             missing node has started again",
+            config.node_loss.takeover_grace.as_secs()
+        );
     }
 }
 

@@ -6,13 +6,38 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
+use super::Protection;
+
 /// Why a staged volume is not protected by a lease of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LeaseCondition {
     /// No node holds the lease.
     NotLeased,
-    /// Another node holds it.
+    /// Another node holds it, and waits for this one, which holds Flocker's mount.
     HeldBy(Uuid),
+    /// Another node holds it and may have the volume mounted; its file system has been shut down here.
+    Stopped(Uuid),
+    /// Another node holds it and may have the volume mounted, and writes to it here cannot be stopped.
+    Unstoppable(Uuid),
+}
+
+impl LeaseCondition {
+    /// Returns the other node that holds the lease.
+    pub(crate) fn holder(self) -> Option<Uuid> {
+        match self {
+            Self::NotLeased => None,
+            Self::HeldBy(holder) | Self::Stopped(holder) | Self::Unstoppable(holder) => Some(holder),
+        }
+    }
+
+    /// Returns the condition of a volume that is staged here although another node holds its lease.
+    pub(crate) fn of_other(holder: Uuid, protection: Protection) -> Self {
+        match protection {
+            Protection::Pinned => Self::HeldBy(holder),
+            Protection::Stopped => Self::Stopped(holder),
+            Protection::Lost | Protection::Unstoppable => Self::Unstoppable(holder),
+        }
+    }
 }
 
 impl fmt::Display for LeaseCondition {
@@ -27,6 +52,18 @@ impl fmt::Display for LeaseCondition {
                 f,
                 "node {node} holds the lease of the volume, although it is staged on this one, which holds Flocker's mount in \
                  place until it is unstaged; end its use here and unstage it"
+            ),
+            Self::Stopped(node) => write!(
+                f,
+                "node {node} holds the lease of the volume and may have it mounted, as Flocker's mount of it was not held on \
+                 this node without interruption: its file system has been shut down here, and nothing that is written here \
+                 reaches it any more; end its use here, then unpublish and unstage it. The data is where node {node} has it"
+            ),
+            Self::Unstoppable(node) => write!(
+                f,
+                "node {node} holds the lease of the volume and may have it mounted, as Flocker's mount of it was not held on \
+                 this node without interruption, and writes to it could not be stopped here: two nodes may be writing to it. \
+                 End its use here at once, or switch this machine off; then unpublish and unstage it, and check its data"
             ),
         }
     }

@@ -18,6 +18,7 @@ mod path_gate;
 mod pending_release;
 mod pins;
 pub mod preconditions;
+mod protection;
 mod publish;
 pub(crate) mod records;
 mod refusals;
@@ -50,6 +51,7 @@ pub(crate) use lease_conditions::LeaseCondition;
 pub(crate) use leftovers::{Leftover, Leftovers};
 pub(crate) use lifecycle::Goal;
 pub(crate) use path_gate::PathPermit;
+pub(crate) use protection::Protection;
 pub(crate) use publish::{Publication, Unpublication};
 pub(crate) use stats::MountedVolume;
 pub(crate) use unstage::{Ended, Unmounted};
@@ -59,6 +61,7 @@ use lease_conditions::LeaseConditions;
 use mount::{Aliases, DeviceNodes, MountVisibility};
 use own_places::OwnPlaces;
 use pins::Pins;
+use protection::StoppedWrites;
 use records::{RecordError, Records};
 use targets::Targets;
 
@@ -107,6 +110,7 @@ pub(crate) struct Host {
     own_places: OwnPlaces,
     leftovers: Leftovers,
     leases: LeaseConditions,
+    stopped: StoppedWrites,
     uses: UseSearch,
     /// The locks are declared last, so that they are released after everything else.
     _device_dir: LockedDirectory,
@@ -145,6 +149,7 @@ impl Host {
             own_places: OwnPlaces::of(settings),
             leftovers: Leftovers::open(settings.state_dir.join("leftovers")),
             leases: LeaseConditions::default(),
+            stopped: StoppedWrites::default(),
             uses: UseSearch::default(),
             _device_dir: device_dir,
             _state_dir: state_dir,

@@ -16,7 +16,14 @@ use host_fs::mount::{Device, Mount, MountHandle, MountId, OpenError, TableError,
 /// The mounts of Flocker that this process holds, one for each dataset in use.
 #[derive(Debug, Default)]
 pub(crate) struct Pins {
-    pins: Mutex<HashMap<Uuid, MountHandle>>,
+    pins: Mutex<HashMap<Uuid, Pin>>,
+}
+
+#[derive(Debug)]
+struct Pin {
+    held: MountHandle,
+    /// Whether the mount has been in place without interruption since the lease and the primary were read as this node's.
+    unbroken: bool,
 }
 
 impl Pins {
@@ -25,10 +32,34 @@ impl Pins {
     /// Fails when the mount no longer exists or another is in its place. Holding the same mount again changes nothing.
     pub(crate) fn pin(&self, dataset_id: Uuid, mount: &Mount) -> Result<(), OpenError> {
         let held = open_mount(mount)?;
-        let earlier = self.lock().insert(dataset_id, held);
+        let mut pins = self.lock();
+        let same = |earlier: &Pin| {
+            let earlier = earlier.held.mount();
+            (earlier.id, earlier.device) == (mount.id, mount.device)
+        };
+        if pins.get(&dataset_id).is_some_and(same) {
+            return Ok(());
+        }
+        let unbroken = false;
+        let earlier = pins.insert(dataset_id, Pin { held, unbroken });
         // The earlier one is dropped here, after the new one is in place.
         drop(earlier);
         Ok(())
+    }
+
+    /// Notes that the mount which is held for a dataset has been in place without interruption since lease and primary were
+    /// read as this node's.
+    pub(crate) fn is_proven(&self, dataset_id: Uuid) {
+        if let Some(pin) = self.lock().get_mut(&dataset_id) {
+            pin.unbroken = true;
+        }
+    }
+
+    /// Returns the mount that is held for a dataset, if it is known to have been in place without interruption.
+    pub(crate) fn unbroken(&self, dataset_id: Uuid) -> Option<Mount> {
+        let pins = self.lock();
+        let pin = pins.get(&dataset_id).filter(|pin| pin.unbroken)?;
+        Some(pin.held.mount().clone())
     }
 
     /// Releases the mount of a dataset, and returns whether one was held.
@@ -38,23 +69,30 @@ impl Pins {
 
     /// Returns the mount that is held for a dataset, as it was when it was pinned.
     pub(crate) fn get(&self, dataset_id: Uuid) -> Option<Mount> {
-        self.lock().get(&dataset_id).map(|held| held.mount().clone())
+        self.lock().get(&dataset_id).map(|pin| pin.held.mount().clone())
     }
 
     /// Returns the device of the mount that is held for a dataset: as long as it is held, no other file system has that
     /// number.
     pub(crate) fn device(&self, dataset_id: Uuid) -> Option<Device> {
-        self.lock().get(&dataset_id).map(|held| held.mount().device)
+        self.lock().get(&dataset_id).map(|pin| pin.held.mount().device)
     }
 
     /// Returns the id of the mount that is held for a dataset.
     pub(crate) fn id(&self, dataset_id: Uuid) -> Option<MountId> {
-        self.lock().get(&dataset_id).and_then(MountId::of)
+        self.lock()
+            .get(&dataset_id)
+            .and_then(|pin| MountId::of(&pin.held))
     }
 
     /// Returns another descriptor on the root of the mount that is held for a dataset, to query its file system.
     pub(crate) fn root(&self, dataset_id: Uuid) -> Option<OwnedFd> {
-        self.lock().get(&dataset_id)?.as_fd().try_clone_to_owned().ok()
+        self.lock()
+            .get(&dataset_id)?
+            .held
+            .as_fd()
+            .try_clone_to_owned()
+            .ok()
     }
 
     /// Returns the mount held for a dataset, and whether it is still the visible one at its place.
@@ -74,7 +112,7 @@ impl Pins {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, MountHandle>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Pin>> {
         self.pins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

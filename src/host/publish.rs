@@ -7,12 +7,12 @@ use host_fs::mount::{
 };
 use uuid::Uuid;
 
+use super::Host;
 use super::evidence::{Origins, Staged, hidden, mount_table};
 use super::leftovers::LeftoverKind;
-use super::lifecycle::{Action, Goal, Refusal, TargetView, VolumeState, decide, target_view};
+use super::lifecycle::{Action, AtStaging, Goal, Refusal, TargetView, VolumeState, decide, target_view};
 use super::mount::{device_is_missing, file_system_fault, is_named_after};
 use super::refusals::Subject;
-use super::{Host, LeaseCondition};
 use crate::error::{Error, Result, Situation};
 use crate::telemetry::Counter;
 use crate::volume::MountFlags;
@@ -76,12 +76,16 @@ impl Host {
         }
         let asked = publication.flags.change();
         let at_target = target_view(top, |mount| origins.own(mount), alias.mount(), asked);
+        let foreign = self.lease_condition(*dataset);
+        if let Some(condition) = foreign.filter(|condition| condition.holder().is_some())
+            && (at_target == TargetView::Nothing || state.at_staging != AtStaging::Staged)
+        {
+            // Not what is wrong with the mounts, which staging again would not repair.
+            return Err(publication.refuse(Refusal::Broken(format!(": {condition}"))));
+        }
         let mut broken = None;
         if at_target == TargetView::Nothing {
-            broken = match self.lease_condition(*dataset) {
-                Some(condition @ LeaseCondition::HeldBy(_)) => Some(format!(": {condition}")),
-                _ => publication.broken(alias.mount()),
-            };
+            broken = publication.broken(alias.mount());
             if publication.single_target {
                 state.published_at = self.other_target(publication, &origins)?;
             }

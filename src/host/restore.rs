@@ -127,14 +127,30 @@ impl Host {
         };
         let flocker = self.flockers_mount(table, alias, &origins, record);
         let pinned = flocker.map(|flocker| self.pin(dataset, flocker));
-        if !matches!(pinned, Some(Ok(true))) {
+        if matches!(pinned, Some(Ok(true))) {
+            self.prove_pin(dataset);
+        } else {
             tracing::error!(
                 dataset.id = %dataset,
                 staging.path = %record.staging_path.display(),
                 "Dataset {dataset} is staged at {}, but the mount of Flocker's that was held then no longer exists: \
-                 only the lease keeps it on this node until it is staged again",
+                 only the lease keeps it on this node, and whose that is is read as soon as Flocker answers",
                 record.staging_path.display()
             );
+        }
+    }
+
+    /// Notes that the pinned mount has been in place without interruption where it is the one that a staging of this boot has
+    /// recorded after it had read the lease: the kernel gives its id to no other mount, so nothing has unmounted it.
+    fn prove_pin(&self, dataset: Uuid) {
+        let Some(pinned) = self.pins.get(dataset) else {
+            return;
+        };
+        let mut records = self.records.of(dataset);
+        records.retain(|record| record.may_be_mounted(self.boot_id));
+        let held = |record: &Record| record.flocker.is_some_and(|held| held.is(&pinned) == Some(true));
+        if records.iter().any(held) {
+            self.pins.is_proven(dataset);
         }
     }
 

@@ -124,6 +124,8 @@ impl Host {
             .view(dataset)
             .map_err(|error| Error::internal("see whether Flocker's mount is in place", error))?;
         if matches!(pin, Pinned::InPlace(held) if (held.id, held.device) == (flocker.id, flocker.device)) {
+            // Lease and primary were read after the mount was pinned.
+            self.pins.is_proven(dataset);
             self.store(&Record {
                 state: RecordState::Staged,
                 ..record

@@ -83,16 +83,17 @@ impl Host {
 
     fn measurable(&self, dataset: Uuid, mount: Mount, visible: bool, fault: Option<Fault>) -> MountedVolume {
         let via = self.usage_through(dataset, &mount);
+        let lease = self.lease_condition(dataset);
         let leads_there = visible || matches!(via, ProbeVia::Root(_));
         MountedVolume {
             dataset,
-            fault: fault
-                .map(|fault| fault.to_string())
+            // What is wrong with the mounts follows from a lease of another node, and is not repaired by staging again.
+            fault: lease
+                .filter(|lease| lease.holder().is_some())
+                .map(|lease| lease.to_string())
+                .or_else(|| fault.map(|fault| fault.to_string()))
                 .or_else(|| file_system_fault(&mount))
-                .or_else(|| {
-                    self.lease_condition(dataset)
-                        .map(|condition| condition.to_string())
-                }),
+                .or_else(|| lease.map(|lease| lease.to_string())),
             via: leads_there.then_some(via),
             mount,
         }

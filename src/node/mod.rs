@@ -16,7 +16,7 @@ mod unstage;
 
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 pub use crate::host::TargetDirectory;
 pub use lease_watch::LeaseSettings;
@@ -61,6 +61,8 @@ struct NodeCore {
     /// Creates a dataset for a name on its first use; `None` where that is disabled.
     first_use: Option<Provisioner>,
     host: Mutex<Option<Arc<Host>>>,
+    /// Whether the leases of what is staged have been looked at since the start, or Flocker did not answer then.
+    first_look: watch::Sender<bool>,
 }
 
 impl NodeCore {
@@ -85,6 +87,7 @@ impl NodeCore {
             paths: PathGate::default(),
             first_use,
             host: Mutex::new(None),
+            first_look: watch::Sender::new(false),
         }
     }
 

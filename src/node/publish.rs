@@ -24,6 +24,7 @@ pub(super) async fn publish(
         None => dataset_staged(&core, &host, &context, &publish).await?,
     };
     context.about(dataset);
+    context.unless_cancelled(core.after_first_look()).await?;
     let (_guard, permit) = loop {
         context.caller_waiting().await?;
         let paths = [&publish.staging, &publish.target];

@@ -122,6 +122,7 @@ impl NodeCore {
             return Ok(UnstageOutcome::Nothing);
         }
         let guard = self.locks.lock(context, staged.dataset).await?;
+        self.stop_before_unmount(host, staged.dataset).await;
         let at = staged.clone();
         let unmounted = host
             .blocking(move |host| {

@@ -54,6 +54,10 @@ counters! {
     LeasesAcquiredAgain = "leases_acquired_again",
     /// Volumes that were found staged here without a lease of this node.
     LeasesLost = "leases_lost",
+    /// Volumes whose file system was shut down here because another node may have them.
+    WritesStopped = "writes_stopped",
+    /// Volumes that another node may have, and to which writes could not be stopped here.
+    WritesNotStopped = "writes_not_stopped",
     /// Volumes without a lease of this node that were unstaged because nothing used them.
     VolumesLetGo = "volumes_let_go",
     /// Leases of this node that were found without anything of the volume here.

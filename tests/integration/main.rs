@@ -22,6 +22,7 @@ mod mesos;
 mod model;
 mod names;
 mod node;
+mod one_writer;
 mod privileges;
 mod recorder;
 mod serving;

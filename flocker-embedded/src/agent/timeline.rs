@@ -53,7 +53,7 @@ impl Fixture {
                 mount_root: data_dir.mount_root(number),
             })
             .collect();
-        let backend = Arc::new(Backend::open(data_dir, None).unwrap());
+        let backend = Arc::new(Backend::open(data_dir, None, false).unwrap());
         let faults = Faults::new(FaultPlan::default(), 2);
         let shared = Arc::new(Shared::new(store, backend, faults, BTreeMap::new()));
         let status = Arc::new(Status::new(&shared.store));

@@ -27,6 +27,8 @@ pub(crate) struct Backend {
     pub(super) held: Mutex<BTreeMap<Uuid, PathBuf>>,
     /// Held from the check that a backing file is not attached until it is.
     pub(super) attaching: Mutex<()>,
+    /// Whether a device counts as detached although something still uses it, as in Flocker's loopback backend.
+    double_attach: bool,
     /// No other process may attach or mount as long as this exists.
     _data_dir: Arc<DataDir>,
 }
@@ -46,7 +48,11 @@ impl Backend {
     }
 
     /// Finds the backing files of an earlier run, and the loop devices that have them.
-    pub(crate) fn open(data_dir: Arc<DataDir>, capacity: Option<u64>) -> Result<Self, Error> {
+    pub(crate) fn open(
+        data_dir: Arc<DataDir>,
+        capacity: Option<u64>,
+        double_attach: bool,
+    ) -> Result<Self, Error> {
         let programs = Programs::find()?;
         let volumes = Volumes::open(data_dir.volumes(), capacity)?;
         let survey = Survey::new().map_err(Error::file("examine", Path::new(BLOCK_DEVICES)))?;
@@ -69,6 +75,7 @@ impl Backend {
             devices: Mutex::new(devices),
             held: Mutex::default(),
             attaching: Mutex::new(()),
+            double_attach,
             _data_dir: data_dir,
         })
     }
@@ -121,6 +128,9 @@ impl Backend {
         dataset: Uuid,
         survey: &Survey,
     ) -> Result<Option<PathBuf>, StepError> {
+        if self.double_attach {
+            return Ok(self.devices().get(&dataset).cloned());
+        }
         let device = only_device_of(&self.volumes.path(dataset), survey)?.map(Path::to_owned);
         if let Some(device) = &device {
             self.devices().insert(dataset, device.clone());
@@ -139,7 +149,14 @@ impl Backend {
     pub(crate) fn detach(&self, dataset: Uuid, device: &Path) -> Result<(), StepError> {
         // A concurrent survey has every device open for a moment, which would keep this one attached.
         let _attaching = self.attaching.lock().unwrap_or_else(PoisonError::into_inner);
-        self.clear_device(dataset, device)
+        match self.clear_device(dataset, device) {
+            // The kernel frees it after the last use; the file is attached to another device before that.
+            Err(StepError::StillAttached(_)) if self.double_attach => {
+                self.devices().remove(&dataset);
+                Ok(())
+            }
+            cleared => cleared,
+        }
     }
 
     /// Verifies that a loop device has the backing file of a dataset. It keeps that file until the result is dropped.

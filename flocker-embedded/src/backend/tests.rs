@@ -133,7 +133,7 @@ impl Fixture {
 fn open(directory: &Path) -> Backend {
     let data_dir = DataDir::claim(directory).unwrap();
     data_dir.make_volumes().unwrap();
-    Backend::open(Arc::new(data_dir), Some(1 << 30)).unwrap()
+    Backend::open(Arc::new(data_dir), Some(1 << 30), false).unwrap()
 }
 
 fn free(device: &Path, file: &Path) {

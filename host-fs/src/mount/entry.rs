@@ -101,6 +101,14 @@ impl Mount {
             .any(|option| matches!(option, b"ro" | b"emergency_ro" | b"shutdown"))
     }
 
+    /// Returns whether the file system was shut down, as far as the kernel shows that: of ext4 since Linux 6.9.
+    pub fn file_system_shut_down(&self) -> bool {
+        self.super_options
+            .as_encoded_bytes()
+            .split(|&byte| byte == b',')
+            .any(|option| option == b"shutdown")
+    }
+
     /// Returns whether mounts made below it appear in other mount namespaces too.
     pub fn shared(&self) -> bool {
         self.propagation.peer_group.is_some()

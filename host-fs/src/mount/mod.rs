@@ -14,6 +14,7 @@ pub(crate) mod mountinfo;
 mod scratch;
 mod search;
 mod statmount;
+mod stop_writes;
 mod table;
 mod target;
 #[cfg(any(test, feature = "testing"))]
@@ -32,6 +33,7 @@ pub use lookup::{holding, layers_at, visible_at};
 pub use mount_id::{MountId, file_system_id};
 pub use mountinfo::ParseError;
 pub use scratch::ScratchError;
+pub use stop_writes::{StopError, stop_writes};
 pub use table::{MountTable, TableError};
 pub use target::{Relation, Target, TargetError, TargetPath};
 pub use unmount::{Patience, UnmountError, unmount_owned};

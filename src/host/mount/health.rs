@@ -34,6 +34,13 @@ fn fault_by(mount: &Mount, devices: &Path, ext4: &Path) -> Option<String> {
             mount.device
         ));
     }
+    if mount.file_system_shut_down() {
+        return Some(
+            "the file system was shut down on this node; unpublish the volume everywhere and unstage it, before it is staged \
+             again"
+                .to_owned(),
+        );
+    }
     if mount.file_system_read_only() {
         return Some(
             "the file system has become read-only, usually after an I/O error; it needs a repair".to_owned(),

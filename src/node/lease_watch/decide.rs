@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::host::LeaseCondition;
+use crate::host::{LeaseCondition, Protection};
 
 /// The lease of a staged volume, as a fresh read showed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub(super) struct Evidence {
     pub(super) grace: Duration,
     /// Whether this process has released the lease within the last minute, as it was asked to.
     pub(super) just_released: bool,
+    /// Whether another node may have the volume, and this one can write to it.
+    pub(super) protection: Protection,
 }
 
 /// What is to be done about a staged volume.
@@ -42,6 +44,8 @@ pub(super) enum Verdict {
     LeaseAgain,
     /// It is abnormal, and stays as it is.
     Abnormal(LeaseCondition),
+    /// Its file system is shut down without a flush, before anything else happens to it: this other node may have it.
+    StopWrites(Uuid),
     /// It is unmounted and released.
     LetGo,
 }
@@ -51,11 +55,15 @@ pub(super) fn decide(evidence: &Evidence) -> Verdict {
     let condition = match evidence.lease {
         LeaseView::Own => return Verdict::Fine,
         LeaseView::NoNodes => LeaseCondition::NotLeased,
-        LeaseView::OtherNodes(node) => LeaseCondition::HeldBy(node),
+        // Also where nothing uses the volume: an unmount would write what is cached.
+        LeaseView::OtherNodes(node) if evidence.protection == Protection::Lost => {
+            return Verdict::StopWrites(node);
+        }
+        LeaseView::OtherNodes(node) => LeaseCondition::of_other(node, evidence.protection),
     };
     match (condition, evidence.used) {
-        // The other node waits for it.
-        (LeaseCondition::HeldBy(_), false) => Verdict::LetGo,
+        // The other node waits for it, or has it.
+        (condition, false) if condition.holder().is_some() => Verdict::LetGo,
         (LeaseCondition::NotLeased, false) if evidence.unused_for >= evidence.grace => Verdict::LetGo,
         // No controller looks after this lease, so another orchestrator of this node gave it away. A lease that a
         // controller acquired is left alone: a forced detachment has to succeed.
@@ -81,6 +89,7 @@ mod tests {
             unused_for: Duration::ZERO,
             grace: GRACE,
             just_released: false,
+            protection: Protection::Pinned,
         }
     }
 
@@ -129,6 +138,42 @@ mod tests {
                 ..evidence(lease)
             };
             assert_eq!(decide(&evidence), verdict, "{evidence:?}");
+        }
+    }
+
+    #[test]
+    fn writes_are_stopped_only_where_another_node_has_the_lease_and_the_pin_was_lost_and_before_anything_else()
+     {
+        let (stopped, unstoppable) = (
+            Verdict::Abnormal(LeaseCondition::Stopped(OTHER)),
+            Verdict::Abnormal(LeaseCondition::Unstoppable(OTHER)),
+        );
+        let held = Verdict::Abnormal(LeaseCondition::HeldBy(OTHER));
+        for (protection, in_use, unused) in [
+            (Protection::Pinned, held, Verdict::LetGo),
+            (
+                Protection::Lost,
+                Verdict::StopWrites(OTHER),
+                Verdict::StopWrites(OTHER),
+            ),
+            (Protection::Stopped, stopped, Verdict::LetGo),
+            (Protection::Unstoppable, unstoppable, Verdict::LetGo),
+        ] {
+            for takes_lease in [false, true] {
+                for (used, expected) in [(true, in_use), (false, unused)] {
+                    let of_other = Evidence {
+                        takes_lease,
+                        used,
+                        protection,
+                        ..evidence(LeaseView::OtherNodes(OTHER))
+                    };
+                    assert_eq!(decide(&of_other), expected, "{of_other:?}");
+                    for lease in [LeaseView::Own, LeaseView::NoNodes] {
+                        let own = Evidence { lease, ..of_other };
+                        assert!(!matches!(decide(&own), Verdict::StopWrites(_)), "{own:?}");
+                    }
+                }
+            }
         }
     }
 

@@ -5,35 +5,43 @@
 //! and every 30 s while anything is staged.
 
 mod calls;
+mod confirmation;
 mod decide;
+mod stop_writes;
 mod unexplained;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::NodeCore;
 use super::operations::NodeOperation;
-use crate::error::{Error, Result, Situation};
+use crate::error::Result;
 use crate::flocker::cluster::{LeaseOutcome, Lists, Snapshot};
 use crate::host::{Host, LeaseCondition, RecordedDataset, VolumeUse};
 use crate::telemetry::Counter;
+use confirmation::Confirmation;
 use decide::{Evidence, LeaseView, Verdict, decide};
+use stop_writes::{Settled, protection, stop_all, stop_writes};
 use unexplained::Unexplained;
 
 /// How often the leases are read; more often where a volume is let go sooner.
 const EVERY: Duration = Duration::from_secs(30);
 /// The shortest time between two reads, whatever the settings.
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+/// How soon the first read is attempted again while it fails: until it has succeeded, another node may have what is staged
+/// here. The distance doubles.
+const FIRST_READ_AGAIN: Duration = Duration::from_millis(250);
+/// The longest distance between two attempts of the first read, and the one after which a volume is looked at again that
+/// another operation had locked.
+const FIRST_READ_AT_LEAST_EVERY: Duration = Duration::from_secs(2);
 /// How long Flocker may take to answer while a volume is locked.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How many volumes are locked for one confirming read. When a whole node loses its leases, each of its volumes needs one.
 const TOGETHER: usize = 16;
-/// How old that read may be.
-const CONFIRMED_FOR: Duration = Duration::from_secs(1);
 
 /// What is done about leases that are not as they should be.
 #[derive(Clone, Debug)]
@@ -74,21 +82,31 @@ pub(super) fn start(core: &Arc<NodeCore>, host: &Arc<Host>) {
 
 async fn watch(core: Weak<NodeCore>, host: Weak<Host>) {
     let mut watch = LeaseWatch::default();
+    let mut first_read_again = FIRST_READ_AGAIN;
     loop {
         let (Some(core), Some(host)) = (core.upgrade(), host.upgrade()) else {
             return;
         };
-        let every = EVERY.min(core.settings.leases.abandoned_grace).max(AT_MOST_EVERY);
+        let mut every = EVERY.min(core.settings.leases.abandoned_grace).max(AT_MOST_EVERY);
         let stop = core.cluster.tasks().stop().clone();
         let read = stop.run_until_cancelled(watch.read(&core, &host)).await;
         match read {
             None => return,
             Some(Ok(None)) => {}
-            Some(Ok(Some(read))) => watch.settle_all(&core, &host, &read).await,
+            Some(Ok(Some(read))) => {
+                if watch.settle_all(&core, &host, &read).await == Settled::NotAll {
+                    every = every.min(FIRST_READ_AT_LEAST_EVERY);
+                }
+            }
             Some(Err(error)) => {
                 tracing::debug!(error = %error.chain(), "The leases of staged volumes cannot be checked now");
+                if !watch.has_read {
+                    every = every.min(first_read_again);
+                    first_read_again = (first_read_again * 2).min(FIRST_READ_AT_LEAST_EVERY);
+                }
             }
         }
+        core.first_look.send_replace(true);
         drop((core, host));
         if stop
             .run_until_cancelled(tokio::time::sleep(every))
@@ -117,8 +135,8 @@ impl LeaseWatch {
         }))
     }
 
-    /// Does what the leases require.
-    async fn settle_all(&mut self, core: &Arc<NodeCore>, host: &Arc<Host>, read: &LeaseRead) {
+    /// Does what the leases require. What another node may have is stopped first, as the rest may take a while.
+    async fn settle_all(&mut self, core: &Arc<NodeCore>, host: &Arc<Host>, read: &LeaseRead) -> Settled {
         let LeaseRead { staged, node, .. } = read;
         self.has_read = true;
         self.unused
@@ -138,6 +156,8 @@ impl LeaseWatch {
                 without_lease.push((recorded, lease));
             }
         }
+        let settled = stop_all(core, host, *node, &without_lease).await;
+        core.first_look.send_replace(true);
         for together in without_lease.chunks(TOGETHER) {
             // All of them before the read that confirms what is done. An operation that works on one finds out by itself.
             let locked: Vec<_> = together
@@ -163,6 +183,7 @@ impl LeaseWatch {
         if let Err(error) = self.report_unexplained(core, host, read).await {
             tracing::warn!(error = %error.chain(), "Cannot check which leases of this node belong to no volume on it");
         }
+        settled
     }
 
     /// Decides about a volume whose lease was not this node's, and does it. The caller holds the dataset's lock since before
@@ -202,6 +223,7 @@ impl LeaseWatch {
             unused_for,
             grace: core.settings.leases.abandoned_grace,
             just_released: core.cluster.has_released(dataset),
+            protection: protection(host, recorded, node, lease).await?,
         };
         let mut verdict = decide(&evidence);
         let is_known = |condition| host.lease_condition(dataset) == Some(condition);
@@ -209,6 +231,11 @@ impl LeaseWatch {
             // A staging may have acquired the lease since the read.
             let snapshot = confirmation.read(core).await?;
             evidence.lease = lease_of(&snapshot, recorded, node)?;
+            evidence.protection = protection(host, recorded, node, evidence.lease).await?;
+            verdict = decide(&evidence);
+        }
+        if let Verdict::StopWrites(holder) = verdict {
+            evidence.protection = stop_writes(core, host, dataset, holder).await;
             verdict = decide(&evidence);
         }
         let how = used_by.as_deref().unwrap_or("nothing uses it");
@@ -219,6 +246,17 @@ impl LeaseWatch {
                 report(core, host, dataset, holder, None, how);
             }
             Verdict::Abnormal(condition) => report(core, host, dataset, holder, Some(condition), how),
+            // Stopped above, so that no decision is the same again.
+            Verdict::StopWrites(other) => {
+                report(
+                    core,
+                    host,
+                    dataset,
+                    holder,
+                    Some(LeaseCondition::Unstoppable(other)),
+                    how,
+                );
+            }
             Verdict::LeaseAgain => lease_again(core, host, dataset, holder, how).await?,
             Verdict::LetGo => {
                 host.blocking(move |host| host.let_go(dataset)).await?;
@@ -270,33 +308,6 @@ impl LeaseWatch {
             );
         }
         Ok(())
-    }
-}
-
-/// A read of the leases that began after several volumes were locked.
-#[derive(Default)]
-struct Confirmation {
-    last: Option<(Instant, Arc<Snapshot>)>,
-}
-
-impl Confirmation {
-    /// Returns the last read, or a new one if that is too old.
-    async fn read(&mut self, core: &NodeCore) -> Result<Arc<Snapshot>> {
-        if let Some((began, snapshot)) = &self.last
-            && began.elapsed() < CONFIRMED_FOR
-        {
-            return Ok(Arc::clone(snapshot));
-        }
-        let began = Instant::now();
-        let read = timeout(PATIENCE, core.cluster.fresh(Lists::LEASES)).await;
-        let snapshot = read.unwrap_or_else(|_elapsed| {
-            Err(Error::new(
-                Situation::FlockerUnavailable,
-                "Flocker does not answer",
-            ))
-        })?;
-        self.last = Some((began, Arc::clone(&snapshot)));
-        Ok(snapshot)
     }
 }
 
