@@ -140,7 +140,7 @@ impl Plugin {
             node.restore().await;
         }
         let services = Services {
-            identity: IdentityService::new(config.plugin.driver_name.clone()),
+            identity: IdentityService::new(config.plugin.driver_name.clone(), config.plugin.topology),
             controller: controller.clone(),
             node: node.clone(),
         };

@@ -4,6 +4,7 @@
 //! and, with dashes, the flag and, in capitals after `FLOCKER_CSI_`, the environment variable. [`layers`] converts
 //! file and environment to flags, so that the same code parses and checks all three.
 
+mod contradictions;
 pub(crate) mod endpoint;
 mod file;
 mod flocker;
@@ -33,7 +34,7 @@ use values::{
 use crate::flocker::attach::Takeover;
 use crate::flocker::provisioning::{Pool, ProvisionWait};
 use crate::host::agent_file_systems;
-use crate::volume::{Namespace, SizePolicy};
+use crate::volume::{Namespace, SizePolicy, Topology, TopologyKey};
 
 /// The default of `node_id_file`.
 const NODE_ID_FILE: &str = "/etc/flocker/node-id";
@@ -180,6 +181,10 @@ pub struct PluginConfig {
         help_heading = "Volumes"
     )]
     pub create_on_first_use: bool,
+    /// Whether orchestrators learn where nodes are, and say where they want a new volume. With `hint`, the orchestrator's
+    /// preferred node becomes the volume's first one; the volume can be used on every node all the same.
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Topology::Off, help_heading = "Volumes")]
+    pub topology: Topology,
     /// The maximum number of volumes on a node; 0 leaves the limit to the orchestrator.
     #[arg(long, value_name = "NUMBER", value_parser = count, default_value = "0", help_heading = "Volumes")]
     pub max_volumes_per_node: u32,
@@ -357,24 +362,17 @@ impl NodeConfig {
 }
 
 impl PluginConfig {
-    /// Returns why the settings contradict each other.
-    pub(crate) fn problem(&self) -> Option<String> {
-        let Endpoint::Tcp(_) = self.endpoint else {
-            return None;
-        };
-        (!self.allow_unauthenticated_tcp).then(|| {
-            format!(
-                "endpoint: {} is a TCP port, where no client is authenticated: every user of this machine could mount over \
-                 any directory and delete any volume. Use a Unix socket (endpoint = \"unix:///run/flocker-csi/csi.sock\"), \
-                 or accept this with allow_unauthenticated_tcp = true (--allow-unauthenticated-tcp)",
-                self.endpoint
-            )
-        })
-    }
-
     /// Returns the namespace in which volume names are unique.
     pub(crate) fn namespace(&self) -> Namespace {
         Namespace::new(self.namespace.as_deref().unwrap_or(&self.driver_name))
+    }
+
+    /// Returns the topology segment that names a node, where topology is on.
+    pub(crate) fn topology_key(&self) -> Option<TopologyKey> {
+        match self.topology {
+            Topology::Off => None,
+            Topology::Hint => Some(TopologyKey::of(&self.driver_name)),
+        }
     }
 
     /// Returns the rules for the sizes of volumes.

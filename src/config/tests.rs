@@ -12,7 +12,7 @@ use crate::commands::cli::{Cli, Command};
 use crate::config::Endpoint;
 use crate::flocker::attach::Takeover;
 use crate::flocker::provisioning::Pool;
-use crate::volume::Namespace;
+use crate::volume::{Namespace, Topology};
 
 /// The only setting that `serve` requires.
 const URL: &str = "--control-service=https://10.0.0.1";
@@ -79,6 +79,7 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(config.plugin.allocation_unit, 1 << 20);
     assert!(!config.plugin.create_on_first_use);
     assert_eq!(config.plugin.max_volumes_per_node, 0);
+    assert_eq!(config.plugin.topology, Topology::Off);
     assert_eq!(
         config.flocker.control_service.to_string(),
         "https://10.0.0.1:4523"
@@ -501,4 +502,20 @@ fn the_line_feed_that_a_file_or_secret_leaves_at_the_end_of_a_variable_is_no_par
         let text = refused("serve", &[URL, flag], &[]);
         assert!(text.contains("control character"), "{text}");
     }
+}
+
+#[test]
+fn topology_needs_a_name_that_labels_can_begin_with() {
+    serve(
+        &[URL, "--driver-name=Flocker.example.com", "--topology=hint"],
+        &[],
+    );
+    serve(&[URL, "--driver-name=flocker..example"], &[]);
+    for name in ["flocker..example", "flocker-.example", "flocker.-example"] {
+        let name = format!("--driver-name={name}");
+        let text = refused("serve", &[URL, &name, "--topology=hint"], &[]);
+        assert!(text.contains("topology needs a driver_name"), "{text}");
+    }
+    let strict = refused("serve", &[URL, "--topology=strict"], &[]);
+    assert!(strict.contains("off, hint"), "{strict}");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use csi_proto::v1::{GetCapacityRequest, GetCapacityResponse};
+use csi_proto::v1::{GetCapacityRequest, GetCapacityResponse, Topology};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -23,10 +23,12 @@ pub(super) struct FreeSpace {
     largest: u64,
 }
 
-/// The free space of each pool, by profile. The pool without a profile has the empty one.
+/// The free space of each pool, by profile. The pool without a profile has the empty one. Where it was asked for on one
+/// node, the node's UUID follows, after a line feed.
 pub(super) type FreeSpaceByProfile = BTreeMap<String, FreeSpace>;
 
-/// Returns the free space for volumes of a profile.
+/// Returns the free space for volumes of a profile; with topology, that of one node where the request names it and each
+/// node has a pool of its own.
 ///
 /// An unknown profile or an unsupported capability has none and is no error, because Mesos asks for every disk profile
 /// that it knows. While Flocker is down the last known value is returned.
@@ -35,6 +37,7 @@ pub(super) async fn get_capacity(
     deadline: Deadline,
     request: GetCapacityRequest,
 ) -> Result<GetCapacityResponse> {
+    let on = node_of(core, request.accessible_topology.as_ref())?;
     let supported = |capability| Capability::parse(Some(capability), Side::Controller).is_ok();
     let pool = match Parameters::parse(&request.parameters) {
         Ok(parameters) if request.volume_capabilities.iter().all(supported) => core
@@ -48,11 +51,13 @@ pub(super) async fn get_capacity(
     let Some(pool) = pool else {
         return Ok(GetCapacityResponse::default());
     };
+    let on = on.filter(|_| pool.per_node);
     let profile = pool.profile.clone().unwrap_or_default();
-    let free = match read_free_space(core, deadline, pool).await {
+    let of = on.map_or(profile.clone(), |node| format!("{profile}\n{node}"));
+    let free = match read_free_space(core, deadline, pool, on).await {
         Ok(free) => {
             let store = |by_profile: &mut FreeSpaceByProfile| {
-                by_profile.insert(profile, free);
+                by_profile.insert(of, free);
             };
             core.last_free_space.update(store).await;
             free
@@ -65,22 +70,44 @@ pub(super) async fn get_capacity(
             core.last_free_space
                 .get()
                 .await
-                .and_then(|by_profile| by_profile.get(&profile).copied())
+                .and_then(|by_profile| by_profile.get(&of).copied())
                 .unwrap_or_default()
         }
     };
     Ok(answer(free, core.provisioner.settings().sizes.allocation_unit))
 }
 
-async fn read_free_space(core: &ControllerCore, deadline: Deadline, pool: &Pool) -> Result<FreeSpace> {
+/// Returns the node that the request asks about. A plugin that creates volumes on one node only answers for that node,
+/// whatever it is asked.
+fn node_of(core: &ControllerCore, topology: Option<&Topology>) -> Result<Option<Uuid>> {
+    let settings = core.provisioner.settings();
+    let (Some(key), Some(topology), true) = (&settings.topology, topology, settings.scope.is_cluster())
+    else {
+        return Ok(None);
+    };
+    key.node(&topology.segments)
+        .map_err(|error| error.context("reading the capacity: accessible_topology"))
+}
+
+async fn read_free_space(
+    core: &ControllerCore,
+    deadline: Deadline,
+    pool: &Pool,
+    on: Option<Uuid>,
+) -> Result<FreeSpace> {
     let only = core.node_of_scope(deadline).await?;
     let snapshot = core
         .read(deadline, Lists::CONFIGURATION | Lists::STATE | Lists::NODES)
         .await?;
-    let nodes: Vec<Uuid> = only.map_or_else(
-        || snapshot.nodes().map(|node| node.uuid).collect(),
-        |node| vec![node],
-    );
+    let nodes: Vec<Uuid> = match (only, on) {
+        (Some(node), _) => vec![node],
+        // No volume can be created on a node that does not report.
+        (None, Some(node)) => Some(node)
+            .filter(|node| snapshot.lists_node(*node))
+            .into_iter()
+            .collect(),
+        (None, None) => snapshot.nodes().map(|node| node.uuid).collect(),
+    };
     Ok(free_space(pool, &core.provisioner.usage(&snapshot), &nodes))
 }
 

@@ -2,17 +2,21 @@
 
 use std::sync::Arc;
 
-use csi_proto::v1::{CreateVolumeRequest, CreateVolumeResponse, Volume as ProtoVolume};
+use csi_proto::v1::{
+    CreateVolumeRequest, CreateVolumeResponse, Topology as ProtoTopology, TopologyRequirement,
+    Volume as ProtoVolume,
+};
+use uuid::Uuid;
 
 use super::{ControllerCore, bytes};
 use crate::csi::capability::{Capability, log_flags_without_effect};
 use crate::error::{Error, Result, Situation};
-use crate::flocker::provisioning::NewVolume;
+use crate::flocker::provisioning::{NewVolume, Placement};
 use crate::operation::deadline::Deadline;
 use crate::operation::{Context, Operation};
-use crate::volume::{Parameters, SizeRange, VolumeName, metadata};
+use crate::volume::{Parameters, SizeRange, TopologyKey, VolumeName, metadata};
 
-/// Requests for one name exclude each other; equal requests are one operation.
+/// Requests for one name exclude each other; equal requests are one operation, wherever each prefers the volume to be.
 impl Operation for NewVolume {
     type Slot = VolumeName;
 
@@ -27,14 +31,16 @@ pub(super) async fn create_volume(
     deadline: Deadline,
     request: CreateVolumeRequest,
 ) -> Result<CreateVolumeResponse> {
-    let wanted = parse(core, &request)
-        .map_err(|error| error.context(format_args!("creating volume {:?}", request.name)))?;
+    let parsed = parse(core, &request).and_then(|wanted| Ok((wanted, placement(core, &request)?)));
+    let (wanted, placement) =
+        parsed.map_err(|error| error.context(format_args!("creating volume {:?}", request.name)))?;
     let work = {
         let (provisioner, wanted) = (core.provisioner.clone(), wanted.clone());
-        |context: Context| async move { provisioner.provision(&context, &wanted).await }
+        |context: Context| async move { provisioner.provision(&context, &wanted, &placement).await }
     };
     let volume = core.creates.run(wanted, deadline, work).await?;
-    // A constant, empty context: Mesos checks that it never changes. No topology: a dataset can move anywhere.
+    // A constant, empty context: Mesos checks that it never changes. No topology, whatever the request says of it: a
+    // dataset can move anywhere, and an orchestrator would keep its users from every other node.
     let volume = ProtoVolume {
         volume_id: volume.dataset.to_string(),
         capacity_bytes: bytes(volume.size),
@@ -71,4 +77,28 @@ fn parse(core: &ControllerCore, request: &CreateVolumeRequest) -> Result<NewVolu
         size,
         parameters,
     })
+}
+
+/// Returns where the request wants the volume; without topology, nothing of it is read.
+fn placement(core: &ControllerCore, request: &CreateVolumeRequest) -> Result<Placement> {
+    let (Some(key), Some(requirements)) = (
+        &core.provisioner.settings().topology,
+        &request.accessibility_requirements,
+    ) else {
+        return Ok(Placement::default());
+    };
+    let TopologyRequirement { requisite, preferred } = requirements;
+    let of = |field: &str, topologies| {
+        nodes(key, topologies)
+            .map_err(|error| error.context(format_args!("accessibility_requirements.{field}")))
+    };
+    Ok(Placement {
+        preferred: of("preferred", preferred)?,
+        requisite: of("requisite", requisite)?,
+    })
+}
+
+fn nodes(key: &TopologyKey, topologies: &[ProtoTopology]) -> Result<Vec<Uuid>> {
+    let nodes = topologies.iter().map(|topology| key.node(&topology.segments));
+    nodes.filter_map(Result::transpose).collect()
 }

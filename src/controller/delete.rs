@@ -10,6 +10,7 @@ use super::ControllerCore;
 use crate::csi::fields::required;
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::{Absence, Lists, Probe, WriteOutcome};
+use crate::flocker::provisioning::Placement;
 use crate::operation::deadline::Deadline;
 use crate::operation::{Context, Operation, Phase};
 use crate::volume::dataset_of;
@@ -86,7 +87,10 @@ async fn delete(core: &ControllerCore, context: &Context, dataset: Uuid) -> Resu
         // Only the primary destroys a dataset, and no other node can become the primary after the DELETE.
         if !snapshot.lists_node(primary) {
             if node_is_gone(core, context, primary).await? {
-                core.provisioner.move_off(context, dataset, primary).await?;
+                let anywhere = Placement::default();
+                core.provisioner
+                    .move_off(context, dataset, primary, &anywhere)
+                    .await?;
             }
             continue;
         }

@@ -8,6 +8,8 @@ use csi_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
+use crate::volume::Topology;
+
 /// Answers for the plugin as a whole; every process answers alike, in every mode.
 ///
 /// Nothing here calls Flocker. Mesos abandons a plugin whose `Probe` fails once, and Kubernetes restarts one that is
@@ -15,13 +17,15 @@ use tonic::{Request, Response, Status};
 #[derive(Clone, Debug)]
 pub(crate) struct IdentityService {
     driver_name: String,
+    topology: Topology,
 }
 
 impl IdentityService {
     /// Makes the service of the driver with that name.
-    pub(crate) fn new(driver_name: impl Into<String>) -> Self {
+    pub(crate) fn new(driver_name: impl Into<String>, topology: Topology) -> Self {
         Self {
             driver_name: driver_name.into(),
+            topology,
         }
     }
 }
@@ -43,13 +47,19 @@ impl Identity for IdentityService {
         &self,
         _request: Request<GetPluginCapabilitiesRequest>,
     ) -> Result<Response<GetPluginCapabilitiesResponse>, Status> {
-        let controller = Service {
-            r#type: service::Type::ControllerService.into(),
+        let topology = match self.topology {
+            Topology::Off => None,
+            // Of volumes it says no more than that nodes may differ: an answer without topology is accessible everywhere.
+            Topology::Hint => Some(service::Type::VolumeAccessibilityConstraints),
+        };
+        let announced = [service::Type::ControllerService].into_iter().chain(topology);
+        let capability = |service: service::Type| PluginCapability {
+            r#type: Some(Type::Service(Service {
+                r#type: service.into(),
+            })),
         };
         Ok(Response::new(GetPluginCapabilitiesResponse {
-            capabilities: vec![PluginCapability {
-                r#type: Some(Type::Service(controller)),
-            }],
+            capabilities: announced.map(capability).collect(),
         }))
     }
 
@@ -65,7 +75,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_plugin_reports_its_name_and_version_and_is_ready() {
-        let identity = IdentityService::new("flocker.csi.clusterhq.com");
+        let identity = IdentityService::new("flocker.csi.clusterhq.com", Topology::Off);
         let info = identity
             .get_plugin_info(Request::new(GetPluginInfoRequest {}))
             .await
@@ -82,23 +92,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_controller_without_topology_is_announced() {
-        let identity = IdentityService::new("flocker.csi.clusterhq.com");
-        let request = Request::new(GetPluginCapabilitiesRequest {});
-        let capabilities = identity
-            .get_plugin_capabilities(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .capabilities;
-        let controller = Service {
-            r#type: service::Type::ControllerService.into(),
-        };
-        assert_eq!(
-            capabilities,
-            [PluginCapability {
-                r#type: Some(Type::Service(controller))
-            }]
-        );
+    async fn topology_is_announced_only_where_it_is_on() {
+        use service::Type::{ControllerService, VolumeAccessibilityConstraints};
+        for (topology, expected) in [
+            (Topology::Off, vec![ControllerService]),
+            (
+                Topology::Hint,
+                vec![ControllerService, VolumeAccessibilityConstraints],
+            ),
+        ] {
+            let identity = IdentityService::new("flocker.csi.clusterhq.com", topology);
+            let request = Request::new(GetPluginCapabilitiesRequest {});
+            let answer = identity.get_plugin_capabilities(request).await.unwrap();
+            let capabilities: Vec<_> = expected
+                .into_iter()
+                .map(|service| PluginCapability {
+                    r#type: Some(Type::Service(Service {
+                        r#type: service.into(),
+                    })),
+                })
+                .collect();
+            assert_eq!(answer.into_inner().capabilities, capabilities);
+        }
     }
 }

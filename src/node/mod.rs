@@ -32,6 +32,7 @@ use crate::host::mount::{MountWatch, UsageProbe};
 use crate::host::{Host, HostSettings, PathGate};
 use crate::operation::deadline::Deadline;
 use crate::operation::{Locks, Operations};
+use crate::volume::TopologyKey;
 use operations::NodeOperation;
 
 /// The settings of the node.
@@ -41,6 +42,8 @@ pub struct NodeSettings {
     pub host: HostSettings,
     /// The maximum number of volumes on this node; 0 leaves it to the orchestrator.
     pub max_volumes_per_node: i64,
+    /// The segment that names this node; `None` where topology is off.
+    pub topology: Option<TopologyKey>,
     /// Whether staging a volume that no controller attached takes it over from a node that is gone.
     pub takeover: Takeover,
     /// What is done about leases that are not as they should be.

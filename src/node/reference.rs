@@ -10,7 +10,7 @@ use super::NodeCore;
 use super::operations::Stage;
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::{Lists, Snapshot};
-use crate::flocker::provisioning::NewVolume;
+use crate::flocker::provisioning::{NewVolume, Placement};
 use crate::host::Host;
 use crate::operation::Context;
 use crate::volume::{
@@ -54,7 +54,8 @@ impl NodeCore {
                 metadata: [(FLOCKER_ID_KEY.to_owned(), name.clone())].into(),
             },
         };
-        match provisioner.provision(context, &wanted).await {
+        let placement = Placement::default();
+        match provisioner.provision(context, &wanted, &placement).await {
             Ok(made) => Ok(made.dataset),
             // Another client created it at the same time with other values; it is used as it is, as on every later use.
             Err(error) if error.situation() == Situation::Incompatible => {

@@ -11,7 +11,7 @@ use csi_proto::v1::{
     NodeGetCapabilitiesResponse, NodeGetInfoRequest, NodeGetInfoResponse, NodeGetVolumeStatsRequest,
     NodeGetVolumeStatsResponse, NodePublishVolumeRequest, NodePublishVolumeResponse, NodeServiceCapability,
     NodeStageVolumeRequest, NodeStageVolumeResponse, NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse,
-    NodeUnstageVolumeRequest, NodeUnstageVolumeResponse,
+    NodeUnstageVolumeRequest, NodeUnstageVolumeResponse, Topology,
 };
 use tonic::{Request, Response, Status};
 use uuid::fmt::Hyphenated;
@@ -256,7 +256,9 @@ impl NodeService {
         Ok(NodeGetInfoResponse {
             node_id: node.to_string(),
             max_volumes_per_node: self.core.settings.max_volumes_per_node,
-            accessible_topology: None,
+            accessible_topology: self.core.settings.topology.as_ref().map(|key| Topology {
+                segments: key.segments(node),
+            }),
         })
     }
 }

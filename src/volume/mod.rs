@@ -9,6 +9,7 @@ mod parse_size;
 mod reference;
 mod size;
 mod suggest;
+mod topology;
 
 pub(crate) use id::Generation;
 pub use id::{Namespace, dataset_of};
@@ -25,6 +26,7 @@ pub use reference::VolumeReference;
 pub use size::{MINIMUM_SIZE, SizePolicy};
 pub(crate) use size::{SizeRange, size_text};
 pub(crate) use suggest::did_you_mean;
+pub use topology::{Topology, TopologyKey};
 
 /// The size that Flocker gives to a dataset configured without one: 75 GiB.
 pub(crate) const FLOCKER_DEFAULT_SIZE: u64 = 75 << 30;

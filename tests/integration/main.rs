@@ -28,4 +28,5 @@ mod recorder;
 mod serving;
 mod streams;
 mod support;
+mod topology;
 mod v0;

@@ -75,6 +75,7 @@ pub(super) fn provisioner(
         provision_wait: config.plugin.provision_wait,
         sizes: config.plugin.sizes(),
         pools: config.pools.clone(),
+        topology: config.plugin.topology_key(),
     };
     Provisioner::new(settings, cluster.clone(), locks.clone())
 }
@@ -108,6 +109,7 @@ pub(super) fn node(
     let settings = node::NodeSettings {
         host: host_settings(config, cluster.counters()),
         max_volumes_per_node: i64::from(config.plugin.max_volumes_per_node),
+        topology: config.plugin.topology_key(),
         takeover: config.node_loss.takeover,
         leases: node::LeaseSettings {
             abandoned_grace: config.node.abandoned_grace,

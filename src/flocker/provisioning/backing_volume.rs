@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::placement::Placement;
 use super::provisioner::Provisioner;
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::{Absence, Lists, Probe, Snapshot, WriteOutcome};
@@ -25,7 +26,12 @@ impl Provisioner {
     /// # Errors
     /// [`Situation::UnknownVolume`] when the dataset is deleted during the wait; [`Situation::InUse`],
     /// [`Situation::FlockerUnavailable`], [`Situation::Cancelled`].
-    pub(super) async fn wait_until_backed(&self, context: &Context, dataset: Uuid) -> Result<()> {
+    pub(super) async fn wait_until_backed(
+        &self,
+        context: &Context,
+        dataset: Uuid,
+        placement: &Placement,
+    ) -> Result<()> {
         let lists = Lists::CONFIGURATION | Lists::STATE | Lists::NODES;
         loop {
             let seen = self
@@ -36,7 +42,7 @@ impl Provisioner {
                 Seen::Backed => return Ok(()),
                 Seen::Deleted => return Err(Error::unknown_volume(dataset)),
                 Seen::Unreadable(error) => return Err(error),
-                Seen::Orphaned(gone) => self.move_off(context, dataset, gone).await?,
+                Seen::Orphaned(gone) => self.move_off(context, dataset, gone, placement).await?,
             }
         }
     }
@@ -59,14 +65,20 @@ impl Provisioner {
         }
     }
 
-    /// Moves a dataset to a live node from `gone`, a node that counts as gone.
+    /// Moves a dataset from `gone`, a node that counts as gone, to a live node that `placement` chooses.
     ///
     /// It does nothing when the dataset has another primary by now, or does not exist: the caller reads again.
     ///
     /// # Errors
     /// [`Situation::InUse`] naming the node that holds the dataset's lease, [`Situation::NodeNotReporting`] without
     /// another node, [`Situation::FlockerUnavailable`], [`Situation::Cancelled`].
-    pub(crate) async fn move_off(&self, context: &Context, dataset: Uuid, gone: Uuid) -> Result<()> {
+    pub(crate) async fn move_off(
+        &self,
+        context: &Context,
+        dataset: Uuid,
+        gone: Uuid,
+        placement: &Placement,
+    ) -> Result<()> {
         let only = context.unless_cancelled(self.settings.scope.node()).await??;
         let _guard = self.locks.lock(context, dataset).await?;
         let lists = Lists::CONFIGURATION | Lists::STATE | Lists::NODES | Lists::LEASES;
@@ -85,12 +97,12 @@ impl Provisioner {
             );
             return Err(Error::new(Situation::InUse, text));
         }
-        let nodes = snapshot
+        let nodes: Vec<_> = snapshot
             .nodes()
             .map(|node| node.uuid)
-            .filter(|node| only.is_none_or(|only| only == *node));
-        let usage = self.usage(&snapshot);
-        let Some(target) = usage.least_loaded(nodes) else {
+            .filter(|node| only.is_none_or(|only| only == *node))
+            .collect();
+        let Some(target) = placement.choose(&self.usage(&snapshot), &nodes) else {
             let text = format!(
                 "volume {dataset} is on node {gone}, which is gone, and no other node that may have it reports to Flocker"
             );

@@ -5,6 +5,7 @@
 
 mod backing_volume;
 mod existing_volume;
+mod placement;
 mod pool;
 mod pool_usage;
 mod provisioner;
@@ -13,6 +14,7 @@ mod reservations;
 mod settings;
 mod unclear;
 
+pub(crate) use placement::Placement;
 pub use pool::Pool;
 pub(crate) use pool_usage::{PoolUsage, reported_size, size_in};
 pub use provisioner::Provisioner;

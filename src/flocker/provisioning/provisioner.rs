@@ -4,6 +4,7 @@ use flocker_client::NewDataset;
 use uuid::Uuid;
 
 use super::existing_volume::{self, Existing};
+use super::placement::Placement;
 use super::pool_usage::{PoolUsage, pool_of};
 use super::request::{NewVolume, Volume};
 use super::reservations::{ReservationGuard, Reservations};
@@ -61,7 +62,7 @@ impl Provisioner {
         self.reservations.usage(snapshot, &self.settings.pools)
     }
 
-    /// Finds or creates the volume.
+    /// Finds or creates the volume; a new one on the node that `placement` chooses.
     ///
     /// Before the dataset is requested, an error may be final. Once it may exist, every error makes the orchestrator
     /// repeat the call: after a final error, no call would ever delete it.
@@ -70,8 +71,13 @@ impl Provisioner {
     /// [`Situation::Incompatible`] naming the difference when the name is taken; [`Situation::PoolFull`],
     /// [`Situation::ImpossibleSize`], [`Situation::InvalidArgument`] for a profile that no pool has,
     /// [`Situation::NodeNotReporting`], [`Situation::FlockerUnavailable`], [`Situation::Cancelled`].
-    pub(crate) async fn provision(&self, context: &Context, wanted: &NewVolume) -> Result<Volume> {
-        let ended = self.find_or_declare(context, wanted).await;
+    pub(crate) async fn provision(
+        &self,
+        context: &Context,
+        wanted: &NewVolume,
+        placement: &Placement,
+    ) -> Result<Volume> {
+        let ended = self.find_or_declare(context, wanted, placement).await;
         ended.map_err(|error| {
             let error = error.failure_context(wanted);
             if error.situation().is_final() && self.unclear.contains(&wanted.name) {
@@ -82,7 +88,12 @@ impl Provisioner {
         })
     }
 
-    async fn find_or_declare(&self, context: &Context, wanted: &NewVolume) -> Result<Volume> {
+    async fn find_or_declare(
+        &self,
+        context: &Context,
+        wanted: &NewVolume,
+        placement: &Placement,
+    ) -> Result<Volume> {
         self.refuse_unknown_profile(wanted)?;
         let mut last_error = None;
         let mut attempts = 0;
@@ -99,7 +110,7 @@ impl Provisioner {
                 match existing_volume::find(&snapshot, driver_name, namespace, wanted)? {
                     Existing::Same(volume) => {
                         self.unclear.settle(&wanted.name);
-                        return self.finish(context, wanted, volume).await;
+                        return self.finish(context, (wanted, placement), volume).await;
                     }
                     Existing::Free { dataset, generation } => (dataset, generation),
                 };
@@ -111,7 +122,10 @@ impl Provisioner {
                 return Err(last_error.unwrap_or_else(|| Error::new(Situation::FlockerUnavailable, text)));
             }
             context.about(dataset);
-            let Some(reserved) = self.place(context, wanted, &snapshot, dataset).await? else {
+            let Some(reserved) = self
+                .place(context, (wanted, placement), &snapshot, dataset)
+                .await?
+            else {
                 continue;
             };
             context.check()?;
@@ -125,7 +139,7 @@ impl Provisioner {
             match declared {
                 Ok(Some(volume)) => {
                     self.unclear.settle(&wanted.name);
-                    return self.finish(context, wanted, volume).await;
+                    return self.finish(context, (wanted, placement), volume).await;
                 }
                 // Another process created it, or the last read was too early: read again.
                 Ok(None) => {}
@@ -164,7 +178,7 @@ impl Provisioner {
     async fn place(
         &self,
         context: &Context,
-        wanted: &NewVolume,
+        (wanted, placement): (&NewVolume, &Placement),
         snapshot: &Snapshot,
         dataset: Uuid,
     ) -> Result<Option<ReservationGuard>> {
@@ -199,8 +213,9 @@ impl Provisioner {
         let space = (dataset, wanted.size, wanted.parameters.profile.clone());
         let reserved = self.reservations.reserve(snapshot, pools, space, |usage| {
             let free = |node: Uuid| pool.map_or(u64::MAX, |pool| usage.free(pool, node));
-            let fitting = nodes.iter().copied().filter(|node| free(*node) >= wanted.size);
-            usage.least_loaded(fitting).ok_or_else(|| {
+            let fits = |node: &Uuid| free(*node) >= wanted.size;
+            let fitting: Vec<_> = nodes.iter().copied().filter(fits).collect();
+            placement.choose(usage, &fitting).ok_or_else(|| {
                 let most = nodes.iter().copied().map(free).max().unwrap_or(0);
                 let text = format!(
                     "{wanted}: {} has {} left, the volume needs {}; delete volumes or enlarge the pool",
@@ -211,6 +226,21 @@ impl Provisioner {
                 Error::new(Situation::PoolFull, text)
             })
         })?;
+        if let Some(missed) = placement.missed(reserved.primary) {
+            let reason = match only {
+                Some(_) => "list_scope = node creates volumes on this node only",
+                None if nodes.contains(&missed) => "the pool of that node has no room for it",
+                None => "that node does not report to Flocker",
+            };
+            tracing::info!(
+                dataset.id = %dataset,
+                node.id = %reserved.primary,
+                "Volume {:?} is created on node {}, not on node {missed} as the orchestrator asks: {reason}. It moves when it \
+                 is used on another node",
+                wanted.name.as_str(),
+                reserved.primary
+            );
+        }
         Ok(Some(reserved))
     }
 
@@ -248,12 +278,17 @@ impl Provisioner {
     }
 
     /// Waits for the backing volume, if the settings request it.
-    async fn finish(&self, context: &Context, wanted: &NewVolume, volume: Volume) -> Result<Volume> {
+    async fn finish(
+        &self,
+        context: &Context,
+        (wanted, placement): (&NewVolume, &Placement),
+        volume: Volume,
+    ) -> Result<Volume> {
         context.about(volume.dataset);
         match self.settings.provision_wait {
             ProvisionWait::Declared => Ok(volume),
             ProvisionWait::Backed => {
-                let backed = self.wait_until_backed(context, volume.dataset).await;
+                let backed = self.wait_until_backed(context, volume.dataset, placement).await;
                 backed
                     .map_err(|error| in_progress(error).failure_context(wanted))
                     .map(|()| volume)

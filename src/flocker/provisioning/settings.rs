@@ -7,7 +7,7 @@ use super::pool::Pool;
 
 use crate::error::Result;
 use crate::flocker::node_identity::ThisNode;
-use crate::volume::{Namespace, SizePolicy};
+use crate::volume::{Namespace, SizePolicy, TopologyKey};
 
 /// The nodes whose volumes are listed and created.
 #[derive(Clone)]
@@ -60,4 +60,6 @@ pub struct ProvisioningSettings {
     pub sizes: SizePolicy,
     /// The storage, declared because Flocker reports none.
     pub pools: Vec<Pool>,
+    /// The segment that names a node; `None` where topology is off.
+    pub topology: Option<TopologyKey>,
 }

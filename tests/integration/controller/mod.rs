@@ -6,6 +6,7 @@ mod last_known;
 mod list;
 mod publish;
 mod requests;
+mod topology;
 mod unclear;
 
 use std::path::Path;
@@ -44,6 +45,7 @@ fn settings() -> ProvisioningSettings {
             allocation_unit: 1 << 20,
         },
         pools: Vec::new(),
+        topology: None,
     }
 }
 

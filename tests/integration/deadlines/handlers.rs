@@ -77,6 +77,7 @@ fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
                 counters: Counters::default(),
             },
             max_volumes_per_node: 0,
+            topology: None,
             takeover: Takeover::Never,
             leases: LeaseSettings {
                 abandoned_grace: PATIENCE,

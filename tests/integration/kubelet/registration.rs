@@ -68,6 +68,26 @@ fn a_refused_registration_is_an_error_with_the_kubelets_reason() {
 }
 
 #[test]
+fn a_node_with_the_label_of_another_flocker_node_is_refused_with_the_label_to_remove() {
+    in_own_namespace(|| async {
+        let (_flocker, machine, kubelet) = scene().await;
+        let plugin = machine.process(&[&kubelet.flag(), "--topology=hint"]).await;
+        kubelet.finds_plugin().await;
+        kubelet.asks().await;
+        // In the words of kubelet 1.37.2.
+        let reason = "RegisterPlugin error -- plugin registration failed with err: error updating Node object with CSI \
+                      driver node info: detected topology value collision: driver reported \
+                      \"flocker.csi.clusterhq.com/node\":\"a\" but existing label is \"flocker.csi.clusterhq.com/node\":\"b\"";
+        kubelet.says(false, reason).await;
+        for part in ["existing label is", "kubectl label node NODE KEY-", "tries again"] {
+            plugin.logged(part).await;
+        }
+        assert_eq!(kubelet.registers().await, machine.node().to_string());
+        plugin.kill().await;
+    });
+}
+
+#[test]
 fn a_graceful_stop_takes_the_socket_away_and_the_next_process_makes_it_again() {
     in_own_namespace(|| async {
         let (_flocker, machine, kubelet) = scene().await;

@@ -14,6 +14,9 @@ const KIND: &str = "CSIPlugin";
 /// The versions of CSI for it; it accepts any 1.x, and no longer `csi.v0`.
 const VERSIONS: [&str; 1] = ["1.0.0"];
 
+/// What the kubelet says of a node whose label for the topology segment has another value than the plugin reports.
+const LABEL_COLLISION: &str = "topology value collision";
+
 /// The kubelet's last verdict on the plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -100,11 +103,20 @@ impl Registration for RegistrationService {
             self.verdict.send_replace(Verdict::Registered);
         } else {
             let reason = one_line(&error);
+            let advice = if reason.contains(LABEL_COLLISION) {
+                "The Kubernetes node has the label of another Flocker node, as after the machine or Flocker's agent on it \
+                 was installed again. Remove that label, whose key is in the reason: kubectl label node NODE KEY-"
+                    .to_owned()
+            } else {
+                format!(
+                    "It has to reach the plugin at {endpoint} (kubelet_endpoint: the path of the socket in the host's file \
+                     system), no other plugin may have that driver_name on this node, and NodeGetInfo has to succeed, for \
+                     which Flocker has to know this node"
+                )
+            };
             tracing::error!(
-                "The kubelet has refused to register {driver_name}, so no pod on this node gets its volumes: \
-                 {reason}. It has to reach the plugin at {endpoint} (kubelet_endpoint: the path of the socket in the \
-                 host's file system), no other plugin may have that driver_name on this node, and NodeGetInfo has to \
-                 succeed, for which Flocker has to know this node. The kubelet tries again by itself"
+                "The kubelet has refused to register {driver_name}, so no pod on this node gets its volumes: {reason}. \
+                 {advice}. The kubelet tries again by itself"
             );
             self.verdict.send_replace(Verdict::Refused(reason));
         }
