@@ -1,7 +1,8 @@
 //! Compiles the `.proto` files to Rust, without `protoc`.
 //!
 //! For each package it writes messages, clients and servers to `OUT_DIR` (`csi.v1.rs`); for those of CSI also the list
-//! of messages that hold a secret (`csi.v1.redacted.rs`), and for both together the descriptors (`csi_descriptor.bin`).
+//! of messages that hold a secret (`csi.v1.redacted.rs`), and for both together the descriptors (`csi_descriptor.bin`)
+//! and the list of methods (`methods.rs`).
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -42,6 +43,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
         fs::write(out_dir.join(format!("{package}.redacted.rs")), list)?;
     }
+
+    let methods = pool.services().flat_map(|service| {
+        let methods: Vec<_> = service.methods().collect();
+        methods
+            .into_iter()
+            .map(move |method| format!("/{}/{}", service.full_name(), method.name()))
+    });
+    let methods: Vec<_> = methods.collect();
+    fs::write(out_dir.join("methods.rs"), format!("&{methods:#?}"))?;
 
     let mut config = Config::new();
     config.enable_type_names();

@@ -17,6 +17,9 @@ pub use redact::{Redacted, redacted};
 /// It holds the custom options, such as `csi_secret`, but no comments.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/csi_descriptor.bin"));
 
+/// The paths of all methods of both packages, as in `/csi.v1.Node/NodeStageVolume`.
+pub const METHODS: &[&str] = include!(concat!(env!("OUT_DIR"), "/methods.rs"));
+
 /// The package `csi.v1`, specification 1.12.0.
 #[allow(clippy::pedantic, reason = "the style is that of the generator")]
 pub mod v1 {

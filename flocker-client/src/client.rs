@@ -11,6 +11,7 @@ use crate::{
     Listed, NewDataset, Node,
     endpoint::Endpoint,
     model::{NodeOfEra, Version},
+    observer::RequestObserver,
     resolver::ServiceResolver,
     transport::Transport,
 };
@@ -28,6 +29,8 @@ pub struct ClientSettings {
     pub timeout: Duration,
     /// How long it may take to make a connection, TLS included.
     pub connect_timeout: Duration,
+    /// Who is told of every request, if anybody.
+    pub observer: Option<Arc<dyn RequestObserver>>,
 }
 
 impl ClientSettings {
@@ -39,6 +42,7 @@ impl ClientSettings {
             server_name: "control-service".to_owned(),
             timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
+            observer: None,
         }
     }
 }

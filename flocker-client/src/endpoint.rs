@@ -95,6 +95,23 @@ impl Endpoint {
         }
     }
 
+    /// Returns method and path with `{id}` in place of an id.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Version => "GET /v1/version",
+            Self::ListDatasets => "GET /v1/configuration/datasets",
+            Self::CreateDataset => "POST /v1/configuration/datasets",
+            Self::MoveDataset(_) => "POST /v1/configuration/datasets/{id}",
+            Self::DeleteDataset(_) => "DELETE /v1/configuration/datasets/{id}",
+            Self::ListDatasetStates => "GET /v1/state/datasets",
+            Self::ListNodes => "GET /v1/state/nodes",
+            Self::NodeByEra(_) => "GET /v1/state/nodes/by_era/{id}",
+            Self::ListLeases => "GET /v1/configuration/leases",
+            Self::AcquireLease => "POST /v1/configuration/leases",
+            Self::ReleaseLease(_) => "DELETE /v1/configuration/leases/{id}",
+        }
+    }
+
     /// Returns the statuses with which Flocker reports success.
     pub(crate) fn success_statuses(self) -> &'static [u16] {
         match self {

@@ -65,6 +65,7 @@ mod fields;
 pub mod fuzz;
 mod list;
 mod model;
+mod observer;
 mod resolver;
 #[cfg(test)]
 mod tests;
@@ -79,4 +80,5 @@ pub use self::{
     model::{
         Acquired, AcquiredKind, Dataset, DatasetState, Datasets, Lease, NewDataset, Node, UnreadableParts,
     },
+    observer::{RequestEnd, RequestObserver},
 };

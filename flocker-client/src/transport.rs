@@ -14,6 +14,7 @@ use crate::{
     entry::Entry,
     error::{ApiCall, Cause, Target, failed_request, may_be_repeated},
     list::List,
+    observer::{Observed, RequestObserver},
 };
 
 /// How long a connection may be idle before the kernel probes it, how often it probes, and after how many probes
@@ -30,6 +31,7 @@ pub(crate) struct Transport {
     base: Url,
     connection_limit: ConnectionLimit,
     target: Target,
+    observer: Option<Arc<dyn RequestObserver>>,
 }
 
 impl Transport {
@@ -74,6 +76,7 @@ impl Transport {
             base: base(&target)?,
             connection_limit: ConnectionLimit::new(),
             target,
+            observer: settings.observer,
         })
     }
 
@@ -88,6 +91,11 @@ impl Transport {
     }
 
     async fn send_for<A: ReadAnswer>(&self, endpoint: Endpoint) -> Result<A, Error> {
+        let observed = Observed::begin(self.observer.as_ref(), endpoint);
+        observed.ended(self.send_twice(endpoint).await)
+    }
+
+    async fn send_twice<A: ReadAnswer>(&self, endpoint: Endpoint) -> Result<A, Error> {
         let began = Instant::now();
         match self.attempt(endpoint, None::<&()>, self.target.timeout).await {
             Err(error) if may_be_repeated(&error) => {
@@ -105,7 +113,8 @@ impl Transport {
 
     /// Sends a request with a body, once.
     pub(crate) async fn send_with(&self, endpoint: Endpoint, body: &impl Serialize) -> Result<Answer, Error> {
-        self.attempt(endpoint, Some(body), self.target.timeout).await
+        let observed = Observed::begin(self.observer.as_ref(), endpoint);
+        observed.ended(self.attempt(endpoint, Some(body), self.target.timeout).await)
     }
 
     /// Waits for a permit, sends a request and reads the answer. The wait does not count towards `timeout`: every

@@ -26,13 +26,13 @@ use crate::flocker::node_identity::NodeIdentity;
 use crate::host::{preconditions, state_dir};
 use crate::node::NodeService;
 use crate::operation::Locks;
-use crate::server::{Health, Limits, Listener, ServeError};
+use crate::server::{Health, Listener, ServeError};
 use crate::telemetry::Counters;
 pub use checks::check;
 use checks::{check_all, warn_of_exposed_directories};
 use kubelet::{Registrar, RegistrationService};
-use monitoring::{Monitor, Readiness};
-use parts::{controller, host_settings, node, of_one_node, provisioner, sources, this_node};
+use monitoring::{Gauges, Monitor, Monitored, Readiness};
+use parts::{controller, host_settings, limits, node, of_one_node, provisioner, sources, this_node};
 use services::{Part, Services};
 
 /// How long calls that have begun may take to end when the plugin stops.
@@ -114,10 +114,11 @@ impl Plugin {
         });
         tasks.spawn("returning unused memory", memory::return_unused);
         let readiness = Readiness::new(shutdown.clone(), registration.clone(), cluster.clone());
+        let monitored = Monitored::new(readiness, cluster.metrics().clone());
         // Before staged volumes are restored, which may take a while and must not fail a liveness probe.
         let monitoring = monitor.map(|monitor| {
-            let (monitor, readiness) = (Arc::new(monitor), readiness.clone());
-            let answer = move || Arc::clone(&monitor).run(readiness.clone());
+            let (monitor, monitored) = (Arc::new(monitor), monitored.clone());
+            let answer = move || Arc::clone(&monitor).run(monitored.clone());
             // Without the token: it answers that the plugin stops.
             tasks.spawn_to_end("answering probes", answer)
         });
@@ -143,6 +144,7 @@ impl Plugin {
             identity: IdentityService::new(config.plugin.driver_name.clone(), config.plugin.topology),
             controller: controller.clone(),
             node: node.clone(),
+            metrics: cluster.metrics().clone(),
         };
         let health = services.health().await;
         let endpoint = listener.endpoint().clone();
@@ -154,12 +156,13 @@ impl Plugin {
         tasks.spawn("loading new certificates", move || {
             keeper.certificate_keeper().run()
         });
-        let limits = Limits {
-            connections: config.plugin.max_connections as usize,
-            calls: config.plugin.max_calls as usize,
-        };
-        let serving = tokio::spawn(services.serve(listener, limits, health, shutdown.clone(), DRAIN));
-        readiness.serves(node.clone());
+        let serving =
+            tokio::spawn(services.serve(listener, limits(&config), health, shutdown.clone(), DRAIN));
+        monitored.serves(Gauges {
+            cluster: cluster.clone(),
+            controller: controller.clone(),
+            node: node.clone(),
+        });
         let identity = (node.is_some() || of_one_node(&config)).then_some(identity);
         tasks.spawn("checking Flocker", move || {
             check_flocker(cluster.clone(), identity.clone())

@@ -20,6 +20,10 @@ use crate::volume::{Parameters, SizeRange, TopologyKey, VolumeName, metadata};
 impl Operation for NewVolume {
     type Slot = VolumeName;
 
+    fn name(&self) -> &'static str {
+        "create"
+    }
+
     fn slot(&self) -> VolumeName {
         self.name.clone()
     }

@@ -24,6 +24,10 @@ pub(super) struct DeleteOperation {
 impl Operation for DeleteOperation {
     type Slot = Uuid;
 
+    fn name(&self) -> &'static str {
+        "delete"
+    }
+
     fn slot(&self) -> Uuid {
         self.dataset
     }

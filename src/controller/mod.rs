@@ -40,7 +40,7 @@ use crate::flocker::attach::Attach;
 use crate::flocker::cluster::{Cluster, Lists, Snapshot};
 use crate::flocker::provisioning::{NewVolume, Provisioner, Volume};
 use crate::operation::deadline::Deadline;
-use crate::operation::{Describe, Locks, Operations};
+use crate::operation::{Describe, Locks, Operations, RunningOperation};
 use capacity::FreeSpaceByProfile;
 use delete::{DeleteOperation, Deletion};
 use last_known::LastKnown;
@@ -85,11 +85,12 @@ impl ControllerService {
     ) -> Self {
         let health = cluster.clone();
         let describe: Describe = Arc::new(move || health.health());
+        let metrics = || cluster.metrics().clone();
         let core = ControllerCore {
-            creates: Operations::new(Arc::clone(&describe)),
-            deletes: Operations::new(Arc::clone(&describe)),
-            destructions: Operations::new(Arc::clone(&describe)),
-            attachments: Operations::new(describe),
+            creates: Operations::new(Arc::clone(&describe), metrics()),
+            deletes: Operations::new(Arc::clone(&describe), metrics()),
+            destructions: Operations::new(Arc::clone(&describe), metrics()),
+            attachments: Operations::new(describe, metrics()),
             paging: Paging::default(),
             last_list: LastKnown::new(state_dir, "volumes.json"),
             changes: RecentChanges::default(),
@@ -100,6 +101,22 @@ impl ControllerService {
             locks,
         };
         Self { core: Arc::new(core) }
+    }
+
+    /// Returns the operations that are running, for metrics.
+    pub(crate) fn running(&self) -> Vec<RunningOperation> {
+        let core = &self.core;
+        let running = [
+            core.creates.running(),
+            core.deletes.running(),
+            core.attachments.running(),
+        ];
+        running.into_iter().flatten().collect()
+    }
+
+    /// Returns how many deleted volumes have not been destroyed yet, as far as this process waits for it.
+    pub(crate) fn pending_destructions(&self) -> usize {
+        self.core.destructions.running().len()
     }
 
     /// Ends every running operation, each at a point from which a repeated call resumes.

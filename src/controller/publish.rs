@@ -36,6 +36,13 @@ pub(super) struct AttachOperation {
 impl Operation for AttachOperation {
     type Slot = (Uuid, Option<Uuid>);
 
+    fn name(&self) -> &'static str {
+        match self.direction {
+            Direction::Attach(_) => "attach",
+            Direction::Detach(_) => "detach",
+        }
+    }
+
     fn slot(&self) -> Self::Slot {
         match self.direction {
             Direction::Attach(node) => (self.dataset, Some(node)),

@@ -77,14 +77,14 @@ impl NodeCore {
         this_node: ThisNode,
         first_use: Option<Provisioner>,
     ) -> Self {
-        let health = cluster.clone();
+        let (health, metrics) = (cluster.clone(), cluster.metrics().clone());
         Self {
             settings,
             cluster,
             attach,
             locks,
             this_node,
-            operations: Operations::new(Arc::new(move || health.health())),
+            operations: Operations::new(Arc::new(move || health.health()), metrics),
             mounts: MountWatch::default(),
             usage: UsageProbe::default(),
             paths: PathGate::default(),

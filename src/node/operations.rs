@@ -69,6 +69,15 @@ pub(super) enum Slot {
 impl Operation for NodeOperation {
     type Slot = Slot;
 
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Stage(_) => "stage",
+            Self::Unstage(_) => "unstage",
+            Self::Publish(_) => "publish",
+            Self::Unpublish(_) => "unpublish",
+        }
+    }
+
     fn slot(&self) -> Slot {
         let staging = |path: &TargetPath| Slot::Staging(path.as_path().to_owned());
         let target = |path: &TargetPath| Slot::Target(path.as_path().to_owned());

@@ -32,7 +32,7 @@ use crate::flocker::cluster::Cluster;
 use crate::flocker::node_identity::ThisNode;
 use crate::flocker::provisioning::Provisioner;
 use crate::operation::deadline::Deadline;
-use crate::operation::{Context, Locks};
+use crate::operation::{Context, Locks, RunningOperation};
 use crate::volume::{NODE_CONTEXT_KEY, READONLY_CONTEXT_KEY, VolumeReference};
 use host_fs::mount::TargetPath;
 
@@ -101,6 +101,11 @@ impl NodeService {
     /// Returns why calls about some volumes wait, if they do; calls about other volumes are served.
     pub fn obstacle(&self) -> Option<String> {
         self.core.paths.obstacle()
+    }
+
+    /// Returns the operations that are running, for metrics.
+    pub(crate) fn running(&self) -> Vec<RunningOperation> {
+        self.core.operations.running()
     }
 
     /// Cancels operations that wait, and waits for those that mount. No volume is unmounted.

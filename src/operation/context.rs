@@ -10,11 +10,29 @@ use uuid::Uuid;
 use super::callers::{Callers, reached};
 use super::progress::{OperationProgress, Phase};
 use crate::error::{Error, Result, Situation};
+use crate::telemetry::Metrics;
+
+/// Measures how long an operation is in each of its phases.
+#[derive(Clone)]
+pub(super) struct PhaseTimes {
+    pub(super) operation: &'static str,
+    pub(super) metrics: Metrics,
+}
+
+impl PhaseTimes {
+    /// Records that the operation leaves its phase now.
+    pub(super) fn left(&self, progress: &OperationProgress) {
+        let took = progress.entered.elapsed();
+        self.metrics
+            .phase_left(self.operation, progress.phase.name(), took);
+    }
+}
 
 /// Through this an operation reports its phase, and learns whether a caller still waits for it.
 #[derive(Clone)]
 pub(crate) struct Context {
     doing: Arc<str>,
+    times: PhaseTimes,
     progress: Arc<watch::Sender<OperationProgress>>,
     callers: watch::Receiver<Callers>,
     cancelled: CancellationToken,
@@ -23,12 +41,14 @@ pub(crate) struct Context {
 impl Context {
     pub(super) fn new(
         doing: String,
+        times: PhaseTimes,
         progress: Arc<watch::Sender<OperationProgress>>,
         callers: watch::Receiver<Callers>,
         cancelled: CancellationToken,
     ) -> Self {
         Self {
             doing: doing.into(),
+            times,
             progress,
             callers,
             cancelled,
@@ -37,7 +57,14 @@ impl Context {
 
     /// Records what the operation waits for from this moment on. Entering the same phase again keeps its start.
     pub(crate) fn enter(&self, phase: Phase) {
-        self.progress.send_if_modified(|progress| progress.enter(phase));
+        self.progress.send_if_modified(|progress| {
+            let before = progress.clone();
+            let entered = progress.enter(phase);
+            if entered {
+                self.times.left(&before);
+            }
+            entered
+        });
     }
 
     /// Waits for `step` to its end, in a phase of its own; afterwards the operation is in the phase before it again.

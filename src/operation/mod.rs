@@ -24,9 +24,11 @@ pub(crate) use elapsed::Elapsed;
 pub use locks::Locks;
 pub(crate) use locks::VolumeGuard;
 pub(crate) use progress::{OperationProgress, Phase, Wanted};
+pub(crate) use running::RunningOperation;
 
 use crate::error::{Error, Result, Situation};
 use crate::operation::deadline::Deadline;
+use crate::telemetry::Metrics;
 use running::{CallerGuard, Running};
 
 /// What a call does. Equal operations are one; operations with an equal slot exclude each other.
@@ -35,6 +37,9 @@ use running::{CallerGuard, Running};
 pub(crate) trait Operation: Clone + fmt::Display + PartialEq + Send + Sync + 'static {
     /// What only one operation may work on at a time.
     type Slot: Clone + Eq + Hash + Send + Sync + 'static;
+
+    /// Returns what is done, in one word, for metrics: `attach`.
+    fn name(&self) -> &'static str;
 
     /// Returns the slot of this operation.
     fn slot(&self) -> Self::Slot;
@@ -57,15 +62,24 @@ type Slots<O, T> = Arc<Mutex<HashMap<<O as Operation>::Slot, Running<O, T>>>>;
 pub(crate) struct Operations<O: Operation, T> {
     slots: Slots<O, T>,
     describe: Describe,
+    metrics: Metrics,
 }
 
 impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
-    /// Makes an empty set. `describe` adds the state of Flocker to messages about unfinished work.
-    pub(crate) fn new(describe: Describe) -> Self {
+    /// Makes an empty set. `describe` adds the state of Flocker to messages about unfinished work; `metrics` measures
+    /// the phases.
+    pub(crate) fn new(describe: Describe, metrics: Metrics) -> Self {
         Self {
             slots: Arc::default(),
             describe,
+            metrics,
         }
+    }
+
+    /// Returns the operations that are running, for metrics.
+    pub(crate) fn running(&self) -> Vec<RunningOperation> {
+        let slots = self.lock();
+        slots.values().map(Running::describe).collect()
     }
 
     /// Runs `work` in a task of its own, or joins the equal operation that is already running.
@@ -185,7 +199,7 @@ impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
         let work = work
             .take()
             .expect("an operation is started at most once per call");
-        let (running, caller, task) = Running::start(operation.clone(), deadline, work);
+        let (running, caller, task) = Running::start(operation.clone(), deadline, self.metrics.clone(), work);
         slots.insert(operation.slot(), running.clone());
         let slots = Arc::clone(&self.slots);
         let slot = operation.slot();

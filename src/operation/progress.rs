@@ -120,6 +120,27 @@ impl Phase {
 }
 
 impl Phase {
+    /// Returns the name of the phase in metrics.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::OtherOperation => "other_operation",
+            Self::FlockerAnswering => "flocker_answering",
+            Self::FileSystemAnswering { .. } => "file_system_answering",
+            Self::NodeReporting { .. } => "node_reporting",
+            Self::LeaseOfNode { .. } => "lease_of_node",
+            Self::Configured { .. } => "configured",
+            Self::BackingVolume { .. } => "backing_volume",
+            Self::ReleasedByOtherNode { .. } => "released_by_other_node",
+            Self::ReleasedByUnknownNode => "released_by_unknown_node",
+            Self::MountedHere { .. } => "mounted_here",
+            Self::NotReceivedHere { .. } => "not_received_here",
+            Self::FinishedHere { .. } => "finished_here",
+            Self::Destroyed { .. } => "destroyed",
+            Self::Caller => "caller",
+        }
+    }
+
     /// Returns where the reason is to be found if the phase takes unusually long.
     fn hint(&self) -> Option<&'static str> {
         match self {
@@ -230,6 +251,8 @@ pub(crate) struct OperationProgress {
     pub phase: Phase,
     /// Since when.
     pub since: Instant,
+    /// When it last began to wait for that: later than `since` after an interruption.
+    pub entered: Instant,
     /// The dataset that it works on, once known.
     pub dataset: Option<Uuid>,
     /// The phase that the present one interrupts, and when that phase began.
@@ -252,6 +275,7 @@ impl OperationProgress {
             std::mem::replace(&mut self.phase, phase),
             std::mem::replace(&mut self.since, since),
         );
+        self.entered = Instant::now();
         if !self.phase.interrupts() {
             self.interrupted = None;
         } else if !left.0.interrupts() {
@@ -283,9 +307,11 @@ impl OperationProgress {
 
 impl Default for OperationProgress {
     fn default() -> Self {
+        let now = Instant::now();
         Self {
             phase: Phase::Starting,
-            since: Instant::now(),
+            since: now,
+            entered: now,
             dataset: None,
             interrupted: None,
         }

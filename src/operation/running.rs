@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -11,11 +12,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::Operation;
 use super::callers::{Callers, reached};
-use super::context::Context;
+use super::context::{Context, PhaseTimes};
 use super::progress::OperationProgress;
 use crate::error::{Error, Result};
 use crate::operation::deadline::Deadline;
+use crate::telemetry::Metrics;
 
 /// A handle on a running operation; clones are handles on the same one.
 pub(super) struct Running<O, T> {
@@ -24,6 +27,7 @@ pub(super) struct Running<O, T> {
     progress: Arc<watch::Sender<OperationProgress>>,
     result: Arc<watch::Sender<Option<Result<T>>>>,
     cancelled: CancellationToken,
+    began: Instant,
 }
 
 impl<O, T> Clone for Running<O, T> {
@@ -34,16 +38,28 @@ impl<O, T> Clone for Running<O, T> {
             progress: Arc::clone(&self.progress),
             result: Arc::clone(&self.result),
             cancelled: self.cancelled.clone(),
+            began: self.began,
         }
     }
+}
+
+/// An operation that is running, as metrics show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RunningOperation {
+    /// [`Operation::name`](super::Operation::name).
+    pub(crate) operation: &'static str,
+    /// The name of its phase.
+    pub(crate) phase: &'static str,
+    /// For how long it has been running.
+    pub(crate) age: Duration,
 }
 
 /// A new operation: the handle, the guard of its first caller, and the future that does the work.
 pub(super) type Started<O, T> = (Running<O, T>, CallerGuard, BoxFuture<'static, Result<T>>);
 
-impl<O: fmt::Display, T: Clone + Send + 'static> Running<O, T> {
+impl<O: Operation, T: Clone + Send + 'static> Running<O, T> {
     /// Makes an operation that one caller waits for, until `deadline`. The caller spawns its future.
-    pub(super) fn start<W, F>(operation: O, deadline: Deadline, work: W) -> Started<O, T>
+    pub(super) fn start<W, F>(operation: O, deadline: Deadline, metrics: Metrics, work: W) -> Started<O, T>
     where
         W: FnOnce(Context) -> F,
         F: Future<Output = Result<T>> + Send + 'static,
@@ -55,8 +71,13 @@ impl<O: fmt::Display, T: Clone + Send + 'static> Running<O, T> {
         let progress = Arc::new(watch::Sender::new(OperationProgress::default()));
         let cancelled = CancellationToken::new();
         let doing = operation.to_string();
+        let measured = PhaseTimes {
+            operation: operation.name(),
+            metrics,
+        };
         let context = Context::new(
             doing.clone(),
+            measured.clone(),
             Arc::clone(&progress),
             callers.subscribe(),
             cancelled.clone(),
@@ -69,13 +90,16 @@ impl<O: fmt::Display, T: Clone + Send + 'static> Running<O, T> {
             progress,
             result: Arc::new(watch::Sender::new(None)),
             cancelled,
+            began: Instant::now(),
         };
+        let progress = Arc::clone(&running.progress);
         let task = async move {
             let mut work = std::pin::pin!(AssertUnwindSafe(work).catch_unwind());
             let ended = tokio::select! {
                 ended = &mut work => ended,
                 () = abandoned => work.await,
             };
+            measured.left(&progress.borrow());
             ended.unwrap_or_else(|_panic| Err(Error::panicked(doing)))
         };
         (running, first_caller, task.boxed())
@@ -87,6 +111,14 @@ impl<O: fmt::Display, T: Clone + Send + 'static> Running<O, T> {
 
     pub(super) fn progress(&self) -> OperationProgress {
         self.progress.borrow().clone()
+    }
+
+    pub(super) fn describe(&self) -> RunningOperation {
+        RunningOperation {
+            operation: self.operation.name(),
+            phase: self.progress.borrow().phase.name(),
+            age: self.began.elapsed(),
+        }
     }
 
     pub(super) fn cancel(&self) {

@@ -23,6 +23,10 @@ impl fmt::Display for Job {
 impl Operation for Job {
     type Slot = &'static str;
 
+    fn name(&self) -> &'static str {
+        "job"
+    }
+
     fn slot(&self) -> Self::Slot {
         self.slot
     }
@@ -33,9 +37,10 @@ impl Operation for Job {
 }
 
 fn operations() -> Arc<Operations<Job, u32>> {
-    Arc::new(Operations::new(Arc::new(|| {
-        "Flocker answered 1 s ago".to_owned()
-    })))
+    Arc::new(Operations::new(
+        Arc::new(|| "Flocker answered 1 s ago".to_owned()),
+        Metrics::default(),
+    ))
 }
 
 const JOB: Job = Job { slot: "a", size: 1 };
@@ -293,7 +298,8 @@ async fn a_lock_is_removed_when_the_only_one_that_waits_for_it_stops_waiting() {
 
 #[tokio::test(start_paused = true)]
 async fn an_operation_above_the_limit_is_refused_until_another_ends() {
-    let operations: Arc<Operations<Numbered, u32>> = Arc::new(Operations::new(Arc::new(String::new)));
+    let operations: Arc<Operations<Numbered, u32>> =
+        Arc::new(Operations::new(Arc::new(String::new), Metrics::default()));
     let gate = Arc::new(Notify::new());
     for number in 0..MOST {
         let gate = Arc::clone(&gate);
@@ -335,6 +341,10 @@ impl fmt::Display for Numbered {
 
 impl Operation for Numbered {
     type Slot = usize;
+
+    fn name(&self) -> &'static str {
+        "job"
+    }
 
     fn slot(&self) -> usize {
         self.0

@@ -34,6 +34,8 @@ use connection::StopTokens;
 use connections::Connections;
 use limits::CallBudget;
 
+use crate::telemetry::Metrics;
+
 /// How long the server waits for the tasks of calls that it has aborted.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
 
@@ -51,8 +53,8 @@ type Layers = Stack<RpcLogLayer, Stack<CallLimitLayer, Identity>>;
 /// What serves on an endpoint, its calls logged and limited.
 pub(crate) type LimitedRouter = Router<Layers>;
 
-/// Returns the builder of a router whose calls are logged, and kept within `limits`.
-pub(crate) fn builder(limits: Limits) -> Server<Layers> {
+/// Returns the builder of a router whose calls are logged, measured if there are `metrics`, and kept within `limits`.
+pub(crate) fn builder(limits: Limits, metrics: Option<Metrics>) -> Server<Layers> {
     let budget = CallBudget::new(limits);
     Server::builder()
         .max_concurrent_streams(limits.calls_per_connection())
@@ -63,7 +65,7 @@ pub(crate) fn builder(limits: Limits) -> Server<Layers> {
         .http2_keepalive_interval(Some(limits::PING_EVERY))
         .http2_keepalive_timeout(Some(limits::PING_TIME))
         .layer(CallLimitLayer { budget })
-        .layer(RpcLogLayer)
+        .layer(RpcLogLayer { metrics })
 }
 
 /// Serves on `listener`, with at most the connections of `limits`, until `shutdown` is cancelled, and returns when all calls have ended.

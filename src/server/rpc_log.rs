@@ -24,15 +24,23 @@ use tower::{Layer, Service};
 use tracing::field::Empty;
 use tracing::{Instrument, Level, Span};
 
+use crate::telemetry::Metrics;
+
 /// Wraps the services in [`LoggedService`].
 #[derive(Clone, Debug)]
-pub struct RpcLogLayer;
+pub struct RpcLogLayer {
+    /// Where the calls are measured, if anywhere.
+    pub metrics: Option<Metrics>,
+}
 
 impl<S> Layer<S> for RpcLogLayer {
     type Service = LoggedService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        LoggedService { inner }
+        LoggedService {
+            inner,
+            metrics: self.metrics.clone(),
+        }
     }
 }
 
@@ -42,6 +50,7 @@ impl<S> Layer<S> for RpcLogLayer {
 #[derive(Clone, Debug)]
 pub struct LoggedService<S> {
     inner: S,
+    metrics: Option<Metrics>,
 }
 
 impl<S> Service<Request<Body>> for LoggedService<S>
@@ -58,7 +67,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let log = RpcLog::begin(request.uri().path());
+        let log = RpcLog::begin(request.uri().path(), self.metrics.clone());
         let span = log.span.clone();
         let response = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         let logged = async move {
@@ -134,17 +143,19 @@ struct RpcLog {
     method: String,
     began: Instant,
     span: Span,
+    metrics: Option<Metrics>,
     ended: bool,
 }
 
 impl RpcLog {
-    fn begin(method: &str) -> Self {
+    fn begin(method: &str, metrics: Option<Metrics>) -> Self {
         let method = method.get(..LONGEST_METHOD).unwrap_or(method);
         let span = tracing::info_span!("rpc", rpc.method = method, volume.id = Empty);
         Self {
             method: method.to_owned(),
             began: Instant::now(),
             span,
+            metrics,
             ended: false,
         }
     }
@@ -157,7 +168,11 @@ impl RpcLog {
     fn log(&self, status: &Status) {
         let _in_span = self.span.enter();
         let (method, code, error) = (&self.method, status.code(), status.message());
-        let elapsed = self.began.elapsed().as_micros();
+        let took = self.began.elapsed();
+        if let Some(metrics) = &self.metrics {
+            metrics.call_ended(method, code_name(code), took);
+        }
+        let elapsed = took.as_micros();
         macro_rules! log {
             ($at:ident, $what:literal) => {
                 tracing::$at!(rpc.code = ?code, rpc.elapsed_us = elapsed, error, "{method} {}", $what)
@@ -179,6 +194,29 @@ impl Drop for RpcLog {
                 "the client cancelled the call, or its deadline passed",
             ));
         }
+    }
+}
+
+/// Returns the name of a code, as the documentation of gRPC has it.
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 

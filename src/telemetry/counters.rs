@@ -29,6 +29,13 @@ macro_rules! counters {
                     $(Self::$counter => $name,)+
                 }
             }
+
+            /// Returns what is counted.
+            pub fn help(self) -> &'static str {
+                match self {
+                    $(Self::$counter => concat!($($doc),+).trim(),)+
+                }
+            }
         }
     };
 }

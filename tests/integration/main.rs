@@ -20,6 +20,7 @@ mod kubelet;
 mod log;
 mod mesos;
 mod model;
+mod monitoring;
 mod names;
 mod node;
 mod one_writer;

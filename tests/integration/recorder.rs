@@ -14,6 +14,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, async_trait};
 
+use flocker_csi::telemetry::Metrics;
+
 use crate::log;
 
 /// The longest wait for an event that must happen.
@@ -166,6 +168,7 @@ impl Served {
             identity: recorder.clone(),
             controller: Some(recorder.clone()),
             node: node.then(|| recorder.clone()),
+            metrics: Metrics::default(),
         };
         let health = services.health().await;
         let shutdown = CancellationToken::new();

@@ -14,6 +14,7 @@ use crate::flocker::provisioning::{self, Provisioner, Scope};
 use crate::host::HostSettings;
 use crate::node::{self, NodeService};
 use crate::operation::Locks;
+use crate::server::Limits;
 use crate::telemetry::Counters;
 
 /// Returns the sources of this node's UUID.
@@ -23,6 +24,14 @@ pub(super) fn sources(config: &Config) -> Sources {
         config.node.node_id_file.clone(),
         config.node.state_dir.clone(),
     )
+}
+
+/// Returns what clients can make the plugin hold.
+pub(super) fn limits(config: &Config) -> Limits {
+    Limits {
+        connections: config.plugin.max_connections as usize,
+        calls: config.plugin.max_calls as usize,
+    }
 }
 
 /// Returns where this machine's mounts, records and device nodes are.

@@ -9,6 +9,7 @@ use csi_proto::v1::node_server::{Node, NodeServer};
 use tokio_util::sync::CancellationToken;
 
 use crate::server::{self, Health, Limits, Listener, ServeError, reflection};
+use crate::telemetry::Metrics;
 use crate::v0::Facade;
 
 /// The servers of the older version.
@@ -52,6 +53,8 @@ pub struct Services<I, C, N> {
     pub controller: Option<C>,
     /// Node, unless the mode is `controller`.
     pub node: Option<N>,
+    /// Where the calls are measured.
+    pub metrics: Metrics,
 }
 
 impl<I: identity_server::Identity, C: Controller, N: Node> Services<I, C, N> {
@@ -76,7 +79,7 @@ impl<I: identity_server::Identity, C: Controller, N: Node> Services<I, C, N> {
         let identity = Arc::new(self.identity);
         let controller = self.controller.map(Arc::new);
         let node = self.node.map(Arc::new);
-        let router = server::builder(limits)
+        let router = server::builder(limits, Some(self.metrics))
             .add_service(v0::IdentityServer::new(Facade::new(Arc::clone(&identity))))
             .add_optional_service(controller.clone().map(Facade::new).map(v0::ControllerServer::new))
             .add_optional_service(node.clone().map(Facade::new).map(v0::NodeServer::new))

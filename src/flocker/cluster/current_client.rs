@@ -1,9 +1,14 @@
 //! The one client of the process.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use flocker_client::{Client, ClientSettings, Credentials, Error};
+use flocker_client::{
+    Client, ClientSettings, Credentials, Error, RequestEnd, RequestObserver, RequestOutcome,
+};
 use tokio::sync::OnceCell;
+
+use crate::telemetry::Metrics;
 
 /// The connection to the control service, made when it is first needed; clones share it.
 ///
@@ -28,6 +33,11 @@ impl Flocker {
         Self {
             current: Arc::new(Mutex::new(current)),
         }
+    }
+
+    /// Tells `observer` of every request of the clients that are made from now on.
+    pub(super) fn observed_by(&self, observer: Arc<dyn RequestObserver>) {
+        self.lock().settings.observer = Some(observer);
     }
 
     /// Returns the present client. [`Self::replace`] does not reach a client that was returned before.
@@ -72,6 +82,23 @@ impl Flocker {
 
     fn lock(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Measures requests.
+#[derive(Debug)]
+pub(super) struct RequestMetrics(pub(super) Metrics);
+
+impl RequestObserver for RequestMetrics {
+    fn request_ended(&self, endpoint: &'static str, end: RequestEnd, took: Duration) {
+        let outcome = match end {
+            RequestEnd::Done => "done",
+            RequestEnd::Failed(RequestOutcome::Refused) => "refused",
+            RequestEnd::Failed(RequestOutcome::WithoutEffect) => "failed",
+            RequestEnd::Failed(RequestOutcome::Unclear) => "unclear",
+            RequestEnd::Dropped => "dropped",
+        };
+        self.0.request_ended(endpoint, outcome, took);
     }
 }
 

@@ -141,7 +141,7 @@ impl Cluster {
     pub async fn take_over_lease(&self, dataset: Uuid, gone: Uuid) -> Result<Release> {
         let release = self.release_lease_of(dataset, Some(gone)).await?;
         if release == Release::Released {
-            self.counters.count(Counter::LeasesTakenOver);
+            self.counters().count(Counter::LeasesTakenOver);
             tracing::warn!(
                 dataset.id = %dataset,
                 node.id = %gone,
@@ -159,7 +159,7 @@ impl Cluster {
             node_uuid,
             expires,
         } = *lease;
-        self.counters.count(Counter::LeasesPutBack);
+        self.counters().count(Counter::LeasesPutBack);
         tracing::warn!(
             dataset.id = %dataset_id,
             node.id = %node_uuid,

@@ -33,9 +33,10 @@ pub(crate) use snapshot::Snapshot;
 
 use crate::error::{Error, Result};
 use crate::operation::{Context, Elapsed, Phase};
-use crate::telemetry::{Counter, Counters};
+use crate::telemetry::{Counter, Counters, Metrics};
 use absence::Absences;
 use back_off::poll_waits;
+use current_client::RequestMetrics;
 use leases::OwnReleases;
 use shared_reads::{Outcome, SharedReads, Urgency};
 use unreadable::EntryLog;
@@ -66,13 +67,24 @@ pub(crate) enum WriteOutcome {
     NoSuchDataset,
 }
 
+/// How the reads of lists are doing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reads {
+    /// Whether the last one was answered; `None` before the first one.
+    pub(crate) healthy: Option<bool>,
+    /// How long ago Flocker last answered one.
+    pub(crate) last_answer: Option<Duration>,
+    /// How many callers wait for one.
+    pub(crate) waiting: usize,
+}
+
 /// The cluster; clones share everything.
 #[derive(Clone)]
 pub struct Cluster {
     flocker: Flocker,
     reads: Arc<SharedReads>,
     absences: Arc<Mutex<AbsenceWatch>>,
-    counters: Counters,
+    metrics: Metrics,
     tasks: Supervisor,
     own_releases: OwnReleases,
 }
@@ -102,15 +114,16 @@ impl Cluster {
                 Err(_) => watch.absences.interrupted(),
             }
         };
+        let metrics = Metrics::default();
+        flocker.observed_by(Arc::new(RequestMetrics(metrics.clone())));
         let source = flocker.clone();
-        let counters = Counters::default();
         let supervisor = |stop| {
-            let counters = counters.clone();
+            let counters = metrics.counters().clone();
             Supervisor::new(stop, move || counters.count(Counter::TaskPanics))
         };
         let entries = Arc::new(EntryLog::default());
         let note = {
-            let counters = counters.clone();
+            let counters = metrics.counters().clone();
             move |kind, unreadable: &Unreadable| entries.note(kind, unreadable, &counters)
         };
         Self {
@@ -123,14 +136,19 @@ impl Cluster {
             flocker,
             absences,
             tasks: supervisor(CancellationToken::new()),
-            counters,
+            metrics,
             own_releases: OwnReleases::default(),
         }
     }
 
     /// Returns the counters of the plugin that this cluster is seen by.
     pub fn counters(&self) -> &Counters {
-        &self.counters
+        self.metrics.counters()
+    }
+
+    /// Returns the measurements of the plugin that this cluster is seen by.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Returns what starts the background tasks of the plugin. Its token ends them, and is the one that stops the plugin.
@@ -157,6 +175,15 @@ impl Cluster {
         match (health.good, health.bad) {
             (None, None) => None,
             (good, bad) => Some(good >= bad.map(|(when, _)| when)),
+        }
+    }
+
+    /// Describes the reads of lists, for metrics.
+    pub(crate) fn reads(&self) -> Reads {
+        Reads {
+            healthy: self.is_healthy(),
+            last_answer: self.reads.health().good.map(|good| good.elapsed()),
+            waiting: self.reads.waiting(),
         }
     }
 

@@ -107,6 +107,16 @@ impl SharedReads {
         self.lock().health.clone()
     }
 
+    /// Returns how many callers wait for a read that has not begun.
+    pub(super) fn waiting(&self) -> usize {
+        let state = self.lock();
+        state
+            .waiters
+            .iter()
+            .filter(|request| !request.reply.is_closed())
+            .count()
+    }
+
     /// Waits for the next read that `urgency` allows and that starts after this call.
     pub(super) async fn join(self: &Arc<Self>, lists: Lists, urgency: Urgency) -> Outcome {
         loop {

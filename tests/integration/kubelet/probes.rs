@@ -100,12 +100,12 @@ fn a_plugin_that_registers_is_ready_only_while_the_kubelet_has_it_registered() {
 }
 
 #[test]
-fn nothing_but_probes_is_answered() {
+fn nothing_but_probes_and_metrics_is_answered() {
     in_own_namespace(|| async {
         let (_flocker, machine, _kubelet) = scene().await;
         let plugin = machine.process(&[PROBES]).await;
         let probes = address(&plugin).await;
-        for path in ["/", "/metrics", "/healthz/", "/readyz/x", "/%2e%2e/etc/passwd"] {
+        for path in ["/", "/metrics/", "/healthz/", "/readyz/x", "/%2e%2e/etc/passwd"] {
             assert_eq!(get(probes, path).await.0, 404, "{path}");
         }
         assert_eq!(get(probes, "/healthz?verbose").await.0, 200);
@@ -197,7 +197,7 @@ fn an_unavailable_address_for_probes_is_a_configuration_error() {
 
 /// Returns the address at which the plugin answers probes.
 pub(crate) async fn address(plugin: &Process) -> SocketAddr {
-    let says = "Answering probes on http://";
+    let says = "Answering on http://";
     let log = plugin.logged(says).await;
     let (_, rest) = log.split_once(says).expect("it says so");
     rest.split_once('/').unwrap().0.parse().unwrap()
@@ -219,7 +219,7 @@ pub(crate) async fn get(probes: SocketAddr, path: &str) -> (u16, String) {
 }
 
 /// Sends bytes on a connection of its own, and returns everything that is received until its end.
-async fn say(probes: SocketAddr, request: &str) -> String {
+pub(crate) async fn say(probes: SocketAddr, request: &str) -> String {
     let answer = async {
         let mut stream = TcpStream::connect(probes).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();

@@ -124,13 +124,7 @@ impl Flocker {
 pub(crate) fn settings(control_service: &str, certificates: &Path) -> ClientSettings {
     let file = |name: &str| certificates.join(name);
     let credentials = Credentials::load(&file("cluster.crt"), &file("plugin.crt"), &file("plugin.key"));
-    ClientSettings {
-        control_service: control_service.parse().unwrap(),
-        credentials: credentials.unwrap(),
-        server_name: "control-service".to_owned(),
-        timeout: Duration::from_secs(30),
-        connect_timeout: Duration::from_secs(10),
-    }
+    ClientSettings::new(control_service.parse().unwrap(), credentials.unwrap())
 }
 
 impl Drop for Flocker {

@@ -1,4 +1,4 @@
-//! The HTTP server for probes.
+//! The HTTP server for probes and metrics.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use super::Readiness;
+use super::Monitored;
 use crate::commands::failure::Failure;
 
 /// How many clients are served at a time. One more replaces the oldest one: an answer takes no time, so the oldest is the
@@ -31,9 +31,12 @@ const REQUEST_BYTES: usize = 8 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+/// The registered type of the format `OpenMetrics`, version 1.0.0.
+const OPEN_METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD");
 
-/// The HTTP server for probes.
+/// The HTTP server for probes and metrics.
 pub(crate) struct Monitor {
     listener: TcpListener,
     address: SocketAddr,
@@ -60,12 +63,12 @@ impl Monitor {
         };
         let listener = TcpListener::bind(address).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        tracing::info!("Answering probes on http://{address}/healthz and /readyz");
+        tracing::info!("Answering on http://{address}/healthz, /readyz and /metrics");
         Ok(Self { listener, address })
     }
 
     /// Answers until it is dropped.
-    pub(crate) async fn run(self: Arc<Self>, readiness: Readiness) {
+    pub(crate) async fn run(self: Arc<Self>, monitored: Monitored) {
         let mut clients = JoinSet::new();
         let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
         loop {
@@ -83,7 +86,7 @@ impl Monitor {
                     {
                         oldest.abort();
                     }
-                    by_age.push_back(clients.spawn(serve(stream, readiness.clone())));
+                    by_age.push_back(clients.spawn(serve(stream, monitored.clone())));
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
@@ -96,9 +99,9 @@ impl Monitor {
 }
 
 /// Answers one request.
-async fn serve(stream: TcpStream, readiness: Readiness) {
+async fn serve(stream: TcpStream, monitored: Monitored) {
     let answer = service_fn(|request: Request<Incoming>| {
-        let answer = answer(request.method(), request.uri().path(), &readiness);
+        let answer = answer(request.method(), request.uri().path(), &monitored);
         async { Ok::<_, Infallible>(answer) }
     });
     let connection = http1::Builder::new()
@@ -112,9 +115,9 @@ async fn serve(stream: TcpStream, readiness: Readiness) {
     }
 }
 
-fn answer(method: &Method, path: &str, readiness: &Readiness) -> Response<String> {
+fn answer(method: &Method, path: &str, monitored: &Monitored) -> Response<String> {
     let (status, body) = match path {
-        "/healthz" | "/readyz" if !matches!(*method, Method::GET | Method::HEAD) => {
+        "/healthz" | "/readyz" | "/metrics" if !matches!(*method, Method::GET | Method::HEAD) => {
             let mut refused = text(
                 StatusCode::METHOD_NOT_ALLOWED,
                 format!("{method} is not supported; use GET or HEAD\n"),
@@ -122,14 +125,19 @@ fn answer(method: &Method, path: &str, readiness: &Readiness) -> Response<String
             refused.headers_mut().insert(ALLOW, METHODS);
             return refused;
         }
+        "/metrics" => {
+            let mut response = Response::new(monitored.metrics());
+            response.headers_mut().insert(CONTENT_TYPE, OPEN_METRICS);
+            return response;
+        }
         "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
-        "/readyz" => match readiness.obstacles() {
+        "/readyz" => match monitored.readiness.obstacles() {
             none if none.is_empty() => (StatusCode::OK, "ready\n".to_owned()),
             obstacles => (StatusCode::SERVICE_UNAVAILABLE, obstacles.join("\n") + "\n"),
         },
         _ => (
             StatusCode::NOT_FOUND,
-            "not found; the paths are /healthz and /readyz\n".to_owned(),
+            "not found; the paths are /healthz, /readyz and /metrics\n".to_owned(),
         ),
     };
     text(status, body)

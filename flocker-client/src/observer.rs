@@ -1,0 +1,60 @@
+//! Telling somebody else of every request.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{Error, RequestOutcome, endpoint::Endpoint};
+
+/// Is told of every request, for measurements.
+pub trait RequestObserver: fmt::Debug + Send + Sync {
+    /// A request has ended. `endpoint` is its method and path, with `{id}` for an id.
+    fn request_ended(&self, endpoint: &'static str, end: RequestEnd, took: Duration);
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestEnd {
+    /// Flocker did what was requested.
+    Done,
+    /// Flocker refused, or it failed.
+    Failed(RequestOutcome),
+    /// Whoever made the request waits for its answer no longer.
+    Dropped,
+}
+
+/// Measures one request, until it is dropped.
+pub(crate) struct Observed {
+    observer: Option<Arc<dyn RequestObserver>>,
+    endpoint: &'static str,
+    began: Instant,
+    end: RequestEnd,
+}
+
+impl Observed {
+    pub(crate) fn begin(observer: Option<&Arc<dyn RequestObserver>>, endpoint: Endpoint) -> Self {
+        Self {
+            observer: observer.cloned(),
+            endpoint: endpoint.name(),
+            began: Instant::now(),
+            end: RequestEnd::Dropped,
+        }
+    }
+
+    /// Records the end and passes the result on.
+    pub(crate) fn ended<T>(mut self, result: Result<T, Error>) -> Result<T, Error> {
+        self.end = match &result {
+            Ok(_) => RequestEnd::Done,
+            Err(error) => RequestEnd::Failed(error.outcome()),
+        };
+        result
+    }
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        if let Some(observer) = &self.observer {
+            observer.request_ended(self.endpoint, self.end, self.began.elapsed());
+        }
+    }
+}

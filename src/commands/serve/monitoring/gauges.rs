@@ -1,0 +1,157 @@
+//! What is looked up whenever somebody asks for metrics: what is running, and how Flocker is doing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Unit;
+
+use crate::controller::ControllerService;
+use crate::flocker::cluster::Cluster;
+use crate::node::NodeService;
+
+/// The parts of the plugin that are asked.
+#[derive(Clone)]
+pub(crate) struct Gauges {
+    pub(crate) cluster: Cluster,
+    pub(crate) controller: Option<ControllerService>,
+    pub(crate) node: Option<NodeService>,
+}
+
+impl fmt::Debug for Gauges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gauges").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Gauges {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Series { encoder };
+        out.many(
+            "build_info",
+            "The version of the program; always 1",
+            [(vec![("version", env!("CARGO_PKG_VERSION"))], 1.0)],
+        )?;
+        self.flocker(&mut out)?;
+        self.operations(&mut out)
+    }
+}
+
+impl Gauges {
+    fn flocker(&self, out: &mut Series<'_>) -> fmt::Result {
+        let reads = self.cluster.reads();
+        out.one(
+            "flocker_up",
+            "Whether Flocker answered the last read of its lists; absent before the first one",
+            reads.healthy.map(|healthy| f64::from(u8::from(healthy))),
+        )?;
+        out.seconds(
+            "flocker_last_answer_age",
+            "How long ago Flocker last answered a read of its lists; absent before the first answer",
+            reads.last_answer.map(|age| (Labels::new(), age)),
+        )?;
+        out.one(
+            "flocker_reads_waiting",
+            "Calls that wait for a read of Flocker's lists",
+            Some(count(reads.waiting)),
+        )
+    }
+
+    fn operations(&self, out: &mut Series<'_>) -> fmt::Result {
+        let controller = self.controller.iter().flat_map(ControllerService::running);
+        let node = self.node.iter().flat_map(NodeService::running);
+        let mut running = BTreeMap::new();
+        let mut oldest = BTreeMap::new();
+        for one in controller.chain(node) {
+            *running.entry((one.operation, one.phase)).or_insert(0) += 1;
+            let age = oldest.entry(one.operation).or_insert(Duration::ZERO);
+            *age = one.age.max(*age);
+        }
+        out.many(
+            "operations_running",
+            "Operations that are running, by what they do and what they wait for",
+            running.into_iter().map(|((operation, phase), running)| {
+                (vec![("operation", operation), ("phase", phase)], count(running))
+            }),
+        )?;
+        out.seconds(
+            "oldest_operation_age",
+            "For how long the oldest of the running operations has been running, by what it does",
+            oldest
+                .into_iter()
+                .map(|(operation, age)| (vec![("operation", operation)], age)),
+        )?;
+        out.one(
+            "deletions_pending",
+            "Deleted volumes that Flocker has not destroyed yet, as far as this process waits for it",
+            self.controller
+                .as_ref()
+                .map(|controller| count(controller.pending_destructions())),
+        )
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "nothing here is counted up to 2^52")]
+fn count(number: usize) -> f64 {
+    number as f64
+}
+
+/// The text that is written.
+struct Series<'a> {
+    encoder: DescriptorEncoder<'a>,
+}
+
+type Labels = Vec<(&'static str, &'static str)>;
+
+impl Series<'_> {
+    /// Writes a metric that has one series, or none while its value is not known.
+    fn one(&mut self, name: &str, help: &str, value: Option<f64>) -> fmt::Result {
+        self.many(name, help, value.map(|value| (Labels::new(), value)))
+    }
+
+    /// Writes a metric with a series for each set of labels.
+    fn many(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (Labels, f64)>,
+    ) -> fmt::Result {
+        self.write(name, help, None, series)
+    }
+
+    /// Writes a metric that is a time.
+    fn seconds(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (Labels, Duration)>,
+    ) -> fmt::Result {
+        let series = series
+            .into_iter()
+            .map(|(labels, time)| (labels, time.as_secs_f64()));
+        self.write(name, help, Some(&Unit::Seconds), series)
+    }
+
+    fn write(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        series: impl IntoIterator<Item = (Labels, f64)>,
+    ) -> fmt::Result {
+        let mut family = self
+            .encoder
+            .encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        for (labels, value) in series {
+            if labels.is_empty() {
+                family.encode_gauge(&value)?;
+            } else {
+                family.encode_family(&labels)?.encode_gauge(&value)?;
+            }
+        }
+        Ok(())
+    }
+}
