@@ -20,16 +20,15 @@ use crate::config::Config;
 use crate::config::Endpoint;
 use crate::controller::ControllerService;
 use crate::csi::identity::IdentityService;
-use crate::flocker::attach::Takeover;
 use crate::flocker::cluster::{Cluster, Flocker, Lists};
 use crate::flocker::node_identity::NodeIdentity;
-use crate::host::{preconditions, state_dir};
+use crate::host::{PinStore, preconditions, state_dir};
 use crate::node::NodeService;
 use crate::operation::Locks;
 use crate::server::{Health, Listener, ServeError};
 use crate::telemetry::Counters;
 pub use checks::check;
-use checks::{check_all, warn_of_exposed_directories};
+use checks::{check_all, warn_of_exposed_directories, warn_of_takeover};
 use kubelet::{Registrar, RegistrationService};
 use monitoring::{Gauges, Monitor, Monitored, Readiness};
 use parts::{controller, host_settings, limits, node, of_one_node, provisioner, sources, this_node};
@@ -50,7 +49,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     let start = async {
         warn_if_cut_off(&config).await;
-        Plugin::start(config).await
+        Plugin::start_with(config, PinStore::of_this_process()).await
     };
     let Ok(started) = signals.unless_stopped(start).await else {
         return Ok(());
@@ -84,6 +83,11 @@ impl Plugin {
     /// [`Failure::Configuration`] when a file is invalid or the address for probes is in use, [`Failure::Failed`] when the
     /// plugin cannot listen on the endpoint or on the registration socket.
     pub async fn start(config: Config) -> Result<Self, Failure> {
+        Self::start_with(config, PinStore::default()).await
+    }
+
+    /// As [`Self::start`], with the pins that a service manager has kept since an earlier process.
+    async fn start_with(config: Config, pin_store: PinStore) -> Result<Self, Failure> {
         let credentials = check_all(&config).await?;
         let registration = kubelet::RegistrationSettings::of(&config).map_err(Failure::configuration)?;
         let registration = registration.map(RegistrationService::new);
@@ -130,7 +134,7 @@ impl Plugin {
         let node = config
             .mode
             .serves_node()
-            .then(|| node(&config, &cluster, &this_node, &locks, &provisioner));
+            .then(|| node(&config, &cluster, &this_node, &locks, &provisioner, pin_store));
         let controller = config
             .mode
             .serves_controller()
@@ -251,19 +255,6 @@ impl Drop for Plugin {
         for task in self.registering.iter().chain(&self.monitoring) {
             task.abort();
         }
-    }
-}
-
-/// Says what a takeover needs that Flocker does not provide.
-fn warn_of_takeover(config: &Config) {
-    if config.node_loss.takeover == Takeover::NodeGone {
-        tracing::warn!(
-            "takeover = node-gone: Flocker does not fence a node that it misses for takeover_grace ({} s). Either the backend has to \
-             attach a volume to one machine at a time, as EBS, Cinder and GCE do and Flocker's loopback backend does not, or such \
-             a node has to be off; else its tasks and those of the new node may write to one file system, until the plugin of the \
-             missing node has started again",
-            config.node_loss.takeover_grace.as_secs()
-        );
     }
 }
 

@@ -8,6 +8,7 @@ mod abandoned;
 mod boot;
 mod evidence;
 mod failures;
+mod kept_pins;
 mod lease_conditions;
 mod leftovers;
 pub(crate) mod lifecycle;
@@ -16,6 +17,7 @@ pub mod mount;
 mod own_places;
 mod path_gate;
 mod pending_release;
+mod pin_store;
 mod pins;
 pub mod preconditions;
 mod protection;
@@ -39,6 +41,7 @@ use tokio::task::JoinError;
 use uuid::Uuid;
 
 pub use path_gate::PathGate;
+pub use pin_store::PinStore;
 pub use publish::TargetDirectory;
 #[cfg(any(test, fuzzing))]
 pub use records::fuzz::record;
@@ -144,7 +147,7 @@ impl Host {
             binder,
             visibility: settings.visibility(),
             records,
-            pins: Pins::default(),
+            pins: Pins::new(settings.pin_store.clone()),
             targets: Targets::default(),
             own_places: OwnPlaces::of(settings),
             leftovers: Leftovers::open(settings.state_dir.join("leftovers")),

@@ -154,6 +154,7 @@ mod tests {
             accept_unverified_propagation: false,
             socket_dir: Some(path("run")),
             agent_file_systems: Vec::new(),
+            pin_store: crate::host::PinStore::default(),
             counters: Counters::default(),
         });
         let check = |name: &str| places.check("target_path", &path(name), &path(name));

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
+use super::PinStore;
 use super::lifecycle::Pinned;
 
 use host_fs::mount::{Device, Mount, MountHandle, MountId, OpenError, TableError, open_mount, visible_at};
@@ -17,6 +18,8 @@ use host_fs::mount::{Device, Mount, MountHandle, MountId, OpenError, TableError,
 #[derive(Debug, Default)]
 pub(crate) struct Pins {
     pins: Mutex<HashMap<Uuid, Pin>>,
+    /// Keeps them while the plugin is restarted.
+    store: PinStore,
 }
 
 #[derive(Debug)]
@@ -27,6 +30,20 @@ struct Pin {
 }
 
 impl Pins {
+    /// Holds nothing yet.
+    pub(crate) fn new(store: PinStore) -> Self {
+        Self {
+            pins: Mutex::default(),
+            store,
+        }
+    }
+
+    /// Holds a mount that the store has kept since it was pinned.
+    pub(crate) fn adopt(&self, dataset_id: Uuid, held: MountHandle) {
+        let unbroken = true;
+        self.lock().insert(dataset_id, Pin { held, unbroken });
+    }
+
     /// Holds Flocker's mount of a dataset, instead of an earlier one of the same dataset.
     ///
     /// Fails when the mount no longer exists or another is in its place. Holding the same mount again changes nothing.
@@ -40,8 +57,13 @@ impl Pins {
         if pins.get(&dataset_id).is_some_and(same) {
             return Ok(());
         }
+        let kept = held.as_fd().try_clone_to_owned();
         let unbroken = false;
         let earlier = pins.insert(dataset_id, Pin { held, unbroken });
+        drop(pins);
+        if let Ok(kept) = kept {
+            self.store.keep(dataset_id, kept.as_fd());
+        }
         // The earlier one is dropped here, after the new one is in place.
         drop(earlier);
         Ok(())
@@ -64,7 +86,12 @@ impl Pins {
 
     /// Releases the mount of a dataset, and returns whether one was held.
     pub(crate) fn unpin(&self, dataset_id: Uuid) -> bool {
-        self.lock().remove(&dataset_id).is_some()
+        let pin = self.lock().remove(&dataset_id);
+        // The manager first: the agent can unmount it only when both have closed it.
+        if pin.is_some() {
+            self.store.remove(dataset_id);
+        }
+        pin.is_some()
     }
 
     /// Returns the mount that is held for a dataset, as it was when it was pinned.

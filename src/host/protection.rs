@@ -1,9 +1,9 @@
 //! Whether another node may have a volume that is staged here, and stopping what this node writes to it then.
 
-use host_fs::mount::{Device, Mount, MountHandle, MountTable, StopError, open_mount, stop_writes};
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use host_fs::mount::{Device, Mount, MountHandle, MountTable, StopError, open_mount, stop_writes};
 use uuid::Uuid;
 
 use super::Host;
@@ -45,7 +45,7 @@ impl StoppedWrites {
             .retain(|(of, device)| *of != dataset || mounted(*device));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<(Uuid, Device)>> {
+    fn lock(&self) -> MutexGuard<'_, HashSet<(Uuid, Device)>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -137,3 +137,6 @@ fn stop_through_one_of(mounts: &[Mount]) -> std::result::Result<(), StopError> {
     };
     stop_writes(&handle)
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,7 @@ impl Host {
     pub(super) fn restore(&self) -> Result<Vec<Staged>> {
         let table = mount_table()?;
         let mut pending = Vec::new();
+        self.take_kept_pins(&table);
         for record in self.records.select(|record| record.may_be_mounted(self.boot_id)) {
             self.identify_mounts(record, &table);
         }
@@ -119,6 +120,9 @@ impl Host {
 
     fn pin_again(&self, record: &Record, staged: &Staged, table: &MountTable) {
         let dataset = record.dataset_id;
+        if self.pins.unbroken(dataset).is_some() {
+            return;
+        }
         let origins = self.origins(dataset);
         let at_alias = |mount: &&Mount| origins.own(mount);
         let path = staged.alias();
@@ -183,7 +187,7 @@ impl Host {
         at_usual.or_else(|| candidates.first()).copied()
     }
 
-    fn check_flockers_mount(
+    pub(super) fn check_flockers_mount(
         &self,
         table: &MountTable,
         mount: &Mount,

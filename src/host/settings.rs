@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::PinStore;
 use super::mount::MountVisibility;
 use crate::telemetry::Counters;
 
@@ -25,6 +26,8 @@ pub struct HostSettings {
     pub socket_dir: Option<PathBuf>,
     /// The types of file systems without a block device that Flocker's agents mount.
     pub agent_file_systems: Vec<String>,
+    /// Keeps the pins while the plugin is restarted.
+    pub pin_store: PinStore,
     /// Counts what happens to volumes on this node.
     pub counters: Counters,
 }

@@ -61,6 +61,18 @@ impl MountHandle {
         &self.mount
     }
 
+    /// Takes a descriptor that another process has opened for the root of a mount of the table; `None` when it leads to no
+    /// such mount, or not to its root.
+    ///
+    /// While it is open, the kernel gives the id of its mount to no other one, in any namespace.
+    pub fn of_kept(root: OwnedFd, table: &MountTable) -> Option<MountHandle> {
+        let (id, device) = identify(&root).ok()?;
+        let mount = table.by_id(id).filter(|mount| mount.device == device)?.clone();
+        let opened = open_mount(&mount).ok()?;
+        let inode = |of: &OwnedFd| rustix::fs::fstat(of).ok().map(|status| status.st_ino);
+        (inode(&opened.root) == inode(&root)).then_some(MountHandle { mount, root })
+    }
+
     /// Takes a directory that was opened at a path for the root of the mount there; `None` when nothing is mounted
     /// there.
     pub(super) fn at(opened: Result<OwnedFd, Errno>, path: &Path) -> Result<Option<MountHandle>, OpenError> {

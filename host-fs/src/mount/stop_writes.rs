@@ -53,8 +53,9 @@ pub enum StopError {
 /// Shuts down the file system of a mount: from then on it writes nothing of what is cached, and every read, write and sync
 /// through any mount of it, in any namespace, fails. Repeating it changes nothing.
 ///
-/// What ext4 has committed to its journal before is not held back: the kernel writes such blocks of metadata to their places
-/// within `vm.dirty_expire_centisecs`, or at the unmount. XFS has no such blocks.
+/// Two things of ext4 are still written: the superblock of its journal, by the shutdown, and the metadata that it had committed
+/// to the journal, which the kernel writes to its place within `vm.dirty_expire_centisecs` or at the unmount. Nothing prevents
+/// that, so a device that another machine writes to by then is damaged all the same.
 ///
 /// # Errors
 /// [`StopError::Unsupported`] where the file system has no shutdown; [`StopError::StillWritable`] when it did not help.

@@ -7,6 +7,7 @@ use super::parts::{host_settings, sources};
 use crate::commands::failure::Failure;
 use crate::config::{Config, Endpoint};
 use crate::error;
+use crate::flocker::attach::Takeover;
 use crate::flocker::node_identity;
 use crate::host::preconditions;
 use crate::telemetry::Counters;
@@ -95,5 +96,18 @@ pub(super) async fn check_all(config: &Config) -> Result<Credentials, Failure> {
         Err(Failure::Configuration(wrong)) => Err(Failure::Configuration([wrong, unmet].concat())),
         Ok(_) if !unmet.is_empty() => Err(Failure::Configuration(unmet)),
         checked => checked,
+    }
+}
+
+/// Says what a takeover needs that Flocker does not provide.
+pub(super) fn warn_of_takeover(config: &Config) {
+    if config.node_loss.takeover == Takeover::NodeGone {
+        tracing::warn!(
+            "takeover = node-gone: Flocker does not fence a node that it misses for takeover_grace ({} s). Either the backend has to \
+             attach a volume to one machine at a time, as EBS, Cinder and GCE do and Flocker's loopback backend does not, or such \
+             a node has to be off; else its tasks and those of the new node may write to one file system, until the plugin of the \
+             missing node has started again",
+            config.node_loss.takeover_grace.as_secs()
+        );
     }
 }

@@ -11,7 +11,7 @@ use crate::flocker::attach::Attach;
 use crate::flocker::cluster::Cluster;
 use crate::flocker::node_identity::{NodeIdentity, Sources, ThisNode};
 use crate::flocker::provisioning::{self, Provisioner, Scope};
-use crate::host::HostSettings;
+use crate::host::{HostSettings, PinStore};
 use crate::node::{self, NodeService};
 use crate::operation::Locks;
 use crate::server::Limits;
@@ -48,6 +48,7 @@ pub(super) fn host_settings(config: &Config, counters: &Counters) -> HostSetting
             Endpoint::Tcp(_) => None,
         },
         agent_file_systems: config.node.agent_file_systems.clone(),
+        pin_store: PinStore::default(),
         counters: counters.clone(),
     }
 }
@@ -114,9 +115,13 @@ pub(super) fn node(
     this_node: &ThisNode,
     locks: &Locks,
     provisioner: &Provisioner,
+    pin_store: PinStore,
 ) -> NodeService {
     let settings = node::NodeSettings {
-        host: host_settings(config, cluster.counters()),
+        host: HostSettings {
+            pin_store,
+            ..host_settings(config, cluster.counters())
+        },
         max_volumes_per_node: i64::from(config.plugin.max_volumes_per_node),
         topology: config.plugin.topology_key(),
         takeover: config.node_loss.takeover,

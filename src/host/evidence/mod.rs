@@ -271,4 +271,4 @@ pub(super) fn mount_table() -> Result<MountTable> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

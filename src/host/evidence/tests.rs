@@ -2,13 +2,13 @@ use std::path::Path;
 
 use super::super::mount::DeviceNodes;
 use super::super::records::{RecordState, Records};
-use super::super::{HostSettings, boot};
+use super::super::{HostSettings, PinStore, boot};
 use super::*;
 use crate::telemetry::Counters;
 use host_fs::mount::testing::{LoopDevice, in_own_namespace, tmpfs_named};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-const DATASET: Uuid = Uuid::from_u128(1);
+pub(in crate::host) const DATASET: Uuid = Uuid::from_u128(1);
 const NODE: Uuid = Uuid::from_u128(2);
 
 fn settings(scratch: &Path) -> HostSettings {
@@ -19,11 +19,12 @@ fn settings(scratch: &Path) -> HostSettings {
         accept_unverified_propagation: false,
         socket_dir: None,
         agent_file_systems: crate::host::agent_file_systems(),
+        pin_store: PinStore::default(),
         counters: Counters::default(),
     }
 }
 
-fn this_boot() -> Uuid {
+pub(in crate::host) fn this_boot() -> Uuid {
     boot::boot_id(boot::BOOT_ID_FILE.as_ref()).unwrap()
 }
 
@@ -32,7 +33,12 @@ fn top(point: &Path) -> Mount {
 }
 
 /// Opens the host after an earlier process has written this record.
-fn host_with(scratch: &Path, origin: Option<Origin>, state: RecordState, boot: Uuid) -> Host {
+pub(in crate::host) fn host_with(
+    scratch: &Path,
+    origin: Option<Origin>,
+    state: RecordState,
+    boot: Uuid,
+) -> Host {
     let settings = settings(scratch);
     let (records, _) = Records::open(&settings.state_dir.join("stages")).unwrap();
     let record = Record {

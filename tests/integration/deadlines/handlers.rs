@@ -9,7 +9,7 @@ use std::time::Duration;
 use csi_proto::v1::node_server::Node;
 use flocker_csi::config::Mode;
 use flocker_csi::flocker::attach::Takeover;
-use flocker_csi::host::HostSettings;
+use flocker_csi::host::{HostSettings, PinStore};
 use flocker_csi::node::{LeaseSettings, NodeService, NodeSettings};
 use flocker_csi::operation::Locks;
 use flocker_csi::telemetry::Counters;
@@ -74,6 +74,7 @@ fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
                 accept_unverified_propagation: true,
                 socket_dir: None,
                 agent_file_systems: place.node.agent_file_systems.clone(),
+                pin_store: PinStore::default(),
                 counters: Counters::default(),
             },
             max_volumes_per_node: 0,

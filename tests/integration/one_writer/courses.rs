@@ -119,3 +119,17 @@ fn a_plugin_that_starts_stops_the_writes_to_a_volume_that_was_taken_over() {
         assert_eq!(loop_devices_on(fixture.flocker.path()).len(), 1);
     });
 }
+
+#[test]
+fn a_plugin_that_may_take_volumes_over_says_at_the_start_what_that_needs_of_the_backend() {
+    const NEED: &str = "has to attach a volume to one machine at a time";
+    in_own_namespace(|| async {
+        let fixture = Fixture::start().await;
+        let plugin = fixture.old.process(&["--takeover=node-gone"]).await;
+        assert_eq!(plugin.logged(NEED).await.matches(NEED).count(), 1);
+        plugin.terminate().await;
+        let plugin = fixture.old_plugin().await;
+        assert!(!plugin.log().contains(NEED), "{}", plugin.log());
+        plugin.terminate().await;
+    });
+}

@@ -3,6 +3,8 @@
 //! All nodes share one kernel here, so what two machines have is two loop devices of one file, and two file systems on it.
 
 mod courses;
+mod kept_pins;
+mod manager;
 mod stopped;
 mod unbroken;
 

@@ -1,0 +1,117 @@
+use std::fs;
+use std::path::Path;
+
+use host_fs::mount::testing::{LoopDevice, in_own_namespace, tmpfs, tmpfs_named};
+use host_fs::mount::{MountId, visible_at};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+
+use super::super::evidence::tests::{DATASET, host_with, this_boot};
+use super::super::mount::Origin;
+use super::super::records::RecordState;
+use super::*;
+
+/// A volume on a loop device, staged and pinned by an earlier process, and the host that has found it.
+fn staged(scratch: &Path) -> (Host, LoopDevice) {
+    let device = LoopDevice::new();
+    let flocker = scratch.join("flocker").join(DATASET.to_string());
+    let alias = scratch.join("staging").join(DATASET.to_string());
+    let node = scratch.join("devices").join(DATASET.to_string());
+    for directory in [&flocker, &alias, &scratch.join("devices")] {
+        fs::create_dir_all(directory).unwrap();
+    }
+    device.mount(&flocker);
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let kind = rustix::fs::FileType::BlockDevice;
+    rustix::fs::mknodat(rustix::fs::CWD, &node, kind, mode, device.device.to_raw()).unwrap();
+    mount(&node, &alias, "ext4", MountFlags::empty(), None).unwrap();
+    let origin = Origin::Alias {
+        node,
+        device: Some(device.device),
+    };
+    let host = host_with(scratch, Some(origin), RecordState::Staged, this_boot());
+    (host, device)
+}
+
+fn flocker(scratch: &Path) -> std::path::PathBuf {
+    scratch.join("flocker").join(DATASET.to_string())
+}
+
+fn can_write(scratch: &Path) -> bool {
+    fs::write(scratch.join("staging").join(DATASET.to_string()).join("file"), "").is_ok()
+}
+
+#[test]
+fn a_volume_is_protected_while_the_pinned_mount_is_attached_and_lost_from_then_on() {
+    in_own_namespace(|scratch| {
+        let (host, _device) = staged(scratch);
+        // The record does not name the mount that is pinned, so nothing is known of it.
+        assert_eq!(host.protection(DATASET).unwrap(), Protection::Lost);
+        host.pins.is_proven(DATASET);
+        assert_eq!(host.protection(DATASET).unwrap(), Protection::Pinned);
+        tmpfs(&flocker(scratch));
+        assert_eq!(
+            host.protection(DATASET).unwrap(),
+            Protection::Pinned,
+            "the agent finds it busy"
+        );
+        unmount(flocker(scratch), UnmountFlags::empty()).unwrap();
+        unmount(flocker(scratch), UnmountFlags::DETACH).unwrap();
+        assert_eq!(host.protection(DATASET).unwrap(), Protection::Lost);
+
+        assert!(can_write(scratch));
+        assert_eq!(host.stop_writes(DATASET).unwrap(), Protection::Stopped);
+        assert!(!can_write(scratch));
+        assert_eq!(host.protection(DATASET).unwrap(), Protection::Stopped);
+        assert_eq!(host.stop_writes(DATASET).unwrap(), Protection::Stopped);
+    });
+}
+
+#[test]
+fn the_mount_that_the_record_names_proves_that_nothing_has_unmounted_it() {
+    in_own_namespace(|scratch| {
+        let (host, device) = staged(scratch);
+        let found = visible_at(&flocker(scratch)).unwrap().unwrap();
+        let id = MountId::of(&open_mount(&found).unwrap());
+        let record = host.records.of(DATASET).remove(0);
+        let named = crate::host::records::Record {
+            flocker: id,
+            ..record
+        };
+        host.records.write(&named).unwrap();
+        let settings = host.settings.clone();
+        drop(host);
+        let (host, _) = Host::open(&settings).unwrap();
+        assert_eq!(host.protection(DATASET).unwrap(), Protection::Pinned);
+        drop(host);
+        // The agent has unmounted it, and mounted it again.
+        unmount(flocker(scratch), UnmountFlags::empty()).unwrap();
+        device.mount(&flocker(scratch));
+        let (host, _) = Host::open(&settings).unwrap();
+        assert_eq!(host.protection(DATASET).unwrap(), Protection::Lost);
+    });
+}
+
+#[test]
+fn a_file_system_that_cannot_be_shut_down_is_reported_as_such() {
+    in_own_namespace(|scratch| {
+        let flocker = flocker(scratch);
+        let alias = scratch.join("staging").join(DATASET.to_string());
+        for directory in [&flocker, &alias] {
+            fs::create_dir_all(directory).unwrap();
+        }
+        tmpfs_named("theirs", &flocker);
+        mount_bind(&flocker, &alias).unwrap();
+        let theirs = visible_at(&flocker).unwrap().unwrap();
+        let origin = Origin::Bind {
+            device: theirs.device,
+            root: theirs.root.clone(),
+            flocker,
+            fs_type: Some("tmpfs".to_owned()),
+            fs_id: host_fs::mount::file_system_id(&theirs),
+        };
+        let host = host_with(scratch, Some(origin), RecordState::Staged, this_boot());
+        assert_eq!(host.protection(DATASET).unwrap(), Protection::Lost);
+        assert_eq!(host.stop_writes(DATASET).unwrap(), Protection::Unstoppable);
+        assert!(can_write(scratch));
+    });
+}
