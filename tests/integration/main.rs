@@ -23,6 +23,7 @@ mod model;
 mod monitoring;
 mod names;
 mod node;
+mod oddities;
 mod one_writer;
 mod privileges;
 mod recorder;

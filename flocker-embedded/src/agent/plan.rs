@@ -133,7 +133,7 @@ mod tests {
         let dataset = Dataset {
             primary,
             deleted,
-            maximum_size: Some(1),
+            maximum_size: Some(crate::store::Size::Bytes(1)),
             metadata: BTreeMap::new(),
         };
         Configuration {

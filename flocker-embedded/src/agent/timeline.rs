@@ -113,7 +113,7 @@ impl Fixture {
         let new = Dataset {
             primary: self.nodes[0].uuid,
             deleted: false,
-            maximum_size: Some(64 << 20),
+            maximum_size: Some(crate::store::Size::Bytes(64 << 20)),
             metadata: BTreeMap::new(),
         };
         self.shared

@@ -7,13 +7,15 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::ser::Error as _;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::context::Api;
 use super::reply::{Refusal, with_json};
 use super::schema;
-use crate::store::{self, Dataset};
+use crate::store::{self, Dataset, Size};
 
 const TAG: &str = "X-Configuration-Tag";
 const CONDITION: &str = "X-If-Configuration-Matches";
@@ -24,7 +26,7 @@ struct DatasetBody<'a> {
     deleted: bool,
     dataset_id: Uuid,
     #[serde(skip_serializing_if = "Option::is_none")]
-    maximum_size: Option<u64>,
+    maximum_size: Option<SizeBody<'a>>,
     primary: Uuid,
     metadata: &'a BTreeMap<String, String>,
 }
@@ -34,9 +36,24 @@ impl<'a> DatasetBody<'a> {
         Self {
             deleted: dataset.deleted,
             dataset_id,
-            maximum_size: dataset.maximum_size,
+            maximum_size: dataset.maximum_size.as_ref().map(SizeBody),
             primary: dataset.primary,
             metadata: &dataset.metadata,
+        }
+    }
+}
+
+/// A size, which is a number however long it is.
+struct SizeBody<'a>(&'a Size);
+
+impl Serialize for SizeBody<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Size::Bytes(size) => serializer.serialize_u64(*size),
+            Size::Long(digits) => {
+                let number = RawValue::from_string(digits.clone()).map_err(S::Error::custom)?;
+                number.serialize(serializer)
+            }
         }
     }
 }

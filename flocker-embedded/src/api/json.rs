@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
+use super::request_json::half;
+
 /// Renders a value.
 pub(super) fn render(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -32,6 +34,8 @@ impl Formatter for PythonStyle {
         for character in fragment.chars() {
             if character.is_ascii() {
                 write!(writer, "{character}")?;
+            } else if let Some(half) = half(character) {
+                write!(writer, "\\u{half:04x}")?;
             } else {
                 for unit in character.encode_utf16(&mut units) {
                     write!(writer, "\\u{unit:04x}")?;

@@ -6,6 +6,7 @@ mod json;
 mod leases;
 mod python;
 mod reply;
+mod request_json;
 mod schema;
 mod state;
 

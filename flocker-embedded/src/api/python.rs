@@ -2,6 +2,8 @@
 
 use serde_json::{Number, Value};
 
+use super::request_json::{foreign_number, half};
+
 /// Returns `repr()` of a decoded JSON value.
 pub(super) fn repr(value: &Value) -> String {
     match value {
@@ -9,7 +11,7 @@ pub(super) fn repr(value: &Value) -> String {
         Value::Bool(true) => "True".to_owned(),
         Value::Bool(false) => "False".to_owned(),
         Value::Number(number) => repr_number(number),
-        Value::String(text) => repr_text(text),
+        Value::String(text) => foreign_number(value).map_or_else(|| repr_text(text), repr_foreign),
         Value::Array(items) => format!("[{}]", join(items.iter().map(repr))),
         Value::Object(items) => {
             let items = items
@@ -32,6 +34,9 @@ pub(super) fn repr_text(text: &str) -> String {
 }
 
 fn escape(character: char, quote: char) -> String {
+    if let Some(half) = half(character) {
+        return format!("\\u{half:04x}");
+    }
     match (character, u32::from(character)) {
         ('\n', _) => "\\n".to_owned(),
         ('\r', _) => "\\r".to_owned(),
@@ -48,6 +53,13 @@ fn escape(character: char, quote: char) -> String {
 /// Joins the parts of a list as Python does.
 pub(super) fn join(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join(", ")
+}
+
+/// Returns `repr()` of a number that only Python knows.
+fn repr_foreign(number: &str) -> String {
+    let is_long = number.ends_with(|last: char| last.is_ascii_digit());
+    let mark = if is_long { "L" } else { "" };
+    format!("{number}{mark}")
 }
 
 fn repr_number(number: &Number) -> String {

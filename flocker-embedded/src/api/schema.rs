@@ -9,6 +9,8 @@ use uuid::Uuid;
 
 use super::python::{join, repr, repr_text};
 use super::reply::Refusal;
+use super::request_json::{as_f64, decode, foreign_number, is_number, remainder, text};
+use crate::store::Size;
 
 const MINIMUM_SIZE: u64 = 64 << 20;
 const SIZE_UNIT: u64 = 1024;
@@ -22,7 +24,7 @@ const UUID_PATTERN: &str =
 pub(super) struct CreateDataset {
     pub(super) primary: Uuid,
     pub(super) dataset_id: Option<Uuid>,
-    pub(super) maximum_size: Option<u64>,
+    pub(super) maximum_size: Option<Size>,
     pub(super) metadata: BTreeMap<String, String>,
     /// Whether `deleted` was sent, which the schema allows and the control service fails on.
     pub(super) deleted: bool,
@@ -88,10 +90,10 @@ pub(super) fn acquire_lease(body: &[u8]) -> Result<AcquireLease, Refusal> {
         .and_then(|value| check.text_of_uuid_length(value));
     let node = fields.get("node_uuid").and_then(|value| check.uuid(value));
     let expires = fields.get("expires").and_then(|value| {
-        if !value.is_number() && !value.is_null() {
+        if !is_number(value) && !value.is_null() {
             check.mistype(value, "'number', 'null'");
         }
-        value.as_f64()
+        as_f64(value)
     });
     check.required(fields, &["dataset_id", "node_uuid", "expires"]);
     check.finish()?;
@@ -100,10 +102,6 @@ pub(super) fn acquire_lease(body: &[u8]) -> Result<AcquireLease, Refusal> {
         node: node.ok_or(Refusal::Bug)?,
         expires,
     })
-}
-
-fn decode(body: &[u8]) -> Result<Value, Refusal> {
-    serde_json::from_slice(body).map_err(|_| Refusal::Undecodable)
 }
 
 /// Returns the fields of a body; the message that it has none is repeated for each schema that requires them.
@@ -159,7 +157,7 @@ impl Check {
     }
 
     fn uuid(&mut self, value: &Value) -> Option<Uuid> {
-        let Some(text) = value.as_str() else {
+        let Some(text) = text(value) else {
             // Two schemas report it: that of the property and that of a UUID.
             self.mistype(value, "'string'");
             self.mistype(value, "'string'");
@@ -175,7 +173,7 @@ impl Check {
     }
 
     fn text_of_uuid_length(&mut self, value: &Value) -> Option<String> {
-        let Some(text) = value.as_str() else {
+        let Some(text) = text(value) else {
             self.mistype(value, "'string'");
             return None;
         };
@@ -192,20 +190,27 @@ impl Check {
         }
     }
 
-    fn size(&mut self, value: &Value) -> Option<u64> {
+    fn size(&mut self, value: &Value) -> Option<Size> {
         if value.is_null() {
             return None;
         }
-        let size = value.as_u64();
+        let long =
+            foreign_number(value).filter(|number| number.ends_with(|last: char| last.is_ascii_digit()));
+        let size = match (value.as_u64(), long) {
+            (Some(size), _) => Some(Size::Bytes(size)),
+            (None, Some(digits)) => Some(Size::Long(digits.to_owned())),
+            (None, None) => None,
+        };
         if size.is_none() && !value.is_i64() {
             self.mistype(value, "'integer', 'null'");
         }
-        let (small, odd) = match (size, value.as_f64()) {
-            (Some(size), _) => (size < MINIMUM_SIZE, size % SIZE_UNIT != 0),
-            #[allow(
-                clippy::cast_precision_loss,
-                reason = "both constants are exact as floating point"
-            )]
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "both constants are exact as floating point"
+        )]
+        let (small, odd) = match (&size, as_f64(value)) {
+            (Some(Size::Bytes(size)), _) => (*size < MINIMUM_SIZE, size % SIZE_UNIT != 0),
+            (Some(Size::Long(digits)), _) => (digits.starts_with('-'), remainder(digits, SIZE_UNIT) != 0),
             (None, Some(size)) => (size < MINIMUM_SIZE as f64, size % SIZE_UNIT as f64 != 0.0),
             // Not a number: its type is the only mistake.
             (None, None) => (false, false),
@@ -236,7 +241,7 @@ impl Check {
         self.unexpected(&unexpected);
         let mut metadata = BTreeMap::new();
         for (key, value) in items.iter().filter(|(key, _)| is_metadata_key(key)) {
-            if let Some(text) = value.as_str() {
+            if let Some(text) = text(value) {
                 self.length(text, 0, METADATA_TEXT);
                 metadata.insert(key.clone(), text.to_owned());
             } else {

@@ -117,7 +117,7 @@ impl Fixture {
         let dataset = Dataset {
             primary: self.node.uuid,
             deleted: false,
-            maximum_size: Some(SIZE),
+            maximum_size: Some(crate::store::Size::Bytes(SIZE)),
             metadata: BTreeMap::new(),
         };
         let configuration = Configuration {

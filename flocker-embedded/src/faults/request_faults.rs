@@ -75,6 +75,8 @@ pub enum Effect {
         /// The body, sent with the content type of JSON and not verified.
         body: String,
     },
+    /// The request is carried out, and these elements are added to the list in its answer: any text of JSON, not verified.
+    AddToList(Vec<String>),
     /// The request is not carried out, and the connection is closed without an answer.
     LoseRequest,
     /// The request is carried out, and the connection is closed without an answer.

@@ -59,6 +59,11 @@ async fn apply(faults: Faults, fault: MatchedRule, request: Request, next: Next)
             let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             (status, [(header::CONTENT_TYPE, "application/json")], body.clone()).into_response()
         }
+        Effect::AddToList(elements) => {
+            let response = next.run(request).await;
+            faults.count(&fault);
+            with_elements(response, elements).await
+        }
         Effect::LoseRequest => {
             faults.count(&fault);
             lost()
@@ -80,6 +85,21 @@ async fn apply(faults: Faults, fault: MatchedRule, request: Request, next: Next)
             response
         }
     }
+}
+
+/// Adds elements to the list in an answer.
+async fn with_elements(response: Response, elements: &[String]) -> Response {
+    let (head, body) = response.into_parts();
+    let list = to_bytes(body, usize::MAX).await.unwrap_or_default();
+    let list = list.strip_suffix(b"]").unwrap_or(&list);
+    let separator: &[u8] = if list == b"[" || elements.is_empty() {
+        b""
+    } else {
+        b", "
+    };
+    let added = elements.join(", ");
+    let list = [list, separator, added.as_bytes(), b"]"].concat();
+    Response::from_parts(head, Body::from(list))
 }
 
 fn contains(body: &Bytes, text: &str) -> bool {

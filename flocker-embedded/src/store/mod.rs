@@ -16,7 +16,7 @@ use openssl::sha::sha256;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-pub(crate) use model::{Configuration, Dataset, Lease, State, Storage, StorageRecords, now};
+pub(crate) use model::{Configuration, Dataset, Lease, Size, State, Storage, StorageRecords, now};
 
 use crate::Error;
 use crate::data_dir::{DataDir, remove_unfinished};

@@ -120,7 +120,7 @@ impl Configuration {
 pub(crate) struct Dataset {
     pub(crate) primary: Uuid,
     pub(crate) deleted: bool,
-    pub(crate) maximum_size: Option<u64>,
+    pub(crate) maximum_size: Option<Size>,
     pub(crate) metadata: BTreeMap<String, String>,
 }
 
@@ -130,8 +130,23 @@ impl Dataset {
 
     /// Returns the size of the backing volume.
     pub(crate) fn size(&self) -> u64 {
-        self.maximum_size.unwrap_or(Self::DEFAULT_SIZE)
+        match &self.maximum_size {
+            Some(Size::Bytes(size)) => *size,
+            // No backend has as much.
+            Some(Size::Long(_)) => u64::MAX,
+            None => Self::DEFAULT_SIZE,
+        }
     }
+}
+
+/// A configured size, which has no limit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Size {
+    /// A number of bytes below 2^64.
+    Bytes(u64),
+    /// The decimal digits of a larger one.
+    Long(String),
 }
 
 /// A node's right to keep a dataset.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use flocker_client::{Dataset, DatasetState, Lease, Listed, Node, Unreadable, UnreadableEntry};
+use flocker_client::{Dataset, DatasetState, EntryFault, Lease, Listed, Node, Unreadable, UnreadableEntry};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -38,6 +38,8 @@ struct UnreadableDataset {
 
 /// The reason for entries that exclude each other.
 const TWICE: &str = "it is listed twice, and the entries differ";
+/// The maximum number of faults of a list that are described.
+const DESCRIBED: usize = 100;
 /// Stands for the reason where a list has too many faults for all to be described.
 const SEE_LOG: &str = "as are more than 100 others: see this plugin's log";
 
@@ -54,13 +56,12 @@ impl Snapshot {
         // One at a time: the control service has one core, and one connection is enough.
         if lists.contains(Lists::LEASES) {
             let leases = client.list_leases().await?;
-            note(ListKind::Leases, &leases.unreadable);
-            snapshot.set_leases(leases);
+            note(ListKind::Leases, &snapshot.set_leases(leases));
         }
         if lists.contains(Lists::CONFIGURATION) {
             let configuration = client.list_datasets().await?;
-            note(ListKind::Configuration, &configuration.unreadable);
-            snapshot.set_datasets(configuration.datasets, &configuration.unreadable);
+            let unreadable = snapshot.set_datasets(configuration.datasets, configuration.unreadable);
+            note(ListKind::Configuration, &unreadable);
         }
         if lists.contains(Lists::NODES) {
             let nodes = client.list_nodes().await?;
@@ -89,8 +90,9 @@ impl Snapshot {
         }
     }
 
-    fn set_datasets(&mut self, datasets: Vec<Dataset>, unreadable: &Unreadable) {
-        let reasons = reasons(unreadable);
+    /// Returns what cannot be read, with entries that exclude each other.
+    fn set_datasets(&mut self, datasets: Vec<Dataset>, mut unreadable: Unreadable) -> Unreadable {
+        let reasons = reasons(&unreadable);
         for UnreadableEntry { dataset_id, node } in &unreadable.entries {
             let reason = reasons.get(dataset_id).map(|reason| (*reason).to_owned());
             let entry = UnreadableDataset {
@@ -107,7 +109,9 @@ impl Snapshot {
                         primary: (other.primary == dataset.primary).then_some(dataset.primary),
                         reason: Some(TWICE.to_owned()),
                     };
-                    self.unreadable_datasets.insert(id, entry);
+                    if self.unreadable_datasets.insert(id, entry).is_none() {
+                        describe_twice(&mut unreadable, id);
+                    }
                 }
                 Some(_) => {}
                 None => {
@@ -118,19 +122,31 @@ impl Snapshot {
         for id in self.unreadable_datasets.keys() {
             self.datasets.remove(id);
         }
+        unreadable
     }
 
-    fn set_leases(&mut self, leases: Listed<Lease>) {
-        let reasons = reasons(&leases.unreadable);
-        for UnreadableEntry { dataset_id, .. } in &leases.unreadable.entries {
+    /// As [`Self::set_datasets`].
+    fn set_leases(&mut self, leases: Listed<Lease>) -> Unreadable {
+        let Listed {
+            entries,
+            mut unreadable,
+        } = leases;
+        let reasons = reasons(&unreadable);
+        for UnreadableEntry { dataset_id, .. } in &unreadable.entries {
             let reason = reasons.get(dataset_id).map(|reason| (*reason).to_owned());
             self.unreadable_leases.insert(*dataset_id, reason);
         }
-        for lease in leases {
+        for lease in entries {
             let id = lease.dataset_id;
             match self.leases.get(&id) {
                 Some(other) if other.node_uuid != lease.node_uuid => {
-                    self.unreadable_leases.insert(id, Some(TWICE.to_owned()));
+                    if self
+                        .unreadable_leases
+                        .insert(id, Some(TWICE.to_owned()))
+                        .is_none()
+                    {
+                        describe_twice(&mut unreadable, id);
+                    }
                 }
                 // One that expires is acquired again without an end.
                 Some(other) if other.expires.is_some() => {}
@@ -142,6 +158,7 @@ impl Snapshot {
         for id in self.unreadable_leases.keys() {
             self.leases.remove(id);
         }
+        unreadable
     }
 
     fn set_nodes(&mut self, nodes: Listed<Node>) {
@@ -288,7 +305,7 @@ impl Snapshot {
         };
         Self::of_listed(
             datasets,
-            &Unreadable::default(),
+            Unreadable::default(),
             listed(states),
             listed(nodes.iter().map(node).collect()),
             listed(leases),
@@ -299,7 +316,7 @@ impl Snapshot {
     #[cfg(test)]
     pub(crate) fn of_listed(
         datasets: Vec<Dataset>,
-        unreadable_datasets: &Unreadable,
+        unreadable_datasets: Unreadable,
         states: Listed<DatasetState>,
         nodes: Listed<Node>,
         leases: Listed<Lease>,
@@ -319,6 +336,16 @@ pub(crate) fn listed<T>(entries: Vec<T>) -> Listed<T> {
     Listed {
         entries,
         unreadable: Unreadable::default(),
+    }
+}
+
+/// Adds the fault of entries that exclude each other.
+fn describe_twice(unreadable: &mut Unreadable, id: Uuid) {
+    if unreadable.faults.len() < DESCRIBED {
+        unreadable.faults.push(EntryFault {
+            id: Some(id),
+            reason: TWICE.to_owned(),
+        });
     }
 }
 

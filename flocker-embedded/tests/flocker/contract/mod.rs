@@ -1,6 +1,7 @@
 //! The answers of a real Flocker, compared with those of this one. `tests/data/README.md` describes the recording.
 
 mod names;
+mod oddities;
 mod recording;
 mod replay;
 mod tls;

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 const EXCHANGES: &str = include_str!("../../data/exchanges.jsonl");
+const ODDITIES: &str = include_str!("../../data/oddities.jsonl");
 const SCENARIOS: &str = include_str!("../../data/scenarios.jsonl");
 const TLS: &str = include_str!("../../data/tls.jsonl");
 
@@ -19,6 +20,26 @@ pub(crate) struct Exchange {
     pub(crate) first: Vec<Request>,
     pub(crate) request: Request,
     pub(crate) response: Response,
+}
+
+/// A request with an odd text or number and its answer.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OddExchange {
+    pub(crate) case: String,
+    /// Requests that the recording implies, but does not contain.
+    #[serde(default)]
+    pub(crate) first: Vec<Request>,
+    pub(crate) request: Request,
+    pub(crate) response: OddResponse,
+}
+
+/// An answer whose text may be one that JSON cannot express otherwise.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OddResponse {
+    pub(crate) status: u16,
+    pub(crate) body: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -96,6 +117,10 @@ pub(crate) struct Outcome {
 
 pub(crate) fn exchanges() -> Vec<Exchange> {
     lines(EXCHANGES)
+}
+
+pub(crate) fn odd_exchanges() -> Vec<OddExchange> {
+    lines(ODDITIES)
 }
 
 pub(crate) fn observations() -> Vec<Observation> {

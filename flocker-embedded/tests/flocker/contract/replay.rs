@@ -13,7 +13,7 @@ use super::recording::{Body, Exchange, Kind, Request, exchanges};
 use super::wire::{Reply, Wire};
 use crate::support::{isolated, options};
 
-const DATASETS: &str = "/v1/configuration/datasets";
+pub(super) const DATASETS: &str = "/v1/configuration/datasets";
 const LEASES: &str = "/v1/configuration/leases";
 const STATE: &str = "/v1/state/datasets";
 const CONDITION: &str = "X-If-Configuration-Matches";
@@ -21,8 +21,8 @@ const CONDITION: &str = "X-If-Configuration-Matches";
 const NODES: usize = 3;
 /// Two of the recorded datasets have the default size, which is 75 GiB.
 const CAPACITY: u64 = 1 << 40;
-const PATIENCE: Duration = Duration::from_secs(180);
-const POLL: Duration = Duration::from_millis(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(180);
+pub(super) const POLL: Duration = Duration::from_millis(20);
 
 #[test]
 fn every_recorded_exchange_is_answered_as_the_real_control_service_did() {

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use flocker_client::{EntryFault, UnreadableParts};
+use flocker_client::UnreadableParts;
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn unreadable(node: Option<Uuid>) -> Unreadable {
 fn of_leases(leases: Listed<Lease>) -> Snapshot {
     Snapshot::of_listed(
         vec![],
-        &Unreadable::default(),
+        Unreadable::default(),
         listed(vec![]),
         listed(vec![]),
         leases,
@@ -54,7 +54,7 @@ fn a_dataset_that_cannot_be_read_is_no_dataset_that_does_not_exist() {
     let datasets = vec![dataset(ID, A), dataset(OTHER, A)];
     let snapshot = Snapshot::of_listed(
         datasets,
-        &unreadable(Some(B)),
+        unreadable(Some(B)),
         listed(vec![]),
         listed(vec![]),
         listed(vec![]),
