@@ -9,9 +9,9 @@ use csi_proto::v1::node_client::NodeClient;
 use csi_proto::v1::volume_capability::access_mode::Mode;
 use csi_proto::v1::volume_capability::{AccessMode, AccessType, MountVolume};
 use csi_proto::v1::{
-    CapacityRange, ControllerPublishVolumeRequest, CreateVolumeRequest, ListVolumesRequest,
-    NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest, ProbeRequest,
-    VolumeCapability,
+    CapacityRange, ControllerPublishVolumeRequest, ControllerUnpublishVolumeRequest, CreateVolumeRequest,
+    DeleteVolumeRequest, ListVolumesRequest, NodePublishVolumeRequest, NodeStageVolumeRequest,
+    NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest, ProbeRequest, VolumeCapability,
 };
 use tonic::transport::Channel;
 use uuid::Uuid;
@@ -106,6 +106,16 @@ impl Csi {
     ) -> Result<Staged> {
         std::fs::create_dir_all(staging)?;
         let context = self.attach(volume_id, node).await?;
+        self.stage(volume_id, context, staging).await
+    }
+
+    /// Stages an attached volume at an existing directory.
+    pub(crate) async fn stage(
+        &mut self,
+        volume_id: &str,
+        context: HashMap<String, String>,
+        staging: &Path,
+    ) -> Result<Staged> {
         let request = NodeStageVolumeRequest {
             volume_id: volume_id.to_owned(),
             publish_context: context.clone(),
@@ -141,6 +151,35 @@ impl Csi {
             target_path: target.display().to_string(),
         };
         self.node.node_unpublish_volume(request).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn unstage(&mut self, staged: &Staged) -> Result<()> {
+        let request = NodeUnstageVolumeRequest {
+            volume_id: staged.volume_id.clone(),
+            staging_target_path: staged.staging.display().to_string(),
+        };
+        self.node.node_unstage_volume(request).await?;
+        Ok(())
+    }
+
+    /// Detaches a volume from a node.
+    pub(crate) async fn detach(&mut self, volume_id: &str, node: Uuid) -> Result<()> {
+        let request = ControllerUnpublishVolumeRequest {
+            volume_id: volume_id.to_owned(),
+            node_id: node.to_string(),
+            ..Default::default()
+        };
+        self.controller.controller_unpublish_volume(request).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn delete(&mut self, volume_id: &str) -> Result<()> {
+        let request = DeleteVolumeRequest {
+            volume_id: volume_id.to_owned(),
+            ..Default::default()
+        };
+        self.controller.delete_volume(request).await?;
         Ok(())
     }
 

@@ -12,6 +12,7 @@ mod plugin;
 mod program;
 mod publish;
 mod report;
+mod requests;
 mod samples;
 mod start;
 mod thousand;
@@ -39,7 +40,7 @@ type Measurement = fn(&Bench) -> LocalBoxFuture<'_, Result<Section>>;
 const USAGE: &str = "\
 usage: make bench ARGS=\"[--quick] [--docs FILE] [PART...]\"
 
-  PART         publish, create, attach, usable, start, thousand, listing, program; all of them unless any is named
+  PART         publish, create, attach, usable, requests, start, thousand, listing, program; all of them unless any is named
   --quick      a twentieth of everything: shows that it runs, its numbers mean little
   --docs FILE  writes the result into this file too, between its two marks";
 
@@ -65,11 +66,12 @@ struct Arguments {
 }
 
 /// The measurements, in their order.
-const PARTS: [(&str, Measurement); 8] = [
+const PARTS: [(&str, Measurement); 9] = [
     ("publish", |bench| publish::measure(bench).boxed_local()),
     ("create", |bench| create::measure(bench).boxed_local()),
     ("attach", |bench| attach::measure(bench).boxed_local()),
     ("usable", |bench| usable::measure(bench).boxed_local()),
+    ("requests", |bench| requests::measure(bench).boxed_local()),
     ("start", |bench| start::measure(bench).boxed_local()),
     ("thousand", |bench| thousand::measure(bench).boxed_local()),
     ("listing", |bench| listing::measure(bench).boxed_local()),

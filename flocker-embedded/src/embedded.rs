@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::agent::{self, Node, Shared, Status};
-use crate::api::Api;
+use crate::api::{AnswerTime, Api};
 use crate::backend::Backend;
 use crate::counters::{Counters, Counting};
 use crate::data_dir::DataDir;
@@ -310,6 +310,7 @@ impl Parts {
             cluster: Arc::clone(&shared.cluster),
             nodes: nodes.clone(),
             faults,
+            answer_time: AnswerTime::new(options.timing),
             writing: Mutex::new(()),
         };
         let server = Server {

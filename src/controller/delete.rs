@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::ControllerCore;
 use crate::csi::fields::required;
 use crate::error::{Error, Result, Situation};
-use crate::flocker::cluster::{Absence, Lists, Probe, WriteOutcome};
+use crate::flocker::cluster::{Absence, AgentWork, FirstRead, Lists, Probe, Snapshot, WriteOutcome};
 use crate::flocker::provisioning::Placement;
 use crate::operation::deadline::Deadline;
 use crate::operation::{Context, Operation, Phase};
@@ -79,17 +79,33 @@ pub(super) async fn delete_volume(
 
 async fn delete(core: &ControllerCore, context: &Context, dataset: Uuid) -> Result<Deletion> {
     loop {
-        let lists = Lists::CONFIGURATION | Lists::NODES | Lists::LEASES;
-        let snapshot = core.cluster.fresh_for(context, lists).await?;
-        let Some(configured) = snapshot.live_dataset(dataset)? else {
+        let guard = core.locks.lock(context, dataset).await?;
+        // Flocker also deletes leased datasets, so the leases are read last.
+        let read = |more| {
+            let lists = Lists::CONFIGURATION | Lists::LEASES | more;
+            core.cluster.fresh_for(context, lists)
+        };
+        let mut snapshot = read(core.cluster.nodes_unless_recent()).await?;
+        let primary_of = |snapshot: &Snapshot| {
+            let configured = snapshot.live_dataset(dataset)?;
+            Ok::<_, Error>(configured.map(|configured| configured.primary))
+        };
+        let is_listed = |snapshot: &Snapshot, primary| core.cluster.listed_lately(snapshot, primary);
+        if let Some(primary) = primary_of(&snapshot)?
+            && !is_listed(&snapshot, primary)
+            && !snapshot.lists().contains(Lists::NODES)
+        {
+            snapshot = read(Lists::NODES).await?;
+        }
+        let Some(primary) = primary_of(&snapshot)? else {
             return Ok(Deletion::NoSuchDataset);
         };
-        let primary = configured.primary;
         if let Some(lease) = snapshot.lease(dataset)? {
             return Err(in_use(dataset, lease.node_uuid));
         }
         // Only the primary destroys a dataset, and no other node can become the primary after the DELETE.
-        if !snapshot.lists_node(primary) {
+        if !is_listed(&snapshot, primary) {
+            drop(guard);
             if node_is_gone(core, context, primary).await? {
                 let anywhere = Placement::default();
                 core.provisioner
@@ -97,16 +113,6 @@ async fn delete(core: &ControllerCore, context: &Context, dataset: Uuid) -> Resu
                     .await?;
             }
             continue;
-        }
-        let _guard = core.locks.lock(context, dataset).await?;
-        // Flocker also deletes leased datasets, so the lease is read last, and alone.
-        if let Some(lease) = core
-            .cluster
-            .fresh_for(context, Lists::LEASES)
-            .await?
-            .lease(dataset)?
-        {
-            return Err(in_use(dataset, lease.node_uuid));
         }
         context.check()?;
         return Ok(match core.cluster.delete_dataset(dataset).await? {
@@ -126,7 +132,7 @@ async fn delete(core: &ControllerCore, context: &Context, dataset: Uuid) -> Resu
 /// Waits until `node` is listed (`false`) or counts as gone (`true`).
 async fn node_is_gone(core: &ControllerCore, context: &Context, node: Uuid) -> Result<bool> {
     core.cluster
-        .wait_until(Lists::NODES, context, |snapshot| {
+        .wait_until((Lists::NODES, FirstRead::AtOnce), context, |snapshot| {
             if snapshot.lists_node(node) {
                 Probe::Ready(false)
             } else if core.cluster.absence(node) == Absence::Gone {
@@ -152,13 +158,16 @@ async fn wait_until_destroyed(
         let core = Arc::clone(core);
         |context: Context| async move {
             context.about(dataset);
+            context.enter(Phase::Destroyed { node });
             core.cluster
-                .wait_until(Lists::STATE, &context, |snapshot| {
-                    match snapshot.states(dataset) {
+                .wait_until(
+                    (Lists::STATE, FirstRead::After(AgentWork::Destroying)),
+                    &context,
+                    |snapshot| match snapshot.states(dataset) {
                         [] => Probe::Ready(()),
                         [..] => Probe::Waiting(Phase::Destroyed { node }),
-                    }
-                })
+                    },
+                )
                 .await
         }
     };

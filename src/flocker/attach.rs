@@ -1,8 +1,10 @@
 //! The protocol that attaches a dataset to a node and detaches it.
 
-use std::collections::{HashMap, HashSet};
+mod publish_context;
+mod refusal;
+
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use clap::ValueEnum;
 use futures::future::BoxFuture;
@@ -10,15 +12,14 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::{
-    Absence, Cluster, LeaseOutcome, Lists, Probe, Release, Snapshot, WriteOutcome,
+    Absence, Cluster, FirstRead, LeaseOutcome, Lists, Probe, Release, Snapshot, WriteOutcome,
 };
-use crate::operation::{Context, Elapsed, Locks, Phase, Wanted};
-use crate::volume::{NODE_CONTEXT_KEY, READONLY_CONTEXT_KEY};
+use crate::operation::{Context, Locks, Phase, Wanted};
+
+pub(crate) use publish_context::publish_context;
 
 /// How often an attachment starts over when another process changes the dataset during it.
 const RESTARTS: u32 = 5;
-/// How often lease and configuration are read again while the dataset converges, which may never end.
-const READ_AGAIN: Duration = Duration::from_secs(10);
 
 /// When a volume is taken from a node that still holds its lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -209,27 +210,39 @@ impl Attachment<'_> {
         let (context, dataset, node) = (self.context, self.dataset, self.node);
         let cluster = &self.attach.cluster;
         let guard = self.attach.locks.lock(context, dataset).await?;
-        let before = cluster
-            .fresh_for(context, Lists::CONFIGURATION | Lists::LEASES | Lists::NODES)
-            .await?;
-        let primary = before
-            .live_dataset(dataset)?
-            .ok_or_else(|| Error::unknown_volume(dataset))?
-            .primary;
-        if !before.lists_node(node) {
-            drop(guard);
-            cluster.wait_for_node(context, node).await?;
-            return Ok(AttemptOutcome::Unblocked);
-        }
-        let lease = before.lease(dataset)?;
-        if let Some(holder) = lease
-            .map(|lease| lease.node_uuid)
-            .filter(|holder| *holder != node)
-        {
-            if !self.attach.may_take_over(&before, holder) {
+        let (primary, lease) = if let Some(primary) = cluster.take_created(dataset, node) {
+            // Nothing can have used it before. If another process has leased it since, acquiring the lease is refused.
+            (primary, None)
+        } else {
+            let before = match self.read_before(cluster.nodes_unless_recent()).await? {
+                before if self.is_clear(&before) => before,
+                // A node that counts as missing, or another node's lease, is only ever judged by a new list of the nodes.
+                before if before.lists().contains(Lists::NODES) => before,
+                _ => self.read_before(Lists::NODES).await?,
+            };
+            let primary = before
+                .live_dataset(dataset)?
+                .ok_or_else(|| Error::unknown_volume(dataset))?
+                .primary;
+            if !cluster.listed_lately(&before, node) {
+                drop(guard);
+                cluster.wait_for_node(context, node).await?;
+                return Ok(AttemptOutcome::Unblocked);
+            }
+            let lease = before.lease(dataset)?.cloned();
+            if let Some(holder) = self.other_holder(&before)?
+                && !self.attach.may_take_over(&before, holder)
+            {
                 drop(guard);
                 return self.held_by(holder, &before).await;
             }
+            (primary, lease)
+        };
+        if let Some(holder) = lease
+            .as_ref()
+            .map(|lease| lease.node_uuid)
+            .filter(|holder| *holder != node)
+        {
             context.check()?;
             let taking = cluster.take_over_lease(dataset, holder);
             context.during(Phase::FlockerAnswering, taking).await?;
@@ -239,6 +252,7 @@ impl Attachment<'_> {
         {
             self.attach.unreturned().insert((dataset, node));
         }
+        let lease = lease.as_ref();
         if lease.is_none_or(|lease| lease.node_uuid != node || lease.expires.is_some()) {
             context.enter(Phase::Configured {
                 what: Wanted::Lease,
@@ -268,28 +282,52 @@ impl Attachment<'_> {
         }
         // Without the lock while the dataset converges: a publish to another node is refused at once.
         drop(guard);
-        self.converged().await
+        let first = if primary == node {
+            FirstRead::AtOnce
+        } else {
+            // The other node cannot have released it yet.
+            let (node, mounted) = (primary, false);
+            context.enter(Phase::ReleasedByOtherNode { node, mounted });
+            FirstRead::Soon
+        };
+        self.converged(first).await
+    }
+
+    /// Reads what decides how the attachment starts; the leases last.
+    async fn read_before(&self, more: Lists) -> Result<Arc<Snapshot>> {
+        let lists = Lists::CONFIGURATION | Lists::LEASES | more;
+        self.attach.cluster.fresh_for(self.context, lists).await
+    }
+
+    /// Whether the dataset exists, the node is listed, and no other node holds the lease.
+    fn is_clear(&self, before: &Snapshot) -> bool {
+        let listed = self.attach.cluster.listed_lately(before, self.node);
+        listed
+            && matches!(before.live_dataset(self.dataset), Ok(Some(_)))
+            && matches!(self.other_holder(before), Ok(None))
+    }
+
+    fn other_holder(&self, snapshot: &Snapshot) -> Result<Option<Uuid>> {
+        let holder = holder_of(snapshot, self.dataset)?;
+        Ok(holder.filter(|holder| *holder != self.node))
     }
 
     /// Waits until no other node has the dataset, and checks that it is still configured for this node.
-    async fn converged(&self) -> Result<AttemptOutcome> {
+    async fn converged(&self, first: FirstRead) -> Result<AttemptOutcome> {
         let (context, dataset, node) = (self.context, self.dataset, self.node);
         let cluster = &self.attach.cluster;
         let lists = Lists::CONFIGURATION | Lists::LEASES;
-        let alone = cluster.wait_until(Lists::NODES | Lists::STATE, context, |snapshot| {
-            alone(snapshot, dataset, node)
-        });
-        let mut alone = std::pin::pin!(alone);
-        loop {
-            tokio::select! {
-                alone = &mut alone => break alone?,
-                // A dataset that was moved or deleted during the wait never converges. A failed read proves nothing.
-                read = cluster.later(lists, READ_AGAIN) => {
-                    if read.is_ok_and(|snapshot| !belongs_to(&snapshot, dataset, node)) {
-                        return Ok(AttemptOutcome::StartOver);
-                    }
-                }
-            }
+        let alone = cluster.wait_unless(
+            (Lists::STATE, first),
+            context,
+            |snapshot| alone(snapshot, dataset, node),
+            // A dataset that was moved or deleted during the wait never converges.
+            lists,
+            |snapshot| (!belongs_to(snapshot, dataset, node)).then_some(AttemptOutcome::StartOver),
+        );
+        match alone.await? {
+            AttemptOutcome::Attached => {}
+            changed => return Ok(changed),
         }
         let after = cluster.fresh_for(context, lists).await?;
         Ok(if belongs_to(&after, dataset, node) {
@@ -298,82 +336,14 @@ impl Attachment<'_> {
             AttemptOutcome::StartOver
         })
     }
-
-    /// Fails because of another node's lease, or waits until the lease blocks no longer.
-    async fn held_by(&self, holder: Uuid, seen: &Snapshot) -> Result<AttemptOutcome> {
-        let (context, dataset) = (self.context, self.dataset);
-        let lists = Lists::LEASES | Lists::NODES;
-        if self.other_lease == OtherNodesLease::Refuse {
-            return Err(self.held_elsewhere(holder, seen));
-        }
-        let freed = self.attach.cluster.wait_until(lists, context, |snapshot| {
-            let differs = |found| found != Some(holder); // one that cannot be read may be the same
-            if holder_of(snapshot, dataset).is_ok_and(differs) || self.attach.may_take_over(snapshot, holder)
-            {
-                Probe::Ready(())
-            } else {
-                Probe::Waiting(Phase::LeaseOfNode { node: holder })
-            }
-        });
-        tokio::select! {
-            freed = freed => freed?,
-            () = context.out_of_time() => {
-                let last = self.attach.cluster.fresh_for(context, lists).await?;
-                if let Some(holder) = holder_of(&last, dataset)?.filter(|holder| *holder != self.node) {
-                    return Err(self.held_elsewhere(holder, &last));
-                }
-            }
-        }
-        Ok(AttemptOutcome::Unblocked)
-    }
-
-    fn held_elsewhere(&self, holder: Uuid, seen: &Snapshot) -> Error {
-        let Self { dataset, node, .. } = self;
-        let missing = if seen.lists_node(holder) {
-            None
-        } else {
-            Some(match self.attach.cluster.absence(holder) {
-                Absence::Gone => "is gone".to_owned(),
-                Absence::Missing { since } => {
-                    format!("has not been listed by Flocker for {}", Elapsed(since.elapsed()))
-                }
-                Absence::Unknown => "is not listed by Flocker".to_owned(),
-            })
-        };
-        let what_to_do = match (missing, self.attach.takeover) {
-            (None, _) => "unpublish it there first".to_owned(),
-            (Some(missing), Takeover::Never) => format!(
-                "that node {missing}; if it is certainly off, unpublish the volume from it (takeover = never)"
-            ),
-            (Some(missing), Takeover::NodeGone) => format!(
-                "that node {missing}; once it has been missing for takeover_grace, the volume is taken from it: try again"
-            ),
-        };
-        Error::new(
-            Situation::HeldElsewhere,
-            format!(
-                "volume {dataset} cannot be attached to node {node}: it is attached to node {holder}, which holds its \
-                 lease; {what_to_do}"
-            ),
-        )
-    }
-}
-
-/// Returns the publish context of a volume that was attached to `node`, from which the node knows that the controller
-/// has acquired the lease.
-///
-/// A lease cannot remember that the volume is to be read only, so the context does: the node then publishes it so.
-pub(crate) fn publish_context(node: Uuid, readonly: bool) -> HashMap<String, String> {
-    let readonly = readonly.then(|| (READONLY_CONTEXT_KEY.to_owned(), "true".to_owned()));
-    let node = (NODE_CONTEXT_KEY.to_owned(), node.to_string());
-    [node].into_iter().chain(readonly).collect()
 }
 
 /// Whether no node but `node` has the dataset, as far as nodes report it. Staging waits for the mount on `node`.
-fn alone(snapshot: &Snapshot, dataset: Uuid, node: Uuid) -> Probe<()> {
-    if !snapshot.lists_node(node) {
-        return Probe::Waiting(Phase::NodeReporting { node });
-    }
+///
+/// Without an entry of the dataset the list proves nothing: it is empty after a restart of the control service, and while
+/// datasets move. Then the node has to be listed by the same read. An entry comes from a node that reports, and one without
+/// a primary says that no node has the dataset mounted.
+fn alone(snapshot: &Snapshot, dataset: Uuid, node: Uuid) -> Probe<AttemptOutcome> {
     let states = snapshot.states(dataset);
     if states.iter().any(|state| state.unreadable_primary) {
         return Probe::Waiting(Phase::ReleasedByUnknownNode);
@@ -382,9 +352,17 @@ fn alone(snapshot: &Snapshot, dataset: Uuid, node: Uuid) -> Probe<()> {
         .iter()
         .filter_map(|state| Some((state.primary?, state.path.is_some())))
         .find(|(primary, _)| *primary != node);
-    match elsewhere {
-        Some((node, mounted)) => Probe::Waiting(Phase::ReleasedByOtherNode { node, mounted }),
-        None => Probe::Ready(()),
+    if let Some((node, mounted)) = elsewhere {
+        return Probe::Waiting(Phase::ReleasedByOtherNode { node, mounted });
+    }
+    if !states.is_empty() {
+        Probe::Ready(AttemptOutcome::Attached)
+    } else if !snapshot.lists().contains(Lists::NODES) {
+        Probe::Needs(Lists::NODES)
+    } else if snapshot.lists_node(node) {
+        Probe::Ready(AttemptOutcome::Attached)
+    } else {
+        Probe::Waiting(Phase::NodeReporting { node })
     }
 }
 

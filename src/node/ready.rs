@@ -10,14 +10,17 @@ use uuid::Uuid;
 
 use super::NodeCore;
 use crate::error::{Error, Result, Situation};
-use crate::flocker::cluster::Lists;
+use crate::flocker::cluster::{Lists, Snapshot};
 use crate::host::PathGate;
 use crate::host::mount::{NotFlockers, check_flockers_mount, is_named_after};
 use crate::operation::{Context, Phase};
 use host_fs::mount::{Mount, MountTable};
 
-/// How often Flocker is asked again where it has mounted the dataset; the mount itself wakes the waiter.
-const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// How long a mount may take before Flocker is asked whether the dataset is still this node's. Right before, the controller or
+/// this node has acquired its lease.
+const CHECK_FIRST: Duration = Duration::from_secs(5);
+/// How often that is asked again.
+const CHECK_AGAIN: Duration = Duration::from_secs(10);
 /// How often a fresh file system is checked; the removal of a directory entry wakes no waiter.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long the agent may take to remove `lost+found`; an agent that died in between never does.
@@ -25,51 +28,123 @@ const TIDYING: Duration = Duration::from_secs(10);
 /// How long the agent may take from there to set the root's mode.
 const OPENING: Duration = Duration::from_secs(1);
 
+/// What a wait for a mount asks Flocker, and when.
+struct Asked {
+    /// Where Flocker has reported the dataset as mounted on this node.
+    path: Option<PathBuf>,
+    /// When it is asked whether the dataset is this node's.
+    check_at: Instant,
+    has_checked: bool,
+    /// When the path is asked for, while a mount exists that may be the dataset's, and the waits until later polls.
+    poll_at: Option<Instant>,
+    polls: Option<Box<dyn Iterator<Item = Duration> + Send + Sync>>,
+    /// Whether Flocker was asked because of a mount that is not the dataset's.
+    refused_before: bool,
+}
+
+impl Asked {
+    fn new(now: Instant) -> Self {
+        Self {
+            path: None,
+            check_at: now + CHECK_FIRST,
+            has_checked: false,
+            poll_at: None,
+            polls: None,
+            refused_before: false,
+        }
+    }
+
+    async fn poll_is_due(&self) {
+        match self.poll_at {
+            Some(when) => tokio::time::sleep_until(when).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Returns the path at which a node reports a dataset as mounted.
+fn path_in(snapshot: &Snapshot, dataset: Uuid, node: Uuid) -> Option<PathBuf> {
+    let states = snapshot.states(dataset).iter();
+    let here = states.into_iter().find(|state| state.primary == Some(node));
+    here.and_then(|state| state.path.clone())
+}
+
 impl NodeCore {
     /// Waits until Flocker's agent has mounted `dataset` on `node`, which is this one, and has finished with it.
     ///
-    /// Only a mount counts: the agent never removes the directory it once mounted at.
+    /// Only a mount counts: the agent never removes the directory it once mounted at. The kernel reports it; Flocker is asked
+    /// where a mount could be of this dataset and is not at the usual path, and when none appears.
     pub(super) async fn mounted_here(&self, context: &Context, dataset: Uuid, node: Uuid) -> Result<Mount> {
         let internal = |error| Error::internal(format!("wait for the mount of dataset {dataset}"), error);
         let usual = self.settings.host.mount_root.join(dataset.to_string());
         let mut changes = self.mounts.subscribe().map_err(internal)?;
         let mut table = changes.next().await.map_err(internal)?;
-        let mut reported = self.reported_path(context, dataset, node).await?;
-        let mut refused_before = false;
+        let mut asked = Asked::new(Instant::now());
+        let mut waiting = self.mount_phase(&table, node, &usual, None).await;
         loop {
-            let ask_again = Instant::now() + ASK_AGAIN;
-            let waiting = self.mount_phase(&table, node, &usual, reported.as_deref()).await;
-            loop {
-                match self.find_mount(&table, reported.as_deref(), &usual, dataset) {
-                    Ok(Some(mount)) => {
-                        let path = mount.point.clone();
-                        context.enter(Phase::FinishedHere { node, path });
-                        context
-                            .unless_cancelled(settled(&self.paths, mount.point.clone()))
-                            .await?;
-                        return Ok(mount.clone());
-                    }
-                    Ok(None) => {}
-                    Err(refused) if refused_before => return Err(refused),
-                    Err(_) => {
-                        // Flocker may have mounted it elsewhere since it was asked.
-                        refused_before = true;
-                        break;
-                    }
+            match self.find_mount(&table, asked.path.as_deref(), &usual, dataset) {
+                Ok(Some(mount)) => {
+                    let path = mount.point.clone();
+                    context.enter(Phase::FinishedHere { node, path });
+                    context
+                        .unless_cancelled(settled(&self.paths, mount.point.clone()))
+                        .await?;
+                    return Ok(mount.clone());
                 }
-                context.enter(waiting.clone());
-                let next = tokio::time::timeout_at(ask_again, changes.next());
-                match context.unless_cancelled(next).await? {
-                    Ok(seen) => table = seen.map_err(internal)?,
-                    Err(_) => break,
+                Ok(None) if self.is_mounted_elsewhere(&table, &usual, dataset) => {
+                    let polls = asked
+                        .polls
+                        .get_or_insert_with(|| Box::new(self.cluster.poll_waits()));
+                    let wait = polls.next().unwrap_or_default();
+                    asked.poll_at.get_or_insert(Instant::now() + wait);
+                }
+                Ok(None) => (asked.polls, asked.poll_at) = (None, None),
+                Err(refused) if asked.refused_before => return Err(refused),
+                Err(_) => {
+                    // Flocker may have mounted it elsewhere.
+                    asked.refused_before = true;
+                    asked.check_at = Instant::now();
                 }
             }
-            reported = match self.reported_path(context, dataset, node).await {
-                // The mount may appear while Flocker does not answer.
-                Err(error) if error.situation() == Situation::FlockerUnavailable => reported,
-                asked => asked?,
+            context.enter(waiting.clone());
+            let checks = tokio::select! {
+                seen = context.unless_cancelled(changes.next()) => {
+                    table = seen?.map_err(internal)?;
+                    continue;
+                }
+                () = tokio::time::sleep_until(asked.check_at) => true,
+                // For the answer that the callers are about to get.
+                () = context.out_of_time(), if !asked.has_checked => true,
+                () = asked.poll_is_due() => false,
             };
+            let answered = if checks {
+                asked.has_checked = true;
+                asked.check_at = Instant::now() + CHECK_AGAIN;
+                self.checked_path(context, dataset, node).await
+            } else {
+                asked.poll_at = None;
+                self.reported_path(context, dataset, node).await
+            };
+            match answered {
+                // The mount may appear while Flocker does not answer.
+                Err(error) if error.situation() == Situation::FlockerUnavailable => {}
+                path => asked.path = path?,
+            }
+            waiting = self
+                .mount_phase(&table, node, &usual, asked.path.as_deref())
+                .await;
         }
+    }
+
+    /// Whether the table has a mount that an agent of Flocker may have made for the dataset, at another path than the usual one.
+    fn is_mounted_elsewhere(&self, table: &MountTable, usual: &Path, dataset: Uuid) -> bool {
+        let name = dataset.to_string();
+        let types = &self.settings.host.agent_file_systems;
+        table.mounts().iter().any(|mount| {
+            mount.point.file_name().is_some_and(|last| last == name.as_str())
+                && mount.point != usual
+                && check_flockers_mount(table, mount, dataset, types).is_ok()
+        })
     }
 
     /// Returns what a wait for Flocker's mount waits for. Where Flocker reports one, and the mounts of the host do not reach
@@ -96,17 +171,19 @@ impl NodeCore {
     }
 
     /// Returns where Flocker reports the dataset as mounted on this node, if it does.
-    ///
-    /// Checks first that the dataset is this node's, so that no call waits for a mount that never appears.
     async fn reported_path(&self, context: &Context, dataset: Uuid, node: Uuid) -> Result<Option<PathBuf>> {
+        let read = self.cluster.later(Lists::STATE, Duration::ZERO);
+        let snapshot = context.unless_cancelled(read).await??;
+        Ok(path_in(&snapshot, dataset, node))
+    }
+
+    /// As [`Self::reported_path`]; checks also that the dataset is still this node's, so that no call waits for a mount that
+    /// never appears.
+    async fn checked_path(&self, context: &Context, dataset: Uuid, node: Uuid) -> Result<Option<PathBuf>> {
         let lists = Lists::CONFIGURATION | Lists::LEASES | Lists::STATE;
         let snapshot = self.cluster.fresh_for(context, lists).await?;
         super::stage::may_use(&snapshot, dataset, node)?;
-        let here = snapshot
-            .states(dataset)
-            .iter()
-            .find(|state| state.primary == Some(node));
-        Ok(here.and_then(|state| state.path.clone()))
+        Ok(path_in(&snapshot, dataset, node))
     }
 
     /// Returns Flocker's mount of the dataset at the path that Flocker reports, or else at the usual one.

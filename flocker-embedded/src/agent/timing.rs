@@ -58,7 +58,7 @@ impl Timing {
     }
 
     /// Returns one of Flocker's own delays at this timing, if it has any.
-    fn of_stock(self, delay: Duration) -> Option<Duration> {
+    pub(crate) fn of_stock(self, delay: Duration) -> Option<Duration> {
         match self {
             Self::Instant => None,
             Self::Stock => Some(delay),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Mutex;
 
+use super::answer_time::AnswerTime;
 use super::reply::{Refusal, broken};
 use crate::cluster::Cluster;
 use crate::faults::Faults;
@@ -17,6 +18,7 @@ pub(crate) struct Api {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) nodes: Vec<NodeInfo>,
     pub(crate) faults: Faults,
+    pub(crate) answer_time: AnswerTime,
     /// Held while a change is written, so that tasks that wait for their turn do not each block a thread.
     pub(crate) writing: Mutex<()>,
 }

@@ -1,5 +1,6 @@
 //! The REST API, version 1, as Flocker's control service answers it.
 
+mod answer_time;
 mod context;
 mod datasets;
 mod json;
@@ -23,6 +24,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use answer_time::AnswerTime;
 pub(crate) use context::Api;
 
 use crate::counters::{Counting, RequestKey};
@@ -60,6 +62,10 @@ pub(crate) fn router(api: Arc<Api>, counting: Arc<Counting>, end: CancellationTo
         .route(NODE_BY_ERA, readable(get(state::node_by_era), "HEAD, GET"))
         .fallback(reply::no_route)
         .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&api),
+            answer_time::delay,
+        ))
         .layer(middleware::from_fn(move |request, next| {
             faults::inject(faults.clone(), end.clone(), request, next)
         }))

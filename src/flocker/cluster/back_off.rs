@@ -3,27 +3,30 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use rand::Rng;
 
-/// The first wait between two polls, and the longest first pause after a failure.
-const FIRST: Duration = Duration::from_millis(500);
+/// The shortest wait between two polls.
+const SHORTEST: Duration = Duration::from_millis(10);
 /// The longest wait between two polls while Flocker answers.
 const LONGEST: Duration = Duration::from_secs(2);
-/// The longest pause while it does not.
-const LONGEST_DOWN: Duration = Duration::from_secs(10);
+/// The longest first pause after a failure, and the longest of all pauses.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+/// The part of a wait that chance may take away, so that the plugins of a cluster do not poll in step.
+const JITTER: f64 = 0.15;
 
-/// Returns the waits between the polls of one waiter: 0.5 s, then growing to 2 s.
-pub(super) fn poll_waits() -> impl Iterator<Item = Duration> {
-    std::iter::once(FIRST).chain(growing(FIRST * 2, LONGEST))
+/// Returns the waits between the polls of one waiter: from `first`, each longer by half, up to 2 s.
+pub(super) fn poll_waits(first: Duration) -> impl Iterator<Item = Duration> {
+    let longer = |wait: &Duration| Some((*wait * 3 / 2).min(LONGEST));
+    std::iter::successors(Some(first.clamp(SHORTEST, LONGEST)), longer).map(|wait| {
+        wait.mul_f64(1.0 - rand::rng().random_range(0.0..JITTER))
+            .max(SHORTEST)
+    })
 }
 
-/// Returns the pauses after failures in a row: 0.5 s, then growing to 10 s.
+/// Returns the pauses after failures in a row: 0.5 s, then growing to 10 s. Each is between a half and the whole of that, at
+/// random.
 pub(super) fn failure_pauses() -> ExponentialBackoff {
-    growing(FIRST, LONGEST_DOWN)
-}
-
-/// Doubles from `first` to `longest`. Each duration is between a half and the whole of that, at random, so that the
-/// plugins of a cluster do not poll in step.
-fn growing(first: Duration, longest: Duration) -> ExponentialBackoff {
+    let (first, longest) = PAUSES;
     // The jitter comes on top of a delay, and is as long as the delay at most.
     ExponentialBuilder::default()
         .with_min_delay(first / 2)
@@ -38,11 +41,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_second_poll_comes_after_half_a_second_and_the_later_ones_within_two() {
-        let mut waits = poll_waits();
-        assert_eq!(waits.next(), Some(FIRST));
-        for wait in waits.take(20) {
-            assert!(wait >= FIRST && wait <= LONGEST, "{wait:?}");
+    fn polls_start_as_early_as_asked_and_slow_down_to_one_in_two_seconds() {
+        for (first, expected) in [
+            (0, [10, 15, 22, 33, 50, 75, 113, 170]),
+            (500, [500, 750, 1125, 1687, 2000, 2000, 2000, 2000]),
+            (60_000, [2000; 8]),
+        ] {
+            let first = Duration::from_millis(first);
+            for (wait, expected) in poll_waits(first).zip(expected) {
+                let whole = Duration::from_millis(expected + 2);
+                assert!(
+                    wait <= whole && wait >= whole.mul_f64(0.8),
+                    "{wait:?} of {whole:?}"
+                );
+            }
         }
     }
 

@@ -9,6 +9,8 @@ mod certificates;
 mod current_client;
 mod leases;
 mod lists;
+mod polling;
+mod recent;
 mod shared_reads;
 mod snapshot;
 mod unreadable;
@@ -29,25 +31,19 @@ pub use current_client::Flocker;
 pub(crate) use leases::LeaseOutcome;
 pub use leases::Release;
 pub use lists::Lists;
+pub(crate) use polling::{AgentWork, FirstRead, Probe};
 pub(crate) use snapshot::Snapshot;
 
 use crate::error::{Error, Result};
 use crate::operation::{Context, Elapsed, Phase};
 use crate::telemetry::{Counter, Counters, Metrics};
 use absence::Absences;
-use back_off::poll_waits;
 use current_client::RequestMetrics;
 use leases::OwnReleases;
+use polling::AgentTimes;
+use recent::RecentAnswers;
 use shared_reads::{Outcome, SharedReads, Urgency};
 use unreadable::EntryLog;
-
-/// What a snapshot means to a waiter.
-pub(crate) enum Probe<T> {
-    /// The wait is over.
-    Ready(T),
-    /// The wait continues, in this phase.
-    Waiting(Phase),
-}
 
 /// The outcome of a request to create a dataset.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +83,8 @@ pub struct Cluster {
     metrics: Metrics,
     tasks: Supervisor,
     own_releases: OwnReleases,
+    agent_times: AgentTimes,
+    recent: RecentAnswers,
 }
 
 struct AbsenceWatch {
@@ -102,6 +100,8 @@ impl Cluster {
             watching: false,
         }));
         let watch = Arc::clone(&absences);
+        let recent = RecentAnswers::default();
+        let listed_last = recent.clone();
         let observer = move |outcome: &Outcome| {
             let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
             match outcome {
@@ -109,6 +109,7 @@ impl Cluster {
                     let nodes: Vec<_> = snapshot.nodes().map(|node| node.uuid).collect();
                     let incomplete = snapshot.has_unknown_nodes();
                     watch.absences.listed(snapshot.began(), &nodes, incomplete);
+                    listed_last.nodes_listed(snapshot.began(), &nodes);
                 }
                 Ok(_) => {}
                 Err(_) => watch.absences.interrupted(),
@@ -138,6 +139,8 @@ impl Cluster {
             tasks: supervisor(CancellationToken::new()),
             metrics,
             own_releases: OwnReleases::default(),
+            agent_times: AgentTimes::default(),
+            recent,
         }
     }
 
@@ -205,14 +208,6 @@ impl Cluster {
         self.read(lists, Urgency::Now).await
     }
 
-    /// Returns a snapshot of `lists` whose read starts about `after` from now, and is shared with other polls.
-    ///
-    /// # Errors
-    /// Those of [`Self::fresh`].
-    pub(crate) async fn later(&self, lists: Lists, after: Duration) -> Result<Arc<Snapshot>> {
-        self.read(lists, Urgency::Poll(Instant::now() + after)).await
-    }
-
     async fn read(&self, lists: Lists, urgency: Urgency) -> Result<Arc<Snapshot>> {
         self.reads.join(lists, urgency).await.map_err(|error| {
             let good = last_answer(self.reads.health().good);
@@ -232,49 +227,6 @@ impl Cluster {
         context.during(Phase::FlockerAnswering, read).await?
     }
 
-    /// Polls until `probe` is ready. A failed read does not end the wait.
-    ///
-    /// # Errors
-    /// [`crate::error::Situation::Cancelled`].
-    pub(crate) async fn wait_until<T>(
-        &self,
-        lists: Lists,
-        context: &Context,
-        mut probe: impl FnMut(&Snapshot) -> Probe<T>,
-    ) -> Result<T> {
-        let mut waits = poll_waits();
-        let mut urgency = Urgency::Now;
-        context.enter(Phase::FlockerAnswering);
-        loop {
-            let outcome = context.unless_cancelled(self.reads.join(lists, urgency)).await?;
-            match &outcome {
-                Ok(snapshot) => match probe(snapshot) {
-                    Probe::Ready(found) => return Ok(found),
-                    Probe::Waiting(phase) => context.enter(phase),
-                },
-                Err(_) => context.enter(Phase::FlockerAnswering),
-            }
-            // While Flocker is down, the shared reads have one pause for all waiters.
-            let wait = outcome.map_or(Duration::ZERO, |_| waits.next().unwrap_or_default());
-            urgency = Urgency::Poll(Instant::now() + wait);
-        }
-    }
-
-    /// Waits until Flocker lists `node`, as a phase of `context`'s operation.
-    ///
-    /// # Errors
-    /// [`crate::error::Situation::Cancelled`].
-    pub(crate) async fn wait_for_node(&self, context: &Context, node: Uuid) -> Result<()> {
-        self.wait_until(Lists::NODES, context, |snapshot| {
-            if snapshot.lists_node(node) {
-                Probe::Ready(())
-            } else {
-                Probe::Waiting(Phase::NodeReporting { node })
-            }
-        })
-        .await
-    }
-
     /// Creates a dataset.
     ///
     /// # Errors
@@ -283,7 +235,10 @@ impl Cluster {
         let doing = || format!("create dataset {}", new.dataset_id.unwrap_or_default());
         let client = self.client().await?;
         match client.create_dataset(new).await {
-            Ok(dataset) => Ok(CreateOutcome::Created(dataset)),
+            Ok(dataset) => {
+                self.recent.created(dataset.dataset_id, dataset.primary);
+                Ok(CreateOutcome::Created(dataset))
+            }
             Err(error) if error.is_conflict() => Ok(CreateOutcome::IdTaken),
             Err(error) => Err(Error::flocker(doing(), error)),
         }
@@ -313,6 +268,7 @@ impl Cluster {
     /// # Errors
     /// Flocker refused or failed.
     pub(crate) async fn delete_dataset(&self, dataset: Uuid) -> Result<WriteOutcome> {
+        self.recent.forget_created(dataset);
         match self.client().await?.delete_dataset(dataset).await {
             Ok(_) => Ok(WriteOutcome::Stored),
             Err(error) if error.is_not_found() => Ok(WriteOutcome::NoSuchDataset),

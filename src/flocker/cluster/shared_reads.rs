@@ -3,6 +3,7 @@
 //! A request is answered by the first read that starts after it was made and that fetches all its lists. One task, the
 //! fetcher, runs the reads one after the other. It ends when no request waits, so an idle process sends Flocker nothing.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,10 @@ type Fetch = dyn Fn(Lists) -> BoxFuture<'static, Result<Snapshot, flocker_client
 const COALESCE: Duration = Duration::from_millis(100);
 /// Two polls are at least this many times the duration of the last read apart: one Python core serves all requests.
 const POLL_PAUSE: u32 = 10;
+/// How many lists a step of a volume needs at most, for which the first poll makes place.
+const SEVERAL_LISTS: u32 = 3;
+/// How many reads show how long Flocker takes for a list at present.
+const LAST_READS: usize = 3;
 /// After a read with several urgent requests, the next ones wait for its duration times their number less one, up to this
 /// many times: concurrent callers gather, and leave Flocker most of its time. One caller alone never waits.
 const GATHER: u32 = 3;
@@ -67,6 +72,8 @@ struct State {
     /// The pauses after failures, from the first failure to the next success.
     back_off: Option<ExponentialBackoff>,
     health: Health,
+    /// How long a list took in the last reads.
+    lists_took: VecDeque<Duration>,
 }
 
 /// Until when no read starts, after the last one.
@@ -117,6 +124,12 @@ impl SharedReads {
             .count()
     }
 
+    /// Returns the distance of polls that burden Flocker little: ten times what several lists have taken lately.
+    pub(super) fn cheap_distance(&self) -> Duration {
+        let longest = self.lock().lists_took.iter().max().copied();
+        longest.unwrap_or_default() * SEVERAL_LISTS * POLL_PAUSE
+    }
+
     /// Waits for the next read that `urgency` allows and that starts after this call.
     pub(super) async fn join(self: &Arc<Self>, lists: Lists, urgency: Urgency) -> Outcome {
         loop {
@@ -160,7 +173,7 @@ impl SharedReads {
                 .count();
             let polled = urgent < answered.len();
             let outcome = (self.fetch)(lists).await.map(Arc::new).map_err(Arc::new);
-            self.record_outcome(began, &outcome, polled, urgent);
+            self.record_outcome((began, lists), &outcome, polled, urgent);
             (self.observer)(&outcome);
             for request in answered {
                 // A caller that stopped waiting has dropped the other end.
@@ -206,7 +219,13 @@ impl SharedReads {
             .collect()
     }
 
-    fn record_outcome(&self, began: Instant, outcome: &Outcome, polled: bool, urgent: usize) {
+    fn record_outcome(
+        &self,
+        (began, lists): (Instant, Lists),
+        outcome: &Outcome,
+        polled: bool,
+        urgent: usize,
+    ) {
         let now = Instant::now();
         let mut state = self.lock();
         match outcome {
@@ -215,6 +234,9 @@ impl SharedReads {
                     state.pauses.polls = None;
                 }
                 let duration = now - began;
+                state.lists_took.truncate(LAST_READS - 1);
+                let count = u32::try_from(lists.iter().count()).unwrap_or(1).max(1);
+                state.lists_took.push_front(duration / count);
                 // A read without polls must not delay the next poll.
                 if polled {
                     state.pauses.polls = Some(now + duration * POLL_PAUSE);

@@ -54,10 +54,6 @@ impl Snapshot {
         let client = flocker.client().await?;
         let mut snapshot = Self::empty(began, lists);
         // One at a time: the control service has one core, and one connection is enough.
-        if lists.contains(Lists::LEASES) {
-            let leases = client.list_leases().await?;
-            note(ListKind::Leases, &snapshot.set_leases(leases));
-        }
         if lists.contains(Lists::CONFIGURATION) {
             let configuration = client.list_datasets().await?;
             let unreadable = snapshot.set_datasets(configuration.datasets, configuration.unreadable);
@@ -72,6 +68,11 @@ impl Snapshot {
             let states = client.list_dataset_states().await?;
             note(ListKind::State, &states.unreadable);
             snapshot.set_states(states);
+        }
+        // Last: what a lease allows is done right after the read.
+        if lists.contains(Lists::LEASES) {
+            let leases = client.list_leases().await?;
+            note(ListKind::Leases, &snapshot.set_leases(leases));
         }
         Ok(snapshot)
     }
@@ -177,7 +178,8 @@ impl Snapshot {
         self.began
     }
 
-    pub(super) fn lists(&self) -> Lists {
+    /// Returns which lists it has.
+    pub(crate) fn lists(&self) -> Lists {
         self.lists
     }
 

@@ -1,15 +1,18 @@
 //! A volume's storage: waiting until it is created, and moving the dataset when its node no longer exists.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use uuid::Uuid;
 
 use super::placement::Placement;
 use super::provisioner::Provisioner;
+use super::request::Placed;
 use crate::error::{Error, Result, Situation};
-use crate::flocker::cluster::{Absence, Lists, Probe, Snapshot, WriteOutcome};
+use crate::flocker::cluster::{Absence, AgentWork, FirstRead, Lists, Probe, Snapshot, WriteOutcome};
 use crate::operation::{Context, Phase};
 
-/// What a snapshot shows of a dataset while its backing volume is being created.
-enum Seen {
+/// How a wait for the backing volume ends.
+enum Ended {
     Backed,
     Deleted,
     /// Its entry in the configuration cannot be read.
@@ -21,7 +24,8 @@ enum Seen {
 impl Provisioner {
     /// Waits until some node reports the dataset, mounted or not: its backing volume exists from then on.
     ///
-    /// A dataset whose node counts as gone is moved to another one.
+    /// Only that list is read, and every 10 s whether the dataset is still to be created. A dataset whose node counts as gone
+    /// is moved to another one.
     ///
     /// # Errors
     /// [`Situation::UnknownVolume`] when the dataset is deleted during the wait; [`Situation::InUse`],
@@ -30,36 +34,67 @@ impl Provisioner {
         &self,
         context: &Context,
         dataset: Uuid,
+        mut placed: Placed,
         placement: &Placement,
     ) -> Result<()> {
-        let lists = Lists::CONFIGURATION | Lists::STATE | Lists::NODES;
+        let checked = Lists::CONFIGURATION | Lists::NODES;
         loop {
-            let seen = self
+            let first = if placed.new {
+                FirstRead::After(AgentWork::Creating)
+            } else {
+                FirstRead::AtOnce
+            };
+            context.enter(Phase::BackingVolume { node: placed.primary });
+            let missing = AtomicBool::new(!placed.listed);
+            let probe = |snapshot: &Snapshot| {
+                if !snapshot.states(dataset).is_empty() {
+                    Probe::Ready(Ended::Backed)
+                } else if snapshot.lists().contains(checked) {
+                    self.see_unbacked(snapshot, dataset)
+                } else if missing.load(Ordering::Relaxed) {
+                    Probe::Needs(checked)
+                } else {
+                    Probe::Waiting(Phase::BackingVolume { node: placed.primary })
+                }
+            };
+            let check = |snapshot: &Snapshot| match self.see_unbacked(snapshot, dataset) {
+                Probe::Ready(ended) => Some(ended),
+                Probe::Waiting(phase) => {
+                    missing.store(matches!(phase, Phase::NodeReporting { .. }), Ordering::Relaxed);
+                    None
+                }
+                Probe::Needs(_) => None,
+            };
+            let wait = self
                 .cluster
-                .wait_until(lists, context, |snapshot| self.see(snapshot, dataset))
-                .await?;
-            match seen {
-                Seen::Backed => return Ok(()),
-                Seen::Deleted => return Err(Error::unknown_volume(dataset)),
-                Seen::Unreadable(error) => return Err(error),
-                Seen::Orphaned(gone) => self.move_off(context, dataset, gone, placement).await?,
+                .wait_unless((Lists::STATE, first), context, probe, checked, check);
+            match wait.await? {
+                Ended::Backed => return Ok(()),
+                Ended::Deleted => return Err(Error::unknown_volume(dataset)),
+                Ended::Unreadable(error) => return Err(error),
+                Ended::Orphaned(gone) => self.move_off(context, dataset, gone, placement).await?,
             }
+            // What it is now, the first read shows.
+            placed = Placed {
+                listed: false,
+                new: false,
+                ..placed
+            };
         }
     }
 
-    fn see(&self, snapshot: &Snapshot, dataset: Uuid) -> Probe<Seen> {
+    /// Judges a dataset without a backing volume by the configuration and the nodes.
+    fn see_unbacked(&self, snapshot: &Snapshot, dataset: Uuid) -> Probe<Ended> {
         let configured = match snapshot.live_dataset(dataset) {
             Ok(Some(configured)) => configured,
-            Ok(None) => return Probe::Ready(Seen::Deleted),
-            Err(unreadable) => return Probe::Ready(Seen::Unreadable(unreadable)),
+            Ok(None) => return Probe::Ready(Ended::Deleted),
+            Err(unreadable) => return Probe::Ready(Ended::Unreadable(unreadable)),
         };
         let primary = configured.primary;
-        if !snapshot.states(dataset).is_empty() {
-            Probe::Ready(Seen::Backed)
-        } else if snapshot.lists_node(primary) {
+        if snapshot.lists_node(primary) {
             Probe::Waiting(Phase::BackingVolume { node: primary })
         } else if self.cluster.absence(primary) == Absence::Gone {
-            Probe::Ready(Seen::Orphaned(primary))
+            Probe::Ready(Ended::Orphaned(primary))
         } else {
             Probe::Waiting(Phase::NodeReporting { node: primary })
         }

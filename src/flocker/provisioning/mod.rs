@@ -9,6 +9,7 @@ mod placement;
 mod pool;
 mod pool_usage;
 mod provisioner;
+mod read_to_place;
 mod request;
 mod reservations;
 mod settings;

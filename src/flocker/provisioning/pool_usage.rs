@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use flocker_client::Dataset;
+use flocker_client::{Dataset, DatasetState};
 use uuid::Uuid;
 
 use super::pool::Pool;
-use crate::flocker::cluster::Snapshot;
+use crate::flocker::cluster::{Lists, Snapshot};
 use crate::volume::{profile_of, size_of};
 
 /// Returns the pool of volumes with `profile`: that profile's, else the one without a profile.
@@ -25,11 +25,11 @@ pub(crate) struct PoolUsage {
 }
 
 impl PoolUsage {
-    /// Counts the datasets of `snapshot`, which needs configuration and state.
+    /// Counts the datasets of `snapshot`, which needs the configuration, and state where there are pools.
     pub(crate) fn of(snapshot: &Snapshot, pools: &[Pool]) -> Self {
         let mut usage = Self::default();
         for dataset in snapshot.datasets() {
-            let exists = !snapshot.states(dataset.dataset_id).is_empty();
+            let exists = !states_of(snapshot, dataset.dataset_id).is_empty();
             let size = size_in(snapshot, dataset);
             if !dataset.deleted {
                 usage.add_data(dataset.primary, size);
@@ -91,15 +91,21 @@ pub(crate) fn size_in(snapshot: &Snapshot, dataset: &Dataset) -> u64 {
 
 /// Returns the size of a dataset as nodes report it.
 pub(crate) fn reported_size(snapshot: &Snapshot, dataset: Uuid) -> Option<u64> {
-    let states = snapshot.states(dataset).iter();
+    let states = states_of(snapshot, dataset).iter();
     states.filter_map(|state| state.maximum_size).max()
+}
+
+fn states_of(snapshot: &Snapshot, dataset: Uuid) -> &[DatasetState] {
+    if snapshot.lists().contains(Lists::STATE) {
+        snapshot.states(dataset)
+    } else {
+        &[]
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-
-    use flocker_client::DatasetState;
 
     use super::*;
     use crate::volume::PROFILE_KEY;

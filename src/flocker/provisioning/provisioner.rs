@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::existing_volume::{self, Existing};
 use super::placement::Placement;
 use super::pool_usage::{PoolUsage, pool_of};
-use super::request::{NewVolume, Volume};
+use super::request::{NewVolume, Placed, Volume};
 use super::reservations::{ReservationGuard, Reservations};
 use super::settings::{ProvisioningSettings, Scope};
 use super::unclear::UnclearCreations;
@@ -98,9 +98,10 @@ impl Provisioner {
         let mut last_error = None;
         let mut attempts = 0;
         loop {
-            let lists = Lists::CONFIGURATION | Lists::STATE | Lists::NODES;
-            let read = self.cluster.fresh_for(context, lists).await;
-            let snapshot = read.map_err(in_progress)?;
+            let (snapshot, nodes) = self
+                .read_to_place(context, placement)
+                .await
+                .map_err(in_progress)?;
             let ProvisioningSettings {
                 driver_name,
                 namespace,
@@ -110,7 +111,13 @@ impl Provisioner {
                 match existing_volume::find(&snapshot, driver_name, namespace, wanted)? {
                     Existing::Same(volume) => {
                         self.unclear.settle(&wanted.name);
-                        return self.finish(context, (wanted, placement), volume).await;
+                        let configured = snapshot.live_dataset(volume.dataset)?;
+                        let placed = configured.map(|found| Placed {
+                            primary: found.primary,
+                            listed: nodes.contains(&found.primary),
+                            new: false,
+                        });
+                        return self.finish(context, (wanted, placement), volume, placed).await;
                     }
                     Existing::Free { dataset, generation } => (dataset, generation),
                 };
@@ -123,7 +130,7 @@ impl Provisioner {
             }
             context.about(dataset);
             let Some(reserved) = self
-                .place(context, (wanted, placement), &snapshot, dataset)
+                .place(context, (wanted, placement), (&snapshot, &nodes), dataset)
                 .await?
             else {
                 continue;
@@ -135,11 +142,18 @@ impl Provisioner {
                 node: reserved.primary,
             });
             let declared = self.declare(wanted, &reserved, generation).await;
+            let placed = Placed {
+                primary: reserved.primary,
+                listed: true,
+                new: true,
+            };
             drop(reserved);
             match declared {
                 Ok(Some(volume)) => {
                     self.unclear.settle(&wanted.name);
-                    return self.finish(context, (wanted, placement), volume).await;
+                    return self
+                        .finish(context, (wanted, placement), volume, Some(placed))
+                        .await;
                 }
                 // Another process created it, or the last read was too early: read again.
                 Ok(None) => {}
@@ -179,20 +193,17 @@ impl Provisioner {
         &self,
         context: &Context,
         (wanted, placement): (&NewVolume, &Placement),
-        snapshot: &Snapshot,
+        (snapshot, listed): (&Snapshot, &[Uuid]),
         dataset: Uuid,
     ) -> Result<Option<ReservationGuard>> {
         let only = context.unless_cancelled(self.settings.scope.node()).await??;
-        if let Some(node) = only.filter(|node| !snapshot.lists_node(*node)) {
+        if let Some(node) = only.filter(|node| !listed.contains(node)) {
             self.cluster.wait_for_node(context, node).await?;
             return Ok(None);
         }
         let pools = &self.settings.pools;
         let pool = pool_of(pools, wanted.parameters.profile.as_deref());
-        let nodes: Vec<Uuid> = only.map_or_else(
-            || snapshot.nodes().map(|node| node.uuid).collect(),
-            |node| vec![node],
-        );
+        let nodes = only.map_or_else(|| listed.to_vec(), |node| vec![node]);
         if nodes.is_empty() {
             let text = format!(
                 "{wanted}: no node reports to Flocker, so no node can hold the volume; check that \
@@ -283,12 +294,15 @@ impl Provisioner {
         context: &Context,
         (wanted, placement): (&NewVolume, &Placement),
         volume: Volume,
+        placed: Option<Placed>,
     ) -> Result<Volume> {
         context.about(volume.dataset);
-        match self.settings.provision_wait {
-            ProvisionWait::Declared => Ok(volume),
-            ProvisionWait::Backed => {
-                let backed = self.wait_until_backed(context, volume.dataset, placement).await;
+        match (self.settings.provision_wait, placed) {
+            (ProvisionWait::Declared, _) | (_, None) => Ok(volume),
+            (ProvisionWait::Backed, Some(placed)) => {
+                let backed = self
+                    .wait_until_backed(context, volume.dataset, placed, placement)
+                    .await;
                 backed
                     .map_err(|error| in_progress(error).failure_context(wanted))
                     .map(|()| volume)

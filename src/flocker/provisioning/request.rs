@@ -33,3 +33,14 @@ impl fmt::Display for NewVolume {
         write!(f, "creating volume {:?}", self.name.as_str())
     }
 }
+
+/// Where a dataset is that has to be backed, as far as is known before the wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Placed {
+    /// Its configured primary.
+    pub(super) primary: Uuid,
+    /// Whether that node was listed.
+    pub(super) listed: bool,
+    /// Whether Flocker has just stored it.
+    pub(super) new: bool,
+}

@@ -119,11 +119,7 @@ fn a_volume_leased_between_the_reads_of_a_deletion_is_not_deleted() {
         let pair = Pair::start().await;
         let (first, second) = (pair.first.node(), pair.second.node());
         let volume = pair.volume("data").await;
-        let last_look = RequestFault {
-            after: 1,
-            ..hold("look", "GET", LEASES)
-        };
-        pair.faults().add(last_look);
+        pair.faults().add(hold("look", "GET", LEASES));
         let csi = pair.one.csi.clone();
         let deleted = tokio::spawn(async move { delete(&csi, volume, LONG).await });
         pair.faults().until_met("look", 1).await;

@@ -1,5 +1,6 @@
 //! Attaching and detaching with concurrent callers, while Flocker fails, and while nodes die.
 
+mod created;
 mod dead;
 mod deleted;
 mod flicker;

@@ -119,8 +119,8 @@ fn detaching_and_deleting_are_answered_in_time_while_a_release_is_under_way() {
         );
         assert_refused(
             delete(&pair.one.csi, volume, short).await,
-            Code::FailedPrecondition,
-            &[&usage.volume_id, "holds its lease"],
+            Code::Unavailable,
+            &[&usage.volume_id, "another operation on the volume"],
         );
         pair.faults().remove("release");
         detach(&pair.one.csi, volume, "").await.unwrap();

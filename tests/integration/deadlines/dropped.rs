@@ -78,7 +78,7 @@ async fn creates_at_every_request(effect: Effect) {
     let fixture = Fixture::start(1).await;
     let (csi, faults) = (fixture.csi(), fixture.faults());
     let mut number = 0;
-    at_every_request(&fixture, effect, 4, async |rule| {
+    at_every_request(&fixture, effect, 3, async |rule| {
         number += 1;
         let name = format!("data-{number}");
         let before = fixture
@@ -139,7 +139,7 @@ async fn attachments_at_every_request(effect: Effect, while_held: bool) {
     let (csi, faults) = (fixture.csi(), fixture.faults());
     let volume = csi.create("data").await;
     let mut number = 1;
-    at_every_request(&fixture, effect, 8, async |rule| {
+    at_every_request(&fixture, effect, 7, async |rule| {
         number = 3 - number;
         let node = fixture.flocker.node(number);
         let caller = csi.clone();
@@ -205,7 +205,7 @@ async fn stagings_at_every_request(effect: Effect, while_held: bool) {
     let (csi, faults) = (fixture.csi(), fixture.faults());
     let usage = fixture.attached("data").await;
     fixture.flocker.reports(1, usage.dataset()).await;
-    at_every_request(&fixture, effect, 5, async |rule| {
+    at_every_request(&fixture, effect, 2, async |rule| {
         let (caller, staging) = (csi.clone(), usage.clone());
         let left = leave_when_held(faults, rule, async move { caller.stage(&staging).await }).await;
         if while_held {
@@ -241,7 +241,7 @@ async fn node_driven_stagings_at_every_request(effect: Effect, while_held: bool)
     let (csi, faults, client) = (fixture.csi(), fixture.faults(), fixture.flocker.client().await);
     let volume = csi.create("data").await;
     let usage = fixture.machine.usage("data", volume, &[].into());
-    at_every_request(&fixture, effect, 12, async |rule| {
+    at_every_request(&fixture, effect, 9, async |rule| {
         client
             .move_dataset(volume, fixture.flocker.node(2))
             .await
@@ -338,11 +338,8 @@ fn a_publication_that_waited_for_the_volume_mounts_nothing_without_its_caller() 
         let elsewhere = fixture
             .machine
             .usage("elsewhere", usage.dataset(), &usage.publish_context);
-        // The last read of Flocker happens with the volume's lock held, and it is the second one.
-        let last_look = RequestFault {
-            after: 1,
-            ..hold(Effect::HoldRequest).on("GET", LEASES)
-        };
+        // The only read of Flocker happens with the volume's lock held.
+        let last_look = hold(Effect::HoldRequest).on("GET", LEASES).once();
         for unpublish_while_waiting in [true, false] {
             faults.add(last_look.clone());
             let (caller, staging) = (csi.clone(), elsewhere.clone());

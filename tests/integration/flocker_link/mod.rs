@@ -5,6 +5,7 @@ mod certificates;
 mod connections;
 mod load;
 mod proxy;
+mod volume_life;
 
 use flocker_embedded::{Counters, Options, Timing};
 

@@ -13,7 +13,6 @@ use crate::support::eventually;
 
 const DATASETS: &str = "/v1/configuration/datasets";
 const DATASET: &str = "/v1/configuration/datasets/{dataset_id}";
-const NODES: &str = "/v1/state/nodes";
 
 both!(
     volumes_are_made_and_deleted_however_often_flocker_fails_first,
@@ -50,7 +49,7 @@ async fn volumes_are_made_and_deleted_however_often_flocker_fails_first(api: Api
     // The plugin waits through a failure of Flocker as long as its caller waits.
     fixture.agent.deadline_of_repeated = Some(Duration::from_millis(400));
     let mut provider = fixture.agent.provider().await.unwrap();
-    for (method, route) in [("POST", DATASETS), ("GET", NODES)] {
+    for (method, route) in [("POST", DATASETS), ("GET", DATASETS)] {
         let asked = provider.manager.calls().clone();
         asked.take_made();
         let (created, ()) = tokio::join!(

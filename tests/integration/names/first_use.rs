@@ -14,6 +14,7 @@ use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::namespace::in_own_namespace;
 
+const STATE: &str = "/v1/state/datasets";
 const CREATE: (&str, &str) = ("flocker.create", "true");
 
 #[test]
@@ -223,4 +224,38 @@ pub(super) fn pool(profile: &str, mib: u64) -> Pool {
         capacity: mib * MIB,
         per_node: false,
     }
+}
+
+/// The reads that follow the slow timer would be one more of the configuration and of the leases.
+#[test]
+fn a_name_used_for_the_first_time_where_flocker_mounts_elsewhere_waits_for_no_timer() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let mut machine = Machine::new(&flocker, 1);
+        machine.config.plugin.create_on_first_use = true;
+        machine.config.node.mount_root = machine.path("not-flockers");
+        let fixture = Fixture::on(machine, flocker).await;
+        let first = by_name(&fixture.machine, "web", &[CREATE]);
+        begin(fixture.csi(), &first).await.unwrap();
+        end(fixture.csi(), &first).await;
+        let volume = live(&fixture.flocker).await.pop().unwrap().dataset_id;
+        fixture.flocker.reports(1, volume).await;
+
+        let counters = || fixture.flocker.embedded().counters();
+        for name in ["web", "new"] {
+            let usage = by_name(&fixture.machine, name, &[CREATE]);
+            let before = counters();
+            fixture.csi().stage(&usage).await.unwrap();
+            let after = counters();
+            let read = |list| after.asked("GET", list) - before.asked("GET", list);
+            // By the name, for a new one's place or before its lease is acquired, after that, and before the mount.
+            assert!(read(DATASETS) <= 4, "{} of {name}", read(DATASETS));
+            assert!(
+                read(STATE) >= 2,
+                "of the attachment, and of the path: {}",
+                read(STATE)
+            );
+            fixture.csi().unstage(&usage).await.unwrap();
+        }
+    });
 }

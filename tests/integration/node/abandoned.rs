@@ -148,7 +148,8 @@ fn the_waiting_side_names_the_node_where_a_volume_is_still_staged() {
             .await;
         let (second, plugin) = second_node(&fixture.flocker).await;
         fixture.flocker.reports(1, usage.dataset()).await;
-        let attach = within(SOON, to_attach(usage.dataset(), second.node()));
+        // The first read after a move comes a moment later.
+        let attach = within(SOON * 6, to_attach(usage.dataset(), second.node()));
         let node = fixture.machine.node().to_string();
         assert_refused(
             plugin.csi.try_attach(attach).await,
