@@ -11,7 +11,7 @@ use super::reservations::{ReservationGuard, Reservations};
 use super::settings::{ProvisioningSettings, Scope};
 use super::unclear::UnclearCreations;
 use crate::error::{Error, Result, Situation};
-use crate::flocker::cluster::{Cluster, CreateOutcome, Lists, Snapshot};
+use crate::flocker::cluster::{Cluster, CreateOutcome, Snapshot};
 use crate::flocker::node_identity::ThisNode;
 use crate::flocker::provisioning::{Pool, ProvisionWait};
 use crate::operation::{Context, Locks, Phase, Wanted};
