@@ -60,8 +60,8 @@ class CommandLines(unittest.TestCase):
         for container in (container for name, _, container in plugins() if name == "defaults"):
             for word in container["args"]:
                 key = word.partition("=")[0].removeprefix("--").replace("-", "_")
-                # What the pod needs, as it is a pod; state_dir is one on the node only.
-                if key in ("mode", "endpoint", "cluster_cert", "user_cert", "user_key", "state_dir"):
+                # What the pod needs, as it is a pod, and in Kubernetes; state_dir is one on the node only.
+                if key in ("mode", "endpoint", "cluster_cert", "user_cert", "user_key", "state_dir", "topology"):
                     continue
                 if key in defaults:
                     self.assertEqual(argument(container, word.partition("=")[0]), defaults[key], key)
@@ -71,6 +71,23 @@ class CommandLines(unittest.TestCase):
             {"driver_name", "server_name", "takeover", "takeover_grace", "provision_wait", "default_size"}
             | {"allocation_unit", "max_volumes_per_node", "node_id_file", "mount_root", "log", "log_format"},
         )
+
+    def test_plugin_and_provisioner_agree_on_topology(self):
+        nodes = {("", "nodes"), ("storage.k8s.io", "csinodes")}
+        flags = {"--strict-topology", "--immediate-topology=false"}
+        for name in charts.NAMES:
+            # YAML reads the off of that file as false.
+            expected = "off" if name == "everything" else "hint"
+            for _, container in charts.containers(name):
+                with self.subTest(values=name, container=container["name"]):
+                    if container["name"] == "plugin":
+                        self.assertEqual(argument(container, "--topology"), expected)
+                    elif container["name"] == "provisioner":
+                        self.assertEqual(flags & set(container["args"]), flags if expected == "hint" else set())
+            for role in charts.objects(name, "ClusterRole"):
+                if role["metadata"]["name"].endswith("-provisioner"):
+                    rules = {(rule["apiGroups"][0], rule["resources"][0]) for rule in role["rules"]}
+                    self.assertEqual(rules & nodes, nodes if expected == "hint" else set(), name)
 
     def test_all_containers_of_the_controller_share_one_socket(self):
         for pod, container in charts.containers("everything"):

@@ -85,6 +85,8 @@ class Access(unittest.TestCase):
             ("", "persistentvolumes", ()): "list watch create patch delete",
             ("storage.k8s.io", "storageclasses", ()): "list watch",
             ("storage.k8s.io", "volumeattachments", ()): "list watch",
+            ("", "nodes", ()): "list watch",
+            ("storage.k8s.io", "csinodes", ()): "list watch",
             ("", "events", ()): "create patch",
         },
         "flocker-csi-attacher": {

@@ -55,6 +55,7 @@ class Refusals(unittest.TestCase):
             ("flocker.controlService=http://10.0.0.1", "/flocker/controlService"),
             ("flocker.takeover=always", "/flocker/takeover"),
             ("flocker.takeoverGrace=soon", "/flocker/takeoverGrace"),
+            ("flocker.topology=strict", "/flocker/topology"),
             ("flocker.defaultSize=10G", "/flocker/defaultSize"),
             ("flocker.pools[0].capacity=lots", "/flocker/pools/0/capacity"),
             ("driver.name=Flocker!", "/driver/name"),

@@ -6,7 +6,8 @@
 # shellcheck source=tests/tools/lib.sh
 . "$(dirname -- "$0")/../tools/lib.sh"
 
-directory=$1
+# The programs are built from within their modules.
+directory=$(realpath --canonicalize-missing -- "$1")
 modules=$ROOT/tests/kubernetes/modules
 
 # version MODULE REQUIREMENT: the version that a go.mod requires.

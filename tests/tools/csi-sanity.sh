@@ -4,7 +4,7 @@
 #
 # usage: csi-sanity.sh standalone|split
 #   standalone  one process, one socket
-#   split       a controller process and a node process on two sockets, both on one embedded Flocker
+#   split       a controller process and a node process on two sockets, both on one embedded Flocker, with topology
 . "$(dirname -- "$0")/lib.sh"
 
 # Of csi-sanity v5.6.0; another version has other specs.
@@ -26,7 +26,7 @@ control_service() { sed -n 's/^listening on \(https:[^ ]*\).*/\1/p' "$WORK/log/e
 listening() { [[ -n $(control_service) ]]; }
 
 serve() {
-    start "$1" "$FLOCKER_CSI" serve --mode "$1" --control-service "$2" \
+    start "$1" "$FLOCKER_CSI" serve --mode "$1" --topology hint --control-service "$2" \
         --cluster-cert "$certificates/cluster.crt" --user-cert "$certificates/plugin.crt" \
         --user-key "$certificates/plugin.key" --node-id-file "$certificates/node-1.id" \
         --mount-root "$WORK/data/flocker/node-1" --state-dir "$WORK/state-$1" --device-dir "$WORK/dev" \

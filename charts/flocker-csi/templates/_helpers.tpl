@@ -78,6 +78,13 @@ The environment of a container, (extraEnv of its pod).
 {{- end -}}
 
 {{/*
+`off` or `hint`. YAML reads an off without quotes as false.
+*/}}
+{{- define "flocker-csi.topology" -}}
+{{- .Values.flocker.topology | default "off" -}}
+{{- end -}}
+
+{{/*
 The settings that controller and node share, (list . "directory of the certificates").
 */}}
 {{- define "flocker-csi.sharedArgs" -}}
@@ -90,6 +97,7 @@ The settings that controller and node share, (list . "directory of the certifica
 - {{ printf "--driver-name=%s" $root.Values.driver.name | quote }}
 - {{ printf "--control-service=%s" $flocker.controlService | quote }}
 - {{ printf "--server-name=%s" $flocker.serverName | quote }}
+- {{ printf "--topology=%s" (include "flocker-csi.topology" $root) | quote }}
 - {{ printf "--cluster-cert=%s/cluster.crt" $certificates | quote }}
 - {{ printf "--user-cert=%s/plugin.crt" $certificates | quote }}
 - {{ printf "--user-key=%s/plugin.key" $certificates | quote }}

@@ -22,6 +22,9 @@ def main():
     parser.add_argument("--cgroup", required=True)
     parser.add_argument("--only", default="", help="chapters to run, by name; all unless given")
     options = parser.parse_args()
+    known = {chapter.__name__.rpartition(".")[2] for chapter in CHAPTERS}
+    if unknown := set(options.only.split()) - known:
+        parser.error(f"there is no chapter {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
     report = Report()
     layout = Layout(options.work, options.binaries, options.helm, options.program, options.image)
     images.make_all(layout)

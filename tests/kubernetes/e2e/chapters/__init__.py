@@ -8,8 +8,8 @@ from . import (
     missing_mounts,
     moving_over,
     node_loss,
+    pace,
     restarts,
-    timing,
     upgrade,
     volumes,
 )
@@ -24,6 +24,6 @@ CHAPTERS = [
     node_loss,
     upgrade,
     moving_over,
-    timing,
+    pace,
     ending,
 ]

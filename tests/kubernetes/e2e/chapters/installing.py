@@ -71,6 +71,8 @@ def run_chapter(cluster, report):
         )
         containers = plugin.pod_on(node)["spec"]["containers"]
         equal([one["name"] for one in containers], ["plugin"], "the containers of the node's pod")
+        label = kubernetes.get("node", node.name)["metadata"]["labels"].get(f"{DRIVER}/node")
+        equal(label, cluster.flocker.node_id(node.number), f"the topology label of node {node.name}")
     # A pod that ends at once is also ready for a moment; the leases show that the sidecars work.
     eventually("the sidecars' leases are held", lambda: len(kubernetes.get("lease", namespace=NAMESPACE)) == 2)
     for pod in plugin.pods("node") + plugin.pods("controller"):

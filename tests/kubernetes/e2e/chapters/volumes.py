@@ -48,6 +48,9 @@ def run_chapter(cluster, report):
     dataset = dataset_of(kubernetes, SPACE, "late")
     kubernetes.execute(SPACE, "writer", "sh", "-c", "echo precious >/data/written && sync")
     equal(flocker.datasets()[dataset]["primary"], flocker.node_id(1), "the primary of the first pod's dataset")
+    volume = kubernetes.get("pvc", "late", SPACE)["spec"]["volumeName"]
+    affinity = kubernetes.get("pv", volume)["spec"].get("nodeAffinity")
+    equal(affinity, None, "the node affinity of a volume that can be used on every node")
     equal(flocker.leases().get(dataset), flocker.node_id(1), "who holds its lease")
     report.shown("a claim of a class with WaitForFirstConsumer is bound when its pod comes, and the pod writes")
 
