@@ -8,6 +8,8 @@ pub mod commands;
 pub mod config;
 pub mod controller;
 pub mod csi;
+#[doc(hidden)]
+pub mod decisions;
 pub mod error;
 pub mod flocker;
 #[cfg(any(test, fuzzing))]

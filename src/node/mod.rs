@@ -1,7 +1,7 @@
 //! The CSI Node service: what the plugin does on the machine where a volume is used.
 
 mod lease_release;
-mod lease_watch;
+pub(crate) mod lease_watch;
 mod leftovers;
 mod operations;
 mod paths;

@@ -8,7 +8,7 @@ use crate::host::{LeaseCondition, Protection};
 
 /// The lease of a staged volume, as a fresh read showed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LeaseView {
+pub(crate) enum LeaseView {
     /// It is that of the node for which the volume is staged.
     Own,
     /// No node holds it.
@@ -19,25 +19,25 @@ pub(super) enum LeaseView {
 
 /// What is known of a staged volume whose lease may not be this node's.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Evidence {
-    pub(super) lease: LeaseView,
+pub(crate) struct Evidence {
+    pub(crate) lease: LeaseView,
     /// Whether staging took the lease, so that nothing else takes care of it.
-    pub(super) takes_lease: bool,
+    pub(crate) takes_lease: bool,
     /// Whether anything uses the volume; what cannot be read counts as a use.
-    pub(super) used: bool,
+    pub(crate) used: bool,
     /// How long it has been known that nothing uses it and that the lease is not this node's.
-    pub(super) unused_for: Duration,
+    pub(crate) unused_for: Duration,
     /// How long such a volume stays staged.
-    pub(super) grace: Duration,
+    pub(crate) grace: Duration,
     /// Whether this process has released the lease within the last minute, as it was asked to.
-    pub(super) just_released: bool,
+    pub(crate) just_released: bool,
     /// Whether another node may have the volume, and this one can write to it.
-    pub(super) protection: Protection,
+    pub(crate) protection: Protection,
 }
 
 /// What is to be done about a staged volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// Nothing: this node may use it.
     Fine,
     /// Its lease is acquired again.
@@ -51,7 +51,7 @@ pub(super) enum Verdict {
 }
 
 /// Returns what is to be done about a staged volume.
-pub(super) fn decide(evidence: &Evidence) -> Verdict {
+pub(crate) fn decide(evidence: &Evidence) -> Verdict {
     let condition = match evidence.lease {
         LeaseView::Own => return Verdict::Fine,
         LeaseView::NoNodes => LeaseCondition::NotLeased,

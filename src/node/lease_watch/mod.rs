@@ -6,7 +6,7 @@
 
 mod calls;
 mod confirmation;
-mod decide;
+pub(crate) mod decide;
 mod stop_writes;
 mod unexplained;
 

@@ -5,6 +5,7 @@
 mod courses;
 mod kept_pins;
 mod manager;
+mod played;
 mod stopped;
 mod unbroken;
 

@@ -1,0 +1,191 @@
+//! The protocol with all its guards, in every order of steps within the bounds.
+//!
+//! `PROTOCOL_KILLS`, `PROTOCOL_LOSSES` and `PROTOCOL_OPERATIONS` search one space with other bounds in place of the three
+//! that `make test` searches; all states have to fit into memory (about 150 bytes each).
+
+use protocol_model::checker::Protocol;
+use protocol_model::course::{Course, Step, What};
+use protocol_model::properties::{Reached, has_two_writers};
+use protocol_model::search::{play, search};
+use protocol_model::setup::{BackEnd, Flow, Guards, Setup};
+use protocol_model::state::{Budget, Node};
+
+/// Two failures of whatever kind, and two operations beyond the first placement.
+const BOUNDS: [(u8, u8); 3] = [(2, 0), (1, 1), (0, 2)];
+
+fn setup(back_end: BackEnd, flow: Flow, takeover: bool, bounds: Budget) -> Setup {
+    Setup {
+        back_end,
+        flow,
+        takeover,
+        attaches_again: true,
+        strict: false,
+        bounds,
+        guards: Guards::ALL,
+    }
+}
+
+fn from_environment(name: &str) -> Option<u8> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().expect("a small number"))
+}
+
+/// The bounds to search, with a takeover or without.
+fn bounds(takeover: bool) -> Vec<Budget> {
+    let names = ["PROTOCOL_KILLS", "PROTOCOL_LOSSES", "PROTOCOL_OPERATIONS"];
+    let [kills, losses, operations] = names.map(from_environment);
+    let operations = operations.unwrap_or(2);
+    if kills.or(losses).is_some() {
+        let (kills, losses) = (kills.unwrap_or(0), losses.unwrap_or(0));
+        return vec![Budget {
+            kills,
+            losses,
+            operations,
+        }];
+    }
+    // A takeover needs one death, so two deaths and a takeover are a space of its own size.
+    let bounds = if takeover { &[(1, 0)][..] } else { &BOUNDS };
+    let budget = |(kills, losses): &(u8, u8)| Budget {
+        kills: *kills,
+        losses: *losses,
+        operations,
+    };
+    bounds.iter().map(budget).collect()
+}
+
+/// Searches every space of one kind of cluster, and returns what was reached.
+fn holds(back_end: BackEnd, flow: Flow) -> u32 {
+    let mut reached = 0;
+    for takeover in [false, true] {
+        for bounds in bounds(takeover) {
+            let setup = setup(back_end, flow, takeover, bounds);
+            let found = search(setup);
+            println!("{}", found.figures);
+            if let Some((property, steps)) = found.violation {
+                let course = protocol_model::search::written(&setup.course(property, steps));
+                panic!("violated: {property}\n{course}");
+            }
+            reached |= found.reached;
+        }
+    }
+    reached
+}
+
+fn assert_reached(reached: u32, expected: u32) {
+    assert_eq!(
+        reached & expected,
+        expected,
+        "missing: {:#b}",
+        expected & !reached
+    );
+}
+
+/// What every kind of cluster reaches, so that the properties are about something.
+const ALWAYS: u32 = Reached::RUNS_ON_B
+    | Reached::ROBBED_IN_USE
+    | Reached::TAKEN_OVER
+    | Reached::PIN_HOLDS
+    | Reached::WAITS
+    | Reached::LATE
+    | Reached::PUTS_BACK
+    | Reached::MOUNTED_ON_BOTH_IN_TURN;
+
+#[test]
+fn the_protocol_holds_with_an_exclusive_back_end_where_a_controller_attaches() {
+    let reached = holds(BackEnd::Exclusive, Flow::Controller);
+    assert_reached(reached, ALWAYS);
+    let never = Reached::EXPECTED_VIOLATION | Reached::DEVICE_LIVES_ON;
+    assert_eq!(
+        reached & never,
+        0,
+        "two writers are impossible here, whatever is dead"
+    );
+}
+
+#[test]
+fn the_protocol_holds_with_an_exclusive_back_end_where_nodes_attach() {
+    let reached = holds(BackEnd::Exclusive, Flow::Node);
+    assert_reached(reached, ALWAYS | Reached::RELEASE_PENDING);
+    let never = Reached::EXPECTED_VIOLATION | Reached::DEVICE_LIVES_ON;
+    assert_eq!(
+        reached & never,
+        0,
+        "two writers are impossible here, whatever is dead"
+    );
+}
+
+#[test]
+fn the_protocol_holds_with_a_back_end_that_attaches_twice_but_for_the_expected_violation() {
+    let reached = holds(BackEnd::AttachesTwice, Flow::Controller);
+    let twice = Reached::STOPPED | Reached::DEVICE_LIVES_ON | Reached::EXPECTED_VIOLATION;
+    assert_reached(reached, ALWAYS | twice);
+}
+
+#[test]
+fn the_protocol_holds_where_nodes_attach_and_the_back_end_twice_but_for_the_expected_violation() {
+    let reached = holds(BackEnd::AttachesTwice, Flow::Node);
+    let twice = Reached::STOPPED | Reached::DEVICE_LIVES_ON | Reached::EXPECTED_VIOLATION;
+    assert_reached(reached, ALWAYS | twice | Reached::RELEASE_PENDING);
+}
+
+/// Reads a course of a file, and returns the model that it is of.
+fn read(text: &str) -> (Protocol, Course) {
+    let course: Course = serde_json::from_str(text).expect("a course");
+    let bounds = Budget {
+        kills: 4,
+        losses: 2,
+        operations: 4,
+    };
+    assert_eq!(
+        (course.back_end.as_str(), course.flow.as_str()),
+        ("attaches-twice", "controller")
+    );
+    let setup = setup(BackEnd::AttachesTwice, Flow::Controller, course.takeover, bounds);
+    (Protocol::new(setup), course)
+}
+
+/// Plays a course, in the middle of which both nodes write, to its end.
+fn ends_with_a_stop(text: &str) {
+    let (protocol, course) = read(text);
+    let both_write = (1..=course.steps.len()).any(|played| {
+        let state = play(&protocol, &course.steps[..played]);
+        let state = state.unwrap_or_else(|| panic!("step {played} of {} is not possible", course.name));
+        Node::BOTH.into_iter().all(|node| state.at(node).writes())
+    });
+    assert!(both_write, "{}", course.name);
+    let end = play(&protocol, &course.steps).expect("it is possible");
+    assert!(
+        end.at(Node::A).stopped && !has_two_writers(&end),
+        "{}: {end:?}",
+        course.name
+    );
+}
+
+#[test]
+fn both_recorded_courses_are_courses_of_the_model_and_end_with_the_stop_of_writes() {
+    ends_with_a_stop(include_str!("../courses/detached-by-force.json"));
+    ends_with_a_stop(include_str!("../courses/taken-over.json"));
+}
+
+/// Plays a course after which the plugin of node A runs, and a read of the leases does not make it stop its task.
+fn ends_without_a_stop(text: &str) {
+    let (protocol, course) = read(text);
+    let end = play(&protocol, &course.steps).unwrap_or_else(|| panic!("{} is not possible", course.name));
+    assert!(
+        has_two_writers(&end) && end.at(Node::A).plugin,
+        "{}: {end:?}",
+        course.name
+    );
+    let read = protocol.after(&end, Step::of(What::WatchReads, Node::A));
+    assert!(
+        read.is_none(),
+        "{}: the read changes nothing: {read:?}",
+        course.name
+    );
+}
+
+#[test]
+fn a_plugin_does_not_stop_what_it_cannot_know_to_be_lost_by_the_lease() {
+    ends_without_a_stop(include_str!("../courses/not-leased-when-read.json"));
+    ends_without_a_stop(include_str!("../courses/agent-is-behind.json"));
+}
