@@ -181,7 +181,8 @@ impl NodeCore {
     /// never appears.
     async fn checked_path(&self, context: &Context, dataset: Uuid, node: Uuid) -> Result<Option<PathBuf>> {
         let lists = Lists::CONFIGURATION | Lists::LEASES | Lists::STATE;
-        let snapshot = self.cluster.fresh_for(context, lists).await?;
+        // The phase stays that of the mount, also if the callers' time ends during the read.
+        let snapshot = context.unless_cancelled(self.cluster.fresh(lists)).await??;
         super::stage::may_use(&snapshot, dataset, node)?;
         Ok(path_in(&snapshot, dataset, node))
     }
