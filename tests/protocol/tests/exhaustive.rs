@@ -72,6 +72,14 @@ fn holds(back_end: BackEnd, flow: Flow) -> u32 {
 }
 
 fn assert_reached(reached: u32, expected: u32) {
+    // Without kills or losses some situations do not exist.
+    if from_environment("PROTOCOL_KILLS")
+        .or(from_environment("PROTOCOL_LOSSES"))
+        .is_some()
+    {
+        println!("Bounds were chosen: what was reached is not checked ({reached:#b})");
+        return;
+    }
     assert_eq!(
         reached & expected,
         expected,
