@@ -44,7 +44,7 @@ pub(crate) enum Verdict {
     LeaseAgain,
     /// It is abnormal, and stays as it is.
     Abnormal(LeaseCondition),
-    /// Its file system is shut down without a flush, before anything else happens to it: this other node may have it.
+    /// Its file system is shut down without a flush: it is in use, and this other node may have it.
     StopWrites(Uuid),
     /// It is unmounted and released.
     LetGo,
@@ -55,8 +55,9 @@ pub(crate) fn decide(evidence: &Evidence) -> Verdict {
     let condition = match evidence.lease {
         LeaseView::Own => return Verdict::Fine,
         LeaseView::NoNodes => LeaseCondition::NotLeased,
-        // Also where nothing uses the volume: an unmount would write what is cached.
-        LeaseView::OtherNodes(node) if evidence.protection == Protection::Lost => {
+        // Where nothing uses the volume, the unmount writes what its last task has left in the cache: a backend that attaches a
+        // volume once has not given it to the other node while it is mounted here, and that data would be lost.
+        LeaseView::OtherNodes(node) if evidence.protection == Protection::Lost && evidence.used => {
             return Verdict::StopWrites(node);
         }
         LeaseView::OtherNodes(node) => LeaseCondition::of_other(node, evidence.protection),
@@ -142,8 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_are_stopped_only_where_another_node_has_the_lease_and_the_pin_was_lost_and_before_anything_else()
-     {
+    fn writes_are_stopped_only_where_a_volume_is_used_whose_lease_another_node_has_and_whose_pin_was_lost() {
         let (stopped, unstoppable) = (
             Verdict::Abnormal(LeaseCondition::Stopped(OTHER)),
             Verdict::Abnormal(LeaseCondition::Unstoppable(OTHER)),
@@ -151,11 +151,7 @@ mod tests {
         let held = Verdict::Abnormal(LeaseCondition::HeldBy(OTHER));
         for (protection, in_use, unused) in [
             (Protection::Pinned, held, Verdict::LetGo),
-            (
-                Protection::Lost,
-                Verdict::StopWrites(OTHER),
-                Verdict::StopWrites(OTHER),
-            ),
+            (Protection::Lost, Verdict::StopWrites(OTHER), Verdict::LetGo),
             (Protection::Stopped, stopped, Verdict::LetGo),
             (Protection::Unstoppable, unstoppable, Verdict::LetGo),
         ] {

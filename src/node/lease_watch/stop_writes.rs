@@ -11,7 +11,7 @@ use super::decide::{Evidence, LeaseView, Verdict, decide};
 use super::{PATIENCE, TOGETHER, lease_of, report};
 use crate::error::Result;
 use crate::flocker::cluster::Lists;
-use crate::host::{Host, LeaseCondition, Protection, RecordedDataset};
+use crate::host::{Host, LeaseCondition, Protection, RecordedDataset, VolumeUse};
 use crate::node::NodeCore;
 use crate::telemetry::Counter;
 
@@ -23,8 +23,7 @@ pub(super) enum Settled {
     NotAll,
 }
 
-/// Stops writes to every volume that another node may have, before anything else is done about any: what that takes does not
-/// depend on who uses the volume, which may take long to find out.
+/// Stops writes to every volume in use that another node may have, before anything else is done about any.
 pub(super) async fn stop_all(
     core: &Arc<NodeCore>,
     host: &Arc<Host>,
@@ -94,28 +93,29 @@ async fn stop_if_lost(
     node: Uuid,
     lease: LeaseView,
 ) -> Result<()> {
+    let dataset = recorded.dataset;
+    let protection = protection(host, recorded, node, lease).await?;
+    if protection != Protection::Lost {
+        return Ok(());
+    }
+    let used_by = match host.blocking(move |host| host.use_of(dataset)).await? {
+        VolumeUse::NotHeld | VolumeUse::Unused => return Ok(()),
+        VolumeUse::Used(how) => how,
+    };
     let evidence = Evidence {
         lease,
         takes_lease: recorded.takes_lease,
-        // What was not looked for counts as a use.
         used: true,
         unused_for: Duration::ZERO,
         grace: core.settings.leases.abandoned_grace,
         just_released: false,
-        protection: protection(host, recorded, node, lease).await?,
+        protection,
     };
     if let Verdict::StopWrites(holder) = decide(&evidence) {
         let protection = stop_writes(core, host, recorded.dataset, holder).await;
         let condition = LeaseCondition::of_other(holder, protection);
         let node = recorded.nodes.first().copied().unwrap_or(node);
-        report(
-            core,
-            host,
-            recorded.dataset,
-            node,
-            Some(condition),
-            "the pin was lost",
-        );
+        report(core, host, recorded.dataset, node, Some(condition), &used_by);
     }
     Ok(())
 }
@@ -164,8 +164,8 @@ impl NodeCore {
         }
     }
 
-    /// Stops writes to a volume that another node may have, before an unmount writes what is cached. A Flocker that does not
-    /// answer is not waited for. The caller holds the dataset's lock.
+    /// Stops writes to a volume that another node may have, and that is in use beyond what is about to be unmounted. A Flocker
+    /// that does not answer is not waited for. The caller holds the dataset's lock.
     pub(in crate::node) async fn stop_before_unmount(self: &Arc<Self>, host: &Arc<Host>, dataset: Uuid) {
         let of_dataset = |recorded: &RecordedDataset| recorded.dataset == dataset;
         let Some(recorded) = host.recorded_datasets().into_iter().find(of_dataset) else {

@@ -10,7 +10,6 @@ mod stopped;
 mod unbroken;
 
 use std::fs;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -131,11 +130,6 @@ fn memchr(text: &[u8], marker: &[u8]) -> Option<usize> {
 fn write_and_sync(path: &Path, content: &[u8]) {
     fs::write(path, content).unwrap();
     fs::File::open(path).unwrap().sync_all().unwrap();
-}
-
-/// Writes back what the kernel holds for a file system, as it does by itself after a while.
-fn sync(path: &Path) -> rustix::io::Result<()> {
-    rustix::fs::syncfs(fs::File::open(path).unwrap().as_fd())
 }
 
 /// A task that writes to a volume without end, through a copy of the mount in a mount namespace of its own.
