@@ -71,7 +71,7 @@ impl Agent {
             let pause = match self.observe(&configuration).await {
                 Err(error) => {
                     self.failures.record_failed_observation(&error);
-                    Pause::BackOff(attempt)
+                    Pause::BackOff { attempt, seen: None }
                 }
                 Ok(Discovery { seen, failures }) => {
                     self.failures.record_unexamined(failures);
@@ -85,12 +85,15 @@ impl Agent {
                     } else if self.carry_out(plan).await && self.timing == Timing::Instant {
                         Pause::None
                     } else {
-                        Pause::BackOff(attempt)
+                        Pause::BackOff {
+                            attempt,
+                            seen: Some(seen),
+                        }
                     }
                 }
             };
             attempt = match pause {
-                Pause::BackOff(attempt) => attempt.saturating_add(1),
+                Pause::BackOff { attempt, .. } => attempt.saturating_add(1),
                 Pause::None | Pause::Idle { .. } => 0,
             };
             select! {
@@ -104,11 +107,32 @@ impl Agent {
     async fn pause(&mut self, pause: Pause) {
         match pause {
             Pause::None => {}
-            Pause::BackOff(attempt) => select! {
-                () = sleep(self.timing.back_off(attempt)) => {}
-                _ = self.configuration.changed() => {}
-            },
+            Pause::BackOff { attempt, seen } => {
+                let back_off = self.timing.back_off(attempt);
+                select! {
+                    () = sleep(back_off) => {}
+                    () = self.until_steps(seen.as_ref()) => {}
+                }
+            }
             Pause::Idle { seen, waits } => self.idle(&seen, waits).await,
+        }
+    }
+
+    /// Waits until a configuration arrives for which steps are possible, as far as the last observation shows; any one
+    /// will do after a failed observation.
+    ///
+    /// What the steps since then have changed is not known. So an agent that has just attached a dataset sleeps through
+    /// the news that it belongs to another node: it has seen it detached, which takes no step.
+    async fn until_steps(&mut self, seen: Option<&BTreeMap<Uuid, Seen>>) {
+        loop {
+            if self.configuration.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            let Some(seen) = seen else { return };
+            let snapshot = Arc::clone(&self.configuration.borrow_and_update());
+            if !Plan::new(self.node.uuid, &snapshot.configuration, seen).is_empty() {
+                return;
+            }
         }
     }
 
@@ -142,8 +166,12 @@ impl Agent {
 enum Pause {
     /// Nothing: the last iteration made progress.
     None,
-    /// A back-off, after the given number of consecutive iterations without progress.
-    BackOff(u32),
+    /// A back-off, after the given number of consecutive iterations that left steps to do. `seen` is what the last one
+    /// observed.
+    BackOff {
+        attempt: u32,
+        seen: Option<BTreeMap<Uuid, Seen>>,
+    },
     /// Waits for changes: no step is possible. `waits` as in [`Plan`].
     Idle { seen: BTreeMap<Uuid, Seen>, waits: bool },
 }
