@@ -13,7 +13,7 @@ use crate::csi::capability::{Capability, log_flags_without_effect};
 use crate::error::{Error, Result, Situation};
 use crate::flocker::provisioning::{NewVolume, Placement};
 use crate::operation::deadline::Deadline;
-use crate::operation::{Context, Operation};
+use crate::operation::{Context, Operation, Subject};
 use crate::volume::{Parameters, SizeRange, TopologyKey, VolumeName, metadata};
 
 /// Requests for one name exclude each other; equal requests are one operation, wherever each prefers the volume to be.
@@ -22,6 +22,13 @@ impl Operation for NewVolume {
 
     fn name(&self) -> &'static str {
         "create"
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        Subject {
+            volume_name: Some(self.name.as_str()),
+            ..Subject::default()
+        }
     }
 
     fn slot(&self) -> VolumeName {

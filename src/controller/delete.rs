@@ -7,12 +7,12 @@ use csi_proto::v1::{DeleteVolumeRequest, DeleteVolumeResponse};
 use uuid::Uuid;
 
 use super::ControllerCore;
-use crate::csi::fields::required;
+use crate::csi::fields::volume_id;
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::{Absence, AgentWork, FirstRead, Lists, Probe, Snapshot, WriteOutcome};
 use crate::flocker::provisioning::Placement;
 use crate::operation::deadline::Deadline;
-use crate::operation::{Context, Operation, Phase};
+use crate::operation::{Context, Operation, Phase, Subject};
 use crate::volume::dataset_of;
 
 /// The deletion of a volume.
@@ -26,6 +26,13 @@ impl Operation for DeleteOperation {
 
     fn name(&self) -> &'static str {
         "delete"
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        Subject {
+            volume_id: Some(self.dataset.to_string().into()),
+            ..Subject::default()
+        }
     }
 
     fn slot(&self) -> Uuid {
@@ -54,7 +61,7 @@ pub(super) async fn delete_volume(
     deadline: Deadline,
     request: DeleteVolumeRequest,
 ) -> Result<DeleteVolumeResponse> {
-    let volume_id = required("volume_id", &request.volume_id)?;
+    let volume_id = volume_id(&request.volume_id)?;
     let Some(dataset) = dataset_of(volume_id) else {
         return Ok(DeleteVolumeResponse {});
     };
@@ -118,7 +125,7 @@ async fn delete(core: &ControllerCore, context: &Context, dataset: Uuid) -> Resu
         return Ok(match core.cluster.delete_dataset(dataset).await? {
             WriteOutcome::Stored => {
                 tracing::info!(
-                    dataset.id = %dataset,
+                    volume.id = %dataset,
                     node.id = %primary,
                     "Dataset {dataset} was deleted; node {primary} destroys it"
                 );
@@ -173,7 +180,7 @@ async fn wait_until_destroyed(
     };
     if let Err(error) = core.destructions.run(operation, deadline, work).await {
         tracing::info!(
-            dataset.id = %dataset,
+            volume.id = %dataset,
             "The deletion of volume {dataset} is stored and not carried out yet: {}",
             error.chain()
         );

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::ControllerCore;
 use super::volume_list::{ListedVolume, VolumeChange, VolumeList};
-use crate::csi::fields::{existing_dataset, required};
+use crate::csi::fields::{existing_dataset, volume_id};
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::Lists;
 use crate::operation::deadline::Deadline;
@@ -229,7 +229,7 @@ pub(super) async fn controller_get_volume(
     deadline: Deadline,
     request: ControllerGetVolumeRequest,
 ) -> Result<ControllerGetVolumeResponse> {
-    let volume_id = required("volume_id", &request.volume_id)?;
+    let volume_id = volume_id(&request.volume_id)?;
     let dataset = existing_dataset(volume_id)?;
     let doing = format_args!("describing volume {dataset}").to_string();
     let lists = Lists::CONFIGURATION | Lists::STATE | Lists::NODES | Lists::LEASES;

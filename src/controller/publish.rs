@@ -11,11 +11,11 @@ use uuid::Uuid;
 
 use super::ControllerCore;
 use crate::csi::capability::{Capability, Side};
-use crate::csi::fields::{existing_dataset, required};
+use crate::csi::fields::{existing_dataset, required, volume_id};
 use crate::error::{Error, Result, Situation};
 use crate::flocker::attach::{OtherNodesLease, publish_context};
 use crate::operation::deadline::Deadline;
-use crate::operation::{Context, Operation};
+use crate::operation::{Context, Operation, Subject};
 use crate::volume::dataset_of;
 
 /// What is done to the lease on a volume.
@@ -40,6 +40,18 @@ impl Operation for AttachOperation {
         match self.direction {
             Direction::Attach(_) => "attach",
             Direction::Detach(_) => "detach",
+        }
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        let node = match self.direction {
+            Direction::Attach(node) => Some(node),
+            Direction::Detach(node) => node,
+        };
+        Subject {
+            volume_id: Some(self.dataset.to_string().into()),
+            node,
+            ..Subject::default()
         }
     }
 
@@ -77,7 +89,7 @@ pub(super) async fn controller_publish_volume(
     deadline: Deadline,
     request: ControllerPublishVolumeRequest,
 ) -> Result<ControllerPublishVolumeResponse> {
-    let volume_id = required("volume_id", &request.volume_id)?;
+    let volume_id = volume_id(&request.volume_id)?;
     let node_id = required("node_id", &request.node_id)?;
     let doing = || format!("attaching volume {volume_id} to node {node_id}");
     Capability::parse(request.volume_capability.as_ref(), Side::Controller)
@@ -115,7 +127,7 @@ pub(super) async fn controller_unpublish_volume(
     deadline: Deadline,
     request: ControllerUnpublishVolumeRequest,
 ) -> Result<ControllerUnpublishVolumeResponse> {
-    let volume_id = required("volume_id", &request.volume_id)?;
+    let volume_id = volume_id(&request.volume_id)?;
     let Some(dataset) = dataset_of(volume_id) else {
         return Ok(ControllerUnpublishVolumeResponse {});
     };

@@ -6,7 +6,7 @@ use flocker_client::Dataset;
 
 use super::ControllerCore;
 use crate::csi::capability::{Capability, Side};
-use crate::csi::fields::{existing_dataset, required};
+use crate::csi::fields::{existing_dataset, volume_id};
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::Lists;
 use crate::operation::deadline::Deadline;
@@ -20,7 +20,7 @@ pub(super) async fn validate_volume_capabilities(
     deadline: Deadline,
     request: ValidateVolumeCapabilitiesRequest,
 ) -> Result<ValidateVolumeCapabilitiesResponse> {
-    let volume_id = required("volume_id", &request.volume_id)?;
+    let volume_id = volume_id(&request.volume_id)?;
     let doing = format!("validating capabilities of volume {volume_id}");
     let refusal = capability_refusal(&request).map_err(|error| error.context(&doing))?;
     let dataset = existing_dataset(volume_id)?;

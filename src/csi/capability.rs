@@ -114,10 +114,7 @@ pub(crate) fn log_flags_without_effect<'a>(
         .collect();
     if !skipped.is_empty() {
         let skipped = skipped.join(", ");
-        tracing::info!(
-            volume,
-            "Mount flags of volume {volume} that have no effect are skipped: {skipped}"
-        );
+        tracing::info!("Mount flags of volume {volume} that have no effect are skipped: {skipped}");
     }
 }
 

@@ -31,6 +31,16 @@ pub(crate) fn required<'a>(field: &str, value: &'a str) -> Result<&'a str> {
     Ok(value)
 }
 
+/// Returns the id of a volume, which must not be empty, and records it for every line of the log about the call.
+///
+/// # Errors
+/// [`Situation::InvalidArgument`] naming the field.
+pub(crate) fn volume_id(value: &str) -> Result<&str> {
+    let id = required("volume_id", value)?;
+    tracing::Span::current().record("volume.id", id);
+    Ok(id)
+}
+
 /// Returns the dataset with the given volume id; any other string is the id of no volume.
 ///
 /// # Errors

@@ -154,7 +154,7 @@ impl Host {
         if self.leftovers.add(&leftover) {
             self.settings.counters.count(Counter::LeftBehind);
             tracing::warn!(
-                dataset.id = %dataset,
+                volume.id = %dataset,
                 error = %chain(error),
                 "Volume {dataset} is unmounted, but its {} {} cannot be removed yet; it is removed in the background as \
                  soon as the disk allows",

@@ -85,7 +85,7 @@ fn report_unreadable(error: &RecordError) {
     let dataset = records::dataset_in_name(error.path());
     let how = dataset.map_or_else(String::new, |dataset| format!("; {}", lease_request(dataset)));
     tracing::error!(
-        dataset.id = dataset.map(tracing::field::display),
+        volume.id = dataset.map(tracing::field::display),
         error = %crate::error::chain(error),
         "A staging record cannot be read and is kept: {}{how}",
         error.path().display()

@@ -46,7 +46,7 @@ impl PinStore {
         let name = name_of(dataset);
         if let Err(error) = store.remove(&name).and_then(|()| store.keep(&name, pin)) {
             tracing::warn!(
-                dataset.id = %dataset,
+                volume.id = %dataset,
                 %error,
                 "The service manager does not keep the pin of dataset {dataset}: while the plugin is restarted, only the lease \
                  keeps the volume on this node"

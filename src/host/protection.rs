@@ -84,7 +84,7 @@ impl Host {
             match stop_through_one_of(&mounts) {
                 Ok(()) => self.stopped.add(dataset, device),
                 Err(StopError::Unsupported(kind)) => {
-                    tracing::debug!(dataset.id = %dataset, "Cannot shut down the {kind} on device {device}");
+                    tracing::debug!(volume.id = %dataset, "Cannot shut down the {kind} on device {device}");
                     outcome = outcome.map(|_| Protection::Unstoppable);
                 }
                 // The others are shut down all the same.

@@ -33,7 +33,7 @@ impl Host {
                 Err(error) => {
                     // Every other volume is served; this one is looked at again by the next call about it.
                     tracing::error!(
-                        dataset.id = %staged.dataset,
+                        volume.id = %staged.dataset,
                         error = %error.chain(),
                         "Cannot see the state of dataset {} at {}",
                         staged.dataset,
@@ -110,7 +110,7 @@ impl Host {
         };
         if let Err(error) = self.store(&record) {
             tracing::warn!(
-                dataset.id = %dataset,
+                volume.id = %dataset,
                 error = %error.chain(),
                 "Cannot write the device of dataset {dataset} into its record; it is found again at the next start"
             );
@@ -135,7 +135,7 @@ impl Host {
             self.prove_pin(dataset);
         } else {
             tracing::error!(
-                dataset.id = %dataset,
+                volume.id = %dataset,
                 staging.path = %record.staging_path.display(),
                 "Dataset {dataset} is staged at {}, but the mount of Flocker's that was held then no longer exists: \
                  only the lease keeps it on this node, and whose that is is read as soon as Flocker answers",
@@ -259,7 +259,7 @@ fn report_unmounted(record: &Record) {
         ""
     };
     tracing::warn!(
-        dataset.id = %record.dataset_id,
+        volume.id = %record.dataset_id,
         staging.path = %record.staging_path.display(),
         "Dataset {} was staged at {} in this boot, and is not mounted there as far as this process sees; its record is kept \
          until NodeStageVolume repairs it or NodeUnstageVolume removes it{lease}",

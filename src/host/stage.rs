@@ -55,6 +55,7 @@ impl Host {
         let record = match earlier.filter(|earlier| earlier.may_be_mounted(self.boot_id)) {
             None => begun,
             Some(earlier) => Record {
+                volume_name: earlier.volume_name,
                 origin: earlier.origin,
                 earlier_origins: earlier.earlier_origins,
                 flocker: earlier.flocker,
@@ -98,7 +99,13 @@ impl Host {
 
     /// Mounts the dataset at the staging path; `false` when Flocker's mount changed in between, and the new mount is
     /// unmounted again.
-    pub(crate) fn mount_alias(&self, dataset: Uuid, flocker: &Mount, staging: &Target) -> Result<bool> {
+    pub(crate) fn mount_alias(
+        &self,
+        dataset: Uuid,
+        volume_name: Option<&str>,
+        flocker: &Mount,
+        staging: &Target,
+    ) -> Result<bool> {
         let staged = Staged::new(dataset, staging);
         // A mount that an earlier process made with another device directory keeps its name, and stays ours.
         let origins = self.origins(dataset);
@@ -108,6 +115,9 @@ impl Host {
         let before = self.record(&staged)?;
         let earlier_origins = self.earlier_origins(&before, &origin)?;
         let record = Record {
+            volume_name: volume_name
+                .map(str::to_owned)
+                .or_else(|| before.volume_name.clone()),
             origin: Some(origin.clone()),
             earlier_origins,
             flocker: self.pins.id(dataset),

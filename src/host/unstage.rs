@@ -208,7 +208,7 @@ impl Host {
         if let Err(error) = self.records.write_or_remember(&record) {
             self.settings.counters.count(Counter::RecordsNotWritten);
             tracing::warn!(
-                dataset.id = %staged.dataset,
+                volume.id = %staged.dataset,
                 error = %chain(&error),
                 "Volume {} is unmounted from {}, which cannot be recorded: its lease is released by this process only; {}",
                 staged.dataset,
@@ -233,7 +233,7 @@ impl Host {
             staged.staging.display(),
             lease_request(staged.dataset)
         );
-        tracing::error!(dataset.id = %staged.dataset, "{text}");
+        tracing::error!(volume.id = %staged.dataset, "{text}");
         Err(Error::new(Situation::Busy, text))
     }
 }

@@ -19,6 +19,12 @@ impl Host {
             .map(|record| record.dataset_id)
     }
 
+    /// Returns the name of a volume that is staged here.
+    pub(crate) fn volume_name(&self, dataset: Uuid) -> Option<String> {
+        let recorded = self.records.of(dataset);
+        recorded.into_iter().find_map(|record| record.volume_name)
+    }
+
     /// Returns the dataset that is staged, or being staged, at a path under this volume id.
     pub(crate) fn staged_dataset(&self, staging: &Path, volume_id: &str) -> Option<Uuid> {
         self.recorded_at(staging, volume_id)

@@ -128,7 +128,7 @@ async fn release_once(
     drop(guard);
     if let Err(error) = &released {
         tracing::warn!(
-            dataset.id = %ended.dataset,
+            volume.id = %ended.dataset,
             error = %error.chain(),
             "The lease on dataset {} is released as soon as Flocker answers",
             ended.dataset
@@ -220,11 +220,11 @@ async fn is_settled(core: &NodeCore, host: &Arc<Host>, staged: &Staged) -> bool 
                 Ok(())
             });
             forgotten.await.ok();
-            tracing::info!(dataset.id = %staged.dataset, "Released the lease on dataset {}", staged.dataset);
+            tracing::info!(volume.id = %staged.dataset, "Released the lease on dataset {}", staged.dataset);
             true
         }
         Err(error) => {
-            tracing::debug!(dataset.id = %staged.dataset, error = %error.chain(), "Flocker still does not answer");
+            tracing::debug!(volume.id = %staged.dataset, error = %error.chain(), "Flocker still does not answer");
             false
         }
     }

@@ -52,7 +52,7 @@ async fn remove_all(core: Weak<NodeCore>, host: Weak<Host>) {
                 // One that can be removed may mean that the disk takes everything again.
                 pause = FIRST_PAUSE;
                 tracing::info!(
-                    dataset.id = %leftover.dataset,
+                    volume.id = %leftover.dataset,
                     "Removed {}, which was left of volume {}",
                     leftover.path.display(),
                     leftover.dataset

@@ -17,6 +17,7 @@ mod unstage;
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, watch};
+use uuid::Uuid;
 
 pub use crate::host::TargetDirectory;
 pub use lease_watch::LeaseSettings;
@@ -31,7 +32,7 @@ use crate::flocker::provisioning::Provisioner;
 use crate::host::mount::{MountWatch, UsageProbe};
 use crate::host::{Host, HostSettings, PathGate};
 use crate::operation::deadline::Deadline;
-use crate::operation::{Locks, Operations};
+use crate::operation::{Context, Locks, Operations};
 use crate::volume::TopologyKey;
 use operations::NodeOperation;
 
@@ -66,6 +67,14 @@ struct NodeCore {
     host: Mutex<Option<Arc<Host>>>,
     /// Whether the leases of what is staged have been looked at since the start, or Flocker did not answer then.
     first_look: watch::Sender<bool>,
+}
+
+/// Tells an operation which dataset it works on, and the name of that volume, if it is staged here.
+fn about(context: &Context, host: &Host, dataset: Uuid) {
+    context.about(dataset);
+    if let Some(name) = host.volume_name(dataset) {
+        context.named(&name);
+    }
 }
 
 impl NodeCore {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::host::TargetDirectory;
-use crate::operation::Operation;
+use crate::operation::{Operation, Subject};
 use crate::volume::MountFlags;
 use crate::volume::VolumeReference;
 use host_fs::mount::TargetPath;
@@ -75,6 +75,21 @@ impl Operation for NodeOperation {
             Self::Unstage(_) => "unstage",
             Self::Publish(_) => "publish",
             Self::Unpublish(_) => "unpublish",
+        }
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        let (volume_id, staging, target) = match self {
+            Self::Stage(stage) => (&stage.volume_id, Some(&stage.staging), None),
+            Self::Unstage(unstage) => (&unstage.volume_id, Some(&unstage.staging), None),
+            Self::Publish(publish) => (&publish.volume_id, Some(&publish.staging), Some(&publish.target)),
+            Self::Unpublish(unpublish) => (&unpublish.volume_id, None, Some(&unpublish.target)),
+        };
+        Subject {
+            volume_id: Some(volume_id.into()),
+            staging: staging.map(TargetPath::as_path),
+            target: target.map(TargetPath::as_path),
+            ..Subject::default()
         }
     }
 

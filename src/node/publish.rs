@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::NodeCore;
 use super::operations::Publish;
 use super::paths::resolve;
+use super::{NodeCore, about};
 use crate::error::{Error, Result, Situation};
 use crate::host::{Host, Publication};
 use crate::operation::Context;
@@ -23,7 +23,7 @@ pub(super) async fn publish(
         Some(dataset) => dataset,
         None => dataset_staged(&core, &host, &context, &publish).await?,
     };
-    context.about(dataset);
+    about(&context, &host, dataset);
     context.unless_cancelled(core.after_first_look()).await?;
     let (_guard, permit) = loop {
         context.caller_waiting().await?;

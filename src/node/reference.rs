@@ -81,7 +81,7 @@ impl NodeCore {
                 .filter(|wanted| *wanted > size)
             {
                 tracing::warn!(
-                    dataset.id = %found.dataset_id,
+                    volume.id = %found.dataset_id,
                     "Dataset {} is used for {name:?} as it is, with {}: flocker.size asks for {}, but counts only when a \
                      dataset is made",
                     found.dataset_id,

@@ -25,7 +25,7 @@ use super::unpublish::unpublish;
 use super::unstage::unstage;
 use super::{NodeCore, NodeSettings};
 use crate::csi::capability::{AccessMode, Capability, log_flags_without_effect};
-use crate::csi::fields::required;
+use crate::csi::fields::{required, volume_id};
 use crate::error::{Error, Result, Situation};
 use crate::flocker::attach::Attach;
 use crate::flocker::cluster::Cluster;
@@ -137,7 +137,7 @@ impl NodeService {
         deadline: Deadline,
         request: NodeStageVolumeRequest,
     ) -> Result<NodeStageVolumeResponse> {
-        let volume_id = required("volume_id", &request.volume_id)?.to_owned();
+        let volume_id = volume_id(&request.volume_id)?.to_owned();
         let staging = staging_path(&request.staging_target_path)?;
         Capability::parse_for_mount(request.volume_capability.as_ref(), false)?;
         log_flags_without_effect(&volume_id, &request.volume_capability);
@@ -161,7 +161,7 @@ impl NodeService {
         deadline: Deadline,
         request: NodeUnstageVolumeRequest,
     ) -> Result<NodeUnstageVolumeResponse> {
-        let volume_id = required("volume_id", &request.volume_id)?.to_owned();
+        let volume_id = volume_id(&request.volume_id)?.to_owned();
         let staging = staging_path(&request.staging_target_path)?;
         let (core, host) = (Arc::clone(&self.core), self.core.host_by(deadline).await?);
         let work = Unstage { volume_id, staging };
@@ -177,7 +177,7 @@ impl NodeService {
         directory: TargetDirectory,
         request: NodePublishVolumeRequest,
     ) -> Result<NodePublishVolumeResponse> {
-        let volume_id = required("volume_id", &request.volume_id)?.to_owned();
+        let volume_id = volume_id(&request.volume_id)?.to_owned();
         let target = path("target_path", &request.target_path)?;
         let attached_readonly = request.publish_context.get(READONLY_CONTEXT_KEY);
         let readonly = request.readonly || attached_readonly.is_some_and(|value| value == "true");
@@ -211,7 +211,7 @@ impl NodeService {
         directory: TargetDirectory,
         request: NodeUnpublishVolumeRequest,
     ) -> Result<NodeUnpublishVolumeResponse> {
-        let volume_id = required("volume_id", &request.volume_id)?.to_owned();
+        let volume_id = volume_id(&request.volume_id)?.to_owned();
         let target = path("target_path", &request.target_path)?;
         let (core, host) = (Arc::clone(&self.core), self.core.host_by(deadline).await?);
         let work = Unpublish {
@@ -230,7 +230,7 @@ impl NodeService {
         deadline: Deadline,
         request: NodeGetVolumeStatsRequest,
     ) -> Result<NodeGetVolumeStatsResponse> {
-        let volume_id = required("volume_id", &request.volume_id)?.to_owned();
+        let volume_id = volume_id(&request.volume_id)?.to_owned();
         let volume_path = required("volume_path", &request.volume_path)?.to_owned();
         // No volume is found at any other path that cannot be one.
         if let Err(error) = TargetPath::parse(&volume_path)

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
-use super::NodeCore;
 use super::operations::Stage;
 use super::paths::resolve_existing;
 use super::unstage::UnstageOutcome;
+use super::{NodeCore, about};
 use crate::error::{Error, Result, Situation};
 use crate::flocker::attach::OtherNodesLease;
 use crate::flocker::cluster::{Lists, Snapshot};
@@ -37,7 +37,7 @@ pub(super) async fn stage(
         .blocking_on_paths(permit, move |_, permit| resolve_staging(&spelled, permit))
         .await?;
     let dataset = core.dataset_to_stage(&host, &context, &stage, &staging).await?;
-    context.about(dataset);
+    about(&context, &host, dataset);
     let staging_attempt = StagingAttempt {
         core: &core,
         host: &host,
@@ -165,11 +165,12 @@ impl StagingAttempt<'_> {
             return Ok(MountOutcome::Unwanted);
         }
         let (flocker, path) = (flocker.clone(), self.staging.to_owned());
+        let name = self.context.volume_name();
         let mounted = self
             .host
             .blocking(move |host| {
                 let staging = Target::open_resolved(&path)?;
-                host.mount_alias(dataset, &flocker, &staging)
+                host.mount_alias(dataset, name.as_deref(), &flocker, &staging)
             })
             .await?;
         Ok(if mounted {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::NodeCore;
 use super::operations::Unpublish;
 use super::paths::resolve_existing;
+use super::{NodeCore, about};
 use crate::error::Result;
 use crate::host::{Host, Unpublication};
 use crate::operation::Context;
@@ -24,7 +24,7 @@ pub(super) async fn unpublish(
         None => dataset_published(&core, &host, &context, &unpublish).await?,
     };
     if let Some(dataset) = dataset {
-        context.about(dataset);
+        about(&context, &host, dataset);
     }
     let Unpublish {
         volume_id,

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use host_fs::mount::{Relation, Target, TargetPath};
 
-use super::NodeCore;
 use super::lease_release::release;
 use super::operations::Unstage;
 use super::paths::resolve_existing;
+use super::{NodeCore, about};
 use crate::error::Result;
 use crate::host::{Goal, Host, PathPermit, Staged, Unmounted};
 use crate::operation::{Context, Phase};
@@ -30,7 +30,7 @@ pub(super) async fn unstage(
     }
     all.append(&mut elsewhere);
     for staged in all {
-        context.about(staged.dataset);
+        about(&context, &host, staged.dataset);
         core.clear(&context, &host, &staged, Goal::Unstage).await?;
         host.blocking(move |host| host.check_readable(&staged)).await?;
     }

@@ -62,6 +62,7 @@ impl Context {
             let entered = progress.enter(phase);
             if entered {
                 self.times.left(&before);
+                tracing::debug!(phase = progress.phase.name(), "Now {}", progress.phase);
             }
             entered
         });
@@ -85,6 +86,24 @@ impl Context {
     pub(crate) fn about(&self, dataset: Uuid) {
         self.progress
             .send_modify(|progress| progress.dataset = Some(dataset));
+    }
+
+    /// Records the name of the volume, once that is known, for the log of the operation and of its calls.
+    pub(crate) fn named(&self, name: &str) {
+        tracing::Span::current().record("volume.name", name);
+        self.progress
+            .send_modify(|progress| progress.volume_name = Some(name.into()));
+    }
+
+    /// Returns the name of the volume, if it is known.
+    pub(crate) fn volume_name(&self) -> Option<Arc<str>> {
+        self.progress.borrow().volume_name.clone()
+    }
+
+    /// Returns the dataset that the operation works on while the name of its volume is not known.
+    pub(crate) fn nameless(&self) -> Option<Uuid> {
+        let progress = self.progress.borrow();
+        progress.dataset.filter(|_| progress.volume_name.is_none())
     }
 
     /// Waits for `future` unless the operation is cancelled first.

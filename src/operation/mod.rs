@@ -12,12 +12,16 @@ mod elapsed;
 mod locks;
 mod progress;
 mod running;
+mod subject;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::{Instrument, Span};
 
 pub(crate) use context::Context;
 pub(crate) use elapsed::Elapsed;
@@ -25,6 +29,7 @@ pub use locks::Locks;
 pub(crate) use locks::VolumeGuard;
 pub(crate) use progress::{OperationProgress, Phase, Wanted};
 pub(crate) use running::RunningOperation;
+pub(crate) use subject::Subject;
 
 use crate::error::{Error, Result, Situation};
 use crate::operation::deadline::Deadline;
@@ -41,6 +46,9 @@ pub(crate) trait Operation: Clone + fmt::Display + PartialEq + Send + Sync + 'st
     /// Returns what is done, in one word, for metrics: `attach`.
     fn name(&self) -> &'static str;
 
+    /// Returns what the operation is about, for the log.
+    fn subject(&self) -> Subject<'_>;
+
     /// Returns the slot of this operation.
     fn slot(&self) -> Self::Slot;
 
@@ -49,6 +57,9 @@ pub(crate) trait Operation: Clone + fmt::Display + PartialEq + Send + Sync + 'st
         false
     }
 }
+
+/// The next operation of this process; lines of one operation have its number in common.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// How many operations of one kind may run. They outlive their callers, so the number of callers does not limit them.
 const MOST: usize = 4096;
@@ -93,10 +104,19 @@ impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
         W: FnOnce(Context) -> F,
         F: Future<Output = Result<T>> + Send + 'static,
     {
+        let call = Span::current();
+        operation.subject().record_in(&call);
         let mut work = Some(work);
         loop {
             let other = match self.join_or_start(&operation, deadline, &mut work) {
-                Joined::Equal(running, _caller) => return self.answer(&operation, running, deadline).await,
+                Joined::Equal(running, _caller) => {
+                    call.record("operation.id", running.id());
+                    let answer = self.answer(&operation, &running, deadline).await;
+                    if let Some(name) = running.progress().volume_name {
+                        call.record("volume.name", &*name);
+                    }
+                    return answer;
+                }
                 Joined::Other(running) => running,
                 Joined::Full => {
                     let text = format!(
@@ -199,21 +219,25 @@ impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
         let work = work
             .take()
             .expect("an operation is started at most once per call");
-        let (running, caller, task) = Running::start(operation.clone(), deadline, self.metrics.clone(), work);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let span = subject::operation_span(operation.name(), id, &operation.subject());
+        let (running, caller, task) =
+            Running::start(id, operation.clone(), deadline, self.metrics.clone(), work);
         slots.insert(operation.slot(), running.clone());
         let slots = Arc::clone(&self.slots);
         let slot = operation.slot();
         let started = running.clone();
-        tokio::spawn(async move {
+        let ending = async move {
             let result = task.await;
             // The slot is free before the result is out: a caller that has the result may start the next operation.
             slots.lock().unwrap_or_else(PoisonError::into_inner).remove(&slot);
             started.finish(result);
-        });
+        };
+        tokio::spawn(ending.instrument(span));
         Joined::Equal(running, caller)
     }
 
-    async fn answer(&self, operation: &O, running: Running<O, T>, deadline: Deadline) -> Result<T> {
+    async fn answer(&self, operation: &O, running: &Running<O, T>, deadline: Deadline) -> Result<T> {
         if let Ok(result) = tokio::time::timeout_at(deadline.answer_by(), running.result()).await {
             return result;
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -253,6 +254,8 @@ pub(crate) struct OperationProgress {
     pub since: Instant,
     /// When it last began to wait for that: later than `since` after an interruption.
     pub entered: Instant,
+    /// The name of the volume that it works on, once known.
+    pub volume_name: Option<Arc<str>>,
     /// The dataset that it works on, once known.
     pub dataset: Option<Uuid>,
     /// The phase that the present one interrupts, and when that phase began.
@@ -312,6 +315,7 @@ impl Default for OperationProgress {
             phase: Phase::Starting,
             since: now,
             entered: now,
+            volume_name: None,
             dataset: None,
             interrupted: None,
         }

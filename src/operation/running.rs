@@ -28,6 +28,7 @@ pub(super) struct Running<O, T> {
     result: Arc<watch::Sender<Option<Result<T>>>>,
     cancelled: CancellationToken,
     began: Instant,
+    id: u64,
 }
 
 impl<O, T> Clone for Running<O, T> {
@@ -39,6 +40,7 @@ impl<O, T> Clone for Running<O, T> {
             result: Arc::clone(&self.result),
             cancelled: self.cancelled.clone(),
             began: self.began,
+            id: self.id,
         }
     }
 }
@@ -59,7 +61,13 @@ pub(super) type Started<O, T> = (Running<O, T>, CallerGuard, BoxFuture<'static, 
 
 impl<O: Operation, T: Clone + Send + 'static> Running<O, T> {
     /// Makes an operation that one caller waits for, until `deadline`. The caller spawns its future.
-    pub(super) fn start<W, F>(operation: O, deadline: Deadline, metrics: Metrics, work: W) -> Started<O, T>
+    pub(super) fn start<W, F>(
+        id: u64,
+        operation: O,
+        deadline: Deadline,
+        metrics: Metrics,
+        work: W,
+    ) -> Started<O, T>
     where
         W: FnOnce(Context) -> F,
         F: Future<Output = Result<T>> + Send + 'static,
@@ -91,6 +99,7 @@ impl<O: Operation, T: Clone + Send + 'static> Running<O, T> {
             result: Arc::new(watch::Sender::new(None)),
             cancelled,
             began: Instant::now(),
+            id,
         };
         let progress = Arc::clone(&running.progress);
         let task = async move {
@@ -103,6 +112,11 @@ impl<O: Operation, T: Clone + Send + 'static> Running<O, T> {
             ended.unwrap_or_else(|_panic| Err(Error::panicked(doing)))
         };
         (running, first_caller, task.boxed())
+    }
+
+    /// Returns the number of the operation in this process.
+    pub(super) fn id(&self) -> u64 {
+        self.id
     }
 
     pub(super) fn operation(&self) -> &O {

@@ -27,6 +27,10 @@ impl Operation for Job {
         "job"
     }
 
+    fn subject(&self) -> Subject<'_> {
+        Subject::default()
+    }
+
     fn slot(&self) -> Self::Slot {
         self.slot
     }
@@ -344,6 +348,10 @@ impl Operation for Numbered {
 
     fn name(&self) -> &'static str {
         "job"
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        Subject::default()
     }
 
     fn slot(&self) -> usize {

@@ -46,7 +46,7 @@ impl<S> Layer<S> for RpcLogLayer {
 
 /// Services whose calls are logged and whose panics are caught.
 ///
-/// A handler runs in a span with the method's name, in which it may record `volume.id`.
+/// A handler runs in a span with the method's name, in which what the call is about is recorded.
 #[derive(Clone, Debug)]
 pub struct LoggedService<S> {
     inner: S,
@@ -150,7 +150,19 @@ struct RpcLog {
 impl RpcLog {
     fn begin(method: &str, metrics: Option<Metrics>) -> Self {
         let method = method.get(..LONGEST_METHOD).unwrap_or(method);
-        let span = tracing::info_span!("rpc", rpc.method = method, volume.id = Empty);
+        let version = method.strip_prefix("/csi.v").and_then(|rest| rest.get(..1));
+        // At every level of the log, so that warnings have its fields too.
+        let span = tracing::error_span!(
+            "rpc",
+            rpc.method = method,
+            csi.version = version,
+            operation.id = Empty,
+            volume.id = Empty,
+            volume.name = Empty,
+            node.id = Empty,
+            staging.path = Empty,
+            target.path = Empty,
+        );
         Self {
             method: method.to_owned(),
             began: Instant::now(),
@@ -172,17 +184,23 @@ impl RpcLog {
         if let Some(metrics) = &self.metrics {
             metrics.call_ended(method, code_name(code), took);
         }
-        let elapsed = took.as_micros();
+        let duration = took.as_secs_f64() * 1e3;
+        let error = Some(error).filter(|error| !error.is_empty());
         macro_rules! log {
             ($at:ident, $what:literal) => {
-                tracing::$at!(rpc.code = ?code, rpc.elapsed_us = elapsed, error, "{method} {}", $what)
+                tracing::$at!(
+                    rpc.code = code_name(code),
+                    rpc.duration_ms = duration,
+                    error,
+                    $what
+                )
             };
         }
         match level(method, code) {
-            Level::ERROR => log!(error, "failed"),
-            Level::WARN => log!(warn, "failed"),
-            Level::INFO => log!(info, "ended"),
-            _ => log!(debug, "ended"),
+            Level::ERROR => log!(error, "Call failed"),
+            Level::WARN => log!(warn, "Call failed"),
+            Level::INFO => log!(info, "Call ended"),
+            _ => log!(debug, "Call ended"),
         }
     }
 }
@@ -226,20 +244,18 @@ fn level(method: &str, code: Code) -> Level {
         Code::Internal | Code::Unknown | Code::DataLoss => Level::ERROR,
         // Orchestrators try versions and services until one answers, and cancel calls at any time.
         Code::Unimplemented | Code::Cancelled => Level::DEBUG,
-        Code::Ok if is_routine(method) => Level::DEBUG,
+        Code::Ok if only_reads(method) => Level::DEBUG,
         Code::Ok => Level::INFO,
         _ => Level::WARN,
     }
 }
 
-/// Returns whether orchestrators call a method periodically, without a change as its purpose.
-fn is_routine(method: &str) -> bool {
-    method.starts_with("/csi.v1.Identity/")
-        || method.starts_with("/csi.v0.Identity/")
-        || method.starts_with("/grpc.")
-        || method.ends_with("GetCapabilities")
-        || method.ends_with("GetInfo")
-        || method.ends_with("GetId")
+/// Returns whether a method only reads: orchestrators call those periodically.
+fn only_reads(method: &str) -> bool {
+    let name = method.rsplit('/').next().unwrap_or(method);
+    !["Create", "Delete", "Publish", "Unpublish", "Stage", "Unstage"]
+        .iter()
+        .any(|change| name.contains(change))
 }
 
 #[cfg(test)]
@@ -247,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn periodic_calls_that_succeed_are_logged_at_debug_level() {
+    fn calls_that_only_read_and_succeed_are_logged_at_debug_level() {
         let create = "/csi.v1.Controller/CreateVolume";
         for (method, code, expected) in [
             (create, Code::Ok, Level::INFO),
@@ -262,6 +278,16 @@ mod tests {
             ("/csi.v1.Identity/Probe", Code::Ok, Level::DEBUG),
             ("/csi.v1.Identity/Probe", Code::FailedPrecondition, Level::WARN),
             ("/csi.v1.Node/NodeGetCapabilities", Code::Ok, Level::DEBUG),
+            ("/csi.v1.Node/NodeGetVolumeStats", Code::Ok, Level::DEBUG),
+            ("/csi.v1.Controller/ListVolumes", Code::Ok, Level::DEBUG),
+            ("/csi.v1.Controller/ListVolumes", Code::Unavailable, Level::WARN),
+            ("/csi.v1.Controller/ControllerGetVolume", Code::Ok, Level::DEBUG),
+            (
+                "/csi.v1.Controller/ControllerUnpublishVolume",
+                Code::Ok,
+                Level::INFO,
+            ),
+            ("/csi.v1.Node/NodeUnstageVolume", Code::Ok, Level::INFO),
             ("/grpc.health.v1.Health/Check", Code::Ok, Level::DEBUG),
         ] {
             assert_eq!(level(method, code), expected, "{method} {code:?}");

@@ -348,6 +348,14 @@ async fn headers_that_are_too_long_are_refused_and_the_server_goes_on() {
     plugin.served.stop().await;
 }
 
+/// Returns the lines about the ends of calls of a method.
+fn ends_of(log: &Log, method: &str) -> Vec<String> {
+    let mut ends = log.lines_with("Call ended");
+    ends.extend(log.lines_with("Call failed"));
+    ends.retain(|line| line.contains(&format!("rpc.method=\"{method}\"")));
+    ends
+}
+
 #[tokio::test]
 async fn a_call_is_logged_once_at_its_end_without_its_secrets() {
     let (log, logging) = Log::begin();
@@ -367,19 +375,19 @@ async fn a_call_is_logged_once_at_its_end_without_its_secrets() {
     plugin.served.stop().await;
     drop(logging);
 
-    let ends: Vec<_> = log.lines_with("/csi.v1.Controller/DeleteVolume ");
+    let ends = ends_of(&log, "/csi.v1.Controller/DeleteVolume");
     assert_eq!(ends.len(), 2, "{ends:?}");
     assert!(
-        ends[0].contains("INFO") && ends[0].contains("rpc.code=Ok"),
+        ends[0].contains("INFO") && ends[0].contains("rpc.code=\"OK\""),
         "{ends:?}"
     );
     assert!(
-        ends[1].contains("WARN") && ends[1].contains("rpc.code=NotFound"),
+        ends[1].contains("WARN") && ends[1].contains("rpc.code=\"NOT_FOUND\""),
         "{ends:?}"
     );
     assert!(ends[1].contains("no such volume"), "{ends:?}");
     assert!(
-        ends.iter().all(|line| line.contains("rpc.elapsed_us=")),
+        ends.iter().all(|line| line.contains("rpc.duration_ms=")),
         "{ends:?}"
     );
     assert_eq!(log.lines_with("canary"), [""; 0]);
@@ -391,11 +399,7 @@ async fn a_client_that_leaves_is_no_error() {
     let plugin = Plugin::start(true, LONG).await;
     let (permits, call) = plugin.begin_call().await;
     call.abort();
-    crate::recorder::wait_until(
-        || !log.lines_with("/csi.v1.Identity/Probe ended").is_empty(),
-        "the end",
-    )
-    .await;
+    crate::recorder::wait_until(|| !ends_of(&log, "/csi.v1.Identity/Probe").is_empty(), "the end").await;
     assert_eq!(
         Arc::strong_count(&permits),
         2,
@@ -409,9 +413,9 @@ async fn a_client_that_leaves_is_no_error() {
     plugin.served.stop().await;
     drop(logging);
 
-    let ends = log.lines_with("/csi.v1.Identity/Probe ended");
+    let ends = ends_of(&log, "/csi.v1.Identity/Probe");
     assert!(
-        ends.len() == 1 && ends[0].contains("DEBUG") && ends[0].contains("rpc.code=Cancelled"),
+        ends.len() == 1 && ends[0].contains("DEBUG") && ends[0].contains("rpc.code=\"CANCELLED\""),
         "{ends:?}"
     );
     assert_eq!(
@@ -433,5 +437,7 @@ async fn a_panic_becomes_internal_and_harms_no_other_call() {
     other.await.unwrap().unwrap();
     plugin.served.stop().await;
     drop(logging);
-    assert_eq!(log.lines_with("/csi.v1.Identity/Probe failed").len(), 1);
+    let failed = |line: &&String| line.contains("Call failed");
+    let ends = ends_of(&log, "/csi.v1.Identity/Probe");
+    assert_eq!(ends.iter().filter(failed).count(), 1, "{ends:?}");
 }

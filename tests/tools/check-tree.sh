@@ -113,6 +113,8 @@ for page in docs/failure-modes.md docs/from-mesos-module-flocker.md; do
     verdict "every row of $page names a test that exists" "$(unproved "$page")"
 done
 layers=$(python3 -B tests/tools/check_layers.py 2>&1) && { say "  $layers"; layers=; }
+fields=$(python3 -B tests/tools/check_log_fields.py 2>&1) && { say "  $fields"; fields=; }
+verdict "every field of the log is on its page, and no other" "$fields"
 verdict "imports keep to the layers of ARCHITECTURE.md and form no circle" "$layers"
 verdict "scripts can be executed" "$(not_executable)"
 # With its own messages: a linter that cannot run is a failure.

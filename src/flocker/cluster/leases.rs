@@ -143,7 +143,7 @@ impl Cluster {
         if release == Release::Released {
             self.counters().count(Counter::LeasesTakenOver);
             tracing::warn!(
-                dataset.id = %dataset,
+                volume.id = %dataset,
                 node.id = %gone,
                 "The lease on dataset {dataset} was taken from node {gone}, because that node is gone; if it still runs \
                  and only does not reach Flocker, it can still write to the volume"
@@ -161,7 +161,7 @@ impl Cluster {
         } = *lease;
         self.counters().count(Counter::LeasesPutBack);
         tracing::warn!(
-            dataset.id = %dataset_id,
+            volume.id = %dataset_id,
             node.id = %node_uuid,
             "Releasing the lease on dataset {dataset_id} hit a newer one of node {node_uuid}, which is acquired again"
         );

@@ -224,7 +224,9 @@ impl Cluster {
     /// Flocker could not be read, or [`crate::error::Situation::Cancelled`].
     pub(crate) async fn fresh_for(&self, context: &Context, lists: Lists) -> Result<Arc<Snapshot>> {
         let read = context.unless_cancelled(self.fresh(lists));
-        context.during(Phase::FlockerAnswering, read).await?
+        let snapshot = context.during(Phase::FlockerAnswering, read).await??;
+        snapshot.name_volume_of(context);
+        Ok(snapshot)
     }
 
     /// Creates a dataset.

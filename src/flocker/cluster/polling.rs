@@ -119,20 +119,23 @@ impl Cluster {
         loop {
             let outcome = context.unless_cancelled(self.reads.join(lists, urgency)).await?;
             match &outcome {
-                Ok(snapshot) => match probe(snapshot) {
-                    Probe::Ready(found) => {
-                        if let FirstRead::After(work) = first {
-                            self.agent_times.note(work, began.elapsed());
+                Ok(snapshot) => {
+                    snapshot.name_volume_of(context);
+                    match probe(snapshot) {
+                        Probe::Ready(found) => {
+                            if let FirstRead::After(work) = first {
+                                self.agent_times.note(work, began.elapsed());
+                            }
+                            return Ok(found);
                         }
-                        return Ok(found);
+                        Probe::Waiting(phase) => context.enter(phase),
+                        Probe::Needs(more) => {
+                            lists |= more;
+                            urgency = Urgency::Now;
+                            continue;
+                        }
                     }
-                    Probe::Waiting(phase) => context.enter(phase),
-                    Probe::Needs(more) => {
-                        lists |= more;
-                        urgency = Urgency::Now;
-                        continue;
-                    }
-                },
+                }
                 Err(_) => context.enter(Phase::FlockerAnswering),
             }
             // While Flocker is down, the shared reads have one pause for all waiters.

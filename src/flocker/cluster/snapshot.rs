@@ -10,6 +10,8 @@ use super::current_client::Flocker;
 use super::lists::Lists;
 use super::unreadable::ListKind;
 use crate::error::{Error, Result, Situation};
+use crate::operation::Context;
+use crate::volume::NAME_KEY;
 
 /// The lists of one read. Only those that were requested may be accessed.
 ///
@@ -223,6 +225,18 @@ impl Snapshot {
     pub(crate) fn datasets(&self) -> impl Iterator<Item = &Dataset> {
         self.expect(Lists::CONFIGURATION);
         self.datasets.values()
+    }
+
+    /// Tells an operation the name of its volume, for the log, if it is here.
+    pub(super) fn name_volume_of(&self, context: &Context) {
+        if let Some(dataset) = context.nameless()
+            && let Some(name) = self
+                .datasets
+                .get(&dataset)
+                .and_then(|found| found.metadata.get(NAME_KEY))
+        {
+            context.named(name);
+        }
     }
 
     /// Returns the datasets that are not deleted and have `value` under `key` in their metadata, ordered by id.

@@ -240,7 +240,7 @@ impl NodeIdentity {
         if let Err(error) = saved.await {
             tracing::warn!(error = %error.chain(), "Flocker's answer which node this machine is was not saved: a start without Flocker will not know it");
         }
-        tracing::info!(node = %node, "This machine is Flocker's node {node}");
+        tracing::info!(node.id = %node, "This machine is Flocker's node {node}");
         Known::Certain(node)
     }
 
@@ -286,7 +286,7 @@ impl Known {
 }
 
 fn believed(node: Uuid, why: &str) -> Known {
-    tracing::warn!(node = %node, "Flocker has no answer which node this machine is; node {node} is assumed, because {why}");
+    tracing::warn!(node.id = %node, "Flocker has no answer which node this machine is; node {node} is assumed, because {why}");
     Known::Believed {
         node,
         ask_again: Instant::now() + CONFIRM_EVERY,

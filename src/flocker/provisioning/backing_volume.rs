@@ -146,7 +146,7 @@ impl Provisioner {
         context.check()?;
         if self.cluster.move_dataset(dataset, target).await? == WriteOutcome::Stored {
             tracing::warn!(
-                dataset.id = %dataset,
+                volume.id = %dataset,
                 node.id = %target,
                 "Dataset {dataset} was moved from node {gone} to node {target}, because node {gone} is gone"
             );

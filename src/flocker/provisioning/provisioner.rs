@@ -244,7 +244,7 @@ impl Provisioner {
                 None => "that node does not report to Flocker",
             };
             tracing::info!(
-                dataset.id = %dataset,
+                volume.id = %dataset,
                 node.id = %reserved.primary,
                 "Volume {:?} is created on node {}, not on node {missed} as the orchestrator asks: {reason}. It moves when it \
                  is used on another node",
@@ -272,7 +272,7 @@ impl Provisioner {
         match self.cluster.create_dataset(&new).await? {
             CreateOutcome::Created(dataset) => {
                 tracing::info!(
-                    dataset.id = %reserved.dataset,
+                    volume.id = %reserved.dataset,
                     node.id = %reserved.primary,
                     "Dataset {} was declared for volume {:?} on node {}",
                     reserved.dataset,

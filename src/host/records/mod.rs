@@ -22,8 +22,8 @@ use unreadable::Unreadable;
 
 /// The version of the format; a change that an older plugin would misread raises it.
 const VERSION: u32 = 3;
-/// The versions that this release reads. Version 1 does not name the node, and neither 1 nor 2 the device of a mount or
-/// the directories that were made.
+/// The versions that this release reads. Version 1 does not name the node, and neither 1 nor 2 the volume, the device of
+/// a mount or the directories that were made.
 const READ: std::ops::RangeInclusive<u64> = 1..=VERSION as u64;
 
 /// The largest record in bytes that is read: a path has at most 4 KiB, and six times that where each byte is escaped.
@@ -53,6 +53,9 @@ pub(crate) struct Record {
     pub(crate) staging_path: PathBuf,
     /// The volume id that the orchestrator uses: a dataset id, or a name.
     pub(crate) volume_id: String,
+    /// The name of the volume, for the log, once Flocker has been asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) volume_name: Option<String>,
     /// The dataset it stands for.
     pub(crate) dataset_id: Uuid,
     /// The node under whose lease it is staged. Records of version 1 do not name it.
@@ -92,6 +95,7 @@ impl Record {
         Record {
             staging_path: staging_path.to_owned(),
             volume_id: volume_id.to_owned(),
+            volume_name: None,
             dataset_id,
             node_id: Some(node_id),
             boot_id,

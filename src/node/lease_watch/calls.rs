@@ -59,12 +59,12 @@ impl NodeCore {
             drop(guard);
             match released {
                 Ok(Release::Released) => tracing::warn!(
-                    dataset.id = %dataset,
+                    volume.id = %dataset,
                     "Released the lease of this node on dataset {dataset}, of which it had neither a record nor a mount"
                 ),
                 Ok(Release::NotHeld) => {}
                 Err(error) => tracing::warn!(
-                    dataset.id = %dataset,
+                    volume.id = %dataset,
                     error = %error.chain(),
                     "Whether this node still holds the lease on dataset {dataset} could not be settled; unstage it again"
                 ),

@@ -172,7 +172,7 @@ impl LeaseWatch {
                 if let Err(error) = settled.await {
                     let dataset = recorded.dataset;
                     tracing::warn!(
-                        dataset.id = %dataset,
+                        volume.id = %dataset,
                         error = %error.chain(),
                         "Dataset {dataset} is staged on node {node} without a lease of that node, and what follows failed; it \
                          is tried again"
@@ -268,7 +268,7 @@ impl LeaseWatch {
                     LeaseView::NoNodes | LeaseView::Own => "no node holds its lease".to_owned(),
                 };
                 tracing::warn!(
-                    dataset.id = %dataset,
+                    volume.id = %dataset,
                     node.id = %holder,
                     "Dataset {dataset} was still staged on node {holder} although {whose}, and nothing used it: it was \
                      unmounted and released, as NodeUnstageVolume does"
@@ -298,7 +298,7 @@ impl LeaseWatch {
             self.unexplained.reported(dataset);
             core.cluster.counters().count(Counter::LeasesUnexplained);
             tracing::warn!(
-                dataset.id = %dataset,
+                volume.id = %dataset,
                 node.id = %node,
                 "Node {node} has held the lease on dataset {dataset} for at least {} s, but neither a record nor a mount of \
                  it is here, so no other node can use it. If nothing on this node is going to, release the lease: call \
@@ -339,7 +339,7 @@ async fn lease_again(core: &NodeCore, host: &Host, dataset: Uuid, node: Uuid, ho
             core.cluster.counters().count(Counter::LeasesAcquiredAgain);
             host.note_lease(dataset, None);
             tracing::warn!(
-                dataset.id = %dataset,
+                volume.id = %dataset,
                 node.id = %node,
                 "The lease on dataset {dataset} was released although node {node} uses the volume ({how}): it is acquired \
                  again. Another orchestrator of this node, or another client of Flocker, released it"
@@ -369,13 +369,13 @@ fn report(
     if let Some(condition) = condition {
         core.cluster.counters().count(Counter::LeasesLost);
         tracing::error!(
-            dataset.id = %dataset,
+            volume.id = %dataset,
             node.id = %node,
             "Dataset {dataset} on node {node}: {condition} ({how})"
         );
     } else {
         tracing::info!(
-            dataset.id = %dataset,
+            volume.id = %dataset,
             node.id = %node,
             "Dataset {dataset} is staged under the lease of node {node} again"
         );

@@ -144,7 +144,7 @@ pub(super) async fn stop_writes(
 
 fn report_failure(dataset: Uuid, error: &crate::error::Error) {
     tracing::error!(
-        dataset.id = %dataset,
+        volume.id = %dataset,
         error = %error.chain(),
         "Dataset {dataset} is staged here without a lease of this node, and whether writes to it have to be stopped cannot be \
          settled; it is tried again"

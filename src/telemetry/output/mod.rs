@@ -9,7 +9,7 @@
 //! bounded size. (`tracing-appender` has such a thread for every kind of stream, which costs a wake of it for each line, and
 //! does not report lines that could not be written.)
 
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -108,17 +108,6 @@ impl Output {
             Way::Direct(stream) => lock(stream).flush(within),
             Way::Queue(queue) => queue.flush(within),
         }
-    }
-}
-
-impl Write for &Output {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.write_line(line);
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -1,3 +1,4 @@
 //! What an operator sees of a running plugin.
 
+mod log;
 mod metrics;

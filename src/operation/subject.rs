@@ -1,0 +1,61 @@
+//! What a call or an operation is about, for every line of its log.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use tracing::Span;
+use tracing::field::{Empty, display};
+use uuid::Uuid;
+
+/// What a call or an operation is about.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Subject<'a> {
+    /// The volume id of CSI.
+    pub(crate) volume_id: Option<Cow<'a, str>>,
+    /// The name of the volume.
+    pub(crate) volume_name: Option<&'a str>,
+    /// The node it is for.
+    pub(crate) node: Option<Uuid>,
+    /// Where it is staged.
+    pub(crate) staging: Option<&'a Path>,
+    /// Where it is published.
+    pub(crate) target: Option<&'a Path>,
+}
+
+/// Makes the span of an operation. It exists at every level of the log, so that warnings have its fields too.
+pub(super) fn operation_span(name: &'static str, id: u64, subject: &Subject<'_>) -> Span {
+    let span = tracing::error_span!(
+        parent: None,
+        "operation",
+        operation.name = name,
+        operation.id = id,
+        volume.id = Empty,
+        volume.name = Empty,
+        node.id = Empty,
+        staging.path = Empty,
+        target.path = Empty,
+    );
+    subject.record_in(&span);
+    span
+}
+
+impl Subject<'_> {
+    /// Records what is known in a span that has these fields.
+    pub(crate) fn record_in(&self, span: &Span) {
+        if let Some(id) = &self.volume_id {
+            span.record("volume.id", &**id);
+        }
+        if let Some(name) = self.volume_name {
+            span.record("volume.name", name);
+        }
+        if let Some(node) = self.node {
+            span.record("node.id", display(node));
+        }
+        if let Some(path) = self.staging {
+            span.record("staging.path", display(path.display()));
+        }
+        if let Some(path) = self.target {
+            span.record("target.path", display(path.display()));
+        }
+    }
+}
