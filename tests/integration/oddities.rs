@@ -9,7 +9,8 @@ use std::time::Duration;
 use csi_proto::v1::list_volumes_response::Entry;
 use csi_proto::v1::volume_capability::access_mode::Mode;
 use csi_proto::v1::{
-    ControllerGetVolumeRequest, GetCapacityRequest, ListVolumesRequest, ValidateVolumeCapabilitiesRequest,
+    ControllerGetVolumeRequest, ControllerUnpublishVolumeRequest, GetCapacityRequest, ListVolumesRequest,
+    ValidateVolumeCapabilitiesRequest,
 };
 use flocker_csi::volume::{Namespace, VolumeName};
 use flocker_embedded::faults::{Effect, RequestFault};
@@ -372,6 +373,20 @@ fn every_call_works_for_all_other_volumes_of_a_cluster_with_every_oddity_in_it()
 
         csi.delete(odd.sized).await.unwrap();
         lives(odd.texted, &nodes).await;
+
+        // Without a node id, the lease of any node is released, also of one that is not known.
+        let asked = || {
+            let counters = flocker.embedded().counters();
+            counters.asked("DELETE", "/v1/configuration/leases/{dataset_id}")
+        };
+        let before = asked();
+        let everywhere = to_detach(leased, Uuid::nil());
+        let everywhere = ControllerUnpublishVolumeRequest {
+            node_id: String::new(),
+            ..everywhere
+        };
+        csi.try_detach(everywhere).await.unwrap();
+        assert_eq!(asked(), before + 1);
 
         assert_logged_once(&on_first.log(), true, &odd);
         assert_logged_once(&on_second.log(), false, &odd);

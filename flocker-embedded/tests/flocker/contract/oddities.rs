@@ -12,8 +12,8 @@ use super::replay::{DATASETS, PATIENCE, POLL};
 use super::wire::{Reply, Wire};
 use crate::support::{isolated, options};
 
-/// An odd request that the recording lacks, and what a real Flocker stores: measured on the same one. The size of the second
-/// is one that no floating-point number is equal to.
+/// An odd request that the recording lacks, and what a real Flocker stores. The first was seen on a real one; the others follow
+/// from how Python 2 reads and writes JSON. The size of the second is one that no floating-point number is equal to.
 const STORED: [(&str, &str); 4] = [
     (
         r#""maximum_size": 18446744073709551616"#,
