@@ -48,7 +48,7 @@ impl<O, T> Clone for Running<O, T> {
 /// An operation that is running, as metrics show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RunningOperation {
-    /// [`Operation::name`](super::Operation::name).
+    /// The name of what it does: [`Operation::name`].
     pub(crate) operation: &'static str,
     /// The name of its phase.
     pub(crate) phase: &'static str,
