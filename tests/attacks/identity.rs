@@ -209,7 +209,7 @@ fn only_a_mount_that_flockers_agent_makes_for_the_dataset_is_staged_whatever_pat
             ("/dev".into(), "is not named after the dataset"),
             (others.clone(), "is not named after the dataset"),
             (whole, "is another dataset's"),
-            (part, "of a directory"),
+            (part.clone(), "of a directory"),
             (root, "root file system"),
             (memory, "no block device"),
         ];
@@ -219,7 +219,10 @@ fn only_a_mount_that_flockers_agent_makes_for_the_dataset_is_staged_whatever_pat
             assert!(!usage.alias().exists());
             assert!(machine.records().is_empty() && machine.devices().is_empty());
         }
+        // With a bind of its mount, an agent takes the dataset for unmounted, and reports no path.
+        unmount(&part, UnmountFlags::empty()).unwrap();
         flocker.embedded().faults().clear();
+        flocker.reports(1, usage.dataset()).await;
         csi.stage(&usage).await.unwrap();
         assert_eq!(only_mount_at(&usage.alias()).device, only_mount_at(&real).device);
         csi.unstage(&usage).await.unwrap();

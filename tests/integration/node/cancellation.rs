@@ -64,7 +64,8 @@ impl HeldBack {
 
     /// Waits until the operation at the staging path reports that it waits for these words.
     ///
-    /// Another volume cannot be staged there at the same time, and the refusal says why.
+    /// Another volume cannot be staged there at the same time, and the refusal says why. Where that one is the first at the path,
+    /// its own wait is reported, which is not meant.
     async fn wait_until_staging(&self, words: &str) {
         let other = Usage {
             volume_id: unknown_id().to_string(),
@@ -72,7 +73,11 @@ impl HeldBack {
         };
         eventually(&format!("staging waits for {words:?}"), async || {
             let refused = stage_within(self.csi(), &other, 200).await.unwrap_err();
-            refused.message().contains(words).then_some(())
+            let parts = [words, &self.usage.volume_id];
+            parts
+                .iter()
+                .all(|part| refused.message().contains(part))
+                .then_some(())
         })
         .await;
     }
