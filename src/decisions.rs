@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::host::lifecycle::{self, AliasView, Elsewhere, Goal, Pinned, TargetView, VolumeState, observe};
 use crate::host::records::{Record, RecordState};
 use crate::host::{LeaseCondition, Protection};
-use crate::node::lease_watch::decide::{self, LeaseView, Verdict};
+use crate::node::lease_watch::decide::{self, LeaseView, PrimaryView, Verdict};
 
 const THIS_NODE: Uuid = Uuid::from_u128(1);
 const OTHER_NODE: Uuid = Uuid::from_u128(2);
@@ -29,6 +29,17 @@ pub enum Holder {
     NoNode,
     /// Another node.
     AnotherNode,
+}
+
+/// The configured primary, as the watch has read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Primary {
+    /// This node.
+    ThisNode,
+    /// Another node.
+    AnotherNode,
+    /// It was not read.
+    NotRead,
 }
 
 /// What the watch of the leases does about a staged volume.
@@ -55,17 +66,30 @@ pub enum Hold {
     Pinned,
     /// It has not.
     Lost,
+    /// It has not, and Flocker has mounted the volume here from another device.
+    Replaced,
     /// It has not, and writes were stopped.
     Stopped,
 }
 
 /// Returns what the watch of the leases does about a staged volume. The grace of a volume that nothing uses is over.
-pub fn about_lease(holder: Holder, takes_lease: bool, used: bool, hold: Hold) -> LeaseVerdict {
+pub fn about_lease(
+    holder: Holder,
+    primary: Primary,
+    takes_lease: bool,
+    used: bool,
+    hold: Hold,
+) -> LeaseVerdict {
     let evidence = decide::Evidence {
         lease: match holder {
             Holder::ThisNode => LeaseView::Own,
             Holder::NoNode => LeaseView::NoNodes,
             Holder::AnotherNode => LeaseView::OtherNodes(OTHER_NODE),
+        },
+        primary: match primary {
+            Primary::ThisNode => PrimaryView::Here,
+            Primary::AnotherNode => PrimaryView::At(OTHER_NODE),
+            Primary::NotRead => PrimaryView::Unknown,
         },
         takes_lease,
         used,
@@ -75,13 +99,14 @@ pub fn about_lease(holder: Holder, takes_lease: bool, used: bool, hold: Hold) ->
         protection: match hold {
             Hold::Pinned => Protection::Pinned,
             Hold::Lost => Protection::Lost,
+            Hold::Replaced => Protection::Replaced,
             Hold::Stopped => Protection::Stopped,
         },
     };
     match decide::decide(&evidence) {
         Verdict::Fine => LeaseVerdict::Fine,
         Verdict::LeaseAgain => LeaseVerdict::LeaseAgain,
-        Verdict::Abnormal(LeaseCondition::NotLeased) => LeaseVerdict::NotLeased,
+        Verdict::Abnormal(LeaseCondition::NotLeased | LeaseCondition::Unreadable) => LeaseVerdict::NotLeased,
         Verdict::Abnormal(_) => LeaseVerdict::HeldElsewhere,
         Verdict::StopWrites(_) => LeaseVerdict::StopWrites,
         Verdict::LetGo => LeaseVerdict::LetGo,

@@ -148,6 +148,19 @@ impl Host {
         Ok(())
     }
 
+    /// Unmounts a volume from a staging path, where it is about to be staged again. Its record stays, and names the lease.
+    ///
+    /// # Errors
+    /// Those of [`Self::unmount_alias`].
+    pub(crate) fn unmount_to_restage(&self, staged: &Staged) -> Result<()> {
+        if let Unmounted::Then(ended) = self.unmount_alias(staged, Goal::Unstage)?
+            && ended.unpin
+        {
+            self.unpin(staged.dataset);
+        }
+        Ok(())
+    }
+
     /// Whether this plugin or another one of this node has a record of a dataset, or a mount of it beside Flocker's.
     ///
     /// # Errors

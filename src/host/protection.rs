@@ -7,7 +7,7 @@ use host_fs::mount::{Device, Mount, MountHandle, MountTable, StopError, open_mou
 use uuid::Uuid;
 
 use super::Host;
-use super::evidence::mount_table;
+use super::evidence::{Staged, layers, mount_table};
 use crate::error::{Error, Result, chain};
 
 /// Whether this node can write to a volume that another node may have mounted.
@@ -16,12 +16,23 @@ pub(crate) enum Protection {
     /// No other node has it: Flocker's mount of it has been in place without interruption since this node's lease was read,
     /// and is pinned, so that Flocker's agent has not unmounted it and cannot.
     Pinned,
-    /// The pin was lost, or Flocker's mount no longer exists or was replaced, and this node can write to it.
+    /// The pin was lost, or Flocker's mount no longer exists or was mounted again, and this node can write to it.
     Lost,
-    /// The same, but its file system has been shut down.
+    /// The same, and what this node can write to is no longer what Flocker has mounted here: that is on another device.
+    Replaced,
+    /// The pin was lost, but the file system that this node has mounted has been shut down.
     Stopped,
-    /// The same, and its file system cannot be shut down.
+    /// The pin was lost, and the file system cannot be shut down.
     Unstoppable,
+}
+
+/// Which file systems of a volume are shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StopScope {
+    /// All that are mounted here without protection.
+    All,
+    /// Those that are on another device than Flocker's mount of the volume.
+    Replaced,
 }
 
 /// The file systems that this process has shut down. Not every kernel shows that of a mount.
@@ -45,6 +56,11 @@ impl StoppedWrites {
             .retain(|(of, device)| *of != dataset || mounted(*device));
     }
 
+    /// Forgets a device from which the dataset has been staged.
+    pub(super) fn forget(&self, dataset: Uuid, device: Device) {
+        self.lock().remove(&(dataset, device));
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashSet<(Uuid, Device)>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -56,7 +72,33 @@ impl Host {
     /// # Errors
     /// The mount table cannot be read.
     pub(crate) fn protection(&self, dataset: Uuid) -> Result<Protection> {
-        let unprotected = self.unprotected(dataset, &mount_table()?);
+        Ok(self.protection_in(&mount_table()?, dataset))
+    }
+
+    /// Returns which of these volumes, whose leases are this node's, it must not write to all the same: Flocker has mounted
+    /// them here from other devices since, or their file systems have been shut down. The table of mounts is read only where a
+    /// pin was lost.
+    ///
+    /// # Errors
+    /// The mount table cannot be read.
+    pub(crate) fn replaced_or_stopped(&self, datasets: &[Uuid]) -> Result<Vec<Uuid>> {
+        let mut unproven = datasets.to_vec();
+        unproven.retain(|dataset| self.pins.unbroken(*dataset).is_none());
+        if unproven.is_empty() {
+            return Ok(unproven);
+        }
+        let table = mount_table()?;
+        unproven.retain(|dataset| {
+            matches!(
+                self.protection_in(&table, *dataset),
+                Protection::Replaced | Protection::Stopped
+            )
+        });
+        Ok(unproven)
+    }
+
+    fn protection_in(&self, table: &MountTable, dataset: Uuid) -> Protection {
+        let mut unprotected = self.unprotected(dataset, table);
         let is_stopped = |mounts: &Vec<Mount>| {
             mounts
                 .first()
@@ -64,23 +106,49 @@ impl Host {
         };
         self.stopped
             .keep(dataset, |device| unprotected.contains_key(&device));
-        Ok(if unprotected.is_empty() {
-            Protection::Pinned
-        } else if unprotected.values().all(is_stopped) {
+        if unprotected.is_empty() {
+            return Protection::Pinned;
+        }
+        unprotected.retain(|_, mounts| !is_stopped(mounts));
+        if unprotected.is_empty() {
             Protection::Stopped
+        } else if unprotected
+            .keys()
+            .any(|device| self.is_replaced(table, dataset, *device))
+        {
+            Protection::Replaced
         } else {
             Protection::Lost
-        })
+        }
     }
 
-    /// Shuts down every file system of a volume that is mounted here without protection, and returns whether that was
-    /// possible. The caller holds the dataset's lock, and has read since then that the lease is another node's.
+    /// Whether Flocker has a volume mounted here, and not from this device. A mount of Flocker's that does not exist proves
+    /// nothing.
+    fn is_replaced(&self, table: &MountTable, dataset: Uuid, device: Device) -> bool {
+        if self.pins.unbroken(dataset).is_some() {
+            return false;
+        }
+        let layers = table.layers_at(&self.settings.mount_root.join(dataset.to_string()));
+        // Only the visible one may be Flocker's; one below it on this device may be, covered by another process.
+        layers
+            .last()
+            .is_some_and(|mount| self.check_flockers_mount(table, mount, dataset).is_ok())
+            && layers.iter().all(|mount| mount.device != device)
+    }
+
+    /// Shuts down file systems of a volume that are mounted here without protection, and returns whether that was possible:
+    /// all of them, or where the lease is this node's, those that Flocker's mount has replaced. The caller holds the dataset's
+    /// lock, and has read since then what makes that necessary.
     ///
     /// # Errors
     /// The kernel refused, or still accepts writes.
-    pub(crate) fn stop_writes(&self, dataset: Uuid) -> Result<Protection> {
+    pub(crate) fn stop_writes(&self, dataset: Uuid, scope: StopScope) -> Result<Protection> {
         let mut outcome = Ok(Protection::Stopped);
-        for (device, mounts) in self.unprotected(dataset, &mount_table()?) {
+        let table = mount_table()?;
+        for (device, mounts) in self.unprotected(dataset, &table) {
+            if scope == StopScope::Replaced && !self.is_replaced(&table, dataset, device) {
+                continue;
+            }
             match stop_through_one_of(&mounts) {
                 Ok(()) => self.stopped.add(dataset, device),
                 Err(StopError::Unsupported(kind)) => {
@@ -97,6 +165,19 @@ impl Host {
             }
         }
         outcome
+    }
+
+    /// Whether the file system of the plugin's mount at a staging path has been shut down.
+    ///
+    /// # Errors
+    /// The mount table cannot be read.
+    pub(crate) fn is_shut_down(&self, staged: &Staged) -> Result<bool> {
+        let origins = self.origins(staged.dataset);
+        let mut layers = layers(&staged.alias())?;
+        layers.retain(|mount| origins.own(mount));
+        Ok(layers
+            .iter()
+            .any(|mount| self.stopped.contains(staged.dataset, mount)))
     }
 
     /// Returns the mounts of a volume, by their devices, that Flocker's agent may have unmounted its own mount of: all of a

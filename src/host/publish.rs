@@ -77,7 +77,7 @@ impl Host {
         let asked = publication.flags.change();
         let at_target = target_view(top, |mount| origins.own(mount), alias.mount(), asked);
         let foreign = self.lease_condition(*dataset);
-        if let Some(condition) = foreign.filter(|condition| condition.holder().is_some())
+        if let Some(condition) = foreign.filter(|condition| condition.excludes_publication())
             && (at_target == TargetView::Nothing || state.at_staging != AtStaging::Staged)
         {
             // Not what is wrong with the mounts, which staging again would not repair.

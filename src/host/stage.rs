@@ -136,6 +136,7 @@ impl Host {
         if matches!(pin, Pinned::InPlace(held) if (held.id, held.device) == (flocker.id, flocker.device)) {
             // Lease and primary were read after the mount was pinned.
             self.pins.is_proven(dataset);
+            self.stopped.forget(dataset, flocker.device);
             self.store(&Record {
                 state: RecordState::Staged,
                 ..record

@@ -89,7 +89,7 @@ impl Host {
             dataset,
             // What is wrong with the mounts follows from a lease of another node, and is not repaired by staging again.
             fault: lease
-                .filter(|lease| lease.holder().is_some())
+                .filter(|lease| lease.excludes_publication())
                 .map(|lease| lease.to_string())
                 .or_else(|| fault.map(|fault| fault.to_string()))
                 .or_else(|| file_system_fault(&mount))

@@ -84,6 +84,7 @@ struct StagingAttempt<'a> {
 impl StagingAttempt<'_> {
     async fn run(&self) -> Result<()> {
         let node = self.context.unless_cancelled((self.core.this_node)()).await?;
+        self.unmount_shut_down().await?;
         if self.already_staged(node.as_ref().ok().copied()).await? {
             return Ok(());
         }
@@ -112,6 +113,37 @@ impl StagingAttempt<'_> {
                 self.stage.volume_id
             ),
         ))
+    }
+
+    /// Unmounts what is staged from a file system whose writes were stopped, so that it is staged anew: it would be refused to
+    /// every publication. While anything uses it, the call is to be repeated, as what is staged stays.
+    async fn unmount_shut_down(&self) -> Result<()> {
+        let staged = self.staged();
+        let volume_id = self.stage.volume_id.clone();
+        let _guard = self.core.locks.lock(self.context, self.dataset).await?;
+        self.host
+            .blocking(move |host| {
+                if !host.is_shut_down(&staged)? {
+                    return Ok(());
+                }
+                tracing::warn!(
+                    dataset.id = %staged.dataset,
+                    "Dataset {} is unmounted at {} before it is staged again: writes to its file system were stopped",
+                    staged.dataset,
+                    staged.staging.display()
+                );
+                host.unmount_to_restage(&staged).map_err(|error| {
+                    Error::new(
+                        Situation::Busy,
+                        format!(
+                            "writes to volume {volume_id} were stopped on this node, so it cannot be used before it is \
+                             unmounted: {}; then it is staged again",
+                            error.chain()
+                        ),
+                    )
+                })
+            })
+            .await
     }
 
     /// Whether the volume is as a successful call leaves it; that needs no Flocker, which may be what names the node.
@@ -160,6 +192,9 @@ impl StagingAttempt<'_> {
         let lists = Lists::CONFIGURATION | Lists::LEASES;
         let snapshot = self.core.cluster.fresh_for(self.context, lists).await?;
         may_use(&snapshot, dataset, node)?;
+        if flocker.file_system_shut_down() {
+            return Err(self.stopped_under_flocker(flocker));
+        }
         self.host.note_lease(dataset, None);
         if !self.context.is_wanted() {
             return Ok(MountOutcome::Unwanted);
@@ -178,6 +213,19 @@ impl StagingAttempt<'_> {
         } else {
             MountOutcome::Replaced
         })
+    }
+
+    /// The file system is shut down until its last mount has gone, and Flocker's agent keeps its own.
+    fn stopped_under_flocker(&self, flocker: &Mount) -> Error {
+        let (volume, at) = (&self.stage.volume_id, flocker.point.display());
+        Error::new(
+            Situation::NotStaged,
+            format!(
+                "the file system of volume {volume} is shut down on this node, because writes to it were stopped, and Flocker \
+                 has it mounted at {at}; end what still uses it on this node, check the file system, and unmount it there \
+                 (umount {at}): Flocker's agent mounts it again. Then stage the volume again"
+            ),
+        )
     }
 
     fn staged(&self) -> Staged {

@@ -59,10 +59,16 @@ fn a_volume_is_protected_while_the_pinned_mount_is_attached_and_lost_from_then_o
         assert_eq!(host.protection(DATASET).unwrap(), Protection::Lost);
 
         assert!(can_write(scratch));
-        assert_eq!(host.stop_writes(DATASET).unwrap(), Protection::Stopped);
+        assert_eq!(
+            host.stop_writes(DATASET, StopScope::All).unwrap(),
+            Protection::Stopped
+        );
         assert!(!can_write(scratch));
         assert_eq!(host.protection(DATASET).unwrap(), Protection::Stopped);
-        assert_eq!(host.stop_writes(DATASET).unwrap(), Protection::Stopped);
+        assert_eq!(
+            host.stop_writes(DATASET, StopScope::All).unwrap(),
+            Protection::Stopped
+        );
     });
 }
 
@@ -111,7 +117,64 @@ fn a_file_system_that_cannot_be_shut_down_is_reported_as_such() {
         };
         let host = host_with(scratch, Some(origin), RecordState::Staged, this_boot());
         assert_eq!(host.protection(DATASET).unwrap(), Protection::Lost);
-        assert_eq!(host.stop_writes(DATASET).unwrap(), Protection::Unstoppable);
+        assert_eq!(
+            host.stop_writes(DATASET, StopScope::All).unwrap(),
+            Protection::Unstoppable
+        );
         assert!(can_write(scratch));
+    });
+}
+
+#[test]
+fn a_volume_that_flocker_has_mounted_from_another_device_is_replaced_and_stopped_and_one_that_is_missing_is_not()
+ {
+    in_own_namespace(|scratch| {
+        let (host, _device) = staged(scratch);
+        let other = LoopDevice::new();
+        other.mount(&flocker(scratch));
+        assert_eq!(
+            host.protection(DATASET).unwrap(),
+            Protection::Lost,
+            "its own mount is below, so another process may have covered it"
+        );
+        unmount(flocker(scratch), UnmountFlags::empty()).unwrap();
+        unmount(flocker(scratch), UnmountFlags::DETACH).unwrap();
+        assert_eq!(
+            host.protection(DATASET).unwrap(),
+            Protection::Lost,
+            "it is missing"
+        );
+        assert!(host.replaced_or_stopped(&[DATASET]).unwrap().is_empty());
+        host.stop_writes(DATASET, StopScope::Replaced).unwrap();
+        assert!(can_write(scratch), "what is missing has not been replaced");
+
+        other.mount(&flocker(scratch));
+        assert_eq!(host.protection(DATASET).unwrap(), Protection::Replaced);
+        assert_eq!(host.replaced_or_stopped(&[DATASET]).unwrap(), [DATASET]);
+        let stopped = host.stop_writes(DATASET, StopScope::Replaced).unwrap();
+        assert_eq!(stopped, Protection::Stopped);
+        assert!(!can_write(scratch));
+        assert!(
+            fs::write(flocker(scratch).join("file"), "").is_ok(),
+            "only what was replaced"
+        );
+        assert_eq!(host.protection(DATASET).unwrap(), Protection::Stopped);
+        assert_eq!(host.replaced_or_stopped(&[DATASET]).unwrap(), [DATASET]);
+    });
+}
+
+#[test]
+fn a_volume_whose_pin_is_unbroken_is_not_replaced_whatever_is_mounted_over_flockers_mount() {
+    in_own_namespace(|scratch| {
+        let (host, _device) = staged(scratch);
+        host.pins.is_proven(DATASET);
+        let other = LoopDevice::new();
+        other.mount(&flocker(scratch));
+        assert_eq!(host.protection(DATASET).unwrap(), Protection::Pinned);
+        assert!(host.replaced_or_stopped(&[DATASET]).unwrap().is_empty());
+        for scope in [StopScope::All, StopScope::Replaced] {
+            host.stop_writes(DATASET, scope).unwrap();
+            assert!(can_write(scratch));
+        }
     });
 }

@@ -18,10 +18,7 @@ impl NodeCore {
     /// the dataset's lock.
     pub(in crate::node) async fn check_lease_again(&self, host: &Host, dataset: Uuid) {
         let is_of_dataset = |recorded: &RecordedDataset| recorded.dataset == dataset;
-        if host
-            .lease_condition(dataset)
-            .and_then(LeaseCondition::holder)
-            .is_some()
+        if matches!(host.lease_condition(dataset), Some(LeaseCondition::HeldBy(_)))
             && let Some(recorded) = host.recorded_datasets().into_iter().find(is_of_dataset)
             && let Ok(Ok(snapshot)) = timeout(PATIENCE, self.cluster.fresh(Lists::LEASES)).await
             && let Ok(Some(holder)) = snapshot

@@ -9,6 +9,7 @@ mod confirmation;
 pub(crate) mod decide;
 mod stop_writes;
 mod unexplained;
+mod whose;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -24,9 +25,10 @@ use crate::flocker::cluster::{LeaseOutcome, Lists, Snapshot};
 use crate::host::{Host, LeaseCondition, RecordedDataset, VolumeUse};
 use crate::telemetry::Counter;
 use confirmation::Confirmation;
-use decide::{Evidence, LeaseView, Verdict, decide};
-use stop_writes::{Settled, protection, stop_all, stop_writes};
+use decide::{Evidence, LeaseView, PrimaryView, Verdict, decide};
+use stop_writes::{Settled, confirm, protection, stop_all, stop_writes};
 use unexplained::Unexplained;
+use whose::lease_of;
 
 /// How often the leases are read; more often where a volume is let go sooner.
 const EVERY: Duration = Duration::from_secs(30);
@@ -142,23 +144,30 @@ impl LeaseWatch {
         self.unused
             .retain(|dataset, _| staged.iter().any(|recorded| recorded.dataset == *dataset));
         host.forget_leases_of_unstaged();
-        let mut without_lease = Vec::new();
+        let lease_of = |recorded: &RecordedDataset| lease_of(&read.snapshot, recorded, *node);
+        let own = staged
+            .iter()
+            .filter(|recorded| lease_of(recorded) == LeaseView::Own);
+        let own: Vec<Uuid> = own.map(|recorded| recorded.dataset).collect();
+        // One job for all, and mostly nothing to do.
+        let replaced = host.blocking(move |host| host.replaced_or_stopped(&own)).await;
+        let replaced = replaced.unwrap_or_else(|error| {
+            tracing::warn!(error = %error.chain(), "Cannot check which volumes Flocker has mounted again");
+            Vec::new()
+        });
+        let mut in_question = Vec::new();
         for recorded in staged {
-            let dataset = recorded.dataset;
-            // Of a lease that cannot be read nothing is known, so nothing is done about its volume.
-            let Ok(lease) = lease_of(&read.snapshot, recorded, *node) else {
-                continue;
-            };
-            if lease == LeaseView::Own {
+            let (dataset, lease) = (recorded.dataset, lease_of(recorded));
+            if lease == LeaseView::Own && !replaced.contains(&dataset) {
                 self.unused.remove(&dataset);
                 report(core, host, dataset, *node, None, "");
             } else {
-                without_lease.push((recorded, lease));
+                in_question.push((recorded, lease));
             }
         }
-        let settled = stop_all(core, host, *node, &without_lease).await;
+        let settled = stop_all(core, host, *node, &in_question).await;
         core.first_look.send_replace(true);
-        for together in without_lease.chunks(TOGETHER) {
+        for together in in_question.chunks(TOGETHER) {
             // All of them before the read that confirms what is done. An operation that works on one finds out by itself.
             let locked: Vec<_> = together
                 .iter()
@@ -174,8 +183,8 @@ impl LeaseWatch {
                     tracing::warn!(
                         volume.id = %dataset,
                         error = %error.chain(),
-                        "Dataset {dataset} is staged on node {node} without a lease of that node, and what follows failed; it \
-                         is tried again"
+                        "Dataset {dataset} is staged on node {node} without protection, and what follows failed; it is tried \
+                         again"
                     );
                 }
             }
@@ -210,7 +219,7 @@ impl LeaseWatch {
             VolumeUse::Unused => None,
             VolumeUse::Used(how) => Some(how),
         };
-        let unused_for = if used_by.is_none() {
+        let unused_for = if used_by.is_none() && lease != LeaseView::Own {
             self.unused.entry(dataset).or_insert_with(Instant::now).elapsed()
         } else {
             self.unused.remove(&dataset);
@@ -218,6 +227,7 @@ impl LeaseWatch {
         };
         let mut evidence = Evidence {
             lease,
+            primary: PrimaryView::Unknown,
             takes_lease: recorded.takes_lease,
             used: used_by.is_some(),
             unused_for,
@@ -227,15 +237,14 @@ impl LeaseWatch {
         };
         let mut verdict = decide(&evidence);
         let is_known = |condition| host.lease_condition(dataset) == Some(condition);
-        if !matches!(verdict, Verdict::Abnormal(condition) if is_known(condition)) {
+        if evidence.asks_primary() || !matches!(verdict, Verdict::Abnormal(condition) if is_known(condition))
+        {
             // A staging may have acquired the lease since the read.
-            let snapshot = confirmation.read(core).await?;
-            evidence.lease = lease_of(&snapshot, recorded, node)?;
-            evidence.protection = protection(host, recorded, node, evidence.lease).await?;
+            confirm(core, host, recorded, node, &mut evidence, confirmation).await?;
             verdict = decide(&evidence);
         }
-        if let Verdict::StopWrites(holder) = verdict {
-            evidence.protection = stop_writes(core, host, dataset, holder).await;
+        if let Verdict::StopWrites(reason) = verdict {
+            evidence.protection = stop_writes(core, host, dataset, reason).await;
             verdict = decide(&evidence);
         }
         let how = used_by.as_deref().unwrap_or("nothing uses it");
@@ -247,15 +256,9 @@ impl LeaseWatch {
             }
             Verdict::Abnormal(condition) => report(core, host, dataset, holder, Some(condition), how),
             // Stopped above, so that no decision is the same again.
-            Verdict::StopWrites(other) => {
-                report(
-                    core,
-                    host,
-                    dataset,
-                    holder,
-                    Some(LeaseCondition::Unstoppable(other)),
-                    how,
-                );
+            Verdict::StopWrites(reason) => {
+                let condition = LeaseCondition::Unstoppable(reason);
+                report(core, host, dataset, holder, Some(condition), how);
             }
             Verdict::LeaseAgain => lease_again(core, host, dataset, holder, how).await?,
             Verdict::LetGo => {
@@ -265,7 +268,9 @@ impl LeaseWatch {
                 core.cluster.counters().count(Counter::VolumesLetGo);
                 let whose = match evidence.lease {
                     LeaseView::OtherNodes(other) => format!("node {other} holds its lease"),
-                    LeaseView::NoNodes | LeaseView::Own => "no node holds its lease".to_owned(),
+                    LeaseView::NoNodes | LeaseView::Own | LeaseView::Unreadable => {
+                        "no node holds its lease".to_owned()
+                    }
                 };
                 tracing::warn!(
                     volume.id = %dataset,
@@ -314,21 +319,6 @@ impl LeaseWatch {
 fn is_being_staged(core: &NodeCore, dataset: Uuid) -> bool {
     core.operations.any(|operation, progress| {
         matches!(operation, NodeOperation::Stage(_)) && progress.dataset == Some(dataset)
-    })
-}
-
-/// Returns whose the lease of a staged volume is.
-///
-/// # Errors
-/// The lease cannot be read.
-fn lease_of(snapshot: &Snapshot, recorded: &RecordedDataset, node: Uuid) -> Result<LeaseView> {
-    let lease = snapshot.lease(recorded.dataset)?;
-    Ok(match lease.map(|lease| lease.node_uuid) {
-        None => LeaseView::NoNodes,
-        Some(holder) if recorded.nodes.contains(&holder) => LeaseView::Own,
-        // Old records do not name their node, which is this one.
-        Some(holder) if recorded.nodes.is_empty() && holder == node => LeaseView::Own,
-        Some(holder) => LeaseView::OtherNodes(holder),
     })
 }
 

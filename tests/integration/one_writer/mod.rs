@@ -6,6 +6,7 @@ mod courses;
 mod kept_pins;
 mod manager;
 mod played;
+mod replaced;
 mod stopped;
 mod unbroken;
 

@@ -7,7 +7,7 @@ use crate::support::csi::{to_attach, to_detach};
 use crate::support::namespace::in_own_namespace;
 
 /// Waits until the leases have been read that many times.
-async fn reads_of_leases(fixture: &Fixture, times: u64) {
+pub(super) async fn reads_of_leases(fixture: &Fixture, times: u64) {
     let read = || {
         let counters = fixture.flocker.embedded().counters();
         counters.asked("GET", "/v1/configuration/leases")

@@ -174,6 +174,7 @@ fn forget_what_no_process_sees(state: &mut State) {
             on.unseen = false;
             on.held_elsewhere = false;
         }
+        on.flockers_is_stopped &= on.flockers_mount;
         if on.task != Task::Starting {
             on.held_elsewhere = false;
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use flocker_csi::decisions::{self, Hold, Holder, LeaseVerdict, Next, Recorded, Volume};
+use flocker_csi::decisions::{self, Hold, Holder, LeaseVerdict, Next, Primary, Recorded, Volume};
 use host_fs::mount::{Mount, MountTable};
 
 use crate::state::Alias;
@@ -53,17 +53,19 @@ static NEXT: LazyLock<[NextSteps; 120]> = LazyLock::new(|| {
     std::array::from_fn(steps)
 });
 
-/// What the watch decides from: holder, hold, whether staging took the lease, whether the volume is used.
-type OfLease = (Holder, Hold, bool, bool);
+/// What the watch decides from: holder, primary, hold, whether staging took the lease, whether the volume is used.
+type OfLease = (Holder, Primary, Hold, bool, bool);
 
 static VERDICTS: LazyLock<HashMap<OfLease, LeaseVerdict>> = LazyLock::new(|| {
     let mut verdicts = HashMap::new();
     for holder in [Holder::ThisNode, Holder::NoNode, Holder::AnotherNode] {
-        for hold in [Hold::Pinned, Hold::Lost, Hold::Stopped] {
-            for bits in 0..4 {
-                let (takes_lease, used) = (bits & 1 != 0, bits & 2 != 0);
-                let verdict = decisions::about_lease(holder, takes_lease, used, hold);
-                verdicts.insert((holder, hold, takes_lease, used), verdict);
+        for primary in [Primary::ThisNode, Primary::AnotherNode, Primary::NotRead] {
+            for hold in [Hold::Pinned, Hold::Lost, Hold::Replaced, Hold::Stopped] {
+                for bits in 0..4 {
+                    let (takes_lease, used) = (bits & 1 != 0, bits & 2 != 0);
+                    let verdict = decisions::about_lease(holder, primary, takes_lease, used, hold);
+                    verdicts.insert((holder, primary, hold, takes_lease, used), verdict);
+                }
             }
         }
     }
@@ -76,8 +78,14 @@ pub(crate) fn next(seen: Seen) -> NextSteps {
 }
 
 /// Returns what the watch of the leases does about a volume.
-pub(crate) fn about_lease(holder: Holder, takes_lease: bool, used: bool, hold: Hold) -> LeaseVerdict {
-    VERDICTS[&(holder, hold, takes_lease, used)]
+pub(crate) fn about_lease(
+    holder: Holder,
+    primary: Primary,
+    takes_lease: bool,
+    used: bool,
+    hold: Hold,
+) -> LeaseVerdict {
+    VERDICTS[&(holder, primary, hold, takes_lease, used)]
 }
 
 const RECORDED: [Recorded; 5] = [

@@ -45,24 +45,31 @@
 //! | `release_reads_first` | `src/flocker/cluster/leases.rs`, `release_lease_of` |
 //! | `puts_back` | `src/flocker/cluster/leases.rs`, `reacquire` |
 //! | `stops_writes` | `src/node/lease_watch/decide.rs`, `decide` (called); `src/host/protection.rs` |
+//! | `asks_primary` | `src/node/lease_watch/decide.rs`, `asks_primary`, `decide` (called); `whose.rs`, `primary_of` |
+//! | `stops_replaced` | `src/node/lease_watch/decide.rs`, `decide` (called); `src/host/protection.rs`, `is_replaced` |
 //! | `leases_again`, `leaves_controllers_leases`, `lets_go` | `src/node/lease_watch/decide.rs`, `decide` (called) |
 //! | `own_device_name` | `src/host/mount/alias/` |
 //! | `publishes_healthy_only` | `src/host/lifecycle/decide.rs`, `publish` (called) |
 //! | `remembers_releases` | `src/host/unstage.rs`, `mark_release_pending`; `src/host/lifecycle/decide.rs`, `unstage`, `restore` (called) |
 //!
 //! `attach_reads_last` alone has no counterexample: `NodeStage` reads the same and is refused. Without both, a volume is waited for
-//! permanently.
+//! permanently. `lease_before_move` alone has none since the primary stops a plugin that was dead: without both, two nodes write.
 //!
 //! # What the model shows that the protocol cannot exclude
 //!
 //! Two writers, under exactly these conditions ([`properties`], `is_expected`): the back end attaches twice; the old node's plugin
 //! was dead while the volume was staged; its lease was lost meanwhile (detached by force, taken over, hit by a DELETE), or the
-//! agent had not received yet that the lease is this node's when the pin was lost; and the plugin has not read since that *another
-//! node* has the lease. So it lasts longer than the plugin's start where no node has the lease by then, or this node has it again:
-//! `courses/not-leased-when-read.json` and `courses/agent-is-behind.json`.
+//! agent had not received yet that the lease is this node's when the pin was lost; and the plugin has not read since that another
+//! node may have the volume: that another node has the lease, or is the primary of a volume that no node has leased, or that
+//! Flocker has mounted the volume on this node from another device. So it lasts longer than the plugin's start only where the lease
+//! is this node's, or no node's and the primary is this node, until Flocker has mounted the volume here again: a mount that is
+//! missing proves nothing (`courses/agent-is-behind.json`).
 //!
-//! A volume whose writes were stopped while it was staged and not published, and that is staged on that node again: `NodeStage`
-//! finds its mount as it was and succeeds, `NodePublish` refuses it, and it is had nowhere until `NodeUnstage`.
+//! A volume whose writes were stopped while its agent kept the same file system mounted: `NodeStage` refuses it until that is
+//! unmounted.
+//!
+//! A task goes on without a lease, pinned, where only nodes attach, its lease was hit by mistake, and the primary is another node
+//! that wants the volume no longer: it is reported, not leased again.
 //!
 //! A lease that no node needs, where a POST lease is carried out after its sender has given up, or where a lease is put back after
 //! its node has released it: it is reported (`leases_unexplained`) and never released by guess. A volume in use without its lease,

@@ -1,6 +1,6 @@
 //! The plugin of a node. What it decides, the functions of the program decide ([`flocker_csi::decisions`]).
 
-use flocker_csi::decisions::{Hold, Holder, LeaseVerdict, Next, Recorded};
+use flocker_csi::decisions::{Hold, Holder, LeaseVerdict, Next, Primary, Recorded};
 
 use crate::controller::{Released, put_back, release};
 use crate::course::{Fate, What};
@@ -27,11 +27,13 @@ fn seen(on: &OnNode, setup: &Setup) -> Seen {
 }
 
 /// Whether another node may have the volume: `Host::protection`.
-fn hold(on: &OnNode) -> Hold {
+fn hold(on: &OnNode, setup: &Setup) -> Hold {
     if on.alias == Alias::None || on.alias == Alias::Current && on.is_pinned() {
         Hold::Pinned
     } else if on.stopped {
         Hold::Stopped
+    } else if on.is_replaced() && setup.guards.stops_replaced {
+        Hold::Replaced
     } else {
         Hold::Lost
     }
@@ -62,8 +64,13 @@ fn stage(state: &mut State, setup: &Setup, what: What, node: Node) -> Option<()>
         (What::StageBegins, NodeRpc::Idle) => {
             let ready = setup.flow == Flow::Node || on.attachment == Attachment::Attached;
             // The kubelet of a node that was detached by force repeats its call too; it is refused.
-            (on.task == Task::Starting && ready && next(seen(on, setup)).stage == Next::Stage)
-                .then_some(())?;
+            // What was stopped, and nothing is published from it: it is unmounted first.
+            let stages = on.stopped || next(seen(on, setup)).stage == Next::Stage;
+            (on.task == Task::Starting && ready && stages).then_some(())?;
+            if on.stopped {
+                on.unmounts();
+                on.pin = false;
+            }
             on.record = Record::Staging;
             on.rpc = match setup.flow {
                 Flow::Controller => NodeRpc::Waiting,
@@ -71,7 +78,8 @@ fn stage(state: &mut State, setup: &Setup, what: What, node: Node) -> Option<()>
             };
         }
         (What::StagePins, NodeRpc::Waiting) => {
-            on.flockers_mount.then_some(())?;
+            // What was shut down under Flocker's mount too is refused.
+            (on.flockers_mount && !on.flockers_is_stopped).then_some(())?;
             on.pin = true;
             on.rpc = NodeRpc::Pinned;
         }
@@ -135,7 +143,7 @@ fn undo_stage(state: &mut State, setup: &Setup, node: Node) {
     on.pin &= on.alias != Alias::None;
     match next(seen(on, setup)).undo_stage {
         Next::Unmount { release_lease, .. } => {
-            on.alias = Alias::None;
+            on.unmounts();
             if release_lease {
                 on.record = Record::ReleasePending;
             }
@@ -153,7 +161,7 @@ fn unstage(state: &mut State, setup: &Setup, what: What, node: Node, fate: Fate)
         (What::UnstageUnmounts, NodeRpc::Idle) if on.task == Task::Unstaging => {
             match next(seen(on, setup)).unstage {
                 Next::Unmount { release_lease, .. } => {
-                    on.alias = Alias::None;
+                    on.unmounts();
                     on.rpc = NodeRpc::Unmounted;
                     if release_lease && setup.guards.remembers_releases {
                         on.record = Record::ReleasePending;
@@ -213,18 +221,28 @@ fn watch(state: &mut State, setup: &Setup, node: Node) -> Option<()> {
         Some(holder) if holder == node => Holder::ThisNode,
         Some(_) => Holder::AnotherNode,
     };
+    let is_primary = state.primary == node;
     let on = state.at_mut(node);
     let staged = matches!(on.record, Record::Staging | Record::Staged);
     let held = on.alias != Alias::None || on.pin;
     (on.rpc == NodeRpc::Idle && staged && held).then_some(())?;
-    on.unseen &= match holder {
-        Holder::ThisNode => true,
-        Holder::NoNode => !setup.strict,
-        Holder::AnotherNode => false,
-    };
     let guards = &setup.guards;
     let takes_lease = setup.flow == Flow::Node || !guards.leaves_controllers_leases;
-    match about_lease(holder, takes_lease, on.published(), hold(on)) {
+    // Without the guard the lease alone decides.
+    let primary = if is_primary || !guards.asks_primary {
+        Primary::ThisNode
+    } else {
+        Primary::AnotherNode
+    };
+    // What it reads shows that another node may have the volume; a mount of Flocker's that is only missing does not.
+    let shows = match holder {
+        Holder::ThisNode => on.is_replaced(),
+        Holder::NoNode => on.is_replaced() || !is_primary,
+        Holder::AnotherNode => true,
+    };
+    on.unseen &= !shows;
+    let used = on.published();
+    match about_lease(holder, primary, takes_lease, used, hold(on, setup)) {
         LeaseVerdict::Fine => on.held_elsewhere = false,
         LeaseVerdict::HeldElsewhere => on.held_elsewhere = true,
         LeaseVerdict::StopWrites => {
@@ -233,7 +251,7 @@ fn watch(state: &mut State, setup: &Setup, node: Node) -> Option<()> {
         }
         LeaseVerdict::LeaseAgain if guards.leases_again => state.lease = Some(node),
         LeaseVerdict::LetGo if guards.lets_go => {
-            on.alias = Alias::None;
+            on.unmounts();
             on.pin = false;
             on.record = Record::None;
         }
@@ -269,7 +287,7 @@ pub(crate) fn starts(on: &mut OnNode, setup: &Setup) {
 /// The machine restarts, with nothing mounted. The orchestrator starts its task again, or gives it up where only nodes attach.
 pub(crate) fn is_rebooted(state: &mut State, setup: &Setup, node: Node) {
     let on = state.at_mut(node);
-    on.alias = Alias::None;
+    on.unmounts();
     on.record = match on.record {
         Record::Staging | Record::Staged => Record::OfAnotherBoot,
         record => record,

@@ -86,8 +86,9 @@ pub fn has_two_writers(state: &State) -> bool {
 }
 
 /// The exact condition of what the protocol cannot exclude, as `docs/failure-modes.md` has it: the back end attaches a volume
-/// twice; the lease was taken from a node, by force or by a takeover, while the volume was staged there; and that node's plugin
-/// was dead, and has not read the leases since.
+/// twice; the lease was taken from a node, by force or by a takeover, while the volume was staged there, or its agent had not
+/// received yet that the node has the lease; and that node's plugin was dead, and has not read since that another node has the
+/// lease, or is the primary without one, or that Flocker has mounted the volume there from another device.
 fn is_expected(protocol: &Protocol, state: &State) -> bool {
     let excused = |on: &OnNode| {
         let lost = on.robbed != Robbed::No || on.outrun;
@@ -111,8 +112,8 @@ fn needs_lease(protocol: &Protocol, state: &State, node: Node) -> bool {
 fn is_had(protocol: &Protocol, state: &State) -> bool {
     Node::BOTH.into_iter().all(|node| {
         let (on, other) = (state.at(node), state.at(node.other()));
-        // What was stopped has to be unstaged first.
-        let waits = on.task == Task::Starting && !on.stopped;
+        // What was stopped under Flocker's mount too stays so until that is unmounted.
+        let waits = on.task == Task::Starting && !on.flockers_is_stopped;
         let held = match protocol.setup.flow {
             Flow::Controller => other.attachment == Attachment::Attached || other.task == Task::Running,
             Flow::Node => other.task == Task::Running,
@@ -133,7 +134,12 @@ fn in_use_is_leased(protocol: &Protocol, state: &State) -> bool {
         };
         // Where nodes attach, no orchestrator cares about a lease that was released under a task: the node does.
         let cares = protocol.setup.flow == Flow::Controller || state.lease.is_some();
-        on.task != Task::Running || is_own || is_excused && cares
+        // The node does not either where the volume is configured to be elsewhere: it is reported.
+        let moved_away = state.lease.is_none() && state.primary != node;
+        let is_reported = protocol.setup.flow == Flow::Node && moved_away;
+        // What was stopped is not in use.
+        let in_use = on.task == Task::Running && !on.stopped;
+        !in_use || is_own || is_reported || is_excused && cares
     })
 }
 

@@ -45,6 +45,11 @@ pub struct Guards {
     pub puts_back: bool,
     /// Writes are stopped on a volume whose lease is another node's and whose pin is lost.
     pub stops_writes: bool,
+    /// Where no node has the lease and the pin is lost, the configured primary decides whether writes are stopped, and whether
+    /// the lease is acquired again.
+    pub asks_primary: bool,
+    /// Writes are stopped on a volume whose pin is lost and that Flocker has mounted from another device, whatever its lease.
+    pub stops_replaced: bool,
     /// A lease that staging took is acquired again when another client releases it under a task.
     pub leases_again: bool,
     /// One that a controller acquired is not.
@@ -71,6 +76,8 @@ impl Guards {
         release_reads_first: true,
         puts_back: true,
         stops_writes: true,
+        asks_primary: true,
+        stops_replaced: true,
         leases_again: true,
         leaves_controllers_leases: true,
         lets_go: true,
@@ -93,9 +100,6 @@ pub struct Setup {
     /// Whether the orchestrator calls `ControllerPublish` again where `NodeStage` says that the volume is not attached. The kubelet
     /// does not.
     pub attaches_again: bool,
-    /// Whether a plugin that was dead counts as having seen that its volume is lost also when it reads that no node has the
-    /// lease. It does nothing then, so this is more than the protocol promises; it holds with one kill.
-    pub strict: bool,
     /// The bounds.
     pub bounds: Budget,
     /// The guards that are in.
@@ -116,6 +120,7 @@ impl Setup {
             flockers_mount: node == Node::A,
             alias: Alias::None,
             stopped: false,
+            flockers_is_stopped: false,
             plugin: true,
             pin: false,
             record: Record::None,

@@ -78,6 +78,8 @@ pub struct OnNode {
     pub alias: Alias,
     /// Whether the file system of the plugin's mount is shut down.
     pub stopped: bool,
+    /// Whether that of Flocker's mount is, which was the same one, after the plugin has unmounted its own.
+    pub flockers_is_stopped: bool,
     /// Whether the plugin runs.
     pub plugin: bool,
     /// Whether it holds Flocker's mount.
@@ -86,8 +88,8 @@ pub struct OnNode {
     pub record: Record,
     /// Whether Flocker's mount is still the one that the record names.
     pub same_mount: bool,
-    /// Whether it has been dead since the volume was staged, and has not read since then that another node has the lease (a
-    /// ghost: no process reads it).
+    /// Whether it has been dead since the volume was staged, and has not read since then that another node may have it: by the
+    /// lease, by the configured primary where no node has the lease, or by Flocker's mount (a ghost: no process reads it).
     pub unseen: bool,
     /// Whether its last read showed the lease with another node.
     pub held_elsewhere: bool,
@@ -279,6 +281,19 @@ impl OnNode {
     #[must_use]
     pub fn is_pinned(&self) -> bool {
         self.pin && self.flockers_mount
+    }
+
+    /// Unmounts the plugin's mount.
+    pub fn unmounts(&mut self) {
+        self.flockers_is_stopped |= self.stopped && self.alias == Alias::Current && self.flockers_mount;
+        self.alias = Alias::None;
+        self.stopped = false;
+    }
+
+    /// Whether Flocker has mounted the volume from another device than the plugin.
+    #[must_use]
+    pub fn is_replaced(&self) -> bool {
+        self.alias == Alias::Detached && self.flockers_mount
     }
 
     /// Whether the volume is published.

@@ -12,16 +12,28 @@ use protocol_model::state::Budget;
 
 /// Searches without a guard: there is a counterexample, to this property. With the guard there is none.
 fn is_needed(name: &str, guards: Guards, back_end: BackEnd, flow: Flow, takeover: bool, property: &str) {
+    is_needed_in(2, name, guards, back_end, flow, takeover, property);
+}
+
+/// As [`is_needed`], with that many operations of the orchestrator.
+fn is_needed_in(
+    operations: u8,
+    name: &str,
+    guards: Guards,
+    back_end: BackEnd,
+    flow: Flow,
+    takeover: bool,
+    property: &str,
+) {
     let setup = Setup {
         back_end,
         flow,
         takeover,
         attaches_again: false,
-        strict: true,
         bounds: Budget {
             kills: 1,
             losses: 0,
-            operations: 2,
+            operations,
         },
         guards,
     };
@@ -52,19 +64,15 @@ fn the_pin_keeps_the_volume_of_a_living_plugin_from_a_second_writer() {
 }
 
 #[test]
-fn a_move_comes_after_the_lease() {
+fn a_move_comes_after_the_lease_or_a_plugin_that_was_dead_stops_by_the_primary() {
+    // Either one finds what the other misses, once the plugin runs again; without the lease first, there is more of it.
     let guards = Guards {
         lease_before_move: false,
+        asks_primary: false,
         ..ALL
     };
-    is_needed(
-        "the lease before the move",
-        guards,
-        TWICE,
-        Flow::Controller,
-        false,
-        ONE_WRITER,
-    );
+    let name = "the lease before the move, and the primary";
+    is_needed(name, guards, TWICE, Flow::Controller, false, ONE_WRITER);
 }
 
 #[test]
@@ -140,6 +148,26 @@ fn writes_are_stopped_where_the_pin_was_lost_and_another_node_has_the_lease() {
         false,
         ONE_WRITER,
     );
+}
+
+#[test]
+fn the_primary_is_asked_where_no_node_has_the_lease_of_a_volume_whose_pin_was_lost() {
+    let guards = Guards {
+        asks_primary: false,
+        ..ALL
+    };
+    let name = "the configured primary where no node has the lease";
+    is_needed_in(3, name, guards, TWICE, Flow::Controller, false, ONE_WRITER);
+}
+
+#[test]
+fn writes_are_stopped_where_flocker_has_mounted_the_volume_from_another_device() {
+    let guards = Guards {
+        stops_replaced: false,
+        ..ALL
+    };
+    let name = "the stop of writes to what Flocker has replaced";
+    is_needed(name, guards, TWICE, Flow::Controller, false, ONE_WRITER);
 }
 
 #[test]
