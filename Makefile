@@ -117,8 +117,8 @@ setup: ## Installs the system packages that are missing
 	@tests/tools/setup.sh test
 
 .PHONY: tools
-tools: $(STAMPS)/csi-sanity-$(CSI_SANITY_VERSION) $(STAMPS)/grpcurl-$(GRPCURL_VERSION) tools-chart ## Installs the test tools at their pinned versions
-		@echo "tools: csi-sanity $(CSI_SANITY_VERSION), grpcurl $(GRPCURL_VERSION), helm $(HELM_VERSION) and the packages of the chart's tests are in $(TOOLS)"
+tools: $(STAMPS)/csi-sanity-$(CSI_SANITY_VERSION) $(STAMPS)/grpcurl-$(GRPCURL_VERSION) $(STAMPS)/prometheus tools-chart ## Installs the test tools at their pinned versions
+		@echo "tools: csi-sanity $(CSI_SANITY_VERSION), grpcurl $(GRPCURL_VERSION), helm $(HELM_VERSION), prometheus and the packages of the chart's tests are in $(TOOLS)"
 
 .PHONY: tools-chart
 tools-chart: $(STAMPS)/helm-$(HELM_VERSION) $(STAMPS)/helm-docs-$(HELM_DOCS_VERSION) $(STAMPS)/python $(TOOLS)/bin/podsecurity
@@ -146,6 +146,13 @@ $(STAMPS)/helm-docs-$(HELM_DOCS_VERSION):
 $(TOOLS)/bin/podsecurity: $(wildcard tests/tools/go/podsecurity/*)
 	@echo "tools: go build tests/tools/go/podsecurity"
 	@go build -C tests/tools/go/podsecurity -buildvcs=false -o $@ .
+
+# Debian's version, which is that of the release of Debian.
+$(STAMPS)/prometheus: tests/tools/prometheus.sh
+	@echo "tools: fetching prometheus"
+	@mkdir -p $(STAMPS)
+	@tests/tools/prometheus.sh
+	@touch $@
 
 $(STAMPS)/cargo-fuzz-$(CARGO_FUZZ_VERSION):
 	@echo "tools: installing cargo-fuzz $(CARGO_FUZZ_VERSION)"

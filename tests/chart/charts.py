@@ -89,6 +89,8 @@ def readme():
 
 def kept():
     """Returns every file that is made from the chart, with what has to be in it."""
+    # Helm reads files of a chart only.
+    yield CHART / "files/rules.yaml", (ROOT / "deploy/monitoring/rules.yaml").read_text()
     yield CHART / "README.md", readme()
     for name in NAMES:
         if name == "defaults":

@@ -29,6 +29,7 @@ class Refusals(unittest.TestCase):
             ("node.extraEnv[0].nam=X", "nam"),
             ("storageClasses[0].proflie=gold", "proflie"),
             ("csiDriver.attachRequired=false", "attachRequired"),
+            ("monitoring.podMonitor.intervall=15s", "intervall"),
         ]:
             with self.subTest(value=path):
                 self.refused(f"additional properties '{name}' not allowed", arguments=[*REQUIRED, "--set", path])
@@ -69,6 +70,9 @@ class Refusals(unittest.TestCase):
             ("node.kubeletDir=/var/lib/kubelet/", "/node/kubeletDir"),
             ("node.nodeIdFile=/node-id", "/node/nodeIdFile"),
             ("node.maxUnavailable=some", "/node/maxUnavailable"),
+            ("monitoring.podMonitor.interval=often", "/monitoring/podMonitor/interval"),
+            ("monitoring.prometheusRule.runbookUrl=wiki", "/monitoring/prometheusRule/runbookUrl"),
+            (r"monitoring.podMonitor.labels.app\.kubernetes\.io/name=x", "/monitoring/podMonitor/labels/app.kubernetes.io~1name"),
             ("node.maxUnavailable=0%", "/node/maxUnavailable"),
             # What the chart itself says twice would be refused by Kubernetes, or count for less.
             ("node.extraEnv[0].name=POD_IP", "/node/extraEnv/0/name"),

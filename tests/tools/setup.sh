@@ -59,6 +59,8 @@ for_test() {
     wants util-linux command_for unshare
     wants procps command_for ps
     wants diffutils command_for diff
+    wants curl command_for curl
+    wants jq command_for jq
     wants git command_for git
     wants python3 command_for python3
     wants python3-venv python3 -c 'import venv, ensurepip'
