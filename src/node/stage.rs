@@ -127,7 +127,7 @@ impl StagingAttempt<'_> {
                     return Ok(());
                 }
                 tracing::warn!(
-                    dataset.id = %staged.dataset,
+                    volume.id = %staged.dataset,
                     "Dataset {} is unmounted at {} before it is staged again: writes to its file system were stopped",
                     staged.dataset,
                     staged.staging.display()
