@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use host_fs::durable::make_directory;
 use supervised_tasks::Supervisor;
 use tokio::sync::Mutex;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -286,6 +287,10 @@ impl Parts {
                 mount_root: data_dir.mount_root(number),
             })
             .collect();
+        // Plugins are not ready without it, also before the first volume is mounted.
+        for NodeInfo { mount_root, .. } in &nodes {
+            make_directory(mount_root).map_err(Error::file("create", mount_root))?;
+        }
         let keys = data_dir.pki(options.certificate_profile);
         let pki = Pki::open(
             &keys,

@@ -70,6 +70,11 @@ pub struct LockedDirectory {
 }
 
 impl LockedDirectory {
+    /// Returns the file in a directory whose lock is the right to use it. It exists as long as the directory is locked.
+    pub fn lock_file(directory: &Path) -> PathBuf {
+        directory.join(LOCK)
+    }
+
     /// Makes the directory, for root alone, if it does not exist, and locks it. The lock ends with the process at the
     /// latest.
     ///
@@ -81,7 +86,7 @@ impl LockedDirectory {
         loop {
             attempt += 1;
             make_directory(path).map_err(io_error("make the directory", path))?;
-            let lock = path.join(LOCK);
+            let lock = Self::lock_file(path);
             let mut options = OpenOptions::new();
             options
                 .read(true)

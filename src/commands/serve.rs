@@ -20,26 +20,24 @@ use crate::config::Config;
 use crate::config::Endpoint;
 use crate::controller::ControllerService;
 use crate::csi::identity::IdentityService;
-use crate::flocker::cluster::{Cluster, Flocker, Lists};
+use crate::flocker::cluster::{Cluster, Flocker};
 use crate::flocker::node_identity::NodeIdentity;
 use crate::host::{PinStore, preconditions, state_dir};
 use crate::node::NodeService;
 use crate::operation::Locks;
-use crate::server::{Health, Listener, ServeError};
+use crate::server::{Listener, ServeError, SocketState};
 use crate::telemetry::Counters;
 pub use checks::check;
 use checks::{check_all, warn_of_exposed_directories, warn_of_takeover};
 use kubelet::{Registrar, RegistrationService};
-use monitoring::{Gauges, Monitor, Monitored, Readiness};
+use monitoring::{Gauges, Monitor, Monitored, Readiness, Sources};
 use parts::{controller, host_settings, limits, node, of_one_node, provisioner, sources, this_node};
-use services::{Part, Services};
+use services::Services;
 
 /// How long calls that have begun may take to end when the plugin stops.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long a stop may take in total.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
-/// How often the health service is updated with the health of Flocker. That causes no request to Flocker.
-const HEALTH_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs the plugin until SIGTERM, SIGINT or SIGHUP, which end a start too that is not complete, whatever that waits for.
 ///
@@ -95,15 +93,8 @@ impl Plugin {
             Some(address) => Some(Monitor::bind(address).await?),
             None => None,
         };
-        let listener = Listener::bind(&config.plugin.endpoint)
-            .await
-            .map_err(|error| Failure::of(&error))?;
-        if let Endpoint::Tcp(address) = listener.endpoint() {
-            tracing::warn!(
-                "The endpoint {address} authenticates no client (allow_unauthenticated_tcp): every user of this machine can \
-                 mount over any directory and delete any volume through it"
-            );
-        }
+        let socket = SocketState::default();
+        let listener = listen(&config.plugin.endpoint).await?.kept(socket.clone());
         let flocker = config.flocker.client(credentials);
         warn_of_exposed_directories(&config).await;
         warn_of_takeover(&config);
@@ -117,8 +108,19 @@ impl Plugin {
             report.0.clone().report(report.1.clone())
         });
         tasks.spawn("returning unused memory", memory::return_unused);
-        let readiness = Readiness::new(shutdown.clone(), registration.clone(), cluster.clone());
-        let monitored = Monitored::new(readiness, cluster.metrics().clone());
+        let identity = NodeIdentity::new(sources(&config), cluster.clone());
+        let is_of_one_node = config.mode.serves_node() || of_one_node(&config);
+        let readiness = Readiness::new(
+            &config,
+            Sources {
+                shutdown: shutdown.clone(),
+                registration: registration.clone(),
+                cluster: cluster.clone(),
+                identity: is_of_one_node.then(|| identity.clone()),
+                socket,
+            },
+        );
+        let monitored = Monitored::new(readiness.clone(), cluster.metrics().clone());
         // Before staged volumes are restored, which may take a while and must not fail a liveness probe.
         let monitoring = monitor.map(|monitor| {
             let (monitor, monitored) = (Arc::new(monitor), monitored.clone());
@@ -126,7 +128,6 @@ impl Plugin {
             // Without the token: it answers that the plugin stops.
             tasks.spawn_to_end("answering probes", answer)
         });
-        let identity = NodeIdentity::new(sources(&config), cluster.clone());
         let this_node = this_node(&identity);
         // Shared by both services: the node may be releasing the volume that the controller attaches.
         let locks = Locks::default();
@@ -152,10 +153,7 @@ impl Plugin {
         };
         let health = services.health().await;
         let endpoint = listener.endpoint().clone();
-        let watched = (cluster.clone(), health.clone());
-        tasks.spawn("updating the health service", move || {
-            update_health(watched.0.clone(), watched.1.clone())
-        });
+        readiness.watch_in(&tasks, &health);
         let keeper = cluster.clone();
         tasks.spawn("loading new certificates", move || {
             keeper.certificate_keeper().run()
@@ -166,11 +164,9 @@ impl Plugin {
             cluster: cluster.clone(),
             controller: controller.clone(),
             node: node.clone(),
+            readiness: readiness.clone(),
         });
-        let identity = (node.is_some() || of_one_node(&config)).then_some(identity);
-        tasks.spawn("checking Flocker", move || {
-            check_flocker(cluster.clone(), identity.clone())
-        });
+        readiness.keep_asking_in(&tasks);
         let mut plugin = Self {
             endpoint,
             serving,
@@ -258,6 +254,20 @@ impl Drop for Plugin {
     }
 }
 
+/// Listens on the endpoint of CSI.
+async fn listen(endpoint: &Endpoint) -> Result<Listener, Failure> {
+    let listener = Listener::bind(endpoint)
+        .await
+        .map_err(|error| Failure::of(&error))?;
+    if let Endpoint::Tcp(address) = listener.endpoint() {
+        tracing::warn!(
+            "The endpoint {address} authenticates no client (allow_unauthenticated_tcp): every user of this machine can \
+             mount over any directory and delete any volume through it"
+        );
+    }
+    Ok(listener)
+}
+
 /// Warns when no mount of this process is shared with the host, as the plugin then refuses every target.
 async fn warn_of_hidden_mounts(config: &Config) {
     let settings = host_settings(config, &Counters::default());
@@ -280,42 +290,6 @@ async fn warn_if_cut_off(config: &Config) {
             "No volume can be staged that Flocker mounts from now on: {cut_off}; run mount --make-rshared / on the host, and \
              start the plugin again"
         );
-    }
-}
-
-/// Calls Flocker at the start, so that a wrong address or an unknown node is logged early.
-async fn check_flocker(cluster: Cluster, identity: Option<NodeIdentity>) {
-    let named = async {
-        match identity {
-            Some(identity) => identity.resolve().await.map(drop),
-            None => Ok(()),
-        }
-    };
-    // Concurrently: the identity of this node may take long to determine, and readiness waits for the first answer.
-    let (named, seen) = tokio::join!(named, cluster.fresh(Lists::NODES));
-    if let Err(error) = named.and(seen) {
-        tracing::warn!(error = %error.chain(), "Flocker cannot be used yet; calls that need it try again");
-    }
-}
-
-/// Updates the health service with the result of the last request to Flocker.
-///
-/// The plugin as a whole stays healthy: a restart of it does not repair Flocker.
-async fn update_health(cluster: Cluster, health: Health) {
-    let mut ticks = tokio::time::interval(HEALTH_EVERY);
-    let mut reported = true;
-    loop {
-        ticks.tick().await;
-        if !reported {
-            // While Flocker is down, calls may stop, and no other request would discover that it is up again.
-            cluster.fresh(Lists::NODES).await.ok();
-        }
-        let healthy = cluster.is_healthy().unwrap_or(true);
-        if healthy != reported {
-            health.set(Part::Controller.names(), healthy).await;
-            health.set(Part::Node.names(), healthy).await;
-            reported = healthy;
-        }
     }
 }
 

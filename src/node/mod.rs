@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 pub use crate::host::TargetDirectory;
 pub use lease_watch::LeaseSettings;
+pub(crate) use service::NodeConditions;
 pub use service::NodeService;
 
 use crate::error::{Error, Result, Situation};
@@ -65,6 +66,8 @@ struct NodeCore {
     /// Creates a dataset for a name on its first use; `None` where that is disabled.
     first_use: Option<Provisioner>,
     host: Mutex<Option<Arc<Host>>>,
+    /// Why the state directory could not be opened the last time.
+    refusal: watch::Sender<Option<String>>,
     /// Whether the leases of what is staged have been looked at since the start, or Flocker did not answer then.
     first_look: watch::Sender<bool>,
 }
@@ -99,6 +102,7 @@ impl NodeCore {
             paths: PathGate::default(),
             first_use,
             host: Mutex::new(None),
+            refusal: watch::Sender::new(None),
             first_look: watch::Sender::new(false),
         }
     }
@@ -114,7 +118,9 @@ impl NodeCore {
         }
         let core = Arc::clone(self);
         let opened = tokio::spawn(async move { core.open_host().await }).await;
-        opened.map_err(|ended| Error::task("reading the state directory", &ended))?
+        let opened = opened.unwrap_or_else(|ended| Err(Error::task("reading the state directory", &ended)));
+        self.refusal.send_replace(opened.as_ref().err().map(Error::chain));
+        opened
     }
 
     /// As [`Self::host`], for a caller that must be answered by `deadline`.

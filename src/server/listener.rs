@@ -14,7 +14,9 @@ use tokio_util::either::Either;
 use super::connection::{Connection, StopTokens};
 use super::connections::Connections;
 use super::socket::{self, SocketError, SocketFile, SocketName};
+use super::socket_keeper::{SocketKeeper, SocketState};
 use crate::config::Endpoint;
+use crate::error;
 
 /// How long to wait for another process that replaces a socket in the same directory, and how often to try.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -64,6 +66,7 @@ pub enum BindError {
 pub struct Listener {
     endpoint: Endpoint,
     kind: Kind,
+    keeper: Option<SocketKeeper>,
 }
 
 #[derive(Debug)]
@@ -97,6 +100,7 @@ impl Listener {
                 Ok(Self {
                     endpoint: endpoint.clone(),
                     kind: Kind::Unix { file, listener },
+                    keeper: None,
                 })
             }
             Endpoint::Tcp(address) => {
@@ -112,9 +116,21 @@ impl Listener {
                 Ok(Self {
                     endpoint: Endpoint::Tcp(address),
                     kind: Kind::Tcp(listener),
+                    keeper: None,
                 })
             }
         }
+    }
+
+    /// Makes the listener recreate its Unix socket whenever another process has removed it, and say in `state` whether that
+    /// is possible.
+    #[must_use]
+    pub fn kept(self, state: SocketState) -> Self {
+        let keeper = match self.kind {
+            Kind::Unix { .. } => Some(SocketKeeper::new(state)),
+            Kind::Tcp(_) => None,
+        };
+        Self { keeper, ..self }
     }
 
     /// Returns the endpoint, with the port that the kernel chose where the port was 0.
@@ -130,17 +146,6 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> io::Result<Either<UnixStream, TcpStream>> {
-        match &self.kind {
-            Kind::Unix { listener, .. } => Ok(Either::Left(listener.accept().await?.0)),
-            Kind::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                Ok(Either::Right(stream))
-            }
-        }
-    }
-
     /// Returns the accepted connections until `stop` drains; then the listener is dropped. They are added to `open`, which
     /// limits them.
     pub(super) fn connections(
@@ -148,7 +153,7 @@ impl Listener {
         stop: StopTokens,
         open: Connections,
     ) -> impl Stream<Item = io::Result<Connection>> {
-        futures::stream::unfold((self, stop, open), async |(listener, stop, open)| {
+        futures::stream::unfold((self, stop, open), async |(mut listener, stop, open)| {
             let connection = tokio::select! {
                 biased;
                 () = stop.drain.cancelled() => return None,
@@ -158,9 +163,17 @@ impl Listener {
         })
     }
 
-    async fn next(&self, stop: &StopTokens, open: &Connections) -> Connection {
+    async fn next(&mut self, stop: &StopTokens, open: &Connections) -> Connection {
         loop {
-            match self.accept().await {
+            let Self { kind, keeper, .. } = self;
+            let accepted = tokio::select! {
+                accepted = kind.accept() => accepted,
+                () = due(keeper.as_mut()) => {
+                    self.check_socket().await;
+                    continue;
+                }
+            };
+            match accepted {
                 Ok(stream) => {
                     let close = stop.abort.child_token();
                     let entry = open.add(close.clone()).await;
@@ -175,6 +188,43 @@ impl Listener {
                 }
             }
         }
+    }
+
+    /// Recreates the socket if another process has removed it. Connections that were accepted stay.
+    async fn check_socket(&mut self) {
+        let Some(keeper) = &self.keeper else { return };
+        if !keeper.is_removed(self.socket_name()) {
+            return;
+        }
+        match Self::bind(&self.endpoint).await {
+            Ok(recreated) => {
+                keeper.recreated(&self.endpoint);
+                // The name belongs to the new socket, so dropping the old one does not remove it.
+                self.kind = recreated.kind;
+            }
+            Err(error) => keeper.not_recreated(&self.endpoint, &error::chain(&error)),
+        }
+    }
+}
+
+impl Kind {
+    async fn accept(&self) -> io::Result<Either<UnixStream, TcpStream>> {
+        match self {
+            Self::Unix { listener, .. } => Ok(Either::Left(listener.accept().await?.0)),
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Either::Right(stream))
+            }
+        }
+    }
+}
+
+/// Waits until the socket has to be checked; without a keeper, it never has.
+async fn due(keeper: Option<&mut SocketKeeper>) {
+    match keeper {
+        Some(keeper) => keeper.due().await,
+        None => std::future::pending().await,
     }
 }
 

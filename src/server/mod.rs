@@ -12,6 +12,7 @@ pub(crate) mod reflection;
 mod request_body;
 mod rpc_log;
 mod socket;
+mod socket_keeper;
 
 use std::future;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub use limits::Limits;
 pub use listener::{BindError, Listener};
 pub use rpc_log::RpcLogLayer;
 pub use socket::{SocketError, SocketName};
+pub(crate) use socket_keeper::CHECK_EVERY as CHECK_SOCKET_EVERY;
+pub use socket_keeper::SocketState;
 
 use connection::StopTokens;
 use connections::Connections;

@@ -106,8 +106,8 @@ The settings that controller and node share, (list . "directory of the certifica
 {{- end -}}
 
 {{/*
-How the plugin is watched. It is restarted only when it does not answer at all for a minute; a Flocker that is down only
-makes it unready, which holds back an upgrade.
+How the plugin is watched. It is restarted only when it does not answer at all for a minute, or has lost its socket for good;
+a Flocker that is down makes the controller unready, and a node that starts, which holds back an upgrade.
 */}}
 {{- define "flocker-csi.probes" -}}
 livenessProbe:

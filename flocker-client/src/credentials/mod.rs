@@ -144,11 +144,17 @@ impl Credentials {
 
     /// Returns the moment at which the first of the certificates expires.
     pub fn not_after(&self) -> SystemTime {
-        let certificates = self.contents.chain.iter().chain(&self.contents.authorities);
-        certificates
-            .filter_map(|certificate| moment(certificate.not_after()).ok())
-            .min()
-            .unwrap_or(SystemTime::UNIX_EPOCH)
+        self.user_not_after().min(self.cluster_not_after())
+    }
+
+    /// Returns the moment at which the user's certificate, or one that it needs, expires.
+    pub fn user_not_after(&self) -> SystemTime {
+        first_end(&self.contents.chain)
+    }
+
+    /// Returns the moment at which the cluster's certificate expires; of several, the first one.
+    pub fn cluster_not_after(&self) -> SystemTime {
+        first_end(&self.contents.authorities)
     }
 
     /// Returns the number of whole days from `now` until [`Self::not_after`]; negative once they have expired.
@@ -199,6 +205,16 @@ fn unusable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error
         problem: "the certificates and the key cannot be used for TLS".to_owned(),
         source: Some(Cause::new(error)),
     }
+}
+
+/// Returns the first moment at which one of the certificates expires.
+fn first_end(certificates: &[X509]) -> SystemTime {
+    let ends = certificates
+        .iter()
+        .map(|certificate| moment(certificate.not_after()));
+    ends.filter_map(Result::ok)
+        .min()
+        .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 fn moment(time: &Asn1TimeRef) -> Result<SystemTime, ErrorStack> {

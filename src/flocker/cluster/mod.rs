@@ -1,12 +1,14 @@
 //! Flocker's cluster: shared reads of its lists, and the writes.
 //!
 //! Flocker returns only whole lists and sends no notifications, so every wait polls. All waits of a process share their
-//! requests ([`shared_reads`]): N waiters cost as much as one, and without waiters no request is sent.
+//! requests ([`shared_reads`]): N waiters cost as much as one, and without waiters no list is read.
 
 mod absence;
+mod answering;
 mod back_off;
 mod certificates;
 mod current_client;
+mod health;
 mod leases;
 mod lists;
 mod polling;
@@ -26,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub(crate) use absence::Absence;
+pub(crate) use answering::Listed;
 pub use certificates::{CertificateKeeper, FileCheck};
 pub use current_client::Flocker;
 pub(crate) use leases::LeaseOutcome;
@@ -164,21 +167,16 @@ impl Cluster {
         let health = self.reads.health();
         let good = last_answer(health.good);
         match health.bad {
-            Some((when, error)) => {
-                let text = Error::flocker("read from Flocker", error).chain();
-                format!("Flocker {good}; its last error was {}: {text}", ago(when))
+            Some((when, problem)) => {
+                format!("Flocker {good}; its last error was {}: {problem}", ago(when))
             }
             None => format!("Flocker {good}, without errors"),
         }
     }
 
-    /// Whether the last read of lists was answered; `None` before the first one.
+    /// Whether the last read was answered; `None` before the first one.
     pub(crate) fn is_healthy(&self) -> Option<bool> {
-        let health = self.reads.health();
-        match (health.good, health.bad) {
-            (None, None) => None,
-            (good, bad) => Some(good >= bad.map(|(when, _)| when)),
-        }
+        self.reads.health().is_good()
     }
 
     /// Describes the reads of lists, for metrics.

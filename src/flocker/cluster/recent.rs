@@ -58,6 +58,13 @@ impl RecentAnswers {
         (when.elapsed() < NODES_FOR && !nodes.is_empty()).then(|| nodes.clone())
     }
 
+    /// Returns the last list of the nodes, and how old it is.
+    pub(super) fn last_nodes(&self) -> Option<(Duration, Vec<Uuid>)> {
+        let recent = self.lock();
+        let (when, nodes) = recent.nodes.as_ref()?;
+        Some((when.elapsed(), nodes.clone()))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Recent> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

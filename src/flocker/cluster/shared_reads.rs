@@ -1,9 +1,10 @@
 //! Single flight: concurrent callers that need Flocker's lists share one read.
 //!
 //! A request is answered by the first read that starts after it was made and that fetches all its lists. One task, the
-//! fetcher, runs the reads one after the other. It ends when no request waits, so an idle process sends Flocker nothing.
+//! fetcher, runs the reads one after the other. It ends when no request waits, so an idle process reads no list.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,8 +15,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::back_off::failure_pauses;
+use super::health::{Health, Turn};
 use super::lists::Lists;
 use super::snapshot::Snapshot;
+use crate::error::Error;
 
 /// The result of a read, shared by every request that it answers.
 pub(super) type Outcome = Result<Arc<Snapshot>, Arc<flocker_client::Error>>;
@@ -55,15 +58,6 @@ struct Request {
     reply: oneshot::Sender<Outcome>,
 }
 
-/// What the reads so far show about Flocker.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Health {
-    /// When the last successful read ended.
-    pub(super) good: Option<Instant>,
-    /// When and why the last failed read failed.
-    pub(super) bad: Option<(Instant, Arc<flocker_client::Error>)>,
-}
-
 #[derive(Default)]
 struct State {
     waiters: Vec<Request>,
@@ -90,6 +84,7 @@ pub(super) struct SharedReads {
     tasks: Supervisor,
     state: Mutex<State>,
     wake: Notify,
+    logs_outages: AtomicBool,
 }
 
 impl SharedReads {
@@ -107,11 +102,36 @@ impl SharedReads {
             tasks,
             state: Mutex::default(),
             wake: Notify::new(),
+            logs_outages: AtomicBool::new(false),
         })
     }
 
     pub(super) fn health(&self) -> Health {
         self.lock().health.clone()
+    }
+
+    /// Logs every outage from now on. A process that only reads once reports its error instead.
+    pub(super) fn log_outages(&self) {
+        self.logs_outages.store(true, Ordering::Relaxed);
+    }
+
+    fn log(&self, turn: Option<Turn>) {
+        if self.logs_outages.load(Ordering::Relaxed) {
+            turn.into_iter().for_each(Turn::log);
+        }
+    }
+
+    /// Records that Flocker answered a request that is no read of lists, or did not.
+    pub(super) fn note(&self, answer: Result<(), String>) {
+        let now = Instant::now();
+        let turn = {
+            let health = &mut self.lock().health;
+            match answer {
+                Ok(()) => health.answered(now),
+                Err(problem) => health.failed(now, problem),
+            }
+        };
+        self.log(turn);
     }
 
     /// Returns how many callers wait for a read that has not begun.
@@ -228,7 +248,7 @@ impl SharedReads {
     ) {
         let now = Instant::now();
         let mut state = self.lock();
-        match outcome {
+        let turn = match outcome {
             Ok(_) => {
                 if state.back_off.take().is_some() {
                     state.pauses.polls = None;
@@ -244,7 +264,7 @@ impl SharedReads {
                 let others = u32::try_from(urgent.saturating_sub(1)).unwrap_or(GATHER);
                 let gather = duration * others.min(GATHER);
                 state.pauses.urgent = Some(now + gather.min(LONGEST_URGENT_PAUSE));
-                state.health.good = Some(now);
+                state.health.answered(now)
             }
             Err(error) => {
                 let mut back_off = state.back_off.take().unwrap_or_else(failure_pauses);
@@ -254,9 +274,12 @@ impl SharedReads {
                     polls: Some(now + pause),
                     urgent: Some(now + pause.min(LONGEST_URGENT_PAUSE)),
                 };
-                state.health.bad = Some((now, Arc::clone(error)));
+                let problem = Error::flocker("read from Flocker", Arc::clone(error)).chain();
+                state.health.failed(now, problem)
             }
-        }
+        };
+        drop(state);
+        self.log(turn);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -16,7 +16,7 @@ use backon::{ConstantBuilder, Retryable};
 use flocker_client::Node;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
@@ -92,6 +92,8 @@ pub(crate) struct NodeIdentity {
     directory: Arc<dyn NodeDirectory>,
     // Held while Flocker is asked: concurrent callers wait for that answer.
     known: Arc<Mutex<Option<Known>>>,
+    /// The answer alone, for those that do not wait for it.
+    latest: Arc<watch::Sender<Option<Uuid>>>,
 }
 
 #[derive(Clone, Copy)]
@@ -115,6 +117,7 @@ impl NodeIdentity {
             sources: Arc::new(sources),
             directory: Arc::new(directory),
             known: Arc::default(),
+            latest: Arc::default(),
         }
     }
 
@@ -132,15 +135,23 @@ impl NodeIdentity {
             Some(Known::Certain(node)) => Ok(node),
             Some(Known::Believed { node, ask_again }) if Instant::now() < ask_again => Ok(node),
             Some(Known::Believed { node, .. }) => {
-                *known = Some(self.confirm(node).await?);
-                Ok(known.map_or(node, Known::node))
+                let found = self.confirm(node).await?;
+                *known = Some(found);
+                self.latest.send_replace(Some(found.node()));
+                Ok(found.node())
             }
             None => {
                 let found = self.find().await?;
                 *known = Some(found);
+                self.latest.send_replace(Some(found.node()));
                 Ok(found.node())
             }
         }
+    }
+
+    /// Returns this node's UUID if it has been determined.
+    pub(crate) fn known(&self) -> Option<Uuid> {
+        *self.latest.borrow()
     }
 
     async fn find(&self) -> Result<Known> {

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use csi_proto::v1::{NodeGetVolumeStatsRequest, ProbeRequest};
+use flocker_csi::commands::serve::services::Part;
 use tonic::Code;
 
 use super::fuse::{Answers, Server};
 use crate::kubelet::probes::{PROBES, address, becomes, get};
+use crate::kubelet::readiness::serves;
 use crate::support::csi::{Usage, within};
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
@@ -66,9 +68,13 @@ fn calls_about_paths_that_hang_keep_few_threads_and_no_other_volume_waits() {
             "calls have waited for a file system on the way to their paths",
         )
         .await;
+        serves(&plugin, Part::Node, false).await;
+        serves(&plugin, Part::Controller, true).await;
+        plugin.logged("The check file_systems fails").await;
 
         server.answers(Answers::Everything);
         becomes(probes, 200, "ready\n").await;
+        serves(&plugin, Part::Node, true).await;
         plugin.kill().await;
     });
 }

@@ -3,6 +3,7 @@
 mod caller;
 mod directories;
 pub(crate) mod probes;
+pub(crate) mod readiness;
 mod registration;
 
 use std::fs;

@@ -27,7 +27,7 @@ fn the_plugin_is_ready_when_it_serves_and_flocker_answers() {
         let faults = flocker.embedded().faults();
         faults.change(|plan| plan.control_stopped = true);
         faults.until_in_force().await;
-        // No call has reached Flocker since, and only calls reach it while it was healthy the last time.
+        // Without a call it is noticed some seconds later.
         let list = plugin
             .csi
             .controller()
@@ -35,8 +35,10 @@ fn the_plugin_is_ready_when_it_serves_and_flocker_answers() {
             .await;
         list.unwrap_err();
         becomes(probes, 503, "Flocker").await;
-        let (_, reasons) = get(probes, "/readyz").await;
-        assert_eq!(reasons.lines().count(), 1, "{reasons:?}");
+        let (_, checks) = get(probes, "/readyz").await;
+        assert!(checks.starts_with("not ready\n"), "{checks}");
+        let failed = checks.lines().filter(|line| !line.starts_with("ok "));
+        assert_eq!(failed.skip(1).count(), 1, "{checks:?}");
         assert_eq!(
             get(probes, "/healthz").await.0,
             200,
@@ -61,7 +63,10 @@ fn a_plugin_is_not_ready_before_flocker_has_answered_for_the_first_time() {
         let plugin = machine.process(&[PROBES]).await;
         let probes = address(&plugin).await;
         let (status, body) = get(probes, "/readyz").await;
-        assert!(body.starts_with("Flocker has not answered yet"), "{body}");
+        assert!(
+            body.contains("\nfailed  flocker: Flocker has not answered yet"),
+            "{body}"
+        );
         assert_eq!(status, 503);
         assert_eq!(get(probes, "/healthz").await.0, 200);
         plugin.kill().await;
@@ -79,7 +84,7 @@ fn a_plugin_that_registers_is_ready_only_while_the_kubelet_has_it_registered() {
         becomes(
             probes,
             503,
-            "the kubelet has refused to register the plugin: no such file\n",
+            "\nfailed  kubelet: the kubelet has refused to register the plugin: no such file\n",
         )
         .await;
         kubelet.registers().await;

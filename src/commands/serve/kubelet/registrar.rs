@@ -10,13 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::service::{RegistrationService, Verdict};
 use crate::config::Endpoint;
 use crate::error;
-use crate::server::{self, BindError, Limits, Listener, ServeError, SocketName};
-
-/// How often to check that the socket still exists.
-///
-/// A check is one system call. A watch by inotify would have to cover the parent directories too, because the removal of
-/// the directory removes its watch, and no process waits for a socket that has just been removed.
-const CHECK_EVERY: Duration = Duration::from_secs(5);
+use crate::server::{self, BindError, CHECK_SOCKET_EVERY, Limits, Listener, ServeError, SocketName};
 
 /// How long to wait for another attempt of a kubelet that has refused the plugin, before the socket is recreated.
 ///
@@ -106,7 +100,7 @@ async fn serve(
 /// Waits until the socket has to be recreated, and returns the reason.
 async fn needs_new_socket(name: Option<SocketName>, service: &RegistrationService) -> String {
     let socket = &service.settings().socket;
-    let mut ticks = interval(CHECK_EVERY);
+    let mut ticks = interval(CHECK_SOCKET_EVERY);
     let mut refused_since = None;
     loop {
         ticks.tick().await;
@@ -149,7 +143,7 @@ async fn recreate(socket: &Endpoint) -> Listener {
             tracing::error!("Cannot recreate {socket}, so the kubelet does not find the plugin: {problem}");
             logged = problem;
         }
-        sleep(CHECK_EVERY).await;
+        sleep(CHECK_SOCKET_EVERY).await;
     }
 }
 

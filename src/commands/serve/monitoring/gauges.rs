@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
+use super::Readiness;
 use crate::controller::ControllerService;
 use crate::flocker::cluster::Cluster;
 use crate::node::NodeService;
@@ -19,6 +20,7 @@ pub(crate) struct Gauges {
     pub(crate) cluster: Cluster,
     pub(crate) controller: Option<ControllerService>,
     pub(crate) node: Option<NodeService>,
+    pub(crate) readiness: Readiness,
 }
 
 impl fmt::Debug for Gauges {
@@ -35,12 +37,35 @@ impl Collector for Gauges {
             "The version of the program; always 1",
             [(vec![("version", env!("CARGO_PKG_VERSION"))], 1.0)],
         )?;
+        self.readiness(&mut out)?;
         self.flocker(&mut out)?;
         self.operations(&mut out)
     }
 }
 
 impl Gauges {
+    fn readiness(&self, out: &mut Series<'_>) -> fmt::Result {
+        let checks = self.readiness.checks();
+        out.many(
+            "ready",
+            "Whether each check of /readyz holds",
+            checks
+                .iter()
+                .map(|check| (vec![("check", check.name)], f64::from(u8::from(check.holds)))),
+        )?;
+        let credentials = self.cluster.credentials();
+        out.write(
+            "certificate_time_left",
+            "The time until each certificate for Flocker expires; negative once it has",
+            Some(&Unit::Seconds),
+            [
+                ("cluster", credentials.cluster_not_after()),
+                ("user", credentials.user_not_after()),
+            ]
+            .map(|(certificate, end)| (vec![("certificate", certificate)], seconds_until(end))),
+        )
+    }
+
     fn flocker(&self, out: &mut Series<'_>) -> fmt::Result {
         let reads = self.cluster.reads();
         out.one(
@@ -97,6 +122,13 @@ impl Gauges {
 #[allow(clippy::cast_precision_loss, reason = "nothing here is counted up to 2^52")]
 fn count(number: usize) -> f64 {
     number as f64
+}
+
+fn seconds_until(end: SystemTime) -> f64 {
+    match end.duration_since(SystemTime::now()) {
+        Ok(left) => left.as_secs_f64(),
+        Err(over) => -over.duration().as_secs_f64(),
+    }
 }
 
 /// The text that is written.

@@ -130,11 +130,20 @@ fn answer(method: &Method, path: &str, monitored: &Monitored) -> Response<String
             response.headers_mut().insert(CONTENT_TYPE, OPEN_METRICS);
             return response;
         }
-        "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
-        "/readyz" => match monitored.readiness.obstacles() {
-            none if none.is_empty() => (StatusCode::OK, "ready\n".to_owned()),
-            obstacles => (StatusCode::SERVICE_UNAVAILABLE, obstacles.join("\n") + "\n"),
+        "/healthz" => match monitored.readiness.needs_restart() {
+            None => (StatusCode::OK, "ok\n".to_owned()),
+            Some(fault) => (StatusCode::SERVICE_UNAVAILABLE, fault + "\n"),
         },
+        "/readyz" => {
+            let checks = monitored.readiness.checks();
+            let (status, verdict) = if monitored.readiness.is_ready(&checks) {
+                (StatusCode::OK, "ready")
+            } else {
+                (StatusCode::SERVICE_UNAVAILABLE, "not ready")
+            };
+            let lines = checks.iter().map(|check| format!("{check}\n"));
+            (status, format!("{verdict}\n{}", lines.collect::<String>()))
+        }
         _ => (
             StatusCode::NOT_FOUND,
             "not found; the paths are /healthz, /readyz and /metrics\n".to_owned(),

@@ -6,12 +6,13 @@ mod readiness;
 
 pub(crate) use gauges::Gauges;
 pub(crate) use http::Monitor;
-pub(crate) use readiness::Readiness;
+pub(crate) use readiness::{Readiness, Sources};
 
 use std::sync::{Arc, OnceLock};
 
 use prometheus_client::collector::Collector;
 
+use crate::node::NodeService;
 use crate::telemetry::Metrics;
 
 /// What is answered; clones share the state.
@@ -34,7 +35,8 @@ impl Monitored {
 
     /// Records that the plugin serves CSI from now on, with these parts.
     pub(crate) fn serves(&self, gauges: Gauges) {
-        self.readiness.serves(gauges.node.clone());
+        self.readiness
+            .serves(gauges.node.as_ref().map(NodeService::conditions));
         // Said once.
         self.gauges.set(gauges).ok();
     }
