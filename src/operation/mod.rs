@@ -110,6 +110,7 @@ impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
         loop {
             let other = match self.join_or_start(&operation, deadline, &mut work) {
                 Joined::Equal(running, _caller) => {
+                    call.record("operation.name", operation.name());
                     call.record("operation.id", running.id());
                     let answer = self.answer(&operation, &running, deadline).await;
                     if let Some(name) = running.progress().volume_name {
@@ -220,7 +221,6 @@ impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
             .take()
             .expect("an operation is started at most once per call");
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let span = subject::operation_span(operation.name(), id, &operation.subject());
         let (running, caller, task) =
             Running::start(id, operation.clone(), deadline, self.metrics.clone(), work);
         slots.insert(operation.slot(), running.clone());
@@ -233,7 +233,9 @@ impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
             slots.lock().unwrap_or_else(PoisonError::into_inner).remove(&slot);
             started.finish(result);
         };
-        tokio::spawn(ending.instrument(span));
+        // In the span of the call that begins it, which has all its fields. A span of its own for each of thousands of operations
+        // would take memory that is never returned.
+        tokio::spawn(ending.instrument(Span::current()));
         Joined::Equal(running, caller)
     }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use tracing::Span;
-use tracing::field::{Empty, display};
+use tracing::field::display;
 use uuid::Uuid;
 
 /// What a call or an operation is about.
@@ -20,23 +20,6 @@ pub(crate) struct Subject<'a> {
     pub(crate) staging: Option<&'a Path>,
     /// Where it is published.
     pub(crate) target: Option<&'a Path>,
-}
-
-/// Makes the span of an operation. It exists at every level of the log, so that warnings have its fields too.
-pub(super) fn operation_span(name: &'static str, id: u64, subject: &Subject<'_>) -> Span {
-    let span = tracing::error_span!(
-        parent: None,
-        "operation",
-        operation.name = name,
-        operation.id = id,
-        volume.id = Empty,
-        volume.name = Empty,
-        node.id = Empty,
-        staging.path = Empty,
-        target.path = Empty,
-    );
-    subject.record_in(&span);
-    span
 }
 
 impl Subject<'_> {

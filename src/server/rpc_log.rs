@@ -156,6 +156,7 @@ impl RpcLog {
             "rpc",
             rpc.method = method,
             csi.version = version,
+            operation.name = Empty,
             operation.id = Empty,
             volume.id = Empty,
             volume.name = Empty,
@@ -184,7 +185,8 @@ impl RpcLog {
         if let Some(metrics) = &self.metrics {
             metrics.call_ended(method, code_name(code), took);
         }
-        let duration = took.as_secs_f64() * 1e3;
+        // Whole microseconds, so that no line has more digits than that.
+        let duration = f64::from(u32::try_from(took.as_micros()).unwrap_or(u32::MAX)) / 1e3;
         let error = Some(error).filter(|error| !error.is_empty());
         macro_rules! log {
             ($at:ident, $what:literal) => {
