@@ -3,7 +3,9 @@
 //! The layers of `tracing-subscriber` repeat a field that event and span have both, and put those of spans into objects of
 //! their own; a line is to be found by one name for a value, wherever it was recorded.
 
+use std::collections::HashMap;
 use std::io::Write;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde::Serializer as _;
@@ -19,11 +21,17 @@ use tracing_subscriber::registry::LookupSpan;
 use super::fields::{Fields, MESSAGE};
 use crate::config::LogFormat;
 
+/// For how many open spans there is room at any time.
+const FEW_SPANS: usize = 64;
+
 /// Writes a line for each event.
 pub(super) struct Lines<W> {
     format: LogFormat,
     coloured: bool,
     write: W,
+    /// The fields of the spans that are open. Not in the registry's extensions: these keep some memory for each span that was
+    /// ever open at the same time, between what is freed, so that nothing of it is returned after a peak.
+    spans: Mutex<HashMap<Id, Fields>>,
 }
 
 impl<W: Fn(&[u8]) + 'static> Lines<W> {
@@ -33,7 +41,14 @@ impl<W: Fn(&[u8]) + 'static> Lines<W> {
             format,
             coloured,
             write,
+            spans: Mutex::default(),
         }
+    }
+}
+
+impl<W> Lines<W> {
+    fn spans(&self) -> MutexGuard<'_, HashMap<Id, Fields>> {
+        self.spans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -42,30 +57,38 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: Fn(&[u8]) + 'static,
 {
-    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        if let Some(span) = context.span(id) {
-            let mut fields = Fields::default();
-            attributes.record(&mut fields);
-            span.extensions_mut().insert(fields);
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, _: Context<'_, S>) {
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        self.spans().insert(id.clone(), fields);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, _: Context<'_, S>) {
+        if let Some(fields) = self.spans().get_mut(id) {
+            values.record(fields);
         }
     }
 
-    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
-        if let Some(span) = context.span(id)
-            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
-        {
-            values.record(fields);
+    fn on_close(&self, id: Id, _: Context<'_, S>) {
+        let mut spans = self.spans();
+        let closed = spans.remove(&id);
+        if spans.is_empty() {
+            spans.shrink_to(FEW_SPANS);
         }
+        drop(spans);
+        drop(closed);
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
+        let spans = self.spans();
         for span in context.event_scope(event).into_iter().flatten() {
-            if let Some(outer) = span.extensions().get::<Fields>() {
+            if let Some(outer) = spans.get(&span.id()) {
                 fields.surrounded_by(outer);
             }
         }
+        drop(spans);
         // Events of the crate `log` are all of one kind, and carry their level and module as fields.
         let normalized = event.normalized_metadata();
         let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
