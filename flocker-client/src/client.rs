@@ -29,7 +29,7 @@ pub struct ClientSettings {
     pub timeout: Duration,
     /// How long it may take to make a connection, TLS included.
     pub connect_timeout: Duration,
-    /// Who is told of every request, if anybody.
+    /// What learns of the end of every request, if anything.
     pub observer: Option<Arc<dyn RequestObserver>>,
 }
 

@@ -1,4 +1,4 @@
-//! Telling somebody else of every request.
+//! Observing every request.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{Error, RequestOutcome, endpoint::Endpoint};
 
-/// Is told of every request, for measurements.
+/// Learns of the end of every request, for measurements.
 pub trait RequestObserver: fmt::Debug + Send + Sync {
     /// A request has ended. `endpoint` is its method and path, with `{id}` for an id.
     fn request_ended(&self, endpoint: &'static str, end: RequestEnd, took: Duration);

@@ -2,6 +2,9 @@
 //!
 //! The protocol is that of `sd_notify(3)` and `sd_listen_fds(3)`: a datagram with the descriptor to the socket that `NOTIFY_SOCKET`
 //! names, and at the next start the descriptors from number 3 on, with their names in `LISTEN_FDNAMES`.
+//!
+//! The crate `sd-notify` (0.5) has the same messages, but it waits without limit for a manager that does not receive, and it
+//! takes every descriptor that was passed, whatever its name.
 #![allow(
     unsafe_code,
     reason = "descriptors that are inherited by their numbers have no owner in this process"
@@ -57,7 +60,7 @@ impl DescriptorStore {
     /// Passes a descriptor to the manager, which keeps it until it is removed, or the service is stopped for good.
     ///
     /// A name has at most 255 printable characters, without `:`. A descriptor of a path (`O_PATH`) cannot be polled, so the
-    /// manager is told not to.
+    /// message asks the manager not to.
     ///
     /// # Errors
     /// The message cannot be sent. Whether the manager keeps the descriptor is not answered.

@@ -10,7 +10,7 @@ use crate::error::{Error, Result, Situation};
 /// What the name of the node's segment is, after the name of the driver.
 const NODE: &str = "node";
 
-/// Whether orchestrators are told where nodes are, and may say where they want a volume.
+/// Whether orchestrators learn where nodes are, and may say where they want a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Topology {
     /// No topology is announced, reported or read.

@@ -1,7 +1,7 @@
 //! What the plugin measures about its work, in the text format of `OpenMetrics`.
 //!
 //! An event is recorded where it happens: a call that ends, a phase that is left, a request to Flocker. What can be seen
-//! at any time, such as how much is running, is looked up when somebody asks, by a [`Collector`]. No label takes
+//! at any time, such as how much is running, is looked up on request, by a [`Collector`]. No label takes
 //! a value that a caller chooses, so the number of series is bounded.
 
 mod labels;

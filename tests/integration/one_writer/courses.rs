@@ -3,7 +3,6 @@
 use std::fs;
 
 use flocker_csi::flocker::attach::Takeover;
-use flocker_embedded::faults::{AgentState, FaultPlan, NodeFault};
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -96,15 +95,7 @@ fn a_plugin_that_starts_stops_the_writes_to_a_volume_that_was_taken_over() {
         let plugin = fixture.old_plugin().await;
         let old = fixture.published(&plugin).await;
         let task = Task::start(&old.target).await;
-        let faults = fixture.flocker.embedded().faults();
-        faults.change(|plan| {
-            let dead = NodeFault {
-                agent: AgentState::Stopped,
-                ..NodeFault::default()
-            };
-            plan.nodes.insert(1, dead);
-        });
-        faults.until_in_force().await;
+        fixture.stop_agent(1).await;
         let context = eventually("the volume is taken over", async || {
             let request = crate::support::csi::to_attach(old.dataset(), fixture.new.node());
             fixture.csi().try_attach(request).await.ok()
@@ -113,7 +104,7 @@ fn a_plugin_that_starts_stops_the_writes_to_a_volume_that_was_taken_over() {
         let new = fixture.new.usage("data", old.dataset(), &context);
         task.writes("the agent of the old node is dead").await;
         plugin.kill().await;
-        faults.set(FaultPlan::default());
+        fixture.start_agents();
         fixture.used_by_the_new_node(&new).await;
         the_plugin_stops_the_old_writer(&fixture, task, &old, &new).await;
         assert_eq!(loop_devices_on(fixture.flocker.path()).len(), 1);

@@ -17,11 +17,7 @@ fn the_agent_cannot_unmount_a_volume_while_the_plugin_is_restarted_by_a_manager_
         let manager = Manager::at(fixture.old.path("notify"));
         let plugin = manager.start(&fixture.old).await;
         let old = fixture.published(&plugin).await;
-        let name = format!("pin-{}", old.dataset());
-        eventually("the pin is kept", async || {
-            (manager.names() == [name.clone()]).then_some(())
-        })
-        .await;
+        let name = manager.keeps_pin_of(old.dataset()).await;
         let task = Task::start(&old.target).await;
         plugin.kill().await;
 
@@ -73,11 +69,7 @@ fn a_kept_pin_that_no_record_explains_is_closed() {
         let manager = Manager::at(fixture.old.path("notify"));
         let plugin = manager.start(&fixture.old).await;
         let old = fixture.published(&plugin).await;
-        let name = format!("pin-{}", old.dataset());
-        eventually("the pin is kept", async || {
-            (manager.names() == [name.clone()]).then_some(())
-        })
-        .await;
+        let name = manager.keeps_pin_of(old.dataset()).await;
         plugin.kill().await;
         let unknown = Uuid::new_v4();
         manager.add(&format!("pin-{unknown}"), open_path(&old.target));

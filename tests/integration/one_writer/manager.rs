@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex};
 
 use rustix::cmsg_space;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use uuid::Uuid;
 
+use crate::support::eventually;
 use crate::support::machine::Machine;
 use crate::support::process::{Process, program_under};
 
@@ -129,6 +131,18 @@ fn receive(socket: &UnixDatagram, kept: &Kept) {
             (None, Some("1")) => drop(kept.remove(&name)),
             _ => panic!("{text:?}"),
         }
+    }
+}
+
+impl Manager {
+    /// Waits until the only thing that is kept is the pin of a dataset, and returns its name.
+    pub(super) async fn keeps_pin_of(&self, dataset: Uuid) -> String {
+        let name = format!("pin-{dataset}");
+        eventually("the pin is kept", async || {
+            (self.names() == [name.clone()]).then_some(())
+        })
+        .await;
+        name
     }
 }
 

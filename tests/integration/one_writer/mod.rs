@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use flocker_embedded::Options;
+use flocker_embedded::faults::{AgentState, FaultPlan, NodeFault};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use uuid::Uuid;
@@ -100,6 +101,24 @@ impl Fixture {
         self.csi().stage(usage).await.unwrap();
         self.csi().publish(usage).await.unwrap();
         write_and_sync(&usage.target.join("new"), b"the new node's");
+    }
+
+    /// Stops the agent of a node, which Flocker lists no more after a while.
+    async fn stop_agent(&self, number: usize) {
+        let faults = self.flocker.embedded().faults();
+        faults.change(|plan| {
+            let dead = NodeFault {
+                agent: AgentState::Stopped,
+                ..NodeFault::default()
+            };
+            plan.nodes.insert(number, dead);
+        });
+        faults.until_in_force().await;
+    }
+
+    /// Lets every agent run again.
+    fn start_agents(&self) {
+        self.flocker.embedded().faults().set(FaultPlan::default());
     }
 
     /// Returns how many loop devices have the one backing file.

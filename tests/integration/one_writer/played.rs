@@ -6,7 +6,6 @@
 use std::fs;
 
 use flocker_csi::flocker::attach::Takeover;
-use flocker_embedded::faults::{AgentState, FaultPlan, NodeFault};
 
 use super::{Fixture, SOON, Task};
 use crate::support::csi::{Csi, Usage, to_attach};
@@ -124,18 +123,8 @@ impl Player {
             What::Publish => self.publish(at).await,
             What::AgentUnmounts => self.is_mounted(at, false).await,
             What::AgentMounts => self.is_mounted(at, true).await,
-            What::KillAgent => {
-                let faults = self.fixture.flocker.embedded().faults();
-                faults.change(|plan| {
-                    let dead = NodeFault {
-                        agent: AgentState::Stopped,
-                        ..NodeFault::default()
-                    };
-                    plan.nodes.insert(at as usize + 1, dead);
-                });
-                faults.until_in_force().await;
-            }
-            What::StartAgent => self.fixture.flocker.embedded().faults().set(FaultPlan::default()),
+            What::KillAgent => self.fixture.stop_agent(at as usize + 1).await,
+            What::StartAgent => self.fixture.start_agents(),
             What::KillPlugin => self.old_plugin.take().expect("it runs").kill().await,
             What::StartPlugin => {
                 let task = self.task.as_ref().expect("it writes");

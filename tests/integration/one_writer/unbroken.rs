@@ -1,7 +1,5 @@
 //! What is never stopped.
 
-use flocker_embedded::faults::{AgentState, FaultPlan, NodeFault};
-
 use super::{Fixture, Task};
 use crate::support::csi::{to_attach, to_detach};
 use crate::support::namespace::in_own_namespace;
@@ -49,15 +47,7 @@ fn a_volume_in_use_is_not_stopped_by_a_restart_that_finds_the_mount_which_was_pi
         let plugin = fixture.old_plugin().await;
         let old = fixture.published(&plugin).await;
         let task = Task::start(&old.target).await;
-        let faults = fixture.flocker.embedded().faults();
-        faults.change(|plan| {
-            let dead = NodeFault {
-                agent: AgentState::Stopped,
-                ..NodeFault::default()
-            };
-            plan.nodes.insert(1, dead);
-        });
-        faults.until_in_force().await;
+        fixture.stop_agent(1).await;
         plugin.kill().await;
         // The agent could have unmounted it from here on, and has not.
         let client = fixture.flocker.client().await;
@@ -72,7 +62,7 @@ fn a_volume_in_use_is_not_stopped_by_a_restart_that_finds_the_mount_which_was_pi
             .unwrap();
         let plugin = fixture.old_plugin().await;
         plugin.logged("which holds Flocker's mount in place").await;
-        faults.set(FaultPlan::default());
+        fixture.start_agents();
         reads_of_leases(&fixture, 4).await;
         task.writes("it is pinned again").await;
         assert_eq!(fixture.devices(), 1, "the agent cannot unmount it");

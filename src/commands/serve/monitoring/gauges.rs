@@ -1,4 +1,4 @@
-//! What is looked up whenever somebody asks for metrics: what is running, and how Flocker is doing.
+//! What is looked up whenever metrics are requested: what is running, and how Flocker is doing.
 
 use std::collections::BTreeMap;
 use std::fmt;
