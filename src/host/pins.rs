@@ -147,7 +147,7 @@ impl Pins {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use host_fs::mount::testing::{LoopDevice, in_own_namespace, run, tmpfs};
+    use host_fs::mount::testing::{LoopDevice, in_own_namespace, run, tmpfs, unmount};
     use std::path::Path;
     use std::process::Command;
 
@@ -176,7 +176,7 @@ mod tests {
             assert!(!agent_unmounts(&device));
             assert!(matches!(pins.view(dataset_id).unwrap(), Pinned::InPlace(_)));
             assert!(pins.unpin(dataset_id));
-            run("umount", &[device.path.to_str().unwrap()]);
+            unmount(&point);
             assert!(!pins.unpin(dataset_id));
         });
     }

@@ -345,7 +345,7 @@ fn a_plugin_that_starts_on_a_bad_disk_serves_and_gives_everything_back() {
             plugin.kill().await;
             if reboot {
                 // The next call about a volume does not come after a reboot.
-                unmount(usage.alias(), UnmountFlags::empty()).unwrap();
+                host_fs::mount::testing::unmount(usage.alias());
                 attacked.machine.age_records();
             }
             attacked.disk.fail(fault);

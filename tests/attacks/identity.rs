@@ -152,7 +152,7 @@ fn a_mount_of_a_directory_of_the_volume_is_not_unmounted_and_keeps_the_volume_st
         let at = part.target.to_str().unwrap().to_owned();
         assert_refused(csi.unstage(&usage).await, Code::FailedPrecondition, &at);
         only_mount_at(&usage.alias());
-        unmount(&part.target, UnmountFlags::empty()).unwrap();
+        host_fs::mount::testing::unmount(&part.target);
         csi.unstage(&usage).await.unwrap();
         plugin.kill().await;
     });
@@ -220,7 +220,7 @@ fn only_a_mount_that_flockers_agent_makes_for_the_dataset_is_staged_whatever_pat
             assert!(machine.records().is_empty() && machine.devices().is_empty());
         }
         // With a bind of its mount, an agent takes the dataset for unmounted, and reports no path.
-        unmount(&part, UnmountFlags::empty()).unwrap();
+        host_fs::mount::testing::unmount(&part);
         flocker.embedded().faults().clear();
         flocker.reports(1, usage.dataset()).await;
         csi.stage(&usage).await.unwrap();

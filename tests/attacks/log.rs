@@ -1,6 +1,7 @@
 //! A log that cannot be written: its disk is full, its reader is gone or does not read. Calls, the start and the stop must go
 //! on, and the log has to say how many lines it lost once it can be written again.
 
+use host_fs::mount::testing::unmount;
 use std::fs::{self, OpenOptions};
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
@@ -158,6 +159,6 @@ fn a_log_on_a_full_disk_stops_nothing_and_goes_on_when_there_is_room() {
         })
         .await;
         serves_and_stops(&machine, plugin).await;
-        rustix::mount::unmount(&disk, rustix::mount::UnmountFlags::empty()).unwrap();
+        unmount(&disk);
     });
 }

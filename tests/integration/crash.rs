@@ -231,7 +231,7 @@ fn a_file_whose_loop_device_waits_for_its_last_mount_is_not_attached_again() {
         let (flockers, scratch) = (standalone.flockers(&usage), standalone.scratch);
         // Without the pin the agent can unmount, and the device must be detached with the last mount.
         standalone.process.kill().await;
-        unmount(&flockers, UnmountFlags::empty()).unwrap();
+        host_fs::mount::testing::unmount(&flockers);
         for device in loop_devices_on(scratch.path()) {
             let detached = std::process::Command::new("losetup")
                 .arg("--detach")

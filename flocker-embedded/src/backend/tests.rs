@@ -1,5 +1,6 @@
 //! What the backend does when a loop device, or a backing file, has changed.
 
+use host_fs::mount::testing::unmount;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, symlink};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::MountFlags;
 use tempfile::{NamedTempFile, TempDir};
 use uuid::Uuid;
 
@@ -203,7 +204,7 @@ fn a_device_that_has_another_file_is_neither_mounted_nor_unmounted() {
         let outcome = fixture.backend.unmount(dataset, &fixture.foreign_device);
         assert!(matches!(outcome, Err(StepError::NotAttached(_))), "{outcome:?}");
         assert!(is_mounted(&target).unwrap());
-        rustix::mount::unmount(&target, UnmountFlags::empty()).unwrap();
+        unmount(&target);
         free(&device, &fixture.backend.volumes().path(dataset));
     };
     if let Err(panic) = std::thread::spawn(run).join() {

@@ -1,10 +1,11 @@
 //! The life of datasets: creation, mounting, moving, deletion, and what delays them.
 
+use host_fs::mount::testing::unmount;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 
 use flocker_embedded::{Options, Timing};
-use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use rustix::mount::mount_bind;
 use serde_json::json;
 
 use crate::support::{
@@ -176,7 +177,7 @@ fn a_dataset_that_cannot_be_examined_delays_no_other() {
         let backing = directory.join("data/volumes").join(broken.to_string());
         let moved = directory.join("moved");
         fs::rename(&backing, &moved).unwrap();
-        unmount(cluster.path(1, broken), UnmountFlags::empty()).unwrap();
+        unmount(cluster.path(1, broken));
         let unmounted = json!({"dataset_id": broken, "maximum_size": SIZE});
         cluster.wait_until_state(broken, Some(unmounted)).await;
 
@@ -210,7 +211,7 @@ fn a_plain_bind_mount_hides_the_dataset_from_the_agent_and_ends_the_protection_o
         })
         .await;
 
-        unmount(&target, UnmountFlags::empty()).unwrap();
+        unmount(&target);
         cluster.release(dataset).await;
         cluster.wait_until_on(2, dataset).await;
         assert_eq!(loop_devices(&directory).len(), 1);
@@ -243,7 +244,7 @@ fn a_second_mount_under_another_name_does_not_hide_the_dataset() {
         .await;
         assert_eq!(fs::read_to_string(alias.join("file")).unwrap(), "content");
 
-        unmount(&alias, UnmountFlags::empty()).unwrap();
+        unmount(&alias);
         cluster.wait_until_on(2, dataset).await;
     });
 }

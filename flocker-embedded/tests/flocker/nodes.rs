@@ -1,5 +1,6 @@
 //! Nodes that become silent, stop, start again, and a control service that does.
 
+use host_fs::mount::testing::unmount;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
@@ -8,7 +9,6 @@ use std::time::Duration;
 use flocker_embedded::Options;
 use flocker_embedded::faults::{AgentState, Effect, FaultPlan, MachineState, NodeFault, RequestFault};
 use reqwest::Method;
-use rustix::mount::{UnmountFlags, unmount};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -201,7 +201,7 @@ fn what_another_process_has_mounted_or_open_stays_with_a_machine_that_is_off() {
         })
         .await;
 
-        unmount(&target, UnmountFlags::empty()).unwrap();
+        unmount(&target);
         cluster.wait_until_on(2, mounted).await;
         assert!(!mount_points().contains(&cluster.path(2, open)));
         drop(file);
@@ -222,7 +222,7 @@ fn a_loop_device_that_outlives_a_reboot_is_used_again_and_no_second_one_is_attac
         })
         .await;
         assert_eq!(loop_devices(&directory), devices);
-        unmount(&target, UnmountFlags::empty()).unwrap();
+        unmount(&target);
         cluster.relocate(dataset, 2).await;
         cluster.wait_until_on(2, dataset).await;
     });

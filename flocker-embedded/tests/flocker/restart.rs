@@ -1,12 +1,13 @@
 //! What a start finds, and what a stop leaves.
 
+use host_fs::mount::testing::unmount;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::process::Command;
 
 use flocker_embedded::{Embedded, Options};
-use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use rustix::mount::mount_bind;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -42,7 +43,7 @@ fn a_start_after_a_reboot_attaches_what_is_configured() {
         fs::write(first.path(1, dataset).join("file"), "content").unwrap();
         let path = first.path(1, dataset);
         drop(first);
-        unmount(&path, UnmountFlags::empty()).unwrap();
+        unmount(&path);
         for (device, _) in loop_devices(&directory) {
             assert!(
                 Command::new("losetup")
@@ -93,7 +94,7 @@ fn a_file_whose_old_loop_device_waits_for_its_last_mount_is_not_attached_again()
         fs::create_dir(&target).unwrap();
         mount_bind(&path, &target).unwrap();
         drop(first);
-        unmount(&path, UnmountFlags::empty()).unwrap();
+        unmount(&path);
         let devices = loop_devices(&directory);
         let (device, _) = &devices[0];
         assert!(
@@ -132,7 +133,7 @@ fn a_stop_detaches_unused_datasets_and_keeps_published_ones() {
         assert_eq!(loop_devices(&directory), [kept]);
         assert!(mount_points().contains(&target));
 
-        unmount(&target, UnmountFlags::empty()).unwrap();
+        unmount(&target);
         let second = Cluster::start(&directory, 2).await;
         second.wait_until_on(1, published).await;
         second.wait_until_on(2, idle).await;

@@ -80,7 +80,7 @@ mod tests {
     use std::path::Path;
 
     use super::super::lookup::layers_at;
-    use super::super::testing::{bind, in_own_namespace, tmpfs};
+    use super::super::testing::{bind, in_own_namespace, tmpfs, unmount};
     use super::*;
 
     fn mount_at(point: &Path) -> Mount {
@@ -100,7 +100,7 @@ mod tests {
             let (mount, id) = (mount_at(&point), id_at(&point));
             assert_eq!(id.is(&mount), Some(true));
             assert_eq!(id.is(&mount_at(&other)), Some(false));
-            rustix::mount::unmount(&point, rustix::mount::UnmountFlags::empty()).unwrap();
+            unmount(&point);
             tmpfs(&point);
             // Whether the kernel has given the old number to it or not.
             assert_eq!(id.is(&mount_at(&point)), Some(false));

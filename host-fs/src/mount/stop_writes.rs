@@ -113,7 +113,7 @@ mod tests {
 
     use super::super::lookup::visible_at;
     use super::super::open_mount;
-    use super::super::testing::{LoopDevice, bind, in_own_namespace, tmpfs};
+    use super::super::testing::{LoopDevice, bind, in_own_namespace, tmpfs, unmount};
     use super::*;
 
     #[test]
@@ -146,7 +146,7 @@ mod tests {
             // It can still be unmounted.
             drop((handle, root, open));
             for path in [&copy, &point] {
-                rustix::mount::unmount(path, rustix::mount::UnmountFlags::empty()).unwrap();
+                unmount(path);
             }
         });
     }

@@ -14,6 +14,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
+use super::unmount::{Patience, unmount_top};
 use super::{Device, MountTable};
 
 /// Runs a test body with an empty directory, in a thread whose mounts no other process sees.
@@ -152,6 +153,22 @@ impl LoopDevice {
         create_mount_point(point);
         mount(&self.path, point, "ext4", MountFlags::empty(), None).unwrap();
     }
+}
+
+/// Unmounts the visible mount of a path, which nothing uses any more.
+///
+/// A program that another test starts at the same time has the descriptors of this process until it is executed, and with
+/// them for a moment one on the mount that this test has just closed: so a busy mount is tried again.
+pub fn unmount(point: impl AsRef<Path>) {
+    let (point, patience) = (
+        point.as_ref(),
+        Patience {
+            retries: 8,
+            ..Patience::default()
+        },
+    );
+    unmount_top(point, patience)
+        .unwrap_or_else(|error| panic!("cannot unmount {}: {error}", point.display()));
 }
 
 /// Runs a program in this thread's namespace and returns what it wrote.

@@ -5,8 +5,8 @@ use super::super::records::{RecordState, Records};
 use super::super::{HostSettings, PinStore, boot};
 use super::*;
 use crate::telemetry::Counters;
-use host_fs::mount::testing::{LoopDevice, in_own_namespace, tmpfs_named};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use host_fs::mount::testing::{LoopDevice, in_own_namespace, tmpfs_named, unmount};
+use rustix::mount::{MountFlags, mount};
 
 pub(in crate::host) const DATASET: Uuid = Uuid::from_u128(1);
 const NODE: Uuid = Uuid::from_u128(2);
@@ -192,7 +192,7 @@ fn a_mount_from_the_plugins_device_node_is_its_own_by_the_record_or_where_none_i
         assert!(!lost(), "the node has the number of another device");
         std::fs::remove_file(&node).unwrap();
         assert!(!lost(), "the name alone proves nothing");
-        unmount(&target, UnmountFlags::empty()).unwrap();
+        unmount(&target);
         tmpfs_named(node.to_str().unwrap(), &target);
         nodes.make(DATASET, volume.device).unwrap();
         assert!(
@@ -240,7 +240,7 @@ fn a_record_of_version_2_gets_the_device_of_its_mounts_at_the_start() {
         assert_eq!(host.pins.device(DATASET), Some(volume.device));
         drop(host);
         for point in [&alias, &flocker] {
-            unmount(point, UnmountFlags::empty()).unwrap();
+            unmount(point);
         }
     });
 }

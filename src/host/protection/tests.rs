@@ -54,7 +54,7 @@ fn a_volume_is_protected_while_the_pinned_mount_is_attached_and_lost_from_then_o
             Protection::Pinned,
             "the agent finds it busy"
         );
-        unmount(flocker(scratch), UnmountFlags::empty()).unwrap();
+        host_fs::mount::testing::unmount(flocker(scratch));
         unmount(flocker(scratch), UnmountFlags::DETACH).unwrap();
         assert_eq!(host.protection(DATASET).unwrap(), Protection::Lost);
 
@@ -90,7 +90,7 @@ fn the_mount_that_the_record_names_proves_that_nothing_has_unmounted_it() {
         assert_eq!(host.protection(DATASET).unwrap(), Protection::Pinned);
         drop(host);
         // The agent has unmounted it, and mounted it again.
-        unmount(flocker(scratch), UnmountFlags::empty()).unwrap();
+        host_fs::mount::testing::unmount(flocker(scratch));
         device.mount(&flocker(scratch));
         let (host, _) = Host::open(&settings).unwrap();
         assert_eq!(host.protection(DATASET).unwrap(), Protection::Lost);
@@ -137,7 +137,7 @@ fn a_volume_that_flocker_has_mounted_from_another_device_is_replaced_and_stopped
             Protection::Lost,
             "its own mount is below, so another process may have covered it"
         );
-        unmount(flocker(scratch), UnmountFlags::empty()).unwrap();
+        host_fs::mount::testing::unmount(flocker(scratch));
         unmount(flocker(scratch), UnmountFlags::DETACH).unwrap();
         assert_eq!(
             host.protection(DATASET).unwrap(),

@@ -1,5 +1,6 @@
 //! Nodes that die and return, and their volumes during that time.
 
+use host_fs::mount::testing::unmount;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write;
@@ -9,7 +10,6 @@ use csi_proto::v1::ListVolumesRequest;
 use flocker_csi::flocker::attach::Takeover;
 use flocker_embedded::Options;
 use flocker_embedded::faults::{AgentState, MachineState};
-use rustix::mount::{UnmountFlags, unmount};
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 use uuid::Uuid;
@@ -190,7 +190,7 @@ fn a_volume_of_a_machine_that_is_off_is_used_elsewhere_and_stays_there_when_that
         fs::write(here.alias().join("file"), "precious").unwrap();
         // The power cut: the backend detects it, as on AWS and OpenStack, and detaches the volume from the machine.
         one.kill().await;
-        unmount(here.alias(), UnmountFlags::empty()).unwrap();
+        unmount(here.alias());
         fs::remove_dir_all(&first.config.plugin.device_dir).unwrap();
         first.age_records();
         flocker.embedded().faults().change(|plan| {

@@ -1,11 +1,11 @@
 //! Volumes that move from one node to another while the first one releases them slowly, restarts, or lost its plugin.
 
+use host_fs::mount::testing::unmount;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::time::Duration;
 
-use rustix::mount::{UnmountFlags, unmount};
 use tonic::Code;
 
 use super::{LONG, Pair, attach, detach, stage, wait_until_staging};
@@ -176,7 +176,7 @@ fn a_task_of_a_node_that_reboots_gets_its_volume_elsewhere_once_that_node_is_bac
         // The reboot: no process and no mount remains, and no caller unstages afterwards.
         one.kill().await;
         for mounted in [&here.target, &here.alias()] {
-            unmount(mounted, UnmountFlags::empty()).unwrap();
+            unmount(mounted);
         }
         fs::remove_dir_all(&first.config.plugin.device_dir).unwrap();
         first.age_records();

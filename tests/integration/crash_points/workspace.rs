@@ -1,5 +1,6 @@
 //! What a crash may leave, and what must exist when everything is recovered.
 
+use host_fs::mount::testing::unmount;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -263,7 +264,7 @@ impl Workspace {
 
     /// Puts the node in its state after a reboot; the plugin does not run.
     pub(super) fn reboot(&self) {
-        rustix::mount::unmount(self.usage.alias(), rustix::mount::UnmountFlags::empty()).unwrap();
+        unmount(self.usage.alias());
         // It is on a file system in memory.
         fs::remove_dir_all(&self.machine.config.plugin.device_dir).unwrap();
         for path in self.machine.records() {

@@ -1,9 +1,10 @@
 //! Foreign mounts at, on, over and below the plugin's paths: reported, never hidden and never removed.
 
+use host_fs::mount::testing::unmount;
 use std::fs;
 
 use flocker_embedded::faults::{Effect, RequestFault};
-use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use rustix::mount::mount_bind;
 use tonic::Code;
 
 use super::mount_foreign;
@@ -22,7 +23,7 @@ fn take_away(path: &std::path::Path) {
         "foreign",
         "it is still there"
     );
-    unmount(path, UnmountFlags::empty()).unwrap();
+    unmount(path);
 }
 
 #[test]
@@ -66,7 +67,7 @@ fn a_foreign_mount_in_place_of_a_staging_that_began_leaves_no_lease_and_no_recor
             .machine
             .usage("data", csi.create("data").await, &[].into());
         csi.stage(&usage).await.unwrap();
-        unmount(usage.alias(), UnmountFlags::empty()).unwrap();
+        unmount(usage.alias());
         mount_foreign(&usage.alias());
         assert_refused(
             csi.stage(&usage).await,
@@ -333,7 +334,7 @@ fn a_foreign_mount_alone_where_flocker_mounts_is_not_taken_for_the_volume() {
             assert_refused(csi.stage(&usage).await, Code::FailedPrecondition, named);
             assert!(fixture.machine.records().is_empty() && fixture.machine.devices().is_empty());
             assert_eq!(Mounts::read().at(&expected).len(), 1, "it stays");
-            unmount(&expected, UnmountFlags::empty()).unwrap();
+            unmount(&expected);
         }
         fixture.flocker.embedded().faults().clear();
         csi.stage(&usage).await.unwrap();

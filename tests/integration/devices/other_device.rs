@@ -4,13 +4,14 @@
 //! and another volume got the number of its device: the plugin's record, its device node and even a mount made from that
 //! node still have the first volume's name.
 
+use host_fs::mount::testing::unmount;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, mount};
 use tonic::Code;
 use uuid::Uuid;
 
@@ -47,8 +48,8 @@ impl Swapped {
         }
         plugin.kill().await;
         let [first, second] = usages.try_into().unwrap();
-        unmount(&first.target, UnmountFlags::empty()).unwrap();
-        unmount(first.alias(), UnmountFlags::empty()).unwrap();
+        unmount(&first.target);
+        unmount(first.alias());
         let swapped = Self {
             flocker,
             machine,
@@ -173,7 +174,7 @@ fn nothing_is_published_from_another_volumes_device_under_any_name() {
             let parts = [at.to_str().unwrap(), "left unchanged"];
             assert_refused(answer, Code::FailedPrecondition, &parts);
             only_mount_at(&at);
-            unmount(&at, UnmountFlags::empty()).unwrap();
+            unmount(&at);
         }
         csi.unpublish(first).await.unwrap();
         csi.unstage(first).await.unwrap();
@@ -200,7 +201,7 @@ fn staging_over_another_volumes_device_is_refused_and_leaves_the_mount_to_its_ma
             ],
         );
         only_mount_at(&first.alias());
-        unmount(first.alias(), UnmountFlags::empty()).unwrap();
+        unmount(first.alias());
         assert_eq!(swapped.machine.records().len(), 1, "only the second volume's");
         swapped.assert_both_are_themselves(&plugin.csi).await;
         plugin.kill().await;

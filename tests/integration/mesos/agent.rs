@@ -1,5 +1,6 @@
 //! A machine with a Mesos agent and a plugin.
 
+use host_fs::mount::testing::unmount;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +9,6 @@ use std::time::Duration;
 use flocker_csi::config::Endpoint;
 use flocker_csi::config::ListScope;
 use flocker_csi::flocker::provisioning::Pool;
-use rustix::mount::{UnmountFlags, unmount};
 use uuid::Uuid;
 
 use super::failure::Failure;
@@ -117,7 +117,7 @@ impl Agent {
     /// Reboots the machine, whose plugin has been killed: its mounts no longer exist, for Flocker as well.
     pub(crate) fn reboot(&mut self, flocker: &Flocker) {
         for mount in Mounts::read().below(&self.work_dir).iter().rev() {
-            unmount(&mount.point, UnmountFlags::empty()).unwrap();
+            unmount(&mount.point);
         }
         fs::remove_dir_all(&self.machine.config.plugin.device_dir).ok();
         self.machine.age_records();

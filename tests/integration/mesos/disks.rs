@@ -1,9 +1,9 @@
 //! The life of the disks that a resource provider offers.
 
+use host_fs::mount::testing::unmount;
 use std::fs;
 
 use flocker_client::NewDataset;
-use rustix::mount::{UnmountFlags, unmount};
 use sys_mount::{FilesystemType, Mount};
 use uuid::Uuid;
 
@@ -262,7 +262,7 @@ async fn a_disk_with_something_mounted_in_its_volume_is_not_destroyed(api: Api) 
     );
     only_mount_at(&target);
 
-    unmount(&inside, UnmountFlags::empty()).unwrap();
+    unmount(&inside);
     provider.destroy(&id).unwrap();
     provider.destroy_disk(&id).await.unwrap();
     assert_eq!(Mounts::read().below(&fixture.agent.work_dir), []);

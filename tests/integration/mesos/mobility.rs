@@ -1,11 +1,11 @@
 //! Tasks that move from one agent to another with their volume, with only the calls of `volume/csi`.
 
+use host_fs::mount::testing::unmount;
 use std::time::Duration;
 
 use flocker_csi::flocker::attach::Takeover;
 use flocker_embedded::Options;
 use flocker_embedded::faults::{AgentState, MachineState};
-use rustix::mount::{UnmountFlags, unmount};
 use tokio::task::JoinHandle;
 
 use super::agent::Agent;
@@ -223,7 +223,7 @@ async fn a_task_of_a_dead_node_starts_elsewhere_where_takeover_is_allowed(api: A
     drop(task);
     plugin.kill().await;
     for mount in Mounts::read().below(&pair.first.work_dir).iter().rev() {
-        unmount(&mount.point, UnmountFlags::empty()).unwrap();
+        unmount(&mount.point);
     }
     std::fs::remove_dir_all(&pair.first.machine.config.plugin.device_dir).unwrap();
     pair.flocker.embedded().faults().change(|plan| {

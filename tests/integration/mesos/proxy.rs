@@ -1,5 +1,6 @@
 //! A proxy between Mesos and a plugin, which makes the plugin wrong or hides a version of CSI.
 
+use host_fs::mount::testing::unmount;
 use std::convert::Infallible;
 use std::fs;
 use std::path::PathBuf;
@@ -15,7 +16,6 @@ use futures::future::BoxFuture;
 use http::uri::PathAndQuery;
 use prost::Message;
 use prost::bytes::Bytes;
-use rustix::mount::{UnmountFlags, unmount};
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -112,7 +112,7 @@ impl Proxy {
         self.serving.await.unwrap();
         if self.forward.wrong == Wrong::UnmountsAtExit {
             for target in self.forward.published.lock().unwrap().drain(..) {
-                unmount(&target, UnmountFlags::empty()).unwrap();
+                unmount(&target);
             }
         }
     }

@@ -1,8 +1,7 @@
 //! The client detects wrong plugins: for each requirement of Mesos, a plugin that breaks it.
 
+use host_fs::mount::testing::unmount;
 use std::fs;
-
-use rustix::mount::{UnmountFlags, unmount};
 
 use super::agent::MIB;
 use super::isolator::{Container, Isolator};
@@ -124,7 +123,7 @@ async fn a_mount_that_is_left_is_noticed_before_its_data_is_deleted(api: Api) {
         mistake.fixture.read_back(&container.volume_id, "file"),
         "precious\n"
     );
-    unmount(&staged, UnmountFlags::empty()).unwrap();
+    unmount(&staged);
     mistake.stop().await;
 }
 
@@ -138,7 +137,7 @@ async fn mesos_itself_would_delete_the_data_below_a_mount_that_is_left(api: Api)
     assert_eq!(deleted.unwrap_err().kind(), std::io::ErrorKind::ResourceBusy);
     let staged = staging.join(&container.volume_id);
     assert_eq!(fs::read_dir(&staged).unwrap().count(), 0);
-    unmount(&staged, UnmountFlags::empty()).unwrap();
+    unmount(&staged);
     mistake.stop().await;
 }
 

@@ -1,5 +1,6 @@
 //! The system under test: a Flocker, and on each of its nodes the program itself.
 
+use host_fs::mount::testing::unmount;
 use std::collections::HashMap;
 use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,7 +15,6 @@ use flocker_client::Client;
 use flocker_csi::volume::{NODE_CONTEXT_KEY, Namespace, VolumeName};
 use flocker_embedded::Options;
 use flocker_embedded::faults::{AgentState, Flicker, MachineState};
-use rustix::mount::{UnmountFlags, unmount};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
@@ -113,7 +113,7 @@ impl Fixture {
         self.kill_plugin(node).await;
         let machine = &self.machines[node];
         for mount in Mounts::read().below(&machine.path("")).iter().rev() {
-            unmount(&mount.point, UnmountFlags::empty()).unwrap();
+            unmount(&mount.point);
         }
         for device in machine.devices() {
             fs::remove_file(device).unwrap();

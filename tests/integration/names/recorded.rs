@@ -1,10 +1,10 @@
 //! Names of volumes that are, or were, staged, from the records of a node.
 
+use host_fs::mount::testing::unmount;
 use std::collections::HashMap;
 use std::fs;
 
 use flocker_embedded::faults::{Effect, RequestFault};
-use rustix::mount::{UnmountFlags, unmount};
 use tonic::Code;
 use uuid::Uuid;
 
@@ -166,7 +166,7 @@ fn a_name_after_a_reboot_means_what_flocker_says_by_then() {
         begin(&plugin.csi, &usage).await.unwrap();
         plugin.kill().await;
         for mounted in [usage.target.clone(), usage.staging.join(old.to_string())] {
-            unmount(mounted, UnmountFlags::empty()).unwrap();
+            unmount(mounted);
         }
         machine.age_records();
         fs::remove_dir_all(&machine.config.plugin.device_dir).unwrap();

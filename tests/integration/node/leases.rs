@@ -1,11 +1,11 @@
 //! Volumes that only the node attaches, and an unreachable Flocker.
 
+use host_fs::mount::testing::unmount;
 use std::collections::HashMap;
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::mount::{UnmountFlags, unmount};
 use uuid::Uuid;
 
 use super::Fixture;
@@ -256,7 +256,7 @@ fn a_volume_staged_before_a_reboot_is_not_staged_and_its_lease_is_released() {
         }
         plugin.kill().await;
         for usage in [&driven, &attached] {
-            unmount(usage.alias(), UnmountFlags::empty()).unwrap();
+            unmount(usage.alias());
         }
         proxied.machine.age_records();
         fs::remove_dir_all(&proxied.machine.config.plugin.device_dir).unwrap();

@@ -1,9 +1,10 @@
 //! Staging paths that do not exist: Docker Swarm makes neither them nor the directories above.
 
+use host_fs::mount::testing::unmount;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use tonic::Code;
 
 use super::{Fixture, assert_refused};
@@ -97,7 +98,7 @@ fn directories_that_were_made_before_a_reboot_are_removed() {
             plugin,
         } = fixture;
         plugin.stop().await;
-        unmount(usage.alias(), UnmountFlags::empty()).unwrap();
+        unmount(usage.alias());
         machine.age_records();
         let plugin = machine.plugin().await;
         assert!(machine.records().is_empty());
@@ -121,6 +122,6 @@ fn no_staging_path_is_made_where_the_host_would_not_see_it() {
             &["private", private.to_str().unwrap()],
         );
         assert_eq!(fs::read_dir(&private).unwrap().count(), 0);
-        unmount(&private, UnmountFlags::empty()).unwrap();
+        unmount(&private);
     });
 }

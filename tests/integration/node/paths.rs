@@ -1,10 +1,11 @@
 //! Paths at which no volume may be mounted, and what is below a mount.
 
+use host_fs::mount::testing::unmount;
 use std::fs;
 use std::os::unix::fs::{chown, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use rustix::mount::mount_bind;
 use tonic::Code;
 
 use super::{Fixture, assert_refused};
@@ -19,7 +20,7 @@ pub(crate) fn hide_below(target: &Path, content: &str) {
     // A bind that is not recursive shows what the mount hides.
     mount_bind(target.parent().unwrap(), &view).unwrap();
     fs::write(view.join(target.file_name().unwrap()).join("file"), content).unwrap();
-    unmount(&view, UnmountFlags::empty()).unwrap();
+    unmount(&view);
     fs::remove_dir(&view).unwrap();
 }
 

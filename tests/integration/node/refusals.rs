@@ -1,11 +1,12 @@
 //! Refusals because of existing mounts and files, and the state after a refusal.
 
+use host_fs::mount::testing::unmount;
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, mount};
 use tonic::Code;
 
 use super::{Fixture, assert_refused, unknown_id, wait_until_agent_unmounts};
@@ -155,7 +156,7 @@ fn a_foreign_mount_is_named_and_left_alone() {
             }
         }
         assert_eq!(only_mount_at(&usage.alias()).source, "foreign");
-        unmount(usage.alias(), UnmountFlags::empty()).unwrap();
+        unmount(usage.alias());
         csi.stage(&usage).await.unwrap();
 
         fs::create_dir(&usage.target).unwrap();
@@ -168,7 +169,7 @@ fn a_foreign_mount_is_named_and_left_alone() {
             );
         }
         assert_eq!(only_mount_at(&usage.target).source, "foreign");
-        unmount(&usage.target, UnmountFlags::empty()).unwrap();
+        unmount(&usage.target);
         csi.publish(&usage).await.unwrap();
         only_mount_at(&usage.target);
     });

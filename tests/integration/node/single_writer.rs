@@ -1,10 +1,11 @@
 //! A volume that may have one target, and a target that is no longer where it was.
 
+use host_fs::mount::testing::unmount;
 use std::fs;
 use std::path::Path;
 
 use csi_proto::v1::volume_capability::access_mode::Mode;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, mount};
 use tonic::Code;
 
 use super::{Fixture, assert_refused};
@@ -70,7 +71,7 @@ fn a_target_that_is_hidden_still_counts() {
             ..usage.clone()
         };
         refuses_a_second_target(fixture.csi(), &elsewhere, &usage.target).await;
-        unmount(above, UnmountFlags::empty()).unwrap();
+        unmount(above);
         fixture.csi().unpublish(&usage).await.unwrap();
         fixture.csi().publish(&elsewhere).await.unwrap();
     });

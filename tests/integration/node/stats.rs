@@ -1,5 +1,6 @@
 //! `NodeGetVolumeStats`, `NodeGetInfo` and the announced capabilities.
 
+use host_fs::mount::testing::unmount;
 use std::fs;
 
 use csi_proto::v1::node_service_capability::Type as Kind;
@@ -7,7 +8,7 @@ use csi_proto::v1::node_service_capability::rpc::Type;
 use csi_proto::v1::{
     NodeExpandVolumeRequest, NodeGetCapabilitiesRequest, NodeGetInfoRequest, NodeGetVolumeStatsRequest,
 };
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, mount};
 use tonic::Code;
 
 use super::{Fixture, assert_refused, unknown_id};
@@ -83,7 +84,7 @@ fn a_volume_that_lost_its_hold_on_flockers_mount_is_abnormal_and_not_published_a
             &[&usage.volume_id, "Flocker"],
         );
 
-        unmount(&flockers, UnmountFlags::empty()).unwrap();
+        unmount(&flockers);
         let condition = csi.stats(&usage).await.unwrap().volume_condition.unwrap();
         assert!(!condition.abnormal, "{}", condition.message);
         csi.publish(&usage.at_target("again")).await.unwrap();

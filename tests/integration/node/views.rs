@@ -146,7 +146,7 @@ fn a_repeated_unstaging_through_a_view_ends_what_a_killed_one_had_unmounted() {
         let usage = fixture.staged_by_the_node("data").await;
         let view = fixture.view_of(&usage);
         // As a plugin leaves it that is killed right after the unmount.
-        unmount(view.alias(), UnmountFlags::empty()).unwrap();
+        host_fs::mount::testing::unmount(view.alias());
         assert_eq!(Mounts::read().at(&usage.alias()), []);
         fixture.csi().unstage(&view).await.unwrap();
         fixture.assert_all_given_back(&usage).await;

@@ -1,8 +1,8 @@
 //! A file system that is no longer the volume's, though the lease is its node's or no node's; and staging it again.
 
+use host_fs::mount::testing::unmount;
 use std::fs;
 
-use rustix::mount::{UnmountFlags, unmount};
 use tonic::Code;
 
 use super::{Fixture, Task};
@@ -96,11 +96,7 @@ fn a_volume_whose_mount_is_only_missing_is_not_stopped_under_the_lease_of_its_no
         let fixture = Fixture::start().await;
         let (usage, task) = fixture.without_plugin().await;
         // The agent mounts it again, from the same device.
-        unmount(
-            fixture.flocker.mount_of(1, usage.dataset()),
-            UnmountFlags::empty(),
-        )
-        .unwrap();
+        unmount(fixture.flocker.mount_of(1, usage.dataset()));
         let plugin = fixture.old_plugin().await;
         fixture.is_mounted_on(1, &usage).await;
         super::unbroken::reads_of_leases(&fixture, 3).await;
@@ -156,7 +152,7 @@ fn a_volume_that_was_stopped_under_flockers_mount_too_is_refused_until_that_is_u
         let (usage, task) = fixture.without_plugin().await;
         let flockers = fixture.flocker.mount_of(1, usage.dataset());
         // The agent mounts it again, from the same device, and so the same file system.
-        unmount(&flockers, UnmountFlags::empty()).unwrap();
+        unmount(&flockers);
         fixture.is_mounted_on(1, &usage).await;
         let client = fixture.flocker.client().await;
         let lease_to = async |node| {
@@ -179,7 +175,7 @@ fn a_volume_that_was_stopped_under_flockers_mount_too_is_refused_until_that_is_u
             "a final answer leaves nothing"
         );
         assert_eq!((fixture.old.records(), fixture.old.devices()), (vec![], vec![]));
-        unmount(&flockers, UnmountFlags::empty()).unwrap();
+        unmount(&flockers);
         fixture.is_mounted_on(1, &usage).await;
         plugin.csi.stage(&usage).await.unwrap();
         plugin.csi.publish(&usage).await.unwrap();

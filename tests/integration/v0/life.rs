@@ -1,11 +1,12 @@
 //! The life of a volume, and the directory of its target, which the orchestrator owns.
 
+use host_fs::mount::testing::unmount;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 
 use csi_proto::v0::volume_capability::access_mode::Mode;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, mount};
 use tonic::Code;
 
 use super::{Old, SMALLEST, assert_empty, capability, to_create, to_publish};
@@ -122,7 +123,7 @@ fn a_v0_publish_that_fails_leaves_the_orchestrators_directory() {
         for answer in [old.publish(&usage).await, old.unpublish(&usage).await] {
             assert_refused(answer, Code::FailedPrecondition, &["foreign"]);
         }
-        unmount(&usage.target, UnmountFlags::empty()).unwrap();
+        unmount(&usage.target);
         assert_empty(&usage.target);
 
         old.unstage(&usage).await.unwrap();

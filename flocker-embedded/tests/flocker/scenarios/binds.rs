@@ -1,9 +1,10 @@
 //! Datasets with a second mount, as a container orchestrator makes it, and its effect on the agent.
 
+use host_fs::mount::testing::unmount;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
+use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use uuid::Uuid;
 
 use super::Scenario;
@@ -33,8 +34,8 @@ impl Scenario {
     /// Unmounts a dataset from the agent's mount path and from its target: the steps that an operator takes when the
     /// agent no longer observes the dataset.
     fn unmount_all(&self, dataset: Uuid, number: usize, target: &Path) {
-        unmount(self.cluster.path(number, dataset), UnmountFlags::empty()).unwrap();
-        unmount(target, UnmountFlags::empty()).unwrap();
+        unmount(self.cluster.path(number, dataset));
+        unmount(target);
     }
 }
 
@@ -55,7 +56,7 @@ fn a_bind_mount_removes_the_path_from_state_until_it_ends() {
         held.hold(20).await;
 
         let mut freed = scenario.watch("bind: after unbind+release", dataset).await;
-        unmount(&target, UnmountFlags::empty()).unwrap();
+        unmount(&target);
         freed.reach("node-1").await;
         scenario.release(dataset).await;
         freed.end().await;
@@ -118,7 +119,7 @@ fn a_mount_stacked_on_the_agents_own_restores_the_path() {
             .await;
         scenario.bind_on_itself(dataset, 1);
         found.end().await;
-        unmount(&target, UnmountFlags::empty()).unwrap();
+        unmount(&target);
         scenario
             .relocate("bind-rebind: move with stacked self-bind", dataset, 2)
             .await;
@@ -156,7 +157,7 @@ fn a_bind_mount_ends_the_protection_of_the_lease() {
         scenario.cluster.relocate(dataset, 1).await;
         held.hold(NEXT_ITERATION * 2).await;
 
-        unmount(&target, UnmountFlags::empty()).unwrap();
+        unmount(&target);
         let mut released = scenario.watch("lease+bind+rebind: after release", dataset).await;
         scenario.release(dataset).await;
         released.end().await;

@@ -1,10 +1,11 @@
 //! Mounts that the agents cannot see, because they are in another mount namespace.
 
+use host_fs::mount::testing::unmount;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
+use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use rustix::thread::UnshareFlags;
 
 /// A bind mount in a namespace of its own, which receives the mounts of this one but propagates none back.
@@ -30,7 +31,7 @@ impl OtherNamespace {
             mount_bind(source, &target).unwrap();
             ready.send(()).unwrap();
             assert!(until_stop.recv().is_err(), "nothing is ever sent");
-            unmount(&target, UnmountFlags::empty()).unwrap();
+            unmount(&target);
         });
         until_ready.recv().unwrap();
         Self { stop, thread }
