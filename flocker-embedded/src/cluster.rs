@@ -4,7 +4,7 @@
 //! mounted are one list, which every report replaces as a whole: where agents see different things, datasets appear
 //! and disappear.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -21,6 +21,8 @@ pub(crate) struct Report {
     pub(crate) unmounted: BTreeMap<Uuid, u64>,
     /// Devices of the datasets attached here. No client sees them, but a change counts as a change of the report.
     pub(crate) devices: BTreeMap<Uuid, PathBuf>,
+    /// Datasets whose volume is missing, is another one, or cannot be examined here. No client sees them.
+    pub(crate) unavailable: BTreeSet<Uuid>,
 }
 
 /// A dataset as clients see it.
@@ -163,6 +165,13 @@ impl Cluster {
             mounted: None,
         });
         mounted.chain(unmounted).collect()
+    }
+
+    /// Returns the datasets whose volume some node cannot use.
+    pub(crate) fn unavailable(&self) -> BTreeSet<Uuid> {
+        let reports = self.lock();
+        let unavailable = reports.nodes.values().flat_map(|report| &report.unavailable);
+        unavailable.copied().collect()
     }
 
     /// Returns a receiver that is notified of changed reports.

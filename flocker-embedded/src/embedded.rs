@@ -22,6 +22,7 @@ use crate::data_dir::DataDir;
 use crate::faults::Faults;
 use crate::pki::{Authority, Pki};
 use crate::server::{self, Port, Server};
+use crate::storage_status::StorageStatus;
 use crate::store::Store;
 use crate::tls::Acceptor;
 use crate::{Error, NodeInfo, Options, Timing};
@@ -197,20 +198,20 @@ impl Embedded {
     /// Returns the bytes that new datasets may still take: the capacity, less the sizes of all volumes that exist and
     /// of all that are configured.
     pub fn free_capacity(&self) -> u64 {
-        let volumes = self.shared.backend.volumes();
-        let mut sizes = volumes.sizes();
-        let snapshot = self.shared.store.snapshot();
-        let live = snapshot
-            .configuration
-            .datasets
-            .iter()
-            .filter(|(_, dataset)| !dataset.deleted);
-        for (id, dataset) in live {
-            sizes.entry(*id).or_insert(dataset.size());
-        }
+        let sizes = self.shared.sizes();
         sizes
             .values()
-            .fold(volumes.capacity(), |free, size| free.saturating_sub(*size))
+            .fold(self.capacity(), |free, size| free.saturating_sub(*size))
+    }
+
+    /// Returns a function that reads what is stored, for metrics. It blocks, and returns `None` once this Flocker has
+    /// ended.
+    pub fn storage_status(
+        &self,
+    ) -> impl Fn() -> Option<Result<StorageStatus, Error>> + Clone + Send + Sync + 'static {
+        // The next process on this machine waits for what `Shared` has locked.
+        let shared = Arc::downgrade(&self.shared);
+        move || Some(StorageStatus::of(&*shared.upgrade()?))
     }
 
     /// Returns the counts of requests and connections since the start.

@@ -41,6 +41,7 @@ mod options;
 pub mod pki;
 mod routes;
 mod server;
+mod storage_status;
 mod store;
 mod tls;
 
@@ -48,3 +49,4 @@ pub use counters::{Counters, RequestKey};
 pub use embedded::Embedded;
 pub use error::Error;
 pub use options::{CertificateProfile, MAX_NODES, NodeInfo, Options, Timing};
+pub use storage_status::{AgentStep, DatasetState, PoolStatus, StorageStatus};

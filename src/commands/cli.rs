@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::commands::export::ExportArgs;
 use crate::config::layers::{self, Environment, Refusal};
-use crate::config::{Config, LogConfig, PluginConfig, absolute_path};
+use crate::config::{Config, LogConfig, PluginConfig, absolute_path, http_address};
 use crate::volume::parse_size;
 
 const SETTINGS_HELP: &str = "\
@@ -127,6 +127,9 @@ pub struct EmbeddedArgs {
     /// The total capacity for volumes; default: the free space of the file system.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub capacity: Option<u64>,
+    /// The address at which /metrics is answered over HTTP: an IPv6 address in brackets. No client is authenticated there.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = http_address)]
+    pub metrics_address: Option<SocketAddr>,
     /// The boot id by which node N can be looked up; may be repeated. A single node has that of this machine too.
     #[arg(long, value_name = "N=UUID", value_parser = era)]
     era: Vec<(usize, Uuid)>,

@@ -1,5 +1,7 @@
 //! `flocker-csi embedded`: only the embedded Flocker.
 
+use std::sync::Arc;
+
 use flocker_embedded::faults::FaultPlan;
 use flocker_embedded::{Embedded, Options};
 use supervised_tasks::Supervisor;
@@ -7,8 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commands::cli::{CertificateProfile, EmbeddedArgs, Pace};
 use crate::commands::failure::Failure;
+use crate::commands::http::Monitor;
 use crate::commands::signals::StopSignals;
 use crate::commands::stdout::announce;
+use crate::commands::storage_metrics::StorageMetrics;
 
 /// The default directory for the files of clients, in the data directory.
 pub(crate) const CERTIFICATES: &str = "certificates";
@@ -21,6 +25,10 @@ pub(crate) const CERTIFICATES: &str = "certificates";
 /// It cannot be started with these arguments, or cannot be stopped gracefully.
 pub async fn run(args: EmbeddedArgs) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
+    let monitor = match args.metrics_address {
+        Some(address) => Some(Arc::new(Monitor::bind(address).await?)),
+        None => None,
+    };
     let plan_file = args.faults.clone();
     let faults = match &plan_file {
         Some(path) => FaultPlan::read(path, args.nodes)
@@ -41,6 +49,12 @@ pub async fn run(args: EmbeddedArgs) -> Result<(), Failure> {
         tasks.spawn("following the plan of faults", move || {
             let (faults, path) = (faults.clone(), path.clone());
             async move { faults.follow(&path).await }
+        });
+    }
+    if let Some(monitor) = monitor {
+        let storage = StorageMetrics::of(&flocker);
+        tasks.spawn("answering with metrics", move || {
+            Arc::clone(&monitor).run(storage.clone())
         });
     }
     announce(format_args!("listening on https://{}", flocker.address()));

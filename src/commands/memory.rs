@@ -39,7 +39,7 @@ mod other {
 mod glibc {
     use std::time::Duration;
 
-    use tokio::task::spawn_blocking;
+    use crate::telemetry::spawn_blocking;
     use tokio::time::{MissedTickBehavior, interval};
 
     /// How often to compare. A comparison takes some microseconds, or milliseconds after a peak.

@@ -13,9 +13,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::failure::Failure;
+use crate::commands::http::Monitor;
 use crate::commands::memory;
 use crate::commands::signals::StopSignals;
 use crate::commands::stdout::{self, announce};
+use crate::commands::storage_metrics::StorageMetrics;
 use crate::config::Config;
 use crate::config::Endpoint;
 use crate::controller::ControllerService;
@@ -26,11 +28,11 @@ use crate::host::{PinStore, preconditions, state_dir};
 use crate::node::NodeService;
 use crate::operation::Locks;
 use crate::server::{Listener, ServeError, SocketState};
-use crate::telemetry::Counters;
+use crate::telemetry::{Counters, spawn_blocking};
 pub use checks::check;
 use checks::{check_all, warn_of_exposed_directories, warn_of_takeover};
 use kubelet::{Registrar, RegistrationService};
-use monitoring::{Gauges, Monitor, Monitored, Readiness, Sources};
+use monitoring::{Gauges, Monitored, Readiness, Sources};
 use parts::{controller, host_settings, limits, node, of_one_node, provisioner, sources, this_node};
 use services::Services;
 
@@ -47,7 +49,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     let start = async {
         warn_if_cut_off(&config).await;
-        Plugin::start_with(config, PinStore::of_this_process()).await
+        Plugin::start_with(config, PinStore::of_this_process(), None).await
     };
     let Ok(started) = signals.unless_stopped(start).await else {
         return Ok(());
@@ -81,11 +83,20 @@ impl Plugin {
     /// [`Failure::Configuration`] when a file is invalid or the address for probes is in use, [`Failure::Failed`] when the
     /// plugin cannot listen on the endpoint or on the registration socket.
     pub async fn start(config: Config) -> Result<Self, Failure> {
-        Self::start_with(config, PinStore::default()).await
+        Self::start_with(config, PinStore::default(), None).await
+    }
+
+    /// As [`Self::start`], with the metrics of the Flocker in the same process.
+    pub(crate) async fn start_with_storage(config: Config, storage: StorageMetrics) -> Result<Self, Failure> {
+        Self::start_with(config, PinStore::default(), Some(storage)).await
     }
 
     /// As [`Self::start`], with the pins that a service manager has kept since an earlier process.
-    async fn start_with(config: Config, pin_store: PinStore) -> Result<Self, Failure> {
+    async fn start_with(
+        config: Config,
+        pin_store: PinStore,
+        storage: Option<StorageMetrics>,
+    ) -> Result<Self, Failure> {
         let credentials = check_all(&config).await?;
         let registration = kubelet::RegistrationSettings::of(&config).map_err(Failure::configuration)?;
         let registration = registration.map(RegistrationService::new);
@@ -120,7 +131,7 @@ impl Plugin {
                 socket,
             },
         );
-        let monitored = Monitored::new(readiness.clone(), cluster.metrics().clone());
+        let monitored = Monitored::new(readiness.clone(), cluster.metrics().clone(), storage);
         // Before staged volumes are restored, which may take a while and must not fail a liveness probe.
         let monitoring = monitor.map(|monitor| {
             let (monitor, monitored) = (Arc::new(monitor), monitored.clone());
@@ -271,7 +282,7 @@ async fn listen(endpoint: &Endpoint) -> Result<Listener, Failure> {
 /// Warns when no mount of this process is shared with the host, as the plugin then refuses every target.
 async fn warn_of_hidden_mounts(config: &Config) {
     let settings = host_settings(config, &Counters::default());
-    let warning = tokio::task::spawn_blocking(move || settings.visibility().warning());
+    let warning = spawn_blocking(move || settings.visibility().warning());
     if let Ok(Some(warning)) = warning.await {
         tracing::warn!("{warning}");
     }
@@ -284,7 +295,7 @@ async fn warn_if_cut_off(config: &Config) {
         return;
     }
     let settings = host_settings(config, &Counters::default());
-    let cut_off = tokio::task::spawn_blocking(move || preconditions::cut_off(&settings));
+    let cut_off = spawn_blocking(move || preconditions::cut_off(&settings));
     if let Ok(Some(cut_off)) = cut_off.await {
         tracing::warn!(
             "No volume can be staged that Flocker mounts from now on: {cut_off}; run mount --make-rshared / on the host, and \

@@ -8,6 +8,7 @@ use crate::commands::failure::Failure;
 use crate::commands::serve::Plugin;
 use crate::commands::signals::StopSignals;
 use crate::commands::stdout::announce;
+use crate::commands::storage_metrics::StorageMetrics;
 use crate::config::{Config, FlockerConfig, KubeletConfig, Mode, NodeConfig, NodeLossConfig};
 use crate::flocker::provisioning::Pool;
 
@@ -55,7 +56,11 @@ impl Standalone {
         };
         let flocker = started.map_err(|error| start_failure(&error))?;
         let started = match config(args, &flocker) {
-            Ok(config) => signals.unless_stopped(Plugin::start(config)).await,
+            Ok(config) => {
+                let storage = StorageMetrics::of(&flocker);
+                let start = Plugin::start_with_storage(config, storage);
+                signals.unless_stopped(start).await
+            }
             Err(failure) => Ok(Err(failure)),
         };
         let failed = match started {

@@ -25,10 +25,9 @@ use uuid::Uuid;
 
 pub use endpoint::{Endpoint, ParseEndpointError};
 pub use flocker::FlockerConfig;
-pub(crate) use values::{absolute_path, driver_name};
+pub(crate) use values::{absolute_path, driver_name, http_address};
 use values::{
-    allocation_unit, count, default_size, duration, http_address, limit, log_filter, namespace, node_id,
-    socket_path,
+    allocation_unit, count, default_size, duration, limit, log_filter, namespace, node_id, socket_path,
 };
 
 use crate::flocker::attach::Takeover;

@@ -44,7 +44,7 @@ pub(super) fn socket_path(text: &str) -> Result<PathBuf, String> {
 
 /// Parses an address with a port. An IPv4 address may be in brackets, so that a manifest that inserts the address can
 /// use one form for both families.
-pub(super) fn http_address(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn http_address(text: &str) -> Result<SocketAddr, String> {
     let bracketed = text.strip_prefix('[').and_then(|text| text.split_once("]:"));
     let bracketed = bracketed.and_then(|(address, port)| {
         let address: Ipv4Addr = address.parse().ok()?;

@@ -10,6 +10,8 @@ use serde::de::DeserializeOwned;
 use host_fs::durable::{make_directory, replace_file};
 use host_fs::{Links, read_regular};
 
+use crate::telemetry::spawn_blocking;
+
 /// The newest value, in memory and, if there is a directory for it, in a file.
 ///
 /// A file that cannot be written or read is logged and counts as missing.
@@ -63,10 +65,7 @@ where
         let (None, Some(file)) = (&newest, self.file.clone()) else {
             return newest;
         };
-        let read = tokio::task::spawn_blocking(move || read_if_exists(&file))
-            .await
-            .ok()
-            .flatten();
+        let read = spawn_blocking(move || read_if_exists(&file)).await.ok().flatten();
         let mut newest = lock(&self.newest);
         if newest.is_none() {
             newest.clone_from(&read);
@@ -85,7 +84,7 @@ where
             return;
         };
         let (newest, written) = (Arc::clone(&self.newest), Arc::clone(&self.written));
-        tokio::task::spawn_blocking(move || {
+        spawn_blocking(move || {
             // Writers may overtake each other, so each writes the value that is newest when it has the lock.
             let mut written = lock(&written);
             let newest = lock(&newest).clone();

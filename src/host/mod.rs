@@ -68,7 +68,7 @@ use protection::StoppedWrites;
 use records::{RecordError, Records};
 use targets::Targets;
 
-use crate::telemetry::Counter;
+use crate::telemetry::{Counter, spawn_blocking};
 
 fn joined<T>(ended: std::result::Result<Result<T>, JoinError>) -> Result<T> {
     match ended {
@@ -168,7 +168,7 @@ impl Host {
         W: FnOnce(&Self) -> Result<T> + Send + 'static,
     {
         let host = Arc::clone(self);
-        joined(tokio::task::spawn_blocking(move || work(&host)).await)
+        joined(spawn_blocking(move || work(&host)).await)
     }
 
     /// As [`Self::blocking`], for work that looks up the paths for which `permit` was given.
@@ -183,6 +183,6 @@ impl Host {
             let mut permit = permit;
             work(&host, &mut permit)
         };
-        joined(tokio::task::spawn_blocking(work).await)
+        joined(spawn_blocking(work).await)
     }
 }

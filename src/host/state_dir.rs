@@ -6,6 +6,7 @@ use host_fs::durable::remove_unfinished;
 use host_fs::{LockError, LockedDirectory};
 
 use crate::error::{Error, Result, Situation};
+use crate::telemetry::spawn_blocking;
 
 /// Locks a directory for this process: its state directory, or its device directory. Another process is refused until
 /// this one ends.
@@ -36,5 +37,5 @@ pub(crate) async fn tidy(directory: PathBuf) {
         }
     };
     // It panics only on a bug, and the panic is in the log.
-    tokio::task::spawn_blocking(tidy).await.ok();
+    spawn_blocking(tidy).await.ok();
 }

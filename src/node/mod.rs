@@ -34,6 +34,7 @@ use crate::host::mount::{MountWatch, UsageProbe};
 use crate::host::{Host, HostSettings, PathGate};
 use crate::operation::deadline::Deadline;
 use crate::operation::{Context, Locks, Operations};
+use crate::telemetry::spawn_blocking;
 use crate::volume::TopologyKey;
 use operations::NodeOperation;
 
@@ -143,7 +144,7 @@ impl NodeCore {
             return Ok(Arc::clone(host));
         }
         let settings = self.settings.clone();
-        let opened = tokio::task::spawn_blocking(move || Host::open(&settings.host)).await;
+        let opened = spawn_blocking(move || Host::open(&settings.host)).await;
         let (host, pending) =
             opened.map_err(|ended| Error::task("reading the state directory", &ended))??;
         let host = Arc::new(host);

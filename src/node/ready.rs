@@ -14,6 +14,7 @@ use crate::flocker::cluster::{Lists, Snapshot};
 use crate::host::PathGate;
 use crate::host::mount::{NotFlockers, check_flockers_mount, is_named_after};
 use crate::operation::{Context, Phase};
+use crate::telemetry::spawn_blocking;
 use host_fs::mount::{Mount, MountTable};
 
 /// How long a mount may take before Flocker is asked whether the dataset is still this node's. Right before, the controller or
@@ -163,7 +164,7 @@ impl NodeCore {
         let (settings, holder) = (self.settings.host.clone(), table.holding(path).cloned());
         let receives = move || holder.is_none_or(|holder| settings.visibility().receives(&holder));
         let path = path.to_owned();
-        if tokio::task::spawn_blocking(receives).await.unwrap_or(true) {
+        if spawn_blocking(receives).await.unwrap_or(true) {
             Phase::MountedHere { node, path }
         } else {
             Phase::NotReceivedHere { node, path }
@@ -269,7 +270,7 @@ async fn settled(paths: &PathGate, root: PathBuf) {
             let _permit = permit;
             freshness(&look)
         };
-        let stage = tokio::task::spawn_blocking(look).await.unwrap_or(Freshness::Used);
+        let stage = spawn_blocking(look).await.unwrap_or(Freshness::Used);
         match stage {
             Freshness::Used => return,
             Freshness::Untidied => {}

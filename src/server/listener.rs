@@ -17,6 +17,7 @@ use super::socket::{self, SocketError, SocketFile, SocketName};
 use super::socket_keeper::{SocketKeeper, SocketState};
 use crate::config::Endpoint;
 use crate::error;
+use crate::telemetry::spawn_blocking;
 
 /// How long to wait for another process that replaces a socket in the same directory, and how often to try.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -232,7 +233,7 @@ async fn listen_on_socket(path: &Path) -> Result<(SocketFile, std::os::unix::net
     let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
         let owned = path.to_owned();
-        let listening = tokio::task::spawn_blocking(move || socket::try_listen(&owned)).await;
+        let listening = spawn_blocking(move || socket::try_listen(&owned)).await;
         let listening = listening.map_err(|error| BindError::Listen {
             endpoint: Endpoint::Unix(path.to_owned()),
             source: io::Error::other(error),

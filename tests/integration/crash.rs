@@ -8,15 +8,14 @@ use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
-use uuid::Uuid;
 
-use crate::support::csi::{Csi, Usage, capability};
+use crate::support::csi::Usage;
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
-use crate::support::process::Process;
 use crate::support::scratch::{Scratch, loop_devices_on};
+use crate::support::standalone::Standalone;
 use crate::support::{PATIENCE, eventually};
 
 /// Writes a file to a volume and returns its checksum.
@@ -99,90 +98,6 @@ fn a_plugin_that_lost_its_records_still_knows_its_mounts() {
         assert_eq!(Mounts::read().below(&machine.path("")), []);
         plugin.kill().await;
     });
-}
-
-/// A plugin with a Flocker of its own.
-struct Standalone {
-    /// Declared first, so that it ends before its directory is removed.
-    process: Process,
-    scratch: Scratch,
-}
-
-impl Standalone {
-    async fn start(scratch: Scratch) -> Self {
-        let path = |name: &str| scratch.path().join(name).display().to_string();
-        let process = Process::start(
-            vec![
-                "standalone",
-                &format!("--data-dir={}", path("data")),
-                &format!("--endpoint=unix://{}", path("csi.sock")),
-                &format!("--device-dir={}", path("devices")),
-                "--accept-unverified-propagation",
-            ],
-            &scratch.path().join("standalone.log"),
-        )
-        .await;
-        Self { process, scratch }
-    }
-
-    async fn restart(self) -> Self {
-        self.process.kill().await;
-        Self::start(self.scratch).await
-    }
-
-    fn csi(&self) -> &Csi {
-        &self.process.csi
-    }
-
-    /// Creates a volume and publishes it without an attachment by the controller.
-    async fn published(&self, name: &str) -> Usage {
-        let volume = self.csi().create(name).await;
-        let place = self.scratch.path().join(name);
-        fs::create_dir_all(place.join("staging")).unwrap();
-        let usage = Usage {
-            volume_id: volume.to_string(),
-            publish_context: [].into(),
-            volume_context: [].into(),
-            staging: place.join("staging"),
-            target: place.join("target"),
-            capability: capability(csi_proto::v1::volume_capability::access_mode::Mode::SingleNodeWriter),
-            readonly: false,
-        };
-        self.csi().stage(&usage).await.unwrap();
-        self.csi().publish(&usage).await.unwrap();
-        usage
-    }
-
-    async fn volumes(&self) -> Vec<Uuid> {
-        let mut controller = self.csi().controller();
-        let list = controller
-            .list_volumes(csi_proto::v1::ListVolumesRequest::default())
-            .await
-            .unwrap();
-        let entries = list.into_inner().entries.into_iter();
-        entries
-            .map(|entry| entry.volume.unwrap().volume_id.parse().unwrap())
-            .collect()
-    }
-
-    /// Returns the backing file of each loop device.
-    fn attached_files(&self) -> Vec<String> {
-        let devices = loop_devices_on(self.scratch.path());
-        let mut files: Vec<_> = devices
-            .iter()
-            .map(|device| {
-                let name = device.file_name().unwrap().to_str().unwrap();
-                fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).unwrap()
-            })
-            .collect();
-        files.sort();
-        files
-    }
-
-    fn flockers(&self, usage: &Usage) -> std::path::PathBuf {
-        let root = self.scratch.path().join("data/flocker/node-1");
-        root.join(&usage.volume_id)
-    }
 }
 
 #[test]

@@ -21,7 +21,8 @@ call() { "$TOOLS/bin/grpcurl" -plaintext -max-time 10 -unix -d "$2" "$WORK/csi.s
 get() { python -c 'import sys, urllib.request as r; print(r.urlopen("http://%s%s" % tuple(sys.argv[1:]), timeout=5).read().decode(), end="")' "$@"; }
 
 start_flocker() {
-    start embedded "$FLOCKER_CSI" embedded --listen "$flocker" --data-dir "$WORK/flocker" --certificates "$WORK/certificates"
+    start embedded "$FLOCKER_CSI" embedded --listen "$flocker" --data-dir "$WORK/flocker" --certificates "$WORK/certificates" \
+        --metrics-address "$storage"
     wait_for embedded "it listens" grep -q '^listening on' "$WORK/log/embedded"
 }
 
@@ -70,6 +71,7 @@ ok "$(cat "$WORK/log/names")"
 flocker=127.0.0.1:$(free_port)
 plugin=127.0.0.1:$(free_port)
 standalone=127.0.0.1:$(free_port)
+storage=127.0.0.1:$(free_port)
 prometheus=127.0.0.1:$(free_port)
 start_flocker
 start_plugin
@@ -90,10 +92,10 @@ start publish "$TOOLS/bin/grpcurl" -plaintext -max-time 50 -unix -d "$PUBLISHED,
     {\"mount\": {}, \"access_mode\": {\"mode\": \"SINGLE_NODE_WRITER\"}}}" "$WORK/csi.sock" csi.v1.Controller/ControllerPublishVolume
 wait_until 20 every_query_returns_data || die "$(cat "$WORK/log/dashboard")"
 ok "the dashboard's $(cat "$WORK/log/dashboard") return data"
-for address in "$plugin" "$standalone"; do
+for address in "$plugin" "$standalone" "$storage"; do
     get "$address" /metrics | monitoring text | promtool check metrics >"$WORK/log/metrics" 2>&1
 done
-ok "promtool has nothing to say about the metrics of either plugin"
+ok "promtool has nothing to say about the metrics of either plugin, nor about those of an embedded Flocker alone"
 monitoring firing "$prometheus" >"$WORK/log/alerts"
 ok "no alert is firing"
 

@@ -16,6 +16,7 @@ use super::status::Status;
 use crate::backend::{Discovery, Seen};
 use crate::cluster::Connection;
 use crate::options::{NodeInfo, Timing};
+use crate::storage_status::AgentStep;
 use crate::store::Snapshot;
 
 /// The agent of one node.
@@ -70,10 +71,12 @@ impl Agent {
             self.mounts.mark_unchanged();
             let pause = match self.observe(&configuration).await {
                 Err(error) => {
+                    self.shared.failed_steps.count(AgentStep::Observe, 1);
                     self.failures.record_failed_observation(&error);
                     Pause::BackOff { attempt, seen: None }
                 }
                 Ok(Discovery { seen, failures }) => {
+                    self.shared.failed_steps.count(AgentStep::Examine, failures.len());
                     self.failures.record_unexamined(failures);
                     let plan = Plan::new(self.node.uuid, &configuration.configuration, &seen);
                     if plan.is_empty() {

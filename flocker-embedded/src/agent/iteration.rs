@@ -14,6 +14,7 @@ use crate::backend::{Condition, Discovery, Seen, StepError};
 use crate::cluster::Report;
 use crate::error::chain;
 use crate::options::NodeInfo;
+use crate::storage_status::AgentStep;
 use crate::store::{Snapshot, Storage};
 
 impl Agent {
@@ -39,12 +40,26 @@ impl Agent {
         let mut steps = JoinSet::new();
         let (begun, not_begun) = self.begin_storage(plan.steps).await;
         for (dataset, step) in begun {
-            let (shared, node) = (Arc::clone(&self.shared), self.node.clone());
-            steps.spawn(async move { (dataset, carry_out(&shared, node, dataset, step).await) });
+            let (shared, node, kind) = (Arc::clone(&self.shared), self.node.clone(), step.kind());
+            steps.spawn(async move {
+                let outcome = (dataset, carry_out(&shared, node, dataset, step).await);
+                shared
+                    .failed_steps
+                    .count(kind, failed(std::slice::from_ref(&outcome)));
+                outcome
+            });
         }
-        let mut outcomes = self.register(plan.register).await;
-        outcomes.extend(not_begun);
-        outcomes.extend(self.attach(plan.attach).await);
+        let registered = self.register(plan.register).await;
+        let attached = self.attach(plan.attach).await;
+        let mut outcomes = Vec::new();
+        for (step, outcome) in [
+            (AgentStep::Create, not_begun),
+            (AgentStep::Register, registered),
+            (AgentStep::Attach, attached),
+        ] {
+            self.shared.failed_steps.count(step, failed(&outcome));
+            outcomes.extend(outcome);
+        }
         while let Some(outcome) = steps.join_next().await {
             match outcome {
                 Ok(outcome) => outcomes.push(outcome),
@@ -194,6 +209,11 @@ async fn blocking<T: Send + 'static>(
     spawn_blocking(work).await.map_err(StepError::Task)?
 }
 
+/// Returns how many of these outcomes are failures.
+fn failed(outcomes: &[Outcome]) -> usize {
+    outcomes.iter().filter(|(_, outcome)| outcome.is_err()).count()
+}
+
 /// Returns the one outcome that several datasets share.
 fn for_all(datasets: &[Uuid], outcome: Result<Done, StepError>) -> Vec<Outcome> {
     let outcome = outcome.map_err(Arc::new);
@@ -222,6 +242,9 @@ fn report(node: &NodeInfo, seen: &BTreeMap<Uuid, Seen>) -> Report {
             | Condition::Unregistered
             | Condition::AttachedElsewhere
             | Condition::AttachedToDead => {}
+        }
+        if matches!(seen.condition, Condition::Unavailable | Condition::Unexamined) {
+            report.unavailable.insert(*dataset);
         }
         if let Some(device) = seen.condition.device() {
             report.devices.insert(*dataset, device.to_owned());

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use crate::backend::{Condition, Seen};
+use crate::storage_status::AgentStep;
 use crate::store::Configuration;
 
 /// A step that concerns one dataset alone.
@@ -20,6 +21,21 @@ pub(super) enum Step {
     /// Detaches a dataset that is attached to a machine that is off.
     DetachFromDead,
     Destroy,
+}
+
+impl Step {
+    /// Returns the name that metrics have for it.
+    pub(super) fn kind(&self) -> AgentStep {
+        match self {
+            Self::Create(_) => AgentStep::Create,
+            Self::Format(_) => AgentStep::Format,
+            Self::Mount(_) => AgentStep::Mount,
+            Self::Unmount(_) => AgentStep::Unmount,
+            Self::Detach(_) => AgentStep::Detach,
+            Self::DetachFromDead => AgentStep::DetachFromDead,
+            Self::Destroy => AgentStep::Destroy,
+        }
+    }
 }
 
 /// The next steps of one agent. After them it observes again, and plans the steps that follow.

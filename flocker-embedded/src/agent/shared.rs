@@ -12,6 +12,7 @@ use crate::cluster::Cluster;
 use crate::error::chain;
 use crate::faults::Faults;
 use crate::options::NodeInfo;
+use crate::storage_status::FailedSteps;
 use crate::store::{Dataset, Storage, Store};
 
 /// Number of file systems that are created concurrently, by all agents together.
@@ -25,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) backend: Arc<Backend>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) faults: Faults,
+    pub(crate) failed_steps: FailedSteps,
     /// The machines that are off, and the eras of the nodes.
     machines: StdMutex<Machines>,
     /// Held from observing to reporting, so that no report is older than the one it replaces.
@@ -52,6 +54,7 @@ impl Shared {
             backend,
             cluster: Arc::new(Cluster::new()),
             faults,
+            failed_steps: FailedSteps::default(),
             machines: StdMutex::new(Machines {
                 off: BTreeSet::new(),
                 eras,
@@ -60,6 +63,21 @@ impl Shared {
             formatters: Semaphore::new(FORMATTERS),
             workers: Semaphore::new(WORKERS),
         }
+    }
+
+    /// Returns the size of every volume that exists or is configured.
+    pub(crate) fn sizes(&self) -> BTreeMap<Uuid, u64> {
+        let mut sizes = self.backend.volumes().sizes();
+        let snapshot = self.store.snapshot();
+        let live = snapshot
+            .configuration
+            .datasets
+            .iter()
+            .filter(|(_, dataset)| !dataset.deleted);
+        for (id, dataset) in live {
+            sizes.entry(*id).or_insert(dataset.size());
+        }
+        sizes
     }
 
     /// Waits until a step may begin. It ends when the permit is dropped.

@@ -218,6 +218,19 @@ fn attach_to(path: &Path, file: &File) -> io::Result<bool> {
     )))
 }
 
+/// Returns how many loop devices have a file in a directory, as sysfs shows it: no device is opened.
+pub(super) fn count_below(directory: &Path) -> io::Result<u64> {
+    let mut count = 0;
+    for entry in fs::read_dir(BLOCK_DEVICES)? {
+        let name = entry?.file_name();
+        let is_loop = name.as_bytes().starts_with(b"loop");
+        if is_loop && backing_file(Path::new(&name))?.is_some_and(|file| file.starts_with(directory)) {
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
 fn backing_file(device: &Path) -> io::Result<Option<PathBuf>> {
     let name = device.file_name().unwrap_or_default();
     match fs::read(Path::new(BLOCK_DEVICES).join(name).join("loop/backing_file")) {

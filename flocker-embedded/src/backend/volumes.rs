@@ -16,6 +16,7 @@ use rustix::fs::statvfs;
 use uuid::Uuid;
 
 use super::error::StepError;
+use super::loop_device::count_below;
 use crate::Error;
 use crate::data_dir::remove_unfinished;
 
@@ -39,6 +40,13 @@ pub(crate) enum Stage {
 pub(crate) struct VolumeFile {
     pub(crate) size: u64,
     pub(crate) stage: Stage,
+}
+
+/// The space that the backing files take and can take, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Space {
+    pub(crate) used: u64,
+    pub(crate) free: u64,
 }
 
 /// The backing files of all nodes.
@@ -101,8 +109,27 @@ impl Volumes {
         })
     }
 
-    pub(super) fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Returns what the files occupy of their file system, and what that has free. Blocks.
+    pub(crate) fn space(&self) -> io::Result<Space> {
+        let mut used = 0;
+        for (dataset, file) in self.files() {
+            match self.path_at(dataset, file.stage).symlink_metadata() {
+                Ok(found) => used += found.blocks() * BLOCK,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let free = free_space(&self.directory)?;
+        Ok(Space { used, free })
+    }
+
+    /// Returns how many loop devices have one of these files. Blocks.
+    pub(crate) fn loop_devices(&self) -> io::Result<u64> {
+        count_below(&self.directory)
     }
 
     /// Returns the path that the file of a dataset has, or is to have when it is formatted.

@@ -11,5 +11,6 @@ mod life;
 mod nodes;
 mod restart;
 mod scenarios;
+mod status;
 mod storage;
 mod support;

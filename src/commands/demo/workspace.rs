@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::commands::failure::Failure;
 use crate::error;
+use crate::telemetry::spawn_blocking;
 
 /// How long to wait at the end for files in use, and how often to try.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -138,6 +139,6 @@ fn loop_devices_on(directory: &Path) -> Vec<String> {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = spawn_blocking(work).await;
     done.map_err(|error| Failure::Failed(error::chain(&error)))
 }

@@ -8,6 +8,7 @@ use crate::commands::failure::Failure;
 use crate::config::FlockerConfig;
 use crate::error;
 use crate::flocker::cluster::{Cluster, Flocker, Lists, Snapshot};
+use crate::telemetry::spawn_blocking;
 use crate::volume::{size_of, size_text};
 
 /// Reads everything that Flocker reports about datasets.
@@ -16,7 +17,7 @@ use crate::volume::{size_of, size_text};
 /// The certificates cannot be used, or Flocker does not answer.
 pub(super) async fn look(config: &FlockerConfig) -> Result<std::sync::Arc<Snapshot>, Failure> {
     let blocking = config.clone();
-    let credentials = tokio::task::spawn_blocking(move || blocking.credentials())
+    let credentials = spawn_blocking(move || blocking.credentials())
         .await
         .map_err(|error| Failure::context("read the certificates", &error))?
         .map_err(|error| Failure::configuration(error::chain(&error)))?;

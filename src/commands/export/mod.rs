@@ -24,6 +24,7 @@ pub(crate) use args::ExportArgs;
 use crate::commands::failure::Failure;
 use crate::commands::stdout;
 use crate::flocker::cluster::Snapshot;
+use crate::telemetry::spawn_blocking;
 use args::Source;
 use datasets::Datasets;
 use objects::Object;
@@ -115,7 +116,7 @@ async fn old_objects(items: &[String]) -> Result<Vec<Object>, Failure> {
         return Err(Failure::configuration(text));
     };
     let file = file.clone();
-    let read = tokio::task::spawn_blocking(move || {
+    let read = spawn_blocking(move || {
         let text = objects::read(&file).map_err(Failure::Failed)?;
         let parsed = objects::parse(&file, &text);
         parsed.map_err(|problems| {

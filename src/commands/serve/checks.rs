@@ -10,7 +10,7 @@ use crate::error;
 use crate::flocker::attach::Takeover;
 use crate::flocker::node_identity;
 use crate::host::preconditions;
-use crate::telemetry::Counters;
+use crate::telemetry::{Counters, spawn_blocking};
 
 /// Checks what can be checked without serving: the files that the settings name.
 ///
@@ -38,7 +38,7 @@ pub async fn check(config: &Config) -> Result<Credentials, Failure> {
             }
         }
     };
-    tokio::task::spawn_blocking(check)
+    spawn_blocking(check)
         .await
         .map_err(|error| Failure::context("check the configuration", &error))?
 }
@@ -74,7 +74,7 @@ pub(super) async fn warn_of_exposed_directories(config: &Config) {
         preconditions::exposed(&directories)
     };
     // It panics only on a bug, and the panic is in the log.
-    for warning in tokio::task::spawn_blocking(exposed).await.unwrap_or_default() {
+    for warning in spawn_blocking(exposed).await.unwrap_or_default() {
         tracing::warn!("{warning}");
     }
 }
@@ -86,7 +86,7 @@ pub(super) async fn check_all(config: &Config) -> Result<Credentials, Failure> {
             host_settings(config, &Counters::default()),
             config.kubelet.kubelet_registration_dir.clone(),
         );
-        tokio::task::spawn_blocking(move || preconditions::unmet(&node, registration_dir.as_deref()))
+        spawn_blocking(move || preconditions::unmet(&node, registration_dir.as_deref()))
             .await
             .map_err(|error| Failure::context("check the requirements of a node", &error))?
     } else {

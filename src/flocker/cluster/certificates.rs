@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::current_client::{self, Flocker};
 use crate::error::chain;
+use crate::telemetry::spawn_blocking;
 
 /// How often the files are read. That sends no request to Flocker.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
@@ -67,7 +68,7 @@ impl CertificateKeeper {
             let current = current.clone();
             move || current.changed_on_disk().then(|| current.load_again())
         };
-        let checked = match tokio::task::spawn_blocking(load()).await {
+        let checked = match spawn_blocking(load()).await {
             Ok(None) => FileCheck::Unchanged,
             Ok(Some(found)) => self.found(&current, found).await,
             Err(ended) => match ended.try_into_panic() {

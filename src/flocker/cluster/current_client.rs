@@ -8,7 +8,7 @@ use flocker_client::{
 };
 use tokio::sync::OnceCell;
 
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, spawn_blocking};
 
 /// The connection to the control service, made when it is first needed; clones share it.
 ///
@@ -107,7 +107,7 @@ impl RequestObserver for RequestMetrics {
 /// # Errors
 /// The certificates cannot be used together, or the plugin is stopping.
 pub(super) async fn make(settings: ClientSettings) -> Result<Client, Error> {
-    match tokio::task::spawn_blocking(move || Client::new(settings)).await {
+    match spawn_blocking(move || Client::new(settings)).await {
         Ok(client) => client,
         Err(ended) => match ended.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

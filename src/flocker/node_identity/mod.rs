@@ -23,6 +23,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::{Cluster, Lists};
 use crate::host::BOOT_ID_FILE;
+use crate::telemetry::spawn_blocking;
 use saved_node::SavedNode;
 
 /// How long Flocker is asked for this machine's boot id before a less certain source is believed: an agent reports it a
@@ -261,7 +262,7 @@ impl NodeIdentity {
         read: impl FnOnce(&Sources) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let sources = Arc::clone(&self.sources);
-        let reading = tokio::task::spawn_blocking(move || read(&sources)).await;
+        let reading = spawn_blocking(move || read(&sources)).await;
         reading.map_err(|ended| Error::task("reading which node this machine is", &ended))?
     }
 

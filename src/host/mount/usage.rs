@@ -12,6 +12,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::telemetry::BlockingThread;
+
 /// What a file system holds and could hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Usage {
@@ -172,6 +174,7 @@ impl UsageProbe {
             .name("usage".to_owned())
             .stack_size(128 * 1024)
             .spawn(move || {
+                let _counted = BlockingThread::enter();
                 let usage = ask(&path, &via).map_err(Arc::new);
                 drop(via);
                 asked

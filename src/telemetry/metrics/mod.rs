@@ -5,6 +5,7 @@
 //! a value that a caller chooses, so the number of series is bounded.
 
 mod labels;
+mod series;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::counters::{Counter, Counters};
 use labels::{Call, Request, Step};
+
+pub(crate) use series::{Labels, Series, count, number};
 
 /// What the names of all metrics begin with.
 const PREFIX: &str = "flocker_csi";
@@ -118,21 +121,45 @@ impl Metrics {
 
     /// Returns all metrics as text, with those that are looked up now.
     ///
-    /// The latter are not registered: who looks them up may own what measures here, and would never be dropped.
-    pub fn to_text(&self, looked_up: Option<Box<dyn Collector>>) -> String {
-        let mut present = Registry::with_prefix(PREFIX);
-        if let Some(collector) = looked_up {
-            present.register_collector(collector);
-        }
-        let mut encoded = String::new();
-        let written = text::encode_registry(&mut encoded, &self.shared.registry)
-            .and_then(|()| text::encode_registry(&mut encoded, &present))
-            .and_then(|()| text::encode_eof(&mut encoded));
-        if let Err(error) = written {
-            tracing::warn!(%error, "The metrics cannot be written");
-        }
-        encoded
+    /// The latter are not registered: their collector may own what measures here, and would never be dropped.
+    pub fn to_text(&self, looked_up: impl IntoIterator<Item = LookedUp>) -> String {
+        encoded(Some(&self.shared.registry), looked_up)
     }
+}
+
+/// Metrics that are looked up on request.
+pub struct LookedUp(Registry);
+
+impl LookedUp {
+    /// Looks up metrics of the plugin.
+    pub fn of_plugin(collector: Box<dyn Collector>) -> Self {
+        Self::of(PREFIX, collector)
+    }
+
+    /// Looks up metrics whose names begin with `prefix`.
+    pub(crate) fn of(prefix: &str, collector: Box<dyn Collector>) -> Self {
+        let mut registry = Registry::with_prefix(prefix);
+        registry.register_collector(collector);
+        Self(registry)
+    }
+
+    /// Returns these metrics alone as text.
+    pub(crate) fn into_text(self) -> String {
+        encoded(None, [self])
+    }
+}
+
+fn encoded(registry: Option<&Registry>, looked_up: impl IntoIterator<Item = LookedUp>) -> String {
+    let mut encoded = String::new();
+    let mut written = registry.map_or(Ok(()), |registry| text::encode_registry(&mut encoded, registry));
+    for LookedUp(present) in looked_up {
+        written = written.and_then(|()| text::encode_registry(&mut encoded, &present));
+    }
+    let written = written.and_then(|()| text::encode_eof(&mut encoded));
+    if let Err(error) = written {
+        tracing::warn!(%error, "The metrics cannot be written");
+    }
+    encoded
 }
 
 impl Collector for Counters {
@@ -160,7 +187,7 @@ mod tests {
         metrics.phase_left("stage", "mounted_here", took);
         metrics.request_ended("GET /v1/state/datasets", "answered", took);
         metrics.counters().count(Counter::LeasesTakenOver);
-        let text = metrics.to_text(None);
+        let text = metrics.to_text([]);
         for line in [
             "# TYPE flocker_csi_rpc_duration_seconds histogram",
             r#"flocker_csi_rpc_duration_seconds_bucket{le="0.3",service="Node",method="NodeStageVolume",code="OK",csi_version="1"} 1"#,

@@ -16,6 +16,8 @@ use crate::support::eventually;
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::namespace::in_own_namespace;
+use crate::support::scratch::Scratch;
+use crate::support::standalone::Standalone;
 
 /// Returns the value of a series, written as the plugin writes it.
 fn value(metrics: &str, series: &str) -> Option<f64> {
@@ -119,16 +121,15 @@ fn every_call_phase_and_request_of_a_volumes_life_is_counted() {
     });
 }
 
-/// Checks that `docs/metrics.md` has a row for each metric of the plugin, with the same words, and no other.
+/// Checks that `docs/metrics.md` has a row for each metric of the plugin and of an embedded Flocker, with the same words, and
+/// no other.
 #[test]
 fn the_page_of_metrics_lists_what_there_is() {
     in_own_namespace(|| async {
-        let flocker = Flocker::start(1).await;
-        let machine = Machine::new(&flocker, 1);
-        let plugin = machine.process(&[PROBES]).await;
+        let standalone = Standalone::start_with(Scratch::new(), &[PROBES]).await;
         // A histogram without events is not shown.
-        plugin.csi.create("data").await;
-        let at = address(&plugin).await;
+        standalone.csi().create("data").await;
+        let at = address(&standalone.process).await;
         let metrics = eventually("there are calls, phases and requests", async || {
             let (_, metrics) = get(at, "/metrics").await;
             calls(&metrics, "Controller/CreateVolume", "OK").map(|_| metrics)
@@ -149,10 +150,10 @@ fn the_page_of_metrics_lists_what_there_is() {
         let page = include_str!("../../../docs/metrics.md");
         let on_page: Vec<_> = page
             .lines()
-            .filter(|line| line.starts_with("| `flocker_csi_"))
+            .filter(|line| line.starts_with("| `flocker_csi_") || line.starts_with("| `flocker_embedded_"))
             .collect();
         assert_eq!(on_page, rows, "the rows should be\n{}", rows.join("\n"));
-        plugin.kill().await;
+        standalone.process.kill().await;
     });
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod mounts;
 pub(crate) mod namespace;
 pub(crate) mod process;
 pub(crate) mod scratch;
+pub(crate) mod standalone;
 pub(crate) mod tcp_proxy;
 pub(crate) mod verbatim;
 

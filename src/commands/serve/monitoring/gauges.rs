@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
-use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
 use super::Readiness;
 use crate::controller::ControllerService;
 use crate::flocker::cluster::Cluster;
 use crate::node::NodeService;
+use crate::telemetry::{BlockingThread, Labels, Series, count};
 
 /// The parts of the plugin that are asked.
 #[derive(Clone)]
@@ -31,11 +31,16 @@ impl fmt::Debug for Gauges {
 
 impl Collector for Gauges {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut out = Series { encoder };
+        let mut out = Series::new(encoder);
         out.many(
             "build_info",
             "The version of the program; always 1",
             [(vec![("version", env!("CARGO_PKG_VERSION"))], 1.0)],
+        )?;
+        out.one(
+            "blocking_threads_busy",
+            "Threads that carry out work that may block, such as a look at a file system",
+            Some(count(BlockingThread::in_use())),
         )?;
         self.readiness(&mut out)?;
         self.flocker(&mut out)?;
@@ -54,7 +59,7 @@ impl Gauges {
                 .map(|check| (vec![("check", check.name)], f64::from(u8::from(check.holds)))),
         )?;
         let credentials = self.cluster.credentials();
-        out.write(
+        out.gauge(
             "certificate_time_left",
             "The time until each certificate for Flocker expires; negative once it has",
             Some(&Unit::Seconds),
@@ -119,71 +124,9 @@ impl Gauges {
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "nothing here is counted up to 2^52")]
-fn count(number: usize) -> f64 {
-    number as f64
-}
-
 fn seconds_until(end: SystemTime) -> f64 {
     match end.duration_since(SystemTime::now()) {
         Ok(left) => left.as_secs_f64(),
         Err(over) => -over.duration().as_secs_f64(),
-    }
-}
-
-/// The text that is written.
-struct Series<'a> {
-    encoder: DescriptorEncoder<'a>,
-}
-
-type Labels = Vec<(&'static str, &'static str)>;
-
-impl Series<'_> {
-    /// Writes a metric that has one series, or none while its value is not known.
-    fn one(&mut self, name: &str, help: &str, value: Option<f64>) -> fmt::Result {
-        self.many(name, help, value.map(|value| (Labels::new(), value)))
-    }
-
-    /// Writes a metric with a series for each set of labels.
-    fn many(
-        &mut self,
-        name: &str,
-        help: &str,
-        series: impl IntoIterator<Item = (Labels, f64)>,
-    ) -> fmt::Result {
-        self.write(name, help, None, series)
-    }
-
-    /// Writes a metric that is a time.
-    fn seconds(
-        &mut self,
-        name: &str,
-        help: &str,
-        series: impl IntoIterator<Item = (Labels, Duration)>,
-    ) -> fmt::Result {
-        let series = series
-            .into_iter()
-            .map(|(labels, time)| (labels, time.as_secs_f64()));
-        self.write(name, help, Some(&Unit::Seconds), series)
-    }
-
-    fn write(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<&Unit>,
-        series: impl IntoIterator<Item = (Labels, f64)>,
-    ) -> fmt::Result {
-        let mut family = self
-            .encoder
-            .encode_descriptor(name, help, unit, MetricType::Gauge)?;
-        for (labels, value) in series {
-            if labels.is_empty() {
-                family.encode_gauge(&value)?;
-            } else {
-                family.encode_family(&labels)?.encode_gauge(&value)?;
-            }
-        }
-        Ok(())
     }
 }

@@ -2,14 +2,14 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use host_fs::LockedDirectory;
 use rustix::fs::{Access, access, statvfs};
-use tokio::time::{Instant, timeout};
 
 use crate::operation::Elapsed;
+use crate::telemetry::Latest;
 
 /// How long a look may take before it is left to end by itself.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
@@ -21,14 +21,7 @@ const HANGS: Duration = Duration::from_secs(10);
 pub(super) struct Directories {
     state_dir: PathBuf,
     mount_root: PathBuf,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// When the look began that has not ended yet.
-    looking_since: Option<Instant>,
-    last: Option<Found>,
+    latest: Latest<Found>,
 }
 
 /// What is wrong with the directories.
@@ -43,34 +36,23 @@ impl Directories {
         Self {
             state_dir,
             mount_root,
-            state: Mutex::default(),
+            latest: Latest::default(),
         }
     }
 
     /// Looks at the directories, unless the last look still waits for a file system.
     pub(super) async fn look(self: &Arc<Self>) {
-        if self.lock().looking_since.is_some() {
-            return;
-        }
-        self.lock().looking_since = Some(Instant::now());
         let directories = Arc::clone(self);
-        let looking = tokio::task::spawn_blocking(move || {
-            let found = Found {
-                state_dir: state_dir(&directories.state_dir),
-                mount_root: mount_root(&directories.mount_root),
-            };
-            *directories.lock() = State {
-                looking_since: None,
-                last: Some(found),
-            };
-        });
-        timeout(ANSWERS_WITHIN, looking).await.ok();
+        let look = move || Found {
+            state_dir: state_dir(&directories.state_dir),
+            mount_root: mount_root(&directories.mount_root),
+        };
+        self.latest.look(ANSWERS_WITHIN, look).await;
     }
 
     /// Returns what was found last; `None` before the first look has ended.
     pub(super) fn found(&self) -> Option<Found> {
-        let state = self.lock();
-        match state.looking_since {
+        match self.latest.waits_since() {
             Some(since) if since.elapsed() >= HANGS => {
                 let hangs = |path: &Path| {
                     let (path, since) = (path.display(), Elapsed(since.elapsed()));
@@ -81,12 +63,8 @@ impl Directories {
                     mount_root: hangs(&self.mount_root),
                 })
             }
-            _ => state.last.clone(),
+            _ => self.latest.last(),
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

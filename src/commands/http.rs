@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,8 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use super::Monitored;
-use crate::commands::failure::Failure;
+use super::failure::Failure;
 
 /// How many clients are served at a time. One more replaces the oldest one: an answer takes no time, so the oldest is the
 /// likeliest not to send a request.
@@ -35,6 +35,26 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD");
+
+/// What clients can ask for; clones share the state.
+pub(crate) trait Pages: Clone + Send + Sync + 'static {
+    /// The paths of the pages.
+    const PATHS: &'static [&'static str];
+
+    /// Returns the page at one of the paths.
+    fn page(&self, path: &str) -> impl Future<Output = Page> + Send;
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Page {
+    /// What was asked about is so, in words.
+    Yes(String),
+    /// It is not so, in words.
+    No(String),
+    /// Metrics in the text format of `OpenMetrics`.
+    Metrics(String),
+}
 
 /// The HTTP server for probes and metrics.
 pub(crate) struct Monitor {
@@ -63,12 +83,12 @@ impl Monitor {
         };
         let listener = TcpListener::bind(address).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        tracing::info!("Answering on http://{address}/healthz, /readyz and /metrics");
         Ok(Self { listener, address })
     }
 
     /// Answers until it is dropped.
-    pub(crate) async fn run(self: Arc<Self>, monitored: Monitored) {
+    pub(crate) async fn run<P: Pages>(self: Arc<Self>, pages: P) {
+        tracing::info!("Answering on http://{}{}", self.address, list(P::PATHS));
         let mut clients = JoinSet::new();
         let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
         loop {
@@ -86,7 +106,7 @@ impl Monitor {
                     {
                         oldest.abort();
                     }
-                    by_age.push_back(clients.spawn(serve(stream, monitored.clone())));
+                    by_age.push_back(clients.spawn(serve(stream, pages.clone())));
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
@@ -99,10 +119,10 @@ impl Monitor {
 }
 
 /// Answers one request.
-async fn serve(stream: TcpStream, monitored: Monitored) {
+async fn serve<P: Pages>(stream: TcpStream, pages: P) {
     let answer = service_fn(|request: Request<Incoming>| {
-        let answer = answer(request.method(), request.uri().path(), &monitored);
-        async { Ok::<_, Infallible>(answer) }
+        let pages = &pages;
+        async move { Ok::<_, Infallible>(answer(request.method(), request.uri().path(), pages).await) }
     });
     let connection = http1::Builder::new()
         .keep_alive(false)
@@ -115,46 +135,34 @@ async fn serve(stream: TcpStream, monitored: Monitored) {
     }
 }
 
-fn answer(method: &Method, path: &str, monitored: &Monitored) -> Response<String> {
-    let (status, body) = match path {
-        "/healthz" | "/readyz" | "/metrics" if !matches!(*method, Method::GET | Method::HEAD) => {
-            let mut refused = text(
-                StatusCode::METHOD_NOT_ALLOWED,
-                format!("{method} is not supported; use GET or HEAD\n"),
-            );
-            refused.headers_mut().insert(ALLOW, METHODS);
-            return refused;
-        }
-        "/metrics" => {
-            let mut response = Response::new(monitored.metrics());
-            response.headers_mut().insert(CONTENT_TYPE, OPEN_METRICS);
-            return response;
-        }
-        "/healthz" => match monitored.readiness.needs_restart() {
-            None => (StatusCode::OK, "ok\n".to_owned()),
-            Some(fault) => (StatusCode::SERVICE_UNAVAILABLE, fault + "\n"),
-        },
-        "/readyz" => {
-            let checks = monitored.readiness.checks();
-            let (status, verdict) = if monitored.readiness.is_ready(&checks) {
-                (StatusCode::OK, "ready")
-            } else {
-                (StatusCode::SERVICE_UNAVAILABLE, "not ready")
-            };
-            let lines = checks.iter().map(|check| format!("{check}\n"));
-            (status, format!("{verdict}\n{}", lines.collect::<String>()))
-        }
-        _ => (
-            StatusCode::NOT_FOUND,
-            "not found; the paths are /healthz, /readyz and /metrics\n".to_owned(),
-        ),
-    };
-    text(status, body)
+async fn answer<P: Pages>(method: &Method, path: &str, pages: &P) -> Response<String> {
+    if !P::PATHS.contains(&path) {
+        let body = format!("not found; what exists is {}\n", list(P::PATHS));
+        return response(StatusCode::NOT_FOUND, TEXT, body);
+    }
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        let body = format!("{method} is not supported; use GET or HEAD\n");
+        let mut refused = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, body);
+        refused.headers_mut().insert(ALLOW, METHODS);
+        return refused;
+    }
+    match pages.page(path).await {
+        Page::Yes(body) => response(StatusCode::OK, TEXT, body),
+        Page::No(body) => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, body),
+        Page::Metrics(body) => response(StatusCode::OK, OPEN_METRICS, body),
+    }
 }
 
-fn text(status: StatusCode, body: String) -> Response<String> {
+fn list(paths: &[&str]) -> String {
+    match paths {
+        [others @ .., last] if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+        _ => paths.concat(),
+    }
+}
+
+fn response(status: StatusCode, kind: HeaderValue, body: String) -> Response<String> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, TEXT);
+    response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }
