@@ -28,7 +28,7 @@ use crate::host::{PinStore, preconditions, state_dir};
 use crate::node::NodeService;
 use crate::operation::Locks;
 use crate::server::{Listener, ServeError, SocketState};
-use crate::telemetry::{Counters, spawn_blocking};
+use crate::telemetry::{Metrics, spawn_blocking};
 pub use checks::check;
 use checks::{check_all, warn_of_exposed_directories, warn_of_takeover};
 use kubelet::{Registrar, RegistrationService};
@@ -281,7 +281,7 @@ async fn listen(endpoint: &Endpoint) -> Result<Listener, Failure> {
 
 /// Warns when no mount of this process is shared with the host, as the plugin then refuses every target.
 async fn warn_of_hidden_mounts(config: &Config) {
-    let settings = host_settings(config, &Counters::default());
+    let settings = host_settings(config, &Metrics::default());
     let warning = spawn_blocking(move || settings.visibility().warning());
     if let Ok(Some(warning)) = warning.await {
         tracing::warn!("{warning}");
@@ -294,7 +294,7 @@ async fn warn_if_cut_off(config: &Config) {
     if !config.mode.serves_node() || config.kubelet.kubelet_registration_dir.is_some() {
         return;
     }
-    let settings = host_settings(config, &Counters::default());
+    let settings = host_settings(config, &Metrics::default());
     let cut_off = spawn_blocking(move || preconditions::cut_off(&settings));
     if let Ok(Some(cut_off)) = cut_off.await {
         tracing::warn!(

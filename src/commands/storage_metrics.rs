@@ -120,3 +120,25 @@ impl Collector for Storage {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use flocker_embedded::AgentStep;
+
+    use super::*;
+
+    #[test]
+    fn every_state_and_step_is_on_the_page_of_metrics() {
+        let page = include_str!("../../docs/metrics.md");
+        let row = |label: &str| {
+            let begin = format!("| `{label}` |");
+            page.lines().find(|line| line.starts_with(&begin)).unwrap()
+        };
+        for state in DatasetState::ALL {
+            assert!(row("state").contains(&format!("`{}`", state.name())), "{state:?}");
+        }
+        for step in AgentStep::ALL {
+            assert!(row("step").contains(&format!("`{}`", step.name())), "{step:?}");
+        }
+    }
+}

@@ -152,7 +152,7 @@ impl Host {
         let path = path.to_owned();
         let leftover = Leftover { dataset, kind, path };
         if self.leftovers.add(&leftover) {
-            self.settings.counters.count(Counter::LeftBehind);
+            self.settings.metrics.counters().count(Counter::LeftBehind);
             tracing::warn!(
                 volume.id = %dataset,
                 error = %chain(error),

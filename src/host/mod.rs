@@ -6,6 +6,7 @@
 
 mod abandoned;
 mod boot;
+mod census;
 mod evidence;
 mod failures;
 mod kept_pins;
@@ -31,6 +32,7 @@ pub mod state_dir;
 mod stats;
 mod targets;
 mod unstage;
+mod volume_fault;
 mod volume_ids;
 
 use std::sync::Arc;
@@ -49,15 +51,17 @@ pub use settings::{HostSettings, agent_file_systems};
 
 pub(crate) use abandoned::{RecordedDataset, VolumeUse};
 pub(crate) use boot::{BOOT_ID_FILE, boot_id};
+pub(crate) use census::VolumeCensus;
 pub(crate) use evidence::Staged;
 pub(crate) use lease_conditions::{LeaseCondition, StopReason};
 pub(crate) use leftovers::{Leftover, Leftovers};
 pub(crate) use lifecycle::Goal;
-pub(crate) use path_gate::PathPermit;
+pub(crate) use path_gate::{HANGS, PathPermit};
 pub(crate) use protection::{Protection, StopScope};
 pub(crate) use publish::{Publication, Unpublication};
 pub(crate) use stats::MountedVolume;
 pub(crate) use unstage::{Ended, Unmounted};
+pub(crate) use volume_fault::VolumeFault;
 
 use crate::error::{Error, Result, Situation};
 use lease_conditions::LeaseConditions;
@@ -133,7 +137,7 @@ impl Host {
         let (records, damaged) = Records::open(&settings.state_dir.join("stages"))
             .map_err(|error| Error::of(Situation::Internal, &error))?;
         for error in &damaged {
-            settings.counters.count(Counter::RecordsUnreadable);
+            settings.metrics.counters().count(Counter::RecordsUnreadable);
             report_unreadable(error);
         }
         let binder = Binder::for_this_kernel(&settings.state_dir.join("mounts"));
@@ -159,6 +163,33 @@ impl Host {
         };
         let pending = host.restore()?;
         Ok((host, pending))
+    }
+
+    /// Measures a mount that an operation made or removed.
+    fn measured<T, E>(&self, operation: &'static str, outcome: std::result::Result<T, E>) -> Result<T>
+    where
+        Error: From<E>,
+    {
+        let outcome = outcome.map_err(Error::from);
+        let name = match outcome.as_ref().err().map(Error::situation) {
+            None => "done",
+            Some(Situation::MountBusy) => "busy",
+            Some(Situation::ForeignMount) => "foreign",
+            Some(_) => "failed",
+        };
+        self.settings.metrics.mounted(operation, name);
+        outcome
+    }
+
+    /// As [`Self::measured`], of how many mounts were removed.
+    fn unmounted<E>(&self, operation: &'static str, outcome: std::result::Result<usize, E>) -> Result<usize>
+    where
+        Error: From<E>,
+    {
+        match outcome {
+            Ok(0) => Ok(0),
+            outcome => self.measured(operation, outcome),
+        }
     }
 
     /// Runs blocking work on a thread that may block.

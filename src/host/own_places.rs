@@ -135,7 +135,7 @@ fn resolved(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::Counters;
+    use crate::telemetry::Metrics;
 
     #[test]
     fn every_overlap_with_a_directory_of_the_plugin_is_named() {
@@ -155,7 +155,7 @@ mod tests {
             socket_dir: Some(path("run")),
             agent_file_systems: Vec::new(),
             pin_store: crate::host::PinStore::default(),
-            counters: Counters::default(),
+            metrics: Metrics::default(),
         });
         let check = |name: &str| places.check("target_path", &path(name), &path(name));
         for (name, parts) in [

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 /// The maximum number of threads at work behind one mount. Each needs microseconds, unless the mount hangs.
 const THREADS: usize = 8;
 
-/// The time after which work counts as hanging.
-const HANGS: Duration = Duration::from_secs(10);
+/// The time after which work on a file system counts as hanging.
+pub(crate) const HANGS: Duration = Duration::from_secs(10);
 
 /// The bound on path lookups. Clones share one bound.
 #[derive(Clone, Debug, Default)]

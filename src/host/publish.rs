@@ -121,6 +121,7 @@ impl Host {
         }
         self.targets.add(*dataset, target.path());
         let bound = self.binder.bind(alias, target, publication.flags.change());
+        let bound = self.measured("publish", bound);
         if bound.is_err() {
             if matches!(target.visible_now(), Ok(None)) {
                 self.targets.remove(*dataset, target.path());
@@ -129,8 +130,7 @@ impl Host {
                 self.remove_directory_of(*dataset, target.path());
             }
         }
-        bound?;
-        Ok(())
+        bound.map(drop)
     }
 
     /// Returns another target at which the volume is published, as the mount table confirms.
@@ -181,8 +181,8 @@ impl Host {
                     return Err(Error::new(Situation::InvalidArgument, text));
                 }
                 let ours = |mount: &Mount| origins.as_ref().is_some_and(|origins| origins.own(mount));
-                unmount_owned(target, ours, Patience::default())
-                    .map_err(|error| Error::from(error).context(format!("volume {volume_id}")))?;
+                self.unmounted("unpublish", unmount_owned(target, ours, Patience::default()))
+                    .map_err(|error| error.context(format!("volume {volume_id}")))?;
                 if let Some(dataset) = dataset {
                     self.targets.remove(*dataset, target.path());
                 }
@@ -267,7 +267,10 @@ impl Host {
             left => return left,
         }
         let aside = target.set_aside()?;
-        self.settings.counters.count(Counter::TargetContentsSetAside);
+        self.settings
+            .metrics
+            .counters()
+            .count(Counter::TargetContentsSetAside);
         tracing::warn!(
             target.path = %target.path().display(),
             "Files that volume {volume_id} had hidden at {} are now at {}; they were never in the volume",
@@ -365,7 +368,8 @@ impl Publication {
             return None;
         }
         let how = if writable { "" } else { " for writing" };
-        Some(format!("{how}: {}", file_system_fault(alias).unwrap_or_default()))
+        let fault = file_system_fault(alias).map_or_else(String::new, |fault| fault.to_string());
+        Some(format!("{how}: {fault}"))
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::PinStore;
 use super::mount::MountVisibility;
-use crate::telemetry::Counters;
+use crate::telemetry::Metrics;
 
 /// Returns the types of file systems without a block device that Flocker's own agents mount: those of its ZFS backend.
 pub fn agent_file_systems() -> Vec<String> {
@@ -28,8 +28,8 @@ pub struct HostSettings {
     pub agent_file_systems: Vec<String>,
     /// Keeps the pins while the plugin is restarted.
     pub pin_store: PinStore,
-    /// Counts what happens to volumes on this node.
-    pub counters: Counters,
+    /// Measures what happens to volumes on this node.
+    pub metrics: Metrics,
 }
 
 impl HostSettings {

@@ -127,8 +127,10 @@ impl Host {
         self.store(&record)?;
         let origins = self.origins(dataset);
         let owned = |mount: &Mount| origins.own(mount);
-        self.aliases
-            .mount(dataset, &origin, flocker, staging.path(), owned)?;
+        let mounted = self
+            .aliases
+            .mount(dataset, &origin, flocker, staging.path(), owned);
+        self.measured("stage", mounted)?;
         let pin = self
             .pins
             .view(dataset)
@@ -143,7 +145,8 @@ impl Host {
             })?;
             return Ok(true);
         }
-        Aliases::unmount(dataset, staging.path(), owned, Patience::default())?;
+        let unmounted = Aliases::unmount(dataset, staging.path(), owned, Patience::default());
+        self.unmounted("unstage", unmounted)?;
         self.remove_directory_of(dataset, &staged.alias());
         Ok(false)
     }

@@ -8,8 +8,9 @@ use super::evidence::mount_table;
 use super::lifecycle::{
     Action, AliasView, Elsewhere, Evidence, Fault, Goal, Refusal, VolumeState, alias_view, decide, observe,
 };
-use super::mount::{ProbeVia, alias_path, file_system_fault};
+use super::mount::{ProbeVia, alias_path};
 use super::refusals::Subject;
+use super::volume_fault::VolumeFault;
 use crate::error::{Error, Result};
 
 /// A volume that is mounted at the requested path.
@@ -17,8 +18,8 @@ use crate::error::{Error, Result};
 pub(crate) struct MountedVolume {
     pub(crate) dataset: Uuid,
     pub(crate) mount: Mount,
-    /// The fault of the volume, in words.
-    pub(crate) fault: Option<String>,
+    /// The fault of the volume.
+    pub(crate) fault: Option<VolumeFault>,
     /// What to read its usage through; `None` where that would read another file system.
     pub(crate) via: Option<ProbeVia>,
 }
@@ -83,17 +84,10 @@ impl Host {
 
     fn measurable(&self, dataset: Uuid, mount: Mount, visible: bool, fault: Option<Fault>) -> MountedVolume {
         let via = self.usage_through(dataset, &mount);
-        let lease = self.lease_condition(dataset);
         let leads_there = visible || matches!(via, ProbeVia::Root(_));
         MountedVolume {
             dataset,
-            // What is wrong with the mounts follows from a lease of another node, and is not repaired by staging again.
-            fault: lease
-                .filter(|lease| lease.excludes_publication())
-                .map(|lease| lease.to_string())
-                .or_else(|| fault.map(|fault| fault.to_string()))
-                .or_else(|| file_system_fault(&mount))
-                .or_else(|| lease.map(|lease| lease.to_string())),
+            fault: self.volume_fault(dataset, fault, Some(&mount)),
             via: leads_there.then_some(via),
             mount,
         }

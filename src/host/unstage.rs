@@ -74,7 +74,8 @@ impl Host {
         let mut unmounted = 0;
         if !covered {
             let owned = |mount: &Mount| origins.own(mount);
-            unmounted = Aliases::unmount(*dataset, staging, owned, Patience::default())?;
+            let attempt = Aliases::unmount(*dataset, staging, owned, Patience::default());
+            unmounted = self.unmounted("unstage", attempt)?;
         }
         if unmounted == 0 && found.iter().any(|mount| origins.own(mount)) {
             // Another process has unmounted it, or has moved the directory with it.
@@ -206,7 +207,7 @@ impl Host {
             ..record
         };
         if let Err(error) = self.records.write_or_remember(&record) {
-            self.settings.counters.count(Counter::RecordsNotWritten);
+            self.settings.metrics.counters().count(Counter::RecordsNotWritten);
             tracing::warn!(
                 volume.id = %staged.dataset,
                 error = %chain(&error),

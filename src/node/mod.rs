@@ -1,5 +1,7 @@
 //! The CSI Node service: what the plugin does on the machine where a volume is used.
 
+mod census;
+mod conditions;
 mod lease_release;
 pub(crate) mod lease_watch;
 mod leftovers;
@@ -20,8 +22,8 @@ use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
 pub use crate::host::TargetDirectory;
+pub(crate) use conditions::NodeConditions;
 pub use lease_watch::LeaseSettings;
-pub(crate) use service::NodeConditions;
 pub use service::NodeService;
 
 use crate::error::{Error, Result, Situation};
@@ -31,10 +33,10 @@ use crate::flocker::cluster::Cluster;
 use crate::flocker::node_identity::ThisNode;
 use crate::flocker::provisioning::Provisioner;
 use crate::host::mount::{MountWatch, UsageProbe};
-use crate::host::{Host, HostSettings, PathGate};
+use crate::host::{Host, HostSettings, PathGate, VolumeCensus};
 use crate::operation::deadline::Deadline;
 use crate::operation::{Context, Locks, Operations};
-use crate::telemetry::spawn_blocking;
+use crate::telemetry::{Latest, spawn_blocking};
 use crate::volume::TopologyKey;
 use operations::NodeOperation;
 
@@ -69,6 +71,8 @@ struct NodeCore {
     host: Mutex<Option<Arc<Host>>>,
     /// Why the state directory could not be opened the last time.
     refusal: watch::Sender<Option<String>>,
+    /// The volumes of this node in figures, as they were counted last.
+    census: Latest<Option<VolumeCensus>>,
     /// Whether the leases of what is staged have been looked at since the start, or Flocker did not answer then.
     first_look: watch::Sender<bool>,
 }
@@ -104,6 +108,7 @@ impl NodeCore {
             first_use,
             host: Mutex::new(None),
             refusal: watch::Sender::new(None),
+            census: Latest::default(),
             first_look: watch::Sender::new(false),
         }
     }

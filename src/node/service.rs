@@ -13,7 +13,6 @@ use csi_proto::v1::{
     NodeStageVolumeRequest, NodeStageVolumeResponse, NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse,
     NodeUnstageVolumeRequest, NodeUnstageVolumeResponse, Topology,
 };
-use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 use uuid::fmt::Hyphenated;
 
@@ -32,7 +31,6 @@ use crate::flocker::attach::Attach;
 use crate::flocker::cluster::Cluster;
 use crate::flocker::node_identity::ThisNode;
 use crate::flocker::provisioning::Provisioner;
-use crate::host::PathGate;
 use crate::operation::deadline::Deadline;
 use crate::operation::{Context, Locks, RunningOperation};
 use crate::volume::{NODE_CONTEXT_KEY, READONLY_CONTEXT_KEY, VolumeReference};
@@ -53,24 +51,6 @@ const CAPABILITIES: [Type; 4] = [
 #[derive(Clone)]
 pub struct NodeService {
     pub(super) core: Arc<NodeCore>,
-}
-
-/// What the readiness of a node depends on. It keeps nothing of the service alive, and so no directory locked.
-pub(crate) struct NodeConditions {
-    paths: PathGate,
-    refusal: watch::Receiver<Option<String>>,
-}
-
-impl NodeConditions {
-    /// Returns why calls about some volumes wait, if they do; calls about other volumes are served.
-    pub(crate) fn obstacle(&self) -> Option<String> {
-        self.paths.obstacle()
-    }
-
-    /// Returns why node calls are refused: the state directory of this plugin could not be opened.
-    pub(crate) fn refusal(&self) -> Option<String> {
-        self.refusal.borrow().clone()
-    }
 }
 
 impl NodeService {
@@ -115,14 +95,6 @@ impl NodeService {
                         }
                     }
                 });
-        }
-    }
-
-    /// Returns what its readiness depends on.
-    pub(crate) fn conditions(&self) -> NodeConditions {
-        NodeConditions {
-            paths: self.core.paths.clone(),
-            refusal: self.core.refusal.subscribe(),
         }
     }
 

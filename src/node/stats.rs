@@ -9,9 +9,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::NodeCore;
 use crate::error::{Error, Result, Situation};
-use crate::host::Host;
-use crate::host::MountedVolume;
 use crate::host::mount::{Usage, UsageError};
+use crate::host::{Host, MountedVolume, VolumeFault};
 
 /// How long a file system may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -48,6 +47,7 @@ pub(super) async fn stats(
         fault,
         via,
     } = found;
+    let fault = fault.map(|fault| fault.to_string());
     let within = answer_by.saturating_duration_since(Instant::now());
     let used = match via {
         Some(via) => core
@@ -59,7 +59,9 @@ pub(super) async fn stats(
     };
     let (usage, fault) = match used {
         Ok(usage) => (usage, fault),
-        Err(error @ UsageError::Hung { .. }) => (Vec::new(), Some(error.to_string())),
+        Err(error @ UsageError::Hung { .. }) => {
+            (Vec::new(), Some(VolumeFault::NotAnswering(error).to_string()))
+        }
         Err(error) => (Vec::new(), fault.or_else(|| Some(crate::error::chain(&error)))),
     };
     Ok(NodeGetVolumeStatsResponse {

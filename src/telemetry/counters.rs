@@ -45,6 +45,8 @@ counters! {
     LeasesPutBack = "leases_put_back",
     /// Targets whose hidden files were set aside when a volume was unpublished.
     TargetContentsSetAside = "target_contents_set_aside",
+    /// Attachments that the lease of another node prevented, or that lost the race for the lease.
+    LeaseConflicts = "lease_conflicts",
     /// Leases that were taken from a node that is gone.
     LeasesTakenOver = "leases_taken_over",
     /// Lines of the log that could not be written.

@@ -10,7 +10,7 @@ use crate::error;
 use crate::flocker::attach::Takeover;
 use crate::flocker::node_identity;
 use crate::host::preconditions;
-use crate::telemetry::{Counters, spawn_blocking};
+use crate::telemetry::{Metrics, spawn_blocking};
 
 /// Checks what can be checked without serving: the files that the settings name.
 ///
@@ -83,7 +83,7 @@ pub(super) async fn warn_of_exposed_directories(config: &Config) {
 pub(super) async fn check_all(config: &Config) -> Result<Credentials, Failure> {
     let unmet = if config.mode.serves_node() {
         let (node, registration_dir) = (
-            host_settings(config, &Counters::default()),
+            host_settings(config, &Metrics::default()),
             config.kubelet.kubelet_registration_dir.clone(),
         );
         spawn_blocking(move || preconditions::unmet(&node, registration_dir.as_deref()))

@@ -15,7 +15,7 @@ use crate::host::{HostSettings, PinStore};
 use crate::node::{self, NodeService};
 use crate::operation::Locks;
 use crate::server::Limits;
-use crate::telemetry::Counters;
+use crate::telemetry::Metrics;
 
 /// Returns the sources of this node's UUID.
 pub(super) fn sources(config: &Config) -> Sources {
@@ -35,7 +35,7 @@ pub(super) fn limits(config: &Config) -> Limits {
 }
 
 /// Returns where this machine's mounts, records and device nodes are.
-pub(super) fn host_settings(config: &Config, counters: &Counters) -> HostSettings {
+pub(super) fn host_settings(config: &Config, metrics: &Metrics) -> HostSettings {
     HostSettings {
         mount_root: config.node.mount_root.clone(),
         state_dir: config.node.state_dir.clone(),
@@ -49,7 +49,7 @@ pub(super) fn host_settings(config: &Config, counters: &Counters) -> HostSetting
         },
         agent_file_systems: config.node.agent_file_systems.clone(),
         pin_store: PinStore::default(),
-        counters: counters.clone(),
+        metrics: metrics.clone(),
     }
 }
 
@@ -120,7 +120,7 @@ pub(super) fn node(
     let settings = node::NodeSettings {
         host: HostSettings {
             pin_store,
-            ..host_settings(config, cluster.counters())
+            ..host_settings(config, cluster.metrics())
         },
         max_volumes_per_node: i64::from(config.plugin.max_volumes_per_node),
         topology: config.plugin.topology_key(),

@@ -6,6 +6,7 @@ use super::{Attachment, AttemptOutcome, OtherNodesLease, Takeover, holder_of};
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::{Absence, FirstRead, Lists, Probe, Snapshot};
 use crate::operation::{Elapsed, Phase};
+use crate::telemetry::Counter;
 
 impl Attachment<'_> {
     /// Fails because of another node's lease, or waits until the lease blocks no longer.
@@ -43,6 +44,7 @@ impl Attachment<'_> {
     /// Returns the error that names the node that holds the lease, and what to do about it.
     fn held_elsewhere(&self, holder: Uuid, seen: &Snapshot) -> Error {
         let Self { dataset, node, .. } = self;
+        self.attach.cluster.counters().count(Counter::LeaseConflicts);
         let missing = if seen.lists_node(holder) {
             None
         } else {

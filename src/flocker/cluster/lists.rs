@@ -16,3 +16,16 @@ bitflags! {
         const LEASES = 1 << 3;
     }
 }
+
+impl Lists {
+    /// Returns the name of one list, for metrics.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::CONFIGURATION => "configuration",
+            Self::STATE => "state",
+            Self::NODES => "nodes",
+            Self::LEASES => "leases",
+            _ => "several",
+        }
+    }
+}

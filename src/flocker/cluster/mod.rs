@@ -67,7 +67,7 @@ pub(crate) enum WriteOutcome {
 }
 
 /// How the reads of lists are doing.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Reads {
     /// Whether the last one was answered; `None` before the first one.
     pub(crate) healthy: Option<bool>,
@@ -75,6 +75,8 @@ pub(crate) struct Reads {
     pub(crate) last_answer: Option<Duration>,
     /// How many callers wait for one.
     pub(crate) waiting: usize,
+    /// How long ago the read began that has shown each list last; none of a list that was not read yet.
+    pub(crate) list_ages: Vec<(&'static str, Duration)>,
 }
 
 /// The cluster; clones share everything.
@@ -105,7 +107,10 @@ impl Cluster {
         let watch = Arc::clone(&absences);
         let recent = RecentAnswers::default();
         let listed_last = recent.clone();
+        let metrics = Metrics::default();
+        let measured = metrics.clone();
         let observer = move |outcome: &Outcome| {
+            measured.read_ended(outcome.is_ok());
             let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
             match outcome {
                 Ok(snapshot) if snapshot.lists().contains(Lists::NODES) => {
@@ -118,7 +123,6 @@ impl Cluster {
                 Err(_) => watch.absences.interrupted(),
             }
         };
-        let metrics = Metrics::default();
         flocker.observed_by(Arc::new(RequestMetrics(metrics.clone())));
         let source = flocker.clone();
         let supervisor = |stop| {
@@ -185,6 +189,7 @@ impl Cluster {
             healthy: self.is_healthy(),
             last_answer: self.reads.health().good.map(|good| good.elapsed()),
             waiting: self.reads.waiting(),
+            list_ages: self.reads.list_ages(),
         }
     }
 
@@ -290,7 +295,10 @@ impl Cluster {
                     LeaseOutcome::Renewed
                 })
             }
-            Err(error) if error.is_conflict() => Ok(LeaseOutcome::HeldByAnother),
+            Err(error) if error.is_conflict() => {
+                self.counters().count(Counter::LeaseConflicts);
+                Ok(LeaseOutcome::HeldByAnother)
+            }
             Err(error) => Err(Error::flocker(
                 format!("acquire the lease on dataset {dataset} for node {node}"),
                 error,

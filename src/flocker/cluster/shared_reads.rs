@@ -68,6 +68,8 @@ struct State {
     health: Health,
     /// How long a list took in the last reads.
     lists_took: VecDeque<Duration>,
+    /// When the last good read of each list began.
+    read_at: Vec<(Lists, Instant)>,
 }
 
 /// Until when no read starts, after the last one.
@@ -142,6 +144,13 @@ impl SharedReads {
             .iter()
             .filter(|request| !request.reply.is_closed())
             .count()
+    }
+
+    /// Returns how long ago the last good read of each list began, by the name of the list.
+    pub(super) fn list_ages(&self) -> Vec<(&'static str, Duration)> {
+        let state = self.lock();
+        let read = state.read_at.iter();
+        read.map(|(list, began)| (list.name(), began.elapsed())).collect()
     }
 
     /// Returns the distance of polls that burden Flocker little: ten times what several lists have taken lately.
@@ -257,6 +266,8 @@ impl SharedReads {
                 state.lists_took.truncate(LAST_READS - 1);
                 let count = u32::try_from(lists.iter().count()).unwrap_or(1).max(1);
                 state.lists_took.push_front(duration / count);
+                state.read_at.retain(|(list, _)| !lists.contains(*list));
+                state.read_at.extend(lists.iter().map(|list| (list, began)));
                 // A read without polls must not delay the next poll.
                 if polled {
                     state.pauses.polls = Some(now + duration * POLL_PAUSE);

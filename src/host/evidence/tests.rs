@@ -4,7 +4,7 @@ use super::super::mount::DeviceNodes;
 use super::super::records::{RecordState, Records};
 use super::super::{HostSettings, PinStore, boot};
 use super::*;
-use crate::telemetry::Counters;
+use crate::telemetry::Metrics;
 use host_fs::mount::testing::{LoopDevice, in_own_namespace, tmpfs_named, unmount};
 use rustix::mount::{MountFlags, mount};
 
@@ -20,7 +20,7 @@ fn settings(scratch: &Path) -> HostSettings {
         socket_dir: None,
         agent_file_systems: crate::host::agent_file_systems(),
         pin_store: PinStore::default(),
-        counters: Counters::default(),
+        metrics: Metrics::default(),
     }
 }
 

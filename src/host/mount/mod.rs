@@ -15,7 +15,7 @@ mod watch;
 pub(crate) use alias::{AliasError, Aliases, alias_path};
 pub(crate) use device_nodes::{DeviceNodes, device_of_node};
 pub(crate) use flockers_mount::{NotFlockers, check_flockers_mount, is_named_after};
-pub(crate) use health::{device_is_missing, file_system_fault};
+pub(crate) use health::{FileSystemFault, device_is_missing, file_system_fault};
 pub(crate) use origin::{KnownDevices, Origin, Ownership};
 pub(crate) use usage::{ProbeVia, Usage, UsageError, UsageProbe};
 pub(crate) use visibility::{MountVisibility, VisibilityError, on_root_of_host};

@@ -1,6 +1,6 @@
 //! The usage of a volume, read so that a device that hangs blocks no other volume.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -151,6 +151,16 @@ impl UsageProbe {
                 since: question.asked.elapsed(),
             }),
         }
+    }
+
+    /// Returns the datasets whose file system has not answered for that long, and for how long.
+    pub(crate) fn not_answering(&self, for_at_least: Duration) -> BTreeMap<Uuid, Duration> {
+        let questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
+        questions
+            .iter()
+            .map(|(dataset, question)| (*dataset, question.asked.elapsed()))
+            .filter(|(_, waited)| *waited >= for_at_least)
+            .collect()
     }
 
     /// Joins the question under way for a dataset, or asks a new one.

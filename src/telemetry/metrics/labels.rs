@@ -53,3 +53,16 @@ pub(super) struct Request {
     pub(super) endpoint: &'static str,
     pub(super) outcome: &'static str,
 }
+
+/// A mount that the plugin makes, or removes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Mounting {
+    pub(super) operation: &'static str,
+    pub(super) outcome: &'static str,
+}
+
+/// A read of Flocker's lists.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Read {
+    pub(super) outcome: &'static str,
+}

@@ -13,13 +13,13 @@ use std::time::Duration;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter as Counted};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::counters::{Counter, Counters};
-use labels::{Call, Request, Step};
+use labels::{Call, Mounting, Read, Request, Step};
 
 pub(crate) use series::{Labels, Series, count, number};
 
@@ -51,6 +51,8 @@ struct Shared {
     calls: Durations<Call>,
     steps: Durations<Step>,
     requests: Durations<Request>,
+    mounts: Family<Mounting, Counted>,
+    reads: Family<Read, Counted>,
     registry: Registry,
 }
 
@@ -79,6 +81,18 @@ impl Default for Metrics {
             Unit::Seconds,
             requests.clone(),
         );
+        let mounts = Family::<Mounting, Counted>::default();
+        registry.register(
+            "mounts",
+            "Mounts that were made or removed here, by what for and with what outcome",
+            mounts.clone(),
+        );
+        let reads = Family::<Read, Counted>::default();
+        registry.register(
+            "flocker_reads",
+            "Reads of Flocker's lists, each of which answers every call that waited for it",
+            reads.clone(),
+        );
         registry.register_collector(Box::new(counters.clone()));
         Self {
             shared: Arc::new(Shared {
@@ -86,6 +100,8 @@ impl Default for Metrics {
                 calls,
                 steps,
                 requests,
+                mounts,
+                reads,
                 registry,
             }),
         }
@@ -117,6 +133,18 @@ impl Metrics {
             .requests
             .get_or_create(&request)
             .observe(took.as_secs_f64());
+    }
+
+    /// Records the outcome of a mount that an operation made or removed.
+    pub(crate) fn mounted(&self, operation: &'static str, outcome: &'static str) {
+        let mounting = Mounting { operation, outcome };
+        self.shared.mounts.get_or_create(&mounting).inc();
+    }
+
+    /// Records the end of a read of Flocker's lists.
+    pub(crate) fn read_ended(&self, answered: bool) {
+        let outcome = if answered { "done" } else { "failed" };
+        self.shared.reads.get_or_create(&Read { outcome }).inc();
     }
 
     /// Returns all metrics as text, with those that are looked up now.

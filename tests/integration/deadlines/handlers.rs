@@ -12,7 +12,7 @@ use flocker_csi::flocker::attach::Takeover;
 use flocker_csi::host::{HostSettings, PinStore};
 use flocker_csi::node::{LeaseSettings, NodeService, NodeSettings};
 use flocker_csi::operation::Locks;
-use flocker_csi::telemetry::Counters;
+use flocker_csi::telemetry::Metrics;
 use tokio::time::timeout;
 use tonic::{Code, Request, Status};
 
@@ -75,7 +75,7 @@ fn a_handler_dropped_at_any_of_its_awaits_leaves_nothing_half_done() {
                 socket_dir: None,
                 agent_file_systems: place.node.agent_file_systems.clone(),
                 pin_store: PinStore::default(),
-                counters: Counters::default(),
+                metrics: Metrics::default(),
             },
             max_volumes_per_node: 0,
             topology: None,

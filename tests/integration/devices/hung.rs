@@ -4,12 +4,15 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use flocker_csi::config::PluginConfig;
 use flocker_embedded::faults::{Effect, RequestFault};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use tonic::Code;
 
 use super::fuse::{Answers, Server};
+use crate::kubelet::probes::{becomes, get};
+use crate::monitoring::{free_address, shows};
 use crate::node::{Fixture, agent_unmounts, assert_refused, wait_until_agent_unmounts};
 use crate::support::csi::{Usage, within};
 use crate::support::flocker::Flocker;
@@ -35,8 +38,14 @@ impl Served {
 
     /// As [`Self::start`], but not staged yet.
     async fn attached() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// As [`Self::attached`], with changed settings of the plugin.
+    async fn with(change: impl FnOnce(&mut PluginConfig)) -> Self {
         let flocker = Flocker::start(1).await;
         let mut machine = Machine::new(&flocker, 1);
+        change(&mut machine.config.plugin);
         machine.config.node.mount_root = machine.path("flocker");
         // In place of ZFS, which this machine need not have.
         machine.config.node.agent_file_systems = vec!["fuse".to_owned()];
@@ -95,6 +104,47 @@ fn a_file_system_that_does_not_report_its_usage_is_abnormal_and_can_be_unstaged(
         assert_eq!(agent_unmounts(&served.flockers), Err(Errno::BUSY));
         served.server.answers(Answers::Everything);
         wait_until_agent_unmounts(&served.flockers).await;
+    });
+}
+
+#[test]
+fn a_volume_that_does_not_answer_shows_in_the_metrics_and_makes_the_node_unready() {
+    in_own_namespace(|| async {
+        let at = free_address();
+        let served = Served::with(|plugin| plugin.metrics_address = Some(at)).await;
+        let (fixture, usage) = (&served.fixture, &served.usage);
+        fixture.csi().stage(usage).await.unwrap();
+        fixture.csi().publish(usage).await.unwrap();
+        let answers = r#"volumes_abnormal{reason="not_answering"}"#;
+        shows(at, &[(answers, 0.0), ("volumes_published", 1.0)]).await;
+        becomes(at, 200, "ok      file_systems: ").await;
+
+        served.server.answers(Answers::Nothing);
+        fixture.assert_abnormal(usage, &["has not answered for"]).await;
+        // The metrics are answered all the same, and without another question to the file system.
+        shows(
+            at,
+            &[
+                (answers, 1.0),
+                ("volumes_staged", 1.0),
+                ("volumes_published", 1.0),
+            ],
+        )
+        .await;
+        becomes(
+            at,
+            503,
+            "failed  file_systems: the file systems of 1 volumes do not answer",
+        )
+        .await;
+        let (_, body) = get(at, "/readyz").await;
+        assert!(body.contains(&usage.volume_id), "{body}");
+        assert_eq!(get(at, "/healthz").await.0, 200, "a restart would not help");
+
+        served.server.answers(Answers::Everything);
+        shows(at, &[(answers, 0.0)]).await;
+        becomes(at, 200, "ok      file_systems: ").await;
+        fixture.clean_up(usage).await;
     });
 }
 

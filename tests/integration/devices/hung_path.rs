@@ -9,7 +9,7 @@ use tonic::Code;
 
 use super::fuse::{Answers, Server};
 use crate::kubelet::probes::{PROBES, address, becomes, get};
-use crate::kubelet::readiness::serves;
+use crate::kubelet::readiness::{NODE_FAILS, Said, serves};
 use crate::support::csi::{Usage, within};
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
@@ -62,15 +62,17 @@ fn calls_about_paths_that_hang_keep_few_threads_and_no_other_volume_waits() {
             200,
             "a restart frees no thread that hangs"
         );
-        becomes(
-            probes,
-            503,
-            "calls have waited for a file system on the way to their paths",
-        )
+        Said {
+            readyz: (
+                503,
+                "calls have waited for a file system on the way to their paths",
+            ),
+            healthz: 200,
+            health: NODE_FAILS,
+            log: "The check file_systems fails",
+        }
+        .by(&plugin, probes, "a file system hangs")
         .await;
-        serves(&plugin, Part::Node, false).await;
-        serves(&plugin, Part::Controller, true).await;
-        plugin.logged("The check file_systems fails").await;
 
         server.answers(Answers::Everything);
         becomes(probes, 200, "ready\n").await;

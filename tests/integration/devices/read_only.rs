@@ -8,9 +8,12 @@ use rustix::mount::{UnmountFlags, unmount};
 use tonic::Code;
 
 use super::{ext4_of, sync};
+use crate::monitoring::{free_address, shows};
 use crate::node::{Fixture, assert_refused};
 use crate::support::csi::Usage;
 use crate::support::eventually;
+use crate::support::flocker::Flocker;
+use crate::support::machine::Machine;
 use crate::support::mounts::only_mount_at;
 use crate::support::namespace::in_own_namespace;
 
@@ -37,12 +40,17 @@ fn stop_on_errors(fixture: &Fixture, usage: &Usage) {
 #[test]
 fn a_file_system_that_turned_read_only_is_abnormal_and_published_for_reading_only() {
     in_own_namespace(|| async {
-        let fixture = Fixture::start(1).await;
+        let flocker = Flocker::start(1).await;
+        let mut machine = Machine::new(&flocker, 1);
+        let at = free_address();
+        machine.config.plugin.metrics_address = Some(at);
+        let fixture = Fixture::on(machine, flocker).await;
         let (csi, usage) = (fixture.csi(), fixture.published("data").await);
         fs::write(usage.target.join("file"), "precious").unwrap();
         assert!(sync(&usage.target));
         stop_on_errors(&fixture, &usage);
         break_file_system(&fixture, &usage);
+        shows(at, &[(r#"volumes_abnormal{reason="read_only"}"#, 1.0)]).await;
         let refused = fs::write(usage.target.join("more"), "").unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ReadOnlyFilesystem);
 

@@ -39,19 +39,19 @@ async fn health(plugin: &Process, part: Part) -> bool {
 }
 
 /// What the plugin says in a situation.
-struct Said<'a> {
+pub(crate) struct Said<'a> {
     /// The status of `/readyz`, and a part of its body.
-    readyz: (u16, &'a str),
-    healthz: u16,
+    pub(crate) readyz: (u16, &'a str),
+    pub(crate) healthz: u16,
     /// The services that are offered, and whether they serve.
-    health: &'a [(Part, bool)],
+    pub(crate) health: &'a [(Part, bool)],
     /// A part of the line in the log.
-    log: &'a str,
+    pub(crate) log: &'a str,
 }
 
 impl Said<'_> {
     /// Waits until all of it is said, and prints that as a row of a table.
-    async fn by(self, plugin: &Process, probes: SocketAddr, situation: &str) {
+    pub(crate) async fn by(self, plugin: &Process, probes: SocketAddr, situation: &str) {
         let (status, words) = self.readyz;
         becomes(probes, status, words).await;
         let (_, body) = get(probes, "/readyz").await;
@@ -73,7 +73,7 @@ impl Said<'_> {
 }
 
 /// The health where only the node cannot be used.
-const NODE_FAILS: &[(Part, bool)] = &[(Part::Controller, true), (Part::Node, false)];
+pub(crate) const NODE_FAILS: &[(Part, bool)] = &[(Part::Controller, true), (Part::Node, false)];
 
 fn count(log: &str, words: &str) -> usize {
     log.matches(words).count()

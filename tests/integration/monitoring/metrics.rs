@@ -20,7 +20,7 @@ use crate::support::scratch::Scratch;
 use crate::support::standalone::Standalone;
 
 /// Returns the value of a series, written as the plugin writes it.
-fn value(metrics: &str, series: &str) -> Option<f64> {
+pub(crate) fn value(metrics: &str, series: &str) -> Option<f64> {
     let lines = metrics.lines();
     let mut values = lines.filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     values.next().map(|value| value.parse().unwrap())
@@ -128,7 +128,7 @@ fn the_page_of_metrics_lists_what_there_is() {
     in_own_namespace(|| async {
         let standalone = Standalone::start_with(Scratch::new(), &[PROBES]).await;
         // A histogram without events is not shown.
-        standalone.csi().create("data").await;
+        standalone.published("data").await;
         let at = address(&standalone.process).await;
         let metrics = eventually("there are calls, phases and requests", async || {
             let (_, metrics) = get(at, "/metrics").await;

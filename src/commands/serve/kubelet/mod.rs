@@ -9,5 +9,5 @@ mod service;
 mod settings;
 
 pub(crate) use registrar::Registrar;
-pub(crate) use service::RegistrationService;
+pub(crate) use service::{RegistrationService, Verdict};
 pub(crate) use settings::RegistrationSettings;

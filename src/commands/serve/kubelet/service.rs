@@ -35,6 +35,20 @@ pub(crate) struct RegistrationService {
     verdict: watch::Sender<Verdict>,
 }
 
+impl Verdict {
+    /// The names of all verdicts, for metrics.
+    pub(crate) const NAMES: [&str; 3] = ["awaited", "registered", "refused"];
+
+    /// Returns its name, for metrics.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Awaited => "awaited",
+            Self::Registered => "registered",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
 impl RegistrationService {
     /// Creates the service.
     pub(crate) fn new(settings: RegistrationSettings) -> Self {

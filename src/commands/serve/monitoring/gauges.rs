@@ -8,11 +8,13 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Unit;
 
-use super::Readiness;
+use super::{Readiness, volumes};
+use crate::commands::serve::kubelet::Verdict;
 use crate::controller::ControllerService;
 use crate::flocker::cluster::Cluster;
+use crate::host::VolumeCensus;
 use crate::node::NodeService;
-use crate::telemetry::{BlockingThread, Labels, Series, count};
+use crate::telemetry::{BlockingThread, Labels, LookedUp, Series, count};
 
 /// The parts of the plugin that are asked.
 #[derive(Clone)]
@@ -23,13 +25,31 @@ pub(crate) struct Gauges {
     pub(crate) readiness: Readiness,
 }
 
-impl fmt::Debug for Gauges {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gauges").finish_non_exhaustive()
+impl Gauges {
+    /// Looks at what takes a thread, and returns the metrics of this moment.
+    pub(super) async fn look_up(&self) -> LookedUp {
+        let volumes = match &self.node {
+            Some(node) => node.census().await,
+            None => None,
+        };
+        let gauges = self.clone();
+        LookedUp::of_plugin(Box::new(Looked { gauges, volumes }))
     }
 }
 
-impl Collector for Gauges {
+/// The metrics of one moment.
+struct Looked {
+    gauges: Gauges,
+    volumes: Option<VolumeCensus>,
+}
+
+impl fmt::Debug for Looked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Looked").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Looked {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Series::new(encoder);
         out.many(
@@ -42,9 +62,10 @@ impl Collector for Gauges {
             "Threads that carry out work that may block, such as a look at a file system",
             Some(count(BlockingThread::in_use())),
         )?;
-        self.readiness(&mut out)?;
-        self.flocker(&mut out)?;
-        self.operations(&mut out)
+        self.gauges.readiness(&mut out)?;
+        self.gauges.flocker(&mut out)?;
+        self.gauges.operations(&mut out)?;
+        volumes::write(&mut out, self.volumes.as_ref())
     }
 }
 
@@ -57,6 +78,14 @@ impl Gauges {
             checks
                 .iter()
                 .map(|check| (vec![("check", check.name)], f64::from(u8::from(check.holds)))),
+        )?;
+        let registration = self.readiness.registration();
+        out.many(
+            "kubelet_registration",
+            "Whether this is the state of the registration with the kubelet; absent without one",
+            registration.into_iter().flat_map(|now| {
+                Verdict::NAMES.map(|state| (vec![("registration", state)], f64::from(u8::from(state == now))))
+            }),
         )?;
         let credentials = self.cluster.credentials();
         out.gauge(
@@ -87,6 +116,14 @@ impl Gauges {
             "flocker_reads_waiting",
             "Calls that wait for a read of Flocker's lists",
             Some(count(reads.waiting)),
+        )?;
+        out.seconds(
+            "flocker_list_age",
+            "How long ago the read began that has shown a list of Flocker last; absent before the first one",
+            reads
+                .list_ages
+                .into_iter()
+                .map(|(list, age)| (vec![("list", list)], age)),
         )
     }
 

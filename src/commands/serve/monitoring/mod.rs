@@ -2,6 +2,7 @@
 
 mod gauges;
 mod readiness;
+mod volumes;
 
 pub(crate) use gauges::Gauges;
 pub(crate) use readiness::{Readiness, Sources};
@@ -11,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use crate::commands::http::{Page, Pages};
 use crate::commands::storage_metrics::StorageMetrics;
 use crate::node::NodeService;
-use crate::telemetry::{LookedUp, Metrics};
+use crate::telemetry::Metrics;
 
 /// What is answered; clones share the state.
 #[derive(Clone)]
@@ -45,7 +46,7 @@ impl Monitored {
     async fn metrics(&self) -> String {
         let mut looked_up = Vec::new();
         if let Some(gauges) = self.gauges.get() {
-            looked_up.push(LookedUp::of_plugin(Box::new(gauges.clone())));
+            looked_up.push(gauges.look_up().await);
         }
         if let Some(storage) = &self.storage {
             looked_up.extend(storage.look_up().await);

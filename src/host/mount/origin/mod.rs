@@ -90,6 +90,14 @@ impl Origin {
         }
     }
 
+    /// Returns the device of these mounts, where it is known.
+    pub(crate) fn device(&self) -> Option<Device> {
+        match self {
+            Origin::Alias { device, .. } => *device,
+            Origin::Bind { device, .. } => Some(*device),
+        }
+    }
+
     /// Returns what a mount is to the volume. The origin must be of this boot of the machine, and of a staging that has
     /// not ended; `fs_id` asks the file system of a mount for its id.
     pub(crate) fn ownership(

@@ -84,6 +84,12 @@ impl Readiness {
         checks.collect()
     }
 
+    /// Returns the state of the registration with the kubelet, where there is one.
+    pub(crate) fn registration(&self) -> Option<&'static str> {
+        let registration = self.sources.registration.as_ref()?;
+        Some(registration.verdict().name())
+    }
+
     /// Whether each of the services that are served can be used.
     pub(crate) fn is_ready(&self, checks: &[Check]) -> bool {
         let can_be_used = |part| checks.iter().all(|check| !check.fails(part));
