@@ -47,6 +47,15 @@ soak: setup-build build ## Runs 2,000 volume life cycles while plugins are kille
 	@SOAK_CYCLES=$(or $(CYCLES),2000) $(if $(SEED),SOAK_SEED=$(SEED)) cargo test --workspace --locked --test integration -- model::soak --nocapture
 	@RACER_SECONDS=60 cargo test --workspace --locked --test attacks -- racer --nocapture
 
+.PHONY: model
+# No part of `make test`, which searches two failures in one course.
+model: export PROTOCOL_KILLS := $(or $(KILLS),2)
+model: export PROTOCOL_LOSSES := $(or $(LOSSES),2)
+model: export PROTOCOL_OPERATIONS := $(or $(OPERATIONS),2)
+model: setup-build ## Searches the model of the protocol with four failures in one course (about an hour); KILLS=2 LOSSES=1 searches less
+	@echo "model: $(PROTOCOL_KILLS) kills, $(PROTOCOL_LOSSES) losses, $(PROTOCOL_OPERATIONS) operations"
+	@cargo test --locked -p protocol-model --test exhaustive -- the_protocol_holds --nocapture --test-threads=1
+
 .PHONY: bench
 bench: setup-build ## Measures the figures of docs/benchmarks.md; ARGS="publish start" measures only these
 	@echo "bench: cargo bench --locked --bench budgets -- $(ARGS)"

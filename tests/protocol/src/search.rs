@@ -7,6 +7,7 @@ use stateright::{Checker, HasDiscoveries, Model};
 
 use crate::checker::Protocol;
 use crate::course::{Course, Step};
+use crate::levels;
 use crate::setup::{BackEnd, Flow, Setup};
 use crate::state::State;
 
@@ -48,18 +49,57 @@ pub fn search(setup: Setup) -> Found {
         checker.max_depth(),
         began.elapsed().as_secs_f64()
     );
+    Found {
+        unique_states: checker.unique_state_count(),
+        reached: checker.model().reached.load(Ordering::Relaxed),
+        violation: shortest(setup, &checker),
+        figures,
+    }
+}
+
+/// The same for a space that is too large to keep the way to each state: of each only its fingerprint is kept. A violation is
+/// searched again to find its course, so only as far as it is away from the beginning.
+///
+/// # Panics
+/// The search ended early, or the course is not found.
+#[must_use]
+pub fn search_large(setup: Setup) -> Found {
+    let began = now();
+    let protocol = Protocol::new(setup);
+    let found = levels::search(&protocol);
+    let figures = format!(
+        "{setup}: {} states, {} unique, depth {}, {:.1} s",
+        found.states,
+        found.unique_states,
+        found.depth,
+        began.elapsed().as_secs_f64()
+    );
+    let violation = found.violated.map(|violated| {
+        let checker = Protocol::new(setup)
+            .checker()
+            .finish_when(HasDiscoveries::AnyFailures)
+            .target_max_depth(found.depth + 1)
+            .spawn_bfs()
+            .join();
+        let shortest = shortest(setup, &checker);
+        shortest.unwrap_or_else(|| panic!("violated, and no course found: {violated}"))
+    });
+    Found {
+        unique_states: found.unique_states,
+        reached: protocol.reached.load(Ordering::Relaxed),
+        violation,
+        figures,
+    }
+}
+
+/// Returns the violated property that the fewest steps lead to, and those steps.
+fn shortest(setup: Setup, checker: &impl Checker<Protocol>) -> Option<(&'static str, Vec<Step>)> {
     let shortest = checker
         .discoveries()
         .into_iter()
         .map(|(property, path)| (property, path.into_actions()))
         .min_by_key(|(property, steps)| (steps.len(), *property));
-    let violation = shortest.map(|(property, steps)| (property, shorten(setup, property, steps)));
-    Found {
-        unique_states: checker.unique_state_count(),
-        reached: checker.model().reached.load(Ordering::Relaxed),
-        violation,
-        figures,
-    }
+    shortest.map(|(property, steps)| (property, shorten(setup, property, steps)))
 }
 
 /// Plays steps from the beginning; `None` where one of them is not possible.

@@ -1,12 +1,12 @@
 //! The protocol with all its guards, in every order of steps within the bounds.
 //!
 //! `PROTOCOL_KILLS`, `PROTOCOL_LOSSES` and `PROTOCOL_OPERATIONS` search one space with other bounds in place of the three
-//! that `make test` searches; all states have to fit into memory (about 150 bytes each).
+//! that `make test` searches, keeping about 20 bytes of each state.
 
 use protocol_model::checker::Protocol;
 use protocol_model::course::Course;
 use protocol_model::properties::{Reached, has_two_writers};
-use protocol_model::search::{play, search};
+use protocol_model::search::{Found, play, search, search_large};
 use protocol_model::setup::{BackEnd, Flow, Guards, Setup};
 use protocol_model::state::{Budget, Node};
 
@@ -29,12 +29,18 @@ fn from_environment(name: &str) -> Option<u8> {
     Some(value.parse().expect("a small number"))
 }
 
+fn bounds_are_chosen() -> bool {
+    ["PROTOCOL_KILLS", "PROTOCOL_LOSSES"]
+        .into_iter()
+        .any(|name| from_environment(name).is_some())
+}
+
 /// The bounds to search, with a takeover or without.
 fn bounds(takeover: bool) -> Vec<Budget> {
     let names = ["PROTOCOL_KILLS", "PROTOCOL_LOSSES", "PROTOCOL_OPERATIONS"];
     let [kills, losses, operations] = names.map(from_environment);
     let operations = operations.unwrap_or(2);
-    if kills.or(losses).is_some() {
+    if bounds_are_chosen() {
         let (kills, losses) = (kills.unwrap_or(0), losses.unwrap_or(0));
         return vec![Budget {
             kills,
@@ -58,7 +64,11 @@ fn holds(back_end: BackEnd, flow: Flow) -> u32 {
     for takeover in [false, true] {
         for bounds in bounds(takeover) {
             let setup = setup(back_end, flow, takeover, bounds);
-            let found = search(setup);
+            let found = if bounds_are_chosen() {
+                search_large(setup)
+            } else {
+                search(setup)
+            };
             println!("{}", found.figures);
             if let Some((property, steps)) = found.violation {
                 let course = protocol_model::search::written(&setup.course(property, steps));
@@ -72,10 +82,7 @@ fn holds(back_end: BackEnd, flow: Flow) -> u32 {
 
 fn assert_reached(reached: u32, expected: u32) {
     // Without kills or losses some situations do not exist.
-    if from_environment("PROTOCOL_KILLS")
-        .or(from_environment("PROTOCOL_LOSSES"))
-        .is_some()
-    {
+    if bounds_are_chosen() {
         println!("Bounds were chosen: what was reached is not checked ({reached:#b})");
         return;
     }
@@ -133,6 +140,39 @@ fn the_protocol_holds_where_nodes_attach_and_the_back_end_twice_but_for_the_expe
     let reached = holds(BackEnd::AttachesTwice, Flow::Node);
     let twice = Reached::STOPPED | Reached::DEVICE_LIVES_ON | Reached::EXPECTED_VIOLATION;
     assert_reached(reached, ALWAYS | twice | Reached::RELEASE_PENDING);
+}
+
+#[test]
+fn a_search_that_keeps_fingerprints_only_finds_the_same() {
+    for (losses, guards) in [
+        (1, Guards::ALL),
+        (
+            0,
+            Guards {
+                pin: false,
+                ..Guards::ALL
+            },
+        ),
+    ] {
+        let bounds = Budget {
+            kills: 1,
+            losses,
+            operations: 1,
+        };
+        let setup = Setup {
+            guards,
+            ..setup(BackEnd::AttachesTwice, Flow::Node, false, bounds)
+        };
+        let (one, other) = (search(setup), search_large(setup));
+        // The courses to it may differ.
+        let violated = |found: &Found| found.violation.as_ref().map(|(property, _)| *property);
+        assert_eq!(violated(&one), violated(&other));
+        assert_eq!(one.violation.is_none(), guards.pin);
+        if one.violation.is_none() {
+            assert_eq!(one.unique_states, other.unique_states);
+            assert_eq!(one.reached, other.reached);
+        }
+    }
 }
 
 /// Reads a course of a file, and returns the model that it is of.
