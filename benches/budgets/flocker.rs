@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use flocker_client::{Client, ClientSettings, Credentials};
-use flocker_embedded::{Counters, Embedded, NodeInfo, Options};
+use flocker_embedded::{Allocation, Counters, Embedded, NodeInfo, Options};
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::Result;
@@ -31,7 +31,11 @@ pub(crate) struct Flocker {
 impl Flocker {
     /// Starts one with its data below `directory` and options changed by `change`; its nodes are listed.
     pub(crate) async fn start(directory: &Path, change: impl FnOnce(Options) -> Options) -> Result<Self> {
-        let options = Options::new(directory.join("flocker"), directory.join("certificates"));
+        let options = Options {
+            // The workspace is in memory.
+            allocation: Allocation::Thin,
+            ..Options::new(directory.join("flocker"), directory.join("certificates"))
+        };
         let embedded = Embedded::start(change(options)).await?;
         let file = |name: &str| embedded.certificates().join(name);
         let credentials = Credentials::load(&file("cluster.crt"), &file("plugin.crt"), &file("plugin.key"))?;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::agent::{self, Node, Shared, Status};
 use crate::api::{AnswerTime, Api};
-use crate::backend::Backend;
+use crate::backend::{Backend, StorageOptions};
 use crate::counters::{Counters, Counting};
 use crate::data_dir::DataDir;
 use crate::faults::Faults;
@@ -305,7 +305,12 @@ impl Parts {
             action: "use the certificate of the control service".to_owned(),
             source,
         })?;
-        let backend = Arc::new(Backend::open(data_dir, options.capacity, options.double_attach)?);
+        let storage = StorageOptions {
+            capacity: options.capacity,
+            allocation: options.allocation,
+            io: options.io,
+        };
+        let backend = Arc::new(Backend::open(data_dir, storage, options.double_attach)?);
         let faults = Faults::new(options.faults.clone(), options.nodes);
         let eras = eras(&options.eras, &nodes);
         let shared = Arc::new(Shared::new(store, backend, faults.clone(), eras));

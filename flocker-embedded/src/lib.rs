@@ -48,5 +48,5 @@ mod tls;
 pub use counters::{Counters, RequestKey};
 pub use embedded::Embedded;
 pub use error::Error;
-pub use options::{CertificateProfile, MAX_NODES, NodeInfo, Options, Timing};
+pub use options::{Allocation, CertificateProfile, Io, MAX_NODES, NodeInfo, Options, Timing};
 pub use storage_status::{AgentStep, DatasetState, PoolStatus, StorageStatus};

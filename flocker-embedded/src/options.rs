@@ -29,6 +29,10 @@ pub struct Options {
     /// Total capacity of all volumes in bytes. `None`: what the file system of `data_dir` has free at start, plus
     /// what the backing files occupy already.
     pub capacity: Option<u64>,
+    /// Whether a volume's storage is taken when it is made, or as it is written.
+    pub allocation: Allocation,
+    /// Whether volumes are read and written through the page cache of the file system that has them.
+    pub io: Io,
     /// Directory for the client's files: `cluster.crt`, `plugin.crt`, `plugin.key`, `node-N.id`.
     pub certificates: PathBuf,
     /// The X.509 version of all certificates.
@@ -56,6 +60,8 @@ impl Options {
             nodes: 1,
             timing: Timing::Instant,
             capacity: None,
+            allocation: Allocation::Thick,
+            io: Io::Direct,
             certificates: certificates.into(),
             certificate_profile: CertificateProfile::V1,
             eras: BTreeMap::new(),
@@ -106,6 +112,27 @@ pub enum Timing {
     Stock,
     /// The same delays divided by a number: everything happens in the same order and proportions, in less time.
     Shortened(u32),
+}
+
+/// When the storage of a volume is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Allocation {
+    /// When the volume is made. It keeps it whatever is deleted on it, so no other writer can break the volume.
+    Thick,
+    /// As it is written. What is deleted on the volume can be given back by `fstrim`. A full disk breaks the volume.
+    Thin,
+}
+
+/// How the data of volumes gets to the file system that has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Io {
+    /// Past its page cache, so that data is cached once. Where the file system cannot, it is as [`Io::Buffered`], and the log
+    /// says so.
+    Direct,
+    /// Through its page cache, so that data is cached twice.
+    Buffered,
 }
 
 /// The X.509 version of all certificates.

@@ -85,9 +85,9 @@ pub struct StandaloneArgs {
     /// The directory for the volumes and everything else that has to survive a restart.
     #[arg(long, value_name = "DIR", value_parser = absolute_path())]
     pub data_dir: PathBuf,
-    /// The total capacity for volumes; default: the free space of the file system.
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    pub capacity: Option<u64>,
+    /// How the volumes are stored.
+    #[command(flatten)]
+    pub storage: StorageArgs,
     /// The directory for the plugin's records of staged volumes; default: state in the data directory.
     #[arg(long, value_name = "DIR", value_parser = absolute_path())]
     pub state_dir: Option<PathBuf>,
@@ -124,9 +124,9 @@ pub struct EmbeddedArgs {
     /// The X.509 version of the certificates: v1 as in Flocker's own, or v3.
     #[arg(long, value_enum, value_name = "VERSION", default_value_t = CertificateProfile::V1)]
     pub certificate_profile: CertificateProfile,
-    /// The total capacity for volumes; default: the free space of the file system.
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    pub capacity: Option<u64>,
+    /// How the volumes are stored.
+    #[command(flatten)]
+    pub storage: StorageArgs,
     /// The address at which /metrics is answered over HTTP: an IPv6 address in brackets. No client is authenticated there.
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = http_address)]
     pub metrics_address: Option<SocketAddr>,
@@ -151,6 +151,57 @@ pub struct DemoArgs {
     /// The settings of the log, which is printed beside the steps.
     #[command(flatten)]
     pub log: LogConfig,
+}
+
+/// How an embedded Flocker stores its volumes.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct StorageArgs {
+    /// The total capacity for volumes; default: the free space of the file system.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub capacity: Option<u64>,
+    /// When the storage of a volume is taken: thick when it is made, so that nothing else can use it up; thin as it is
+    /// written.
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Allocation::Thick)]
+    allocation: Allocation,
+    /// How volumes are read and written: direct, past the page cache of the file system that has them; or buffered.
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Io::Direct)]
+    io: Io,
+}
+
+impl StorageArgs {
+    /// Adds these settings to those of an embedded Flocker.
+    pub(crate) fn apply(self, options: flocker_embedded::Options) -> flocker_embedded::Options {
+        flocker_embedded::Options {
+            capacity: self.capacity,
+            allocation: match self.allocation {
+                Allocation::Thick => flocker_embedded::Allocation::Thick,
+                Allocation::Thin => flocker_embedded::Allocation::Thin,
+            },
+            io: match self.io {
+                Io::Direct => flocker_embedded::Io::Direct,
+                Io::Buffered => flocker_embedded::Io::Buffered,
+            },
+            ..options
+        }
+    }
+}
+
+/// When the storage of a volume is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Allocation {
+    /// When it is made.
+    Thick,
+    /// As it is written.
+    Thin,
+}
+
+/// How volumes are read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Io {
+    /// Past the page cache of the file system that has them.
+    Direct,
+    /// Through it.
+    Buffered,
 }
 
 /// The speed of the agents of an embedded Flocker.

@@ -80,14 +80,13 @@ fn options(args: EmbeddedArgs) -> Options {
     let certificates = args
         .certificates
         .unwrap_or_else(|| args.data_dir.join(CERTIFICATES));
-    Options {
+    let options = Options {
         listen: args.listen,
         nodes: args.nodes,
         timing: match args.pace {
             Pace::Instant => flocker_embedded::Timing::Instant,
             Pace::Stock => flocker_embedded::Timing::Stock,
         },
-        capacity: args.capacity,
         certificate_profile: match args.certificate_profile {
             CertificateProfile::V1 => flocker_embedded::CertificateProfile::V1,
             CertificateProfile::V3 => flocker_embedded::CertificateProfile::V3,
@@ -95,5 +94,6 @@ fn options(args: EmbeddedArgs) -> Options {
         eras,
         double_attach: args.double_attach,
         ..Options::new(args.data_dir, certificates)
-    }
+    };
+    args.storage.apply(options)
 }

@@ -47,10 +47,8 @@ impl Standalone {
     /// # Errors
     /// One of them cannot be started; the other is stopped again.
     async fn start(args: StandaloneArgs, signals: &mut StopSignals) -> Result<Option<Self>, Failure> {
-        let options = Options {
-            capacity: args.capacity,
-            ..Options::new(&args.data_dir, args.data_dir.join(CERTIFICATES))
-        };
+        let options = Options::new(&args.data_dir, args.data_dir.join(CERTIFICATES));
+        let options = args.storage.apply(options);
         let Ok(started) = signals.unless_stopped(Embedded::start(options)).await else {
             return Ok(None);
         };

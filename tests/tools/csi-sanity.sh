@@ -9,13 +9,14 @@
 
 # Of csi-sanity v5.6.0; another version has other specs.
 readonly PASSED=50 FAILED=0 PENDING=1 SKIPPED=52
-# It requests volumes of 10 GiB, independent of the free space. Their files are sparse, and it writes almost nothing.
-readonly CAPACITY=1TiB
+# It requests volumes of 10 GiB, independent of the free space: so they take only what it writes, which is
+# almost nothing.
+readonly STORAGE=(--capacity 1TiB --allocation thin)
 
 split_pair() {
     local control certificates=$WORK/certificates
     start embedded "$FLOCKER_CSI" embedded --listen 127.0.0.1:0 --data-dir "$WORK/data" --nodes 1 --pace instant \
-        --certificates "$certificates" --capacity "$CAPACITY"
+        --certificates "$certificates" "${STORAGE[@]}"
     wait_for embedded "it prints its address" listening
     control=$(control_service)
     serve controller "$control"
@@ -61,7 +62,7 @@ need_program
 need_tool csi-sanity
 need_tool grpcurl
 if [[ $form == standalone ]]; then
-    start_standalone "unix://$WORK/csi.sock" "unix://$WORK/csi.sock" --capacity "$CAPACITY"
+    start_standalone "unix://$WORK/csi.sock" "unix://$WORK/csi.sock" "${STORAGE[@]}"
     sanity --csi.endpoint "unix://$WORK/csi.sock"
     stop standalone
 else

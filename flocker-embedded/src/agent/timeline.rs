@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Node, Shared, Status, publish};
-use crate::backend::{Backend, is_mounted};
+use crate::backend::{Backend, StorageOptions, is_mounted};
 use crate::cluster::SeenDataset;
 use crate::data_dir::DataDir;
 use crate::faults::{FaultPlan, Faults};
@@ -53,7 +53,7 @@ impl Fixture {
                 mount_root: data_dir.mount_root(number),
             })
             .collect();
-        let backend = Arc::new(Backend::open(data_dir, None, false).unwrap());
+        let backend = Arc::new(Backend::open(data_dir, StorageOptions::THIN, false).unwrap());
         let faults = Faults::new(FaultPlan::default(), 2);
         let shared = Arc::new(Shared::new(store, backend, faults, BTreeMap::new()));
         let status = Arc::new(Status::new(&shared.store));

@@ -9,9 +9,12 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use uuid::Uuid;
 
+use super::direct_io::{LARGEST, attachment};
 use super::error::StepError;
+use super::loop_device::Attachment;
 use super::storage::Backend;
 use super::volumes::Stage;
+use crate::options::Io;
 
 /// How much of a device is read: the boot block and the superblock of ext2, ext3 and ext4.
 const START: usize = 4096;
@@ -19,6 +22,16 @@ const START: usize = 4096;
 const MAGIC: (usize, [u8; 2]) = (1080, [0x53, 0xEF]);
 /// Where the superblock has the UUID of the file system.
 const IDENTITY: usize = 1128;
+/// Where the superblock has the number of times that a block is twice as large as 1 KiB.
+const BLOCK_SIZE: usize = 1048;
+
+/// A file system that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileSystem {
+    pub(super) uuid: Uuid,
+    /// The size of its blocks, in bytes.
+    pub(super) block_size: u32,
+}
 
 /// What the backing file of a dataset has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +56,15 @@ impl Expected {
     }
 }
 
+/// A backing file that is to be attached, and how.
+pub(super) struct ToAttach {
+    pub(super) file: File,
+    pub(super) attachment: Attachment,
+}
+
 impl Backend {
     /// Opens the backing file of a dataset to be attached, if it is what is expected.
-    pub(super) fn open_file(&self, dataset: Uuid, expected: &Expected) -> Result<File, StepError> {
+    pub(super) fn open_file(&self, dataset: Uuid, expected: &Expected) -> Result<ToAttach, StepError> {
         let stage = self.volumes.stage(dataset);
         let path = self.volumes.path(dataset);
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -74,10 +93,15 @@ impl Backend {
                 expected: expected.size,
             });
         }
+        let mut block_size = LARGEST;
         if stage != Some(Stage::Formatting) {
-            expected.check_file_system(&path, file_system(&file, &path)?)?;
+            let found = file_system(&file, &path)?;
+            expected.check_file_system(&path, found.uuid)?;
+            block_size = found.block_size;
         }
-        Ok(file)
+        let direct = self.storage.io == Io::Direct;
+        let attachment = attachment(&file, block_size, direct);
+        Ok(ToAttach { file, attachment })
     }
 
     /// Returns the UUID of the file system on the device of a dataset.
@@ -86,19 +110,22 @@ impl Backend {
     pub(crate) fn file_system(&self, dataset: Uuid, device: &Path) -> Result<Uuid, StepError> {
         let _held = self.hold(dataset, device)?;
         let file = File::open(device).map_err(StepError::io("open", device))?;
-        file_system(&file, device)
+        Ok(file_system(&file, device)?.uuid)
     }
 }
 
-/// Returns the UUID of the ext4 file system in a file or on a device.
-pub(super) fn file_system(file: &File, path: &Path) -> Result<Uuid, StepError> {
+/// Returns the ext4 file system in a file or on a device.
+pub(super) fn file_system(file: &File, path: &Path) -> Result<FileSystem, StepError> {
     let mut start = [0; START];
     file.read_exact_at(&mut start, 0)
         .map_err(StepError::io("read the superblock of", path))?;
     let at = |offset, length| start.get(offset..offset + length).unwrap_or_default();
     if at(MAGIC.0, MAGIC.1.len()) == MAGIC.1 {
-        let uuid = Uuid::from_slice(at(IDENTITY, 16)).unwrap_or_default();
-        return Ok(uuid);
+        let doublings = at(BLOCK_SIZE, 4).try_into().map_or(0, u32::from_le_bytes);
+        return Ok(FileSystem {
+            uuid: Uuid::from_slice(at(IDENTITY, 16)).unwrap_or_default(),
+            block_size: 1024_u32.checked_shl(doublings).unwrap_or_default(),
+        });
     }
     let found = if start.iter().all(|byte| *byte == 0) {
         "its first 4 KiB are zero"

@@ -16,6 +16,16 @@ pub(crate) enum StepError {
     )]
     OverCapacity { size: u64, capacity: u64, free: u64 },
     #[error(
+        "the file system of {path} has no room for the {size} bytes of the volume, which are taken when it is made; free some, \
+         or allocate volumes thin"
+    )]
+    NoSpace { path: PathBuf, size: u64 },
+    #[error(
+        "the file system of {0} cannot reserve room for a volume (fallocate(2) is not supported); use another file system, or \
+         allocate volumes thin"
+    )]
+    CannotAllocate(PathBuf),
+    #[error(
         "the loop device {0} still has the backing file (a mount or an open descriptor keeps it); it is attached to \
          no other loop device until that one is free"
     )]
@@ -72,8 +82,8 @@ pub(crate) enum StepError {
     },
     #[error(
         "{path} was formatted, and no ext4 file system is found on it ({found}): it is damaged, and it is not formatted \
-         again. The copies of its superblock may save it: `e2fsck -b 32768 {path}` (`-b 8193` for a volume of less than \
-         512 MiB); else restore it from a backup. If the data are not needed, delete the volume"
+         again. The copies of its superblock may save it: `e2fsck -b 32768 {path}` (`-b 8193` for one of less than 512 MiB that \
+         an earlier version has made); else restore it from a backup. If the data are not needed, delete the volume"
     )]
     Damaged { path: PathBuf, found: &'static str },
     #[error(

@@ -3,28 +3,28 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::io::{self, Seek};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+mod kernel;
+
 pub(super) const LOOP_CONTROL: &str = "/dev/loop-control";
 pub(super) const BLOCK_DEVICES: &str = "/sys/block";
-
-const LOOP_SET_FD: libc::Ioctl = 0x4C00;
-const LOOP_CLR_FD: libc::Ioctl = 0x4C01;
-const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
-const LOOP_CTL_ADD: libc::Ioctl = 0x4C80;
-const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
 
 /// What the kernel adds to the name of a file that has been removed.
 const DELETED: &str = " (deleted)";
 
-/// Requests a device with the next number that has never been used.
-const NEXT_NUMBER: RawFd = -1;
+/// The name of a device without its number.
+const DEVICE: &str = "/dev/loop";
+/// The attribute of a queue that says how much may be discarded in one request, in bytes.
+const DISCARD_LIMIT: &str = "discard_max_bytes";
+
+/// The unit of the size of a block device.
+const SECTOR: u64 = 512;
 
 /// How often another free device is requested when another process was faster to take the last one.
 const FREE_DEVICE_ATTEMPTS: usize = 64;
@@ -153,16 +153,30 @@ impl AttachedDevice {
     /// Requests that the kernel frees the device. It does so at once, or when the last mount ends and the last
     /// descriptor is closed.
     pub(super) fn clear(self) -> io::Result<()> {
-        ioctl(&self.0, LOOP_CLR_FD, 0).map(drop)
+        kernel::clear(&self.0)
     }
 }
 
+/// How a file is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Attachment {
+    /// The logical block size of the device, in bytes.
+    pub(super) block_size: u32,
+    /// Whether reads and writes are to bypass the page cache of the file system that has the file. The kernel goes on
+    /// without that where the file system cannot.
+    pub(super) direct: bool,
+}
+
 /// Attaches a file to a free device, which it returns.
-pub(super) fn attach(file: &File) -> io::Result<PathBuf> {
-    let control = OpenOptions::new().read(true).write(true).open(LOOP_CONTROL)?;
+pub(super) fn attach(file: &File, attachment: Attachment) -> io::Result<PathBuf> {
+    let control = open_control()?;
     for _ in 0..FREE_DEVICE_ATTEMPTS {
-        let device = device_path(ioctl(&control, LOOP_CTL_GET_FREE, 0)?);
-        if attach_to(&device, file)? {
+        let mut device = device_path(kernel::free_device(&control)?);
+        if refuses_discards(&device) {
+            remove_if_refusing(&device);
+            device = device_path(kernel::free_device(&control)?);
+        }
+        if attach_to(&device, file, attachment)? {
             return Ok(device);
         }
     }
@@ -172,18 +186,22 @@ pub(super) fn attach(file: &File) -> io::Result<PathBuf> {
 }
 
 /// Attaches a file to any free device but one, as a machine does that has assigned new numbers to its devices.
-pub(super) fn attach_to_another(file: &File, former: &Path) -> io::Result<PathBuf> {
+pub(super) fn attach_to_another(file: &File, attachment: Attachment, former: &Path) -> io::Result<PathBuf> {
     for entry in fs::read_dir(BLOCK_DEVICES)? {
         let name = entry?.file_name();
         let device = Path::new("/dev").join(&name);
         let is_candidate = name.as_bytes().starts_with(b"loop") && device != former && device.exists();
-        if is_candidate && backing_file(&device)?.is_none() && attach_to(&device, file)? {
+        if is_candidate && backing_file(&device)?.is_none() && attach_to(&device, file, attachment)? {
             return Ok(device);
         }
     }
-    let control = OpenOptions::new().read(true).write(true).open(LOOP_CONTROL)?;
-    let device = device_path(ioctl(&control, LOOP_CTL_ADD, NEXT_NUMBER)?);
-    if attach_to(&device, file)? {
+    let control = open_control()?;
+    let mut device = device_path(kernel::add_device(&control)?);
+    // The number is free if the former device was removed; it is taken now.
+    if device == former {
+        device = device_path(kernel::add_device(&control)?);
+    }
+    if attach_to(&device, file, attachment)? {
         Ok(device)
     } else {
         Err(io::Error::other(format!(
@@ -194,28 +212,96 @@ pub(super) fn attach_to_another(file: &File, former: &Path) -> io::Result<PathBu
 }
 
 fn device_path(number: libc::c_int) -> PathBuf {
-    PathBuf::from(format!("/dev/loop{number}"))
+    PathBuf::from(format!("{DEVICE}{number}"))
 }
 
 /// Attaches a file to a device; returns `false` if another process has taken the device.
-fn attach_to(path: &Path, file: &File) -> io::Result<bool> {
+pub(super) fn attach_to(path: &Path, file: &File, attachment: Attachment) -> io::Result<bool> {
     let device = OpenOptions::new().read(true).write(true).open(path)?;
-    match ioctl(&device, LOOP_SET_FD, file.as_raw_fd()) {
-        Ok(_) => {}
+    match kernel::attach(&device, file, attachment) {
+        Ok(()) => {}
         Err(error) if is(&error, Errno::BUSY) => return Ok(false),
         Err(error) => return Err(error),
     }
+    let prepared = prepare(path, &device, file);
+    if prepared.is_err() {
+        kernel::clear(&device)?;
+    }
+    prepared.map(|()| true)
+}
+
+/// Makes sure that a device which has just been attached is what is expected of it, whoever used it before.
+fn prepare(path: &Path, device: &File, file: &File) -> io::Result<()> {
     // A file must never be attached twice, and this list is the only record of what is attached. Where it is hidden,
     // nothing may stay attached.
-    if backing_file(path)?.is_some() {
-        return Ok(true);
+    if backing_file(path)?.is_none() {
+        return Err(io::Error::other(format!(
+            "{BLOCK_DEVICES} does not show the file of {}, which has just been attached; make sysfs visible \
+             to this process",
+            path.display()
+        )));
     }
-    ioctl(&device, LOOP_CLR_FD, 0)?;
-    Err(io::Error::other(format!(
-        "{BLOCK_DEVICES} does not show the file of {}, which has just been attached; make sysfs visible \
-         to this process",
-        path.display()
-    )))
+    // `blockdev --setro` stays with a device also when its file is detached.
+    kernel::set_writable(device)?;
+    let (size, expected) = (size_of_device(device)?, file.metadata()?.len());
+    if size / SECTOR != expected / SECTOR {
+        return Err(io::Error::other(format!(
+            "{} has {size} bytes, and its file {expected}",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Returns whether the reads and writes of a device bypass the page cache of the file system that has its file.
+pub(super) fn is_direct(device: &Path) -> io::Result<bool> {
+    let device = OpenOptions::new().read(true).open(device)?;
+    Ok(kernel::status(&device)?.is_direct())
+}
+
+/// Returns the size of a block device in bytes.
+fn size_of_device(mut device: &File) -> io::Result<u64> {
+    device.seek(io::SeekFrom::End(0))
+}
+
+/// Makes a device refuse discards, which would give blocks of its file back.
+pub(super) fn refuse_discards(device: &Path) -> io::Result<()> {
+    fs::write(queue(device).join(DISCARD_LIMIT), "0")
+}
+
+/// Returns whether a device refuses discards that its file would take. It does so as long as it exists, whatever file it has:
+/// the kernel accepts no other limit after 0.
+fn refuses_discards(device: &Path) -> bool {
+    let is_zero = |attribute| {
+        let read = fs::read_to_string(queue(device).join(attribute));
+        read.is_ok_and(|limit| limit.trim() == "0")
+    };
+    is_zero(DISCARD_LIMIT) && !is_zero("discard_max_hw_bytes")
+}
+
+/// Removes a device without a file that refuses discards, so that whoever gets its number next has a new one.
+pub(super) fn remove_if_refusing(device: &Path) {
+    let number = device
+        .to_str()
+        .and_then(|device| device.strip_prefix(DEVICE)?.parse().ok());
+    let Some(number) = number.filter(|_| refuses_discards(device)) else {
+        return;
+    };
+    let removed = open_control().and_then(|control| kernel::remove_device(&control, number));
+    if let Err(error) = removed {
+        // Whoever has it already uses it as it is.
+        tracing::debug!(%error, "Cannot remove {}, which refuses discards", device.display());
+    }
+}
+
+/// Returns the directory in which the kernel shows the queue of a device.
+fn queue(device: &Path) -> PathBuf {
+    let name = device.file_name().unwrap_or_default();
+    Path::new(BLOCK_DEVICES).join(name).join("queue")
+}
+
+fn open_control() -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(LOOP_CONTROL)
 }
 
 /// Returns how many loop devices have a file in a directory, as sysfs shows it: no device is opened.
@@ -255,7 +341,7 @@ fn open(device: &Path) -> io::Result<Option<File>> {
 
 /// Returns what identifies the file of a device, if it has one.
 fn identity(device: &File) -> io::Result<Option<FileIdentity>> {
-    match status(device) {
+    match kernel::status(device) {
         Ok(status) => Ok(Some((status.device, status.inode))),
         Err(error) if is(&error, Errno::NXIO) => Ok(None),
         Err(error) => Err(error),
@@ -268,48 +354,6 @@ fn identity_of(file: &fs::Metadata) -> FileIdentity {
 
 fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())
-}
-
-/// The kernel's `struct loop_info64`.
-#[repr(C)]
-#[derive(Default)]
-struct LoopInfo {
-    device: u64,
-    inode: u64,
-    backing_device: u64,
-    offset: u64,
-    size_limit: u64,
-    number: u32,
-    encryption: [u32; 2],
-    flags: u32,
-    names: [[u64; 8]; 2],
-    key: [u64; 4],
-    init: [u64; 2],
-}
-
-#[allow(unsafe_code, reason = "no crate wraps the ioctls of loop devices")]
-fn ioctl(device: &File, request: libc::Ioctl, argument: RawFd) -> io::Result<libc::c_int> {
-    // SAFETY: the requests made here take an integer or nothing, so the kernel writes no memory of this process.
-    let result = unsafe { libc::ioctl(device.as_raw_fd(), request, argument) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
-}
-
-#[allow(unsafe_code, reason = "no crate wraps the ioctls of loop devices")]
-fn status(device: &File) -> io::Result<LoopInfo> {
-    const { assert!(size_of::<LoopInfo>() == 232, "as large as the kernel's") };
-    let mut status = LoopInfo::default();
-    // SAFETY: the kernel fills a `struct loop_info64`, which has the layout of `LoopInfo`, and every pattern
-    // of bits is a valid value of it.
-    let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64, &raw mut status) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(status)
-    }
 }
 
 #[cfg(test)]

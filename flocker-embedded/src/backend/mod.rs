@@ -1,6 +1,7 @@
 //! Real storage on this machine: sparse files, loop devices, ext4. All calls block.
 
 mod content;
+mod direct_io;
 mod discovery;
 mod error;
 mod loop_device;
@@ -19,4 +20,4 @@ pub(crate) use error::StepError;
 #[cfg(test)]
 pub(crate) use mounting::is_mounted;
 pub(crate) use release::Released;
-pub(crate) use storage::Backend;
+pub(crate) use storage::{Backend, StorageOptions};

@@ -4,6 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use super::direct_io::LARGEST;
 use super::error::StepError;
 use crate::Error;
 
@@ -20,9 +21,17 @@ impl Programs {
         })
     }
 
-    /// Creates an ext4 file system, as Flocker does: without options.
-    pub(super) fn make_file_system(&self, device: &Path) -> Result<(), StepError> {
-        let output = run(Command::new(&self.mkfs).arg("-F").arg(device))?;
+    /// Creates an ext4 file system.
+    ///
+    /// Its blocks are as large as the largest block of a device, whatever the size of the volume. With `keep_blocks` nothing
+    /// is discarded, and nothing is left for the kernel to write after the first mount.
+    pub(super) fn make_file_system(&self, device: &Path, keep_blocks: bool) -> Result<(), StepError> {
+        let mut mkfs = Command::new(&self.mkfs);
+        mkfs.arg("-F").arg("-b").arg(LARGEST.to_string());
+        if keep_blocks {
+            mkfs.args(["-E", "nodiscard,lazy_itable_init=0"]);
+        }
+        let output = run(mkfs.arg(device))?;
         if output.status.success() {
             Ok(())
         } else {

@@ -6,9 +6,11 @@ use std::sync::{MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
-use super::content::Expected;
+use super::content::{Expected, ToAttach};
 use super::error::{Outcomes, StepError};
-use super::loop_device::{AttachedDevice, BLOCK_DEVICES, Survey, attach_to_another, has_file};
+use super::loop_device::{
+    AttachedDevice, BLOCK_DEVICES, Survey, attach_to_another, has_file, remove_if_refusing,
+};
 use super::mounting::unmount_all_from;
 use super::storage::Backend;
 use crate::options::NodeInfo;
@@ -59,10 +61,10 @@ impl Backend {
             size: 0,
             file_system: None,
         };
-        let file = self.open_file(dataset, &expected)?;
+        let ToAttach { file, attachment } = self.open_file(dataset, &expected)?;
         let path = self.volumes.path(dataset);
-        let device = attach_to_another(&file, former).map_err(StepError::io("attach", &path))?;
-        self.devices().insert(dataset, device);
+        let device = attach_to_another(&file, attachment, former).map_err(StepError::io("attach", &path))?;
+        self.attached(dataset, device);
         Ok(())
     }
 
@@ -93,6 +95,7 @@ impl Backend {
         if has_file(device, &path).map_err(StepError::io("examine", device))? {
             return Err(StepError::StillAttached(device.to_owned()));
         }
+        remove_if_refusing(device);
         self.devices().remove(&dataset);
         Ok(())
     }

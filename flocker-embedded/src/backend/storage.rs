@@ -3,18 +3,41 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
-use super::content::{Expected, file_system};
+use super::content::{Expected, ToAttach, file_system};
 use super::error::{Outcomes, StepError};
-use super::loop_device::{AttachedDevice, BLOCK_DEVICES, LOOP_CONTROL, Survey, attach};
+use super::loop_device::{
+    AttachedDevice, BLOCK_DEVICES, LOOP_CONTROL, Survey, attach, is_direct, refuse_discards,
+};
 use super::program::Programs;
 use super::volumes::{Stage, Volumes};
 use crate::Error;
 use crate::data_dir::DataDir;
 use crate::error::chain;
+use crate::options::{Allocation, Io};
+
+/// How volumes are stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StorageOptions {
+    /// The total capacity in bytes, if it is set.
+    pub(crate) capacity: Option<u64>,
+    pub(crate) allocation: Allocation,
+    pub(crate) io: Io,
+}
+
+#[cfg(test)]
+impl StorageOptions {
+    /// Those of a data directory whose volumes use what they have.
+    pub(crate) const THIN: Self = Self {
+        capacity: None,
+        allocation: Allocation::Thin,
+        io: Io::Direct,
+    };
+}
 
 /// The storage of all nodes.
 #[derive(Debug)]
@@ -29,6 +52,9 @@ pub(crate) struct Backend {
     pub(super) attaching: Mutex<()>,
     /// Whether a device counts as detached although something still uses it, as in Flocker's loopback backend.
     double_attach: bool,
+    pub(super) storage: StorageOptions,
+    /// Whether the log says already that the file system below cannot be read and written directly.
+    buffered: AtomicBool,
     /// No other process may attach or mount as long as this exists.
     _data_dir: Arc<DataDir>,
 }
@@ -50,11 +76,11 @@ impl Backend {
     /// Finds the backing files of an earlier run, and the loop devices that have them.
     pub(crate) fn open(
         data_dir: Arc<DataDir>,
-        capacity: Option<u64>,
+        storage: StorageOptions,
         double_attach: bool,
     ) -> Result<Self, Error> {
         let programs = Programs::find()?;
-        let volumes = Volumes::open(data_dir.volumes(), capacity)?;
+        let volumes = Volumes::open(data_dir.volumes(), storage.capacity, storage.allocation)?;
         let survey = Survey::new().map_err(Error::file("examine", Path::new(BLOCK_DEVICES)))?;
         let mut devices = BTreeMap::new();
         for dataset in volumes.sizes().into_keys() {
@@ -76,6 +102,8 @@ impl Backend {
             held: Mutex::default(),
             attaching: Mutex::new(()),
             double_attach,
+            storage,
+            buffered: AtomicBool::new(false),
             _data_dir: data_dir,
         })
     }
@@ -100,7 +128,7 @@ impl Backend {
         let mut outcomes = Vec::new();
         for (dataset, expected) in datasets {
             match self.open_free(*dataset, expected, &survey) {
-                Ok(file) => free.push((*dataset, file)),
+                Ok(to_attach) => free.push((*dataset, to_attach)),
                 Err(error) => outcomes.push((*dataset, Err(error))),
             }
         }
@@ -108,17 +136,17 @@ impl Backend {
         record(&ids)?;
         outcomes.extend(
             free.into_iter()
-                .map(|(dataset, file)| (dataset, self.attach_file(dataset, &file))),
+                .map(|(dataset, to_attach)| (dataset, self.attach_file(dataset, &to_attach))),
         );
         Ok(outcomes)
     }
 
     /// Opens the backing file of a dataset. Fails if it is not what is expected, or any loop device has it.
-    fn open_free(&self, dataset: Uuid, expected: &Expected, survey: &Survey) -> Result<File, StepError> {
-        let file = self.open_file(dataset, expected)?;
+    fn open_free(&self, dataset: Uuid, expected: &Expected, survey: &Survey) -> Result<ToAttach, StepError> {
+        let to_attach = self.open_file(dataset, expected)?;
         match self.attached_device(dataset, survey)? {
             Some(device) => Err(StepError::AttachedByOthers(device)),
-            None => Ok(file),
+            None => Ok(to_attach),
         }
     }
 
@@ -138,11 +166,35 @@ impl Backend {
         Ok(device)
     }
 
-    fn attach_file(&self, dataset: Uuid, file: &File) -> Result<(), StepError> {
+    fn attach_file(&self, dataset: Uuid, to_attach: &ToAttach) -> Result<(), StepError> {
         let path = self.volumes.path(dataset);
-        let device = attach(file).map_err(StepError::io("attach", &path))?;
-        self.devices().insert(dataset, device);
+        let device = attach(&to_attach.file, to_attach.attachment).map_err(StepError::io("attach", &path))?;
+        self.attached(dataset, device);
         Ok(())
+    }
+
+    /// Notes the loop device of a dataset that has just been attached.
+    pub(super) fn attached(&self, dataset: Uuid, device: PathBuf) {
+        let keeps_blocks = self.storage.allocation == Allocation::Thick;
+        if let Some(error) = keeps_blocks.then(|| refuse_discards(&device).err()).flatten() {
+            tracing::warn!(
+                dataset.id = %dataset,
+                %error,
+                "Cannot make {} refuse discards, as sysfs is not writable; fstrim on dataset {dataset} would give blocks back \
+                 that the volume is to keep",
+                device.display()
+            );
+        }
+        let is_buffered = self.storage.io == Io::Direct && is_direct(&device).is_ok_and(|direct| !direct);
+        if is_buffered && !self.buffered.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                dataset.id = %dataset,
+                "{} cannot be read and written directly, as the file system that has it cannot in units of its blocks; \
+                 its data is cached twice",
+                self.volumes.path(dataset).display()
+            );
+        }
+        self.devices().insert(dataset, device);
     }
 
     /// Frees the loop device of a dataset and verifies that it is free.
@@ -180,7 +232,8 @@ impl Backend {
             return Err(StepError::NotFormatting(device.to_owned()));
         }
         let held = self.hold(dataset, device)?;
-        self.programs.make_file_system(device)?;
+        let keep_blocks = self.storage.allocation == Allocation::Thick;
+        self.programs.make_file_system(device, keep_blocks)?;
         // First what the kernel holds for the device, then what that has become in the file.
         File::open(device)
             .and_then(|device| device.sync_all())
@@ -188,7 +241,7 @@ impl Backend {
         let path = self.volumes.path_at(dataset, Stage::Formatting);
         let file = File::open(&path).map_err(StepError::io("open", &path))?;
         file.sync_all().map_err(StepError::io("write to disk", &path))?;
-        let file_system = file_system(&file, &path)?;
+        let file_system = file_system(&file, &path)?.uuid;
         drop(held);
         self.volumes.finish_formatting(dataset)?;
         Ok(file_system)

@@ -14,17 +14,24 @@ use uuid::Uuid;
 
 use super::content::{Expected, file_system};
 use super::error::StepError;
-use super::loop_device::{AttachedDevice, attach, has_file};
+use super::loop_device::{AttachedDevice, Attachment, attach, has_file};
 use super::mounting::is_mounted;
 use super::program::Programs;
-use super::storage::Backend;
+use super::storage::{Backend, StorageOptions};
 use super::{Condition, Discovery};
 use crate::data_dir::DataDir;
 use crate::namespace;
 use crate::options::NodeInfo;
 use crate::store::{Configuration, Dataset, Storage, StorageRecords};
 
+mod allocation;
+
 const SIZE: u64 = 16 << 20;
+
+const BUFFERED: Attachment = Attachment {
+    block_size: 512,
+    direct: false,
+};
 
 const ANY: Expected = Expected {
     size: SIZE,
@@ -60,7 +67,7 @@ impl Fixture {
         };
         let foreign_file = NamedTempFile::new().unwrap();
         foreign_file.as_file().set_len(SIZE).unwrap();
-        let foreign_device = attach(&foreign_file.reopen().unwrap()).unwrap();
+        let foreign_device = attach(&foreign_file.reopen().unwrap(), BUFFERED).unwrap();
         Self {
             directory,
             backend,
@@ -134,7 +141,11 @@ impl Fixture {
 fn open(directory: &Path) -> Backend {
     let data_dir = DataDir::claim(directory).unwrap();
     data_dir.make_volumes().unwrap();
-    Backend::open(Arc::new(data_dir), Some(1 << 30), false).unwrap()
+    let storage = StorageOptions {
+        capacity: Some(1 << 30),
+        ..StorageOptions::THIN
+    };
+    Backend::open(Arc::new(data_dir), storage, false).unwrap()
 }
 
 fn free(device: &Path, file: &Path) {
@@ -184,7 +195,7 @@ fn a_device_that_has_another_file_is_neither_mounted_nor_unmounted() {
         let fixture = Fixture::new();
         let (dataset, device) = fixture.attached();
         let programs = Programs::find().unwrap();
-        programs.make_file_system(&fixture.foreign_device).unwrap();
+        programs.make_file_system(&fixture.foreign_device, false).unwrap();
         let outcome = fixture
             .backend
             .mount(dataset, &fixture.foreign_device, &fixture.node);
@@ -388,7 +399,7 @@ fn a_file_that_two_loop_devices_have_is_not_attached() {
     fixture.detach(dataset, &device);
     let path = fixture.backend.volumes().path(dataset);
     let file = File::options().read(true).write(true).open(&path).unwrap();
-    let twice = [attach(&file).unwrap(), attach(&file).unwrap()];
+    let twice = [(); 2].map(|()| attach(&file, BUFFERED).unwrap());
     let outcome = fixture.attach(dataset, ANY);
     assert!(
         matches!(outcome, Err(StepError::AttachedTwice(..))),

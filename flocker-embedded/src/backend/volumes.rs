@@ -12,13 +12,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use host_fs::durable::{remove_file, rename_new, replace_file_with};
-use rustix::fs::statvfs;
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::error::StepError;
 use super::loop_device::count_below;
 use crate::Error;
 use crate::data_dir::remove_unfinished;
+use crate::options::Allocation;
 
 /// The unit of `st_blocks`.
 const BLOCK: u64 = 512;
@@ -54,6 +56,7 @@ pub(crate) struct Space {
 pub(crate) struct Volumes {
     directory: PathBuf,
     capacity: u64,
+    allocation: Allocation,
     /// The files that exist, or that are being created.
     files: Mutex<BTreeMap<Uuid, VolumeFile>>,
 }
@@ -63,7 +66,11 @@ impl Volumes {
     /// files occupy of it.
     ///
     /// A directory that does not exist is not created: it has no files until it is mounted again.
-    pub(super) fn open(directory: PathBuf, capacity: Option<u64>) -> Result<Self, Error> {
+    pub(super) fn open(
+        directory: PathBuf,
+        capacity: Option<u64>,
+        allocation: Allocation,
+    ) -> Result<Self, Error> {
         let list = || Error::file("list", &directory);
         remove_unfinished(&directory);
         let mut files = BTreeMap::new();
@@ -105,6 +112,7 @@ impl Volumes {
         Ok(Self {
             directory,
             capacity,
+            allocation,
             files: Mutex::new(files),
         })
     }
@@ -214,9 +222,19 @@ impl Volumes {
         }
         self.reserve(dataset, size)?;
         let path = self.path_at(dataset, Stage::Formatting);
-        replace_file_with(&path, 0o600, |file| file.set_len(size)).map_err(|source| {
+        let made = replace_file_with(&path, 0o600, |file| match self.allocation {
+            Allocation::Thin => file.set_len(size),
+            Allocation::Thick => Ok(fallocate(file, FallocateFlags::empty(), 0, size)?),
+        });
+        made.map_err(|source| {
             self.forget(dataset);
-            StepError::io("create", &path)(source)
+            match Errno::from_io_error(&source) {
+                Some(Errno::OPNOTSUPP) => StepError::CannotAllocate(path),
+                Some(Errno::NOSPC | Errno::FBIG) if self.allocation == Allocation::Thick => {
+                    StepError::NoSpace { path, size }
+                }
+                _ => StepError::io("create", &path)(source),
+            }
         })
     }
 
@@ -297,13 +315,13 @@ mod tests {
     fn files_are_sparse_have_their_size_and_are_found_again() {
         let directory = tempfile::tempdir().unwrap();
         let dataset = Uuid::new_v4();
-        let volumes = Volumes::open(directory.path().to_owned(), None).unwrap();
+        let volumes = Volumes::open(directory.path().to_owned(), None, Allocation::Thin).unwrap();
         volumes.create(dataset, 1 << 30).unwrap();
         let metadata = fs::metadata(volumes.path(dataset)).unwrap();
         assert_eq!((metadata.len(), metadata.blocks()), (1 << 30, 0));
 
         for stage in [Stage::Formatting, Stage::Formatted] {
-            let again = Volumes::open(directory.path().to_owned(), None).unwrap();
+            let again = Volumes::open(directory.path().to_owned(), None, Allocation::Thin).unwrap();
             let file = VolumeFile { size: 1 << 30, stage };
             assert_eq!(again.files(), BTreeMap::from([(dataset, file)]));
             if stage == Stage::Formatting {
@@ -318,7 +336,7 @@ mod tests {
     #[test]
     fn sizes_may_add_up_to_the_capacity_and_not_a_byte_more() {
         let directory = tempfile::tempdir().unwrap();
-        let volumes = Volumes::open(directory.path().to_owned(), Some(3 << 20)).unwrap();
+        let volumes = Volumes::open(directory.path().to_owned(), Some(3 << 20), Allocation::Thin).unwrap();
         let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
         volumes.create(first, 2 << 20).unwrap();
         let error = volumes.create(second, (1 << 20) + 1024).unwrap_err();
@@ -333,7 +351,7 @@ mod tests {
     fn a_file_that_may_have_data_is_neither_replaced_nor_renamed_over() {
         let directory = tempfile::tempdir().unwrap();
         let dataset = Uuid::new_v4();
-        let volumes = Volumes::open(directory.path().to_owned(), None).unwrap();
+        let volumes = Volumes::open(directory.path().to_owned(), None, Allocation::Thin).unwrap();
         volumes.create(dataset, 1 << 20).unwrap();
         let path = directory.path().join(dataset.to_string());
         fs::write(&path, "data").unwrap();
@@ -341,7 +359,7 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"data");
 
         // The one that may have data is the volume.
-        let again = Volumes::open(directory.path().to_owned(), None).unwrap();
+        let again = Volumes::open(directory.path().to_owned(), None, Allocation::Thin).unwrap();
         assert_eq!(again.files()[&dataset].stage, Stage::Formatted);
         again.create(dataset, 1 << 20).unwrap_err();
         again.forget(dataset);
@@ -358,7 +376,7 @@ mod tests {
         std::os::unix::fs::symlink("elsewhere", path(ids[0].to_string())).unwrap();
         fs::create_dir(path(ids[1].to_string())).unwrap();
         fs::write(path(ids[2].simple().to_string()), "data").unwrap();
-        let volumes = Volumes::open(directory.path().to_owned(), None).unwrap();
+        let volumes = Volumes::open(directory.path().to_owned(), None, Allocation::Thin).unwrap();
         assert_eq!(volumes.files(), BTreeMap::new());
         for dataset in &ids[..2] {
             assert!(matches!(volumes.find(*dataset), Err(StepError::NotAFile(_))));

@@ -12,7 +12,7 @@ use rustix::mount::mount_bind;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Cluster, eventually, for_a_while, isolated, loop_devices, mount_points, options};
+use crate::support::{Cluster, SIZE, eventually, for_a_while, isolated, loop_devices, mount_points, options};
 
 const CONTENT: &str = "of a database";
 
@@ -22,8 +22,16 @@ fn volume(directory: &Path, dataset: Uuid) -> PathBuf {
 
 /// Stops a Flocker of one node that has a dataset with content and another dataset.
 async fn stopped(directory: &Path) -> (Uuid, Uuid) {
+    stopped_with(directory, SIZE).await
+}
+
+/// The same, with this size of the first dataset in bytes.
+async fn stopped_with(directory: &Path, size: u64) -> (Uuid, Uuid) {
     let cluster = Cluster::start(directory, 1).await;
-    let (dataset, other) = (cluster.create_mounted(1).await, cluster.create_mounted(1).await);
+    let (dataset, other) = (
+        cluster.create_mounted_of(1, size).await,
+        cluster.create_mounted(1).await,
+    );
     fs::write(cluster.path(1, dataset).join("file"), CONTENT).unwrap();
     cluster.flocker.stop().await.unwrap();
     assert!(loop_devices(directory).is_empty());
@@ -110,7 +118,8 @@ fn volumes_that_are_not_mounted_are_waited_for_and_none_are_made_in_their_place(
 #[test]
 fn a_damaged_volume_is_not_formatted_again_and_can_be_repaired() {
     isolated(async |directory| {
-        let (dataset, other) = stopped(&directory).await;
+        // Large enough for a second group of blocks, which has a copy of the superblock.
+        let (dataset, other) = stopped_with(&directory, 160 << 20).await;
         let path = volume(&directory, dataset);
         let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
         for content in [
@@ -130,7 +139,7 @@ fn a_damaged_volume_is_not_formatted_again_and_can_be_repaired() {
 
         let cluster = Cluster::start(&directory, 1).await;
         let repair = Command::new("e2fsck")
-            .args(["-fy", "-b", "8193", "-B", "1024"])
+            .args(["-fy", "-b", "32768"])
             .arg(&path)
             .output()
             .unwrap();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use flocker_embedded::{Embedded, Options};
+use flocker_embedded::{Allocation, Embedded, Options};
 use uuid::Uuid;
 
 use super::orchestrator::Orchestrator;
@@ -42,6 +42,8 @@ impl DemoCluster {
         let root = workspace.path().to_owned();
         let options = Options {
             nodes: NODES,
+            // The workspace is in memory.
+            allocation: Allocation::Thin,
             ..Options::new(root.join("flocker"), root.join("certificates"))
         };
         let title = format!("an embedded Flocker with {NODES} nodes");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use flocker_client::{Client, ClientSettings, Credentials, Dataset};
 use flocker_csi::flocker::cluster::{self, Cluster};
-use flocker_embedded::{Embedded, Options};
+use flocker_embedded::{Allocation, Embedded, Options};
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 use uuid::Uuid;
@@ -29,7 +29,11 @@ impl Flocker {
     /// Starts one whose options are changed by `change`.
     pub(crate) async fn with(change: impl FnOnce(Options) -> Options) -> Self {
         let scratch = Scratch::new();
-        let options = Options::new(scratch.path().join("data"), scratch.path().join("certificates"));
+        let options = Options {
+            // Many volumes at once would not fit on every machine.
+            allocation: Allocation::Thin,
+            ..Options::new(scratch.path().join("data"), scratch.path().join("certificates"))
+        };
         let embedded = Embedded::start(change(options)).await.unwrap();
         Self {
             embedded: Some(embedded),

@@ -1,5 +1,10 @@
 use super::*;
 
+const BUFFERED: Attachment = Attachment {
+    block_size: 512,
+    direct: false,
+};
+
 fn attached() -> (tempfile::NamedTempFile, PathBuf) {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(1 << 20).unwrap();
@@ -8,7 +13,7 @@ fn attached() -> (tempfile::NamedTempFile, PathBuf) {
         .write(true)
         .open(file.path())
         .unwrap();
-    let device = attach(&backing).unwrap();
+    let device = attach(&backing, BUFFERED).unwrap();
     (file, device)
 }
 
@@ -22,7 +27,7 @@ fn a_file_gets_another_device_than_before() {
         .write(true)
         .open(file.path())
         .unwrap();
-    let device = attach_to_another(&backing, &former).unwrap();
+    let device = attach_to_another(&backing, BUFFERED, &former).unwrap();
     assert_ne!(device, former);
     assert!(has_file(&device, file.path()).unwrap());
     clear(&device, file.path());
@@ -55,7 +60,7 @@ fn a_device_keeps_its_file_while_it_is_held_open_whichever_process_frees_it() {
     let held = AttachedDevice::open(&device, file.path()).unwrap().unwrap();
     clear(&device, file.path());
     let other = tempfile::NamedTempFile::new().unwrap();
-    assert!(!attach_to(&device, other.as_file()).unwrap());
+    assert!(!attach_to(&device, other.as_file(), BUFFERED).unwrap());
     assert!(has_file(&device, file.path()).unwrap());
     drop(held);
     wait_until_free(&device, file.path());
@@ -137,7 +142,7 @@ fn a_device_that_is_freed_while_it_is_examined_has_no_file() {
         if let Some(attached) = AttachedDevice::open(&device, file.path()).unwrap() {
             attached.clear().unwrap();
         } else {
-            match attach_to(&device, &backing) {
+            match attach_to(&device, &backing, BUFFERED) {
                 // The kernel is still freeing it.
                 Err(error) if is(&error, Errno::NXIO) => {}
                 attached => {

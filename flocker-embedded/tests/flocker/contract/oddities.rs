@@ -10,7 +10,7 @@ use super::names::{Names, comparable};
 use super::recording::{Body, OddExchange, Request, odd_exchanges};
 use super::replay::{DATASETS, PATIENCE, POLL};
 use super::wire::{Reply, Wire};
-use crate::support::{isolated, options};
+use crate::support::{isolated, thin};
 
 /// An odd request that the recording lacks, and what a real Flocker stores. The first was seen on a real one; the others follow
 /// from how Python 2 reads and writes JSON. The size of the second is one that no floating-point number is equal to.
@@ -44,7 +44,7 @@ struct Oddities {
 #[test]
 fn every_recorded_oddity_is_answered_and_stored_as_the_real_control_service_did() {
     isolated(async |directory| {
-        let flocker = Embedded::start(options(&directory)).await.unwrap();
+        let flocker = Embedded::start(thin(&directory)).await.unwrap();
         let mut oddities = Oddities::of(&flocker).await;
         let recording = odd_exchanges();
         let mut differences = Vec::new();
@@ -68,7 +68,7 @@ fn every_recorded_oddity_is_answered_and_stored_as_the_real_control_service_did(
         let before = oddities.stored;
         assert_eq!(before.len(), 5 + STORED.len());
         flocker.stop().await.unwrap();
-        let flocker = Embedded::start(options(&directory)).await.unwrap();
+        let flocker = Embedded::start(thin(&directory)).await.unwrap();
         let mut restarted = Oddities::of(&flocker).await;
         let list = restarted.list(DATASETS).await;
         for stored in before {

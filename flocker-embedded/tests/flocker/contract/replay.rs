@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::Path;
 
-use flocker_embedded::{Embedded, Options};
+use flocker_embedded::{Allocation, Embedded, Options};
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
 
@@ -66,6 +66,8 @@ impl<'a> Replay<'a> {
         let flocker = Embedded::start(Options {
             nodes: NODES,
             capacity: Some(CAPACITY),
+            // A dataset without a size gets more than this machine may have.
+            allocation: Allocation::Thin,
             eras: (1..=NODES)
                 .map(|number| (number, era(number).parse().unwrap()))
                 .collect(),

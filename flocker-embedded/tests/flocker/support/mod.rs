@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flocker_embedded::faults::NodeFault;
-use flocker_embedded::{Embedded, NodeInfo, Options};
+use flocker_embedded::{Allocation, Embedded, NodeInfo, Options};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -66,7 +66,12 @@ impl Cluster {
 
     /// Creates a dataset and waits until state shows it mounted.
     pub(crate) async fn create_mounted(&self, number: usize) -> Uuid {
-        let dataset = self.create(number, SIZE).await;
+        self.create_mounted_of(number, SIZE).await
+    }
+
+    /// The same, with this size in bytes.
+    pub(crate) async fn create_mounted_of(&self, number: usize, size: u64) -> Uuid {
+        let dataset = self.create(number, size).await;
         self.wait_until_on(number, dataset).await;
         dataset
     }
@@ -135,13 +140,21 @@ impl Cluster {
     }
 
     pub(crate) async fn wait_until_on(&self, number: usize, dataset: Uuid) {
-        let expected = json!({
-            "dataset_id": dataset,
-            "maximum_size": SIZE,
-            "primary": self.node(number).uuid,
-            "path": self.path(number, dataset),
-        });
-        self.wait_until_state(dataset, Some(expected)).await;
+        let expected = |size: &Value| {
+            json!({
+                "dataset_id": dataset,
+                "maximum_size": size,
+                "primary": self.node(number).uuid,
+                "path": self.path(number, dataset),
+            })
+        };
+        eventually(&format!("{dataset} is on node {number}"), async || {
+            let found = self.state(dataset).await;
+            found.is_some_and(|found| {
+                found["maximum_size"].is_u64() && found == expected(&found["maximum_size"])
+            })
+        })
+        .await;
     }
 
     pub(crate) async fn wait_until_state(&self, dataset: Uuid, expected: Option<Value>) {
@@ -155,6 +168,14 @@ impl Cluster {
 /// Settings for a test: any free port, everything below one directory.
 pub(crate) fn options(directory: &Path) -> Options {
     Options::new(directory.join("data"), directory.join("certificates"))
+}
+
+/// The same, for volumes that are larger than what this machine may have free.
+pub(crate) fn thin(directory: &Path) -> Options {
+    Options {
+        allocation: Allocation::Thin,
+        ..options(directory)
+    }
 }
 
 /// Waits until a condition holds.
