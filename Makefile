@@ -97,6 +97,13 @@ e2e-kubernetes: setup-kubernetes image $(STAMPS)/helm-$(HELM_VERSION) ## Runs th
 	@echo "e2e-kubernetes: tests/kubernetes/run.sh $(CHAPTERS)"
 	@$(SUDO) tests/kubernetes/run.sh $(CHAPTERS)
 
+.PHONY: e2e-postgres
+e2e-postgres: setup tools build ## Runs PostgreSQL on a volume while plugin and database are killed under load, ten times for a minute; ROUNDS=2 SECONDS=10 chooses others
+	@echo "e2e-postgres: tests/tools/postgres.sh $(ROUNDS) $(SECONDS)"
+	@$(SUDO) tests/tools/postgres.sh $(ROUNDS) $(SECONDS)
+
+ROUNDS := 10
+
 .PHONY: build
 # Together with an example, cargo builds the program with the features that tests need (tokio's test-util, whose clock
 # tests can pause), and so from the crates that the tests are built from: no crate is built twice. Without an example,
@@ -126,8 +133,8 @@ setup: ## Installs the system packages that are missing
 	@tests/tools/setup.sh test
 
 .PHONY: tools
-tools: $(STAMPS)/csi-sanity-$(CSI_SANITY_VERSION) $(STAMPS)/grpcurl-$(GRPCURL_VERSION) $(STAMPS)/prometheus tools-chart ## Installs the test tools at their pinned versions
-		@echo "tools: csi-sanity $(CSI_SANITY_VERSION), grpcurl $(GRPCURL_VERSION), helm $(HELM_VERSION), prometheus and the packages of the chart's tests are in $(TOOLS)"
+tools: $(STAMPS)/csi-sanity-$(CSI_SANITY_VERSION) $(STAMPS)/grpcurl-$(GRPCURL_VERSION) $(STAMPS)/prometheus $(STAMPS)/postgresql tools-chart ## Installs the test tools at their pinned versions
+		@echo "tools: csi-sanity $(CSI_SANITY_VERSION), grpcurl $(GRPCURL_VERSION), helm $(HELM_VERSION), prometheus, PostgreSQL and the packages of the chart's tests are in $(TOOLS)"
 
 .PHONY: tools-chart
 tools-chart: $(STAMPS)/helm-$(HELM_VERSION) $(STAMPS)/helm-docs-$(HELM_DOCS_VERSION) $(STAMPS)/python $(TOOLS)/bin/podsecurity
@@ -161,6 +168,13 @@ $(STAMPS)/prometheus: tests/tools/prometheus.sh
 	@echo "tools: fetching prometheus"
 	@mkdir -p $(STAMPS)
 	@tests/tools/prometheus.sh
+	@touch $@
+
+# The same.
+$(STAMPS)/postgresql: tests/tools/postgresql.sh
+	@echo "tools: fetching PostgreSQL"
+	@mkdir -p $(STAMPS)
+	@tests/tools/postgresql.sh
 	@touch $@
 
 $(STAMPS)/cargo-fuzz-$(CARGO_FUZZ_VERSION):

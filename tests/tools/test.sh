@@ -8,7 +8,7 @@
 
 readonly PARTS=(
     format tree dependencies preflight clippy docs build cargo-test mutants go-clients-build
-    grpcurl grpcio csi-sanity csi-sanity-split clients csc chart monitoring demo image leftovers
+    grpcurl grpcio csi-sanity csi-sanity-split clients csc chart monitoring postgres demo image leftovers
 )
 # A test that hangs must not use up the time of the whole run.
 readonly CARGO_TEST_TIMEOUT=45m
@@ -19,7 +19,7 @@ processors=$(nproc)
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((processors < 4 ? processors * 4 : 16))}
 
 # Parts that run the program: they also run `build`, and fail at once if it failed.
-readonly RUN_PROGRAM=" grpcurl grpcio csi-sanity csi-sanity-split clients csc chart monitoring demo image "
+readonly RUN_PROGRAM=" grpcurl grpcio csi-sanity csi-sanity-split clients csc chart monitoring postgres demo image "
 
 as_root() {
     if [[ $(id -u) == 0 ]]; then
@@ -52,6 +52,7 @@ csi_sanity() { as_root tests/tools/csi-sanity.sh standalone; }
 csi_sanity_split() { as_root tests/tools/csi-sanity.sh split; }
 chart() { as_root tests/tools/chart.sh; }
 monitoring() { as_root tests/tools/monitoring.sh; }
+postgres() { as_root tests/tools/postgres.sh; }
 clients() { as_root tests/tools/clients.sh; }
 image() { as_root tests/tools/image.sh; }
 demo() { as_root tests/tools/demo-check.sh; }
