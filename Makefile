@@ -61,6 +61,14 @@ bench: setup-build ## Measures the figures of docs/benchmarks.md; ARGS="publish 
 	@echo "bench: cargo bench --locked --bench budgets -- $(ARGS)"
 	@cargo bench --locked --bench budgets -- $(ARGS)
 
+ROUNDS := 10
+LENGTH := 3
+
+.PHONY: bench-io
+bench-io: setup tools $(STAMPS)/fio build ## Measures with fio how fast a volume is against a bare loop device; ROUNDS=4 LENGTH=1 is quicker
+	@echo "bench-io: benches/io.sh $(ROUNDS) $(LENGTH)"
+	@$(SUDO) benches/io.sh $(ROUNDS) $(LENGTH)
+
 .PHONY: fuzz
 fuzz: setup-fuzz $(STAMPS)/cargo-fuzz-$(CARGO_FUZZ_VERSION) ## Fuzzes the functions that read foreign bytes, a minute each; SECONDS=600 is longer, ONLY="answer ..." only these
 	@echo "fuzz: tests/tools/fuzz.sh $(SECONDS) $(ONLY)"
@@ -101,8 +109,6 @@ e2e-kubernetes: setup-kubernetes image $(STAMPS)/helm-$(HELM_VERSION) ## Runs th
 e2e-postgres: setup tools build ## Runs PostgreSQL on a volume while plugin and database are killed under load, ten times for a minute; ROUNDS=2 SECONDS=10 chooses others
 	@echo "e2e-postgres: tests/tools/postgres.sh $(ROUNDS) $(SECONDS)"
 	@$(SUDO) tests/tools/postgres.sh $(ROUNDS) $(SECONDS)
-
-ROUNDS := 10
 
 .PHONY: build
 # Together with an example, cargo builds the program with the features that tests need (tokio's test-util, whose clock
@@ -164,17 +170,10 @@ $(TOOLS)/bin/podsecurity: $(wildcard tests/tools/go/podsecurity/*)
 	@go build -C tests/tools/go/podsecurity -buildvcs=false -o $@ .
 
 # Debian's version, which is that of the release of Debian.
-$(STAMPS)/prometheus: tests/tools/prometheus.sh
-	@echo "tools: fetching prometheus"
+$(STAMPS)/prometheus $(STAMPS)/postgresql $(STAMPS)/fio: $(STAMPS)/%: tests/tools/%.sh tests/tools/unpack.sh
+	@echo "tools: fetching $*"
 	@mkdir -p $(STAMPS)
-	@tests/tools/prometheus.sh
-	@touch $@
-
-# The same.
-$(STAMPS)/postgresql: tests/tools/postgresql.sh
-	@echo "tools: fetching PostgreSQL"
-	@mkdir -p $(STAMPS)
-	@tests/tools/postgresql.sh
+	@$<
 	@touch $@
 
 $(STAMPS)/cargo-fuzz-$(CARGO_FUZZ_VERSION):

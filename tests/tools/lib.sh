@@ -15,6 +15,8 @@ unset "${!FLOCKER_CSI_@}" CSI_ENDPOINT
 
 # Scratch directory of this run, set by `in_own_namespace`.
 WORK=
+# The same on a disk, set by `use_disk`.
+DISK=
 # Processes started by `start`, by name.
 declare -A PIDS=()
 
@@ -54,6 +56,16 @@ in_own_namespace() {
     mkdir "$WORK/log"
 }
 
+# use_disk: makes $WORK/disk a directory on the file system of TMPDIR, for what must not be in memory.
+use_disk() {
+    DISK=$(mktemp --directory --suffix=.flocker-csi)
+    mkdir "$WORK/disk"
+    mount --bind "$DISK" "$WORK/disk"
+    # Shared with others, but not with the directory itself: what is mounted on it is mounted once.
+    mount --make-private "$WORK/disk"
+    mount --make-shared "$WORK/disk"
+}
+
 clean_up() {
     local status=$? name log
     # The clean-up completes even if a step fails or the output is closed.
@@ -76,7 +88,8 @@ clean_up() {
         done
     fi
     leave_nothing || status=1
-    umount --lazy "$WORK"
+    umount --recursive --lazy "$WORK"
+    [[ $DISK == "" ]] || rm -rf --one-file-system -- "$DISK"
     rmdir -- "$WORK"
     exit "$status"
 }
@@ -84,7 +97,7 @@ clean_up() {
 # Loop devices outlive mounts, namespaces and processes, so a remaining one is a failure, and is detached.
 leave_nothing() {
     local mounts device backing clean=0
-    mounts=$(mounts_below "$WORK")
+    mounts=$(mounts_below "$WORK" | grep --invert-match --line-regexp "$WORK/disk" || true)
     if [[ -n $mounts ]]; then
         say "mounts left behind:" "$mounts"
         # The last one made is on top.
@@ -178,6 +191,13 @@ start_standalone() {
     start standalone env -C "$WORK" "$FLOCKER_CSI" standalone \
         --data-dir "$WORK/data" --state-dir "$WORK/state" --device-dir "$WORK/dev" --endpoint "$1" "${accepted[@]}" "${@:3}"
     wait_for standalone "Probe answers at $2" probe "$2"
+}
+
+# unpacked_libraries DIRECTORY: the LD_LIBRARY_PATH of programs that unpack.sh has put there; nothing where it has not.
+unpacked_libraries() {
+    local found
+    found=$(find "$1" -name '*.so.*' -printf '%h\n' 2>/dev/null | sort --unique || true)
+    paste --serial --delimiters : <<<"$found"
 }
 
 # free_port: a TCP port of 127.0.0.1 on which no process listens.

@@ -73,7 +73,7 @@ in_own_namespace "$@"
 need_program
 need_tool grpcurl
 [[ -x $TOOLS/postgresql/initdb ]] || die "PostgreSQL is missing; install it with: make tools"
-libraries=$(find "$TOOLS/postgresql-files/usr/lib" -maxdepth 1 -name '*-linux-gnu*' 2>/dev/null | head -n 1 || true)
+libraries=$(unpacked_libraries "$TOOLS/postgresql-files")
 # The database's user has to reach its files.
 chmod 0711 "$WORK"
 mkdir "$WORK/staging" "$WORK/target" "$WORK/run"
