@@ -56,7 +56,7 @@ fn run(command: Command) -> Result<(), Failure> {
             // It creates every file that its settings name.
             Command::Standalone(_) if only_check => Ok(()),
             Command::Standalone(args) => standalone::run(*args).await,
-            Command::Embedded(args) => embedded::run(args).await,
+            Command::Embedded(args) => embedded::run(*args).await,
             Command::Export(args) => export::run(*args).await,
             Command::Demo(_) => demo::run().await,
         }

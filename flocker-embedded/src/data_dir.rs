@@ -1,11 +1,13 @@
 //! The data directory: its layout, and the lock that makes one process its owner.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use host_fs::durable::{self, make_directory};
 use host_fs::{LockError, LockedDirectory, exposure};
+use uuid::Uuid;
 
 use crate::Error;
 use crate::options::CertificateProfile;
@@ -72,8 +74,35 @@ impl DataDir {
         &self.root
     }
 
+    /// Returns the state file of earlier versions.
     pub(crate) fn state_file(&self) -> PathBuf {
         self.root.join("state.json")
+    }
+
+    /// Returns the database that has the state.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.root.join("state.redb")
+    }
+
+    /// Returns the file that keeps room on the disk for changes of the state.
+    pub(crate) fn ballast(&self) -> PathBuf {
+        self.root.join("ballast")
+    }
+
+    /// Returns the datasets that have a backing file, by its name.
+    pub(crate) fn volume_ids(&self) -> Result<BTreeSet<Uuid>, Error> {
+        let directory = self.volumes();
+        let entries = match fs::read_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+            entries => entries.map_err(Error::file("list", &directory))?,
+        };
+        let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
+        let ids = names.filter_map(|name| match name {
+            Ok(name) => dataset_of_file(name.to_str()?).map(|(dataset, _)| Ok(dataset)),
+            Err(error) => Some(Err(error)),
+        });
+        ids.collect::<io::Result<_>>()
+            .map_err(Error::file("list", &directory))
     }
 
     /// Returns the directory of the backing files.
@@ -90,6 +119,37 @@ impl DataDir {
     pub(crate) fn pki(&self, profile: CertificateProfile) -> PathBuf {
         self.root.join("pki").join(profile.name())
     }
+}
+
+/// What follows the id of a dataset in the name of a backing file that is not formatted yet.
+const FORMATTING: &str = ".formatting";
+
+/// What the name of a backing file says of its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It has never been mounted.
+    Formatting,
+    /// It may have data.
+    Formatted,
+}
+
+/// Returns the name of the backing file of a dataset.
+pub(crate) fn file_name(dataset: Uuid, stage: Stage) -> String {
+    match stage {
+        Stage::Formatting => format!("{dataset}{FORMATTING}"),
+        Stage::Formatted => dataset.to_string(),
+    }
+}
+
+/// Returns whose backing file has a name, and its stage, if any has.
+pub(crate) fn dataset_of_file(name: &str) -> Option<(Uuid, Stage)> {
+    let (id, stage) = match name.strip_suffix(FORMATTING) {
+        Some(id) => (id, Stage::Formatting),
+        None => (name, Stage::Formatted),
+    };
+    // The parser accepts other notations of an id, which are not the names of its file.
+    let dataset = Uuid::parse_str(id).ok()?;
+    (dataset.to_string() == id).then_some((dataset, stage))
 }
 
 /// Removes the files of a directory that an earlier process did not finish writing. A file that cannot be removed does

@@ -48,6 +48,7 @@ pub struct Embedded {
     certificates: PathBuf,
     authority: Authority,
     shared: Arc<Shared>,
+    status: Arc<Status>,
     stop: CancellationToken,
     server: Arc<Server>,
     agents: JoinSet<()>,
@@ -77,6 +78,7 @@ impl Embedded {
             nodes,
             certificates: options.certificates,
             authority,
+            status: Arc::new(Status::new(&shared.store)),
             shared,
             stop: CancellationToken::new(),
             server,
@@ -87,6 +89,7 @@ impl Embedded {
             .node_expiry
             .unwrap_or_else(|| options.timing.node_expiry());
         embedded.start_agents(options.timing, expiry);
+        embedded.start_services(options.timing, options.deleted_listed_for);
         if options.timing == Timing::Instant
             && timeout(FIRST_REPORTS, embedded.wait_for_reports()).await.is_err()
         {
@@ -104,14 +107,13 @@ impl Embedded {
 
     fn start_agents(&mut self, timing: Timing, expiry: Duration) {
         let shared = &self.shared;
-        let status = Arc::new(Status::new(&shared.store));
         // The agents follow the token themselves, and finish the steps they have begun.
         let tasks = Supervisor::new(self.stop.clone(), || {});
         for node in &self.nodes {
             let (node, shared, status, stop) = (
                 node.clone(),
                 Arc::clone(shared),
-                Arc::clone(&status),
+                Arc::clone(&self.status),
                 self.stop.clone(),
             );
             let run = move || {
@@ -127,21 +129,36 @@ impl Embedded {
             self.agents
                 .spawn(tasks.clone().supervise("the agent of a node", run));
         }
+    }
+
+    /// Starts the tasks that run until they are aborted.
+    fn start_services(&mut self, timing: Timing, deleted_listed_for: Duration) {
+        let (shared, status, services) = (&self.shared, &self.status, &mut self.services);
+        let tasks = Supervisor::new(self.stop.clone(), || {});
         let (server, cluster) = (Arc::clone(&self.server), Arc::clone(&shared.cluster));
         let plan = move || server::follow_plan(Arc::clone(&server), Arc::clone(&cluster));
-        self.services
-            .spawn(tasks.clone().supervise("following the plan of faults", plan));
+        services.spawn(tasks.clone().supervise("following the plan of faults", plan));
         let store = Arc::clone(&shared.store);
         let sweep = move || agent::sweep_leases(Arc::clone(&store));
-        self.services
-            .spawn(tasks.clone().supervise("removing leases that have ended", sweep));
+        services.spawn(tasks.clone().supervise("removing leases that have ended", sweep));
+        let (store, backend) = (Arc::clone(&shared.store), Arc::clone(&shared.backend));
+        let unlist =
+            move || agent::unlist_deleted(Arc::clone(&store), Arc::clone(&backend), deleted_listed_for);
+        services.spawn(
+            tasks
+                .clone()
+                .supervise("removing deleted datasets from the list", unlist),
+        );
         if timing == Timing::Instant {
-            let status = Arc::clone(&status);
+            let status = Arc::clone(status);
             let watch = move || agent::watch_mounts(Arc::clone(&status));
-            self.services
-                .spawn(tasks.clone().supervise("watching the mount table", watch));
+            services.spawn(tasks.clone().supervise("watching the mount table", watch));
         }
-        let (store, cluster) = (Arc::clone(&shared.store), Arc::clone(&shared.cluster));
+        let (status, store, cluster) = (
+            Arc::clone(status),
+            Arc::clone(&shared.store),
+            Arc::clone(&shared.cluster),
+        );
         let publish = move || {
             agent::publish(
                 Arc::clone(&status),
@@ -150,8 +167,7 @@ impl Embedded {
                 timing,
             )
         };
-        self.services
-            .spawn(tasks.supervise("publishing the configuration", publish));
+        services.spawn(tasks.supervise("publishing the configuration", publish));
     }
 
     /// Waits until every running agent has reported.
@@ -279,7 +295,7 @@ impl Parts {
     /// Blocks.
     fn prepare(data_dir: Arc<DataDir>, options: Options) -> Result<Self, Error> {
         let port = Port::reserve(options.listen)?;
-        let store = Arc::new(Store::open(Arc::clone(&data_dir), options.nodes)?);
+        let store = Arc::new(Store::open(&data_dir, options.nodes)?);
         let nodes: Vec<_> = (1..=options.nodes)
             .zip(store.nodes())
             .map(|(number, uuid)| NodeInfo {

@@ -77,7 +77,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The state file of an earlier run cannot be decoded.
+    /// The state of an earlier run cannot be decoded.
     #[error(
         "the state file {path} is damaged or of another version; restore it from a backup, or move the whole data \
          directory away to start empty (the volumes in it can then be read with `mount -o loop`)"
@@ -85,11 +85,33 @@ pub enum Error {
     DamagedState {
         /// The file.
         path: PathBuf,
-        /// Where the decoder stopped.
+        /// What is wrong with it.
         #[source]
-        source: serde_json::Error,
+        source: io::Error,
     },
-    /// The data directory has been in use, and its state file is missing.
+    /// The state was written by a later version.
+    #[error(
+        "the state file {path} has the form {format}, which this version cannot read: use the version that was used last"
+    )]
+    LaterState {
+        /// The file.
+        path: PathBuf,
+        /// The number of its form.
+        format: u32,
+    },
+    /// There is a state of an earlier version beside that of this one.
+    #[error(
+        "{state_file} is the state of an earlier version, and {database} that of this one, and which of them is the newer \
+         one is not known. To continue with {database}, move {state_file} away; to continue with the state of the earlier \
+         version, move {database} away. A volume that the chosen one does not have is left as it is"
+    )]
+    TwoStates {
+        /// The state file of the earlier version.
+        state_file: PathBuf,
+        /// The database.
+        database: PathBuf,
+    },
+    /// The data directory has been in use, and its state is missing.
     #[error(
         "the state file {path} is missing, but {found} shows that the data directory has been in use: it is not taken \
          for a new one, because its volumes may have data. Restore {path} from a backup, or mount the file system that \
@@ -121,6 +143,15 @@ impl Error {
     pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { action, path, source }
+    }
+
+    /// Makes the error of using the state at `path`, which is damaged if its content is the reason.
+    pub(crate) fn of_state(action: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::InvalidData => Self::DamagedState { path, source },
+            _ => Self::File { action, path, source },
+        }
     }
 }
 

@@ -13,6 +13,9 @@ use crate::faults::FaultPlan;
 /// The largest number of nodes of one process: node N reports the host address `127.0.0.N`.
 pub const MAX_NODES: usize = 254;
 
+/// The default of [`Options::deleted_listed_for`].
+const DELETED_LISTED_FOR: Duration = Duration::from_secs(3600);
+
 /// Settings of an [`Embedded`](crate::Embedded) Flocker. Start from [`Options::new`] with struct update syntax, so
 /// that a setting added later gets its default.
 #[derive(Clone, Debug)]
@@ -46,6 +49,9 @@ pub struct Options {
     /// Whether a backing file is attached for a node although the device of the node that has detached it is still in use,
     /// as Flocker's loopback backend does it, and no backend with exclusive attachments. For tests.
     pub double_attach: bool,
+    /// How long a deleted dataset stays in the list of a client that knows the extension `tombstones`, at least. It is
+    /// listed until its volume is destroyed in any case; all other clients get all deleted datasets permanently.
+    pub deleted_listed_for: Duration,
     /// The faults to inject from the start; none by default.
     pub faults: FaultPlan,
 }
@@ -67,6 +73,7 @@ impl Options {
             eras: BTreeMap::new(),
             node_expiry: None,
             double_attach: false,
+            deleted_listed_for: DELETED_LISTED_FOR,
             faults: FaultPlan::default(),
         }
     }

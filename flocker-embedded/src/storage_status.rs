@@ -172,7 +172,12 @@ fn datasets(shared: &Shared) -> BTreeMap<DatasetState, u64> {
         .collect();
     let unavailable = shared.cluster.unavailable();
     let mut states: BTreeMap<_, _> = DatasetState::ALL.iter().map(|state| (*state, 0)).collect();
-    for (id, dataset) in &shared.store.snapshot().configuration.datasets {
+    let snapshot = shared.store.snapshot();
+    let listed = &snapshot.configuration.datasets;
+    // What is not kept in memory was destroyed long ago.
+    let hidden = snapshot.datasets.saturating_sub(listed.len() as u64);
+    states.insert(DatasetState::Deleted, hidden);
+    for (id, dataset) in listed {
         let state = match (dataset.deleted, files.contains_key(id)) {
             (true, true) => DatasetState::Deleting,
             (true, false) => DatasetState::Deleted,

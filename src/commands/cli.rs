@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 
 use crate::commands::export::ExportArgs;
 use crate::config::layers::{self, Environment, Refusal};
-use crate::config::{Config, LogConfig, PluginConfig, absolute_path, http_address};
+use crate::config::{Config, LogConfig, PluginConfig, absolute_path, duration, http_address};
 use crate::volume::parse_size;
 
 const SETTINGS_HELP: &str = "\
@@ -49,7 +50,7 @@ pub enum Command {
     #[command(after_help = SETTINGS_HELP)]
     Standalone(Box<StandaloneArgs>),
     /// Run only the embedded Flocker: the control service's API and the agents of one or more nodes.
-    Embedded(EmbeddedArgs),
+    Embedded(Box<EmbeddedArgs>),
     /// Print Kubernetes objects of this plugin for existing volumes: those of Kubernetes' old flocker plugin, and datasets.
     #[command(after_help = EXPORT_HELP)]
     Export(Box<ExportArgs>),
@@ -159,6 +160,9 @@ pub struct StorageArgs {
     /// The total capacity for volumes; default: the free space of the file system.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub capacity: Option<u64>,
+    /// How long deleted volumes stay in the embedded Flocker's list, at least.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1h")]
+    deleted_listed_for: Duration,
     /// When the storage of a volume is taken: thick when it is made, so that nothing else can use it up; thin as it is
     /// written.
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Allocation::Thick)]
@@ -173,6 +177,7 @@ impl StorageArgs {
     pub(crate) fn apply(self, options: flocker_embedded::Options) -> flocker_embedded::Options {
         flocker_embedded::Options {
             capacity: self.capacity,
+            deleted_listed_for: self.deleted_listed_for,
             allocation: match self.allocation {
                 Allocation::Thick => flocker_embedded::Allocation::Thick,
                 Allocation::Thin => flocker_embedded::Allocation::Thin,
@@ -321,9 +326,10 @@ mod tests {
                 );
             }
         }
+        let is_setting = |line: &&str| line.starts_with("| `") && !line.starts_with("| `--");
         assert_eq!(
             settings,
-            page.lines().filter(|line| line.starts_with("| `")).count(),
+            page.lines().filter(is_setting).count(),
             "no row too many"
         );
     }

@@ -25,10 +25,8 @@ use uuid::Uuid;
 
 pub use endpoint::{Endpoint, ParseEndpointError};
 pub use flocker::FlockerConfig;
-pub(crate) use values::{absolute_path, driver_name, http_address};
-use values::{
-    allocation_unit, count, default_size, duration, limit, log_filter, namespace, node_id, socket_path,
-};
+pub(crate) use values::{absolute_path, driver_name, duration, http_address};
+use values::{allocation_unit, count, default_size, limit, log_filter, namespace, node_id, socket_path};
 
 use crate::flocker::attach::Takeover;
 use crate::flocker::provisioning::{Pool, ProvisionWait};

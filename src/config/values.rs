@@ -120,7 +120,7 @@ fn granular(size: u64) -> Result<u64, String> {
     }
 }
 
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "expected a time such as 180s or 3m".to_owned())
 }
 

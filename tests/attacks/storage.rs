@@ -133,7 +133,7 @@ fn a_standalone_plugin_whose_state_file_is_lost_does_not_start() {
         let plugin = start(&scratch).await;
         plugin.csi.create("data").await;
         plugin.terminate().await;
-        let state = scratch.path().join("data/state.json");
+        let state = scratch.path().join("data/state.redb");
         fs::remove_file(&state).unwrap();
         let arguments = arguments(&scratch);
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();

@@ -105,11 +105,7 @@ impl Agent {
             return Vec::new();
         }
         let (store, new) = (Arc::clone(&self.shared.store), datasets.clone());
-        let written = blocking(move || {
-            store
-                .change(|state| state.configuration.registered.extend(new))
-                .map_err(StepError::State)
-        });
+        let written = blocking(move || store.register(&new).map_err(StepError::State));
         for_all(&datasets, written.await.map(|()| Done::Registered))
     }
 
@@ -126,10 +122,7 @@ impl Agent {
             let wanted = wanted.collect();
             let record = |free: &[Uuid]| {
                 let records = free.iter().map(|dataset| (*dataset, node));
-                shared
-                    .store
-                    .change(|state| state.attachments.extend(records))
-                    .map_err(StepError::State)
+                shared.store.record_attachments(records).map_err(StepError::State)
             };
             shared.backend.attach(&wanted, record)
         });

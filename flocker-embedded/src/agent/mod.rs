@@ -18,4 +18,4 @@ mod timing;
 
 pub(crate) use node::Node;
 pub(crate) use shared::Shared;
-pub(crate) use status::{Status, publish, sweep_leases, watch_mounts};
+pub(crate) use status::{Status, publish, sweep_leases, unlist_deleted, watch_mounts};

@@ -153,7 +153,7 @@ mod tests {
             metadata: BTreeMap::new(),
         };
         Configuration {
-            datasets: BTreeMap::from([(DATASET, dataset)]),
+            datasets: BTreeMap::from([(DATASET, dataset.into())]),
             ..Configuration::default()
         }
     }

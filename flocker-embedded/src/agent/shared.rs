@@ -13,7 +13,7 @@ use crate::error::chain;
 use crate::faults::Faults;
 use crate::options::NodeInfo;
 use crate::storage_status::FailedSteps;
-use crate::store::{Dataset, Storage, Store};
+use crate::store::{Storage, Store};
 
 /// Number of file systems that are created concurrently, by all agents together.
 const FORMATTERS: usize = 2;
@@ -157,7 +157,7 @@ impl Shared {
             _ => None,
         };
         Expected {
-            size: configured.map_or(0, Dataset::size),
+            size: configured.map_or(0, |dataset| dataset.size()),
             file_system,
         }
     }
@@ -172,7 +172,7 @@ impl Shared {
             for (dataset, node) in &owners {
                 tracing::info!(dataset.id = %dataset, "Dataset {dataset} is attached without a record of its node; it is assigned to node {node}");
             }
-            self.store.change(|state| state.attachments.extend(owners)).map_err(StepError::State)
+            self.store.record_attachments(owners).map_err(StepError::State)
         });
         if let Err(error) = adopted {
             tracing::error!("Cannot adopt loop devices of an earlier run: {}", chain(&error));

@@ -10,6 +10,7 @@ use tokio::select;
 use tokio::sync::watch;
 use tokio::time::{Duration, sleep};
 
+use crate::backend::Backend;
 use crate::cluster::Cluster;
 use crate::options::Timing;
 use crate::store::{Snapshot, Store, now};
@@ -18,6 +19,8 @@ use crate::store::{Snapshot, Store, now};
 const SETTLING: Duration = Duration::from_millis(500);
 /// The interval at which leases are examined while any of them can end.
 const SWEEP: Duration = Duration::from_secs(1);
+/// The shortest and the longest time between two examinations of the deleted datasets.
+const UNLIST: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
 
 /// What the agents are notified of.
 #[derive(Debug)]
@@ -90,6 +93,40 @@ pub(crate) async fn sweep_leases(store: Arc<Store>) {
                 tracing::error!(%error, "Cannot remove the leases that have ended");
             }
         }
+    }
+}
+
+/// Removes from the list the datasets that were deleted at least `keep` ago and are destroyed. Never returns.
+pub(crate) async fn unlist_deleted(store: Arc<Store>, backend: Arc<Backend>, keep: Duration) {
+    let mut configuration = store.subscribe();
+    loop {
+        let has_deleted = |snapshot: &Arc<Snapshot>| {
+            snapshot
+                .configuration
+                .datasets
+                .values()
+                .any(|dataset| dataset.deleted)
+        };
+        if configuration.wait_for(has_deleted).await.is_err() {
+            return;
+        }
+        let (store, backend) = (Arc::clone(&store), Arc::clone(&backend));
+        let unlist = move || {
+            let files = backend.volumes().files();
+            store.unlist_deleted(keep, |dataset| files.contains_key(&dataset))
+        };
+        let next = tokio::task::spawn_blocking(unlist)
+            .await
+            .map_err(io::Error::other);
+        let next = match next {
+            Ok(Ok(next)) => next.unwrap_or_default(),
+            Ok(Err(error)) | Err(error) => {
+                tracing::error!(%error, "Cannot remove deleted datasets from the list");
+                Duration::ZERO
+            }
+        };
+        // Those that are due are not destroyed yet. The clock may be set.
+        sleep(next.clamp(keep.clamp(SWEEP, UNLIST.0), UNLIST.1)).await;
     }
 }
 

@@ -18,7 +18,7 @@ use crate::data_dir::DataDir;
 use crate::faults::{FaultPlan, Faults};
 use crate::namespace;
 use crate::options::{NodeInfo, Timing};
-use crate::store::{Dataset, Store};
+use crate::store::{Dataset, Purpose, Store};
 
 const TICK: Duration = Duration::from_millis(10);
 /// Longer than any step takes at the stock timing.
@@ -44,7 +44,7 @@ impl Drop for Fixture {
 impl Fixture {
     fn new(directory: &Path) -> Self {
         let data_dir = Arc::new(DataDir::claim(directory).unwrap());
-        let store = Arc::new(Store::open(Arc::clone(&data_dir), 2).unwrap());
+        let store = Arc::new(Store::open(&data_dir, 2).unwrap());
         let nodes: Vec<_> = (1..=2)
             .zip(store.nodes())
             .map(|(number, uuid)| NodeInfo {
@@ -116,10 +116,13 @@ impl Fixture {
             maximum_size: Some(crate::store::Size::Bytes(64 << 20)),
             metadata: BTreeMap::new(),
         };
-        self.shared
-            .store
-            .change(|state| change(state.configuration.datasets.entry(dataset).or_insert(new)))
-            .unwrap();
+        let configured = self.shared.store.update(Purpose::Growth, |transaction| {
+            let found = transaction.dataset(dataset)?;
+            let mut configured = found.map_or(new, |found| Dataset::clone(&found));
+            change(&mut configured);
+            transaction.put_dataset(dataset, configured).map(Ok::<_, ()>)
+        });
+        configured.unwrap().unwrap();
         Instant::now()
     }
 }

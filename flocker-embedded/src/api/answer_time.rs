@@ -7,13 +7,14 @@
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::Method;
+use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use tokio::sync::Mutex;
 use tokio::time::{Duration, sleep};
 
 use super::context::Api;
+use super::extensions::knows_tombstones;
 use crate::Timing;
 use crate::routes::{DATASET_STATES, DATASETS, LEASES, NODES};
 
@@ -58,7 +59,7 @@ pub(super) async fn delay(State(api): State<Arc<Api>>, request: Request, next: N
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     if let Some(entries) = route
         .filter(|_| request.method() == Method::GET)
-        .and_then(|route| entries(&api, route))
+        .and_then(|route| entries(&api, route, request.headers()))
     {
         api.answer_time.pass(entries).await;
     }
@@ -66,10 +67,11 @@ pub(super) async fn delay(State(api): State<Arc<Api>>, request: Request, next: N
 }
 
 /// Returns the number of entries of the list at `route`, if it has one.
-fn entries(api: &Api, route: &str) -> Option<usize> {
+fn entries(api: &Api, route: &str, headers: &HeaderMap) -> Option<usize> {
     let configuration = || api.store.snapshot();
     match route {
-        DATASETS => Some(configuration().configuration.datasets.len()),
+        DATASETS if knows_tombstones(headers) => Some(configuration().configuration.datasets.len()),
+        DATASETS => usize::try_from(configuration().datasets).ok(),
         LEASES => Some(configuration().configuration.leases.len()),
         DATASET_STATES => Some(api.cluster.datasets().len()),
         NODES => Some(api.nodes.len()),

@@ -1,5 +1,6 @@
 //! What the handlers work on.
 
+use std::io;
 use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
@@ -10,7 +11,7 @@ use super::reply::{Refusal, broken};
 use crate::cluster::Cluster;
 use crate::faults::Faults;
 use crate::options::NodeInfo;
-use crate::store::{self, Store};
+use crate::store::{Purpose, Store, Transaction};
 
 /// What the handlers work on.
 pub(crate) struct Api {
@@ -27,13 +28,13 @@ impl Api {
     /// Carries out a change, or returns the answer with the reason for refusing it.
     pub(super) async fn write<T: Send + 'static>(
         &self,
-        action: &'static str,
-        change: impl FnOnce(&mut store::State, &str) -> Result<T, Refusal> + Send + 'static,
+        (action, purpose): (&'static str, Purpose),
+        change: impl FnOnce(&mut Transaction<'_>) -> io::Result<Result<T, Refusal>> + Send + 'static,
     ) -> Result<T, Response> {
         let _writing = self.writing.lock().await;
         let store = Arc::clone(&self.store);
-        let outcome = tokio::task::spawn_blocking(move || store.update(change)).await;
-        match outcome.map_err(std::io::Error::other) {
+        let outcome = tokio::task::spawn_blocking(move || store.update(purpose, change)).await;
+        match outcome.map_err(io::Error::other) {
             Ok(Ok(outcome)) => outcome.map_err(IntoResponse::into_response),
             Ok(Err(error)) | Err(error) => Err(broken(action, &error)),
         }

@@ -1,11 +1,12 @@
 //! `configuration/datasets`: what clients want, whether or not it is possible.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
@@ -13,16 +14,16 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::context::Api;
-use super::reply::{Refusal, with_json};
+use super::extensions::knows_tombstones;
+use super::reply::{Refusal, TakenBy, with_json};
 use super::schema;
-use crate::store::{self, Dataset, Size};
+use crate::store::{Dataset, Purpose, Size, Transaction};
 
-const TAG: &str = "X-Configuration-Tag";
 const CONDITION: &str = "X-If-Configuration-Matches";
 
 /// A dataset as the control service shows it.
 #[derive(Serialize)]
-struct DatasetBody<'a> {
+pub(super) struct DatasetBody<'a> {
     deleted: bool,
     dataset_id: Uuid,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -32,7 +33,7 @@ struct DatasetBody<'a> {
 }
 
 impl<'a> DatasetBody<'a> {
-    fn new(dataset_id: Uuid, dataset: &'a Dataset) -> Self {
+    pub(super) fn new(dataset_id: Uuid, dataset: &'a Dataset) -> Self {
         Self {
             deleted: dataset.deleted,
             dataset_id,
@@ -58,20 +59,6 @@ impl Serialize for SizeBody<'_> {
     }
 }
 
-pub(super) async fn list(State(api): State<Arc<Api>>) -> Response {
-    let snapshot = api.store.snapshot();
-    let datasets = &snapshot.configuration.datasets;
-    let list: Vec<_> = datasets
-        .iter()
-        .map(|(id, dataset)| DatasetBody::new(*id, dataset))
-        .collect();
-    let mut response = with_json(StatusCode::OK, &list);
-    if let Ok(tag) = HeaderValue::from_str(&snapshot.tag) {
-        response.headers_mut().insert(TAG, tag);
-    }
-    response
-}
-
 pub(super) async fn create(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
     let request = TagCondition::of(&headers)
         .check(&api.store.snapshot().tag)
@@ -94,12 +81,18 @@ pub(super) async fn create(State(api): State<Arc<Api>>, headers: HeaderMap, body
         maximum_size: request.maximum_size,
         metadata: request.metadata,
     };
-    api.change_dataset(StatusCode::CREATED, dataset_id, &headers, move |state| {
-        if state.configuration.datasets.contains_key(&dataset_id) {
-            return Err(Refusal::DatasetIdInUse);
+    let describes = knows_tombstones(&headers);
+    let change = (StatusCode::CREATED, Purpose::Growth);
+    api.change_dataset(change, dataset_id, &headers, move |transaction| {
+        if let Some(taken) = transaction.dataset(dataset_id)? {
+            let by = if describes {
+                Some(TakenBy::find(transaction, &taken)?)
+            } else {
+                None
+            };
+            return Ok(Err(Refusal::DatasetIdInUse(by)));
         }
-        state.configuration.datasets.insert(dataset_id, dataset);
-        Ok(())
+        Ok(Ok(dataset))
     })
     .await
 }
@@ -119,13 +112,18 @@ pub(super) async fn relocate(
         Ok(checked) => checked,
         Err(refusal) => return refusal.into_response(),
     };
-    api.change_dataset(StatusCode::OK, dataset_id, &headers, move |state| {
-        let dataset = dataset_of(state, dataset_id)?;
-        if dataset.deleted {
-            return Err(Refusal::DatasetDeleted);
+    let change = (StatusCode::OK, Purpose::Upkeep);
+    api.change_dataset(change, dataset_id, &headers, move |transaction| {
+        let Some(found) = transaction.dataset(dataset_id)? else {
+            return Ok(Err(Refusal::DatasetNotFound));
+        };
+        if found.deleted {
+            return Ok(Err(Refusal::DatasetDeleted));
         }
-        dataset.primary = primary.unwrap_or(dataset.primary);
-        Ok(())
+        Ok(Ok(Dataset {
+            primary: primary.unwrap_or(found.primary),
+            ..Dataset::clone(&found)
+        }))
     })
     .await
 }
@@ -143,27 +141,36 @@ pub(super) async fn delete(
         Ok(dataset_id) => dataset_id,
         Err(refusal) => return refusal.into_response(),
     };
-    api.change_dataset(StatusCode::OK, dataset_id, &headers, move |state| {
-        dataset_of(state, dataset_id)?.deleted = true;
-        Ok(())
+    let change = (StatusCode::OK, Purpose::Upkeep);
+    api.change_dataset(change, dataset_id, &headers, move |transaction| {
+        let found = transaction.dataset(dataset_id)?;
+        let deleted = found.map(|found| Dataset {
+            deleted: true,
+            ..Dataset::clone(&found)
+        });
+        Ok(deleted.ok_or(Refusal::DatasetNotFound))
     })
     .await
 }
 
 impl Api {
-    /// Carries out a change of one dataset, if the client's condition still holds, and answers with the result.
+    /// Stores the dataset that `change` makes, if the client's condition still holds, and answers with it.
     async fn change_dataset(
         &self,
-        status: StatusCode,
+        (status, purpose): (StatusCode, Purpose),
         dataset_id: Uuid,
         headers: &HeaderMap,
-        change: impl FnOnce(&mut store::State) -> Result<(), Refusal> + Send + 'static,
+        change: impl FnOnce(&Transaction<'_>) -> io::Result<Result<Dataset, Refusal>> + Send + 'static,
     ) -> Response {
         let condition = TagCondition::of(headers);
-        let changed = self.write("record a dataset", move |state, tag| {
-            condition.check(tag)?;
-            change(state)?;
-            Ok(dataset_of(state, dataset_id)?.clone())
+        let changed = self.write(("record a dataset", purpose), move |transaction| {
+            if let Err(refusal) = condition.check(transaction.tag()) {
+                return Ok(Err(refusal));
+            }
+            match change(transaction)? {
+                Ok(dataset) => transaction.put_dataset(dataset_id, dataset).map(Ok),
+                Err(refusal) => Ok(Err(refusal)),
+            }
         });
         match changed.await {
             Ok(dataset) => with_json(status, &DatasetBody::new(dataset_id, &dataset)),
@@ -172,12 +179,19 @@ impl Api {
     }
 }
 
-fn dataset_of(state: &mut store::State, dataset_id: Uuid) -> Result<&mut Dataset, Refusal> {
-    state
-        .configuration
-        .datasets
-        .get_mut(&dataset_id)
-        .ok_or(Refusal::DatasetNotFound)
+impl TakenBy {
+    /// Describes the dataset that has an id.
+    fn find(transaction: &Transaction<'_>, dataset: &Dataset) -> io::Result<Self> {
+        let highest = if dataset.deleted {
+            transaction.highest_deleted(dataset)?
+        } else {
+            None
+        };
+        Ok(Self {
+            deleted: dataset.deleted,
+            highest_deleted: highest,
+        })
+    }
 }
 
 /// Reads the id in a path, which must be spelled exactly as in a list.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::context::Api;
 use super::reply::{Refusal, with_json};
 use super::schema;
-use crate::store::{Lease, now};
+use crate::store::{Lease, Purpose, now};
 
 /// The first moment after the year 9999, in seconds since 1970: the control service cannot express later dates.
 const END_OF_TIME: f64 = 253_402_300_800.0;
@@ -67,14 +67,13 @@ pub(super) async fn acquire(State(api): State<Arc<Api>>, body: Bytes) -> Respons
         node: request.node,
         expires,
     };
-    let renewed = api.write("record a lease", move |state, _| {
-        let leases = &mut state.configuration.leases;
-        let held = leases.get(&dataset_id).map(|held| held.node);
+    let renewed = api.write(("record a lease", Purpose::Upkeep), move |transaction| {
+        let held = transaction.lease(dataset_id).map(|held| held.node);
         if held.is_some_and(|node| node != lease.node) {
-            return Err(Refusal::LeaseHeld);
+            return Ok(Err(Refusal::LeaseHeld));
         }
-        leases.insert(dataset_id, lease);
-        Ok(held.is_some())
+        transaction.put_lease(dataset_id, Some(lease));
+        Ok(Ok(held.is_some()))
     });
     match renewed.await {
         Ok(renewed) => {
@@ -98,12 +97,10 @@ pub(super) async fn release(State(api): State<Arc<Api>>, Path(id): Path<String>)
     let Ok(dataset_id) = Uuid::parse_str(&id) else {
         return Refusal::Bug.into_response();
     };
-    let released = api.write("release a lease", move |state, _| {
-        state
-            .configuration
-            .leases
-            .remove(&dataset_id)
-            .ok_or(Refusal::LeaseNotFound)
+    let released = api.write(("release a lease", Purpose::Upkeep), move |transaction| {
+        let lease = transaction.lease(dataset_id);
+        transaction.put_lease(dataset_id, None);
+        Ok(lease.ok_or(Refusal::LeaseNotFound))
     });
     match released.await {
         Ok(lease) => with_json(StatusCode::OK, &LeaseBody::new(dataset_id, &lease, now())),

@@ -2,7 +2,9 @@
 
 mod answer_time;
 mod context;
+mod dataset_list;
 mod datasets;
+mod extensions;
 mod json;
 mod leases;
 mod python;
@@ -30,8 +32,8 @@ pub(crate) use context::Api;
 use crate::counters::{Counting, RequestKey};
 use crate::faults::{self, Lost};
 use crate::routes::{
-    CONTAINER_STATES, CONTAINERS, DATASET, DATASET_STATES, DATASETS, LEASE, LEASES, NODE_BY_ERA, NODES,
-    VERSION,
+    CONTAINER_STATES, CONTAINERS, DATASET, DATASET_STATES, DATASETS, EXTENSIONS, LEASE, LEASES, NODE_BY_ERA,
+    NODES, VERSION,
 };
 
 /// The maximum length of the body of a request. The control service has no limit; no object of the API is as long.
@@ -44,13 +46,14 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 /// A request that a fault holds is dropped at `end`.
 pub(crate) fn router(api: Arc<Api>, counting: Arc<Counting>, end: CancellationToken) -> Router {
     let faults = api.faults.clone();
-    let datasets = get(datasets::list).post(datasets::create);
+    let datasets = get(dataset_list::list).post(datasets::create);
     let dataset = post(datasets::relocate).delete(datasets::delete);
     let leases = get(leases::list).post(leases::acquire);
     let lease = delete(leases::release);
     let containers = || get(state::no_containers);
     Router::new()
         .route(VERSION, readable(get(state::version), "HEAD, GET"))
+        .route(EXTENSIONS, readable(get(extensions::list), "HEAD, GET"))
         .route(DATASETS, readable(datasets, "HEAD, POST, GET"))
         .route(DATASET, limited(dataset, "POST, DELETE"))
         .route(LEASES, readable(leases, "HEAD, POST, GET"))

@@ -11,6 +11,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::json;
+use crate::store::HighestDeleted;
 
 const NOT_FOUND_PAGE: &str = "<!DOCTYPE HTML PUBLIC \"-//W3C//DTD HTML 3.2 Final//EN\">\n\
     <title>404 Not Found</title>\n\
@@ -37,7 +38,7 @@ pub(super) enum Refusal {
         required: String,
         current: String,
     },
-    DatasetIdInUse,
+    DatasetIdInUse(Option<TakenBy>),
     DatasetNotFound,
     DatasetDeleted,
     LeaseHeld,
@@ -45,6 +46,22 @@ pub(super) enum Refusal {
     NoSuchEra,
     /// A request that makes the control service raise an exception.
     Bug,
+}
+
+/// The dataset that has an id which a client wants for a new one, for a client that knows the extension `tombstones`.
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct TakenBy {
+    pub(super) deleted: bool,
+    /// The last deleted dataset of the same name and creator, if the plugin created it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) highest_deleted: Option<HighestDeleted>,
+}
+
+#[derive(Serialize)]
+struct TakenBody {
+    description: &'static str,
+    #[serde(flatten)]
+    by: Option<TakenBy>,
 }
 
 #[derive(Serialize)]
@@ -69,10 +86,10 @@ impl IntoResponse for Refusal {
                 StatusCode::PRECONDITION_FAILED,
                 format!("Tag doesn't match. Required: {required}, current: {current}"),
             ),
-            Self::DatasetIdInUse => (
-                StatusCode::CONFLICT,
-                "The provided dataset_id is already in use.".to_owned(),
-            ),
+            Self::DatasetIdInUse(by) => {
+                let description = "The provided dataset_id is already in use.";
+                return with_json(StatusCode::CONFLICT, &TakenBody { description, by });
+            }
             Self::DatasetNotFound => (StatusCode::NOT_FOUND, "Dataset not found.".to_owned()),
             Self::DatasetDeleted => (
                 StatusCode::METHOD_NOT_ALLOWED,

@@ -129,7 +129,7 @@ impl Fixture {
             metadata: BTreeMap::new(),
         };
         let configuration = Configuration {
-            datasets: datasets.iter().map(|id| (*id, dataset.clone())).collect(),
+            datasets: datasets.iter().map(|id| (*id, dataset.clone().into())).collect(),
             ..Configuration::default()
         };
         self.backend

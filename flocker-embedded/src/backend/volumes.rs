@@ -5,7 +5,7 @@
 //! agree before anything is written over.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirEntry};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -19,23 +19,12 @@ use uuid::Uuid;
 use super::error::StepError;
 use super::loop_device::count_below;
 use crate::Error;
-use crate::data_dir::remove_unfinished;
+pub(crate) use crate::data_dir::Stage;
+use crate::data_dir::{dataset_of_file, file_name, remove_unfinished};
 use crate::options::Allocation;
 
 /// The unit of `st_blocks`.
 const BLOCK: u64 = 512;
-
-/// What follows the id of a dataset in the name of a file that is not formatted yet.
-const FORMATTING: &str = ".formatting";
-
-/// What the name of a backing file says of its content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// It has never been mounted.
-    Formatting,
-    /// It may have data.
-    Formatted,
-}
 
 /// A backing file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +70,7 @@ impl Volumes {
         };
         for entry in entries.into_iter().flatten() {
             let entry = entry.map_err(list())?;
-            let Some((dataset, stage)) = dataset_of(&entry) else {
+            let Some((dataset, stage)) = entry.file_name().to_str().and_then(dataset_of_file) else {
                 continue;
             };
             let metadata = entry.metadata().map_err(list())?;
@@ -152,10 +141,7 @@ impl Volumes {
 
     /// Returns the path of the file of a dataset at a stage.
     pub(super) fn path_at(&self, dataset: Uuid, stage: Stage) -> PathBuf {
-        self.directory.join(match stage {
-            Stage::Formatting => format!("{dataset}{FORMATTING}"),
-            Stage::Formatted => dataset.to_string(),
-        })
+        self.directory.join(file_name(dataset, stage))
     }
 
     /// Returns every volume that exists.
@@ -285,19 +271,6 @@ impl Volumes {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Uuid, VolumeFile>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Returns whose file an entry of the directory is, and its stage, if it has such a name.
-fn dataset_of(entry: &DirEntry) -> Option<(Uuid, Stage)> {
-    let name = entry.file_name();
-    let name = name.to_str()?;
-    let (id, stage) = match name.strip_suffix(FORMATTING) {
-        Some(id) => (id, Stage::Formatting),
-        None => (name, Stage::Formatted),
-    };
-    // The parser accepts other notations of an id, which are not the names of its file.
-    let dataset = Uuid::parse_str(id).ok()?;
-    (dataset.to_string() == id).then_some((dataset, stage))
 }
 
 /// Returns the free space of the file system that has a directory, or is to have it.

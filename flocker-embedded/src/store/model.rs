@@ -1,68 +1,23 @@
-//! The content of the state file.
+//! What the state database has in memory and on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Everything that survives a restart.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct State {
-    /// The cluster's UUID: organizational unit of all certificates.
-    pub(crate) cluster: Uuid,
-    /// UUIDs of the nodes, in the order of their numbers.
-    pub(crate) nodes: Vec<Uuid>,
+/// The configuration at one moment, with the tag that identifies it.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
     pub(crate) configuration: Configuration,
-    /// The node each dataset was last attached to. It has no meaning unless a loop device has the backing file.
-    pub(crate) attachments: BTreeMap<Uuid, Uuid>,
-    /// How far the storage of each dataset is. The state files of earlier versions lack it: see
-    /// [`State::storage_of`].
-    #[serde(default)]
-    pub(crate) storage: BTreeMap<Uuid, Storage>,
+    /// 32 hexadecimal digits that differ for any two configurations.
+    pub(crate) tag: String,
+    /// The number of all datasets, deleted ones included.
+    pub(crate) datasets: u64,
 }
 
-impl State {
-    /// Returns the state of a cluster that has never been started.
-    pub(crate) fn new() -> Self {
-        Self {
-            cluster: Uuid::new_v4(),
-            nodes: Vec::new(),
-            configuration: Configuration::default(),
-            attachments: BTreeMap::new(),
-            storage: BTreeMap::new(),
-        }
-    }
-
-    /// Returns how far the storage of a dataset is; `None` if it was never begun.
-    ///
-    /// What an earlier version has recorded as a volume counts as formatted: it may have data.
-    pub(crate) fn storage_of(&self, dataset: Uuid) -> Option<Storage> {
-        let older = || self.configuration.registered.contains(&dataset);
-        let recorded = self.storage.get(&dataset).copied();
-        recorded.or_else(|| older().then_some(Storage::Formatted { file_system: None }))
-    }
-
-    /// Returns what is recorded of the storage of all datasets.
-    pub(crate) fn records(&self) -> StorageRecords {
-        let datasets = &self.configuration.datasets;
-        let storage = datasets
-            .keys()
-            .filter_map(|id| Some((*id, self.storage_of(*id)?)));
-        StorageRecords {
-            attachments: self.attachments.clone(),
-            storage: storage.collect(),
-            deleted: datasets
-                .iter()
-                .filter(|(_, dataset)| dataset.deleted)
-                .map(|(id, _)| *id)
-                .collect(),
-        }
-    }
-}
-
-/// What is recorded of the storage of all datasets at one moment.
+/// What is recorded of the storage of datasets at one moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StorageRecords {
     /// The node each dataset was last attached to.
@@ -96,14 +51,13 @@ pub(crate) enum Storage {
     },
 }
 
-/// What clients asked for. The configuration tag covers exactly this.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// What clients asked for, without the datasets that were deleted long ago. The configuration tag covers those too.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Configuration {
-    /// All datasets that ever existed: deleted ones stay permanently.
-    pub(crate) datasets: BTreeMap<Uuid, Dataset>,
+    /// The datasets, and the deleted ones that were deleted lately or whose volume may exist.
+    pub(crate) datasets: BTreeMap<Uuid, Arc<Dataset>>,
     pub(crate) leases: BTreeMap<Uuid, Lease>,
-    /// Datasets whose backing volume an agent has recorded. They are never removed.
+    /// Those of the datasets whose backing volume an agent has recorded.
     pub(crate) registered: BTreeSet<Uuid>,
 }
 

@@ -5,6 +5,7 @@
 mod access;
 mod api;
 mod contract;
+mod deleted;
 mod example;
 mod faults;
 mod life;
@@ -14,3 +15,4 @@ mod scenarios;
 mod status;
 mod storage;
 mod support;
+mod upgrade;

@@ -11,7 +11,7 @@ use rustix::mount::mount_bind;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{Cluster, eventually, isolated, loop_devices, mount_points, options};
+use crate::support::{Cluster, edit_state, eventually, isolated, loop_devices, mount_points, options};
 
 #[test]
 fn a_start_after_a_crash_adopts_mounts_and_loop_devices() {
@@ -71,10 +71,7 @@ fn a_loop_device_without_a_record_of_its_node_is_adopted_too() {
         let first = Cluster::start(&directory, 1).await;
         let dataset = first.create_mounted(1).await;
         drop(first);
-        let state_file = directory.join("data/state.json");
-        let mut state: serde_json::Value = serde_json::from_slice(&fs::read(&state_file).unwrap()).unwrap();
-        state["attachments"] = json!({});
-        fs::write(&state_file, state.to_string()).unwrap();
+        edit_state(&directory, |state| state["attachments"] = json!({})).await;
 
         let second = Cluster::start(&directory, 1).await;
         second.wait_until_on(1, dataset).await;

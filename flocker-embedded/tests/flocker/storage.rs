@@ -9,10 +9,12 @@ use std::process::Command;
 
 use flocker_embedded::Embedded;
 use rustix::mount::mount_bind;
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{Cluster, SIZE, eventually, for_a_while, isolated, loop_devices, mount_points, options};
+use crate::support::{
+    Cluster, SIZE, edit_state, eventually, for_a_while, isolated, loop_devices, mount_points, options,
+};
 
 const CONTENT: &str = "of a database";
 
@@ -182,24 +184,35 @@ fn what_is_no_volume_of_this_dataset_is_neither_used_nor_changed() {
     });
 }
 
-fn state_file(directory: &Path) -> PathBuf {
-    directory.join("data/state.json")
+fn database(directory: &Path) -> PathBuf {
+    directory.join("data/state.redb")
 }
 
-fn edit_state(directory: &Path, edit: impl FnOnce(&mut Value)) {
-    let path = state_file(directory);
-    let mut state = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    edit(&mut state);
-    fs::write(&path, state.to_string()).unwrap();
+/// Replaces the database by the state file that an earlier version would have written, without what the earliest did not
+/// record.
+async fn go_back_to_the_earliest_version(directory: &Path) {
+    let node = fs::read_to_string(directory.join("certificates/node-1.id")).unwrap();
+    let mut old = json!({});
+    edit_state(directory, |state| {
+        let (datasets, leases) = (&state["datasets"], &state["leases"]);
+        let registered = &state["registered"];
+        let configuration = json!({"datasets": datasets, "leases": leases, "registered": registered});
+        old = json!({
+            "cluster": Uuid::new_v4(), "nodes": [node.trim()], "configuration": configuration,
+            "attachments": state["attachments"],
+        });
+    })
+    .await;
+    fs::remove_file(database(directory)).unwrap();
+    fs::remove_dir_all(directory.join("data/pki")).unwrap();
+    fs::write(directory.join("data/state.json"), old.to_string()).unwrap();
 }
 
 #[test]
 fn volumes_of_a_state_file_of_an_earlier_version_count_as_formatted() {
     isolated(async |directory| {
         let (dataset, other) = stopped(&directory).await;
-        edit_state(&directory, |state| {
-            state.as_object_mut().unwrap().remove("storage").unwrap();
-        });
+        go_back_to_the_earliest_version(&directory).await;
         let (path, moved) = (volume(&directory, dataset), directory.join("moved"));
         fs::rename(&path, &moved).unwrap();
         let cluster = Cluster::start(&directory, 1).await;
@@ -215,9 +228,11 @@ fn a_state_file_that_is_older_than_the_volumes_leads_to_no_formatting() {
     isolated(async |directory| {
         let (dataset, other) = stopped(&directory).await;
         // As it was right before the volume was formatted, and before it was known at all.
+        let formatting = json!("formatting");
         edit_state(&directory, |state| {
-            state["storage"][dataset.to_string()] = json!("formatting");
-        });
+            state["storage"][dataset.to_string()] = formatting;
+        })
+        .await;
         let cluster = Cluster::start(&directory, 1).await;
         has_its_content(&cluster, dataset).await;
         cluster.flocker.stop().await.unwrap();
@@ -225,11 +240,12 @@ fn a_state_file_that_is_older_than_the_volumes_leads_to_no_formatting() {
         edit_state(&directory, |state| {
             let id = dataset.to_string();
             state["storage"].as_object_mut().unwrap().remove(&id).unwrap();
-            state["configuration"]["registered"]
+            state["registered"]
                 .as_array_mut()
                 .unwrap()
                 .retain(|registered| *registered != json!(id));
-        });
+        })
+        .await;
         let before = read(&volume(&directory, dataset));
         let cluster = Cluster::start(&directory, 1).await;
         only_this_one_is_missing(&cluster, &directory, dataset, other).await;
@@ -249,8 +265,9 @@ fn a_state_file_that_is_older_than_the_volumes_leads_to_no_formatting() {
 fn a_lost_state_file_is_no_first_start() {
     isolated(async |directory| {
         let (dataset, _) = stopped(&directory).await;
-        let (state, moved) = (state_file(&directory), directory.join("moved"));
+        let (state, moved) = (database(&directory), directory.join("moved"));
         fs::rename(&state, &moved).unwrap();
+        let notice = directory.join("data/state.json");
         let refused = async || {
             let error = Embedded::start(options(&directory))
                 .await
@@ -262,7 +279,17 @@ fn a_lost_state_file_is_no_first_start() {
             }
         };
         refused().await;
-        symlink("/nowhere/state.json", &state).unwrap();
+        fs::rename(&notice, directory.join("notice")).unwrap();
+        let refused_without_notice = async || {
+            let error = Embedded::start(options(&directory))
+                .await
+                .err()
+                .unwrap()
+                .to_string();
+            assert!(error.contains("is missing"), "{error}");
+        };
+        refused_without_notice().await;
+        symlink("/nowhere/state.redb", &state).unwrap();
         let link = Embedded::start(options(&directory))
             .await
             .err()
@@ -272,7 +299,7 @@ fn a_lost_state_file_is_no_first_start() {
         fs::remove_file(&state).unwrap();
         let (volumes, elsewhere) = (directory.join("data/volumes"), directory.join("elsewhere"));
         fs::rename(&volumes, &elsewhere).unwrap();
-        refused().await;
+        refused_without_notice().await;
         assert!(!volumes.exists() && !state.exists(), "nothing is made");
 
         fs::rename(&elsewhere, &volumes).unwrap();

@@ -42,6 +42,11 @@ impl Disk {
         self.scratch.path().join("disk")
     }
 
+    /// Returns a directory that is not on the disk.
+    pub(super) fn scratch(&self) -> &Path {
+        self.scratch.path()
+    }
+
     /// Cuts the power: what was not synced is lost, with all loop devices and mounts.
     pub(super) async fn cut_power(&mut self) {
         let survives = self.copy();

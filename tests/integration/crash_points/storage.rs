@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use flocker_client::{Client, NewDataset};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
 use tokio::time::timeout;
@@ -22,14 +23,15 @@ use crate::support::flocker::settings;
 use crate::support::mounts::Mounts;
 use crate::support::namespace::in_own_namespace_for;
 use crate::support::process::program;
+use crate::support::state::read_state;
 use crate::support::{PATIENCE, eventually};
 
 /// How long all points of an operation may take.
 const LONGEST: Duration = Duration::from_secs(900);
 const SIZE: u64 = 64 << 20;
 const CONTENT: &[u8] = b"of a database";
-/// One of so many of the writes of mkfs is a point: it makes hundreds that differ in nothing.
-const WRITES_OF_MKFS: usize = 60;
+/// One of so many of the writes of mkfs is a point, and of those of a transaction: there are hundreds that differ in nothing.
+const WRITES: [(&str, usize); 2] = [("write loop", 60), ("write data/state.redb", 5)];
 
 /// The interrupted operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,8 @@ enum Operation {
     Create,
     /// A start that mounts a dataset which has data.
     Restart,
+    /// The same, of a data directory that an earlier version has left.
+    Upgrade,
     Delete,
 }
 
@@ -53,23 +57,45 @@ enum End {
 #[test]
 fn a_first_start_converges_from_every_point_at_which_it_is_interrupted() {
     let must = &[
-        "mkdir data/volumes",
+        "sync data/.new-*",
+        "rename data/.new-* -> data/state.redb",
         "sync data",
         "rename data/.new-* -> data/state.json",
         "sync data",
+        "mkdir data/volumes",
+        "sync data",
+        "allocate data/ballast",
+        "write data/state.redb",
+        "sync data/state.redb",
         "mkdir data/pki",
     ];
     visit(Operation::FirstStart, must);
 }
 
 #[test]
+fn an_upgrade_converges_from_every_point_at_which_it_is_interrupted() {
+    let must = &[
+        "rename data/.new-* -> data/state.json.old",
+        "sync data",
+        "sync data/.new-*",
+        "rename data/.new-* -> data/state.redb",
+        "sync data",
+        "rename data/.new-* -> data/state.json",
+        "sync data",
+        "mount loop -> data/flocker/node-1/ID",
+    ];
+    visit(Operation::Upgrade, must);
+}
+
+#[test]
 fn a_volume_is_made_once_from_every_point_at_which_that_is_interrupted() {
     let must = &[
         // The request.
-        "rename data/.new-* -> data/state.json",
+        "write data/state.redb",
+        "sync data/state.redb",
         // That it may be formatted.
-        "rename data/.new-* -> data/state.json",
-        "sync data",
+        "write data/state.redb",
+        "sync data/state.redb",
         "rename data/volumes/.new-* -> data/volumes/ID.formatting",
         "sync data/volumes",
         "write loop",
@@ -78,9 +104,8 @@ fn a_volume_is_made_once_from_every_point_at_which_that_is_interrupted() {
         "rename data/volumes/ID.formatting -> data/volumes/ID",
         "sync data/volumes",
         // That it is formatted.
-        "sync data/.new-*",
-        "rename data/.new-* -> data/state.json",
-        "sync data",
+        "write data/state.redb",
+        "sync data/state.redb",
         "mount loop -> data/flocker/node-1/ID",
         "rmdir data/flocker/node-1/ID/lost+found",
     ];
@@ -90,7 +115,8 @@ fn a_volume_is_made_once_from_every_point_at_which_that_is_interrupted() {
 #[test]
 fn a_volume_keeps_its_data_from_every_point_at_which_a_start_is_interrupted() {
     let must = &[
-        "rename data/.new-* -> data/state.json",
+        "write data/state.redb",
+        "sync data/state.redb",
         "mount loop -> data/flocker/node-1/ID",
     ];
     visit(Operation::Restart, must);
@@ -99,8 +125,8 @@ fn a_volume_keeps_its_data_from_every_point_at_which_a_start_is_interrupted() {
 #[test]
 fn a_volume_is_destroyed_from_every_point_at_which_its_deletion_is_interrupted() {
     let must = &[
-        "rename data/.new-* -> data/state.json",
-        "sync data",
+        "write data/state.redb",
+        "sync data/state.redb",
         "umount data/flocker/node-1/ID",
         "unlink data/volumes/ID",
         "sync data/volumes",
@@ -158,13 +184,20 @@ fn visit(operation: Operation, must: &'static [&'static str]) {
     });
 }
 
-/// Returns the points that are visited: all of them, and the end; but few of the writes of mkfs.
+/// Returns the points that are visited: all of them, and the end; but few of the writes between two others.
 fn points(steps: &[String]) -> Vec<usize> {
-    let of_mkfs = |point: usize| steps.get(point).is_some_and(|step| step == "write loop");
-    let inner =
-        |point: usize| of_mkfs(point) && of_mkfs(point + 1) && point.checked_sub(1).is_some_and(of_mkfs);
-    let chosen = |point: &usize| !inner(*point) || point.is_multiple_of(WRITES_OF_MKFS);
-    (0..=steps.len()).filter(chosen).collect()
+    let is_chosen = |point: &usize| {
+        let step = steps.get(*point);
+        let neighbours = [
+            point.checked_sub(1).and_then(|before| steps.get(before)),
+            steps.get(point + 1),
+        ];
+        let of_many = WRITES
+            .iter()
+            .find(|(write, _)| step.is_some_and(|step| step == write));
+        of_many.is_none_or(|(_, every)| neighbours != [step, step] || point.is_multiple_of(*every))
+    };
+    (0..=steps.len()).filter(is_chosen).collect()
 }
 
 struct Walk {
@@ -185,14 +218,18 @@ impl Walk {
             self.is_mounted(&flocker).await;
             self.write_content();
         }
+        let node = flocker.node;
         flocker.terminate().await;
+        if self.operation == Operation::Upgrade {
+            self.go_back(node);
+        }
     }
 
     /// Carries out the operation until the trap springs or it is complete; then kills the process. Returns the calls.
     async fn interrupted(&self, trap: Trap) -> Vec<String> {
         let wire = Tripwire::default();
         let mut trap = Some(trap);
-        if let Operation::FirstStart | Operation::Restart = self.operation {
+        if let Operation::FirstStart | Operation::Restart | Operation::Upgrade = self.operation {
             wire.arm(trap.take().unwrap());
         }
         let Some(mut flocker) = Running::start(&self.data(), Some((&wire, self.sight()))).await else {
@@ -213,7 +250,7 @@ impl Walk {
                     self.create(&flocker).await;
                     self.is_mounted(&flocker).await;
                 }
-                Operation::Restart => self.is_mounted(&flocker).await,
+                Operation::Restart | Operation::Upgrade => self.is_mounted(&flocker).await,
                 Operation::Delete => {
                     flocker.client.delete_dataset(self.dataset).await.ok();
                     self.is_destroyed(&flocker).await;
@@ -261,7 +298,7 @@ impl Walk {
         if let Some(found) = found {
             assert_eq!(file_system(&self.volume()), found, "it was not formatted again");
         }
-        if self.operation == Operation::Restart {
+        if let Operation::Restart | Operation::Upgrade = self.operation {
             self.has_content();
         } else {
             self.write_content();
@@ -271,8 +308,7 @@ impl Walk {
 
     /// Returns the file system that the volume has, if it has the name of one that is formatted.
     fn inspect(&self) -> Option<Uuid> {
-        let state = fs::read(self.data().join("state.json")).ok();
-        let state: Value = state.map_or(Value::Null, |state| serde_json::from_slice(&state).unwrap());
+        let state = self.recorded();
         let recorded = &state["storage"][self.dataset.to_string()]["formatted"]["file_system"];
         let is_mounted = !Mounts::read().at(&self.mount_path()).is_empty();
         if self.volume().exists() {
@@ -286,12 +322,44 @@ impl Walk {
             assert!(!is_mounted || recorded.is_string(), "what is mounted is recorded");
             return Some(found);
         }
-        let is_deleted = &state["configuration"]["datasets"][self.dataset.to_string()]["deleted"];
+        let is_deleted = !state["deleted"][self.dataset.to_string()].is_null();
         assert!(
-            recorded.is_null() || is_deleted == &Value::Bool(true),
+            recorded.is_null() || is_deleted,
             "what is recorded as formatted exists: {state}"
         );
         None
+    }
+
+    /// Makes the data directory what the version before the database would have left.
+    fn go_back(&self, node: Uuid) {
+        let state = read_state(&self.data().join("state.redb"));
+        let configuration = json!({
+            "datasets": state["datasets"], "leases": state["leases"], "registered": state["registered"],
+        });
+        let old = json!({
+            "cluster": Uuid::new_v4(), "nodes": [node], "configuration": configuration,
+            "attachments": state["attachments"], "storage": state["storage"],
+        });
+        fs::write(self.data().join("state.json"), old.to_string()).unwrap();
+        for of_database in ["state.redb", "ballast"] {
+            fs::remove_file(self.data().join(of_database)).unwrap();
+        }
+        fs::remove_dir_all(self.data().join("pki")).unwrap();
+    }
+
+    /// Returns what is recorded, without a change to the database.
+    fn recorded(&self) -> Value {
+        let old = fs::read(self.data().join("state.json")).ok();
+        let old = old.and_then(|text| serde_json::from_slice(&text).ok());
+        if let Some(old @ Value::Object(_)) = old {
+            return old;
+        }
+        let copy = self.disk.scratch().join("copy.redb");
+        match fs::copy(self.data().join("state.redb"), &copy) {
+            Ok(_) => read_state(&copy),
+            Err(error) if error.kind() == ErrorKind::NotFound => Value::Null,
+            Err(error) => panic!("{error}"),
+        }
     }
 
     async fn create(&self, flocker: &Running) {

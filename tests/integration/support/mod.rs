@@ -8,6 +8,8 @@ pub(crate) mod namespace;
 pub(crate) mod process;
 pub(crate) mod scratch;
 pub(crate) mod standalone;
+#[path = "../../../flocker-embedded/tests/flocker/support/state.rs"]
+pub(crate) mod state;
 pub(crate) mod tcp_proxy;
 pub(crate) mod verbatim;
 

@@ -1,14 +1,17 @@
 //! What every test needs: a mount namespace of its own, a Flocker in it, and a client.
 
 mod client;
+mod edit_state;
 mod isolation;
 mod namespace;
+mod state;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flocker_embedded::faults::NodeFault;
 use flocker_embedded::{Allocation, Embedded, NodeInfo, Options};
+use host_fs::LockedDirectory;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -194,4 +197,14 @@ pub(crate) async fn for_a_while(what: &str, condition: impl AsyncFn() -> bool) {
         assert!(condition().await, "no longer so: {what}");
         sleep(POLL).await;
     }
+}
+
+/// Changes what the database in `directory/data` has, as soon as the Flocker that was stopped or dropped has closed it.
+pub(crate) async fn edit_state(directory: &Path, edit: impl FnOnce(&mut Value)) {
+    let data = directory.join("data");
+    eventually("the data directory is released", async || {
+        LockedDirectory::claim(&data).is_ok()
+    })
+    .await;
+    edit_state::edit_state(&data.join("state.redb"), edit);
 }
