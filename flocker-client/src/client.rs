@@ -7,8 +7,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    Acquired, AcquiredKind, ControlService, Credentials, Dataset, DatasetState, Datasets, Error, Lease,
-    Listed, NewDataset, Node,
+    Acquired, AcquiredKind, ControlService, Credentials, Dataset, DatasetState, Datasets, Error, Extensions,
+    Lease, Listed, NewDataset, Node,
     endpoint::Endpoint,
     model::{NodeOfEra, Version},
     observer::RequestObserver,
@@ -94,7 +94,19 @@ impl Client {
         Ok(version.flocker)
     }
 
+    /// Returns what the control service can do beyond Flocker. A cluster's Flocker can do nothing beyond, and has no such
+    /// request.
+    pub async fn extensions(&self) -> Result<Extensions, Error> {
+        match self.transport.send(Endpoint::Extensions).await {
+            Ok(answer) => answer.decode(),
+            Err(error) if error.is_not_found() => Ok(Extensions::default()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Lists the configured datasets, deleted ones included.
+    ///
+    /// A control service with the extension `tombstones` leaves out those that were deleted long ago and destroyed.
     pub async fn list_datasets(&self) -> Result<Datasets, Error> {
         let list = self.transport.send_for_list(Endpoint::ListDatasets).await?;
         let Listed { entries, unreadable } = list.listed;
@@ -109,7 +121,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// A conflict ([`Error::is_conflict`]) if the id is in use, even by an equal dataset or a deleted one.
+    /// A conflict ([`Error::is_conflict`]) if the id is in use, even by an equal dataset or a deleted one. With the
+    /// extension `tombstones`, [`Error::taken_id`] says by which.
     pub async fn create_dataset(&self, new: &NewDataset) -> Result<Dataset, Error> {
         let answer = self.transport.send_with(Endpoint::CreateDataset, new).await?;
         answer.decode_entry(|created: &Dataset| {

@@ -11,6 +11,7 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     Version,
+    Extensions,
     ListDatasets,
     CreateDataset,
     MoveDataset(Uuid),
@@ -71,6 +72,7 @@ impl Endpoint {
     pub(crate) fn method(self) -> Method {
         match self {
             Self::Version
+            | Self::Extensions
             | Self::ListDatasets
             | Self::ListDatasetStates
             | Self::ListNodes
@@ -85,6 +87,7 @@ impl Endpoint {
     pub(crate) fn path(self) -> String {
         match self {
             Self::Version => "/v1/version".to_owned(),
+            Self::Extensions => "/v1/extensions".to_owned(),
             Self::ListDatasets | Self::CreateDataset => DATASETS.to_owned(),
             Self::MoveDataset(id) | Self::DeleteDataset(id) => format!("{DATASETS}/{}", id.as_hyphenated()),
             Self::ListDatasetStates => "/v1/state/datasets".to_owned(),
@@ -99,6 +102,7 @@ impl Endpoint {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Version => "GET /v1/version",
+            Self::Extensions => "GET /v1/extensions",
             Self::ListDatasets => "GET /v1/configuration/datasets",
             Self::CreateDataset => "POST /v1/configuration/datasets",
             Self::MoveDataset(_) => "POST /v1/configuration/datasets/{id}",
@@ -125,6 +129,7 @@ impl Endpoint {
     pub(crate) fn refusals(self) -> &'static [KnownRefusal] {
         match self {
             Self::Version
+            | Self::Extensions
             | Self::ListDatasets
             | Self::ListDatasetStates
             | Self::ListNodes

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::{
-    Dataset, DatasetState, Error, Lease, Node,
+    Dataset, DatasetState, Error, Extensions, Lease, Node,
     answer::{Answer, Body, Head},
     endpoint::Endpoint,
     entry::Entry,
@@ -73,8 +73,9 @@ type Reader = (Endpoint, fn(ApiCall, Head, &[u8]) -> Result<(), Error>);
 const ANY_ID: Uuid = Uuid::nil();
 
 /// A longer path comes before its prefix.
-const READERS: [Reader; 11] = [
+const READERS: [Reader; 12] = [
     (Endpoint::Version, decode::<Version>),
+    (Endpoint::Extensions, decode::<Extensions>),
     (Endpoint::ListDatasets, decode_list::<Dataset>),
     (Endpoint::MoveDataset(ANY_ID), decode_one::<Dataset>),
     (Endpoint::CreateDataset, decode_one::<Dataset>),

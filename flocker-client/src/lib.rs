@@ -78,7 +78,8 @@ pub use self::{
     entry::{EntryFault, Listed, Unreadable, UnreadableEntry},
     error::{Answered, ApiCall, Cause, DecodeError, Error, Refusal, RequestOutcome, TlsKind, TransportKind},
     model::{
-        Acquired, AcquiredKind, Dataset, DatasetState, Datasets, Lease, NewDataset, Node, UnreadableParts,
+        Acquired, AcquiredKind, Dataset, DatasetState, Datasets, DeletedGeneration, Extensions, Lease,
+        NewDataset, Node, TakenId, UnreadableParts,
     },
     observer::{RequestEnd, RequestObserver},
 };

@@ -2,7 +2,10 @@
 //!
 //! Ids may arrive in any case; unknown keys are ignored, so that a newer service does not break an older client.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -102,6 +105,45 @@ pub struct Node {
 #[derive(Debug, Deserialize)]
 pub(crate) struct NodeOfEra {
     pub(crate) uuid: Uuid,
+}
+
+/// What a control service can do beyond Flocker. Names that are not known are ignored.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Extensions {
+    extensions: BTreeSet<String>,
+}
+
+impl Extensions {
+    /// The extension in which datasets that were deleted long ago are not listed, and a conflict says what has the id.
+    pub const TOMBSTONES: &str = "tombstones";
+
+    /// Returns whether the control service has the extension of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.extensions.contains(name)
+    }
+
+    /// Returns the names of all extensions, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.extensions.iter().map(String::as_str)
+    }
+}
+
+/// The dataset that has the id of a dataset which was to be created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TakenId {
+    /// Whether it has been deleted.
+    pub deleted: bool,
+    /// The last deleted dataset of the same name (`name`) and creator (`csi.driver` in its metadata), if it has a generation.
+    pub highest_deleted: Option<DeletedGeneration>,
+}
+
+/// A deleted dataset that was one of several of the same name and creator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct DeletedGeneration {
+    /// Its `csi.generation`.
+    pub generation: u64,
+    /// Its id.
+    pub dataset_id: Uuid,
 }
 
 /// The version of the control service.

@@ -2,12 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use reqwest::{Certificate, Identity, Response, Url, dns::Resolve, redirect, tls};
+use reqwest::{
+    Certificate, Identity, Response, Url,
+    dns::Resolve,
+    header::{HeaderMap, HeaderName, HeaderValue},
+    redirect, tls,
+};
 use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
-    ClientSettings, Error,
+    ClientSettings, Error, Extensions,
     answer::Answer,
     connection_limit::{self, ConnectionLimit},
     endpoint::Endpoint,
@@ -50,6 +55,7 @@ impl Transport {
             .redirect(redirect::Policy::none())
             .referer(false)
             .user_agent(concat!("flocker-client/", env!("CARGO_PKG_VERSION")))
+            .default_headers(known_extensions())
             .dns_resolver(resolver)
             .connect_timeout(settings.connect_timeout)
             .tcp_keepalive(KEEP_ALIVE)
@@ -138,6 +144,12 @@ impl Transport {
             Err(error) => Err(failed_request(&self.target, call, error)),
         }
     }
+}
+
+/// Returns the header that says which extensions of the API this crate knows. Flocker ignores it.
+fn known_extensions() -> HeaderMap {
+    let name = HeaderName::from_static("x-flocker-extensions");
+    HeaderMap::from_iter([(name, HeaderValue::from_static(Extensions::TOMBSTONES))])
 }
 
 /// What a response is read into.

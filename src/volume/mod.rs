@@ -16,7 +16,7 @@ pub use id::{Namespace, dataset_of};
 #[cfg(test)]
 pub(crate) use metadata::PROFILE_KEY;
 pub use metadata::metadata;
-pub(crate) use metadata::{DRIVER_KEY, FLOCKER_ID_KEY, NAME_KEY, profile_of};
+pub(crate) use metadata::{DRIVER_KEY, FLOCKER_ID_KEY, GENERATION_KEY, NAME_KEY, profile_of};
 pub(crate) use mount_flags::{FlagError, MountFlags};
 pub use name::VolumeName;
 pub use parameters::Parameters;

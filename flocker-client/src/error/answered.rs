@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{ApiCall, Error, one_line};
-use crate::{answer::Body, endpoint::Endpoint};
+use crate::{TakenId, answer::Body, endpoint::Endpoint};
 
 /// The maximum length of a description and of each finding, in characters.
 const DESCRIPTION_LIMIT: usize = 500;
@@ -15,6 +15,9 @@ const FOREIGN_TEXT_LIMIT: usize = 80;
 
 /// The status that Flocker gives for an exception of its own.
 const EXCEPTION: u16 = 500;
+/// The status that it gives for a request that it does not have, and a part of the page.
+const NO_ROUTE: u16 = 404;
+const NO_ROUTE_TEXT: &str = "The requested URL was not found on the server.";
 
 /// Who gave an answer that reports no success.
 ///
@@ -41,55 +44,98 @@ enum Report {
         description: String,
         #[serde(default)]
         errors: Vec<Value>,
+        /// Of the extension `tombstones`.
+        #[serde(default)]
+        deleted: Value,
+        #[serde(default)]
+        highest_deleted: Value,
     },
     LogId(String),
 }
 
+/// What an answer without success says.
+struct Reading {
+    answered: Answered,
+    description: String,
+    errors: Vec<String>,
+    taken: Option<TakenId>,
+}
+
+impl Reading {
+    fn new(answered: Answered, description: impl Into<String>) -> Self {
+        Self {
+            answered,
+            description: description.into(),
+            errors: Vec::new(),
+            taken: None,
+        }
+    }
+}
+
 /// Returns the error that an answer without success is.
 pub(crate) fn unsuccessful(call: ApiCall, status: u16, content_type: Option<&str>, body: &Body) -> Error {
-    let (answered, description, errors) = examine(call.endpoint(), status, content_type, body);
+    let Reading {
+        answered,
+        description,
+        errors,
+        taken,
+    } = examine(call.endpoint(), status, content_type, body);
     Error::Status {
         call: Box::new(call),
         status,
         description,
         errors,
         answered,
+        taken,
     }
 }
 
-fn examine(
-    endpoint: Endpoint,
-    status: u16,
-    content_type: Option<&str>,
-    body: &Body,
-) -> (Answered, String, Vec<String>) {
+fn examine(endpoint: Endpoint, status: u16, content_type: Option<&str>, body: &Body) -> Reading {
     let (Body::Whole(text) | Body::Cut(text)) = body;
     let report = match body {
         Body::Whole(text) if is_json(content_type) => serde_json::from_slice(text).ok(),
         Body::Whole(_) | Body::Cut(_) => None,
     };
     match report {
-        Some(Report::Described { description, errors }) if is_refusal(endpoint, status, &description) => {
-            let description = one_line(&description, DESCRIPTION_LIMIT);
-            (Answered::Flocker, description, findings(&errors))
-        }
+        Some(Report::Described {
+            description,
+            errors,
+            deleted,
+            highest_deleted,
+        }) if is_refusal(endpoint, status, &description) => Reading {
+            errors: findings(&errors),
+            taken: deleted.as_bool().map(|deleted| TakenId {
+                deleted,
+                highest_deleted: serde_json::from_value(highest_deleted).ok(),
+            }),
+            ..Reading::new(Answered::Flocker, one_line(&description, DESCRIPTION_LIMIT))
+        },
         Some(Report::LogId(id)) if status == EXCEPTION => {
             let id = one_line(&id, DESCRIPTION_LIMIT);
             let description = format!("an exception in Flocker, which is `{id}` in its log");
-            (Answered::LogId, description, Vec::new())
+            Reading::new(Answered::LogId, description)
+        }
+        _ if endpoint == Endpoint::Extensions && is_unknown_route(status, text) => {
+            let description = "this version of Flocker has no extensions, and no such request";
+            Reading::new(Answered::Flocker, description)
         }
         _ if is_markup(text) || is_html(content_type) => {
             let description = "an HTML page, which Flocker does not send for this request: a proxy or another \
                                service answers at this address, or a version of Flocker without this request";
-            (Answered::Html, description.to_owned(), Vec::new())
+            Reading::new(Answered::Html, description)
         }
-        _ if text.is_empty() => (Answered::Other, "an empty answer".to_owned(), Vec::new()),
+        _ if text.is_empty() => Reading::new(Answered::Other, "an empty answer"),
         _ => {
             let text = one_line(&String::from_utf8_lossy(text), FOREIGN_TEXT_LIMIT);
             let description = format!("not an answer of Flocker's API to this request: `{text}`");
-            (Answered::Other, description, Vec::new())
+            Reading::new(Answered::Other, description)
         }
     }
+}
+
+/// Returns whether this is Flocker's page for a request that it does not have.
+fn is_unknown_route(status: u16, text: &[u8]) -> bool {
+    status == NO_ROUTE && is_markup(text) && String::from_utf8_lossy(text).contains(NO_ROUTE_TEXT)
 }
 
 /// Returns whether Flocker refuses requests of this kind with this status and description.

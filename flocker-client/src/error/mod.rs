@@ -24,7 +24,7 @@ pub(crate) use self::{
 
 use std::{error::Error as StdError, fmt};
 
-use crate::{CredentialsError, endpoint::DATASET_DELETED};
+use crate::{CredentialsError, TakenId, endpoint::DATASET_DELETED};
 
 /// Any failure of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +100,8 @@ pub enum Error {
         errors: Vec<String>,
         /// Who gave the answer.
         answered: Answered,
+        /// The dataset that has the id of the one that was to be created, where the answer describes it.
+        taken: Option<TakenId>,
     },
 
     /// The answer has a status of success, but not the content that Flocker's API defines.
@@ -182,6 +184,15 @@ impl Error {
     /// another node (409).
     pub fn is_conflict(&self) -> bool {
         self.is_refusal(409)
+    }
+
+    /// Returns which dataset has the id of the one that was to be created, if that is the reason of a conflict and the control
+    /// service has the extension `tombstones`. Without it, only a list shows whether that dataset is deleted.
+    pub fn taken_id(&self) -> Option<TakenId> {
+        match self {
+            Self::Status { taken, .. } => *taken,
+            _ => None,
+        }
     }
 
     /// Returns whether Flocker knows no object of the id in the request (404).

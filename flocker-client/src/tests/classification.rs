@@ -10,12 +10,89 @@ use super::{
     pki::V3,
     server::{Reply, Server, stock_tls},
 };
-use crate::{Answered, Client, DecodeError, Error, NewDataset, RequestOutcome};
+use crate::{
+    Answered, Client, DecodeError, DeletedGeneration, Error, Extensions, NewDataset, RequestOutcome, TakenId,
+};
 
 const DATASET: Uuid = Uuid::from_u128(0xeda7_8073_5c06_4460_a686_d8a2_b572_5cf5);
 const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 const PAGE: &str = "<html><body>Sign in</body></html>";
+
+/// Answers every request with a status and a body.
+fn answering(status: u16, content_type: &'static str, body: &'static str) -> (Server, Client) {
+    let server = Server::start(stock_tls(&V3), move |_| Reply::Answer {
+        status,
+        headers: vec![("Content-Type", content_type.to_owned())],
+        body: body.into(),
+    });
+    let client = client(server.address, V3.credentials());
+    (server, client)
+}
+
+#[tokio::test]
+async fn a_cluster_has_no_extensions_and_a_page_of_another_service_says_nothing() {
+    let known = r#"{"extensions": ["tombstones", "later"], "more": 1}"#;
+    let (_server, client) = answering(200, JSON, known);
+    let extensions = client.extensions().await.unwrap();
+    assert!(extensions.contains(Extensions::TOMBSTONES) && !extensions.contains("earlier"));
+    assert_eq!(extensions.names().collect::<Vec<_>>(), ["later", "tombstones"]);
+
+    let page = "<!DOCTYPE HTML PUBLIC \"-//W3C//DTD HTML 3.2 Final//EN\">\n<title>404 Not Found</title>\n\
+                <h1>Not Found</h1>\n<p>The requested URL was not found on the server.  If you entered the URL \
+                manually please check your spelling and try again.</p>\n";
+    let (_server, of_cluster) = answering(404, "text/html", page);
+    assert_eq!(of_cluster.extensions().await.unwrap(), Extensions::default());
+    assert!(
+        !of_cluster.version().await.unwrap_err().is_not_found(),
+        "only this request"
+    );
+    let (_server, of_proxy) = answering(404, HTML, PAGE);
+    assert_eq!(
+        of_proxy.extensions().await.unwrap_err().outcome(),
+        RequestOutcome::WithoutEffect
+    );
+}
+
+#[tokio::test]
+async fn a_conflict_describes_the_dataset_only_where_the_control_service_does() {
+    let id = Uuid::from_u128(7);
+    let of = |highest_deleted| {
+        Some(TakenId {
+            deleted: true,
+            highest_deleted,
+        })
+    };
+    let highest = DeletedGeneration {
+        generation: 41,
+        dataset_id: id,
+    };
+    let description = r#""description": "The provided dataset_id is already in use.""#;
+    let live = Some(TakenId {
+        deleted: false,
+        highest_deleted: None,
+    });
+    for (more, expected) in [
+        ("", None),
+        (r#", "deleted": "yes""#, None),
+        (r#", "deleted": false"#, live),
+        (r#", "deleted": true"#, of(None)),
+        (
+            r#", "deleted": true, "highest_deleted": {"generation": -1}"#,
+            of(None),
+        ),
+        (
+            r#", "deleted": true, "highest_deleted": {"generation": 41, "dataset_id": "00000000-0000-0000-0000-000000000007"}"#,
+            of(Some(highest)),
+        ),
+    ] {
+        let body = format!("{{{description}{more}}}");
+        let (_server, client) = answering(409, JSON, body.leak());
+        let error = client.create_dataset(&new_dataset()).await.unwrap_err();
+        assert!(error.is_conflict(), "{error:?}");
+        assert_eq!(error.taken_id(), expected, "{more}");
+    }
+}
 
 /// The requests of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

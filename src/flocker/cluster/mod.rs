@@ -20,7 +20,7 @@ mod unreadable;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use flocker_client::{AcquiredKind, Credentials, Dataset, NewDataset, Unreadable};
+use flocker_client::{AcquiredKind, Credentials, Dataset, DeletedGeneration, NewDataset, Unreadable};
 use futures::FutureExt;
 use supervised_tasks::Supervisor;
 use tokio::time::Instant;
@@ -55,6 +55,8 @@ pub(crate) enum CreateOutcome {
     Created(Dataset),
     /// A dataset of this id exists, live or deleted.
     IdTaken,
+    /// A dataset of this id existed and is deleted; the last one of the same name and creator too, where it is known.
+    IdOfDeleted(Option<DeletedGeneration>),
 }
 
 /// The outcome of a request to change a dataset.
@@ -244,7 +246,11 @@ impl Cluster {
                 self.recent.created(dataset.dataset_id, dataset.primary);
                 Ok(CreateOutcome::Created(dataset))
             }
-            Err(error) if error.is_conflict() => Ok(CreateOutcome::IdTaken),
+            Err(error) if error.is_conflict() => Ok(match error.taken_id() {
+                Some(taken) if taken.deleted => CreateOutcome::IdOfDeleted(taken.highest_deleted),
+                // Only a list shows what it is.
+                Some(_) | None => CreateOutcome::IdTaken,
+            }),
             Err(error) => Err(Error::flocker(doing(), error)),
         }
     }

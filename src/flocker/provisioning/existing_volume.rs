@@ -6,7 +6,9 @@ use uuid::Uuid;
 use super::request::{NewVolume, Volume};
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::Snapshot;
-use crate::volume::{DRIVER_KEY, Generation, NAME_KEY, Namespace, profile_of, size_of, size_text};
+use crate::volume::{
+    DRIVER_KEY, GENERATION_KEY, Generation, NAME_KEY, Namespace, profile_of, size_of, size_text,
+};
 
 /// What Flocker's configuration has for a requested volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +26,8 @@ pub(super) enum Existing {
 
 /// Finds the volume in the configuration of `snapshot`.
 ///
-/// Its id is derived from its name and its generation. A deleted dataset ends a generation.
+/// Its id is derived from its name and its generation. A deleted dataset ends a generation. Those before `first` are known
+/// to be deleted: a control service may list no longer what was deleted long ago. So what exists is found by its metadata.
 ///
 /// # Errors
 /// [`Situation::Incompatible`], naming the difference, when a volume of that name exists with another size,
@@ -34,8 +37,12 @@ pub(super) fn find(
     driver: &str,
     namespace: &Namespace,
     wanted: &NewVolume,
+    first: Generation,
 ) -> Result<Existing> {
-    let mut generation: Generation = 0;
+    if let Some(found) = last_live_generation(snapshot, driver, namespace, wanted) {
+        return compare(found, driver, wanted).map(Existing::Same);
+    }
+    let mut generation = first;
     loop {
         let dataset = namespace.dataset_id(&wanted.name, generation);
         match snapshot.dataset(dataset)? {
@@ -47,6 +54,27 @@ pub(super) fn find(
             }
         }
     }
+}
+
+/// Returns the dataset of the volume that this plugin has created, if it lists one.
+fn last_live_generation<'a>(
+    snapshot: &'a Snapshot,
+    driver: &str,
+    namespace: &Namespace,
+    wanted: &NewVolume,
+) -> Option<&'a Dataset> {
+    let of_name = snapshot.live_datasets_with(NAME_KEY, wanted.name.as_str());
+    let generations = of_name.into_iter().filter_map(|dataset| {
+        let generation: Generation = dataset.metadata.get(GENERATION_KEY)?.parse().ok()?;
+        let is_derived = namespace.dataset_id(&wanted.name, generation) == dataset.dataset_id;
+        let is_ours = dataset
+            .metadata
+            .get(DRIVER_KEY)
+            .is_some_and(|origin| origin == driver);
+        (is_derived && is_ours).then_some((generation, dataset))
+    });
+    let last = generations.max_by_key(|(generation, _)| *generation);
+    last.map(|(_, dataset)| dataset)
 }
 
 fn compare(found: &Dataset, driver: &str, wanted: &NewVolume) -> Result<Volume> {
@@ -172,6 +200,7 @@ mod tests {
             DRIVER,
             &Namespace::new(DRIVER),
             wanted,
+            0,
         )
     }
 
@@ -185,6 +214,30 @@ mod tests {
         assert_eq!(find_among(vec![], &wanted).unwrap(), free(0));
         let tombstones = vec![made(0, &wanted, true), made(1, &wanted, true)];
         assert_eq!(find_among(tombstones, &wanted).unwrap(), free(2));
+    }
+
+    #[test]
+    fn a_volume_is_found_although_the_deleted_ones_before_are_not_listed() {
+        let wanted = request(0, 0, None);
+        let of = |generation| {
+            let volume = made(generation, &wanted, false);
+            Existing::Same(Volume {
+                dataset: volume.dataset_id,
+                size: wanted.size,
+            })
+        };
+        assert_eq!(find_among(vec![made(7, &wanted, false)], &wanted).unwrap(), of(7));
+        let other_namespace = Dataset {
+            dataset_id: Namespace::new("other").dataset_id(&wanted.name, 9),
+            ..made(9, &wanted, false)
+        };
+        assert_eq!(
+            find_among(vec![made(7, &wanted, false), other_namespace], &wanted).unwrap(),
+            of(7)
+        );
+        let listed = Snapshot::of(vec![made(5, &wanted, true)], vec![], &[], vec![]);
+        let free = find(&listed, DRIVER, &Namespace::new(DRIVER), &wanted, 5).unwrap();
+        assert!(matches!(free, Existing::Free { generation: 6, .. }), "{free:?}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! so the second call finds the dataset of the first.
 
 mod backing_volume;
+mod declaration;
 mod existing_volume;
 mod placement;
 mod pool;

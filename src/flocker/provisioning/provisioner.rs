@@ -1,8 +1,8 @@
 //! Finding, placing and declaring a volume.
 
-use flocker_client::NewDataset;
 use uuid::Uuid;
 
+use super::declaration::{Declared, declare};
 use super::existing_volume::{self, Existing};
 use super::placement::Placement;
 use super::pool_usage::{PoolUsage, pool_of};
@@ -11,12 +11,12 @@ use super::reservations::{ReservationGuard, Reservations};
 use super::settings::{ProvisioningSettings, Scope};
 use super::unclear::UnclearCreations;
 use crate::error::{Error, Result, Situation};
-use crate::flocker::cluster::{Cluster, CreateOutcome, Snapshot};
+use crate::flocker::cluster::{Cluster, Snapshot};
 use crate::flocker::node_identity::ThisNode;
 use crate::flocker::provisioning::{Pool, ProvisionWait};
 use crate::operation::{Context, Locks, Phase, Wanted};
 use crate::volume::did_you_mean;
-use crate::volume::{Generation, MINIMUM_SIZE, metadata, size_text};
+use crate::volume::{MINIMUM_SIZE, size_text};
 
 /// How often a dataset is requested from Flocker while the outcome is unclear.
 const ATTEMPTS: u32 = 3;
@@ -97,18 +97,24 @@ impl Provisioner {
         self.refuse_unknown_profile(wanted)?;
         let mut last_error = None;
         let mut attempts = 0;
+        // The generations before are known to be deleted, although they may not be listed.
+        let mut first = 0;
+        let mut last_read = None;
         loop {
-            let (snapshot, nodes) = self
-                .read_to_place(context, placement)
-                .await
-                .map_err(in_progress)?;
+            let (snapshot, nodes) = match last_read.take() {
+                Some(read) => read,
+                None => self
+                    .read_to_place(context, placement)
+                    .await
+                    .map_err(in_progress)?,
+            };
             let ProvisioningSettings {
                 driver_name,
                 namespace,
                 ..
             } = &self.settings;
             let (dataset, generation) =
-                match existing_volume::find(&snapshot, driver_name, namespace, wanted)? {
+                match existing_volume::find(&snapshot, driver_name, namespace, wanted, first)? {
                     Existing::Same(volume) => {
                         self.unclear.settle(&wanted.name);
                         let configured = snapshot.live_dataset(volume.dataset)?;
@@ -123,8 +129,8 @@ impl Provisioner {
                 };
             if attempts == ATTEMPTS {
                 let text = format!(
-                    "after {ATTEMPTS} attempts Flocker does not have dataset {dataset}; see the control \
-                     service's log"
+                    "after {ATTEMPTS} attempts Flocker does not list dataset {dataset}, whose id it says is in use; see \
+                     the control service's log"
                 );
                 return Err(last_error.unwrap_or_else(|| Error::new(Situation::FlockerUnavailable, text)));
             }
@@ -141,22 +147,32 @@ impl Provisioner {
                 what: Wanted::Dataset,
                 node: reserved.primary,
             });
-            let declared = self.declare(wanted, &reserved, generation).await;
+            let declared = declare((&self.cluster, &self.settings), wanted, &reserved, generation).await;
             let placed = Placed {
                 primary: reserved.primary,
                 listed: true,
                 new: true,
             };
-            drop(reserved);
+            if let Ok(Declared::IdOfDeleted { .. }) = declared {
+                reserved.withdraw();
+            } else {
+                drop(reserved);
+            }
             match declared {
-                Ok(Some(volume)) => {
+                Ok(Declared::Stored(volume)) => {
                     self.unclear.settle(&wanted.name);
                     return self
                         .finish(context, (wanted, placement), volume, Some(placed))
                         .await;
                 }
                 // Another process created it, or the last read was too early: read again.
-                Ok(None) => {}
+                Ok(Declared::IdTaken) => {}
+                Ok(Declared::IdOfDeleted { next, is_last }) => {
+                    attempts -= 1;
+                    first = next;
+                    // Nothing else is to be learned before the next request.
+                    last_read = is_last.then_some((snapshot, nodes));
+                }
                 // Flocker has not stored what it refuses.
                 Err(refused) if refused.situation().is_final() => return Err(refused),
                 Err(error) => {
@@ -253,39 +269,6 @@ impl Provisioner {
             );
         }
         Ok(Some(reserved))
-    }
-
-    /// Requests the dataset from Flocker; returns nothing when its id is taken.
-    async fn declare(
-        &self,
-        wanted: &NewVolume,
-        reserved: &ReservationGuard,
-        generation: Generation,
-    ) -> Result<Option<Volume>> {
-        let (driver, name) = (&self.settings.driver_name, &wanted.name);
-        let new = NewDataset {
-            dataset_id: Some(reserved.dataset),
-            primary: reserved.primary,
-            maximum_size: Some(wanted.size),
-            metadata: metadata(driver, name, generation, &wanted.parameters)?,
-        };
-        match self.cluster.create_dataset(&new).await? {
-            CreateOutcome::Created(dataset) => {
-                tracing::info!(
-                    volume.id = %reserved.dataset,
-                    node.id = %reserved.primary,
-                    "Dataset {} was declared for volume {:?} on node {}",
-                    reserved.dataset,
-                    name.as_str(),
-                    reserved.primary
-                );
-                Ok(Some(Volume {
-                    dataset: reserved.dataset,
-                    size: dataset.maximum_size.unwrap_or(wanted.size),
-                }))
-            }
-            CreateOutcome::IdTaken => Ok(None),
-        }
     }
 
     /// Waits for the backing volume, if the settings request it.

@@ -95,6 +95,19 @@ impl Reservations {
     }
 }
 
+impl ReservationGuard {
+    /// Gives the space back: Flocker has refused the dataset, which cannot exist.
+    pub(super) fn withdraw(self) {
+        let mut reserved = self.reservations.lock();
+        let is_last = reserved
+            .get(&self.dataset)
+            .is_some_and(|reservation| reservation.declaring == 1);
+        if is_last {
+            reserved.remove(&self.dataset);
+        }
+    }
+}
+
 impl Drop for ReservationGuard {
     fn drop(&mut self) {
         if let Some(reservation) = self.reservations.lock().get_mut(&self.dataset) {

@@ -2,6 +2,7 @@
 
 mod create;
 mod delete;
+mod generations;
 mod last_known;
 mod list;
 mod publish;
