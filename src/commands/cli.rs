@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::commands::export::ExportArgs;
 use crate::config::layers::{self, Environment, Refusal};
 use crate::config::{Config, LogConfig, PluginConfig, absolute_path, duration, http_address};
+use crate::telemetry::VERSION_AND_COMMIT;
 use crate::volume::parse_size;
 
 const SETTINGS_HELP: &str = "\
@@ -33,7 +34,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage or configuration.";
 
 /// Container Storage Interface plugin for Flocker.
 #[derive(Debug, Parser)]
-#[command(name = "flocker-csi", version, about, max_term_width = 110)]
+#[command(name = "flocker-csi", version, long_version = VERSION_AND_COMMIT, about, max_term_width = 110)]
 pub struct Cli {
     /// The command.
     #[command(subcommand)]

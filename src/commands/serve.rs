@@ -5,6 +5,7 @@ pub(crate) mod kubelet;
 pub(crate) mod monitoring;
 mod parts;
 pub mod services;
+mod start_log;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,8 +34,11 @@ pub use checks::check;
 use checks::{check_all, warn_of_exposed_directories, warn_of_takeover};
 use kubelet::{Registrar, RegistrationService};
 use monitoring::{Gauges, Monitored, Readiness, Sources};
-use parts::{controller, host_settings, limits, node, of_one_node, provisioner, sources, this_node};
+use parts::{
+    controller, host_settings, limits, node, of_one_node, provisioner, serving_node, sources, this_node,
+};
 use services::Services;
+use start_log::log_start;
 
 /// How long calls that have begun may take to end when the plugin stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -98,6 +102,7 @@ impl Plugin {
         storage: Option<StorageMetrics>,
     ) -> Result<Self, Failure> {
         let credentials = check_all(&config).await?;
+        log_start(&config, &credentials);
         let registration = kubelet::RegistrationSettings::of(&config).map_err(Failure::configuration)?;
         let registration = registration.map(RegistrationService::new);
         let monitor = match config.plugin.metrics_address {
@@ -161,6 +166,7 @@ impl Plugin {
             controller: controller.clone(),
             node: node.clone(),
             metrics: cluster.metrics().clone(),
+            serving_node: serving_node(&identity),
         };
         let health = services.health().await;
         let endpoint = listener.endpoint().clone();

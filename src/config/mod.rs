@@ -308,6 +308,15 @@ pub enum LogFormat {
 }
 
 impl Mode {
+    /// Returns its name, as the setting has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Controller => "controller",
+            Self::Node => "node",
+        }
+    }
+
     /// Whether the controller service is served.
     pub(crate) fn serves_controller(self) -> bool {
         matches!(self, Self::All | Self::Controller)

@@ -14,7 +14,9 @@ use crate::error::{Error, Result, Situation};
 use crate::flocker::provisioning::{NewVolume, Placement};
 use crate::operation::deadline::Deadline;
 use crate::operation::{Context, Operation, Subject};
-use crate::volume::{Parameters, SizeRange, TopologyKey, VolumeName, metadata};
+use crate::volume::{
+    KubernetesClaim, Parameters, SizeRange, TopologyKey, VolumeLabels, VolumeName, metadata,
+};
 
 /// Requests for one name exclude each other; equal requests are one operation, wherever each prefers the volume to be.
 impl Operation for NewVolume {
@@ -26,7 +28,10 @@ impl Operation for NewVolume {
 
     fn subject(&self) -> Subject<'_> {
         Subject {
-            volume_name: Some(self.name.as_str()),
+            labels: VolumeLabels {
+                name: Some(self.name.as_str().to_owned()),
+                claim: KubernetesClaim::in_metadata(&self.parameters.metadata),
+            },
             ..Subject::default()
         }
     }

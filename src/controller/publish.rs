@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::ControllerCore;
 use crate::csi::capability::{Capability, Side};
-use crate::csi::fields::{existing_dataset, required, volume_id};
+use crate::csi::fields::{existing_dataset, node_id, volume_id};
 use crate::error::{Error, Result, Situation};
 use crate::flocker::attach::{OtherNodesLease, publish_context};
 use crate::operation::deadline::Deadline;
@@ -90,7 +90,7 @@ pub(super) async fn controller_publish_volume(
     request: ControllerPublishVolumeRequest,
 ) -> Result<ControllerPublishVolumeResponse> {
     let volume_id = volume_id(&request.volume_id)?;
-    let node_id = required("node_id", &request.node_id)?;
+    let node_id = node_id(&request.node_id)?;
     let doing = || format!("attaching volume {volume_id} to node {node_id}");
     Capability::parse(request.volume_capability.as_ref(), Side::Controller)
         .map_err(|error| error.context(doing()))?;
@@ -133,9 +133,9 @@ pub(super) async fn controller_unpublish_volume(
     };
     let node = match request.node_id.as_str() {
         "" => None,
-        node_id => match Uuid::try_parse(node_id) {
-            Ok(node) => Some(node),
-            Err(_) => return Ok(ControllerUnpublishVolumeResponse {}),
+        requested => match node_id(requested).map(Uuid::try_parse) {
+            Ok(Ok(node)) => Some(node),
+            Ok(Err(_)) | Err(_) => return Ok(ControllerUnpublishVolumeResponse {}),
         },
     };
     if node.is_none() {

@@ -41,6 +41,16 @@ pub(crate) fn volume_id(value: &str) -> Result<&str> {
     Ok(id)
 }
 
+/// As [`volume_id`], of a node.
+///
+/// # Errors
+/// [`Situation::InvalidArgument`] naming the field.
+pub(crate) fn node_id(value: &str) -> Result<&str> {
+    let id = required("node_id", value)?;
+    tracing::Span::current().record("node.id", id);
+    Ok(id)
+}
+
 /// Returns the dataset with the given volume id; any other string is the id of no volume.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use csi_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
+use crate::telemetry::VERSION;
 use crate::volume::Topology;
 
 /// Answers for the plugin as a whole; every process answers alike, in every mode.
@@ -38,7 +39,7 @@ impl Identity for IdentityService {
     ) -> Result<Response<GetPluginInfoResponse>, Status> {
         Ok(Response::new(GetPluginInfoResponse {
             name: self.driver_name.clone(),
-            vendor_version: env!("CARGO_PKG_VERSION").to_owned(),
+            vendor_version: VERSION.to_owned(),
             ..Default::default()
         }))
     }
@@ -82,7 +83,7 @@ mod tests {
             .unwrap()
             .into_inner();
         assert_eq!(info.name, "flocker.csi.clusterhq.com");
-        assert_eq!(info.vendor_version, env!("CARGO_PKG_VERSION"));
+        assert_eq!(info.vendor_version, VERSION);
         let probe = identity
             .probe(Request::new(ProbeRequest {}))
             .await

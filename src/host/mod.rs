@@ -9,6 +9,7 @@ mod boot;
 mod census;
 mod evidence;
 mod failures;
+mod host_name;
 mod kept_pins;
 mod lease_conditions;
 mod leftovers;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 use host_fs::LockedDirectory;
 use host_fs::mount::{Binder, UseSearch};
 use tokio::task::JoinError;
+use tracing::Span;
 use uuid::Uuid;
 
 pub use path_gate::PathGate;
@@ -53,6 +55,7 @@ pub(crate) use abandoned::{RecordedDataset, VolumeUse};
 pub(crate) use boot::{BOOT_ID_FILE, boot_id};
 pub(crate) use census::VolumeCensus;
 pub(crate) use evidence::Staged;
+pub(crate) use host_name::host_name;
 pub(crate) use lease_conditions::{LeaseCondition, StopReason};
 pub(crate) use leftovers::{Leftover, Leftovers};
 pub(crate) use lifecycle::Goal;
@@ -192,14 +195,14 @@ impl Host {
         }
     }
 
-    /// Runs blocking work on a thread that may block.
+    /// Runs blocking work on a thread that may block, in the span of its caller.
     pub(crate) async fn blocking<T, W>(self: &Arc<Self>, work: W) -> Result<T>
     where
         T: Send + 'static,
         W: FnOnce(&Self) -> Result<T> + Send + 'static,
     {
-        let host = Arc::clone(self);
-        joined(spawn_blocking(move || work(&host)).await)
+        let (host, call) = (Arc::clone(self), Span::current());
+        joined(spawn_blocking(move || call.in_scope(|| work(&host))).await)
     }
 
     /// As [`Self::blocking`], for work that looks up the paths for which `permit` was given.
@@ -208,12 +211,12 @@ impl Host {
         T: Send + 'static,
         W: FnOnce(&Self, &mut PathPermit) -> Result<T> + Send + 'static,
     {
-        let host = Arc::clone(self);
+        let (host, call) = (Arc::clone(self), Span::current());
         let work = move || {
             // It ends with the thread, whether anything still waits for that or not.
             let mut permit = permit;
             work(&host, &mut permit)
         };
-        joined(spawn_blocking(work).await)
+        joined(spawn_blocking(move || call.in_scope(work)).await)
     }
 }

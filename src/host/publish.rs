@@ -130,7 +130,10 @@ impl Host {
                 self.remove_directory_of(*dataset, target.path());
             }
         }
-        bound.map(drop)
+        bound?;
+        let at = target.path().display();
+        tracing::debug!(volume.id = %dataset, step = "published", "Dataset {dataset} is mounted at {at}");
+        Ok(())
     }
 
     /// Returns another target at which the volume is published, as the mount table confirms.
@@ -183,6 +186,8 @@ impl Host {
                 let ours = |mount: &Mount| origins.as_ref().is_some_and(|origins| origins.own(mount));
                 self.unmounted("unpublish", unmount_owned(target, ours, Patience::default()))
                     .map_err(|error| error.context(format!("volume {volume_id}")))?;
+                let at = target.path().display();
+                tracing::debug!(step = "unpublished", "Volume {volume_id} is unmounted at {at}");
                 if let Some(dataset) = dataset {
                     self.targets.remove(*dataset, target.path());
                 }

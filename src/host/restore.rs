@@ -1,6 +1,6 @@
 //! Restoring, at the start, the volumes that an earlier process staged.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use host_fs::mount::{Mount, MountTable};
@@ -66,7 +66,22 @@ impl Host {
         }
         self.find_targets(&table);
         self.find_device_nodes(&table);
+        self.log_restored(pending.len());
         Ok(pending)
+    }
+
+    fn log_restored(&self, pending: usize) {
+        let staged = self.records.select(|record| record.may_be_mounted(self.boot_id));
+        let staged: BTreeSet<_> = staged.into_iter().map(|record| record.dataset_id).collect();
+        let held = staged.iter().filter(|dataset| self.pins.get(**dataset).is_some());
+        let (staged, held) = (staged.len(), held.count());
+        tracing::info!(
+            volumes.staged = staged,
+            volumes.held = held,
+            leases.pending = pending,
+            "Volumes that were found staged on this machine: {staged}, of which {held} are held in place again; leases that are \
+             still to be released: {pending}"
+        );
     }
 
     /// Adds to a record of version 2 or before what distinguishes the mounts of its boot.

@@ -14,7 +14,7 @@ use super::mount::{Aliases, Origin};
 use super::records::{Record, RecordState};
 use super::refusals::Subject;
 use crate::error::{Error, Result, Situation};
-use crate::volume::dataset_of;
+use crate::volume::{VolumeLabels, dataset_of};
 
 impl Host {
     /// Returns whether the volume is as a successful staging leaves it, which needs no request to Flocker; `false` when
@@ -56,6 +56,7 @@ impl Host {
             None => begun,
             Some(earlier) => Record {
                 volume_name: earlier.volume_name,
+                claim: earlier.claim,
                 origin: earlier.origin,
                 earlier_origins: earlier.earlier_origins,
                 flocker: earlier.flocker,
@@ -63,13 +64,22 @@ impl Host {
             },
         };
         self.store(&record)?;
+        tracing::debug!(volume.id = %dataset, step = "recorded", "The staging of dataset {dataset} is on disk");
         Self::make_directories(&record)
     }
 
     /// Holds Flocker's mount in place; `false` when it no longer exists or another one is in its place.
     pub(crate) fn pin(&self, dataset: Uuid, flocker: &Mount) -> Result<bool> {
         match self.pins.pin(dataset, flocker) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                let point = flocker.point.display();
+                tracing::debug!(
+                    volume.id = %dataset,
+                    step = "pinned",
+                    "Flocker's mount of dataset {dataset} at {point} is held in place"
+                );
+                Ok(true)
+            }
             Err(OpenError::Replaced { .. }) => Ok(false),
             Err(OpenError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(Error::internal(
@@ -82,6 +92,11 @@ impl Host {
     /// Releases Flocker's mount.
     pub(crate) fn unpin(&self, dataset: Uuid) {
         self.pins.unpin(dataset);
+        tracing::debug!(
+            volume.id = %dataset,
+            step = "unpinned",
+            "Flocker's mount of dataset {dataset} is no longer held in place"
+        );
     }
 
     /// Releases Flocker's mount unless a mount of the plugin still needs it.
@@ -102,7 +117,7 @@ impl Host {
     pub(crate) fn mount_alias(
         &self,
         dataset: Uuid,
-        volume_name: Option<&str>,
+        labels: Option<&VolumeLabels>,
         flocker: &Mount,
         staging: &Target,
     ) -> Result<bool> {
@@ -114,10 +129,10 @@ impl Host {
         let origin = origin.unwrap_or_else(|| self.aliases.origin(dataset, flocker));
         let before = self.record(&staged)?;
         let earlier_origins = self.earlier_origins(&before, &origin)?;
+        let labels = labels.cloned().or_else(|| before.labels()).unwrap_or_default();
         let record = Record {
-            volume_name: volume_name
-                .map(str::to_owned)
-                .or_else(|| before.volume_name.clone()),
+            volume_name: labels.name,
+            claim: labels.claim,
             origin: Some(origin.clone()),
             earlier_origins,
             flocker: self.pins.id(dataset),
@@ -143,6 +158,13 @@ impl Host {
                 state: RecordState::Staged,
                 ..record
             })?;
+            let at = staged.alias();
+            tracing::debug!(
+                volume.id = %dataset,
+                step = "staged",
+                "Dataset {dataset} is mounted at {}, and that is on disk",
+                at.display()
+            );
             return Ok(true);
         }
         let unmounted = Aliases::unmount(dataset, staging.path(), owned, Patience::default());

@@ -77,6 +77,12 @@ impl Host {
             let attempt = Aliases::unmount(*dataset, staging, owned, Patience::default());
             unmounted = self.unmounted("unstage", attempt)?;
         }
+        tracing::debug!(
+            volume.id = %dataset,
+            step = "unmounted",
+            "Dataset {dataset} is unmounted at {}, from where {unmounted} mounts of the plugin were removed",
+            staging.display()
+        );
         if unmounted == 0 && found.iter().any(|mount| origins.own(mount)) {
             // Another process has unmounted it, or has moved the directory with it.
             if let Action::Refuse(refusal) = decide(&self.state_in(&mount_table()?, staged)?, goal.clone()) {
@@ -189,8 +195,15 @@ impl Host {
         if let Some(record) = self.records.get(staged.dataset, &staged.staging) {
             self.remove_made_directories(&record);
         }
-        if let Err(error) = self.records.forget(staged.dataset, &staged.staging) {
-            self.leave(staged.dataset, LeftoverKind::Record, &staged.staging, &error);
+        let Staged { dataset, staging } = staged;
+        tracing::debug!(
+            volume.id = %dataset,
+            step = "forgotten",
+            "The staging of dataset {dataset} at {} is over",
+            staging.display()
+        );
+        if let Err(error) = self.records.forget(*dataset, staging) {
+            self.leave(*dataset, LeftoverKind::Record, staging, &error);
         }
     }
 

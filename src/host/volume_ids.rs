@@ -10,7 +10,7 @@ use super::evidence::mount_table;
 use super::mount::alias_path;
 use super::records::Record;
 use crate::error::Result;
-use crate::volume::dataset_of;
+use crate::volume::{VolumeLabels, dataset_of};
 
 impl Host {
     /// Returns the dataset that is, or was, staged at a path under this volume id.
@@ -19,10 +19,10 @@ impl Host {
             .map(|record| record.dataset_id)
     }
 
-    /// Returns the name of a volume that is staged here.
-    pub(crate) fn volume_name(&self, dataset: Uuid) -> Option<String> {
+    /// Returns what people call a volume that is staged here.
+    pub(crate) fn volume_labels(&self, dataset: Uuid) -> Option<VolumeLabels> {
         let recorded = self.records.of(dataset);
-        recorded.into_iter().find_map(|record| record.volume_name)
+        recorded.iter().find_map(Record::labels)
     }
 
     /// Returns the dataset that is staged, or being staged, at a path under this volume id.

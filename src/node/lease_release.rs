@@ -106,6 +106,12 @@ async fn release_once(
     let releasing = async {
         for staged in &ended.leases {
             core.release(host, staged).await?;
+            tracing::debug!(
+                volume.id = %staged.dataset,
+                step = "released",
+                "The lease of this node on dataset {} is released",
+                staged.dataset
+            );
         }
         Ok::<_, Error>(())
     };

@@ -77,11 +77,11 @@ struct NodeCore {
     first_look: watch::Sender<bool>,
 }
 
-/// Tells an operation which dataset it works on, and the name of that volume, if it is staged here.
+/// Tells an operation which dataset it works on, and what people call that volume, if it is staged here.
 fn about(context: &Context, host: &Host, dataset: Uuid) {
     context.about(dataset);
-    if let Some(name) = host.volume_name(dataset) {
-        context.named(&name);
+    if let Some(labels) = host.volume_labels(dataset) {
+        context.called(labels);
     }
 }
 

@@ -192,6 +192,10 @@ impl StagingAttempt<'_> {
         let lists = Lists::CONFIGURATION | Lists::LEASES;
         let snapshot = self.core.cluster.fresh_for(self.context, lists).await?;
         may_use(&snapshot, dataset, node)?;
+        tracing::debug!(
+            step = "confirmed",
+            "Flocker confirms that dataset {dataset} is leased to node {node} and configured for it"
+        );
         if flocker.file_system_shut_down() {
             return Err(self.stopped_under_flocker(flocker));
         }
@@ -200,12 +204,12 @@ impl StagingAttempt<'_> {
             return Ok(MountOutcome::Unwanted);
         }
         let (flocker, path) = (flocker.clone(), self.staging.to_owned());
-        let name = self.context.volume_name();
+        let labels = self.context.labels();
         let mounted = self
             .host
             .blocking(move |host| {
                 let staging = Target::open_resolved(&path)?;
-                host.mount_alias(dataset, name.as_deref(), &flocker, &staging)
+                host.mount_alias(dataset, labels.as_deref(), &flocker, &staging)
             })
             .await?;
         Ok(if mounted {

@@ -11,6 +11,7 @@ use super::callers::{Callers, reached};
 use super::progress::{OperationProgress, Phase};
 use crate::error::{Error, Result, Situation};
 use crate::telemetry::Metrics;
+use crate::volume::VolumeLabels;
 
 /// Measures how long an operation is in each of its phases.
 #[derive(Clone)]
@@ -88,22 +89,22 @@ impl Context {
             .send_modify(|progress| progress.dataset = Some(dataset));
     }
 
-    /// Records the name of the volume, once that is known, for the log of the operation and of its calls.
-    pub(crate) fn named(&self, name: &str) {
-        tracing::Span::current().record("volume.name", name);
+    /// Records what people call the volume, once that is known, for the log of the operation and of its calls.
+    pub(crate) fn called(&self, labels: VolumeLabels) {
+        labels.record_in(&tracing::Span::current());
         self.progress
-            .send_modify(|progress| progress.volume_name = Some(name.into()));
+            .send_modify(|progress| progress.labels = Some(labels.into()));
     }
 
-    /// Returns the name of the volume, if it is known.
-    pub(crate) fn volume_name(&self) -> Option<Arc<str>> {
-        self.progress.borrow().volume_name.clone()
+    /// Returns what people call the volume, if it is known.
+    pub(crate) fn labels(&self) -> Option<Arc<VolumeLabels>> {
+        self.progress.borrow().labels.clone()
     }
 
-    /// Returns the dataset that the operation works on while the name of its volume is not known.
+    /// Returns the dataset that the operation works on while it is not known what people call it.
     pub(crate) fn nameless(&self) -> Option<Uuid> {
         let progress = self.progress.borrow();
-        progress.dataset.filter(|_| progress.volume_name.is_none())
+        progress.dataset.filter(|_| progress.labels.is_none())
     }
 
     /// Waits for `future` unless the operation is cancelled first.

@@ -21,6 +21,7 @@ use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tracing::field::display;
 use tracing::{Instrument, Span};
 
 pub(crate) use context::Context;
@@ -33,7 +34,7 @@ pub(crate) use subject::Subject;
 
 use crate::error::{Error, Result, Situation};
 use crate::operation::deadline::Deadline;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, log_names};
 use running::{CallerGuard, Running};
 
 /// What a call does. Equal operations are one; operations with an equal slot exclude each other.
@@ -113,9 +114,7 @@ impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
                     call.record("operation.name", operation.name());
                     call.record("operation.id", running.id());
                     let answer = self.answer(&operation, &running, deadline).await;
-                    if let Some(name) = running.progress().volume_name {
-                        call.record("volume.name", &*name);
-                    }
+                    name_in_log(&operation, &running.progress(), &call);
                     return answer;
                 }
                 Joined::Other(running) => running,
@@ -255,6 +254,23 @@ impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<O::Slot, Running<O, T>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Records in the span of a call what its operation has found out about the volume, and lets later lines about the volume say
+/// it too.
+fn name_in_log<O: Operation>(operation: &O, progress: &OperationProgress, call: &Span) {
+    let subject = operation.subject();
+    let labels = progress.labels.as_deref().unwrap_or(&subject.labels);
+    labels.record_in(call);
+    let Some(dataset) = progress.dataset else { return };
+    // A new volume has no id before.
+    if subject.volume_id.is_none() {
+        call.record("volume.id", display(dataset));
+    }
+    let fields = labels.fields();
+    if !fields.is_empty() {
+        log_names::remember(dataset, fields);
     }
 }
 

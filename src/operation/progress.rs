@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::elapsed::Elapsed;
 use crate::error::Situation;
+use crate::volume::VolumeLabels;
 
 /// How long a phase takes at most on a healthy cluster.
 const UNUSUAL: Duration = Duration::from_secs(20);
@@ -254,8 +255,8 @@ pub(crate) struct OperationProgress {
     pub since: Instant,
     /// When it last began to wait for that: later than `since` after an interruption.
     pub entered: Instant,
-    /// The name of the volume that it works on, once known.
-    pub volume_name: Option<Arc<str>>,
+    /// What people call the volume that it works on, once known.
+    pub labels: Option<Arc<VolumeLabels>>,
     /// The dataset that it works on, once known.
     pub dataset: Option<Uuid>,
     /// The phase that the present one interrupts, and when that phase began.
@@ -315,7 +316,7 @@ impl Default for OperationProgress {
             phase: Phase::Starting,
             since: now,
             entered: now,
-            volume_name: None,
+            labels: None,
             dataset: None,
             interrupted: None,
         }

@@ -7,13 +7,15 @@ use tracing::Span;
 use tracing::field::display;
 use uuid::Uuid;
 
+use crate::volume::VolumeLabels;
+
 /// What a call or an operation is about.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Subject<'a> {
     /// The volume id of CSI.
     pub(crate) volume_id: Option<Cow<'a, str>>,
-    /// The name of the volume.
-    pub(crate) volume_name: Option<&'a str>,
+    /// What people call the volume.
+    pub(crate) labels: VolumeLabels,
     /// The node it is for.
     pub(crate) node: Option<Uuid>,
     /// Where it is staged.
@@ -28,9 +30,7 @@ impl Subject<'_> {
         if let Some(id) = &self.volume_id {
             span.record("volume.id", &**id);
         }
-        if let Some(name) = self.volume_name {
-            span.record("volume.name", name);
-        }
+        self.labels.record_in(span);
         if let Some(node) = self.node {
             span.record("node.id", display(node));
         }

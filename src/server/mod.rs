@@ -28,7 +28,7 @@ pub use call_limit::CallLimitLayer;
 pub use health::Health;
 pub use limits::Limits;
 pub use listener::{BindError, Listener};
-pub use rpc_log::RpcLogLayer;
+pub use rpc_log::{RpcLogLayer, ServingNode};
 pub use socket::{SocketError, SocketName};
 pub(crate) use socket_keeper::CHECK_EVERY as CHECK_SOCKET_EVERY;
 pub use socket_keeper::SocketState;
@@ -56,8 +56,9 @@ type Layers = Stack<RpcLogLayer, Stack<CallLimitLayer, Identity>>;
 /// What serves on an endpoint, its calls logged and limited.
 pub(crate) type LimitedRouter = Router<Layers>;
 
-/// Returns the builder of a router whose calls are logged, measured if there are `metrics`, and kept within `limits`.
-pub(crate) fn builder(limits: Limits, metrics: Option<Metrics>) -> Server<Layers> {
+/// Returns the builder of a router whose calls are logged, measured if there are `metrics`, and kept within `limits`. `node`
+/// serves the calls of the Node service, if there is one.
+pub(crate) fn builder(limits: Limits, metrics: Option<Metrics>, node: Option<ServingNode>) -> Server<Layers> {
     let budget = CallBudget::new(limits);
     Server::builder()
         .max_concurrent_streams(limits.calls_per_connection())
@@ -68,7 +69,7 @@ pub(crate) fn builder(limits: Limits, metrics: Option<Metrics>) -> Server<Layers
         .http2_keepalive_interval(Some(limits::PING_EVERY))
         .http2_keepalive_timeout(Some(limits::PING_TIME))
         .layer(CallLimitLayer { budget })
-        .layer(RpcLogLayer { metrics })
+        .layer(RpcLogLayer { metrics, node })
 }
 
 /// Serves on `listener`, with at most the connections of `limits`, until `shutdown` is cancelled, and returns when all calls have ended.
@@ -93,7 +94,8 @@ pub(crate) async fn serve(
     };
     // Also when this future is dropped, no connection outlives it.
     let abort = stop.abort.clone().drop_guard();
-    tracing::info!(endpoint = %listener.endpoint(), "Serving on {}", listener.endpoint());
+    let endpoint = listener.endpoint().absolute();
+    tracing::info!(endpoint = %endpoint, "Serving on {endpoint}");
     // The stream of connections ends at the signal; the server drains because it was given a signal, which never comes.
     let open = Connections::new(limits.connections);
     let connections = listener.connections(stop, open.clone());

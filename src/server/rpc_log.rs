@@ -8,8 +8,10 @@
 //! hyper drops a body after its trailers.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -21,8 +23,9 @@ use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
-use tracing::field::Empty;
+use tracing::field::{Empty, display};
 use tracing::{Instrument, Level, Span};
+use uuid::Uuid;
 
 use crate::telemetry::Metrics;
 
@@ -31,6 +34,25 @@ use crate::telemetry::Metrics;
 pub struct RpcLogLayer {
     /// Where the calls are measured, if anywhere.
     pub metrics: Option<Metrics>,
+    /// The node that serves calls of the Node service, if any.
+    pub node: Option<ServingNode>,
+}
+
+/// The node that serves calls of the Node service, for their lines of the log.
+#[derive(Clone)]
+pub struct ServingNode {
+    /// Its UUID in Flocker, as soon as that is known.
+    pub id: Arc<dyn Fn() -> Option<Uuid> + Send + Sync>,
+    /// The host name of this machine.
+    pub host: Arc<str>,
+}
+
+impl fmt::Debug for ServingNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServingNode")
+            .field("host", &self.host)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<S> Layer<S> for RpcLogLayer {
@@ -40,6 +62,7 @@ impl<S> Layer<S> for RpcLogLayer {
         LoggedService {
             inner,
             metrics: self.metrics.clone(),
+            node: self.node.clone(),
         }
     }
 }
@@ -51,6 +74,7 @@ impl<S> Layer<S> for RpcLogLayer {
 pub struct LoggedService<S> {
     inner: S,
     metrics: Option<Metrics>,
+    node: Option<ServingNode>,
 }
 
 impl<S> Service<Request<Body>> for LoggedService<S>
@@ -67,7 +91,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let log = RpcLog::begin(request.uri().path(), self.metrics.clone());
+        let log = RpcLog::begin(request.uri().path(), self.metrics.clone(), self.node.clone());
         let span = log.span.clone();
         let response = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         let logged = async move {
@@ -144,11 +168,13 @@ struct RpcLog {
     began: Instant,
     span: Span,
     metrics: Option<Metrics>,
+    /// Of a call of the Node service.
+    node: Option<ServingNode>,
     ended: bool,
 }
 
 impl RpcLog {
-    fn begin(method: &str, metrics: Option<Metrics>) -> Self {
+    fn begin(method: &str, metrics: Option<Metrics>, node: Option<ServingNode>) -> Self {
         let method = method.get(..LONGEST_METHOD).unwrap_or(method);
         let version = method.strip_prefix("/csi.v").and_then(|rest| rest.get(..1));
         // At every level of the log, so that warnings have its fields too.
@@ -160,16 +186,33 @@ impl RpcLog {
             operation.id = Empty,
             volume.id = Empty,
             volume.name = Empty,
+            claim.namespace = Empty,
+            claim.name = Empty,
             node.id = Empty,
+            host.name = Empty,
             staging.path = Empty,
             target.path = Empty,
         );
-        Self {
+        let log = Self {
             method: method.to_owned(),
             began: Instant::now(),
             span,
             metrics,
+            node: node.filter(|_| is_of_node_service(method)),
             ended: false,
+        };
+        if let Some(node) = &log.node {
+            log.span.record("host.name", &*node.host);
+        }
+        log.record_node();
+        log
+    }
+
+    /// Records the node that serves the call, if that is known by now.
+    fn record_node(&self) {
+        let id = self.node.as_ref().and_then(|node| (node.id)());
+        if let Some(id) = id {
+            self.span.record("node.id", display(id));
         }
     }
 
@@ -179,6 +222,7 @@ impl RpcLog {
     }
 
     fn log(&self, status: &Status) {
+        self.record_node();
         let _in_span = self.span.enter();
         let (method, code, error) = (&self.method, status.code(), status.message());
         let took = self.began.elapsed();
@@ -215,6 +259,12 @@ impl Drop for RpcLog {
             ));
         }
     }
+}
+
+/// Whether a method is one of the Node service, in any version of CSI.
+fn is_of_node_service(method: &str) -> bool {
+    let service = method.rsplit('/').nth(1).unwrap_or_default();
+    service.starts_with("csi.") && service.ends_with(".Node")
 }
 
 /// Returns the name of a code, as the documentation of gRPC has it.

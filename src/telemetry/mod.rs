@@ -1,10 +1,12 @@
-//! What the plugin counts about itself, and the streams that it logs to.
+//! What the plugin counts about itself, the streams that it logs to, and which release it is.
 
 mod blocking;
 mod counters;
 mod latest;
+pub(crate) mod log_names;
 mod metrics;
 mod output;
+mod release;
 
 pub(crate) use blocking::{BlockingThread, spawn_blocking};
 pub use counters::{Counter, Counters};
@@ -12,3 +14,5 @@ pub(crate) use latest::Latest;
 pub(crate) use metrics::{Labels, Series, count, number};
 pub use metrics::{LookedUp, Metrics};
 pub use output::{Output, Remark};
+pub(crate) use release::VERSION_AND_COMMIT;
+pub use release::{COMMIT, VERSION};

@@ -1,6 +1,7 @@
 //! A volume's properties: its name, its id, its size and the metadata that Flocker stores about it.
 
 mod id;
+mod labels;
 mod metadata;
 mod mount_flags;
 mod name;
@@ -13,6 +14,7 @@ mod topology;
 
 pub(crate) use id::Generation;
 pub use id::{Namespace, dataset_of};
+pub(crate) use labels::{KubernetesClaim, VolumeLabels};
 #[cfg(test)]
 pub(crate) use metadata::PROFILE_KEY;
 pub use metadata::metadata;

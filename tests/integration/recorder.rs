@@ -6,7 +6,7 @@ use std::time::Duration;
 use csi_proto::v1;
 use flocker_csi::commands::serve::services::Services;
 use flocker_csi::config::Endpoint;
-use flocker_csi::server::{Health, Limits, Listener, ServeError};
+use flocker_csi::server::{Health, Limits, Listener, ServeError, ServingNode};
 use prost::Message;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, yield_now};
@@ -169,6 +169,10 @@ impl Served {
             controller: Some(recorder.clone()),
             node: node.then(|| recorder.clone()),
             metrics: Metrics::default(),
+            serving_node: ServingNode {
+                id: Arc::new(|| None),
+                host: "host".into(),
+            },
         };
         let health = services.health().await;
         let shutdown = CancellationToken::new();

@@ -46,7 +46,7 @@ def read_layers(page: Path) -> dict[str, Layer]:
 
 def production_code(text: str) -> str:
     """Returns the code without comments, texts and what only tests or fuzzing compile."""
-    text = re.sub(r'r#"(?s:.*?)"#|"(?:\\.|[^"\\])*"', '""', text)
+    text = re.sub(r'r#"(?s:.*?)"#|"(?:\\(?s:.)|[^"\\])*"', '""', text)
     text = re.sub(r"//[^\n]*", "", text)
     for attribute in (r"#\[cfg\(test\)\]", r"#\[cfg\(any\(test, fuzzing\)\)\]"):
         text = re.sub(attribute + r"\s*(?:#\[[^\]]*\]\s*)*[^;{]*;", "", text)

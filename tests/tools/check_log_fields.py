@@ -14,8 +14,8 @@ from check_layers import production_code
 
 PAGE = "docs/logging.md"
 CRATES = ("src", "flocker-client/src", "host-fs/src", "supervised-tasks/src", "grpc-authority/src")
-# What every line has.
-ALWAYS = {"timestamp", "level", "message", "target"}
+# What every line has, and what the log adds to each line that names a node.
+ALWAYS = {"timestamp", "level", "message", "target", "node.host"}
 MACRO = re.compile(r"tracing::(?:trace|debug|info|warn|error)(?:_span)?!\s*\(|tracing::\$at!\s*\(")
 NAMED = re.compile(r"(?:^|,)\s*([a-z_]+(?:\.[a-z_]+)*)\s*=(?!=)")
 SHORT = re.compile(r"(?:^|,)\s*[%?]?([a-z_]+)\s*(?=,)")

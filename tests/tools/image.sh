@@ -58,7 +58,7 @@ only_what_is_needed() {
 }
 
 fails() { ! "$@"; }
-in_root() { chroot "$root" /flocker-csi --version; }
+in_root() { chroot "$root" /flocker-csi -V; }
 
 # fails_without LIBRARY: the program fails without it, and runs again when it is restored.
 fails_without() {

@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde_json::{Number, Value};
 use tracing::field::{Field, Visit};
+use uuid::Uuid;
+
+use crate::telemetry::log_names;
 
 /// The name of the field that holds the text of an event.
 pub(super) const MESSAGE: &str = "message";
@@ -31,6 +34,29 @@ impl Fields {
             if !self.0.iter().any(|(known, _)| known == name) {
                 self.0.push((*name, value.clone()));
             }
+        }
+    }
+
+    /// Adds the host of the node that is named, and what people call the volume, where that is known.
+    pub(super) fn add_names(&mut self) {
+        if let Some(host) = self.uuid("node.id").and_then(log_names::host_of) {
+            self.add("node.host", host);
+        }
+        let labels = self.uuid("volume.id").map(log_names::fields_of);
+        for (name, value) in labels.into_iter().flatten() {
+            self.add(name, value);
+        }
+    }
+
+    fn uuid(&self, name: &str) -> Option<Uuid> {
+        let (_, value) = self.0.iter().find(|(known, _)| *known == name)?;
+        Uuid::try_parse(value.as_str()?).ok()
+    }
+
+    /// Adds a field unless it is there.
+    fn add(&mut self, name: &'static str, value: String) {
+        if !self.0.iter().any(|(known, _)| *known == name) {
+            self.0.push((name, Value::String(value)));
         }
     }
 

@@ -89,6 +89,7 @@ where
             }
         }
         drop(spans);
+        fields.add_names();
         // Events of the crate `log` are all of one kind, and carry their level and module as fields.
         let normalized = event.normalized_metadata();
         let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());

@@ -11,10 +11,10 @@ use crate::flocker::attach::Attach;
 use crate::flocker::cluster::Cluster;
 use crate::flocker::node_identity::{NodeIdentity, Sources, ThisNode};
 use crate::flocker::provisioning::{self, Provisioner, Scope};
-use crate::host::{HostSettings, PinStore};
+use crate::host::{HostSettings, PinStore, host_name};
 use crate::node::{self, NodeService};
 use crate::operation::Locks;
-use crate::server::Limits;
+use crate::server::{Limits, ServingNode};
 use crate::telemetry::Metrics;
 
 /// Returns the sources of this node's UUID.
@@ -60,6 +60,15 @@ pub(super) fn this_node(identity: &NodeIdentity) -> ThisNode {
         let identity = identity.clone();
         async move { identity.resolve().await }.boxed()
     })
+}
+
+/// Returns this node for the log of its calls.
+pub(super) fn serving_node(identity: &NodeIdentity) -> ServingNode {
+    let identity = identity.clone();
+    ServingNode {
+        id: Arc::new(move || identity.known()),
+        host: host_name().into(),
+    }
 }
 
 /// Whether the plugin lists and creates only the volumes of this node.

@@ -8,7 +8,7 @@ use csi_proto::v1::identity_server::{self, IdentityServer};
 use csi_proto::v1::node_server::{Node, NodeServer};
 use tokio_util::sync::CancellationToken;
 
-use crate::server::{self, Health, Limits, Listener, ServeError, reflection};
+use crate::server::{self, Health, Limits, Listener, ServeError, ServingNode, reflection};
 use crate::telemetry::Metrics;
 use crate::v0::Facade;
 
@@ -55,6 +55,8 @@ pub struct Services<I, C, N> {
     pub node: Option<N>,
     /// Where the calls are measured.
     pub metrics: Metrics,
+    /// The node that serves calls of the Node service.
+    pub serving_node: ServingNode,
 }
 
 impl<I: identity_server::Identity, C: Controller, N: Node> Services<I, C, N> {
@@ -79,7 +81,7 @@ impl<I: identity_server::Identity, C: Controller, N: Node> Services<I, C, N> {
         let identity = Arc::new(self.identity);
         let controller = self.controller.map(Arc::new);
         let node = self.node.map(Arc::new);
-        let router = server::builder(limits, Some(self.metrics))
+        let router = server::builder(limits, Some(self.metrics), Some(self.serving_node))
             .add_service(v0::IdentityServer::new(Facade::new(Arc::clone(&identity))))
             .add_optional_service(controller.clone().map(Facade::new).map(v0::ControllerServer::new))
             .add_optional_service(node.clone().map(Facade::new).map(v0::NodeServer::new))

@@ -39,6 +39,7 @@ pub(crate) use snapshot::Snapshot;
 
 use crate::error::{Error, Result};
 use crate::operation::{Context, Elapsed, Phase};
+use crate::telemetry::log_names;
 use crate::telemetry::{Counter, Counters, Metrics};
 use absence::Absences;
 use current_client::RequestMetrics;
@@ -120,6 +121,7 @@ impl Cluster {
                     let incomplete = snapshot.has_unknown_nodes();
                     watch.absences.listed(snapshot.began(), &nodes, incomplete);
                     listed_last.nodes_listed(snapshot.began(), &nodes);
+                    log_names::set_nodes(snapshot.nodes().map(|node| (node.uuid, node.host.as_str())));
                 }
                 Ok(_) => {}
                 Err(_) => watch.absences.interrupted(),

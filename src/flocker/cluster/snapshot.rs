@@ -11,7 +11,7 @@ use super::lists::Lists;
 use super::unreadable::ListKind;
 use crate::error::{Error, Result, Situation};
 use crate::operation::Context;
-use crate::volume::NAME_KEY;
+use crate::volume::VolumeLabels;
 
 /// The lists of one read. Only those that were requested may be accessed.
 ///
@@ -227,15 +227,13 @@ impl Snapshot {
         self.datasets.values()
     }
 
-    /// Tells an operation the name of its volume, for the log, if it is here.
+    /// Tells an operation what people call its volume, for the log, if the volume is here.
     pub(super) fn name_volume_of(&self, context: &Context) {
         if let Some(dataset) = context.nameless()
-            && let Some(name) = self
-                .datasets
-                .get(&dataset)
-                .and_then(|found| found.metadata.get(NAME_KEY))
+            && let Some(found) = self.datasets.get(&dataset)
+            && let Some(labels) = VolumeLabels::in_metadata(&found.metadata)
         {
-            context.named(name);
+            context.called(labels);
         }
     }
 

@@ -19,15 +19,16 @@ const LARGEST: u64 = 1 << 20;
 /// The prefix of the UUID in the common name of a node's certificate.
 const NODE_NAME: &str = "node-";
 
-/// Returns the UUID from the settings or from the file, if either has it.
-pub(super) fn configured(sources: &Sources) -> Result<Option<Uuid>> {
-    if sources.node_id.is_some() {
-        return Ok(sources.node_id);
+/// Returns the UUID from the settings or from the file, if either has it, and which of them.
+pub(super) fn configured(sources: &Sources) -> Result<Option<(Uuid, String)>> {
+    if let Some(node) = sources.node_id {
+        return Ok(Some((node, "the setting node_id says so".to_owned())));
     }
     let path = &sources.node_id_file;
     let Some(text) = read(path)? else { return Ok(None) };
     let text = String::from_utf8_lossy(&text);
-    Uuid::try_parse(text.trim()).map(Some).map_err(|_| {
+    let of_file = |node| Some((node, format!("the file {} says so", path.display())));
+    Uuid::try_parse(text.trim()).map(of_file).map_err(|_| {
         // What it holds may be a secret that was put into the wrong file.
         let text = format!(
             "{} should hold the UUID of this node and holds another text; write the UUID into it, or remove it",

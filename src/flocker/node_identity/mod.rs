@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::{Cluster, Lists};
-use crate::host::BOOT_ID_FILE;
+use crate::host::{BOOT_ID_FILE, host_name};
 use crate::telemetry::spawn_blocking;
 use saved_node::SavedNode;
 
@@ -142,7 +142,8 @@ impl NodeIdentity {
                 Ok(found.node())
             }
             None => {
-                let found = self.find().await?;
+                let (found, how) = self.find().await?;
+                log_found(found, &how);
                 *known = Some(found);
                 self.latest.send_replace(Some(found.node()));
                 Ok(found.node())
@@ -155,26 +156,31 @@ impl NodeIdentity {
         *self.latest.borrow()
     }
 
-    async fn find(&self) -> Result<Known> {
-        if let Some(node) = self.local(local_sources::configured).await? {
-            return Ok(Known::Certain(node));
+    /// Returns this node, and how it was found, as the end of a sentence.
+    async fn find(&self) -> Result<(Known, String)> {
+        if let Some((node, how)) = self.local(local_sources::configured).await? {
+            return Ok((Known::Certain(node), how));
         }
         let era = self.local(local_sources::era).await?;
         let saved = self
             .local(|sources| Ok(SavedNode::read(&sources.state_dir)))
             .await?;
         if let Some(node) = saved.and_then(|saved| saved.of_boot(era)) {
-            return self.confirm(node).await;
+            let how = "Flocker has named it since this machine was started";
+            return Ok((self.confirm(node).await?, how.to_owned()));
         }
         let unanswered = match self.ask_until_reported(era).await {
-            Answer::Node(node) => return Ok(self.certain(node, era).await),
+            Answer::Node(node) => {
+                let how = format!("Flocker names it for the boot id {era} of this machine");
+                return Ok((self.certain(node, era).await, how));
+            }
             unanswered => unanswered,
         };
         // While Flocker answers, a file of an earlier boot proves nothing: the disk may be a clone's.
         if let (Some(saved), Answer::Unreachable(_)) = (saved, &unanswered) {
             return Ok(believed(
                 saved.node(),
-                "Flocker named it before this machine was started",
+                "Flocker does not answer, and named it before this machine was started",
             ));
         }
         if let Some(node) = self
@@ -183,7 +189,7 @@ impl NodeIdentity {
         {
             return Ok(believed(
                 node,
-                "the certificate of Flocker's agent on this machine names it",
+                "Flocker has no answer, and the certificate of its agent on this machine names it",
             ));
         }
         if matches!(unanswered, Answer::NotYet)
@@ -192,7 +198,8 @@ impl NodeIdentity {
                 .local(move |_| Ok(local_sources::with_local_address(&nodes)))
                 .await?
         {
-            return Ok(believed(node, "it reports an address of this machine"));
+            let how = "Flocker has no answer, and the node reports an address of this machine";
+            return Ok(believed(node, how));
         }
         Err(self.not_found(era, unanswered))
     }
@@ -208,8 +215,11 @@ impl NodeIdentity {
         };
         if named != node {
             tracing::warn!(
+                node.id = %named,
                 "Flocker says that this machine is node {named}, not node {node} as its files say; node {named} is used"
             );
+        } else if self.known().is_some() {
+            tracing::info!(node.id = %node, "Flocker confirms that this machine is its node {node}");
         }
         Ok(self.certain(named, era).await)
     }
@@ -252,7 +262,6 @@ impl NodeIdentity {
         if let Err(error) = saved.await {
             tracing::warn!(error = %error.chain(), "Flocker's answer which node this machine is was not saved: a start without Flocker will not know it");
         }
-        tracing::info!(node.id = %node, "This machine is Flocker's node {node}");
         Known::Certain(node)
     }
 
@@ -297,11 +306,25 @@ impl Known {
     }
 }
 
-fn believed(node: Uuid, why: &str) -> Known {
-    tracing::warn!(node.id = %node, "Flocker has no answer which node this machine is; node {node} is assumed, because {why}");
-    Known::Believed {
+fn believed(node: Uuid, how: &str) -> (Known, String) {
+    let believed = Known::Believed {
         node,
         ask_again: Instant::now() + CONFIRM_EVERY,
+    };
+    (believed, how.to_owned())
+}
+
+fn log_found(found: Known, how: &str) {
+    let (node, host) = (found.node(), host_name());
+    match found {
+        Known::Certain(_) => {
+            tracing::info!(node.id = %node, host.name = host, "This machine, {host}, is Flocker's node {node}: {how}");
+        }
+        Known::Believed { .. } => tracing::warn!(
+            node.id = %node,
+            host.name = host,
+            "This machine, {host}, is assumed to be Flocker's node {node}: {how}; Flocker is asked again"
+        ),
     }
 }
 

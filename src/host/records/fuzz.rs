@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{file_name, parse, render};
+use super::file::{file_name, parse, render};
 
 /// Reads any bytes as a staging record.
 ///

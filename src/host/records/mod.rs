@@ -5,33 +5,24 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::mount::Origin;
+use crate::telemetry::log_names;
+use crate::volume::{KubernetesClaim, VolumeLabels};
 use error::io_error;
+pub(super) use file::digest_of;
+use file::{file_name, read, render};
 use host_fs::durable::{make_directory, overwrite_file, remove_file, remove_unfinished, replace_file};
 use host_fs::mount::MountId;
-use host_fs::{Links, read_regular};
 use unreadable::Unreadable;
 
 /// The version of the format; a change that an older plugin would misread raises it.
 const VERSION: u32 = 3;
-/// The versions that this release reads. Version 1 does not name the node, and neither 1 nor 2 the volume, the device of
-/// a mount or the directories that were made.
-const READ: std::ops::RangeInclusive<u64> = 1..=VERSION as u64;
-
-/// The largest record in bytes that is read: a path has at most 4 KiB, and six times that where each byte is escaped.
-const LARGEST: u64 = 256 << 10;
-/// The minimum number of spaces at the end of a file, so that every state fits when the file is overwritten in place.
-const ROOM: usize = 16;
-/// The length of a file is a multiple of this.
-const BLOCK: usize = 512;
 
 /// The last step of staging or unstaging that is on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +47,9 @@ pub(crate) struct Record {
     /// The name of the volume, for the log, once Flocker has been asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) volume_name: Option<String>,
+    /// The claim of Kubernetes that the volume was created for, for the log, as its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) claim: Option<KubernetesClaim>,
     /// The dataset it stands for.
     pub(crate) dataset_id: Uuid,
     /// The node under whose lease it is staged. Records of version 1 do not name it.
@@ -96,6 +90,7 @@ impl Record {
             staging_path: staging_path.to_owned(),
             volume_id: volume_id.to_owned(),
             volume_name: None,
+            claim: None,
             dataset_id,
             node_id: Some(node_id),
             boot_id,
@@ -119,6 +114,17 @@ impl Record {
         all.filter(move |_| self.may_be_mounted(boot))
     }
 
+    /// Returns what people call the volume, if that is known.
+    pub(crate) fn labels(&self) -> Option<VolumeLabels> {
+        let Self {
+            volume_name, claim, ..
+        } = self;
+        (volume_name.is_some() || claim.is_some()).then(|| VolumeLabels {
+            name: volume_name.clone(),
+            claim: claim.clone(),
+        })
+    }
+
     fn key(&self) -> Key {
         (self.dataset_id, self.staging_path.clone())
     }
@@ -131,14 +137,6 @@ fn is_zero(number: &usize) -> bool {
 
 /// The key of a record.
 type Key = (Uuid, PathBuf);
-
-/// The content of a file.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Document<R> {
-    version: u32,
-    record: R,
-}
 
 /// All records, on disk and in memory.
 #[derive(Debug)]
@@ -172,6 +170,7 @@ impl Records {
                 }
             }
         }
+        known.values().for_each(name_in_log);
         Ok((
             Records {
                 directory: directory.to_owned(),
@@ -192,13 +191,13 @@ impl Records {
         let text = self.render(record)?;
         self.unreadable.set_aside(&path)?;
         replace_file(&path, &text).map_err(io_error("write", &path))?;
-        self.lock().insert(key, record.clone());
+        self.insert(record.clone());
         Ok(())
     }
 
     /// Notes a record in memory only, where writing it is not worth an error.
     pub(crate) fn note(&self, record: Record) {
-        self.lock().insert(record.key(), record);
+        self.insert(record);
     }
 
     /// As [`Self::write`], for a record of what has already happened: it holds in this process whatever the disk
@@ -212,7 +211,7 @@ impl Records {
             let text = self.render(record)?;
             overwrite_file(&path, &text).map_err(|_| error)
         });
-        self.lock().insert(record.key(), record.clone());
+        self.insert(record.clone());
         written
     }
 
@@ -224,7 +223,7 @@ impl Records {
         }
         let path = self.file(&key);
         remove_file(&path).map_err(io_error("remove", &path))?;
-        self.lock().remove(&key);
+        self.take(&key);
         Ok(())
     }
 
@@ -233,8 +232,7 @@ impl Records {
     /// # Errors
     /// The file remains, for [`Self::remove_forgotten`].
     pub(crate) fn forget(&self, dataset_id: Uuid, staging_path: &Path) -> Result<(), RecordError> {
-        let known = self.lock().remove(&(dataset_id, staging_path.to_owned()));
-        match known {
+        match self.take(&(dataset_id, staging_path.to_owned())) {
             Some(_) => self.remove_forgotten(dataset_id, staging_path),
             None => Ok(()),
         }
@@ -289,6 +287,20 @@ impl Records {
             .collect()
     }
 
+    fn insert(&self, record: Record) {
+        name_in_log(&record);
+        self.lock().insert(record.key(), record);
+    }
+
+    /// Removes a record in memory only.
+    fn take(&self, key: &Key) -> Option<Record> {
+        let taken = self.lock().remove(key);
+        if self.of(key.0).is_empty() {
+            log_names::set_staged(key.0, Vec::new());
+        }
+        taken
+    }
+
     fn render(&self, record: &Record) -> Result<Vec<u8>, RecordError> {
         render(record).map_err(|source| RecordError::Damaged {
             path: self.file(&record.key()),
@@ -306,63 +318,15 @@ impl Records {
     }
 }
 
-fn file_name(dataset_id: Uuid, staging_path: &Path) -> String {
-    format!("{dataset_id}-{}.json", digest_of(staging_path))
-}
-
-/// Returns the part of a file name that stands for a path.
-pub(super) fn digest_of(path: &Path) -> String {
-    let digest = Sha256::digest(path.as_os_str().as_bytes());
-    let short = digest.first_chunk().copied().map_or(0, u64::from_be_bytes);
-    format!("{short:016x}")
-}
-
-fn read(path: &Path) -> Result<Record, RecordError> {
-    let text = read_regular(path, LARGEST, Links::Refuse).map_err(io_error("read", path))?;
-    let record = parse(&text, path)?;
-    let name = file_name(record.dataset_id, &record.staging_path);
-    if path.file_name().is_some_and(|found| found == name.as_str()) {
-        Ok(record)
-    } else {
-        Err(RecordError::Misplaced {
-            path: path.to_owned(),
-        })
+/// Lets every line of the log about a volume that is staged here say what people call it.
+fn name_in_log(record: &Record) {
+    if let Some(labels) = record.labels() {
+        log_names::set_staged(record.dataset_id, labels.fields());
     }
-}
-
-/// Parses the text of the file `path`.
-fn parse(text: &[u8], path: &Path) -> Result<Record, RecordError> {
-    let damaged = |source| RecordError::Damaged {
-        path: path.to_owned(),
-        source,
-    };
-    // The version first: the fields of a document of another version are unknown to this release.
-    let document: serde_json::Value = serde_json::from_slice(text).map_err(damaged)?;
-    match document.get("version").and_then(serde_json::Value::as_u64) {
-        Some(version) if !READ.contains(&version) => {
-            return Err(RecordError::Version {
-                path: path.to_owned(),
-                version,
-            });
-        }
-        _ => {}
-    }
-    let Document { record, .. }: Document<Record> = serde_json::from_value(document).map_err(damaged)?;
-    Ok(record)
-}
-
-/// Returns the text of the file of a record, with room for a longer state.
-fn render(record: &Record) -> serde_json::Result<Vec<u8>> {
-    let mut text = serde_json::to_vec_pretty(&Document {
-        version: VERSION,
-        record,
-    })?;
-    text.push(b'\n');
-    text.resize((text.len() + ROOM).next_multiple_of(BLOCK), b' ');
-    Ok(text)
 }
 
 mod error;
+mod file;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 #[cfg(test)]

@@ -131,6 +131,34 @@ fn a_record_of_version_1_is_read_without_its_node() {
 }
 
 #[test]
+fn what_people_call_a_volume_is_read_again_and_need_not_be_known() {
+    let root = tempfile::tempdir().unwrap();
+    let (known, unknown) = (record("/known"), record("/unknown"));
+    let claim = KubernetesClaim {
+        namespace: Some("shop".to_owned()),
+        name: Some("orders".to_owned()),
+    };
+    let known = Record {
+        volume_name: Some("pvc-1".to_owned()),
+        claim: Some(claim),
+        ..known
+    };
+    let (records, _) = open(&root);
+    records.write(&unknown).unwrap();
+    let text = fs::read_to_string(only_file(&root)).unwrap();
+    assert!(!text.contains("claim"), "an earlier release reads it: {text}");
+    records.write(&known).unwrap();
+    let (records, damaged) = open(&root);
+    assert!(damaged.is_empty(), "{damaged:?}");
+    assert_eq!(records.of(unknown.dataset_id)[0].labels(), None);
+    assert_eq!(records.of(known.dataset_id)[0].labels(), known.labels());
+    let logged = || log_names::fields_of(known.dataset_id);
+    assert_eq!(logged(), known.labels().unwrap().fields());
+    records.remove(known.dataset_id, &known.staging_path).unwrap();
+    assert!(logged().is_empty());
+}
+
+#[test]
 fn an_unknown_field_is_not_ignored() {
     let root = tempfile::tempdir().unwrap();
     open(&root).0.write(&record("/staging")).unwrap();

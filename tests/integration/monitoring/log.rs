@@ -83,6 +83,54 @@ fn every_line_about_a_call_names_its_volume() {
 }
 
 #[test]
+fn a_start_logs_which_program_runs_how_and_with_what() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let machine = Machine::new(&flocker, 1);
+        let plugin = machine.process(&[]).await;
+        let volume = plugin.csi.create("data").await;
+        let context = plugin.csi.attach(volume, machine.node()).await;
+        let usage = machine.usage("data", volume, &context);
+        plugin.csi.stage(&usage).await.unwrap();
+        plugin.kill().await;
+        let plugin = machine.process(&["--log-format=json"]).await;
+        plugin.logged("is Flocker's node").await;
+        let log = lines(&plugin.log());
+        let line_with = |field: &str| log.iter().find(|line| line.contains_key(field)).unwrap();
+        let start = line_with("version");
+        assert_eq!(text(start, "version"), env!("CARGO_PKG_VERSION"));
+        assert_eq!(text(start, "commit"), "unknown", "tests are no release");
+        assert_eq!(text(start, "mode"), "all");
+        assert_eq!(text(start, "driver.name"), "flocker.csi.clusterhq.com");
+        let address = flocker.embedded().address();
+        assert_eq!(text(start, "control_service"), format!("https://{address}"));
+        let certificates = line_with("user_cert.end");
+        for end in ["user_cert.end", "cluster_cert.end"] {
+            assert!(text(certificates, end).starts_with("20"), "{certificates:?}");
+        }
+        let restored = line_with("volumes.staged");
+        for (field, number) in [("volumes.staged", 1), ("volumes.held", 1), ("leases.pending", 0)] {
+            assert_eq!(restored[field], number, "{restored:?}");
+        }
+        let endpoint = format!("unix://{}", machine.path("csi.sock").display());
+        assert_eq!(text(line_with("endpoint"), "endpoint"), endpoint);
+        let node = log
+            .iter()
+            .find(|line| text(line, "message").contains("is Flocker's node"))
+            .unwrap();
+        assert_eq!(text(node, "node.id"), machine.node().to_string());
+        assert!(
+            text(node, "message").ends_with("the setting node_id says so"),
+            "{node:?}"
+        );
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        assert_eq!(text(node, "host.name"), host);
+        plugin.csi.unstage(&usage).await.unwrap();
+        plugin.kill().await;
+    });
+}
+
+#[test]
 fn a_process_that_has_not_asked_flocker_names_what_an_earlier_one_staged() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;

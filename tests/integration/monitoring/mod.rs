@@ -2,6 +2,7 @@
 
 mod log;
 pub(crate) mod metrics;
+mod two_nodes;
 mod volumes;
 
 use std::net::{SocketAddr, TcpListener};

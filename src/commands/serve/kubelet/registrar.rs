@@ -93,7 +93,7 @@ async fn serve(
     service: RegistrationService,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    let router = server::builder(LIMITS, None).add_service(RegistrationServer::new(service));
+    let router = server::builder(LIMITS, None, None).add_service(RegistrationServer::new(service));
     server::serve(listener, router, LIMITS, std::future::ready(()), shutdown, DRAIN).await
 }
 
