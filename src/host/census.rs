@@ -8,9 +8,9 @@ use uuid::Uuid;
 use super::Host;
 use super::evidence::{Origins, Staged, hidden, mount_table};
 use super::lifecycle::{AtStaging, Elsewhere, Evidence, Fault, Pinned, alias_view, observe};
-use super::mount::{Origin, alias_path};
+use super::mount::{Origin, UsageError, alias_path};
 use super::records::{Record, RecordState};
-use super::volume_fault::FaultReason;
+use super::volume_fault::{FaultReason, VolumeFault};
 use crate::error::Result;
 
 /// The volumes of this node at one moment. A volume that is staged at several paths, or published at several targets, counts
@@ -36,16 +36,10 @@ impl Host {
     ///
     /// # Errors
     /// The mount table cannot be read.
-    pub(crate) fn census(&self, not_answering: &BTreeSet<Uuid>) -> Result<VolumeCensus> {
+    pub(crate) fn census(&self, not_answering: &BTreeMap<Uuid, UsageError>) -> Result<VolumeCensus> {
         let table = mount_table()?;
         let index = MountIndex::of(&table);
-        let staged = self
-            .records
-            .select(|record| record.boot_id == self.boot_id && record.state == RecordState::Staged);
-        let mut by_dataset: BTreeMap<Uuid, Vec<Record>> = BTreeMap::new();
-        for record in staged {
-            by_dataset.entry(record.dataset_id).or_default().push(record);
-        }
+        let by_dataset = self.staged_by_dataset();
         let mut census = VolumeCensus {
             staged: by_dataset.len(),
             published: self.published(&table, &index, &by_dataset),
@@ -59,23 +53,66 @@ impl Host {
         };
         for (dataset, records) in by_dataset {
             census.unpinned += usize::from(self.pins.get(dataset).is_none());
-            let reason = if not_answering.contains(&dataset) {
-                Some(FaultReason::NotAnswering)
-            } else {
-                let mut faults = records
-                    .into_iter()
-                    .map(|record| self.fault_of(&table, &index, record));
-                faults.find_map(|fault| fault)
-            };
-            if let Some(reason) = reason {
-                *census.abnormal.entry(reason).or_insert(0) += 1;
+            if let Some(fault) = self.fault_of(&table, &index, records, not_answering) {
+                *census.abnormal.entry(fault.reason()).or_insert(0) += 1;
             }
         }
         Ok(census)
     }
 
+    /// Returns the staged volumes that have a fault, and the fault of each.
+    ///
+    /// # Errors
+    /// The mount table cannot be read.
+    pub(crate) fn faults(
+        &self,
+        not_answering: &BTreeMap<Uuid, UsageError>,
+    ) -> Result<Vec<(Uuid, VolumeFault)>> {
+        let table = mount_table()?;
+        let index = MountIndex::of(&table);
+        let staged = self.staged_by_dataset().into_iter();
+        let faults = staged.filter_map(|(dataset, records)| {
+            Some((dataset, self.fault_of(&table, &index, records, not_answering)?))
+        });
+        Ok(faults.collect())
+    }
+
+    fn staged_by_dataset(&self) -> BTreeMap<Uuid, Vec<Record>> {
+        let staged = self
+            .records
+            .select(|record| record.boot_id == self.boot_id && record.state == RecordState::Staged);
+        let mut by_dataset: BTreeMap<Uuid, Vec<Record>> = BTreeMap::new();
+        for record in staged {
+            by_dataset.entry(record.dataset_id).or_default().push(record);
+        }
+        by_dataset
+    }
+
+    /// Returns the fault of a volume, as one of its stagings shows it.
+    fn fault_of(
+        &self,
+        table: &MountTable,
+        index: &MountIndex<'_>,
+        records: Vec<Record>,
+        not_answering: &BTreeMap<Uuid, UsageError>,
+    ) -> Option<VolumeFault> {
+        let dataset = records.first()?.dataset_id;
+        if let Some(error) = not_answering.get(&dataset) {
+            return Some(VolumeFault::NotAnswering(error.clone()));
+        }
+        let mut faults = records
+            .into_iter()
+            .map(|record| self.fault_of_staging(table, index, record));
+        faults.find_map(|fault| fault)
+    }
+
     /// Returns the fault of one staging.
-    fn fault_of(&self, table: &MountTable, index: &MountIndex<'_>, record: Record) -> Option<FaultReason> {
+    fn fault_of_staging(
+        &self,
+        table: &MountTable,
+        index: &MountIndex<'_>,
+        record: Record,
+    ) -> Option<VolumeFault> {
         let dataset = record.dataset_id;
         let origins = self.origins(dataset);
         let alias = Staged {
@@ -103,8 +140,7 @@ impl Host {
             // It was unstaged since.
             _ => None,
         };
-        let fault = self.volume_fault(dataset, of_mounts, mount)?;
-        Some(fault.reason())
+        self.volume_fault(dataset, of_mounts, mount)
     }
 
     /// As the pins see themselves, from the table alone.

@@ -64,7 +64,7 @@ pub(crate) use protection::{Protection, StopScope};
 pub(crate) use publish::{Publication, Unpublication};
 pub(crate) use stats::MountedVolume;
 pub(crate) use unstage::{Ended, Unmounted};
-pub(crate) use volume_fault::VolumeFault;
+pub(crate) use volume_fault::{FaultReason, VolumeFault};
 
 use crate::error::{Error, Result, Situation};
 use lease_conditions::LeaseConditions;

@@ -5,7 +5,6 @@ use tokio::sync::watch;
 use super::NodeService;
 use crate::host::mount::UsageProbe;
 use crate::host::{HANGS, PathGate};
-use crate::operation::Elapsed;
 
 /// What the readiness of a node depends on. It keeps nothing of the service alive, and so no directory locked.
 pub(crate) struct NodeConditions {
@@ -19,11 +18,11 @@ impl NodeConditions {
     pub(crate) fn obstacle(&self) -> Option<String> {
         self.paths.obstacle().or_else(|| {
             let hanging = self.usage.not_answering(HANGS);
-            let (dataset, waited) = hanging.iter().max_by_key(|(_, waited)| **waited)?;
+            let (dataset, error) = hanging.first_key_value()?;
             Some(format!(
-                "the file systems of {} volumes do not answer, that of volume {dataset} for {}; other volumes are served",
+                "the file systems of {} volumes do not answer, one of them that of volume {dataset}: {error}; other volumes \
+                 are served",
                 hanging.len(),
-                Elapsed(*waited)
             ))
         })
     }

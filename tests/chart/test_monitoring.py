@@ -7,6 +7,7 @@ import yaml
 import charts
 
 KINDS = ("PodMonitor", "PrometheusRule")
+BY_SERVICE = ("ServiceMonitor", "Service")
 RULES = yaml.safe_load((charts.ROOT / "deploy/monitoring/rules.yaml").read_text())
 
 
@@ -20,9 +21,9 @@ def enabled(*settings, name="defaults"):
 class Monitoring(unittest.TestCase):
     def test_nothing_of_it_is_rendered_unless_it_is_asked_for(self):
         for name in charts.NAMES:
-            if name != "everything":
-                for kind in KINDS:
-                    self.assertEqual(charts.objects(name, kind), [], f"{kind} of {name}")
+            asked = {"everything": KINDS, "node-only": BY_SERVICE}.get(name, ())
+            for kind in (*KINDS, *BY_SERVICE):
+                self.assertEqual(bool(charts.objects(name, kind)), kind in asked, f"{kind} of {name}")
 
     def test_the_monitor_finds_the_pods_of_each_component_that_is_installed_at_a_port_they_have(self):
         for name, components in [
@@ -31,7 +32,7 @@ class Monitoring(unittest.TestCase):
             ("node-only", ["node"]),
         ]:
             with self.subTest(values=name):
-                monitor, _ = enabled(name=name)
+                monitor, _ = enabled("--set=monitoring.serviceMonitor.enabled=false", name=name)
                 selector = monitor["spec"]["selector"]
                 [expression] = selector["matchExpressions"]
                 self.assertEqual((expression["operator"], expression["values"]), ("In", components))
@@ -75,3 +76,41 @@ class Monitoring(unittest.TestCase):
         for kind in KINDS:
             [document] = charts.objects("everything", kind)
             self.assertEqual(document["metadata"]["labels"]["release"], "prometheus")
+
+    def test_the_service_of_the_other_monitor_selects_the_pods_at_a_port_they_have(self):
+        service, monitor = (
+            next(
+                document
+                for document in charts.documents(
+                    charts.render(*charts.values("defaults"), "--set=monitoring.serviceMonitor.enabled=true")
+                )
+                if document["kind"] == kind
+            )
+            for kind in ("Service", "ServiceMonitor")
+        )
+        labels = service["metadata"]["labels"]
+        self.assertLessEqual(monitor["spec"]["selector"]["matchLabels"].items(), labels.items())
+        self.assertIn(f'job="{labels[monitor["spec"]["jobLabel"]]}"', str(RULES))
+        self.assertEqual(service["spec"]["clusterIP"], "None")
+        self.assertTrue(service["spec"]["publishNotReadyAddresses"])
+        [port] = service["spec"]["ports"]
+        [endpoint] = monitor["spec"]["endpoints"]
+        self.assertEqual(endpoint["port"], port["name"])
+        self.assertEqual(set(monitor["spec"]), {"jobLabel", "selector", "endpoints"})
+        self.assertEqual(set(endpoint), {"port", "path", "interval", "relabelings"})
+        pods = 0
+        for kind in ("Deployment", "DaemonSet"):
+            for workload in charts.objects("defaults", kind):
+                found = workload["spec"]["template"]["metadata"]["labels"]
+                self.assertLessEqual(service["spec"]["selector"].items(), found.items())
+                pods += 1
+        self.assertEqual(pods, 2)
+        for _, container in charts.containers("defaults"):
+            names = [one["name"] for one in container.get("ports", [])]
+            self.assertEqual(port["targetPort"] in names, container["name"] == "plugin")
+
+    def test_a_plugin_that_would_be_scraped_twice_is_refused(self):
+        both = [f"--set=monitoring.{kind}.enabled=true" for kind in ("podMonitor", "serviceMonitor")]
+        done = charts.helm("template", *charts.values("defaults"), *both)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("would scrape each plugin twice", done.stderr)

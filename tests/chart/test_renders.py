@@ -95,6 +95,7 @@ class Renders(unittest.TestCase):
         # Maps that Helm merges, and what other sets of values change.
         MAPS = {"controller.nodeSelector", "node.nodeSelector"}
         others = {"csiDriver.create", "controller.enabled", "controller.hostNetwork", "node.enabled"}
+        others |= {f"monitoring.serviceMonitor.{key}" for key in ("enabled", "labels", "interval")}
         default = yaml.safe_load((charts.CHART / "values.yaml").read_text())
         given = yaml.safe_load((charts.ROOT / "tests/chart/values/everything.yaml").read_text())
         self.assertEqual(set(same(default, given, "")), others)

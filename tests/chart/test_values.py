@@ -71,6 +71,7 @@ class Refusals(unittest.TestCase):
             ("node.nodeIdFile=/node-id", "/node/nodeIdFile"),
             ("node.maxUnavailable=some", "/node/maxUnavailable"),
             ("monitoring.podMonitor.interval=often", "/monitoring/podMonitor/interval"),
+            ("monitoring.serviceMonitor.interval=often", "/monitoring/serviceMonitor/interval"),
             ("monitoring.prometheusRule.runbookUrl=wiki", "/monitoring/prometheusRule/runbookUrl"),
             (r"monitoring.podMonitor.labels.app\.kubernetes\.io/name=x", "/monitoring/podMonitor/labels/app.kubernetes.io~1name"),
             ("node.maxUnavailable=0%", "/node/maxUnavailable"),

@@ -27,6 +27,7 @@ mod oddities;
 mod one_writer;
 mod privileges;
 mod recorder;
+mod runbook;
 mod serving;
 mod streams;
 mod support;

@@ -17,15 +17,15 @@ MOST_ALERTS = 15
 OF_PROMETHEUS = {"up"}
 SEVERITIES = {"critical", "warning"}
 OF_HISTOGRAMS = ("_bucket", "_count", "_sum")
-# Labels that are not the plugin's: of Prometheus, of histograms, and of build_info.
-OTHER_LABELS = {"job", "instance", "le", "version"}
+# Labels that are not the plugin's: of Prometheus, of histograms, of build_info, and of one alert.
+OTHER_LABELS = {"job", "instance", "le", "version", "writes"}
 QUOTED = re.compile(r'"[^"]*"')
 
 
 def exported(page: str) -> set[str]:
-    """Returns the names of all series of the plugin."""
+    """Returns the names of all series of the plugin and of an embedded Flocker."""
     names = set()
-    for name, kind in re.findall(r"^\| `(flocker_csi_\w+)` \| (\w+) \|", page, re.MULTILINE):
+    for name, kind in re.findall(r"^\| `(flocker_(?:csi|embedded)_\w+)` \| (\w+) \|", page, re.MULTILINE):
         names |= {name + end for end in OF_HISTOGRAMS} if kind == "histogram" else {name}
     return names
 
@@ -38,7 +38,7 @@ def labels(page: str) -> set[str]:
 
 def metrics_of(query: str) -> set[str]:
     """Returns the metrics that a query names."""
-    return set(re.findall(r"\bflocker_csi_\w+|\bup\b", QUOTED.sub('""', query)))
+    return set(re.findall(r"\bflocker_(?:csi|embedded)_\w+|\bup\b", QUOTED.sub('""', query)))
 
 
 def labels_of(query: str) -> set[str]:

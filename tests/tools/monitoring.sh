@@ -35,12 +35,6 @@ start_plugin() {
     wait_for plugin "it is ready" get "$plugin" /readyz
 }
 
-# The plugin asks Flocker when it is called.
-called_and() {
-    call Controller/ListVolumes '{}' >/dev/null 2>&1 || true
-    "$@"
-}
-
 readonly CREATE='{"name": "data", "capacity_range": {"required_bytes": 67108864}, "volume_capabilities":
     [{"mount": {}, "access_mode": {"mode": "SINGLE_NODE_WRITER"}}]}'
 
@@ -48,6 +42,9 @@ readonly CREATE='{"name": "data", "capacity_range": {"required_bytes": 67108864}
 volume_lives() {
     local id
     id=$(call Controller/CreateVolume "$CREATE" | sed -n 's/.*"volumeId": "\(.*\)".*/\1/p')
+    call Node/NodeStageVolume "{\"volume_id\": \"$id\", \"staging_target_path\": \"$WORK/staging\", \"volume_capability\":
+        {\"mount\": {}, \"access_mode\": {\"mode\": \"SINGLE_NODE_WRITER\"}}}" >/dev/null
+    call Node/NodeUnstageVolume "{\"volume_id\": \"$id\", \"staging_target_path\": \"$WORK/staging\"}" >/dev/null
     call Controller/DeleteVolume "{\"volume_id\": \"$id\"}" >/dev/null
 }
 every_query_returns_data() {
@@ -99,37 +96,14 @@ ok "promtool has nothing to say about the metrics of either plugin, nor about th
 monitoring firing "$prometheus" >"$WORK/log/alerts"
 ok "no alert is firing"
 
-# The commands of the runbook, on the lease of a volume.
-runbook_releases_a_lease() {
-    local id node block=
-    id=$(call Controller/CreateVolume "${CREATE/data/leased}" | sed -n 's/.*"volumeId": "\(.*\)".*/\1/p')
-    node=$(cat "$WORK/certificates/node-1.id")
-    call Controller/ControllerPublishVolume "{\"volume_id\": \"$id\", \"node_id\": \"$node\", \"volume_capability\":
-        {\"mount\": {}, \"access_mode\": {\"mode\": \"SINGLE_NODE_WRITER\"}}}" >/dev/null
-    # shellcheck disable=SC2016 # Not a command: the quotes of Markdown.
-    block=$(sed -n '/^```sh$/,/^```$/ { /^```/ !p }' "$ROOT/docs/runbook.md")
-    block=${block//control.example.com:4523/"$flocker"}
-    block=${block//\/etc\/flocker/"$WORK/certificates"}
-    "$BASH" -euo pipefail -c "${block//ID/"$id"}" >"$WORK/log/runbook"
-    # The lists of nodes, leases and datasets, the lease that was chosen, and the answer to its release.
-    [[ $(grep -o "$node" "$WORK/log/runbook" | wc -l) -ge 5 ]] || die "the commands of docs/runbook.md show no lease of $node"
-    block=$(sed '/^flocker /d' <<<"$block")
-    "$BASH" -euo pipefail -c "$block"$'\n'"flocker https://$flocker/v1/configuration/leases" >"$WORK/log/leases"
-    grep -q '^\[' "$WORK/log/leases" || die "Flocker lists no leases"
-    ! grep -q "$id" "$WORK/log/leases" || die "the commands of docs/runbook.md have released no lease"
-    call Controller/DeleteVolume "{\"volume_id\": \"$id\"}" >/dev/null
-}
-runbook_releases_a_lease
-ok "the commands of docs/runbook.md show a lease and release it"
-
 # What waits ends with the inverse call.
 call Controller/ControllerUnpublishVolume "$PUBLISHED}" >/dev/null
 call Controller/DeleteVolume "{\"volume_id\": \"$volume\"}" >/dev/null
 stop embedded
-wait_until 20 called_and monitoring firing "$prometheus" FlockerCsiFlockerUnreachable || die "Flocker is stopped, and no alert, or another one, is firing"
+wait_until 60 monitoring firing "$prometheus" FlockerCsiFlockerUnreachable || die "Flocker is stopped, and no alert, or another one, is firing"
 ok "with Flocker stopped: $(monitoring firing "$prometheus" FlockerCsiFlockerUnreachable)"
 start_flocker
-wait_until 20 called_and monitoring firing "$prometheus" || die "Flocker answers again, and an alert is firing"
+wait_until 60 monitoring firing "$prometheus" || die "Flocker answers again, and an alert is firing"
 ok "with Flocker started again no alert is firing"
 stop plugin
 wait_until 20 monitoring firing "$prometheus" FlockerCsiDown || die "the plugin is stopped, and no alert, or another one, is firing"

@@ -17,7 +17,7 @@ pub(super) const DATASETS: Entries = TableDefinition::new("datasets");
 pub(super) const DELETED: Entries = TableDefinition::new("deleted");
 /// The deleted datasets that are loaded at a start, and when they were deleted, in seconds since 1970.
 pub(super) const LISTED: TableDefinition<'_, Uuid, u64> = TableDefinition::new("listed");
-/// The generation and the id of the last deleted dataset, by the key of [`Dataset::lineage`].
+/// The generation and the id of the last deleted dataset, by the key of its lineage.
 pub(super) const GENERATIONS: TableDefinition<'_, &str, (u64, Uuid)> = TableDefinition::new("generations");
 pub(super) const REGISTERED: TableDefinition<'_, Uuid, ()> = TableDefinition::new("registered");
 pub(super) const LEASES: Entries = TableDefinition::new("leases");

@@ -91,6 +91,7 @@ pub(crate) struct UsageProbe {
 /// A question whose answer has not come yet.
 #[derive(Clone)]
 struct Question {
+    path: PathBuf,
     asked: Instant,
     answer: watch::Receiver<Option<Answer>>,
 }
@@ -153,13 +154,16 @@ impl UsageProbe {
         }
     }
 
-    /// Returns the datasets whose file system has not answered for that long, and for how long.
-    pub(crate) fn not_answering(&self, for_at_least: Duration) -> BTreeMap<Uuid, Duration> {
+    /// Returns the datasets whose file system has not answered for that long, each with the error that says so.
+    pub(crate) fn not_answering(&self, for_at_least: Duration) -> BTreeMap<Uuid, UsageError> {
         let questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
-        questions
-            .iter()
-            .map(|(dataset, question)| (*dataset, question.asked.elapsed()))
-            .filter(|(_, waited)| *waited >= for_at_least)
+        let hung = questions.iter().map(|(dataset, question)| {
+            let since = question.asked.elapsed();
+            let path = question.path.clone();
+            (*dataset, since, UsageError::Hung { path, since })
+        });
+        hung.filter(|(_, since, _)| *since >= for_at_least)
+            .map(|(dataset, _, error)| (dataset, error))
             .collect()
     }
 
@@ -174,6 +178,7 @@ impl UsageProbe {
             return Ok(question.clone());
         }
         let (answered, answer) = watch::channel(None);
+        let at = path.to_owned();
         let (ask, path, asked) = (
             Arc::clone(&self.ask),
             path.to_owned(),
@@ -194,6 +199,7 @@ impl UsageProbe {
                 answered.send_replace(Some(usage));
             })?;
         let question = Question {
+            path: at,
             asked: Instant::now(),
             answer,
         };

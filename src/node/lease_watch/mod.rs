@@ -7,6 +7,7 @@
 mod calls;
 mod confirmation;
 pub(crate) mod decide;
+mod faults;
 mod stop_writes;
 mod unexplained;
 mod whose;
@@ -26,6 +27,7 @@ use crate::host::{Host, LeaseCondition, RecordedDataset, VolumeUse};
 use crate::telemetry::Counter;
 use confirmation::Confirmation;
 use decide::{Evidence, LeaseView, PrimaryView, Verdict, decide};
+use faults::FaultLog;
 use stop_writes::{Settled, confirm, protection, stop_all, stop_writes};
 use unexplained::Unexplained;
 use whose::lease_of;
@@ -84,6 +86,7 @@ pub(super) fn start(core: &Arc<NodeCore>, host: &Arc<Host>) {
 
 async fn watch(core: Weak<NodeCore>, host: Weak<Host>) {
     let mut watch = LeaseWatch::default();
+    let mut faults = FaultLog::default();
     let mut first_read_again = FIRST_READ_AGAIN;
     loop {
         let (Some(core), Some(host)) = (core.upgrade(), host.upgrade()) else {
@@ -109,6 +112,7 @@ async fn watch(core: Weak<NodeCore>, host: Weak<Host>) {
             }
         }
         core.first_look.send_replace(true);
+        faults.update(&core, &host).await;
         drop((core, host));
         if stop
             .run_until_cancelled(tokio::time::sleep(every))

@@ -68,7 +68,7 @@ impl Fixture {
 }
 
 /// Writes the data of a file system to its device, and returns whether that succeeded.
-fn sync(path: &Path) -> bool {
+pub(crate) fn sync(path: &Path) -> bool {
     let synced = Command::new("sync").arg("-f").arg(path).output();
     synced.unwrap().status.success()
 }
@@ -79,7 +79,16 @@ fn mount_foreign(at: &Path) {
 }
 
 /// Returns the directory in which ext4 describes the file system on a loop device, given by its numbers.
-fn ext4_of(device: &str) -> PathBuf {
+pub(crate) fn ext4_of(device: &str) -> PathBuf {
     let device = fs::canonicalize(Path::new("/sys/dev/block").join(device)).unwrap();
     Path::new("/sys/fs/ext4").join(device.file_name().unwrap())
+}
+
+/// Makes errors turn a mounted ext4 read-only, as a superblock may request; by default ext4 continues.
+pub(crate) fn stop_on_errors(mounted_at: &Path) {
+    let remounted = Command::new("mount")
+        .args(["-o", "remount,errors=remount-ro"])
+        .arg(mounted_at)
+        .status();
+    assert!(remounted.unwrap().success());
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use rustix::mount::{UnmountFlags, unmount};
 use tonic::Code;
 
-use super::{ext4_of, sync};
+use super::{ext4_of, stop_on_errors, sync};
 use crate::monitoring::{free_address, shows};
 use crate::node::{Fixture, assert_refused};
 use crate::support::csi::Usage;
@@ -27,16 +27,6 @@ fn break_file_system(fixture: &Fixture, usage: &Usage) {
     .unwrap();
 }
 
-/// Makes errors turn the volume read-only, as a superblock may request; by default ext4 continues.
-fn stop_on_errors(fixture: &Fixture, usage: &Usage) {
-    let flockers = fixture.flocker.mount_of(1, usage.dataset());
-    let remounted = Command::new("mount")
-        .args(["-o", "remount,errors=remount-ro"])
-        .arg(flockers)
-        .status();
-    assert!(remounted.unwrap().success());
-}
-
 #[test]
 fn a_file_system_that_turned_read_only_is_abnormal_and_published_for_reading_only() {
     in_own_namespace(|| async {
@@ -48,7 +38,7 @@ fn a_file_system_that_turned_read_only_is_abnormal_and_published_for_reading_onl
         let (csi, usage) = (fixture.csi(), fixture.published("data").await);
         fs::write(usage.target.join("file"), "precious").unwrap();
         assert!(sync(&usage.target));
-        stop_on_errors(&fixture, &usage);
+        stop_on_errors(&fixture.flocker.mount_of(1, usage.dataset()));
         break_file_system(&fixture, &usage);
         shows(at, &[(r#"volumes_abnormal{reason="read_only"}"#, 1.0)]).await;
         let refused = fs::write(usage.target.join("more"), "").unwrap_err();
@@ -93,7 +83,7 @@ fn a_file_system_that_was_repaired_is_staged_again() {
         let (csi, usage) = (fixture.csi(), fixture.published("data").await);
         fs::write(usage.target.join("file"), "precious").unwrap();
         assert!(sync(&usage.target));
-        stop_on_errors(&fixture, &usage);
+        stop_on_errors(&fixture.flocker.mount_of(1, usage.dataset()));
         break_file_system(&fixture, &usage);
         fixture.clean_up(&usage).await;
 

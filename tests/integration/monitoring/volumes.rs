@@ -1,18 +1,35 @@
 //! The volumes of a node in its metrics.
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use csi_proto::v1::NodeUnpublishVolumeRequest;
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tonic::Code;
 
 use super::shows;
 use crate::kubelet::probes::{PROBES, address};
-use crate::support::csi::within;
+use crate::support::csi::{Usage, within};
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::namespace::in_own_namespace;
+use crate::support::process::Process;
+
+/// Hides a volume under another mount, and looks for what is said of it until that is unmounted.
+async fn is_logged_and_counted_while_it_is_hidden(plugin: &Process, at: SocketAddr, usage: &Usage) {
+    mount("foreign", usage.alias(), "tmpfs", MountFlags::empty(), None).unwrap();
+    shows(at, &[(r#"volumes_abnormal{reason="hidden"}"#, 1.0)]).await;
+    let abnormal = format!("Volume {} is abnormal: hidden under", usage.volume_id);
+    let log = plugin.logged(&abnormal).await;
+    let line = log.lines().find(|line| line.contains(&abnormal)).unwrap();
+    assert!(line.contains("volume.name=two"), "{line}");
+    unmount(usage.alias(), UnmountFlags::empty()).unwrap();
+    plugin
+        .logged(&format!("Volume {} is healthy again", usage.volume_id))
+        .await;
+    shows(at, &[(r#"volumes_abnormal{reason="hidden"}"#, 0.0)]).await;
+}
 
 #[test]
 fn volumes_are_counted_by_their_state_and_each_fault_by_its_reason() {
@@ -55,6 +72,8 @@ fn volumes_are_counted_by_their_state_and_each_fault_by_its_reason() {
             (r#"mounts_total{operation="unpublish",outcome="done"}"#, 1.0),
         ];
         shows(at, &healthy).await;
+
+        is_logged_and_counted_while_it_is_hidden(&plugin, at, &usages[1]).await;
 
         // A process uses the volume at its target.
         let open = File::create(usages[0].target.join("file")).unwrap();

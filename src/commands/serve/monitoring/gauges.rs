@@ -104,12 +104,12 @@ impl Gauges {
         let reads = self.cluster.reads();
         out.one(
             "flocker_up",
-            "Whether Flocker answered the last read of its lists; absent before the first one",
+            "Whether Flocker answered the last request of those that show it, of which there is one every 15 s; absent before the first one",
             reads.healthy.map(|healthy| f64::from(u8::from(healthy))),
         )?;
         out.seconds(
             "flocker_last_answer_age",
-            "How long ago Flocker last answered a read of its lists; absent before the first answer",
+            "How long ago Flocker last answered such a request; absent before the first answer",
             reads.last_answer.map(|age| (Labels::new(), age)),
         )?;
         out.one(
