@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use flocker_csi::commands::cli::{Cli, Command};
 use flocker_csi::commands::failure::Failure;
-use flocker_csi::commands::{demo, embedded, export, logging, memory, serve, standalone, stdout};
+use flocker_csi::commands::{admin, demo, embedded, export, logging, memory, serve, standalone, stdout};
 use flocker_csi::config::layers::Refusal;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::runtime::{Builder, Runtime};
@@ -58,6 +58,9 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Standalone(args) => standalone::run(*args).await,
             Command::Embedded(args) => embedded::run(*args).await,
             Command::Export(args) => export::run(*args).await,
+            Command::Volumes(args) => admin::volumes(*args).await,
+            Command::Nodes(args) => admin::nodes(*args).await,
+            Command::Leases(args) => admin::leases(*args).await,
             Command::Demo(_) => demo::run().await,
         }
     });

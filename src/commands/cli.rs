@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 
+use crate::commands::admin::{LeasesArgs, NodesArgs, VolumesArgs};
 use crate::commands::export::ExportArgs;
 use crate::config::layers::{self, Environment, Refusal};
 use crate::config::{Config, LogConfig, PluginConfig, absolute_path, duration, http_address};
@@ -29,6 +30,11 @@ Examples:
 
 All objects or none are printed to standard output, and remarks to stderr; the command changes nothing.
 The options of the group Flocker can be set by environment and file too, as for serve.
+
+Exit status: 0 done, 1 failed, 2 wrong usage or configuration.";
+
+const ADMIN_HELP: &str = "\
+The options of the groups Flocker, Node and Log can be set by environment and file too, as for serve.
 
 Exit status: 0 done, 1 failed, 2 wrong usage or configuration.";
 
@@ -55,6 +61,15 @@ pub enum Command {
     /// Print Kubernetes objects of this plugin for existing volumes: those of Kubernetes' old flocker plugin, and datasets.
     #[command(after_help = EXPORT_HELP)]
     Export(Box<ExportArgs>),
+    /// List the volumes: where each is, which node holds its lease, and what this machine uses of it.
+    #[command(after_help = ADMIN_HELP)]
+    Volumes(Box<VolumesArgs>),
+    /// List the nodes of the cluster, and say which one this machine is.
+    #[command(after_help = ADMIN_HELP)]
+    Nodes(Box<NodesArgs>),
+    /// List the leases, or release one: leases release VOLUME --node NODE.
+    #[command(after_help = ADMIN_HELP)]
+    Leases(Box<LeasesArgs>),
     /// Show the life cycle of a volume on this machine, and leave nothing behind. Needs root.
     Demo(DemoArgs),
 }
@@ -251,7 +266,7 @@ impl Command {
         match self {
             Self::Serve(args) => args.reading.check_config,
             Self::Standalone(args) => args.reading.check_config,
-            Self::Embedded(_) | Self::Export(_) | Self::Demo(_) => false,
+            _ => false,
         }
     }
 
@@ -260,7 +275,7 @@ impl Command {
         match self {
             Self::Serve(args) => Some(&args.config.plugin),
             Self::Standalone(args) => Some(&args.plugin),
-            Self::Embedded(_) | Self::Export(_) | Self::Demo(_) => None,
+            _ => None,
         }
     }
 
@@ -271,6 +286,9 @@ impl Command {
             Self::Standalone(args) => &args.log,
             Self::Embedded(args) => &args.log,
             Self::Export(args) => &args.log,
+            Self::Volumes(args) => &args.admin.log,
+            Self::Nodes(args) => &args.admin.log,
+            Self::Leases(args) => &args.admin.log,
             Self::Demo(args) => &args.log,
         }
     }

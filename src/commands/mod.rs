@@ -1,6 +1,8 @@
 //! What the program offers on its command line, and what every command needs to start, end and print.
 
+pub mod admin;
 pub mod cli;
+pub(crate) mod connection;
 pub mod demo;
 pub mod embedded;
 pub mod export;

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::commands::failure::Failure;
 use crate::telemetry::{Counters, Output, Remark};
 
 /// How long the end of the process waits for readers of its output.
@@ -45,6 +46,32 @@ pub fn last_words<L: Display>(lines: impl IntoIterator<Item = L>) {
     for line in lines {
         stderr.write_line(format!("flocker-csi: {line}\n").as_bytes());
     }
+}
+
+/// Prints the result of a command, and waits for its reader. A reader that closes the stream early has read enough.
+///
+/// # Errors
+/// The stream cannot be written.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::context("write to the standard output", &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes a text that may contain parts of a file one line without control characters.
+pub(crate) fn printable(text: &str) -> String {
+    let printable = |character: char| {
+        if character.is_control() {
+            character.escape_default().to_string()
+        } else {
+            character.to_string()
+        }
+    };
+    text.chars().map(printable).collect()
 }
 
 /// Waits a moment for what was printed and logged to be written, at the end of the process.

@@ -27,8 +27,21 @@ const PREFIX: &str = "FLOCKER_CSI_";
 const FILE_FLAG: &str = "config";
 /// The flag of the commands with a configuration file of their own.
 const CHECK_FLAG: &str = "check_config";
-/// The flags that are not settings.
-const NO_SETTINGS: [&str; 4] = [FILE_FLAG, CHECK_FLAG, "help", "version"];
+/// The flags that are not settings: what one run is about.
+const NO_SETTINGS: [&str; 10] = [
+    FILE_FLAG,
+    CHECK_FLAG,
+    "help",
+    "version",
+    "node",
+    "name",
+    "condition",
+    "leased_but_unused",
+    "force",
+    "yes",
+];
+/// The settings of the plugin's log, which are not those of another command's.
+const LOG_SETTINGS: [&str; 2] = ["log", "log_format"];
 /// The command whose configuration file other commands read too.
 const PLUGIN: &str = "serve";
 
@@ -236,6 +249,9 @@ impl<'a> Layers<'a> {
                     .push(format!("{}: unknown key \"{key}\"{similar}", place(line)));
                 continue;
             };
+            if LOG_SETTINGS.contains(&key.as_str()) && !has_a_file_of_its_own(self.command) {
+                continue;
+            }
             match values {
                 Ok(values) => {
                     let values: Vec<_> = values
@@ -257,16 +273,12 @@ impl<'a> Layers<'a> {
     /// Whether this command ignores a key: the file is the plugin's, and this command reads only the settings for
     /// reaching Flocker in it.
     fn is_for_the_plugin(&self, key: &str) -> bool {
-        let has_a_file_of_its_own = self
-            .command
-            .get_arguments()
-            .any(|argument| argument.get_id() == CHECK_FLAG);
         let mut plugins = self
             .program
             .find_subcommand(PLUGIN)
             .into_iter()
             .flat_map(settings_of);
-        !has_a_file_of_its_own && plugins.any(|setting| setting.get_id() == key)
+        !has_a_file_of_its_own(self.command) && plugins.any(|setting| setting.get_id() == key)
     }
 
     /// Adds the values of a setting from one source, unless a source of higher precedence has some.
@@ -343,6 +355,12 @@ fn reason(error: &clap::Error) -> String {
         Some(ContextValue::Strings(values)) => format!("expected one of {}", values.join(", ")),
         _ => "expected a value".to_owned(),
     }
+}
+
+fn has_a_file_of_its_own(command: &Command) -> bool {
+    command
+        .get_arguments()
+        .any(|argument| argument.get_id() == CHECK_FLAG)
 }
 
 fn reads_a_file(command: &Command) -> bool {

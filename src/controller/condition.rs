@@ -10,7 +10,7 @@ use crate::flocker::cluster::Snapshot;
 
 /// The condition of a volume, as Flocker reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum Condition {
+pub(crate) enum Condition {
     /// Flocker does not answer, or no node has reported since it started.
     #[default]
     Unknown,
@@ -41,7 +41,7 @@ pub(super) enum Condition {
 }
 
 impl Condition {
-    pub(super) fn of(snapshot: &Snapshot, dataset: &Dataset) -> Self {
+    pub(crate) fn of(snapshot: &Snapshot, dataset: &Dataset) -> Self {
         let primary = dataset.primary;
         let states = snapshot.states(dataset.dataset_id);
         let reporting: BTreeSet<Uuid> = states.iter().filter_map(|state| state.primary).collect();
@@ -61,7 +61,37 @@ impl Condition {
         }
     }
 
-    pub(super) fn is_abnormal(&self) -> bool {
+    /// The names of all conditions.
+    pub(crate) const NAMES: [&str; 10] = [
+        "unknown",
+        "mounted",
+        "detached",
+        "not-backed",
+        "primary-missing",
+        "elsewhere",
+        "on-several-nodes",
+        "on-unknown-node",
+        "unreadable",
+        "lease-unreadable",
+    ];
+
+    /// Returns the name in output.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Mounted { .. } => "mounted",
+            Self::Detached { .. } => "detached",
+            Self::NotBacked { .. } => "not-backed",
+            Self::PrimaryMissing { .. } => "primary-missing",
+            Self::Elsewhere { .. } => "elsewhere",
+            Self::OnSeveralNodes(_) => "on-several-nodes",
+            Self::OnUnknownNode => "on-unknown-node",
+            Self::Unreadable => "unreadable",
+            Self::LeaseUnreadable => "lease-unreadable",
+        }
+    }
+
+    pub(crate) fn is_abnormal(&self) -> bool {
         match self {
             Self::Unknown | Self::Mounted { .. } | Self::Detached { .. } => false,
             Self::NotBacked { .. }
@@ -185,6 +215,7 @@ mod tests {
             let snapshot = Snapshot::of(vec![dataset(primary)], states, &[A, B], vec![]);
             let condition = Condition::of(&snapshot, &dataset(primary));
             assert_eq!(condition.is_abnormal(), abnormal, "{condition}");
+            assert!(Condition::NAMES.contains(&condition.name()), "{condition}");
             assert!(condition.to_string().contains(part), "{condition}");
         }
     }

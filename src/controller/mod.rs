@@ -42,6 +42,7 @@ use crate::flocker::provisioning::{NewVolume, Provisioner, Volume};
 use crate::operation::deadline::Deadline;
 use crate::operation::{Describe, Locks, Operations, RunningOperation};
 use capacity::FreeSpaceByProfile;
+pub(crate) use condition::Condition;
 use delete::{DeleteOperation, Deletion};
 use last_known::LastKnown;
 use list::Paging;

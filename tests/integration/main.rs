@@ -5,6 +5,7 @@
     reason = "clippy.toml allows it in test functions; this is for what they have in common"
 )]
 
+mod admin;
 mod announcement;
 mod attach;
 mod controller;

@@ -4,11 +4,10 @@ use flocker_client::Dataset;
 use uuid::Uuid;
 
 use super::volume::join;
+use crate::commands::connection::connect;
 use crate::commands::failure::Failure;
 use crate::config::FlockerConfig;
-use crate::error;
-use crate::flocker::cluster::{Cluster, Flocker, Lists, Snapshot};
-use crate::telemetry::spawn_blocking;
+use crate::flocker::cluster::{Lists, Snapshot};
 use crate::volume::{size_of, size_text};
 
 /// Reads everything that Flocker reports about datasets.
@@ -16,14 +15,8 @@ use crate::volume::{size_of, size_text};
 /// # Errors
 /// The certificates cannot be used, or Flocker does not answer.
 pub(super) async fn look(config: &FlockerConfig) -> Result<std::sync::Arc<Snapshot>, Failure> {
-    let blocking = config.clone();
-    let credentials = spawn_blocking(move || blocking.credentials())
-        .await
-        .map_err(|error| Failure::context("read the certificates", &error))?
-        .map_err(|error| Failure::configuration(error::chain(&error)))?;
     // Export does not use the state of any node.
-    let grace = std::time::Duration::MAX;
-    let cluster = Cluster::new(Flocker::new(config.client(credentials)), grace);
+    let cluster = connect(config, std::time::Duration::MAX).await?;
     let lists = Lists::CONFIGURATION | Lists::STATE | Lists::LEASES;
     cluster.fresh(lists).await.map_err(|error| Failure::of(&error))
 }

@@ -22,7 +22,7 @@ use std::io::Write;
 pub(crate) use args::ExportArgs;
 
 use crate::commands::failure::Failure;
-use crate::commands::stdout;
+use crate::commands::stdout::{self, printable};
 use crate::flocker::cluster::Snapshot;
 use crate::telemetry::spawn_blocking;
 use args::Source;
@@ -119,14 +119,8 @@ async fn old_objects(items: &[String]) -> Result<Vec<Object>, Failure> {
     let read = spawn_blocking(move || {
         let text = objects::read(&file).map_err(Failure::Failed)?;
         let parsed = objects::parse(&file, &text);
-        parsed.map_err(|problems| {
-            Failure::Refused(
-                problems
-                    .iter()
-                    .map(|problem| report::printable(problem))
-                    .collect(),
-            )
-        })
+        parsed
+            .map_err(|problems| Failure::Refused(problems.iter().map(|problem| printable(problem)).collect()))
     });
     read.await
         .map_err(|error| Failure::context("read the volumes", &error))?

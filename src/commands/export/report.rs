@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use crate::commands::failure::Failure;
+use crate::commands::stdout::printable;
 
 /// The problems and remarks found during an export, one sentence each.
 #[derive(Debug, Default)]
@@ -45,16 +46,4 @@ impl Report {
             Err(Failure::Refused(self.problems))
         }
     }
-}
-
-/// Makes a text that may contain parts of a file one line without control characters.
-pub(super) fn printable(text: &str) -> String {
-    let printable = |character: char| {
-        if character.is_control() {
-            character.escape_default().to_string()
-        } else {
-            character.to_string()
-        }
-    };
-    text.chars().map(printable).collect()
 }

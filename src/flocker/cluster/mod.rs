@@ -11,6 +11,7 @@ mod current_client;
 mod health;
 mod leases;
 mod lists;
+mod names;
 mod polling;
 mod recent;
 mod shared_reads;
@@ -34,6 +35,7 @@ pub use current_client::Flocker;
 pub(crate) use leases::LeaseOutcome;
 pub use leases::Release;
 pub use lists::Lists;
+pub(crate) use names::dataset_named;
 pub(crate) use polling::{AgentWork, FirstRead, Probe};
 pub(crate) use snapshot::Snapshot;
 

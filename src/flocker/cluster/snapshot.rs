@@ -298,6 +298,12 @@ impl Snapshot {
         self.leases.values()
     }
 
+    /// Returns the datasets whose leases cannot be read, in no order.
+    pub(crate) fn unreadable_leases(&self) -> impl Iterator<Item = Uuid> {
+        self.expect(Lists::LEASES);
+        self.unreadable_leases.keys().copied()
+    }
+
     fn expect(&self, list: Lists) {
         debug_assert!(
             self.lists.contains(list),

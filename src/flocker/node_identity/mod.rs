@@ -5,6 +5,7 @@
 //! Flocker has no answer, the files of this machine are believed: the node that Flocker named last, the node certificate,
 //! and finally the address of this machine.
 
+mod evidence;
 mod local_sources;
 mod saved_node;
 
@@ -24,6 +25,8 @@ use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::{Cluster, Lists};
 use crate::host::{BOOT_ID_FILE, host_name};
 use crate::telemetry::spawn_blocking;
+use evidence::Found;
+pub(crate) use evidence::NodeEvidence;
 use saved_node::SavedNode;
 
 /// How long Flocker is asked for this machine's boot id before a less certain source is believed: an agent reports it a
@@ -137,18 +140,27 @@ impl NodeIdentity {
             Some(Known::Believed { node, ask_again }) if Instant::now() < ask_again => Ok(node),
             Some(Known::Believed { node, .. }) => {
                 let found = self.confirm(node).await?;
-                *known = Some(found);
-                self.latest.send_replace(Some(found.node()));
-                Ok(found.node())
+                if found.is_certain() && found.node == node {
+                    tracing::info!(node.id = %node, "Flocker confirms that this machine is its node {node}");
+                }
+                Ok(self.note(&mut known, &found).await)
             }
             None => {
-                let (found, how) = self.find().await?;
-                log_found(found, &how);
-                *known = Some(found);
-                self.latest.send_replace(Some(found.node()));
-                Ok(found.node())
+                let found = self.find(ASK_FOR).await?;
+                let node = self.note(&mut known, &found).await;
+                log_found(&found);
+                Ok(node)
             }
         }
+    }
+
+    /// Returns this node's UUID and what it is known by, within a second if Flocker answers. Nothing is saved.
+    ///
+    /// # Errors
+    /// Those of [`Self::resolve`].
+    pub(crate) async fn look_up(&self) -> Result<(Uuid, NodeEvidence)> {
+        let found = self.find(CONFIRM_WITHIN).await?;
+        Ok((found.node, found.by))
     }
 
     /// Returns this node's UUID if it has been determined.
@@ -156,41 +168,31 @@ impl NodeIdentity {
         *self.latest.borrow()
     }
 
-    /// Returns this node, and how it was found, as the end of a sentence.
-    async fn find(&self) -> Result<(Known, String)> {
+    /// Finds out which node this is. Flocker is asked about its boot id for as long as `ask_for`.
+    async fn find(&self, ask_for: Duration) -> Result<Found> {
         if let Some((node, how)) = self.local(local_sources::configured).await? {
-            return Ok((Known::Certain(node), how));
+            return Ok(Found::configured(node, &self.sources, how));
         }
         let era = self.local(local_sources::era).await?;
         let saved = self
             .local(|sources| Ok(SavedNode::read(&sources.state_dir)))
             .await?;
         if let Some(node) = saved.and_then(|saved| saved.of_boot(era)) {
-            let how = "Flocker has named it since this machine was started";
-            return Ok((self.confirm(node).await?, how.to_owned()));
+            return self.confirm(node).await;
         }
-        let unanswered = match self.ask_until_reported(era).await {
-            Answer::Node(node) => {
-                let how = format!("Flocker names it for the boot id {era} of this machine");
-                return Ok((self.certain(node, era).await, how));
-            }
+        let unanswered = match self.ask_until_reported(era, ask_for).await {
+            Answer::Node(node) => return Ok(Found::by_flocker(node, era)),
             unanswered => unanswered,
         };
         // While Flocker answers, a file of an earlier boot proves nothing: the disk may be a clone's.
         if let (Some(saved), Answer::Unreachable(_)) = (saved, &unanswered) {
-            return Ok(believed(
-                saved.node(),
-                "Flocker does not answer, and named it before this machine was started",
-            ));
+            return Ok(Found::believed(saved.node(), NodeEvidence::EarlierBoot));
         }
         if let Some(node) = self
             .local(|sources| local_sources::certified(&sources.node_certificate))
             .await?
         {
-            return Ok(believed(
-                node,
-                "Flocker has no answer, and the certificate of its agent on this machine names it",
-            ));
+            return Ok(Found::believed(node, NodeEvidence::Certificate));
         }
         if matches!(unanswered, Answer::NotYet)
             && let Ok(nodes) = self.directory.nodes().await
@@ -198,35 +200,47 @@ impl NodeIdentity {
                 .local(move |_| Ok(local_sources::with_local_address(&nodes)))
                 .await?
         {
-            let how = "Flocker has no answer, and the node reports an address of this machine";
-            return Ok(believed(node, how));
+            return Ok(Found::believed(node, NodeEvidence::Address));
         }
         Err(self.not_found(era, unanswered))
     }
 
     /// Asks Flocker about a node that is only believed.
-    async fn confirm(&self, node: Uuid) -> Result<Known> {
+    async fn confirm(&self, node: Uuid) -> Result<Found> {
         let era = self.local(local_sources::era).await?;
         let Answer::Node(named) = self.ask(era, Instant::now() + CONFIRM_WITHIN).await else {
-            return Ok(Known::Believed {
-                node,
-                ask_again: Instant::now() + CONFIRM_EVERY,
-            });
+            return Ok(Found::believed(node, NodeEvidence::ThisBoot));
         };
         if named != node {
             tracing::warn!(
                 node.id = %named,
                 "Flocker says that this machine is node {named}, not node {node} as its files say; node {named} is used"
             );
-        } else if self.known().is_some() {
-            tracing::info!(node.id = %node, "Flocker confirms that this machine is its node {node}");
         }
-        Ok(self.certain(named, era).await)
+        Ok(Found::by_flocker(named, era))
+    }
+
+    /// Notes and saves what was found, and returns the node.
+    async fn note(&self, known: &mut Option<Known>, found: &Found) -> Uuid {
+        let node = found.node;
+        if let Some(era) = found.era {
+            self.save(node, era).await;
+        }
+        *known = Some(if found.is_certain() {
+            Known::Certain(node)
+        } else {
+            Known::Believed {
+                node,
+                ask_again: Instant::now() + CONFIRM_EVERY,
+            }
+        });
+        self.latest.send_replace(Some(node));
+        node
     }
 
     /// Asks Flocker until a node has reported `era`, for a limited time; a Flocker that does not answer is asked once.
-    async fn ask_until_reported(&self, era: Uuid) -> Answer {
-        let until = Instant::now() + ASK_FOR;
+    async fn ask_until_reported(&self, era: Uuid, ask_for: Duration) -> Answer {
+        let until = Instant::now() + ask_for;
         let ask = || async {
             match self.ask(era, until).await {
                 Answer::NotYet => Err(Answer::NotYet),
@@ -257,12 +271,11 @@ impl NodeIdentity {
     }
 
     /// Saves Flocker's answer.
-    async fn certain(&self, node: Uuid, era: Uuid) -> Known {
+    async fn save(&self, node: Uuid, era: Uuid) {
         let saved = self.local(move |sources| SavedNode::new(node, era).write(&sources.state_dir));
         if let Err(error) = saved.await {
             tracing::warn!(error = %error.chain(), "Flocker's answer which node this machine is was not saved: a start without Flocker will not know it");
         }
-        Known::Certain(node)
     }
 
     /// Reads files off the runtime's own threads.
@@ -298,33 +311,16 @@ impl NodeIdentity {
     }
 }
 
-impl Known {
-    fn node(self) -> Uuid {
-        match self {
-            Self::Certain(node) | Self::Believed { node, .. } => node,
-        }
-    }
-}
-
-fn believed(node: Uuid, how: &str) -> (Known, String) {
-    let believed = Known::Believed {
-        node,
-        ask_again: Instant::now() + CONFIRM_EVERY,
-    };
-    (believed, how.to_owned())
-}
-
-fn log_found(found: Known, how: &str) {
-    let (node, host) = (found.node(), host_name());
-    match found {
-        Known::Certain(_) => {
-            tracing::info!(node.id = %node, host.name = host, "This machine, {host}, is Flocker's node {node}: {how}");
-        }
-        Known::Believed { .. } => tracing::warn!(
+fn log_found(found: &Found) {
+    let (node, host, how) = (found.node, host_name(), &found.how);
+    if found.is_certain() {
+        tracing::info!(node.id = %node, host.name = host, "This machine, {host}, is Flocker's node {node}: {how}");
+    } else {
+        tracing::warn!(
             node.id = %node,
             host.name = host,
             "This machine, {host}, is assumed to be Flocker's node {node}: {how}; Flocker is asked again"
-        ),
+        );
     }
 }
 

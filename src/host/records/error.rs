@@ -55,6 +55,11 @@ pub(crate) enum RecordError {
 }
 
 impl RecordError {
+    /// Whether the file does not exist.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Returns the file, or the directory of all files, that the error is about.
     pub(crate) fn path(&self) -> &Path {
         match self {

@@ -1,7 +1,9 @@
 //! The files of staging records.
 
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::SystemTime;
 
 use host_fs::{Links, read_regular};
 use serde::{Deserialize, Serialize};
@@ -9,6 +11,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::error::{RecordError, io_error};
+use super::unreadable::is_set_aside;
 use super::{Record, VERSION};
 
 /// The versions that this release reads. Version 1 does not name the node, and neither 1 nor 2 the volume, the device of
@@ -40,6 +43,32 @@ pub(in crate::host) fn digest_of(path: &Path) -> String {
     let digest = Sha256::digest(path.as_os_str().as_bytes());
     let short = digest.first_chunk().copied().map_or(0, u64::from_be_bytes);
     format!("{short:016x}")
+}
+
+/// Reads all records in a directory, and changes nothing. Files that cannot be read are returned as errors that name them.
+///
+/// Another process may be changing them: a record that is removed at this moment is left out.
+pub(crate) fn read_all(directory: &Path) -> Result<(Vec<Record>, Vec<RecordError>), RecordError> {
+    let (mut records, mut damaged) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(directory).map_err(io_error("list", directory))? {
+        let path = entry.map_err(io_error("list", directory))?.path();
+        if is_set_aside(&path) {
+            damaged.push(RecordError::SetAside { path });
+        } else if path.extension().is_some_and(|extension| extension == "json") {
+            match read(&path) {
+                Ok(record) => records.push(record),
+                Err(error) if error.is_missing() => {}
+                Err(error) => damaged.push(error),
+            }
+        }
+    }
+    Ok((records, damaged))
+}
+
+/// Returns when the record of a dataset and staging path was written last, if the file system says.
+pub(crate) fn written_at(directory: &Path, record: &Record) -> Option<SystemTime> {
+    let file = directory.join(file_name(record.dataset_id, &record.staging_path));
+    fs::symlink_metadata(file).ok()?.modified().ok()
 }
 
 /// Reads the file `path`.

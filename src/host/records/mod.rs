@@ -4,7 +4,6 @@
 //! work without Flocker and after a restart.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -16,7 +15,8 @@ use crate::telemetry::log_names;
 use crate::volume::{KubernetesClaim, VolumeLabels};
 use error::io_error;
 pub(super) use file::digest_of;
-use file::{file_name, read, render};
+use file::{file_name, render};
+pub(super) use file::{read_all, written_at};
 use host_fs::durable::{make_directory, overwrite_file, remove_file, remove_unfinished, replace_file};
 use host_fs::mount::MountId;
 use unreadable::Unreadable;
@@ -153,23 +153,12 @@ impl Records {
     /// processes set aside. No other process may use the directory.
     pub(crate) fn open(directory: &Path) -> Result<(Records, Vec<RecordError>), RecordError> {
         make_directory(directory).map_err(io_error("make", directory))?;
-        let mut known = BTreeMap::new();
-        let mut damaged = Vec::new();
         // Files that a killed process was writing. No process needs them.
         if let Err(error) = remove_unfinished(directory) {
             tracing::warn!(%error, "Cannot remove what an earlier process has not finished writing");
         }
-        for entry in fs::read_dir(directory).map_err(io_error("list", directory))? {
-            let path = entry.map_err(io_error("list", directory))?.path();
-            if unreadable::is_set_aside(&path) {
-                damaged.push(RecordError::SetAside { path });
-            } else if path.extension().is_some_and(|extension| extension == "json") {
-                match read(&path) {
-                    Ok(record) => drop(known.insert(record.key(), record)),
-                    Err(error) => damaged.push(error),
-                }
-            }
-        }
+        let (records, damaged) = read_all(directory)?;
+        let known: BTreeMap<_, _> = records.into_iter().map(|record| (record.key(), record)).collect();
         known.values().for_each(name_in_log);
         Ok((
             Records {

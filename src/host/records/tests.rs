@@ -1,3 +1,5 @@
+use std::fs;
+
 use super::*;
 use host_fs::mount::Device;
 use proptest::prelude::*;
