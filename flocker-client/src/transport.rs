@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
-    ClientSettings, Error, Extensions,
+    ClientSettings, Credentials, Error, Extensions,
     answer::Answer,
     connection_limit::{self, ConnectionLimit},
     endpoint::Endpoint,
@@ -36,6 +36,7 @@ pub(crate) struct Transport {
     base: Url,
     connection_limit: ConnectionLimit,
     target: Target,
+    credentials: Credentials,
     observer: Option<Arc<dyn RequestObserver>>,
 }
 
@@ -82,6 +83,7 @@ impl Transport {
             base: base(&target)?,
             connection_limit: ConnectionLimit::new(),
             target,
+            credentials: settings.credentials,
             observer: settings.observer,
         })
     }
@@ -139,10 +141,11 @@ impl Transport {
             request = request.json(body);
         }
         let _permit = self.connection_limit.acquire(call.is_write()).await;
-        match request.send().await {
+        let answer = match request.send().await {
             Ok(response) => A::read(&self.target, call, response).await,
             Err(error) => Err(failed_request(&self.target, call, error)),
-        }
+        };
+        answer.map_err(|error| error.naming_out_of_date(&self.credentials))
     }
 }
 

@@ -62,6 +62,14 @@ impl FlockerConfig {
         Credentials::load(&self.cluster_cert, &self.user_cert, &self.user_key)
     }
 
+    /// As [`Self::credentials`], but accepts certificates that have expired or are not valid yet.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn credentials_for_any_time(&self) -> Result<Credentials, CredentialsError> {
+        Credentials::load_for_any_time(&self.cluster_cert, &self.user_cert, &self.user_key)
+    }
+
     /// Returns the settings of a client of Flocker.
     pub(crate) fn client(&self, credentials: Credentials) -> flocker_client::ClientSettings {
         flocker_client::ClientSettings {

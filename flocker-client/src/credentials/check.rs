@@ -1,12 +1,18 @@
 //! Checks that certificates and key belong together, are valid now, and are what the REST API accepts.
 
+use std::time::SystemTime;
+
 use openssl::{
     error::ErrorStack,
     nid::Nid,
     pkey::{PKey, Private},
     ssl::{SslContext, SslMethod},
     stack::Stack,
-    x509::{X509, X509Ref, X509StoreContext, store::X509StoreBuilder},
+    x509::{
+        X509, X509Ref, X509StoreContext,
+        store::X509StoreBuilder,
+        verify::{X509VerifyFlags, X509VerifyParam},
+    },
 };
 
 use super::{CredentialsFile, CredentialsProblem};
@@ -37,12 +43,14 @@ pub(super) fn user(chain: &[X509]) -> Result<String, CredentialsProblem> {
     }
 }
 
-/// Requires the user's certificate to be signed by one of the authorities, directly or not, and all to be valid now.
+/// Requires the user's certificate to be signed by one of the authorities, directly or not, and all to be valid at
+/// `moment`, if one is given.
 pub(super) fn signature(
     authorities: &[X509],
     chain: &[X509],
+    moment: Option<SystemTime>,
 ) -> Result<(), (CredentialsFile, CredentialsProblem)> {
-    let verdict = verify(authorities, chain).map_err(|error| {
+    let verdict = verify(authorities, chain, moment).map_err(|error| {
         (
             CredentialsFile::UserCertificate,
             CredentialsProblem::Malformed(error),
@@ -113,8 +121,18 @@ struct Verdict {
     not_after: String,
 }
 
-fn verify(authorities: &[X509], chain: &[X509]) -> Result<Option<Verdict>, ErrorStack> {
+fn verify(
+    authorities: &[X509],
+    chain: &[X509],
+    moment: Option<SystemTime>,
+) -> Result<Option<Verdict>, ErrorStack> {
     let mut store = X509StoreBuilder::new()?;
+    let mut parameters = X509VerifyParam::new()?;
+    match moment {
+        Some(moment) => parameters.set_time(seconds(moment)),
+        None => parameters.set_flags(X509VerifyFlags::NO_CHECK_TIME)?,
+    }
+    store.set_param(&parameters)?;
     for authority in authorities {
         store.add_cert(authority.clone())?;
     }
@@ -144,6 +162,12 @@ fn verify(authorities: &[X509], chain: &[X509]) -> Result<Option<Verdict>, Error
             not_after,
         }))
     })
+}
+
+/// Returns the seconds since 1970; an earlier moment counts as 1970.
+fn seconds(moment: SystemTime) -> i64 {
+    let since = moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn common_name(certificate: &X509Ref) -> String {

@@ -22,5 +22,6 @@ fn examine(source: &read::Source) -> Result<(), CredentialsError> {
         drop(moment(certificate.not_after()));
     }
     check::user(&chain).map_err(|problem| source.error(problem))?;
-    check::signature(&chain, &chain).map_err(|(_, problem)| source.error(problem))
+    check::signature(&chain, &chain, Some(std::time::SystemTime::now()))
+        .map_err(|(_, problem)| source.error(problem))
 }

@@ -58,7 +58,45 @@ impl Credentials {
         let cluster = read::file(CredentialsFile::ClusterCertificate, cluster_cert)?;
         let user = read::file(CredentialsFile::UserCertificate, user_cert)?;
         let key = read::file(CredentialsFile::UserKey, user_key)?;
+        Self::checked(&cluster, &user, &key)?.valid_now()
+    }
+
+    /// As [`Self::load`], but accepts certificates that have expired or are not valid yet: see [`Self::out_of_date`].
+    ///
+    /// # Errors
+    ///
+    /// The first other problem, with the file it is in.
+    pub fn load_for_any_time(
+        cluster_cert: &Path,
+        user_cert: &Path,
+        user_key: &Path,
+    ) -> Result<Self, CredentialsError> {
+        let cluster = read::file(CredentialsFile::ClusterCertificate, cluster_cert)?;
+        let user = read::file(CredentialsFile::UserCertificate, user_cert)?;
+        let key = read::file(CredentialsFile::UserKey, user_key)?;
         Self::checked(&cluster, &user, &key)
+    }
+
+    /// Returns which certificate is outside its validity at a moment, if one is.
+    pub fn out_of_date(&self, now: SystemTime) -> Option<CredentialsError> {
+        let Contents {
+            authorities, chain, ..
+        } = &*self.contents;
+        let (file, problem) = check::signature(authorities, chain, Some(now)).err()?;
+        let origins = self.contents.origins.as_ref();
+        let path = origins.map(|[cluster, user, key]| match file {
+            CredentialsFile::ClusterCertificate => cluster.0.clone(),
+            CredentialsFile::UserCertificate => user.0.clone(),
+            CredentialsFile::UserKey => key.0.clone(),
+        });
+        Some(CredentialsError::new(file, path, problem))
+    }
+
+    fn valid_now(self) -> Result<Self, CredentialsError> {
+        match self.out_of_date(SystemTime::now()) {
+            Some(error) => Err(error),
+            None => Ok(self),
+        }
     }
 
     /// Returns whether any of the files has been replaced or written to since they were loaded.
@@ -69,14 +107,14 @@ impl Credentials {
         origins.any(|(path, seen)| read::Stamp::at(path).as_ref() != Some(seen))
     }
 
-    /// Loads the same files again; credentials that came as texts stay as they are.
+    /// Loads the same files again, for any time; credentials that came as texts stay as they are.
     ///
     /// # Errors
     ///
-    /// As [`Self::load`]. Also when the files are being replaced one by one and do not belong together yet.
+    /// As [`Self::load_for_any_time`]. Also when the files are being replaced one by one and do not belong together yet.
     pub fn load_again(&self) -> Result<Self, CredentialsError> {
         match &self.contents.origins {
-            Some([(cluster, _), (user, _), (key, _)]) => Self::load(cluster, user, key),
+            Some([(cluster, _), (user, _), (key, _)]) => Self::load_for_any_time(cluster, user, key),
             None => Ok(self.clone()),
         }
     }
@@ -101,7 +139,8 @@ impl Credentials {
             &read::Source::text(CredentialsFile::ClusterCertificate, cluster_cert),
             &read::Source::text(CredentialsFile::UserCertificate, user_cert),
             &read::Source::text(CredentialsFile::UserKey, user_key),
-        )
+        )?
+        .valid_now()
     }
 
     fn checked(
@@ -113,7 +152,7 @@ impl Credentials {
         let chain = read::certificates(user)?;
         let key = read::key(key_source)?;
         let common_name = check::user(&chain).map_err(|problem| user.error(problem))?;
-        check::signature(&authorities, &chain).map_err(|(file, problem)| match file {
+        check::signature(&authorities, &chain, None).map_err(|(file, problem)| match file {
             CredentialsFile::ClusterCertificate => cluster.error(problem),
             CredentialsFile::UserCertificate | CredentialsFile::UserKey => user.error(problem),
         })?;

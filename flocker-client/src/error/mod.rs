@@ -22,9 +22,9 @@ pub(crate) use self::{
     text::{excerpt, one_line},
 };
 
-use std::{error::Error as StdError, fmt};
+use std::{error::Error as StdError, fmt, time::SystemTime};
 
-use crate::{CredentialsError, TakenId, endpoint::DATASET_DELETED};
+use crate::{Credentials, CredentialsError, TakenId, endpoint::DATASET_DELETED};
 
 /// Any failure of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +80,17 @@ pub enum Error {
         refusal: Refusal,
         /// The error of the TLS library.
         source: Cause,
+    },
+
+    /// One of the client's certificates is outside its validity, and no connection was made to the control service, which may
+    /// be for that reason; the request was not carried out.
+    #[error("{certificate}")]
+    #[non_exhaustive]
+    OutOfDate {
+        /// The certificate, and when it was valid.
+        certificate: Box<CredentialsError>,
+        /// How the connection failed: [`Self::Tls`] or [`Self::Certificate`].
+        source: Box<Self>,
     },
 
     /// The answer has a status other than success.
@@ -158,6 +169,7 @@ impl Error {
             | Self::Credentials(_)
             | Self::Tls { .. }
             | Self::Certificate { .. } => RequestOutcome::WithoutEffect,
+            Self::OutOfDate { source, .. } => source.outcome(),
         }
     }
 
@@ -221,7 +233,28 @@ impl Error {
             | Self::Certificate { call, .. }
             | Self::Status { call, .. }
             | Self::Decode { call, .. } => Some(call),
+            Self::OutOfDate { source, .. } => source.call(),
             Self::Invalid { .. } | Self::Credentials(_) => None,
+        }
+    }
+
+    /// Names the certificate in the failure to connect with one that is outside its validity. A request is sent with one
+    /// nevertheless: only the other side's clock decides, and a connection that exists stays in use.
+    pub(crate) fn naming_out_of_date(self, credentials: &Credentials) -> Self {
+        let is_of_certificates = match &self {
+            Self::Tls { kind, .. } => *kind != TlsKind::NotTls,
+            Self::Certificate { .. } => true,
+            _ => false,
+        };
+        match is_of_certificates
+            .then(|| credentials.out_of_date(SystemTime::now()))
+            .flatten()
+        {
+            Some(certificate) => Self::OutOfDate {
+                certificate: Box::new(certificate),
+                source: Box::new(self),
+            },
+            None => self,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -235,6 +235,35 @@ fn certificates_outside_their_validity_are_refused_with_the_date() {
     files.refused(CLUSTER, "expired on", |problem| {
         matches!(problem, CredentialsProblem::Expired { .. })
     });
+}
+
+#[test]
+fn certificates_outside_their_validity_can_be_loaded_and_are_named() {
+    let files = Files::good();
+    let load = || Credentials::load_for_any_time(&files.cluster, &files.user, &files.key);
+    let now = SystemTime::now();
+    assert!(load().unwrap().out_of_date(now).is_none());
+    let assert_named = |file, path: &Path, expected: &str| {
+        let error = load().unwrap().out_of_date(now).unwrap();
+        assert_eq!(error.file(), file, "{error}");
+        let expected = format!("{} {expected}", path.display());
+        assert!(error.to_string().contains(&expected), "{error}");
+    };
+    files.set_user(&V1.issue(&CertificateRequest::expired("user-plugin")));
+    assert_named(USER, &files.user, "expired on");
+    files.set_user(&V1.issue(&CertificateRequest::premature("user-plugin")));
+    assert_named(USER, &files.user, "is not valid before");
+    let cluster = Authority::valid("expired", (-7200, -3600));
+    fs::write(&files.cluster, cluster.pem()).unwrap();
+    files.set_user(&cluster.user());
+    assert_named(CLUSTER, &files.cluster, "expired on");
+
+    let other_key = pki::rsa_key();
+    fs::write(&files.key, other_key.private_key_to_pem_pkcs8().unwrap()).unwrap();
+    assert!(matches!(
+        load().unwrap_err().problem(),
+        CredentialsProblem::OtherKey
+    ));
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! The checks before the plugin serves.
 
-use flocker_client::Credentials;
+use flocker_client::{Credentials, CredentialsError};
 
 use super::kubelet;
 use super::parts::{host_settings, sources};
 use crate::commands::failure::Failure;
-use crate::config::{Config, Endpoint};
+use crate::config::{Config, Endpoint, FlockerConfig};
 use crate::error;
 use crate::flocker::attach::Takeover;
 use crate::flocker::node_identity;
@@ -17,11 +17,18 @@ use crate::telemetry::{Metrics, spawn_blocking};
 /// # Errors
 /// [`Failure::Configuration`] with every problem.
 pub async fn check(config: &Config) -> Result<Credentials, Failure> {
+    check_files(config, FlockerConfig::credentials).await
+}
+
+async fn check_files(
+    config: &Config,
+    load: fn(&FlockerConfig) -> Result<Credentials, CredentialsError>,
+) -> Result<Credentials, Failure> {
     let (flocker, sources) = (config.flocker.clone(), sources(config));
     let registration = kubelet::RegistrationSettings::of(config);
     let directories = own_directories(config);
     let check = move || {
-        let credentials = flocker.credentials();
+        let credentials = load(&flocker);
         let node = node_identity::check(&sources).map_err(|error| error.chain());
         match (credentials, node, registration, directories) {
             (Ok(credentials), Ok(()), Ok(_), Ok(())) => {
@@ -79,7 +86,8 @@ pub(super) async fn warn_of_exposed_directories(config: &Config) {
     }
 }
 
-/// Checks the same as [`check`], and that this process has the capabilities and mounts that a node needs.
+/// Checks the same as [`check`], and that this process has the capabilities and mounts that a node needs. Certificates
+/// outside their validity are accepted: what is mounted here can be unmounted without Flocker.
 pub(super) async fn check_all(config: &Config) -> Result<Credentials, Failure> {
     let unmet = if config.mode.serves_node() {
         let (node, registration_dir) = (
@@ -92,7 +100,7 @@ pub(super) async fn check_all(config: &Config) -> Result<Credentials, Failure> {
     } else {
         Vec::new()
     };
-    match check(config).await {
+    match check_files(config, FlockerConfig::credentials_for_any_time).await {
         Err(Failure::Configuration(wrong)) => Err(Failure::Configuration([wrong, unmet].concat())),
         Ok(_) if !unmet.is_empty() => Err(Failure::Configuration(unmet)),
         checked => checked,

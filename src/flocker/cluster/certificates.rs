@@ -88,12 +88,15 @@ impl CertificateKeeper {
     ) -> FileCheck {
         let new = match found {
             Ok(new) => new,
-            Err(error) => return self.keep(chain(&error)),
+            Err(error) => return self.keep(&chain(&error)),
         };
         if new.same_as(current) {
             self.logged = None;
             self.flocker.set_credentials(new);
             return FileCheck::Unchanged;
+        }
+        if let Some(error) = new.out_of_date(SystemTime::now()) {
+            return self.keep(&chain(&error));
         }
         let refused = self.refused.as_ref();
         if refused.is_some_and(|(refused, until)| new.same_as(refused) && Instant::now() < *until) {
@@ -111,9 +114,14 @@ impl CertificateKeeper {
                 );
                 FileCheck::Replaced
             }
-            Err(error @ (Error::Tls { .. } | Error::Certificate { .. } | Error::Invalid { .. })) => {
+            Err(
+                error @ (Error::Tls { .. }
+                | Error::Certificate { .. }
+                | Error::OutOfDate { .. }
+                | Error::Invalid { .. }),
+            ) => {
                 self.refused = Some((new, Instant::now() + TRY_AGAIN));
-                self.keep(chain(&error))
+                self.keep(&chain(&error))
             }
             // They cannot be judged while Flocker does not answer.
             Err(error) => {
@@ -137,30 +145,37 @@ impl CertificateKeeper {
         }
     }
 
-    fn keep(&mut self, problem: String) -> FileCheck {
-        if self.logged.as_ref() != Some(&problem) {
-            let until = date(self.flocker.credentials().not_after());
+    fn keep(&mut self, problem: &str) -> FileCheck {
+        if self.logged.as_deref() != Some(problem) {
+            let credentials = self.flocker.credentials();
+            let validity = match credentials.out_of_date(SystemTime::now()) {
+                Some(error) => format!("of which {error}"),
+                None => format!("which are valid until {}", date(credentials.not_after())),
+            };
             tracing::warn!(
                 "The certificates for Flocker were replaced by others that cannot be used, so the previous ones stay in \
-                 use, which are valid until {until}: {problem}"
+                 use, {validity}: {problem}"
             );
-            self.logged = Some(problem);
+            self.logged = Some(problem.to_owned());
         }
         FileCheck::Kept
     }
 
     fn warn_of_expiry(&mut self) {
         let credentials = self.flocker.credentials();
-        let days = credentials.days_left(SystemTime::now());
-        if days >= WARN_BELOW || self.warned.is_some_and(|warned| warned.elapsed() < WARN_EVERY) {
+        let now = SystemTime::now();
+        let (days, out_of_date) = (credentials.days_left(now), credentials.out_of_date(now));
+        if (days >= WARN_BELOW && out_of_date.is_none())
+            || self.warned.is_some_and(|warned| warned.elapsed() < WARN_EVERY)
+        {
             return;
         }
         self.warned = Some(Instant::now());
-        let until = date(credentials.not_after());
         let advice = "replace the files; the new certificates are loaded without a restart";
-        if days < 0 {
-            tracing::warn!("The certificates for Flocker expired on {until}: {advice}");
+        if let Some(error) = out_of_date {
+            tracing::warn!("No request can be sent to Flocker, as {error}: {advice}");
         } else {
+            let until = date(credentials.not_after());
             tracing::warn!("The certificates for Flocker expire in {days} days, on {until}: {advice}");
         }
     }

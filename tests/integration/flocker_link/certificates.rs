@@ -1,5 +1,6 @@
 //! Certificates that change while the plugin runs.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -10,13 +11,18 @@ use flocker_embedded::CertificateProfile;
 use flocker_embedded::faults::{Effect, RequestFault};
 use flocker_embedded::pki::{Authority, Role};
 use futures::FutureExt;
+use tonic::{Code, Status};
 use uuid::Uuid;
 
+use crate::kubelet::probes::{PROBES, address, becomes};
 use crate::log::Log;
+use crate::support::csi::to_create;
 use crate::support::eventually;
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
+use crate::support::mounts::Mounts;
 use crate::support::namespace::in_own_namespace;
+use crate::support::process::run;
 
 /// The three files of a plugin, in a directory of their own.
 struct Files {
@@ -348,5 +354,88 @@ fn a_running_plugin_loads_new_certificates_without_a_restart() {
         })
         .await;
         plugin.csi.create("after").await;
+    });
+}
+
+/// What is mounted here is unmounted without Flocker, and a lease that cannot be released yet is released later.
+#[test]
+fn a_plugin_with_an_expired_certificate_unmounts_and_works_again_once_it_is_replaced() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let files = Files::of(&flocker);
+        let mut machine = Machine::new(&flocker, 1);
+        machine.config.flocker.cluster_cert = files.cluster.clone();
+        machine.config.flocker.user_cert = files.certificate.clone();
+        machine.config.flocker.user_key = files.key.clone();
+        let plugin = machine.process(&[]).await;
+        let volume = plugin.csi.create("data").await;
+        // The lease is the node's own, as without a controller.
+        let usage = machine.usage("data", volume, &HashMap::new());
+        plugin.csi.stage(&usage).await.unwrap();
+        plugin.csi.publish(&usage).await.unwrap();
+        fs::write(usage.target.join("row"), "kept").unwrap();
+        assert_eq!(flocker.leaseholder(volume).await, Some(machine.node()));
+        plugin.kill().await;
+
+        let authority = flocker.embedded().authority();
+        let outside = |days: std::ops::Range<i64>| {
+            let issued = authority
+                .issue_for(&Role::User("plugin".to_owned()), &days)
+                .unwrap();
+            files.write(&User {
+                certificate: issued.certificate_pem().unwrap(),
+                key: issued.key_pem().unwrap(),
+            });
+        };
+        let certificate = files.certificate.display().to_string();
+        let assert_names = |status: &Status, words: &str| {
+            assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+            let expected = format!("{certificate} {words}");
+            assert!(status.message().contains(&expected), "{status:?}");
+        };
+        outside(1..2);
+        let plugin = machine.process(&[]).await;
+        let refused = plugin.csi.try_create(to_create("early")).await.unwrap_err();
+        assert_names(&refused, "is not valid before");
+        plugin.kill().await;
+
+        outside(-2..-1);
+        let flags = machine.flags();
+        let mut arguments = vec!["serve", "--check-config"];
+        arguments.extend(flags.iter().map(String::as_str));
+        let (ended, said) = run(&arguments).await;
+        assert_eq!(ended.code(), Some(2), "{said}");
+        assert!(said.contains(&format!("{certificate} expired on")), "{said}");
+
+        let plugin = machine.process(&[PROBES]).await;
+        let probes = address(&plugin).await;
+        let what = format!("{certificate} expired on");
+        becomes(
+            probes,
+            503,
+            &format!("failed  certificates: the user certificate {what}"),
+        )
+        .await;
+        plugin.logged("No request can be sent to Flocker").await;
+        let refused = plugin.csi.try_create(to_create("late")).await.unwrap_err();
+        assert_names(&refused, "expired on");
+        let stats = plugin.csi.stats(&usage).await.unwrap();
+        assert!(!stats.usage.is_empty(), "{stats:?}");
+        plugin.csi.unpublish(&usage).await.unwrap();
+        plugin.csi.unstage(&usage).await.unwrap();
+        assert!(Mounts::read().below(&machine.path("staging")).is_empty());
+        assert_eq!(flocker.leaseholder(volume).await, Some(machine.node()));
+
+        files.write(&new_user(&flocker, "successor"));
+        becomes(probes, 200, "ok      certificates: valid").await;
+        eventually("the lease is released", async || {
+            flocker.leaseholder(volume).await.is_none().then_some(())
+        })
+        .await;
+        plugin.csi.stage(&usage).await.unwrap();
+        plugin.csi.publish(&usage).await.unwrap();
+        assert_eq!(fs::read_to_string(usage.target.join("row")).unwrap(), "kept");
+        plugin.csi.unpublish(&usage).await.unwrap();
+        plugin.csi.unstage(&usage).await.unwrap();
     });
 }

@@ -113,8 +113,9 @@ async fn unusable_certificates_are_reported_before_anything_is_served() {
         )
         .await;
 
+    // Other problems of an expired certificate are no less reasons.
     let role = Role::User("plugin".to_owned());
-    let expired = files.authority.issue_for(&role, &(-2..-1)).unwrap();
+    let expired = stranger.issue_for(&role, &(-2..-1)).unwrap();
     let certificate = files.write("expired.crt", &expired.certificate_pem().unwrap());
     let key = files.write("expired.key", &expired.key_pem().unwrap());
     files
@@ -123,7 +124,7 @@ async fn unusable_certificates_are_reported_before_anything_is_served() {
                 &format!("--user-cert={certificate}"),
                 &format!("--user-key={key}"),
             ],
-            &["expired.crt", "expired on"],
+            &["expired.crt", "not signed by the cluster certificate"],
         )
         .await;
 }

@@ -224,12 +224,12 @@ fn valid(credentials: &Credentials, now: SystemTime) -> Result<String, String> {
     let Some((whose, end)) = first else {
         return Ok("there are none".to_owned());
     };
-    let date = humantime::format_rfc3339_seconds(end);
-    if end <= now {
+    if let Some(error) = credentials.out_of_date(now) {
         return Err(format!(
-            "{whose} certificate expired on {date}: replace the files; the new certificates are loaded without a restart"
+            "{error}: replace the files; the new certificates are loaded without a restart"
         ));
     }
+    let date = humantime::format_rfc3339_seconds(end);
     Ok(format!("valid; {whose} expires first, on {date}"))
 }
 
@@ -262,8 +262,13 @@ mod tests {
         );
         let expired = valid(&credentials, now + Duration::from_secs(11 * 86_400)).unwrap_err();
         assert!(
-            expired.starts_with("the user's certificate expired on 20"),
+            expired.starts_with("the user certificate expired on "),
             "{expired}"
+        );
+        let premature = valid(&credentials, now - Duration::from_secs(86_400)).unwrap_err();
+        assert!(
+            premature.contains("certificate is not valid before "),
+            "{premature}"
         );
     }
 
