@@ -4,8 +4,9 @@ use std::env;
 use std::path::Path;
 use std::process::Command;
 
-/// The variable that names the commit where no repository is at hand, as in the build of an image.
-const COMMIT: &str = "FLOCKER_CSI_COMMIT";
+/// The variable that names the commit where no repository is at hand, as in the build of an image. It has not the prefix of
+/// settings: Cargo passes it on to tests, whose plugins would warn of it.
+const COMMIT: &str = "BUILD_COMMIT";
 /// How many digits of a commit are shown.
 const DIGITS: usize = 12;
 

@@ -47,8 +47,9 @@ pub(crate) struct Record {
     /// The name of the volume, for the log, once Flocker has been asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) volume_name: Option<String>,
-    /// The claim of Kubernetes that the volume was created for, for the log, as its name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The claim of Kubernetes that the volume was created for, for the log. It is read and not yet written: earlier releases
+    /// refuse a record with a field that they do not know, and would keep the lease after a rollback.
+    #[serde(default, skip_serializing)]
     pub(crate) claim: Option<KubernetesClaim>,
     /// The dataset it stands for.
     pub(crate) dataset_id: Uuid,

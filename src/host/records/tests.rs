@@ -133,22 +133,15 @@ fn a_record_of_version_1_is_read_without_its_node() {
 }
 
 #[test]
-fn what_people_call_a_volume_is_read_again_and_need_not_be_known() {
+fn the_name_of_a_volume_is_read_again_and_need_not_be_known() {
     let root = tempfile::tempdir().unwrap();
     let (known, unknown) = (record("/known"), record("/unknown"));
-    let claim = KubernetesClaim {
-        namespace: Some("shop".to_owned()),
-        name: Some("orders".to_owned()),
-    };
     let known = Record {
         volume_name: Some("pvc-1".to_owned()),
-        claim: Some(claim),
         ..known
     };
     let (records, _) = open(&root);
     records.write(&unknown).unwrap();
-    let text = fs::read_to_string(only_file(&root)).unwrap();
-    assert!(!text.contains("claim"), "an earlier release reads it: {text}");
     records.write(&known).unwrap();
     let (records, damaged) = open(&root);
     assert!(damaged.is_empty(), "{damaged:?}");
@@ -158,6 +151,33 @@ fn what_people_call_a_volume_is_read_again_and_need_not_be_known() {
     assert_eq!(logged(), known.labels().unwrap().fields());
     records.remove(known.dataset_id, &known.staging_path).unwrap();
     assert!(logged().is_empty());
+}
+
+#[test]
+fn a_claim_is_read_but_not_written_as_earlier_releases_refuse_the_field() {
+    let root = tempfile::tempdir().unwrap();
+    let claim = KubernetesClaim {
+        namespace: Some("shop".to_owned()),
+        name: Some("orders".to_owned()),
+    };
+    let record = Record {
+        claim: Some(claim.clone()),
+        ..record("/staging")
+    };
+    let (records, _) = open(&root);
+    records.write(&record).unwrap();
+    assert_eq!(records.of(record.dataset_id)[0].claim, Some(claim.clone()));
+    let file = only_file(&root);
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(!text.contains("claim"), "an earlier release reads it: {text}");
+    let of_a_later_release = text.replace(
+        "\"volume_id\"",
+        "\"claim\": {\"namespace\": \"shop\", \"name\": \"orders\"}, \"volume_id\"",
+    );
+    fs::write(&file, of_a_later_release).unwrap();
+    let (records, damaged) = open(&root);
+    assert!(damaged.is_empty(), "{damaged:?}");
+    assert_eq!(records.of(record.dataset_id)[0].claim, Some(claim));
 }
 
 #[test]
