@@ -103,6 +103,23 @@ impl Condition {
             | Self::LeaseUnreadable => true,
         }
     }
+
+    /// Returns the name of the fault, if it is one.
+    pub(super) fn fault(&self) -> Option<&'static str> {
+        self.is_abnormal().then(|| self.name())
+    }
+
+    /// Whether it may pass by itself: a volume is like that while it is created or moves, and while the agents of nodes connect
+    /// again to a control service that was started again.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::NotBacked { .. }
+                | Self::PrimaryMissing { .. }
+                | Self::Elsewhere { .. }
+                | Self::OnSeveralNodes(_)
+        )
+    }
 }
 
 impl fmt::Display for Condition {

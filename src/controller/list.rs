@@ -122,6 +122,9 @@ async fn read_list(core: &ControllerCore, deadline: Deadline) -> Result<VolumeLi
             .map(|snapshot| (snapshot.began(), VolumeList::of(&snapshot, *node))),
         Err(error) => Err(error.clone()),
     };
+    if let Ok((_, list)) = &read {
+        core.conditions.listed(list);
+    }
     if core.provisioner.settings().scope.is_cluster() {
         return read.map(|(_, list)| list);
     }
@@ -241,6 +244,7 @@ pub(super) async fn controller_get_volume(
         .live_dataset(dataset)?
         .ok_or_else(|| Error::unknown_volume(dataset))?;
     let listed = ListedVolume::of(&snapshot, configured);
+    core.conditions.found(dataset, listed.found());
     let status = controller_get_volume_response::VolumeStatus {
         published_node_ids: listed.published_node_ids(),
         volume_condition: Some(listed.condition()),

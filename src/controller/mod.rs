@@ -6,6 +6,7 @@
 mod capabilities;
 mod capacity;
 mod condition;
+mod condition_log;
 mod create;
 mod delete;
 mod last_known;
@@ -43,6 +44,7 @@ use crate::operation::deadline::Deadline;
 use crate::operation::{Describe, Locks, Operations, RunningOperation};
 use capacity::FreeSpaceByProfile;
 pub(crate) use condition::Condition;
+use condition_log::ConditionLog;
 use delete::{DeleteOperation, Deletion};
 use last_known::LastKnown;
 use list::Paging;
@@ -68,6 +70,7 @@ struct ControllerCore {
     destructions: Operations<DeleteOperation, ()>,
     attachments: Operations<AttachOperation, ()>,
     paging: Paging,
+    conditions: ConditionLog,
     last_list: LastKnown<VolumeList>,
     /// The changes that may be missing in a list that is being read.
     changes: RecentChanges,
@@ -93,6 +96,7 @@ impl ControllerService {
             destructions: Operations::new(Arc::clone(&describe), metrics()),
             attachments: Operations::new(describe, metrics()),
             paging: Paging::default(),
+            conditions: ConditionLog::default(),
             last_list: LastKnown::new(state_dir, "volumes.json"),
             changes: RecentChanges::default(),
             last_free_space: LastKnown::new(state_dir, "capacity.json"),

@@ -100,9 +100,16 @@ impl VolumeList {
         }
     }
 
-    fn position(&self, dataset: Uuid) -> Result<usize, usize> {
+    pub(super) fn position(&self, dataset: Uuid) -> Result<usize, usize> {
         self.volumes
             .binary_search_by_key(&dataset, |volume| volume.dataset)
+    }
+
+    /// Returns the condition of each volume.
+    pub(super) fn conditions(&self) -> impl Iterator<Item = (Uuid, &Condition)> {
+        self.volumes
+            .iter()
+            .map(|volume| (volume.dataset, &volume.condition))
     }
 
     /// Returns the volumes after the id `last`, which need not exist any more.
@@ -158,6 +165,11 @@ impl ListedVolume {
     /// Returns the nodes that the volume is published to.
     pub(super) fn published_node_ids(&self) -> Vec<String> {
         self.published.iter().map(Uuid::to_string).collect()
+    }
+
+    /// Returns what was found about the volume.
+    pub(super) fn found(&self) -> &Condition {
+        &self.condition
     }
 
     /// Returns the volume's condition.

@@ -1,5 +1,6 @@
 //! What the plugin counts about itself, the streams that it logs to, and which release it is.
 
+mod abnormal;
 mod blocking;
 mod counters;
 mod latest;
@@ -8,6 +9,7 @@ mod metrics;
 mod output;
 mod release;
 
+pub(crate) use abnormal::AbnormalVolumes;
 pub(crate) use blocking::{BlockingThread, spawn_blocking};
 pub use counters::{Counter, Counters};
 pub(crate) use latest::Latest;

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::host::{FaultReason, Host, VolumeFault};
+use crate::host::{FaultReason, Host, RecordedDataset, VolumeFault};
 use crate::node::NodeCore;
 use crate::node::census::NOT_ANSWERING;
+use crate::telemetry::AbnormalVolumes;
 
 /// The faults that were logged and have not ended. Those of leases are logged where the leases are read.
 #[derive(Default)]
 pub(super) struct FaultLog {
-    known: BTreeMap<Uuid, FaultReason>,
+    volumes: AbnormalVolumes<FaultReason>,
 }
 
 impl FaultLog {
@@ -20,7 +21,7 @@ impl FaultLog {
     pub(super) async fn update(&mut self, core: &NodeCore, host: &Arc<Host>) {
         let staged = host.recorded_datasets();
         if staged.is_empty() {
-            self.known.clear();
+            self.volumes.keep(|_| false);
             return;
         }
         let not_answering = core.usage.not_answering(NOT_ANSWERING);
@@ -31,27 +32,15 @@ impl FaultLog {
                 return;
             }
         };
-        let mut before = std::mem::take(&mut self.known);
-        for (dataset, fault) in found {
-            if matches!(fault, VolumeFault::Lease(_)) {
-                continue;
-            }
-            let reason = fault.reason();
-            if before.remove(&dataset) != Some(reason) {
-                let name = host.volume_labels(dataset).and_then(|labels| labels.name);
-                tracing::warn!(
-                    volume.id = %dataset,
-                    volume.name = name,
-                    "Volume {dataset} is abnormal: {fault}"
-                );
-            }
-            self.known.insert(dataset, reason);
-        }
-        for dataset in before.into_keys() {
-            // What was unstaged is no longer looked at.
-            if staged.iter().any(|recorded| recorded.dataset == dataset) {
-                let name = host.volume_labels(dataset).and_then(|labels| labels.name);
-                tracing::info!(volume.id = %dataset, volume.name = name, "Volume {dataset} is healthy again");
+        let is_staged = |dataset: Uuid| staged.iter().any(|recorded| recorded.dataset == dataset);
+        self.volumes.keep(is_staged);
+        let found: BTreeMap<_, _> = found.into_iter().collect();
+        for RecordedDataset { dataset, .. } in &staged {
+            match found.get(dataset) {
+                None => self.volumes.healthy(*dataset),
+                // It is logged there, and neither ends another fault nor is one here.
+                Some(VolumeFault::Lease(_)) => {}
+                Some(fault) => self.volumes.abnormal(*dataset, fault.reason(), fault),
             }
         }
     }
