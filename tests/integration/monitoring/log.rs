@@ -43,7 +43,7 @@ fn every_line_about_a_call_names_its_volume() {
         let machine = Machine::new(&flocker, 1);
         let plugin = machine.process(&["--log-format=json"]).await;
         let volume = life(&plugin.csi, &machine).await;
-        plugin.logged("DeleteVolume").await;
+        plugin.logged_end_of("DeleteVolume").await;
         let log = lines(&plugin.log());
         let ends: Vec<_> = log
             .iter()
@@ -94,7 +94,10 @@ fn a_start_logs_which_program_runs_how_and_with_what() {
         plugin.csi.stage(&usage).await.unwrap();
         plugin.kill().await;
         let plugin = machine.process(&["--log-format=json"]).await;
-        plugin.logged("is Flocker's node").await;
+        // They come from several tasks.
+        for words in ["is Flocker's node", "volumes.staged", "Serving on"] {
+            plugin.logged(words).await;
+        }
         let log = lines(&plugin.log());
         let line_with = |field: &str| log.iter().find(|line| line.contains_key(field)).unwrap();
         let start = line_with("version");

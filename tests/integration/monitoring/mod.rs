@@ -2,6 +2,7 @@
 
 mod log;
 pub(crate) mod metrics;
+mod start;
 mod two_nodes;
 mod volumes;
 

@@ -41,8 +41,8 @@ async fn logs(flags: &[&str]) -> ([Machine; 2], [String; 2], String) {
     let machines = [1, 2].map(|number| Machine::new(&flocker, number));
     let plugins = [machines[0].process(flags).await, machines[1].process(flags).await];
     let volume = life(&machines, &plugins).await;
-    plugins[0].logged("DeleteVolume").await;
-    plugins[1].logged("NodeUnstageVolume").await;
+    plugins[0].logged_end_of("DeleteVolume").await;
+    plugins[1].logged_end_of("NodeUnstageVolume").await;
     let logs = [plugins[0].log(), plugins[1].log()];
     for plugin in plugins {
         plugin.kill().await;

@@ -134,6 +134,15 @@ impl Process {
         .await
     }
 
+    /// Waits until it has logged the end of a call, whose other lines name the method too.
+    pub(crate) async fn logged_end_of(&self, method: &str) {
+        eventually(&format!("the end of {method} is logged"), async || {
+            let is_end = |line: &str| line.contains("Call ended") && line.contains(&format!("/{method}"));
+            self.log().lines().any(is_end).then_some(())
+        })
+        .await;
+    }
+
     /// Returns its log so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
