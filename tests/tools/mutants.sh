@@ -17,7 +17,7 @@ copy_sources() {
     rm -rf -- "$COPY"
     mkdir -p "$COPY"
     local crates=(*/Cargo.toml)
-    cp --archive -- Cargo.toml Cargo.lock "${crates[@]%/Cargo.toml}" src tests benches "$COPY/"
+    cp --archive -- Cargo.toml Cargo.lock build.rs "${crates[@]%/Cargo.toml}" src tests benches "$COPY/"
     sed --in-place '/^\[workspace.package\]/,/^$/ s/^version = .*/version = "0.0.0"/' "$COPY/Cargo.toml"
 }
 
