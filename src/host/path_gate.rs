@@ -149,21 +149,23 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn work_behind_one_mount_is_bounded_and_what_hangs_is_reported() {
-        let root = tempfile::tempdir().unwrap();
         let gate = PathGate::default();
         let paths: Vec<_> = (0..=THREADS)
-            .map(|number| root.path().join(number.to_string()))
+            .map(|number| PathBuf::from(format!("/one/{number}")))
             .collect();
+        let one = || vec![CachedParent::behind(1)];
         let mut permits = Vec::new();
         for path in &paths[..THREADS] {
-            permits.push(gate.enter(&[path]).await);
+            permits.push(gate.enter_from(&[path], one()).await);
         }
         assert_eq!(gate.obstacle(), None);
         let last = [paths[THREADS].as_path()];
-        let mut waiting = std::pin::pin!(gate.enter(&last));
+        let mut waiting = std::pin::pin!(gate.enter_from(&last, one()));
         assert!(futures::poll!(&mut waiting).is_pending());
         // Another mount has threads of its own.
-        let elsewhere = gate.enter(&[Path::new("/proc/1")]).await;
+        let elsewhere = gate
+            .enter_from(&[Path::new("/other/1")], vec![CachedParent::behind(2)])
+            .await;
         drop(elsewhere);
         tokio::time::advance(HANGS).await;
         let obstacle = gate.obstacle().unwrap();
@@ -172,8 +174,8 @@ mod tests {
         permits.pop();
         drop(waiting.await);
         // A caller that stops waiting when nothing else is behind the mount leaves nothing either.
-        let more = gate.enter(&last).await;
-        let mut leaving = Box::pin(gate.enter(&last));
+        let more = gate.enter_from(&last, one()).await;
+        let mut leaving = Box::pin(gate.enter_from(&last, one()));
         assert!(futures::poll!(&mut leaving).is_pending());
         permits.push(more);
         permits.clear();

@@ -17,6 +17,10 @@ const LOCAL: [&str; 12] = [
     "bcachefs", "btrfs", "devtmpfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "ramfs", "tmpfs", "xfs", "zfs",
 ];
 
+/// How often the kernel is asked. It has the same answer (`EAGAIN`) for what is not in memory and for a lookup that any
+/// process has disturbed by a mount or a rename, anywhere on the machine.
+const ATTEMPTS: usize = 5;
+
 /// What the kernel has in memory of the way to a path.
 #[derive(Debug)]
 pub struct CachedParent {
@@ -36,7 +40,7 @@ impl CachedParent {
     pub fn of(path: &Path) -> CachedParent {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         for (distance, above) in path.ancestors().skip(1).enumerate() {
-            let open = |resolve| openat2(CWD, above, flags, Mode::empty(), ResolveFlags::CACHED | resolve);
+            let open = |resolve| open_cached(above, flags, resolve);
             let mut has_links = false;
             let mut opened = open(ResolveFlags::NO_SYMLINKS);
             if matches!(opened, Err(Errno::LOOP)) {
@@ -72,6 +76,16 @@ impl CachedParent {
         }
     }
 
+    /// Returns one behind this mount, of which nothing else is known.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn behind(mount: u64) -> CachedParent {
+        CachedParent {
+            mount: Some(mount),
+            is_known: false,
+            directory: None,
+        }
+    }
+
     /// Returns the id of the mount that a lookup of the path has to wait for: the one that holds the nearest directory
     /// above it that the kernel has in memory. `None` where the kernel does not say.
     pub fn mount(&self) -> Option<u64> {
@@ -97,12 +111,25 @@ impl CachedParent {
 /// Never blocks.
 pub fn is_in_memory(path: &Path) -> bool {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::CACHED | ResolveFlags::NO_MAGICLINKS;
-    match openat2(CWD, path, flags, Mode::empty(), resolve) {
+    match open_cached(path, flags, ResolveFlags::NO_MAGICLINKS) {
         Err(Errno::AGAIN | Errno::NOSYS | Errno::PERM | Errno::INVAL) => false,
         // The answer of a lookup, also where that is an error.
         _ => true,
     }
+}
+
+/// Opens a path that the kernel has in memory.
+fn open_cached(path: &Path, flags: OFlags, resolve: ResolveFlags) -> rustix::io::Result<OwnedFd> {
+    let open = || openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED | resolve);
+    let disturbed = |opened: &rustix::io::Result<OwnedFd>| matches!(opened, Err(Errno::AGAIN));
+    let mut opened = open();
+    for _ in 1..ATTEMPTS {
+        if !disturbed(&opened) {
+            break;
+        }
+        opened = open();
+    }
+    opened
 }
 
 /// Does what [`CachedParent::of`] does on every Linux, for paths without symbolic links.
@@ -113,6 +140,8 @@ fn mount_by_table(path: &Path) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
     use super::super::testing::{in_own_namespace, tmpfs};
     use super::*;
 
@@ -131,6 +160,35 @@ mod tests {
             assert_ne!(id(&other.join("d")), on_one);
             // What is missing is looked up in the nearest directory that exists.
             assert_eq!(id(&one.join("missing/far/below")), on_one);
+        });
+    }
+
+    #[test]
+    fn a_lookup_that_mounts_of_others_disturb_is_tried_again() {
+        in_own_namespace(|scratch| {
+            let (one, other) = (scratch.join("one"), scratch.join("other"));
+            tmpfs(&one);
+            std::fs::create_dir(&other).unwrap();
+            let path = one.join("a");
+            let expected = CachedParent::of(&path).mount();
+            let (ended, disturbing) = (AtomicBool::new(false), AtomicUsize::new(0));
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !ended.load(Ordering::Relaxed) {
+                        tmpfs(&other);
+                        super::super::testing::unmount(&other);
+                        disturbing.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+                let mut fallen_back = 0;
+                let mut looked = 0;
+                while looked < 50_000 || disturbing.load(Ordering::Relaxed) < 100 {
+                    looked += 1;
+                    fallen_back += usize::from(CachedParent::of(&path).mount() != expected);
+                }
+                ended.store(true, Ordering::Relaxed);
+                assert_eq!(fallen_back, 0);
+            });
         });
     }
 
