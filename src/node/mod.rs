@@ -77,7 +77,7 @@ struct NodeCore {
     first_look: watch::Sender<bool>,
 }
 
-/// Tells an operation which dataset it works on, and what people call that volume, if it is staged here.
+/// Gives an operation the dataset that it works on, and what people call that volume, if it is staged here.
 fn about(context: &Context, host: &Host, dataset: Uuid) {
     context.about(dataset);
     if let Some(labels) = host.volume_labels(dataset) {

@@ -52,7 +52,8 @@ kill_process() {
     unset "PIDS[$1]"
 }
 
-no_process_of_the_database() { [[ $(pgrep -f "^postgres: .*|$TOOLS/postgresql/postgres -D $WORK/" --count) == 0 ]]; }
+# Each works in the directory of its files.
+no_process_of_the_database() { ! find /proc -maxdepth 2 -name cwd -lname "$WORK/target/data*" 2>/dev/null | grep --quiet .; }
 
 # What the database's own programs find, through the database and in its files.
 check_database() {

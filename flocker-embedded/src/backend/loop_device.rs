@@ -171,11 +171,7 @@ pub(super) struct Attachment {
 pub(super) fn attach(file: &File, attachment: Attachment) -> io::Result<PathBuf> {
     let control = open_control()?;
     for _ in 0..FREE_DEVICE_ATTEMPTS {
-        let mut device = device_path(kernel::free_device(&control)?);
-        if refuses_discards(&device) {
-            remove_if_refusing(&device);
-            device = device_path(kernel::free_device(&control)?);
-        }
+        let device = unused_device(&control)?;
         if attach_to(&device, file, attachment)? {
             return Ok(device);
         }
@@ -185,12 +181,26 @@ pub(super) fn attach(file: &File, attachment: Attachment) -> io::Result<PathBuf>
     ))
 }
 
+/// Returns a device without a file, which accepts discards.
+fn unused_device(control: &File) -> io::Result<PathBuf> {
+    let device = device_path(kernel::free_device(control)?);
+    if !refuses_discards(&device) {
+        return Ok(device);
+    }
+    remove_if_refusing(&device);
+    // A new one: the other free ones may refuse too, and another process may have this one open.
+    Ok(device_path(kernel::add_device(control)?))
+}
+
 /// Attaches a file to any free device but one, as a machine does that has assigned new numbers to its devices.
 pub(super) fn attach_to_another(file: &File, attachment: Attachment, former: &Path) -> io::Result<PathBuf> {
     for entry in fs::read_dir(BLOCK_DEVICES)? {
         let name = entry?.file_name();
         let device = Path::new("/dev").join(&name);
-        let is_candidate = name.as_bytes().starts_with(b"loop") && device != former && device.exists();
+        let is_candidate = name.as_bytes().starts_with(b"loop")
+            && device != former
+            && device.exists()
+            && !refuses_discards(&device);
         if is_candidate && backing_file(&device)?.is_none() && attach_to(&device, file, attachment)? {
             return Ok(device);
         }
@@ -230,7 +240,7 @@ pub(super) fn attach_to(path: &Path, file: &File, attachment: Attachment) -> io:
     prepared.map(|()| true)
 }
 
-/// Makes sure that a device which has just been attached is what is expected of it, whoever used it before.
+/// Makes sure that a device which has just been attached is what is expected of it, whatever its last user has set.
 fn prepare(path: &Path, device: &File, file: &File) -> io::Result<()> {
     // A file must never be attached twice, and this list is the only record of what is attached. Where it is hidden,
     // nothing may stay attached.
@@ -279,7 +289,7 @@ fn refuses_discards(device: &Path) -> bool {
     is_zero(DISCARD_LIMIT) && !is_zero("discard_max_hw_bytes")
 }
 
-/// Removes a device without a file that refuses discards, so that whoever gets its number next has a new one.
+/// Removes a device without a file that refuses discards, so that the next user of its number has a new one.
 pub(super) fn remove_if_refusing(device: &Path) {
     let number = device
         .to_str()
@@ -289,7 +299,7 @@ pub(super) fn remove_if_refusing(device: &Path) {
     };
     let removed = open_control().and_then(|control| kernel::remove_device(&control, number));
     if let Err(error) = removed {
-        // Whoever has it already uses it as it is.
+        // Another process has taken it, and uses it as it is.
         tracing::debug!(%error, "Cannot remove {}, which refuses discards", device.display());
     }
 }

@@ -95,7 +95,7 @@ impl Backend {
                 ),
             }
         }
-        Ok(Self {
+        let backend = Self {
             volumes,
             programs,
             devices: Mutex::new(devices),
@@ -105,7 +105,12 @@ impl Backend {
             storage,
             buffered: AtomicBool::new(false),
             _data_dir: data_dir,
-        })
+        };
+        // An earlier run may have died between attaching a device and this.
+        for (dataset, device) in &*backend.devices() {
+            backend.keep_blocks(*dataset, device);
+        }
+        Ok(backend)
     }
 
     pub(crate) fn volumes(&self) -> &Volumes {
@@ -175,16 +180,7 @@ impl Backend {
 
     /// Notes the loop device of a dataset that has just been attached.
     pub(super) fn attached(&self, dataset: Uuid, device: PathBuf) {
-        let keeps_blocks = self.storage.allocation == Allocation::Thick;
-        if let Some(error) = keeps_blocks.then(|| refuse_discards(&device).err()).flatten() {
-            tracing::warn!(
-                dataset.id = %dataset,
-                %error,
-                "Cannot make {} refuse discards, as sysfs is not writable; fstrim on dataset {dataset} would give blocks back \
-                 that the volume is to keep",
-                device.display()
-            );
-        }
+        self.keep_blocks(dataset, &device);
         let is_buffered = self.storage.io == Io::Direct && is_direct(&device).is_ok_and(|direct| !direct);
         if is_buffered && !self.buffered.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -195,6 +191,20 @@ impl Backend {
             );
         }
         self.devices().insert(dataset, device);
+    }
+
+    /// Makes the loop device of a dataset refuse discards, if the volume is to keep its blocks.
+    fn keep_blocks(&self, dataset: Uuid, device: &Path) {
+        let keeps_blocks = self.storage.allocation == Allocation::Thick;
+        if let Some(error) = keeps_blocks.then(|| refuse_discards(device).err()).flatten() {
+            tracing::warn!(
+                dataset.id = %dataset,
+                %error,
+                "Cannot make {} refuse discards, as sysfs is not writable; fstrim on dataset {dataset} would give blocks back \
+                 that the volume is to keep",
+                device.display()
+            );
+        }
     }
 
     /// Frees the loop device of a dataset and verifies that it is free.

@@ -117,12 +117,20 @@ impl Survey {
         }
     }
 
+    /// Returns the node that a filter names, if there is a filter.
+    ///
+    /// # Errors
+    /// Those of [`Self::find_node`].
+    pub(super) fn filtered_node(&self, filter: Option<&str>) -> Result<Option<Uuid>, Failure> {
+        filter.map(|text| self.find_node(text)).transpose()
+    }
+
     /// Finds a node by its UUID or its address. One that Flocker does not list is found if it holds a lease or is the primary
     /// of a volume.
     ///
     /// # Errors
     /// No node has it, or several have it; with the nodes that exist.
-    pub(super) fn find_node(&self, text: &str) -> Result<Uuid, Failure> {
+    fn find_node(&self, text: &str) -> Result<Uuid, Failure> {
         let nodes = || self.snapshot.nodes();
         if let Ok(uuid) = Uuid::try_parse(text) {
             let holds = self.snapshot.leases().any(|lease| lease.node_uuid == uuid);

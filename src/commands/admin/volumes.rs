@@ -50,11 +50,7 @@ fn conditions() -> clap::builder::PossibleValuesParser {
 /// A filter names no node, Flocker does not answer, or the output cannot be written.
 pub async fn run(args: VolumesArgs) -> Result<(), Failure> {
     let survey = Survey::read(&args.admin).await?;
-    let node = args
-        .node
-        .as_deref()
-        .map(|node| survey.find_node(node))
-        .transpose()?;
+    let node = survey.filtered_node(args.node.as_deref())?;
     if args.leased_but_unused && survey.this_node.is_none() {
         let text =
             "it is not known which node this machine is, so neither which leases it holds: give --node-id";

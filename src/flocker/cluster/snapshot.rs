@@ -227,7 +227,7 @@ impl Snapshot {
         self.datasets.values()
     }
 
-    /// Tells an operation what people call its volume, for the log, if the volume is here.
+    /// Gives an operation what people call its volume, for the log, if the volume is here.
     pub(super) fn name_volume_of(&self, context: &Context) {
         if let Some(dataset) = context.nameless()
             && let Some(found) = self.datasets.get(&dataset)

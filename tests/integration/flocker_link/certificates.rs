@@ -335,15 +335,21 @@ fn certificates_that_expire_soon_are_warned_of_once_a_day() {
     });
 }
 
+/// Returns the machine of node 1, whose plugin uses these files.
+fn machine_with(flocker: &Flocker, files: &Files) -> Machine {
+    let mut machine = Machine::new(flocker, 1);
+    machine.config.flocker.cluster_cert.clone_from(&files.cluster);
+    machine.config.flocker.user_cert.clone_from(&files.certificate);
+    machine.config.flocker.user_key.clone_from(&files.key);
+    machine
+}
+
 #[test]
 fn a_running_plugin_loads_new_certificates_without_a_restart() {
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let files = Files::of(&flocker);
-        let mut machine = Machine::new(&flocker, 1);
-        machine.config.flocker.cluster_cert = files.cluster.clone();
-        machine.config.flocker.user_cert = files.certificate.clone();
-        machine.config.flocker.user_key = files.key.clone();
+        let machine = machine_with(&flocker, &files);
         let plugin = machine.process(&[]).await;
         files.write(&new_user(&flocker, "successor"));
         eventually("the new certificates are in use", async || {
@@ -363,10 +369,7 @@ fn a_plugin_with_an_expired_certificate_unmounts_and_works_again_once_it_is_repl
     in_own_namespace(|| async {
         let flocker = Flocker::start(1).await;
         let files = Files::of(&flocker);
-        let mut machine = Machine::new(&flocker, 1);
-        machine.config.flocker.cluster_cert = files.cluster.clone();
-        machine.config.flocker.user_cert = files.certificate.clone();
-        machine.config.flocker.user_key = files.key.clone();
+        let machine = machine_with(&flocker, &files);
         let plugin = machine.process(&[]).await;
         let volume = plugin.csi.create("data").await;
         // The lease is the node's own, as without a controller.

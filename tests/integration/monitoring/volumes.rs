@@ -16,6 +16,12 @@ use crate::support::machine::Machine;
 use crate::support::namespace::in_own_namespace;
 use crate::support::process::Process;
 
+const NOTHING_STAGED: [(&str, f64); 3] = [
+    ("volumes_staged", 0.0),
+    ("volumes_published", 0.0),
+    ("volumes_unpinned", 0.0),
+];
+
 /// Hides a volume under another mount, and looks for what is said of it until that is unmounted.
 async fn is_logged_and_counted_while_it_is_hidden(plugin: &Process, at: SocketAddr, usage: &Usage) {
     mount("foreign", usage.alias(), "tmpfs", MountFlags::empty(), None).unwrap();
@@ -40,15 +46,7 @@ fn volumes_are_counted_by_their_state_and_each_fault_by_its_reason() {
         let flags = [PROBES, "--abandoned-grace=1s"];
         let plugin = machine.process(&flags).await;
         let at = address(&plugin).await;
-        shows(
-            at,
-            &[
-                ("volumes_staged", 0.0),
-                ("volumes_published", 0.0),
-                ("volumes_unpinned", 0.0),
-            ],
-        )
-        .await;
+        shows(at, &NOTHING_STAGED).await;
 
         let mut usages = Vec::new();
         for name in ["one", "two"] {
@@ -121,15 +119,7 @@ fn volumes_are_counted_by_their_state_and_each_fault_by_its_reason() {
             }
             plugin.csi.unstage(usage).await.unwrap();
         }
-        shows(
-            at,
-            &[
-                ("volumes_staged", 0.0),
-                ("volumes_published", 0.0),
-                ("volumes_unpinned", 0.0),
-            ],
-        )
-        .await;
+        shows(at, &NOTHING_STAGED).await;
         plugin.kill().await;
     });
 }
@@ -160,6 +150,26 @@ fn a_lease_that_cannot_be_released_and_a_lost_race_for_one_are_counted() {
         faults.clear();
         shows(at, &[("lease_releases_pending", 0.0)]).await;
         assert_eq!(flocker.leaseholder(volume).await, None);
+        plugin.kill().await;
+    });
+}
+
+#[test]
+fn a_volume_that_an_operation_is_unmounting_is_not_abnormal() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let machine = Machine::new(&flocker, 1);
+        // So that faults are looked for often.
+        let plugin = machine.process(&["--abandoned-grace=1s"]).await;
+        let volume = plugin.csi.create("data").await;
+        let context = plugin.csi.attach(volume, machine.node()).await;
+        let usage = machine.usage("data", volume, &context);
+        for _ in 0..400 {
+            plugin.csi.stage(&usage).await.unwrap();
+            plugin.csi.unstage(&usage).await.unwrap();
+        }
+        let log = plugin.log();
+        assert!(!log.contains("is abnormal"), "{log}");
         plugin.kill().await;
     });
 }

@@ -151,6 +151,38 @@ fn a_device_that_refused_discards_is_not_left_to_others() {
 }
 
 #[test]
+fn a_device_that_a_killed_process_left_refusing_is_replaced_before_its_next_use() {
+    let thick = Volume::new(Allocation::Thick, Io::Direct);
+    let path = thick.fixture.backend.volumes().path(thick.dataset);
+    // Without the backend, so that the device stays as it is.
+    free(&thick.device, &path);
+    for _ in 0..4 {
+        let thin = Volume::new(Allocation::Thin, Io::Direct);
+        assert!(thin.queue("discard_max_bytes") > 0, "{}", thin.device.display());
+    }
+}
+
+#[test]
+fn a_device_that_is_found_at_a_start_refuses_discards_too() {
+    let volume = Volume::new(Allocation::Thin, Io::Direct);
+    assert!(volume.queue("discard_max_bytes") > 0);
+    let directory = volume.fixture.directory.path().join("again");
+    fs::create_dir(&directory).unwrap();
+    let data_dir = DataDir::claim(&directory).unwrap();
+    data_dir.make_volumes().unwrap();
+    let file = volume.fixture.backend.volumes().path(volume.dataset);
+    fs::hard_link(&file, directory.join("volumes").join(volume.dataset.to_string())).unwrap();
+    let storage = StorageOptions {
+        allocation: Allocation::Thick,
+        ..StorageOptions::THIN
+    };
+    let started = Backend::open(Arc::new(data_dir), storage, false).unwrap();
+    assert_eq!(started.devices()[&volume.dataset], volume.device);
+    assert_eq!(volume.queue("discard_max_bytes"), 0);
+    started.detach(volume.dataset, &volume.device).ok();
+}
+
+#[test]
 fn what_does_not_fit_is_refused_before_anything_is_made_of_it() {
     in_own_namespace(|| {
         let directory = tempfile::tempdir().unwrap();

@@ -57,11 +57,7 @@ enum Action {
 /// Flocker does not answer, the output cannot be written, or the lease is not released.
 pub async fn run(args: LeasesArgs) -> Result<(), Failure> {
     let survey = Survey::read(&args.admin).await?;
-    let node = args
-        .node
-        .as_deref()
-        .map(|node| survey.find_node(node))
-        .transpose()?;
+    let node = survey.filtered_node(args.node.as_deref())?;
     if let (Some(Action::Release), Some(volume), Some(node)) = (args.action, &args.volume, node) {
         let release = release::Release {
             dataset: survey.find_volume(volume)?,
