@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use uuid::Uuid;
 
+use super::FEW;
 use super::context::Context;
 use super::progress::Phase;
 use crate::error::Result;
@@ -89,6 +90,9 @@ impl Drop for VolumeGuard {
             .is_some_and(|lock| Arc::strong_count(lock) == 1)
         {
             volumes.remove(&self.dataset);
+            if volumes.is_empty() {
+                volumes.shrink_to(FEW);
+            }
         }
     }
 }

@@ -65,6 +65,9 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 /// How many operations of one kind may run. They outlive their callers, so the number of callers does not limit them.
 const MOST: usize = 4096;
 
+/// For how many operations, or volumes, room is kept while there are none. What thousands took is returned.
+const FEW: usize = 16;
+
 /// Describes the state of Flocker, for the message to a caller whose deadline has come.
 pub(crate) type Describe = Arc<dyn Fn() -> String + Send + Sync>;
 
@@ -114,7 +117,7 @@ impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
                     call.record("operation.name", operation.name());
                     call.record("operation.id", running.id());
                     let answer = self.answer(&operation, &running, deadline).await;
-                    name_in_log(&operation, &running.progress(), &call);
+                    name_in_log(&operation, &running.progress(), &call, answer.is_ok());
                     return answer;
                 }
                 Joined::Other(running) => running,
@@ -229,7 +232,12 @@ impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
         let ending = async move {
             let result = task.await;
             // The slot is free before the result is out: a caller that has the result may start the next operation.
-            slots.lock().unwrap_or_else(PoisonError::into_inner).remove(&slot);
+            let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
+            slots.remove(&slot);
+            if slots.is_empty() {
+                slots.shrink_to(FEW);
+            }
+            drop(slots);
             started.finish(result);
         };
         // In the span of the call that begins it, which has all its fields. A span of its own for each of thousands of operations
@@ -257,9 +265,9 @@ impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
     }
 }
 
-/// Records in the span of a call what its operation has found out about the volume, and lets later lines about the volume say
-/// it too.
-fn name_in_log<O: Operation>(operation: &O, progress: &OperationProgress, call: &Span) {
+/// Records in the span of a call what its operation has found out about the volume and, where it succeeded, lets later lines
+/// about the volume say it too: callers that insist while nothing succeeds add nothing to what is remembered.
+fn name_in_log<O: Operation>(operation: &O, progress: &OperationProgress, call: &Span, succeeded: bool) {
     let subject = operation.subject();
     let labels = progress.labels.as_deref().unwrap_or(&subject.labels);
     labels.record_in(call);
@@ -269,7 +277,7 @@ fn name_in_log<O: Operation>(operation: &O, progress: &OperationProgress, call: 
         call.record("volume.id", display(dataset));
     }
     let fields = labels.fields();
-    if !fields.is_empty() {
+    if succeeded && !fields.is_empty() {
         log_names::remember(dataset, fields);
     }
 }

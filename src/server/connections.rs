@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::limits::ANSWER_TIME;
 
+/// For how many calls of a connection room is kept while there are none.
+const FEW_CALLS: usize = 16;
+
 /// The connections of one server. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Connections {
@@ -188,6 +191,9 @@ impl Drop for CallOnConnection {
         let Entry { shared, id } = &*self.connection.0;
         if let Some(state) = shared.lock().connections.get_mut(id) {
             state.calls.remove(&self.number);
+            if state.calls.is_empty() {
+                state.calls.shrink_to(FEW_CALLS);
+            }
             state.idle_since = Instant::now();
         }
         shared.changed.notify_one();
