@@ -21,7 +21,7 @@ use crate::commands::stdout::{self, announce};
 use crate::commands::storage_metrics::StorageMetrics;
 use crate::config::Config;
 use crate::config::Endpoint;
-use crate::controller::ControllerService;
+use crate::controller::{ControllerService, WATCH_EVERY};
 use crate::csi::identity::IdentityService;
 use crate::flocker::cluster::{Cluster, Flocker};
 use crate::flocker::node_identity::NodeIdentity;
@@ -171,6 +171,11 @@ impl Plugin {
         let health = services.health().await;
         let endpoint = listener.endpoint().clone();
         readiness.watch_in(&tasks, &health);
+        if let Some(controller) = controller.clone() {
+            tasks.spawn("watching the conditions of volumes", move || {
+                controller.clone().watch_conditions(WATCH_EVERY)
+            });
+        }
         let keeper = cluster.clone();
         tasks.spawn("loading new certificates", move || {
             keeper.certificate_keeper().run()

@@ -25,12 +25,15 @@ struct State {
     volumes: AbnormalVolumes<&'static str>,
     /// Since when volumes have a condition that may pass.
     passing: HashMap<Uuid, Instant>,
+    /// When all volumes were listed last.
+    listed: Option<Instant>,
 }
 
 impl ConditionLog {
     /// Notes the conditions in a list of all volumes that are served.
     pub(super) fn listed(&self, list: &VolumeList) {
         let mut state = self.lock();
+        state.listed = Some(Instant::now());
         // The list is ordered.
         let exists = |dataset: Uuid| list.position(dataset).is_ok();
         state.volumes.keep(exists);
@@ -38,6 +41,11 @@ impl ConditionLog {
         for (dataset, condition) in list.conditions() {
             state.note(dataset, condition);
         }
+    }
+
+    /// Returns how long ago all volumes were listed.
+    pub(super) fn age(&self) -> Option<Duration> {
+        self.lock().listed.map(|listed| listed.elapsed())
     }
 
     /// Notes the condition of one volume.

@@ -23,6 +23,11 @@ use crate::volume::dataset_of;
 const LARGEST_REPLY: usize = (4 << 20) - 1024;
 /// How long the pages of a list come from the list that its first page was cut from.
 const HOLD: Duration = Duration::from_secs(30);
+/// What a list of volumes with their conditions is made of.
+pub(super) const LISTS: Lists = Lists::CONFIGURATION
+    .union(Lists::STATE)
+    .union(Lists::NODES)
+    .union(Lists::LEASES);
 
 /// The list whose pages are being fetched, if any.
 ///
@@ -113,11 +118,10 @@ fn token(token: &str) -> Result<Uuid> {
 /// A plugin of one node answers with the last known list while Flocker is down, because Mesos drops the plugin otherwise.
 /// A plugin of the cluster does not: Kubernetes would assume that no volume is attached.
 async fn read_list(core: &ControllerCore, deadline: Deadline) -> Result<VolumeList> {
-    let lists = Lists::CONFIGURATION | Lists::STATE | Lists::NODES | Lists::LEASES;
     let node = core.node_of_scope(deadline).await;
     let read = match &node {
         Ok(node) => core
-            .read(deadline, lists)
+            .read(deadline, LISTS)
             .await
             .map(|snapshot| (snapshot.began(), VolumeList::of(&snapshot, *node))),
         Err(error) => Err(error.clone()),

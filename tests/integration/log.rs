@@ -21,7 +21,7 @@ thread_local! {
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    /// Records the events of this thread, and of the tasks of its runtime, as long as the guard lives.
+    /// Records the events of this thread as long as the guard lives. What is spawned runs on others.
     pub(crate) fn begin() -> (Self, Logging) {
         install();
         let log = Self::default();

@@ -94,22 +94,17 @@ impl Authority {
     /// Creates an authority with a new key. Takes as long as generating an RSA key does.
     pub fn new(cluster: Uuid, profile: CertificateProfile) -> Result<Self, ErrorStack> {
         let key = new_key()?;
-        let name = name(CLUSTER_NAME, cluster)?;
-        let mut builder = builder(&name, &name, &key, &TWENTY_YEARS)?;
-        builder.append_extension(BasicConstraints::new().critical().ca().pathlen(0).build()?)?;
-        builder.append_extension(KeyUsage::new().critical().key_cert_sign().crl_sign().build()?)?;
-        let subject_key = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None))?;
-        builder.append_extension(subject_key)?;
-        let authority_key = AuthorityKeyIdentifier::new()
-            .keyid(true)
-            .build(&builder.x509v3_context(None, None))?;
-        builder.append_extension(authority_key)?;
-        let certificate = sign(builder, &key, profile)?;
+        let certificate = certify_itself(cluster, &key, profile, &TWENTY_YEARS)?;
         Ok(Self {
             identity: Identity { certificate, key },
             cluster,
             profile,
         })
+    }
+
+    /// Returns the authority's own certificate once more, valid for a range of days counted from now.
+    pub fn own_for(&self, days: &Range<i64>) -> Result<X509, ErrorStack> {
+        certify_itself(self.cluster, &self.identity.key, self.profile, days)
     }
 
     /// Returns the authority's own certificate.
@@ -152,6 +147,25 @@ impl Authority {
         }
         sign(builder, &self.identity.key, self.profile)
     }
+}
+
+fn certify_itself(
+    cluster: Uuid,
+    key: &PKey<Private>,
+    profile: CertificateProfile,
+    days: &Range<i64>,
+) -> Result<X509, ErrorStack> {
+    let name = name(CLUSTER_NAME, cluster)?;
+    let mut builder = builder(&name, &name, key, days)?;
+    builder.append_extension(BasicConstraints::new().critical().ca().pathlen(0).build()?)?;
+    builder.append_extension(KeyUsage::new().critical().key_cert_sign().crl_sign().build()?)?;
+    let subject_key = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None))?;
+    builder.append_extension(subject_key)?;
+    let authority_key = AuthorityKeyIdentifier::new()
+        .keyid(true)
+        .build(&builder.x509v3_context(None, None))?;
+    builder.append_extension(authority_key)?;
+    sign(builder, key, profile)
 }
 
 pub(super) fn new_key() -> Result<PKey<Private>, ErrorStack> {

@@ -1,5 +1,6 @@
 //! The Controller service on an embedded Flocker with real file systems.
 
+mod conditions;
 mod create;
 mod delete;
 mod generations;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use flocker_client::{ClientSettings, Credentials};
+use flocker_csi::commands::serve::services::Part;
 use flocker_csi::flocker::cluster::{self, CertificateKeeper, Cluster, FileCheck, Lists};
 use flocker_embedded::CertificateProfile;
 use flocker_embedded::faults::{Effect, RequestFault};
@@ -15,6 +16,7 @@ use tonic::{Code, Status};
 use uuid::Uuid;
 
 use crate::kubelet::probes::{PROBES, address, becomes};
+use crate::kubelet::readiness::{Said, serves};
 use crate::log::Log;
 use crate::support::csi::to_create;
 use crate::support::eventually;
@@ -23,6 +25,13 @@ use crate::support::machine::Machine;
 use crate::support::mounts::Mounts;
 use crate::support::namespace::in_own_namespace;
 use crate::support::process::run;
+
+/// The health of a plugin that has not reached Flocker since its start, as a certificate is not valid. A restart helps nothing.
+const NO_CERTIFICATE: &[(Part, bool)] = &[
+    (Part::Plugin, true),
+    (Part::Controller, false),
+    (Part::Node, false),
+];
 
 /// The three files of a plugin, in a directory of their own.
 struct Files {
@@ -419,6 +428,9 @@ fn a_plugin_with_an_expired_certificate_unmounts_and_works_again_once_it_is_repl
             &format!("failed  certificates: the user certificate {what}"),
         )
         .await;
+        for (part, expected) in NO_CERTIFICATE {
+            serves(&plugin, *part, *expected).await;
+        }
         plugin.logged("No request can be sent to Flocker").await;
         let refused = plugin.csi.try_create(to_create("late")).await.unwrap_err();
         assert_names(&refused, "expired on");
@@ -440,5 +452,43 @@ fn a_plugin_with_an_expired_certificate_unmounts_and_works_again_once_it_is_repl
         assert_eq!(fs::read_to_string(usage.target.join("row")).unwrap(), "kept");
         plugin.csi.unpublish(&usage).await.unwrap();
         plugin.csi.unstage(&usage).await.unwrap();
+        assert_eq!(flocker.leaseholder(volume).await, None);
+    });
+}
+
+/// The certificate of the cluster may expire before the plugin's own: then Flocker's own is trusted no longer.
+#[test]
+fn a_plugin_with_an_expired_cluster_certificate_says_so_and_works_again_once_it_is_replaced() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let files = Files::of(&flocker);
+        let valid = fs::read(&files.cluster).unwrap();
+        let expired = flocker.embedded().authority().own_for(&(-2..-1)).unwrap();
+        fs::write(&files.cluster, expired.to_pem().unwrap()).unwrap();
+        let machine = machine_with(&flocker, &files);
+        let plugin = machine.process(&[PROBES]).await;
+        Said {
+            readyz: (503, "failed  certificates: the cluster certificate "),
+            healthz: 200,
+            health: NO_CERTIFICATE,
+            log: "No request can be sent to Flocker",
+        }
+        .by(
+            &plugin,
+            address(&plugin).await,
+            "the cluster's certificate has expired",
+        )
+        .await;
+        let refused = plugin.csi.try_create(to_create("late")).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+        let expected = format!("{} expired on", files.cluster.display());
+        assert!(refused.message().contains(&expected), "{refused:?}");
+
+        fs::write(&files.cluster, valid).unwrap();
+        becomes(address(&plugin).await, 200, "ok      certificates: valid").await;
+        for (part, _) in NO_CERTIFICATE {
+            serves(&plugin, *part, true).await;
+        }
+        plugin.csi.create("after").await;
     });
 }
