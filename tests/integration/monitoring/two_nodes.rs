@@ -1,6 +1,9 @@
 //! The life of a volume on two nodes, as an operator finds it in their logs.
 
 use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::thread;
 
 use serde_json::{Map, Value};
 
@@ -84,23 +87,37 @@ fn the_name_of_a_volume_finds_every_line_about_it_on_every_node() {
     });
 }
 
+/// Returns the objects that the command of `docs/logging.md` selects.
+fn selected(log: &str, field: &str, value: &str) -> Vec<Map<String, Value>> {
+    let command = "jq -cR 'fromjson? | select(.\"volume.id\" == \"7d3c1f0e-…\")'";
+    assert!(include_str!("../../../docs/logging.md").contains(command));
+    let filter = format!("fromjson? | select(.{field:?} == {value:?})");
+    let mut jq = Command::new("jq");
+    jq.args(["-cR", &filter])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut jq = jq.spawn().expect("jq is installed");
+    let mut input = jq.stdin.take().unwrap();
+    let (lines, status) = thread::scope(|scope| {
+        scope.spawn(move || input.write_all(log.as_bytes()).unwrap());
+        let output = jq.wait_with_output().unwrap();
+        (String::from_utf8(output.stdout).unwrap(), output.status)
+    });
+    assert!(status.success());
+    lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
 #[test]
 fn the_name_of_a_volume_selects_the_same_lines_as_objects() {
     in_own_namespace(|| async {
         let (machines, logs, volume) = logs(&["--log-format=json"]).await;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         for (machine, log) in machines.iter().zip(&logs) {
-            let objects = log.lines().filter(|line| line.starts_with('{'));
-            let objects: Vec<Map<String, Value>> =
-                objects.map(|line| serde_json::from_str(line).unwrap()).collect();
-            let has = |field: &str, value: &str| {
-                let with = objects
-                    .iter()
-                    .filter(|line| line.get(field).is_some_and(|found| found == value));
-                with.cloned().collect::<Vec<_>>()
-            };
-            let found = has("volume.name", NAME);
-            assert_eq!(found, has("volume.id", &volume));
+            let found = selected(log, "volume.name", NAME);
+            assert_eq!(found, selected(log, "volume.id", &volume));
             for method in ON_NODE {
                 let full = format!("/csi.v1.Node/{method}");
                 let line = found
