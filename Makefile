@@ -56,6 +56,11 @@ model: setup-build ## Searches the model of the protocol with four failures in o
 	@echo "model: $(PROTOCOL_KILLS) kills, $(PROTOCOL_LOSSES) losses, $(PROTOCOL_OPERATIONS) operations"
 	@cargo test --locked -p protocol-model --test exhaustive -- the_protocol_holds --nocapture --test-threads=1
 
+.PHONY: pages
+pages: setup-build ## Writes the manual pages and the completions for shells to target/pages
+	@echo "pages: cargo run --locked --example pages $(CURDIR)/target/pages"
+	@cargo run --quiet --locked --example pages $(CURDIR)/target/pages
+
 .PHONY: bench
 bench: setup-build ## Measures the figures of docs/benchmarks.md; ARGS="publish start" measures only these
 	@echo "bench: cargo bench --locked --bench budgets -- $(ARGS)"

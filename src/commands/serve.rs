@@ -171,15 +171,7 @@ impl Plugin {
         let health = services.health().await;
         let endpoint = listener.endpoint().clone();
         readiness.watch_in(&tasks, &health);
-        if let Some(controller) = controller.clone() {
-            tasks.spawn("watching the conditions of volumes", move || {
-                controller.clone().watch_conditions(WATCH_EVERY)
-            });
-        }
-        let keeper = cluster.clone();
-        tasks.spawn("loading new certificates", move || {
-            keeper.certificate_keeper().run()
-        });
+        start_watches(&cluster, controller.clone());
         let serving =
             tokio::spawn(services.serve(listener, limits(&config), health, shutdown.clone(), DRAIN));
         monitored.serves(Gauges {
@@ -273,6 +265,20 @@ impl Drop for Plugin {
         for task in self.registering.iter().chain(&self.monitoring) {
             task.abort();
         }
+    }
+}
+
+/// Starts what looks at certificates and volumes while no call comes.
+fn start_watches(cluster: &Cluster, controller: Option<ControllerService>) {
+    let tasks = cluster.tasks();
+    let keeper = cluster.clone();
+    tasks.spawn("loading new certificates", move || {
+        keeper.certificate_keeper().run()
+    });
+    if let Some(controller) = controller {
+        tasks.spawn("watching the conditions of volumes", move || {
+            controller.clone().watch_conditions(WATCH_EVERY)
+        });
     }
 }
 

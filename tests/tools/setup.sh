@@ -61,6 +61,7 @@ for_test() {
     wants diffutils command_for diff
     wants curl command_for curl
     wants jq command_for jq
+    wants groff-base command_for groff
     wants git command_for git
     wants python3 command_for python3
     wants python3-venv python3 -c 'import venv, ensurepip'
