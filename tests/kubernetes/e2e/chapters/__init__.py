@@ -10,6 +10,7 @@ from . import (
     node_loss,
     pace,
     restarts,
+    runbook,
     upgrade,
     volumes,
 )
@@ -21,6 +22,7 @@ CHAPTERS = [
     access,
     many,
     restarts,
+    runbook,
     node_loss,
     upgrade,
     moving_over,
