@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::select;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Duration, Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -69,11 +69,18 @@ impl Agent {
             }
             let configuration = Arc::clone(&self.configuration.borrow_and_update());
             self.mounts.mark_unchanged();
-            let pause = match self.observe(&configuration).await {
+            let began = Instant::now();
+            let observed = self.observe(&configuration).await;
+            let observation = began.elapsed();
+            let pause = match observed {
                 Err(error) => {
                     self.shared.failed_steps.count(AgentStep::Observe, 1);
                     self.failures.record_failed_observation(&error);
-                    Pause::BackOff { attempt, seen: None }
+                    Pause::BackOff {
+                        attempt,
+                        observation,
+                        seen: None,
+                    }
                 }
                 Ok(Discovery { seen, failures }) => {
                     self.shared.failed_steps.count(AgentStep::Examine, failures.len());
@@ -90,6 +97,7 @@ impl Agent {
                     } else {
                         Pause::BackOff {
                             attempt,
+                            observation,
                             seen: Some(seen),
                         }
                     }
@@ -110,8 +118,12 @@ impl Agent {
     async fn pause(&mut self, pause: Pause) {
         match pause {
             Pause::None => {}
-            Pause::BackOff { attempt, seen } => {
-                let back_off = self.timing.back_off(attempt);
+            Pause::BackOff {
+                attempt,
+                observation,
+                seen,
+            } => {
+                let back_off = self.timing.back_off(attempt, observation);
                 select! {
                     () = sleep(back_off) => {}
                     () = self.until_steps(seen.as_ref()) => {}
@@ -169,10 +181,11 @@ impl Agent {
 enum Pause {
     /// Nothing: the last iteration made progress.
     None,
-    /// A back-off, after the given number of consecutive iterations that left steps to do. `seen` is what the last one
-    /// observed.
+    /// A back-off, after the given number of consecutive iterations that left steps to do. `observation` is how long the
+    /// last one took to observe, and `seen` what that was.
     BackOff {
         attempt: u32,
+        observation: Duration,
         seen: Option<BTreeMap<Uuid, Seen>>,
     },
     /// Waits for changes: no step is possible. `waits` as in [`Plan`].

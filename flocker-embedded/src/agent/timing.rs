@@ -14,8 +14,11 @@ const OTHER_NODE: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_secs(60);
 const EXPIRY: Duration = Duration::from_secs(120);
 
-/// The same without the delays of Flocker, where only retries wait.
-const INSTANT_BACK_OFF: (Duration, u32, Duration) = (Duration::from_millis(20), 2, Duration::from_secs(1));
+/// The first and the longest delay without those of Flocker, where only retries wait; each is half as long again as the one
+/// before.
+const INSTANT_BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// Without the delays of Flocker, a retry waits at least so many times as long as it takes to observe.
+const INSTANT_REST: u32 = 9;
 const INSTANT_OTHER_NODE: Duration = Duration::from_secs(1);
 
 impl Timing {
@@ -29,16 +32,20 @@ impl Timing {
         self.of_stock(OBSERVATION)
     }
 
-    /// Returns how long an agent waits after its `attempt`-th consecutive iteration (from 0) that left steps to do.
-    pub(super) fn back_off(self, attempt: u32) -> Duration {
-        let grown = |(first, factor, most): (Duration, u32, Duration)| {
-            let delay = factor
-                .checked_pow(attempt)
-                .and_then(|factor| first.checked_mul(factor));
-            delay.map_or(most, |delay| delay.min(most))
-        };
-        self.of_stock(grown(BACK_OFF))
-            .unwrap_or_else(|| grown(INSTANT_BACK_OFF))
+    /// Returns how long an agent waits after its `attempt`-th consecutive iteration (from 0) that left steps to do, and that
+    /// took so long to observe.
+    pub(super) fn back_off(self, attempt: u32, observation: Duration) -> Duration {
+        let (first, factor, longest) = BACK_OFF;
+        let delay = factor
+            .checked_pow(attempt)
+            .and_then(|factor| first.checked_mul(factor));
+        let delay = delay.map_or(longest, |delay| delay.min(longest));
+        self.of_stock(delay).unwrap_or_else(|| {
+            let (first, longest) = INSTANT_BACK_OFF;
+            // Long before that many it is the longest.
+            let grown = (0..attempt.min(32)).fold(first, |delay, _| (delay * 3 / 2).min(longest));
+            grown.max(observation * INSTANT_REST)
+        })
     }
 
     /// Returns how long an agent waits for another node to detach a dataset before it observes again.
@@ -73,14 +80,14 @@ mod tests {
 
     fn delays(timing: Timing) -> Vec<u128> {
         (0..6)
-            .map(|attempt| timing.back_off(attempt).as_millis())
+            .map(|attempt| timing.back_off(attempt, Duration::ZERO).as_millis())
             .collect()
     }
 
     #[test]
     fn the_stock_timing_has_the_delays_of_flocker() {
         assert_eq!(delays(Timing::Stock), [100, 400, 1_600, 6_400, 10_000, 10_000]);
-        assert_eq!(Timing::Stock.back_off(u32::MAX).as_millis(), 10_000);
+        assert_eq!(Timing::Stock.back_off(u32::MAX, OBSERVATION).as_millis(), 10_000);
     }
 
     #[test]
@@ -99,8 +106,18 @@ mod tests {
     }
 
     #[test]
+    fn without_delays_an_agent_that_retries_observes_for_a_tenth_of_the_time_at_most() {
+        for (observation, expected) in [(1, 10), (5, 45), (300, 2_700)] {
+            let observation = Duration::from_millis(observation);
+            assert_eq!(Timing::Instant.back_off(0, observation).as_millis(), expected);
+            assert!(Timing::Instant.back_off(1_000, observation) >= observation * INSTANT_REST);
+        }
+        assert_eq!(Timing::Stock.back_off(0, Duration::from_secs(9)).as_millis(), 100);
+    }
+
+    #[test]
     fn without_delays_retries_slow_down_to_one_a_second() {
-        assert_eq!(Timing::Instant.back_off(0).as_millis(), 20);
-        assert_eq!(Timing::Instant.back_off(1_000).as_millis(), 1_000);
+        assert_eq!(delays(Timing::Instant), [10, 15, 22, 33, 50, 75]);
+        assert_eq!(Timing::Instant.back_off(1_000, Duration::ZERO).as_millis(), 1_000);
     }
 }

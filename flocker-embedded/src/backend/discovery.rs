@@ -8,7 +8,6 @@ use uuid::Uuid;
 
 use super::error::StepError;
 use super::loop_device::{Survey, has_file};
-use super::mounting::mount_points;
 use super::storage::Backend;
 use super::volumes::{Stage, VolumeFile};
 use crate::options::NodeInfo;
@@ -82,8 +81,7 @@ impl Backend {
         dead: &BTreeSet<Uuid>,
     ) -> Result<Discovery, StepError> {
         let devices = self.devices().clone();
-        let table = MountTable::read()?;
-        let mount_points = mount_points(&table);
+        let mounts = self.mounts.read()?;
         let mut files = self.volumes.files();
         let records = records();
         let missing = self.find_again(&mut files, &records);
@@ -97,9 +95,9 @@ impl Backend {
             let owner = records.attachments.get(&dataset);
             let belongs_here = owner == Some(&node.uuid);
             let device = devices.get(&dataset);
-            let mount_point = device.and_then(|device| mount_points.get(device.as_path()));
+            let mount_point = device.and_then(|device| mounts.get(device.as_path()));
             let condition = match device {
-                Some(device) if belongs_here && mount_point == Some(&&*node.mount_path(dataset)) => {
+                Some(device) if belongs_here && mount_point == Some(&node.mount_path(dataset)) => {
                     Condition::Mounted(device.clone())
                 }
                 // Another process may have freed it, and attached another file to it.

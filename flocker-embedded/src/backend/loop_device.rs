@@ -19,7 +19,7 @@ pub(super) const BLOCK_DEVICES: &str = "/sys/block";
 const DELETED: &str = " (deleted)";
 
 /// The name of a device without its number.
-const DEVICE: &str = "/dev/loop";
+pub(super) const DEVICE: &str = "/dev/loop";
 /// The attribute of a queue that says how much may be discarded in one request, in bytes.
 const DISCARD_LIMIT: &str = "discard_max_bytes";
 
@@ -48,6 +48,12 @@ type FileIdentity = (u64, u64);
 
 impl Survey {
     pub(super) fn new() -> io::Result<Self> {
+        Self::of_all_but(&HashMap::new())
+    }
+
+    /// As [`Self::new`], without looking closer at the devices whose file has the name that is given here: it is known which
+    /// file that is, and opening a thousand devices takes a while.
+    pub(super) fn of_all_but(known: &HashMap<PathBuf, PathBuf>) -> io::Result<Self> {
         let mut survey = Self::default();
         for entry in fs::read_dir(BLOCK_DEVICES)? {
             let name = entry?.file_name();
@@ -55,9 +61,15 @@ impl Survey {
                 continue;
             }
             let device = Path::new("/dev").join(name);
-            if let Some(file) = backing_file(&device)? {
-                let opened = open(&device);
-                survey.add(device, file, opened);
+            match backing_file(&device)? {
+                Some(file) if known.get(&device) == Some(&file) => {
+                    survey.by_name.insert(file, device);
+                }
+                Some(file) => {
+                    let opened = open(&device);
+                    survey.add(device, file, opened);
+                }
+                None => {}
             }
         }
         Ok(survey)

@@ -4,6 +4,7 @@ mod content;
 mod direct_io;
 mod discovery;
 mod error;
+mod followed_mounts;
 mod loop_device;
 mod mounting;
 mod program;

@@ -1,6 +1,6 @@
 //! The storage of all nodes: which dataset has which loop device.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::content::{Expected, ToAttach, file_system};
 use super::error::{Outcomes, StepError};
+use super::followed_mounts::FollowedMounts;
 use super::loop_device::{
     AttachedDevice, BLOCK_DEVICES, LOOP_CONTROL, Survey, attach, is_direct, refuse_discards,
 };
@@ -44,6 +45,7 @@ impl StorageOptions {
 pub(crate) struct Backend {
     pub(super) volumes: Volumes,
     pub(super) programs: Programs,
+    pub(super) mounts: FollowedMounts,
     /// The loop device of every dataset that has one, or had one when it was last examined.
     devices: Mutex<BTreeMap<Uuid, PathBuf>>,
     /// What machines that are off had attached, and its loop device: no other node gets it.
@@ -98,6 +100,7 @@ impl Backend {
         let backend = Self {
             volumes,
             programs,
+            mounts: FollowedMounts::default(),
             devices: Mutex::new(devices),
             held: Mutex::default(),
             attaching: Mutex::new(()),
@@ -128,7 +131,8 @@ impl Backend {
         record: impl FnOnce(&[Uuid]) -> Result<(), StepError>,
     ) -> Result<Outcomes<()>, StepError> {
         let _attaching = self.attaching.lock().unwrap_or_else(PoisonError::into_inner);
-        let survey = Survey::new().map_err(StepError::io("examine", Path::new(BLOCK_DEVICES)))?;
+        let survey = Survey::of_all_but(&self.known_files(datasets));
+        let survey = survey.map_err(StepError::io("examine", Path::new(BLOCK_DEVICES)))?;
         let mut free = Vec::new();
         let mut outcomes = Vec::new();
         for (dataset, expected) in datasets {
@@ -144,6 +148,15 @@ impl Backend {
                 .map(|(dataset, to_attach)| (dataset, self.attach_file(dataset, &to_attach))),
         );
         Ok(outcomes)
+    }
+
+    /// Returns the devices that this process knows, with their files, without those of datasets that are about to be attached.
+    fn known_files(&self, attaching: &BTreeMap<Uuid, Expected>) -> HashMap<PathBuf, PathBuf> {
+        let devices = self.devices().clone().into_iter();
+        devices
+            .filter(|(dataset, _)| !attaching.contains_key(dataset))
+            .map(|(dataset, device)| (device, self.volumes.path(dataset)))
+            .collect()
     }
 
     /// Opens the backing file of a dataset. Fails if it is not what is expected, or any loop device has it.
