@@ -10,8 +10,9 @@ use csi_proto::v1::volume_capability::access_mode::Mode;
 use csi_proto::v1::volume_capability::{AccessMode, AccessType, MountVolume};
 use csi_proto::v1::{
     CapacityRange, ControllerPublishVolumeRequest, ControllerUnpublishVolumeRequest, CreateVolumeRequest,
-    DeleteVolumeRequest, ListVolumesRequest, NodePublishVolumeRequest, NodeStageVolumeRequest,
-    NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest, ProbeRequest, VolumeCapability,
+    DeleteVolumeRequest, ListVolumesRequest, NodeGetInfoRequest, NodePublishVolumeRequest,
+    NodeStageVolumeRequest, NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest, ProbeRequest,
+    VolumeCapability,
 };
 use tonic::transport::Channel;
 use uuid::Uuid;
@@ -65,11 +66,22 @@ impl Csi {
         Ok(())
     }
 
+    /// Returns the node that the plugin runs on.
+    pub(crate) async fn node_id(&mut self) -> Result<Uuid> {
+        let info = self.node.node_get_info(NodeGetInfoRequest {}).await?;
+        Ok(info.into_inner().node_id.parse()?)
+    }
+
     /// Makes a volume under a new name and returns its id.
     pub(crate) async fn create(&mut self) -> Result<String> {
+        self.create_named(&Uuid::new_v4().to_string()).await
+    }
+
+    /// Makes a volume and returns its id.
+    pub(crate) async fn create_named(&mut self, name: &str) -> Result<String> {
         let size = i64::try_from(VOLUME_SIZE)?;
         let request = CreateVolumeRequest {
-            name: Uuid::new_v4().to_string(),
+            name: name.to_owned(),
             capacity_range: Some(CapacityRange {
                 required_bytes: size,
                 limit_bytes: size,

@@ -5,6 +5,7 @@
 mod attach;
 mod create;
 mod csi;
+mod embedded;
 mod flocker;
 mod listing;
 mod machine;
@@ -40,7 +41,7 @@ type Measurement = fn(&Bench) -> LocalBoxFuture<'_, Result<Section>>;
 const USAGE: &str = "\
 usage: make bench ARGS=\"[--quick] [--docs FILE] [PART...]\"
 
-  PART         publish, create, attach, usable, requests, start, thousand, listing, program; all of them unless any is named
+  PART         publish, create, attach, usable, embedded, requests, start, thousand, listing, program; all of them unless any is named
   --quick      a twentieth of everything: shows that it runs, its numbers mean little
   --docs FILE  writes the result into this file too, between its two marks";
 
@@ -66,11 +67,12 @@ struct Arguments {
 }
 
 /// The measurements, in their order.
-const PARTS: [(&str, Measurement); 9] = [
+const PARTS: [(&str, Measurement); 10] = [
     ("publish", |bench| publish::measure(bench).boxed_local()),
     ("create", |bench| create::measure(bench).boxed_local()),
     ("attach", |bench| attach::measure(bench).boxed_local()),
     ("usable", |bench| usable::measure(bench).boxed_local()),
+    ("embedded", |bench| embedded::measure(bench).boxed_local()),
     ("requests", |bench| requests::measure(bench).boxed_local()),
     ("start", |bench| start::measure(bench).boxed_local()),
     ("thousand", |bench| thousand::measure(bench).boxed_local()),

@@ -71,15 +71,13 @@ impl Plugin {
         Self::start(directory, &arguments).await
     }
 
-    /// Starts `standalone` with all its files in `directory`.
-    pub(crate) async fn standalone(directory: &Path) -> Result<Self> {
+    /// Starts `standalone` with all its files in `directory`, and `more` arguments.
+    pub(crate) async fn standalone(directory: &Path, more: &[&str]) -> Result<Self> {
         let data = format!("--data-dir={}", directory.join("data").display());
         let devices = format!("--device-dir={}", directory.join("devices").display());
-        Self::start(
-            directory,
-            &["standalone".to_owned(), data, devices, UNVERIFIED.to_owned()],
-        )
-        .await
+        let mut arguments = vec!["standalone".to_owned(), data, devices, UNVERIFIED.to_owned()];
+        arguments.extend(more.iter().map(ToString::to_string));
+        Self::start(directory, &arguments).await
     }
 
     /// Starts the program and measures the time until Probe is answered.

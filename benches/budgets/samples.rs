@@ -14,6 +14,11 @@ impl Samples {
         self.durations.insert(place, duration);
     }
 
+    /// Adds all of `more`.
+    pub(crate) fn extend_with(&mut self, more: Self) {
+        self.extend(more.durations);
+    }
+
     pub(crate) fn p50(&self) -> Duration {
         self.quantile(1, 2)
     }

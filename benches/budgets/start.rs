@@ -49,7 +49,7 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
 }
 
 async fn start_standalone(bench: &Bench) -> Result<Duration> {
-    let plugin = Plugin::standalone(&bench.workspace.memory().join("standalone")).await?;
+    let plugin = Plugin::standalone(&bench.workspace.memory().join("standalone"), &[]).await?;
     let taken = plugin.started_in();
     plugin.stop().await?;
     Ok(taken)

@@ -22,8 +22,9 @@ use host_fs::mount::{Mount, MountTable};
 const CHECK_FIRST: Duration = Duration::from_secs(5);
 /// How often that is asked again.
 const CHECK_AGAIN: Duration = Duration::from_secs(10);
-/// How often a fresh file system is checked; the removal of a directory entry wakes no waiter.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// The first and the longest pause between two looks at a fresh file system, each half as long again as the one before; the
+/// removal of a directory entry wakes no waiter. The agent usually takes less than a millisecond.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
 /// How long the agent may take to remove `lost+found`; an agent that died in between never does.
 const TIDYING: Duration = Duration::from_secs(10);
 /// How long the agent may take from there to set the root's mode.
@@ -262,6 +263,7 @@ fn not_flockers(found: &dyn Display, dataset: Uuid, why: &NotFlockers) -> Error 
 async fn settled(paths: &PathGate, root: PathBuf) {
     let mut bound = Instant::now() + TIDYING;
     let mut tidied = false;
+    let (mut pause, longest) = LOOK_AGAIN;
     loop {
         let look = root.clone();
         let permit = paths.enter(&[&root.join("lost+found")]).await;
@@ -288,7 +290,8 @@ async fn settled(paths: &PathGate, root: PathBuf) {
             );
             return;
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 3 / 2).min(longest);
     }
 }
 

@@ -40,7 +40,8 @@ pub(crate) enum FirstRead {
     AtOnce,
     /// As early as reads are cheap: what is waited for follows a request that Flocker has just answered.
     Soon,
-    /// The same, and not before half of the time that this work of Flocker's agents has taken at least.
+    /// The same, and where reads are not cheap, not before half of the time that this work of Flocker's agents has taken at
+    /// least.
     After(AgentWork),
 }
 
@@ -100,15 +101,15 @@ impl Cluster {
         mut probe: impl FnMut(&Snapshot) -> Probe<T>,
     ) -> Result<T> {
         let (began, mut lists) = (Instant::now(), lists);
-        let cheap = self.reads.cheap_distance();
+        let pace = self.reads.pace();
         let (mut waits, mut urgency) = match first {
-            FirstRead::AtOnce => (poll_waits(cheap), Urgency::Now),
+            FirstRead::AtOnce => (poll_waits(pace.first_wait()), Urgency::Now),
             FirstRead::Soon | FirstRead::After(_) => {
                 let known = match first {
                     FirstRead::After(work) => self.agent_times.certain(work),
                     FirstRead::AtOnce | FirstRead::Soon => Duration::ZERO,
                 };
-                let mut waits = poll_waits(cheap.max(known));
+                let mut waits = poll_waits(pace.first_wait_for(known));
                 let wait = waits.next().unwrap_or_default();
                 (waits, Urgency::Poll(began + wait))
             }
@@ -180,7 +181,7 @@ impl Cluster {
 
     /// Returns the waits between polls for what may have happened already: as early as reads are cheap, then growing.
     pub(crate) fn poll_waits(&self) -> impl Iterator<Item = Duration> + Send + Sync + use<> {
-        poll_waits(self.reads.cheap_distance())
+        poll_waits(self.reads.pace().first_wait())
     }
 
     /// Waits until Flocker lists `node`, as a phase of `context`'s operation.

@@ -33,7 +33,10 @@ type Fetch = dyn Fn(Lists) -> BoxFuture<'static, Result<Snapshot, flocker_client
 const COALESCE: Duration = Duration::from_millis(100);
 /// Two polls are at least this many times the duration of the last read apart: one Python core serves all requests.
 const POLL_PAUSE: u32 = 10;
-/// How many lists a step of a volume needs at most, for which the first poll makes place.
+/// A list that takes at most this long is one of a control service that has few datasets and nothing else to do. A real one
+/// needs three times as long for an empty list.
+const CHEAP_LIST: Duration = Duration::from_millis(5);
+/// How many lists a step of a volume needs at most, for which the first poll makes place where they are not cheap.
 const SEVERAL_LISTS: u32 = 3;
 /// How many reads show how long Flocker takes for a list at present.
 const LAST_READS: usize = 3;
@@ -70,6 +73,43 @@ struct State {
     lists_took: VecDeque<Duration>,
     /// When the last good read of each list began.
     read_at: Vec<(Lists, Instant)>,
+}
+
+/// How early Flocker may be polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// After this time, whatever is waited for: what the lists take is a tenth of it.
+    Cheap(Duration),
+    /// After this time, in which several lists take a tenth, and not before what is waited for can have happened.
+    Sparing(Duration),
+}
+
+impl Pace {
+    /// Makes the pace of a Flocker whose lists took so long. One list alone may have taken longer because the connection
+    /// was made for it.
+    fn of(lists_took: &VecDeque<Duration>) -> Self {
+        let shortest = lists_took.iter().min().copied().unwrap_or_default();
+        if shortest <= CHEAP_LIST {
+            return Self::Cheap(shortest * POLL_PAUSE);
+        }
+        let longest = lists_took.iter().max().copied().unwrap_or_default();
+        Self::Sparing(longest * SEVERAL_LISTS * POLL_PAUSE)
+    }
+
+    /// Returns the wait before the first poll.
+    pub(super) fn first_wait(self) -> Duration {
+        match self {
+            Self::Cheap(wait) | Self::Sparing(wait) => wait,
+        }
+    }
+
+    /// Returns the wait before the first poll for what cannot have happened before `known`.
+    pub(super) fn first_wait_for(self, known: Duration) -> Duration {
+        match self {
+            Self::Cheap(wait) => wait,
+            Self::Sparing(wait) => wait.max(known),
+        }
+    }
 }
 
 /// Until when no read starts, after the last one.
@@ -153,10 +193,9 @@ impl SharedReads {
         read.map(|(list, began)| (list.name(), began.elapsed())).collect()
     }
 
-    /// Returns the distance of polls that burden Flocker little: ten times what several lists have taken lately.
-    pub(super) fn cheap_distance(&self) -> Duration {
-        let longest = self.lock().lists_took.iter().max().copied();
-        longest.unwrap_or_default() * SEVERAL_LISTS * POLL_PAUSE
+    /// Returns how early Flocker may be polled, by what a list has taken lately.
+    pub(super) fn pace(&self) -> Pace {
+        Pace::of(&self.lock().lists_took)
     }
 
     /// Waits for the next read that `urgency` allows and that starts after this call.

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::{CONFIGURATION, LEASES, NODES, STATE, at_flockers_own_pace, reads_since};
 use crate::support::csi::{Csi, capability};
+use crate::support::eventually;
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::namespace::in_own_namespace;
@@ -83,6 +84,44 @@ fn staging_waits_for_the_mount_and_asks_flocker_only_before_it_mounts() {
         plugin.csi.publish(&usage).await.unwrap();
         plugin.csi.unpublish(&usage).await.unwrap();
         plugin.csi.unstage(&usage).await.unwrap();
+        plugin.stop().await;
+    });
+}
+
+/// Flocker's answers cost little here, so it is asked often while something is waited for, and not at all afterwards.
+#[test]
+fn a_flocker_that_answers_quickly_is_asked_nothing_more_once_the_volume_is_gone() {
+    const VERSION: &str = "/v1/version";
+    in_own_namespace(|| async {
+        let flocker = Flocker::with(|options| options).await;
+        let machine = Machine::new(&flocker, 1);
+        let plugin = machine.plugin().await;
+        let csi = &plugin.csi;
+        let counters = || flocker.embedded().counters();
+        let all = || counters().requests.values().sum::<u64>();
+        let versions = || counters().asked("GET", VERSION);
+
+        let before = all();
+        let volume = csi.create("data").await;
+        let context = csi.attach(volume, machine.node()).await;
+        let usage = machine.usage("data", volume, &context);
+        csi.stage(&usage).await.unwrap();
+        csi.publish(&usage).await.unwrap();
+        csi.unpublish(&usage).await.unwrap();
+        csi.unstage(&usage).await.unwrap();
+        csi.detach(volume, machine.node()).await;
+        csi.delete(volume).await.unwrap();
+        println!("{} requests for the life of a volume", all() - before);
+
+        // What is asked in the background shows that time has passed.
+        let (asked, background) = (all(), versions());
+        eventually("the version is asked for in the background", async || {
+            (versions() > background).then_some(())
+        })
+        .await;
+        // Once more may have been counted since.
+        let others = (all() - asked).saturating_sub(versions() - background);
+        assert_eq!(others, 0, "{:?}", counters().requests);
         plugin.stop().await;
     });
 }

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::{advance, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::super::back_off::poll_waits;
 use super::*;
 
 /// How long Flocker takes to answer.
@@ -24,6 +25,8 @@ struct Seen {
     concurrent: AtomicUsize,
     most_concurrent: AtomicUsize,
     lists: Mutex<Vec<Lists>>,
+    /// How long reads take, if not [`READ`].
+    takes: Mutex<Option<Duration>>,
 }
 
 impl FakeFlocker {
@@ -45,7 +48,8 @@ impl FakeFlocker {
         let others = seen.concurrent.fetch_add(1, Ordering::SeqCst);
         seen.most_concurrent.fetch_max(others + 1, Ordering::SeqCst);
         let began = Instant::now();
-        sleep(READ).await;
+        let takes = *seen.takes.lock().unwrap();
+        sleep(takes.unwrap_or(READ)).await;
         seen.concurrent.fetch_sub(1, Ordering::SeqCst);
         if down {
             return Err(flocker_client::Error::Invalid {
@@ -54,6 +58,12 @@ impl FakeFlocker {
             });
         }
         Ok(Snapshot::empty(began, lists))
+    }
+
+    fn taking(takes: Duration) -> Self {
+        let flocker = Self::default();
+        *flocker.0.takes.lock().unwrap() = Some(takes);
+        flocker
     }
 
     fn down(&self, down: bool) {
@@ -161,6 +171,103 @@ async fn nothing_is_read_without_a_caller() {
     advance(Duration::from_secs(3600)).await;
     sleep(Duration::from_secs(3600)).await;
     assert_eq!(flocker.count(), 1);
+}
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+#[test]
+fn cheap_lists_are_asked_for_at_once_and_others_when_something_can_have_happened() {
+    let pace = |took: [u64; 3]| Pace::of(&took.map(ms).into());
+    assert_eq!(Pace::of(&VecDeque::new()), Pace::Cheap(Duration::ZERO));
+    // The connection was made for one of them.
+    assert_eq!(pace([1, 8, 1]), Pace::Cheap(ms(10)));
+    assert_eq!(pace([5, 5, 5]), Pace::Cheap(ms(50)));
+    // A real Flocker, idle and with a thousand datasets.
+    assert_eq!(pace([14, 15, 14]), Pace::Sparing(ms(450)));
+    assert_eq!(pace([34, 34, 34]), Pace::Sparing(ms(1020)));
+    assert_eq!(pace([1, 1, 1]).first_wait_for(ms(2_000)), ms(10));
+    assert_eq!(pace([14, 14, 14]).first_wait_for(ms(2_000)), ms(2_000));
+    assert_eq!(pace([14, 14, 14]).first_wait_for(ms(20)), ms(420));
+}
+
+/// Waits as an operation does for what happens `after` so long, and returns when it knows.
+async fn poll_for(reads: &Arc<SharedReads>, after: Duration, known: Duration) -> Duration {
+    let began = Instant::now();
+    let mut due = began;
+    for wait in poll_waits(reads.pace().first_wait_for(known)) {
+        due += wait;
+        let read = reads.join(Lists::STATE, Urgency::Poll(due)).await.unwrap();
+        if read.began() >= began + after {
+            break;
+        }
+        due = Instant::now();
+    }
+    began.elapsed()
+}
+
+/// By the number of reads: with a fixed pause before each there would be fewer, and the wait would be longer.
+#[tokio::test(start_paused = true)]
+async fn what_happens_soon_is_seen_soon_where_reads_are_cheap() {
+    for (after, reads_expected, seen_within) in [
+        (5, 1..=1, 12),
+        (20, 2..=3, 30),
+        (60, 3..=5, 100),
+        (500, 8..=11, 800),
+    ] {
+        let flocker = FakeFlocker::taking(ms(1));
+        let reads = flocker.shared_reads();
+        reads.join(Lists::STATE, Urgency::Now).await.unwrap();
+        let seen = poll_for(&reads, ms(after), ms(2_000)).await;
+        let polls = flocker.count() - 1;
+        assert!(
+            reads_expected.contains(&polls),
+            "{polls} reads for what happens after {after} ms"
+        );
+        assert!(
+            seen <= ms(seen_within),
+            "{after} ms: seen after {seen:?} on the paused clock"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn polling_takes_a_tenth_of_the_time_at_most_and_slows_down_to_a_read_in_two_seconds() {
+    const TIME: Duration = Duration::from_secs(600);
+    for takes in [1, 5, 14, 34, 300, 2_000].map(ms) {
+        let flocker = FakeFlocker::taking(takes);
+        let reads = flocker.shared_reads();
+        reads.join(Lists::STATE, Urgency::Now).await.unwrap();
+        poll_for(&reads, TIME, Duration::ZERO).await;
+        let polls = u32::try_from(flocker.count()).unwrap();
+        assert!(takes * polls <= TIME / 10 + takes, "{polls} reads of {takes:?}");
+        // A wait of 2 s is up to 15 % shorter, at random.
+        assert!(polls <= 600 * 10 / 17 + 20, "{polls} reads of {takes:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_waiters_that_begin_again_and_again_leave_flocker_most_of_its_time() {
+    for takes in [1, 5, 14].map(ms) {
+        let flocker = FakeFlocker::taking(takes);
+        let reads = flocker.shared_reads();
+        let waiters = (0..50u64).map(|number| {
+            let reads = &reads;
+            async move {
+                let until = Instant::now() + Duration::from_secs(10);
+                while Instant::now() < until {
+                    poll_for(reads, ms(20 + number), Duration::ZERO).await;
+                }
+            }
+        });
+        join_all(waiters).await;
+        let spent = takes * u32::try_from(flocker.count()).unwrap();
+        assert!(
+            spent <= Duration::from_secs(10) / 10 + takes * 3,
+            "{spent:?} of 10 s for reads of {takes:?}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
