@@ -91,7 +91,7 @@ impl Workspace {
         if !left.is_empty() {
             return Err(format!("loop devices are left attached: {left:?}").into());
         }
-        self.remove_devices(&devices)?;
+        self.remove_devices()?;
         for directory in [self.memory(), self.disk()] {
             empty(&directory)?;
         }
@@ -121,15 +121,15 @@ impl Workspace {
         Ok(loop_devices()?.into_iter().filter(inside).collect())
     }
 
-    /// Removes devices that the kernel made for this process. A device that another process uses by now stays.
-    fn remove_devices(&self, devices: &[PathBuf]) -> Result<()> {
+    /// Removes the devices that the kernel has made meanwhile, also those that were detached before: looking through a thousand
+    /// free devices takes each later attachment milliseconds. A device that another process uses stays.
+    fn remove_devices(&self) -> Result<()> {
         let control = OpenOptions::new()
             .read(true)
             .write(true)
             .open("/dev/loop-control")?;
-        let ours = devices
-            .iter()
-            .filter(|device| !self.devices_before.contains(*device));
+        let devices = loop_devices()?;
+        let ours = devices.difference(&self.devices_before);
         for number in
             ours.filter_map(|device| device.to_str()?.strip_prefix("/dev/loop")?.parse::<i32>().ok())
         {
