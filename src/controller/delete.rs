@@ -13,7 +13,8 @@ use crate::flocker::cluster::{Absence, AgentWork, FirstRead, Lists, Probe, Snaps
 use crate::flocker::provisioning::Placement;
 use crate::operation::deadline::Deadline;
 use crate::operation::{Context, Operation, Phase, Subject};
-use crate::volume::dataset_of;
+use crate::telemetry::log_names::NamedNode;
+use crate::volume::{dataset_of, end_of_use};
 
 /// The deletion of a volume.
 #[derive(Clone, Debug, PartialEq)]
@@ -191,8 +192,9 @@ fn in_use(dataset: Uuid, holder: Uuid) -> Error {
     Error::new(
         Situation::InUse,
         format!(
-            "volume {dataset} cannot be deleted: it is attached to node {holder}, which holds its lease; unpublish \
-             it there first"
+            "volume {dataset} cannot be deleted: it is attached to node {}, which holds its lease; {}",
+            NamedNode(holder),
+            end_of_use(dataset, holder)
         ),
     )
 }

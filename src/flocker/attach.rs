@@ -226,7 +226,7 @@ impl Attachment<'_> {
                 .primary;
             if !cluster.listed_lately(&before, node) {
                 drop(guard);
-                cluster.wait_for_node(context, node).await?;
+                self.node_reporting().await?;
                 return Ok(AttemptOutcome::Unblocked);
             }
             let lease = before.lease(dataset)?.cloned();

@@ -78,6 +78,7 @@ use records::{RecordError, Records};
 use targets::Targets;
 
 use crate::telemetry::{Counter, spawn_blocking};
+use crate::volume::release_of_any;
 
 fn joined<T>(ended: std::result::Result<Result<T>, JoinError>) -> Result<T> {
     match ended {
@@ -92,21 +93,13 @@ fn joined<T>(ended: std::result::Result<Result<T>, JoinError>) -> Result<T> {
 /// Logs a record that cannot be read: what is staged there may hold a lease, which is never released because of it.
 fn report_unreadable(error: &RecordError) {
     let dataset = records::dataset_in_name(error.path());
-    let how = dataset.map_or_else(String::new, |dataset| format!("; {}", lease_request(dataset)));
+    let how = dataset.map_or_else(String::new, |dataset| format!("; {}", release_of_any(dataset)));
     tracing::error!(
         volume.id = dataset.map(tracing::field::display),
         error = %crate::error::chain(error),
         "A staging record cannot be read and is kept: {}{how}",
         error.path().display()
     );
-}
-
-/// Says how an operator releases a lease.
-fn lease_request(dataset: Uuid) -> String {
-    format!(
-        "if no node uses the volume, and a lease on it remains, release that with the request DELETE \
-         /v1/configuration/leases/{dataset} to Flocker's API, then remove the file"
-    )
 }
 
 /// The part of the machine that this process may change.

@@ -9,7 +9,6 @@ use uuid::Uuid;
 
 use super::Host;
 use super::evidence::{Origins, Staged, layers, mount_table};
-use super::lease_request;
 use super::leftovers::LeftoverKind;
 use super::lifecycle::{Action, Afterwards, Goal, decide};
 use super::mount::Aliases;
@@ -17,6 +16,7 @@ use super::records::{Record, RecordState};
 use super::refusals::Subject;
 use crate::error::{Error, Result, Situation, chain};
 use crate::telemetry::Counter;
+use crate::volume::release_of_any;
 
 /// What is left of a volume after its alias is unmounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -227,7 +227,7 @@ impl Host {
                 "Volume {} is unmounted from {}, which cannot be recorded: its lease is released by this process only; {}",
                 staged.dataset,
                 staged.staging.display(),
-                lease_request(staged.dataset)
+                release_of_any(staged.dataset)
             );
         }
     }
@@ -245,7 +245,7 @@ impl Host {
              {reason}. The lease is not released: {}. Calling NodeUnstageVolume again succeeds",
             staged.dataset,
             staged.staging.display(),
-            lease_request(staged.dataset)
+            release_of_any(staged.dataset)
         );
         tracing::error!(volume.id = %staged.dataset, "{text}");
         Err(Error::new(Situation::Busy, text))

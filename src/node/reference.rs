@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::NodeCore;
 use super::operations::Stage;
 use crate::error::{Error, Result, Situation};
-use crate::flocker::cluster::{Lists, dataset_named};
+use crate::flocker::cluster::{Lists, dataset_named, similar_name};
 use crate::flocker::provisioning::{NewVolume, Placement};
 use crate::host::Host;
 use crate::operation::Context;
@@ -36,11 +36,12 @@ impl NodeCore {
         if let Some(dataset) = host.staged_dataset(staging, name) {
             return Ok(dataset);
         }
-        if let Some(found) = self.look_up(context, name, first_use).await? {
-            return Ok(found);
-        }
+        let similar = match self.look_up(context, name, first_use).await? {
+            LookedUp::Found(dataset) => return Ok(dataset),
+            LookedUp::Missing { similar } => similar,
+        };
         let (Some(first_use), Some(provisioner)) = (first_use, &self.first_use) else {
-            return Err(unknown_name(name, first_use.is_some()));
+            return Err(unknown_name(name, &similar, first_use.is_some()));
         };
         let sizes = provisioner.settings().sizes;
         let range = first_use.size.map_or(Ok(SizeRange::default()), SizeRange::from)?;
@@ -58,43 +59,50 @@ impl NodeCore {
             Ok(made) => Ok(made.dataset),
             // Another client created it at the same time with other values; it is used as it is, as on every later use.
             Err(error) if error.situation() == Situation::Incompatible => {
-                let found = self.look_up(context, name, Some(first_use)).await?;
-                found.ok_or(error)
+                match self.look_up(context, name, Some(first_use)).await? {
+                    LookedUp::Found(dataset) => Ok(dataset),
+                    LookedUp::Missing { .. } => Err(error),
+                }
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn look_up(
-        &self,
-        context: &Context,
-        name: &str,
-        first_use: Option<&FirstUse>,
-    ) -> Result<Option<Uuid>> {
+    async fn look_up(&self, context: &Context, name: &str, first_use: Option<&FirstUse>) -> Result<LookedUp> {
         let snapshot = self.cluster.fresh_for(context, Lists::CONFIGURATION).await?;
-        let found = dataset_named(&snapshot, name)?;
-        if let Some(found) = found {
-            let size = size_of(found.maximum_size, None);
-            if let Some(wanted) = first_use
-                .and_then(|first_use| first_use.size)
-                .filter(|wanted| *wanted > size)
-            {
-                tracing::warn!(
-                    volume.id = %found.dataset_id,
-                    "Dataset {} is used for {name:?} as it is, with {}: flocker.size asks for {}, but counts only when a \
-                     dataset is made",
-                    found.dataset_id,
-                    size_text(size),
-                    size_text(wanted)
-                );
-            }
+        let Some(found) = dataset_named(&snapshot, name)? else {
+            let similar = similar_name(&snapshot, name);
+            return Ok(LookedUp::Missing { similar });
+        };
+        let size = size_of(found.maximum_size, None);
+        if let Some(wanted) = first_use
+            .and_then(|first_use| first_use.size)
+            .filter(|wanted| *wanted > size)
+        {
+            tracing::warn!(
+                volume.id = %found.dataset_id,
+                "Dataset {} is used for {name:?} as it is, with {}: flocker.size asks for {}, but counts only when a \
+                 dataset is made",
+                found.dataset_id,
+                size_text(size),
+                size_text(wanted)
+            );
         }
-        Ok(found.map(|found| found.dataset_id))
+        Ok(LookedUp::Found(found.dataset_id))
     }
 }
 
+/// The outcome of looking up a name.
+enum LookedUp {
+    Found(Uuid),
+    Missing {
+        /// What to add to a message: a name that exists and resembles this one, if there is one.
+        similar: String,
+    },
+}
+
 /// Returns the error for a name that no live dataset has; `asked` says whether its context requests to create one.
-fn unknown_name(name: &str, asked: bool) -> Error {
+fn unknown_name(name: &str, similar: &str, asked: bool) -> Error {
     let what_to_do = match Uuid::try_parse(name) {
         Ok(id) => format!("a dataset's id is written as {id}"),
         Err(_) if asked => {
@@ -106,8 +114,8 @@ fn unknown_name(name: &str, asked: bool) -> Error {
     Error::new(
         Situation::UnknownVolume,
         format!(
-            "volume {name:?} does not exist: no live dataset has that {FLOCKER_ID_KEY} or {NAME_KEY} in its metadata; \
-             {what_to_do}"
+            "volume {name:?} does not exist: no live dataset has that {FLOCKER_ID_KEY} or {NAME_KEY} in its \
+             metadata{similar}; {what_to_do}"
         ),
     )
 }

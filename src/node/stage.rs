@@ -19,6 +19,8 @@ use crate::flocker::attach::OtherNodesLease;
 use crate::flocker::cluster::{Lists, Snapshot};
 use crate::host::{Goal, Host, PathPermit, Staged};
 use crate::operation::Context;
+use crate::telemetry::log_names::NamedNode;
+use crate::volume::end_of_use;
 use host_fs::mount::{Mount, Target, TargetPath};
 
 /// How often staging restarts when Flocker's mount is replaced during it.
@@ -276,9 +278,9 @@ pub(super) fn may_use(snapshot: &Snapshot, dataset: Uuid, node: Uuid) -> Result<
         Some(lease) if lease.node_uuid == node => {}
         Some(lease) => {
             return refuse(format!(
-                "volume {dataset} is not attached to this node, {node}: node {} holds its lease; unpublish it there and \
-                 publish it to this node first",
-                lease.node_uuid
+                "volume {dataset} is not attached to this node, {node}: node {} holds its lease; {}",
+                NamedNode(lease.node_uuid),
+                end_of_use(dataset, lease.node_uuid)
             ));
         }
         None => {

@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::callers::{Callers, reached};
-use super::progress::{OperationProgress, Phase};
+use super::phase::Phase;
+use super::progress::OperationProgress;
 use crate::error::{Error, Result, Situation};
 use crate::telemetry::Metrics;
 use crate::volume::VolumeLabels;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::FEW;
 use super::context::Context;
-use super::progress::Phase;
+use super::phase::Phase;
 use crate::error::Result;
 
 /// Serialises the steps that change one volume. Steps on different volumes run in parallel.

@@ -8,8 +8,10 @@
 mod callers;
 mod context;
 pub(crate) mod deadline;
+mod earlier_waits;
 mod elapsed;
 mod locks;
+mod phase;
 mod progress;
 mod running;
 mod subject;
@@ -19,16 +21,19 @@ use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::time::Instant;
 use tracing::field::display;
 use tracing::{Instrument, Span};
 
 pub(crate) use context::Context;
+use earlier_waits::EarlierWaits;
 pub(crate) use elapsed::Elapsed;
 pub use locks::Locks;
 pub(crate) use locks::VolumeGuard;
-pub(crate) use progress::{OperationProgress, Phase, Wanted};
+pub(crate) use phase::{Phase, Wanted};
+pub(crate) use progress::OperationProgress;
 pub(crate) use running::RunningOperation;
 pub(crate) use subject::Subject;
 
@@ -76,6 +81,7 @@ type Slots<O, T> = Arc<Mutex<HashMap<<O as Operation>::Slot, Running<O, T>>>>;
 /// The operations of one kind that are running in this process.
 pub(crate) struct Operations<O: Operation, T> {
     slots: Slots<O, T>,
+    earlier: Arc<Mutex<EarlierWaits<O>>>,
     describe: Describe,
     metrics: Metrics,
 }
@@ -86,6 +92,7 @@ impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
     pub(crate) fn new(describe: Describe, metrics: Metrics) -> Self {
         Self {
             slots: Arc::default(),
+            earlier: Arc::default(),
             describe,
             metrics,
         }
@@ -223,16 +230,22 @@ impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
             .take()
             .expect("an operation is started at most once per call");
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let (running, caller, task) =
-            Running::start(id, operation.clone(), deadline, self.metrics.clone(), work);
+        let earlier = locked(&self.earlier).take(operation, Instant::now());
+        let metrics = self.metrics.clone();
+        let (running, caller, task) = Running::start(id, operation.clone(), deadline, metrics, earlier, work);
         slots.insert(operation.slot(), running.clone());
-        let slots = Arc::clone(&self.slots);
+        let (slots, earlier) = (Arc::clone(&self.slots), Arc::clone(&self.earlier));
         let slot = operation.slot();
         let started = running.clone();
         let ending = async move {
             let result = task.await;
+            if result.is_err()
+                && let Some(wait) = started.progress().wait()
+            {
+                locked(&earlier).ended(started.operation().clone(), wait, Instant::now());
+            }
             // The slot is free before the result is out: a caller that has the result may start the next operation.
-            let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut slots = locked(&slots);
             slots.remove(&slot);
             if slots.is_empty() {
                 slots.shrink_to(FEW);
@@ -260,9 +273,13 @@ impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
         ))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<O::Slot, Running<O, T>>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<O::Slot, Running<O, T>>> {
+        locked(&self.slots)
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Records in the span of a call what its operation has found out about the volume and, where it succeeded, lets later lines

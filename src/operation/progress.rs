@@ -1,7 +1,6 @@
 //! What a running operation waits for.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,242 +8,12 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::elapsed::Elapsed;
+use super::phase::Phase;
 use crate::error::Situation;
 use crate::volume::VolumeLabels;
 
 /// How long a phase takes at most on a healthy cluster.
 const UNUSUAL: Duration = Duration::from_secs(20);
-
-/// The step that an operation waits for, in the order in which an attachment passes them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// Nothing yet: the operation has just started.
-    Starting,
-    /// The volume's lock, which another operation on the volume holds.
-    OtherOperation,
-    /// An answer from Flocker.
-    FlockerAnswering,
-    /// A file system answers that lies on the way to a path of the request.
-    FileSystemAnswering {
-        /// The path.
-        path: PathBuf,
-    },
-    /// Flocker lists the node.
-    NodeReporting {
-        /// The node that is not listed.
-        node: Uuid,
-    },
-    /// Another node releasing its lease on the dataset.
-    LeaseOfNode {
-        /// The node that holds it.
-        node: Uuid,
-    },
-    /// Flocker storing what was requested.
-    Configured {
-        /// What Flocker is to store.
-        what: Wanted,
-        /// The node it is for.
-        node: Uuid,
-    },
-    /// The dataset's backing volume being created.
-    BackingVolume {
-        /// The node that creates it.
-        node: Uuid,
-    },
-    /// Another node detaching the dataset.
-    ReleasedByOtherNode {
-        /// The node that has to detach it.
-        node: Uuid,
-        /// Whether Flocker reports it as mounted there.
-        mounted: bool,
-    },
-    /// A node detaching the dataset whose id in Flocker's answer cannot be read: it may be any.
-    ReleasedByUnknownNode,
-    /// Flocker's agent mounting the dataset on this node.
-    MountedHere {
-        /// This node.
-        node: Uuid,
-        /// Where the mount is expected.
-        path: PathBuf,
-    },
-    /// A mount that Flocker reports, in a mount namespace that does not receive it.
-    NotReceivedHere {
-        /// This node.
-        node: Uuid,
-        /// Where Flocker reports it.
-        path: PathBuf,
-    },
-    /// Flocker's agent finishing a new file system that it has mounted.
-    FinishedHere {
-        /// This node.
-        node: Uuid,
-        /// Where it is mounted.
-        path: PathBuf,
-    },
-    /// Flocker destroying the dataset.
-    Destroyed {
-        /// The node that destroys it.
-        node: Uuid,
-    },
-    /// A caller: without one, nothing is mounted.
-    Caller,
-}
-
-/// What Flocker is requested to store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    /// A new dataset.
-    Dataset,
-    /// The lease on it.
-    Lease,
-    /// Its move.
-    Move,
-}
-
-impl fmt::Display for Wanted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Dataset => "the new dataset on",
-            Self::Lease => "the lease for",
-            Self::Move => "the move to",
-        })
-    }
-}
-
-impl Phase {
-    /// Whether this only interrupts another phase: what that one waits for goes on.
-    fn interrupts(&self) -> bool {
-        matches!(
-            self,
-            Self::OtherOperation | Self::FlockerAnswering | Self::FileSystemAnswering { .. }
-        )
-    }
-}
-
-impl Phase {
-    /// Returns the name of the phase in metrics.
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::OtherOperation => "other_operation",
-            Self::FlockerAnswering => "flocker_answering",
-            Self::FileSystemAnswering { .. } => "file_system_answering",
-            Self::NodeReporting { .. } => "node_reporting",
-            Self::LeaseOfNode { .. } => "lease_of_node",
-            Self::Configured { .. } => "configured",
-            Self::BackingVolume { .. } => "backing_volume",
-            Self::ReleasedByOtherNode { .. } => "released_by_other_node",
-            Self::ReleasedByUnknownNode => "released_by_unknown_node",
-            Self::MountedHere { .. } => "mounted_here",
-            Self::NotReceivedHere { .. } => "not_received_here",
-            Self::FinishedHere { .. } => "finished_here",
-            Self::Destroyed { .. } => "destroyed",
-            Self::Caller => "caller",
-        }
-    }
-
-    /// Returns where the reason is to be found if the phase takes unusually long.
-    fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::BackingVolume { .. } | Self::MountedHere { .. } => Some(
-                "the log of Flocker's agent on that node has the reason; storage that is missing or damaged is reported \
-                 there and never made again",
-            ),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Starting => write!(f, "starting"),
-            Self::OtherOperation => write!(f, "waiting for another operation on the volume to end"),
-            Self::FlockerAnswering => write!(f, "waiting for an answer from Flocker"),
-            Self::FileSystemAnswering { path } => {
-                write!(
-                    f,
-                    "waiting for a file system on the way to {}, which does not answer the calls before this one",
-                    path.display()
-                )
-            }
-            Self::NodeReporting { node } => {
-                write!(
-                    f,
-                    "waiting for \"node reporting\": Flocker does not list node {node}"
-                )
-            }
-            Self::LeaseOfNode { node } => {
-                write!(
-                    f,
-                    "waiting for \"lease of node {node}\": that node has not released the volume yet"
-                )
-            }
-            Self::Configured { what, node } => {
-                write!(
-                    f,
-                    "waiting for \"configured\": Flocker has not stored {what} node {node} yet"
-                )
-            }
-            Self::BackingVolume { node } => {
-                write!(
-                    f,
-                    "waiting for \"backing volume\": node {node} has not created it yet"
-                )
-            }
-            Self::ReleasedByOtherNode { node, mounted: false } => {
-                write!(
-                    f,
-                    "waiting for \"released by the other node\": node {node} still has the dataset"
-                )
-            }
-            Self::ReleasedByOtherNode { node, mounted: true } => {
-                write!(
-                    f,
-                    "waiting for \"released by the other node\": unless the agent of node {node} is about to unmount the \
-                     dataset, the volume is still staged there; it has been mounted there"
-                )
-            }
-            Self::ReleasedByUnknownNode => {
-                write!(
-                    f,
-                    "waiting for \"released by the other node\": Flocker reports the dataset as mounted on a node whose id \
-                     cannot be read; see the plugin's log and GET /v1/state/datasets"
-                )
-            }
-            Self::MountedHere { node, path } => {
-                write!(
-                    f,
-                    "waiting for \"mounted here\": nothing is mounted at {} on node {node} yet",
-                    path.display()
-                )
-            }
-            Self::NotReceivedHere { node, path } => {
-                write!(
-                    f,
-                    "waiting for \"mounted here\" on node {node}: Flocker says it is mounted at {}; this mount namespace does \
-                     not receive it: mount --make-rshared / on the host, and start the plugin again",
-                    path.display()
-                )
-            }
-            Self::FinishedHere { node, path } => {
-                write!(
-                    f,
-                    "waiting for \"mounted here\": on node {node} Flocker's agent has not finished the new file system at \
-                     {} yet, or its device does not answer",
-                    path.display()
-                )
-            }
-            Self::Destroyed { node } => {
-                write!(
-                    f,
-                    "waiting for \"destroyed\": node {node} has not destroyed the dataset yet"
-                )
-            }
-            Self::Caller => write!(f, "waiting for a caller before anything is mounted"),
-        }
-    }
-}
 
 /// What a running operation waits for, and since when.
 #[derive(Clone, Debug)]
@@ -261,9 +30,39 @@ pub(crate) struct OperationProgress {
     pub dataset: Option<Uuid>,
     /// The phase that the present one interrupts, and when that phase began.
     interrupted: Option<(Phase, Instant)>,
+    /// What an earlier operation for the same waited for when it ended.
+    earlier: Option<Wait>,
+}
+
+/// A wait, and when it began.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Wait {
+    pub(super) phase: Phase,
+    pub(super) since: Instant,
 }
 
 impl OperationProgress {
+    /// Returns the progress of an operation that continues a wait of an earlier one, if there was one.
+    pub(super) fn after(earlier: Option<Wait>) -> Self {
+        Self {
+            earlier,
+            ..Self::default()
+        }
+    }
+
+    /// Returns what the operation waits for beside interruptions, if it waits for anything.
+    pub(super) fn wait(&self) -> Option<Wait> {
+        let (phase, since) = match &self.interrupted {
+            Some((phase, since)) => (phase, *since),
+            None => (&self.phase, self.since),
+        };
+        let waits = *phase != Phase::Starting && !phase.interrupts();
+        waits.then(|| Wait {
+            phase: phase.clone(),
+            since,
+        })
+    }
+
     /// Enters `phase`; returns whether it differs from the one before.
     ///
     /// An interrupted phase keeps its start: a wait for a mount is one wait, although Flocker is read during it.
@@ -271,10 +70,15 @@ impl OperationProgress {
         if self.phase == phase {
             return false;
         }
-        let since = match &self.interrupted {
-            Some((interrupted, since)) if *interrupted == phase => *since,
-            Some(_) | None => Instant::now(),
+        let since = match (&self.interrupted, &self.earlier) {
+            (Some((interrupted, since)), _) if *interrupted == phase => *since,
+            (_, Some(earlier)) if earlier.phase == phase => earlier.since,
+            _ => Instant::now(),
         };
+        // What follows another wait is a new one.
+        if !phase.interrupts() {
+            self.earlier.take_if(|earlier| earlier.phase != phase);
+        }
         let left = (
             std::mem::replace(&mut self.phase, phase),
             std::mem::replace(&mut self.since, since),
@@ -319,6 +123,7 @@ impl Default for OperationProgress {
             labels: None,
             dataset: None,
             interrupted: None,
+            earlier: None,
         }
     }
 }

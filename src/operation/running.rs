@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::Operation;
 use super::callers::{Callers, reached};
 use super::context::{Context, PhaseTimes};
-use super::progress::OperationProgress;
+use super::progress::{OperationProgress, Wait};
 use crate::error::{Error, Result};
 use crate::operation::deadline::Deadline;
 use crate::telemetry::Metrics;
@@ -66,6 +66,7 @@ impl<O: Operation, T: Clone + Send + 'static> Running<O, T> {
         operation: O,
         deadline: Deadline,
         metrics: Metrics,
+        earlier: Option<Wait>,
         work: W,
     ) -> Started<O, T>
     where
@@ -76,7 +77,7 @@ impl<O: Operation, T: Clone + Send + 'static> Running<O, T> {
         let first_caller = CallerGuard {
             callers: Arc::clone(&callers),
         };
-        let progress = Arc::new(watch::Sender::new(OperationProgress::default()));
+        let progress = Arc::new(watch::Sender::new(OperationProgress::after(earlier)));
         let cancelled = CancellationToken::new();
         let doing = operation.to_string();
         let measured = PhaseTimes {

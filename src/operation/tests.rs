@@ -380,3 +380,43 @@ async fn work_that_ends_with_its_callers_ends_just_before_the_last_of_them_is_an
         "two seconds are left for undoing"
     );
 }
+
+/// Leaves an operation before it ends, so often that nothing of it runs in between.
+#[tokio::test(start_paused = true)]
+async fn a_wait_goes_on_over_a_gap_without_callers() {
+    let operations = operations();
+    let call = || {
+        operations.run(JOB, seconds(5), |context| async move {
+            context.enter(Phase::FlockerAnswering);
+            let node = uuid::Uuid::nil();
+            context.enter(Phase::BackingVolume { node });
+            context.unless_cancelled(std::future::pending()).await
+        })
+    };
+    let began = tokio::time::Instant::now();
+    for _ in 0..3 {
+        let error = call().await.unwrap_err();
+        let waited = Elapsed(began.elapsed()).to_string();
+        assert!(
+            error.to_string().contains(&format!("yet for {waited}")),
+            "{error} {waited}"
+        );
+        // Until nobody is expected to come back.
+        while operations.any(|_, _| true) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert!(began.elapsed() < Duration::from_secs(300), "the gap is one");
+    }
+    let done = operations.run(JOB, seconds(5), |context| async move {
+        context.enter(Phase::BackingVolume {
+            node: uuid::Uuid::nil(),
+        });
+        Ok(1)
+    });
+    assert_eq!(done.await.unwrap(), 1);
+    let error = call().await.unwrap_err();
+    assert!(
+        error.to_string().contains("yet for 5.0 s"),
+        "a success ends the wait: {error}"
+    );
+}

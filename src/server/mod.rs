@@ -13,6 +13,7 @@ mod request_body;
 mod rpc_log;
 mod socket;
 mod socket_keeper;
+mod unserved;
 
 use std::future;
 use std::time::Duration;
@@ -32,12 +33,11 @@ pub use rpc_log::{RpcLogLayer, ServingNode};
 pub use socket::{SocketError, SocketName};
 pub(crate) use socket_keeper::CHECK_EVERY as CHECK_SOCKET_EVERY;
 pub use socket_keeper::SocketState;
+pub use unserved::Unserved;
 
 use connection::StopTokens;
 use connections::Connections;
 use limits::CallBudget;
-
-use crate::telemetry::Metrics;
 
 /// How long the server waits for the tasks of calls that it has aborted.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
@@ -56,9 +56,8 @@ type Layers = Stack<RpcLogLayer, Stack<CallLimitLayer, Identity>>;
 /// What serves on an endpoint, its calls logged and limited.
 pub(crate) type LimitedRouter = Router<Layers>;
 
-/// Returns the builder of a router whose calls are logged, measured if there are `metrics`, and kept within `limits`. `node`
-/// serves the calls of the Node service, if there is one.
-pub(crate) fn builder(limits: Limits, metrics: Option<Metrics>, node: Option<ServingNode>) -> Server<Layers> {
+/// Returns the builder of a router whose calls pass `log` and are kept within `limits`.
+pub(crate) fn builder(limits: Limits, log: RpcLogLayer) -> Server<Layers> {
     let budget = CallBudget::new(limits);
     Server::builder()
         .max_concurrent_streams(limits.calls_per_connection())
@@ -69,7 +68,7 @@ pub(crate) fn builder(limits: Limits, metrics: Option<Metrics>, node: Option<Ser
         .http2_keepalive_interval(Some(limits::PING_EVERY))
         .http2_keepalive_timeout(Some(limits::PING_TIME))
         .layer(CallLimitLayer { budget })
-        .layer(RpcLogLayer { metrics, node })
+        .layer(log)
 }
 
 /// Serves on `listener`, with at most the connections of `limits`, until `shutdown` is cancelled, and returns when all calls have ended.

@@ -27,15 +27,18 @@ use tracing::field::{Empty, display};
 use tracing::{Instrument, Level, Span};
 use uuid::Uuid;
 
+use super::unserved::Unserved;
 use crate::telemetry::Metrics;
 
 /// Wraps the services in [`LoggedService`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct RpcLogLayer {
     /// Where the calls are measured, if anywhere.
     pub metrics: Option<Metrics>,
     /// The node that serves calls of the Node service, if any.
     pub node: Option<ServingNode>,
+    /// What is said of calls that are not served, if anything.
+    pub unserved: Option<Unserved>,
 }
 
 /// The node that serves calls of the Node service, for their lines of the log.
@@ -63,6 +66,7 @@ impl<S> Layer<S> for RpcLogLayer {
             inner,
             metrics: self.metrics.clone(),
             node: self.node.clone(),
+            unserved: self.unserved.clone(),
         }
     }
 }
@@ -75,6 +79,7 @@ pub struct LoggedService<S> {
     inner: S,
     metrics: Option<Metrics>,
     node: Option<ServingNode>,
+    unserved: Option<Unserved>,
 }
 
 impl<S> Service<Request<Body>> for LoggedService<S>
@@ -93,6 +98,7 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let log = RpcLog::begin(request.uri().path(), self.metrics.clone(), self.node.clone());
         let span = log.span.clone();
+        let unserved = self.unserved.clone();
         let response = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         let logged = async move {
             let response = match response.await {
@@ -101,6 +107,10 @@ where
                     "the call failed because of a bug in the plugin, whose log has the details",
                 )
                 .into_http(),
+            };
+            let response = match unserved {
+                Some(unserved) => unserved.explain(response, &log.method),
+                None => response,
             };
             let mut log = Some(log);
             // Without a message to return, the status is among the headers.

@@ -1,14 +1,21 @@
-//! What the log adds to the ids in its lines: the host of a node, and what people call a volume.
+//! What log and messages add to ids: the host of a node, and what people call a volume.
 //!
 //! Only what was read for another purpose is here: nothing is read for the log.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
 /// The longest host in bytes that is kept: host names have at most 253.
 const LONGEST_HOST: usize = 256;
+
+/// How many nodes are remembered that Flocker no longer lists: whoever looks for a lost machine needs its address.
+const MOST_MISSING: usize = 100;
+
+/// How many nodes a message names at most.
+const MOST_NAMED: usize = 5;
 
 /// How many volumes are remembered beside those that are staged here. Then those of the older half are forgotten.
 const MOST_RECENT: usize = 1000;
@@ -22,6 +29,8 @@ static NAMES: LazyLock<Mutex<Names>> = LazyLock::new(Mutex::default);
 #[derive(Default)]
 struct Names {
     hosts: BTreeMap<Uuid, Box<str>>,
+    /// The hosts of nodes that were listed before.
+    missing: BTreeMap<Uuid, Box<str>>,
     staged: HashMap<Uuid, NamedFields>,
     /// Volumes of operations that ended lately, each with its place in their order.
     recent: HashMap<Uuid, (u64, NamedFields)>,
@@ -32,14 +41,49 @@ struct Names {
 pub(crate) fn set_nodes<'a>(nodes: impl Iterator<Item = (Uuid, &'a str)>) {
     let nodes = nodes.filter(|(_, host)| !host.is_empty() && host.len() <= LONGEST_HOST);
     let nodes: BTreeMap<Uuid, Box<str>> = nodes.map(|(node, host)| (node, host.into())).collect();
-    if !nodes.is_empty() {
-        lock().hosts = nodes;
+    if nodes.is_empty() {
+        return;
+    }
+    let mut names = lock();
+    let Names { hosts, missing, .. } = &mut *names;
+    missing.extend(std::mem::replace(hosts, nodes));
+    missing.retain(|node, _| !hosts.contains_key(node));
+    while missing.len() > MOST_MISSING {
+        missing.pop_first();
     }
 }
 
-/// Returns the host of a node, if the node was listed last.
+/// Returns the host of a node, if it was ever listed.
 pub(crate) fn host_of(node: Uuid) -> Option<String> {
-    lock().hosts.get(&node).map(ToString::to_string)
+    let names = lock();
+    let host = names.hosts.get(&node).or_else(|| names.missing.get(&node));
+    host.map(ToString::to_string)
+}
+
+/// A node in a message: its UUID, with its host where that is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NamedNode(pub(crate) Uuid);
+
+impl fmt::Display for NamedNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match host_of(self.0) {
+            Some(host) => write!(f, "{} ({host})", self.0),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// Returns the nodes that Flocker listed last, for a message about one that it does not list.
+pub(crate) fn listed_nodes() -> String {
+    let Names { hosts, .. } = &*lock();
+    let first = hosts.iter().take(MOST_NAMED);
+    let first: Vec<_> = first.map(|(node, host)| format!("{node} ({host})")).collect();
+    let first = first.join(", ");
+    match hosts.len() {
+        0 => "none".to_owned(),
+        all if all > MOST_NAMED => format!("{first} and {} more", all - MOST_NAMED),
+        _ => first,
+    }
 }
 
 /// Records the fields of a volume that is staged on this machine; without any, the volume is forgotten.
@@ -98,8 +142,36 @@ mod tests {
         listed(&[(one, "10.0.0.1"), (two, &long)]);
         assert_eq!(host_of(two), None, "no list makes the plugin keep any text");
         set_nodes([].into_iter());
-        listed(&[(two, "10.0.0.2")]);
-        assert_eq!(host_of(one), None);
+        listed(&[(one, "10.0.0.1"), (two, "10.0.0.2")]);
+        assert_eq!(host_of(two).as_deref(), Some("10.0.0.2"));
+    }
+
+    #[test]
+    fn the_host_of_a_node_that_is_missing_is_still_known() {
+        let (one, two) = (Uuid::from_u128(0x54), Uuid::from_u128(0x55));
+        set_nodes([(one, "10.0.0.4"), (two, "10.0.0.5")].into_iter());
+        set_nodes([(two, "10.0.0.5")].into_iter());
+        assert_eq!(NamedNode(one).to_string(), format!("{one} (10.0.0.4)"));
+        set_nodes([(one, "10.0.0.6")].into_iter());
+        assert_eq!(host_of(one).as_deref(), Some("10.0.0.6"));
+        for number in 0..10 * MOST_MISSING as u128 {
+            set_nodes([(Uuid::from_u128(0x2000 + number), "10.0.0.7")].into_iter());
+        }
+        assert!(lock().missing.len() <= MOST_MISSING);
+    }
+
+    #[test]
+    fn a_message_names_few_nodes() {
+        let nodes: Vec<_> = (0..20)
+            .map(|number| (Uuid::from_u128(0x9000 + number), "10.0.0.8"))
+            .collect();
+        set_nodes(nodes.iter().copied());
+        let text = listed_nodes();
+        // Other tests of the process may list nodes of their own in between.
+        assert!(
+            text.split(", ").count() <= MOST_NAMED && !text.is_empty(),
+            "{text}"
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod id;
 mod labels;
+mod lease_advice;
 mod metadata;
 mod mount_flags;
 mod name;
@@ -15,6 +16,7 @@ mod topology;
 pub(crate) use id::Generation;
 pub use id::{Namespace, dataset_of};
 pub(crate) use labels::{KubernetesClaim, VolumeLabels};
+pub(crate) use lease_advice::{end_of_use, release_of_any};
 #[cfg(test)]
 pub(crate) use metadata::PROFILE_KEY;
 pub use metadata::metadata;

@@ -12,7 +12,7 @@ use crate::commands::connection::connect;
 use crate::commands::failure::Failure;
 use crate::commands::stdout::remark;
 use crate::error;
-use crate::flocker::cluster::{Cluster, Lists, Snapshot, dataset_named};
+use crate::flocker::cluster::{Cluster, Lists, Snapshot, dataset_named, similar_name};
 use crate::flocker::node_identity::{NodeEvidence, NodeIdentity, Sources};
 use crate::host::{LocalView, LocalVolume};
 use crate::telemetry::spawn_blocking;
@@ -181,7 +181,8 @@ impl Survey {
         match dataset_named(&self.snapshot, text) {
             Ok(Some(dataset)) => Ok(dataset.dataset_id),
             Ok(None) => Err(Failure::Refused(vec![format!(
-                "no volume has the id or name {text:?}"
+                "no volume has the id or name {text:?}{}",
+                similar_name(&self.snapshot, text)
             )])),
             Err(error) => Err(Failure::Refused(vec![error.chain()])),
         }

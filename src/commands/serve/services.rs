@@ -8,7 +8,9 @@ use csi_proto::v1::identity_server::{self, IdentityServer};
 use csi_proto::v1::node_server::{Node, NodeServer};
 use tokio_util::sync::CancellationToken;
 
-use crate::server::{self, Health, Limits, Listener, ServeError, ServingNode, reflection};
+use crate::server::{
+    self, Health, Limits, Listener, RpcLogLayer, ServeError, ServingNode, Unserved, reflection,
+};
 use crate::telemetry::Metrics;
 use crate::v0::Facade;
 
@@ -77,11 +79,17 @@ impl<I: identity_server::Identity, C: Controller, N: Node> Services<I, C, N> {
         shutdown: CancellationToken,
         grace: Duration,
     ) -> Result<(), ServeError> {
-        let reflection = reflection::describe(csi_proto::FILE_DESCRIPTOR_SET, self.names().collect());
+        let names: Vec<_> = self.names().collect();
+        let reflection = reflection::describe(csi_proto::FILE_DESCRIPTOR_SET, names.clone());
         let identity = Arc::new(self.identity);
         let controller = self.controller.map(Arc::new);
         let node = self.node.map(Arc::new);
-        let router = server::builder(limits, Some(self.metrics), Some(self.serving_node))
+        let log = RpcLogLayer {
+            metrics: Some(self.metrics),
+            node: Some(self.serving_node),
+            unserved: Some(Unserved(Arc::new(move |method| unserved(method, &names)))),
+        };
+        let router = server::builder(limits, log)
             .add_service(v0::IdentityServer::new(Facade::new(Arc::clone(&identity))))
             .add_optional_service(controller.clone().map(Facade::new).map(v0::ControllerServer::new))
             .add_optional_service(node.clone().map(Facade::new).map(v0::NodeServer::new))
@@ -100,5 +108,55 @@ impl<I: identity_server::Identity, C: Controller, N: Node> Services<I, C, N> {
         let node = self.node.is_some().then_some(Part::Node);
         let parts = [Some(Part::Identity), controller, node].into_iter().flatten();
         parts.flat_map(Part::names).copied()
+    }
+}
+
+/// Says of a method that none of the services `offered` has, where it is.
+fn unserved(method: &str, offered: &[&str]) -> String {
+    let (service, name) = method
+        .trim_start_matches('/')
+        .split_once('/')
+        .unwrap_or((method, ""));
+    if offered.contains(&service) {
+        return format!("{service} has no RPC {name:?} in the versions of CSI that this plugin serves");
+    }
+    let other = [(Part::Controller, "controller"), (Part::Node, "node")];
+    match other
+        .into_iter()
+        .find(|(part, _)| part.names().contains(&service))
+    {
+        Some((_, mode)) => format!(
+            "{name} is not served here: this process was started with another mode than \"{mode}\" or \"all\", and the \
+             service {service} is at the endpoint of a plugin with one of these; here are {}",
+            offered.join(", ")
+        ),
+        None => format!("there is no service {service:?} here, but {}", offered.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_is_not_served_names_where_it_is() {
+        let node = ["csi.v1.Identity", "csi.v1.Node"];
+        let text = unserved("/csi.v1.Controller/CreateVolume", &node);
+        assert!(
+            text.contains("CreateVolume is not served here") && text.contains("mode than \"controller\""),
+            "{text}"
+        );
+        assert!(text.ends_with("here are csi.v1.Identity, csi.v1.Node"), "{text}");
+        let text = unserved("/csi.v1.Node/NodeGetPolicy", &node);
+        assert!(
+            text.starts_with("csi.v1.Node has no RPC \"NodeGetPolicy\""),
+            "{text}"
+        );
+        for method in ["/csi.v2.Node/NodeGetInfo", "/", "", "x", "/x/"] {
+            assert!(
+                unserved(method, &node).starts_with("there is no service"),
+                "{method}"
+            );
+        }
     }
 }

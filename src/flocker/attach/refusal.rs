@@ -1,4 +1,5 @@
-//! What an attachment does, and what its caller is answered, when another node holds the lease.
+//! What an attachment does, and what its caller is answered, when another node holds the lease, or
+//! Flocker does not list the node.
 
 use uuid::Uuid;
 
@@ -7,8 +8,36 @@ use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::{Absence, FirstRead, Lists, Probe, Snapshot};
 use crate::operation::{Elapsed, Phase};
 use crate::telemetry::Counter;
+use crate::telemetry::log_names::{NamedNode, listed_nodes};
+use crate::volume::end_of_use;
 
 impl Attachment<'_> {
+    /// Waits until Flocker lists the node.
+    ///
+    /// A node that an orchestrator names may be one that never existed. This node does exist, and its agent may come back.
+    pub(super) async fn node_reporting(&self) -> Result<()> {
+        let (node, cluster) = (self.node, &self.attach.cluster);
+        let may_be_unknown = self.other_lease == OtherNodesLease::Refuse;
+        let wait = cluster.wait_until((Lists::NODES, FirstRead::AtOnce), self.context, |snapshot| {
+            if snapshot.lists_node(node) {
+                Probe::Ready(true)
+            } else if may_be_unknown && cluster.absence(node) == Absence::Gone {
+                Probe::Ready(false)
+            } else {
+                Probe::Waiting(Phase::NodeReporting { node })
+            }
+        });
+        if wait.await? {
+            return Ok(());
+        }
+        let text = format!(
+            "node {} does not exist, or its agent does not run: Flocker has not listed it for takeover_grace; it lists {}",
+            NamedNode(node),
+            listed_nodes()
+        );
+        Err(Error::new(Situation::UnknownNode, text))
+    }
+
     /// Fails because of another node's lease, or waits until the lease blocks no longer.
     pub(super) async fn held_by(&self, holder: Uuid, seen: &Snapshot) -> Result<AttemptOutcome> {
         let (context, dataset) = (self.context, self.dataset);
@@ -56,10 +85,11 @@ impl Attachment<'_> {
                 Absence::Unknown => "is not listed by Flocker".to_owned(),
             })
         };
+        let release = end_of_use(*dataset, holder);
         let what_to_do = match (missing, self.attach.takeover) {
-            (None, _) => "unpublish it there first".to_owned(),
+            (None, _) => release,
             (Some(missing), Takeover::Never) => format!(
-                "that node {missing}; if it is certainly off, unpublish the volume from it (takeover = never)"
+                "that node {missing}, and takeover = never: make certain that it is off, then {release}"
             ),
             (Some(missing), Takeover::NodeGone) => format!(
                 "that node {missing}; once it has been missing for takeover_grace, the volume is taken from it: try again"
@@ -68,8 +98,10 @@ impl Attachment<'_> {
         Error::new(
             Situation::HeldElsewhere,
             format!(
-                "volume {dataset} cannot be attached to node {node}: it is attached to node {holder}, which holds its \
-                 lease; {what_to_do}"
+                "volume {dataset} cannot be attached to node {}: it is attached to node {}, which holds its \
+                 lease; {what_to_do}",
+                NamedNode(*node),
+                NamedNode(holder)
             ),
         )
     }

@@ -35,7 +35,7 @@ pub use current_client::Flocker;
 pub(crate) use leases::LeaseOutcome;
 pub use leases::Release;
 pub use lists::Lists;
-pub(crate) use names::dataset_named;
+pub(crate) use names::{dataset_named, similar_name};
 pub(crate) use polling::{AgentWork, FirstRead, Probe};
 pub(crate) use snapshot::Snapshot;
 

@@ -4,7 +4,7 @@ use flocker_client::Dataset;
 
 use super::Snapshot;
 use crate::error::{Error, Result, Situation};
-use crate::volume::{FLOCKER_ID_KEY, NAME_KEY};
+use crate::volume::{FLOCKER_ID_KEY, NAME_KEY, did_you_mean};
 
 /// Finds the live dataset that has a name: first by mesos-module-flocker's key, because a dataset that has it was
 /// created for tasks, then by the key of Flocker's Docker plugin, Kubernetes' old plugin and CSI.
@@ -32,6 +32,13 @@ pub(crate) fn dataset_named<'a>(snapshot: &'a Snapshot, name: &str) -> Result<Op
         }
     }
     Ok(None)
+}
+
+/// Returns ` (did you mean "…"?)` when a live dataset has a name that resembles this one, else nothing.
+pub(crate) fn similar_name(snapshot: &Snapshot, name: &str) -> String {
+    let live = snapshot.datasets().filter(|dataset| !dataset.deleted);
+    let names = live.flat_map(|dataset| [FLOCKER_ID_KEY, NAME_KEY].map(|key| dataset.metadata.get(key)));
+    did_you_mean(name, names.flatten().map(String::as_str))
 }
 
 #[cfg(test)]
@@ -72,6 +79,20 @@ mod tests {
         assert_eq!(found(datasets.clone()).unwrap(), Some(4));
         datasets.push(of_a_task);
         assert_eq!(found(datasets).unwrap(), Some(5));
+    }
+
+    #[test]
+    fn a_mistyped_name_is_answered_with_the_nearest_that_exists() {
+        let datasets = vec![
+            dataset(1, &[("name", "orders-database")], false),
+            dataset(2, &[("FLOCKER_ID", "orders-archive")], false),
+            dataset(3, &[("name", "orders-databasee")], true),
+            dataset(4, &[], false),
+        ];
+        let snapshot = Snapshot::of(datasets, vec![], &[], vec![]);
+        let similar = similar_name(&snapshot, "orders-datbase");
+        assert_eq!(similar, " (did you mean \"orders-database\"?)");
+        assert_eq!(similar_name(&snapshot, "web"), "");
     }
 
     #[test]

@@ -10,6 +10,8 @@ use super::request::Placed;
 use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::{Absence, AgentWork, FirstRead, Lists, Probe, Snapshot, WriteOutcome};
 use crate::operation::{Context, Phase};
+use crate::telemetry::log_names::NamedNode;
+use crate::volume::end_of_use;
 
 /// How a wait for the backing volume ends.
 enum Ended {
@@ -127,8 +129,10 @@ impl Provisioner {
         }
         if let Some(lease) = snapshot.lease(dataset)? {
             let text = format!(
-                "volume {dataset} is on node {gone}, which is gone, but node {} holds its lease; unpublish it there first",
-                lease.node_uuid
+                "volume {dataset} is on node {}, which is gone, but node {} holds its lease; {}",
+                NamedNode(gone),
+                NamedNode(lease.node_uuid),
+                end_of_use(dataset, lease.node_uuid)
             );
             return Err(Error::new(Situation::InUse, text));
         }

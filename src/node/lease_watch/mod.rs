@@ -310,9 +310,9 @@ impl LeaseWatch {
                 volume.id = %dataset,
                 node.id = %node,
                 "Node {node} has held the lease on dataset {dataset} for at least {} s, but neither a record nor a mount of \
-                 it is here, so no other node can use it. If nothing on this node is going to, release the lease: call \
-                 ControllerUnpublishVolume with volume_id {dataset} and node_id {node}, or send DELETE \
-                 /v1/configuration/leases/{dataset} to Flocker",
+                 it is here, so no other node can use it. If nothing on this node is going to, release the lease: \
+                 ControllerUnpublishVolume with volume_id {dataset} and node_id {node}, or flocker-csi leases release \
+                 {dataset} --node {node}",
                 grace.as_secs()
             );
         }

@@ -73,7 +73,7 @@ fn a_volume_not_released_in_time_is_refused_and_nothing_of_the_attempt_is_left()
                 &[
                     &there.volume_id,
                     &format!("attached to node {first}"),
-                    "unpublish it there first",
+                    "flocker-csi leases release",
                 ],
             );
             pair.assert_nothing_of_the_second();

@@ -71,7 +71,7 @@ impl Mortal {
         assert_refused(
             attach(&self.csi, volume, self.other.node(), LONG).await,
             Code::FailedPrecondition,
-            &[&named, "unpublish it there first"],
+            &[&named, "flocker-csi leases release"],
         );
         assert_refused(
             delete(&self.csi, volume, LONG).await,

@@ -157,7 +157,7 @@ fn a_volume_is_taken_from_a_dead_node_where_takeover_is_allowed() {
         assert_refused(
             attach(&process.csi, volume, second, LONG).await,
             Code::FailedPrecondition,
-            &[&first.to_string(), "unpublish it there first"],
+            &[&first.to_string(), "flocker-csi leases release"],
         );
         fixture.hide_the_first();
         let refusals = fixture.taken_over(&process.csi, volume).await;
@@ -252,5 +252,28 @@ fn a_node_that_is_listed_again_keeps_its_volume() {
                 listing("break", &format!("[{}]", nodes.join(","))).once()
             })
             .await;
+    });
+}
+
+/// The id is mistyped, or the node is gone for good: nobody would know that from "try again".
+#[test]
+fn a_node_that_does_not_exist_is_answered_with_those_that_do() {
+    in_own_namespace(|| async {
+        let fixture = Fixture::start(Takeover::Never, SOON).await;
+        let plugin = fixture.second.plugin().await;
+        let volume = plugin.csi.create("data").await;
+        let (mistyped, listed) = (Uuid::new_v4(), fixture.first.node().to_string());
+        let parts = [mistyped.to_string(), listed, "127.0.0.1".to_owned()];
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let short = attach(&plugin.csi, volume, mistyped, Duration::from_millis(700)).await;
+        assert_refused(short, Code::Unavailable, &parts);
+        assert_refused(
+            attach(&plugin.csi, volume, mistyped, LONG).await,
+            Code::NotFound,
+            &parts,
+        );
+        assert_eq!(fixture.flocker.leaseholder(volume).await, None);
+        plugin.csi.delete(volume).await.unwrap();
+        plugin.stop().await;
     });
 }

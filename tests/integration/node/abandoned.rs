@@ -351,7 +351,7 @@ fn a_lease_of_this_node_without_a_record_or_a_mount_is_reported_once_and_stays()
         for part in [
             &lost.to_string(),
             "ControllerUnpublishVolume",
-            "DELETE /v1/configuration/leases",
+            "flocker-csi leases release",
         ] {
             assert!(reports[0].contains(part), "{reports:?}");
         }

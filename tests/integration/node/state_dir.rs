@@ -75,8 +75,10 @@ fn a_controller_beside_a_node_plugin_needs_no_state_of_its_own() {
         let usage = machine.usage("data", volume, &context);
         node.csi.stage(&usage).await.unwrap();
         node.csi.publish(&usage).await.unwrap();
-        assert_refused(controller.csi.stage(&usage).await, Code::Unimplemented, &[]);
-        assert_refused(node.csi.delete(unknown_id()).await, Code::Unimplemented, &[]);
+        let names = ["NodeStageVolume", "\"node\" or \"all\"", "csi.v1.Controller"];
+        assert_refused(controller.csi.stage(&usage).await, Code::Unimplemented, &names);
+        let names = ["DeleteVolume", "\"controller\" or \"all\"", "csi.v1.Node"];
+        assert_refused(node.csi.delete(unknown_id()).await, Code::Unimplemented, &names);
         node.csi.unpublish(&usage).await.unwrap();
         node.csi.unstage(&usage).await.unwrap();
         controller.csi.detach(volume, machine.node()).await;

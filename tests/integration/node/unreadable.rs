@@ -43,7 +43,7 @@ fn unstaging_with_an_unreadable_record_gives_back_all_but_the_lease_and_names_th
             let record = machine.records().remove(0);
 
             let plugin = machine.process(&[]).await;
-            let request = format!("DELETE /v1/configuration/leases/{}", usage.volume_id);
+            let request = format!("flocker-csi leases release {} --node", usage.volume_id);
             let parts = [record.to_str().unwrap(), &request, &usage.volume_id];
             assert_refused(plugin.csi.unstage(&usage).await, Code::Unavailable, &parts);
             assert_eq!(Mounts::read().at(&usage.alias()), []);

@@ -1,6 +1,7 @@
 //! Where the commands are run: two nodes, a plugin that has a volume in use on one of them, and stand-ins for orchestrators.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::support::eventually;
 use crate::support::flocker::Flocker;
 use crate::support::machine::Machine;
 use crate::support::mounts::only_mount_at;
-use crate::support::process::Process;
+use crate::support::process::{Process, program_under_test};
 
 /// What a command is expected to do.
 pub(super) enum Expected {
@@ -147,8 +148,8 @@ flocker https://control.example.com:4523/v1/state/nodes
 flocker https://control.example.com:4523/v1/configuration/leases
 flocker https://control.example.com:4523/v1/state/datasets"#;
 
-const RELEASE: &str = r#"flocker https://control.example.com:4523/v1/configuration/leases | jq '.[] | select(.dataset_id == "ID")'
-flocker -X DELETE https://control.example.com:4523/v1/configuration/leases/ID"#;
+const RELEASE: &str = "flocker-csi leases | grep ID
+flocker-csi leases release ID --node NODE";
 
 const CHECK: &str = r#"device=$(findmnt -n -o SOURCE /flocker/ID)
 systemctl stop flocker-dataset-agent
@@ -194,6 +195,7 @@ impl Scene {
         becomes(probes, 200, "ready\n").await;
         let bin = machine.path("bin");
         stand_ins::make(&bin);
+        symlink(program_under_test(), bin.join("flocker-csi")).unwrap();
         let text = |path: &Path| path.display().to_string();
         fs::create_dir(machine.path("backup")).unwrap();
         let names = [
@@ -247,6 +249,14 @@ impl Scene {
         let path = format!("{}:{}", self.bin.display(), std::env::var("PATH").unwrap());
         let mut shell = Command::new("bash");
         shell.args(["-c", &script]).env("PATH", path).kill_on_drop(true);
+        // Where the plugin's settings are the environment's, those of the commands are so too.
+        for flag in self.machine.flags() {
+            let (name, value) = flag.trim_start_matches("--").split_once('=').unwrap();
+            shell.env(
+                format!("FLOCKER_CSI_{}", name.to_uppercase().replace('-', "_")),
+                value,
+            );
+        }
         shell.output().await.unwrap()
     }
 
@@ -346,12 +356,19 @@ impl Scene {
             plan.nodes.entry(2).or_default().machine = MachineState::Off;
         });
         faults.until_in_force().await;
-        let printed = self.succeeds(RELEASE, volume).await;
+        assert!(commands().iter().any(|one| one == RELEASE));
         let node = self.flocker.node(2).to_string();
-        assert_eq!(
-            printed.matches(&node).count(),
-            2,
-            "the lease, and the answer to its release:\n{printed}"
+        // Without a terminal it does not ask, and the test does not wait for the grace.
+        let command = RELEASE.replace("NODE", &format!("{node} --force --yes"));
+        let output = self.run(&command, volume).await;
+        let (printed, errors) = (
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        );
+        assert!(output.status.success(), "{printed}{errors}");
+        assert!(
+            printed.contains(&volume.to_string()),
+            "the lease is listed:\n{printed}{errors}"
         );
         assert_eq!(self.flocker.leaseholder(volume).await, None);
         csi.attach(volume, self.machine.node()).await;

@@ -27,7 +27,7 @@ pub(crate) const CONTAINED: [&str; 7] = [
     "--propagation=slave",
 ];
 
-fn program_under_test() -> OsString {
+pub(crate) fn program_under_test() -> OsString {
     let another = std::env::var_os(ANOTHER_PROGRAM);
     another.unwrap_or_else(|| env!("CARGO_BIN_EXE_flocker-csi").into())
 }

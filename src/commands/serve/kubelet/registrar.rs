@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::service::{RegistrationService, Verdict};
 use crate::config::Endpoint;
 use crate::error;
-use crate::server::{self, BindError, CHECK_SOCKET_EVERY, Limits, Listener, ServeError, SocketName};
+use crate::server::{
+    self, BindError, CHECK_SOCKET_EVERY, Limits, Listener, RpcLogLayer, ServeError, SocketName,
+};
 
 /// How long to wait for another attempt of a kubelet that has refused the plugin, before the socket is recreated.
 ///
@@ -93,7 +95,8 @@ async fn serve(
     service: RegistrationService,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    let router = server::builder(LIMITS, None, None).add_service(RegistrationServer::new(service));
+    let router =
+        server::builder(LIMITS, RpcLogLayer::default()).add_service(RegistrationServer::new(service));
     server::serve(listener, router, LIMITS, std::future::ready(()), shutdown, DRAIN).await
 }
 
