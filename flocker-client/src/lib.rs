@@ -81,5 +81,5 @@ pub use self::{
         Acquired, AcquiredKind, Dataset, DatasetState, Datasets, DeletedGeneration, Extensions, Lease,
         NewDataset, Node, TakenId, UnreadableParts,
     },
-    observer::{RequestEnd, RequestObserver},
+    observer::{RequestEnd, RequestObserver, RequestTrace},
 };

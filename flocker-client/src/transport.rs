@@ -29,6 +29,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_PROBE: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_PROBES: u32 = 3;
 
+/// The header by which Flocker continues a task of Eliot in its log; it ignores what is no id of one.
+const ELIOT_TASK_ID: HeaderName = HeaderName::from_static("x-eliot-task-id");
+
 /// Requests over mutual TLS to one control service.
 #[derive(Debug)]
 pub(crate) struct Transport {
@@ -100,12 +103,13 @@ impl Transport {
 
     async fn send_for<A: ReadAnswer>(&self, endpoint: Endpoint) -> Result<A, Error> {
         let observed = Observed::begin(self.observer.as_ref(), endpoint);
-        observed.ended(self.send_twice(endpoint).await)
+        let answer = self.send_twice(endpoint, &observed).await;
+        observed.ended(answer)
     }
 
-    async fn send_twice<A: ReadAnswer>(&self, endpoint: Endpoint) -> Result<A, Error> {
-        let began = Instant::now();
-        match self.attempt(endpoint, None::<&()>, self.target.timeout).await {
+    async fn send_twice<A: ReadAnswer>(&self, endpoint: Endpoint, observed: &Observed) -> Result<A, Error> {
+        let (began, timeout) = (Instant::now(), self.target.timeout);
+        match self.attempt(endpoint, None::<&()>, timeout, observed).await {
             Err(error) if may_be_repeated(&error) => {
                 let path = endpoint.path();
                 tracing::debug!(
@@ -113,7 +117,7 @@ impl Transport {
                     "The connection for GET {path} was closed; sending it a second time"
                 );
                 let left = self.target.timeout.saturating_sub(began.elapsed());
-                self.attempt(endpoint, None::<&()>, left).await
+                self.attempt(endpoint, None::<&()>, left, observed).await
             }
             answer => answer,
         }
@@ -122,7 +126,9 @@ impl Transport {
     /// Sends a request with a body, once.
     pub(crate) async fn send_with(&self, endpoint: Endpoint, body: &impl Serialize) -> Result<Answer, Error> {
         let observed = Observed::begin(self.observer.as_ref(), endpoint);
-        observed.ended(self.attempt(endpoint, Some(body), self.target.timeout).await)
+        let timeout = self.target.timeout;
+        let answer = self.attempt(endpoint, Some(body), timeout, &observed).await;
+        observed.ended(answer)
     }
 
     /// Waits for a permit, sends a request and reads the answer. The wait does not count towards `timeout`: every
@@ -132,6 +138,7 @@ impl Transport {
         endpoint: Endpoint,
         body: Option<&impl Serialize>,
         timeout: Duration,
+        observed: &Observed,
     ) -> Result<A, Error> {
         let call = ApiCall::new(&self.target, endpoint);
         let mut url = self.base.clone();
@@ -139,6 +146,9 @@ impl Transport {
         let mut request = self.http.request(endpoint.method(), url).timeout(timeout);
         if let Some(body) = body {
             request = request.json(body);
+        }
+        if let Some(task) = observed.eliot_task_id() {
+            request = request.header(ELIOT_TASK_ID, task);
         }
         let _permit = self.connection_limit.acquire(call.is_write()).await;
         let answer = match request.send().await {

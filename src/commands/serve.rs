@@ -29,13 +29,14 @@ use crate::host::{PinStore, preconditions, state_dir};
 use crate::node::NodeService;
 use crate::operation::Locks;
 use crate::server::{Listener, ServeError, SocketState};
-use crate::telemetry::{Metrics, spawn_blocking};
+use crate::telemetry::{Metrics, TraceExport, spawn_blocking};
 pub use checks::check;
 use checks::{check_all, warn_of_exposed_directories, warn_of_takeover};
 use kubelet::{Registrar, RegistrationService};
 use monitoring::{Gauges, Monitored, Readiness, Sources};
 use parts::{
     controller, host_settings, limits, node, of_one_node, provisioner, serving_node, sources, this_node,
+    traces,
 };
 use services::Services;
 use start_log::log_start;
@@ -75,6 +76,7 @@ pub struct Plugin {
     serving: JoinHandle<Result<(), ServeError>>,
     registering: Option<JoinHandle<()>>,
     monitoring: Option<JoinHandle<()>>,
+    traces: Option<TraceExport>,
     shutdown: CancellationToken,
     controller: Option<ControllerService>,
     node: Option<NodeService>,
@@ -124,6 +126,7 @@ impl Plugin {
             report.0.clone().report(report.1.clone())
         });
         tasks.spawn("returning unused memory", memory::return_unused);
+        let traces = traces(&config, &cluster).await?;
         let identity = NodeIdentity::new(sources(&config), cluster.clone());
         let is_of_one_node = config.mode.serves_node() || of_one_node(&config);
         let readiness = Readiness::new(
@@ -186,6 +189,7 @@ impl Plugin {
             serving,
             registering: None,
             monitoring,
+            traces,
             shutdown,
             controller,
             node,
@@ -243,6 +247,10 @@ impl Plugin {
                 }
             };
             tokio::join!(controller, node, registering);
+            // After the last call, whose span it has to send.
+            if let Some(traces) = self.traces.take() {
+                traces.finish().await;
+            }
             match served {
                 Ok(served) => served.map_err(|error| Failure::of(&error)),
                 Err(error) => Err(Failure::context("stop serving", &error)),

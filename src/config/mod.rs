@@ -31,6 +31,7 @@ use values::{allocation_unit, count, default_size, limit, log_filter, namespace,
 use crate::flocker::attach::Takeover;
 use crate::flocker::provisioning::{Pool, ProvisionWait};
 use crate::host::agent_file_systems;
+use crate::telemetry::OtlpEndpoint;
 use crate::volume::{Namespace, SizePolicy, Topology, TopologyKey};
 
 /// The default of `node_id_file`.
@@ -105,6 +106,9 @@ pub struct PluginConfig {
     /// The address of the HTTP server for probes (`/healthz`, `/readyz`): `ADDRESS:PORT`, an IPv6 address in brackets.
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = http_address, help_heading = "Plugin")]
     pub metrics_address: Option<SocketAddr>,
+    /// The URL of the collector to which traces are sent, by OTLP over HTTP: `http://HOST:4318`.
+    #[arg(long, value_name = "URL", help_heading = "Plugin")]
+    pub otlp_endpoint: Option<OtlpEndpoint>,
     /// The name of the plugin for orchestrators.
     #[arg(
         long,

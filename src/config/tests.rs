@@ -116,7 +116,7 @@ fn every_setting_can_come_from_any_source() {
     let text = "endpoint = \"tcp://127.0.0.1:10000\"\ncontrol_service = \"https://[fd00::1]\"\nlist_scope = \"node\"\n\
                 takeover = \"node-gone\"\ntakeover_grace = \"3m\"\nmax_volumes_per_node = 21\n\
                 create_on_first_use = true\nallow_unauthenticated_tcp = true\n\
-                metrics_address = \"[10.0.0.7]:9808\"\n\
+                metrics_address = \"[10.0.0.7]:9808\"\notlp_endpoint = \"http://10.0.0.8:4318\"\n\
                 kubelet_registration_dir = \"/k/plugins_registry\"\nkubelet_endpoint = \"/k/csi.sock\"\n\
                 [[pool]]\ncapacity = \"10TiB\"\n[[pool]]\nprofile = \"gold\"\ncapacity = \"1TiB\"\nper_node = true\n";
     let file = file(text);
@@ -132,6 +132,7 @@ fn every_setting_can_come_from_any_source() {
             "--max-volumes-per-node=21",
             "--create-on-first-use",
             "--metrics-address=10.0.0.7:9808",
+            "--otlp-endpoint=http://10.0.0.8:4318/v1/traces",
             "--kubelet-registration-dir=/k/plugins_registry",
             "--kubelet-endpoint=unix:///k/csi.sock",
             "--pool=capacity=10TiB",

@@ -1,8 +1,10 @@
 //! Checks of request fields that both services make.
 
+use tracing::Span;
 use uuid::Uuid;
 
 use crate::error::{Error, Result, Situation};
+use crate::telemetry::record;
 use crate::volume::dataset_of;
 
 /// The maximum length of a field in bytes: that of a path. Every field of CSI is shorter.
@@ -37,7 +39,7 @@ pub(crate) fn required<'a>(field: &str, value: &'a str) -> Result<&'a str> {
 /// [`Situation::InvalidArgument`] naming the field.
 pub(crate) fn volume_id(value: &str) -> Result<&str> {
     let id = required("volume_id", value)?;
-    tracing::Span::current().record("volume.id", id);
+    record(&Span::current(), "volume.id", id);
     Ok(id)
 }
 
@@ -47,7 +49,7 @@ pub(crate) fn volume_id(value: &str) -> Result<&str> {
 /// [`Situation::InvalidArgument`] naming the field.
 pub(crate) fn node_id(value: &str) -> Result<&str> {
     let id = required("node_id", value)?;
-    tracing::Span::current().record("node.id", id);
+    record(&Span::current(), "node.id", id);
     Ok(id)
 }
 

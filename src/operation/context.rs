@@ -11,22 +11,39 @@ use super::callers::{Callers, reached};
 use super::phase::Phase;
 use super::progress::OperationProgress;
 use crate::error::{Error, Result, Situation};
-use crate::telemetry::Metrics;
+use crate::telemetry::{EndedPhase, Metrics, Trace};
 use crate::volume::VolumeLabels;
 
 /// Measures how long an operation is in each of its phases.
 #[derive(Clone)]
 pub(super) struct PhaseTimes {
     pub(super) operation: &'static str,
+    pub(super) id: u64,
     pub(super) metrics: Metrics,
+    /// The call that began the operation.
+    pub(super) trace: Trace,
 }
 
 impl PhaseTimes {
     /// Records that the operation leaves its phase now.
-    pub(super) fn left(&self, progress: &OperationProgress) {
-        let took = progress.entered.elapsed();
-        self.metrics
-            .phase_left(self.operation, progress.phase.name(), took);
+    fn left(&self, progress: &OperationProgress) {
+        self.ended(progress, None);
+    }
+
+    /// Records that the operation ends in its phase, by `error` if there is one.
+    pub(super) fn ended(&self, progress: &OperationProgress, error: Option<&Error>) {
+        let (phase, took) = (progress.phase.name(), progress.entered.elapsed());
+        self.metrics.phase_left(self.operation, phase, took);
+        if let Some(traces) = self.metrics.traces() {
+            let ended = EndedPhase {
+                operation: self.operation,
+                operation_id: self.id,
+                phase,
+                dataset: progress.dataset,
+                took,
+            };
+            traces.phase(&self.trace, &ended, error.map(Error::chain).as_deref());
+        }
     }
 }
 

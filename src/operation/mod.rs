@@ -24,7 +24,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
-use tracing::field::display;
 use tracing::{Instrument, Span};
 
 pub(crate) use context::Context;
@@ -39,7 +38,7 @@ pub(crate) use subject::Subject;
 
 use crate::error::{Error, Result, Situation};
 use crate::operation::deadline::Deadline;
-use crate::telemetry::{Metrics, log_names};
+use crate::telemetry::{Metrics, Trace, log_names, record, record_number};
 use running::{CallerGuard, Running};
 
 /// What a call does. Equal operations are one; operations with an equal slot exclude each other.
@@ -121,8 +120,9 @@ impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
         loop {
             let other = match self.join_or_start(&operation, deadline, &mut work) {
                 Joined::Equal(running, _caller) => {
-                    call.record("operation.name", operation.name());
-                    call.record("operation.id", running.id());
+                    record(&call, "operation.name", operation.name());
+                    record_number(&call, "operation.id", running.id());
+                    Trace::current().link_to(running.trace());
                     let answer = self.answer(&operation, &running, deadline).await;
                     name_in_log(&operation, &running.progress(), &call, answer.is_ok());
                     return answer;
@@ -255,7 +255,7 @@ impl<O: Operation, T: Clone + Send + Sync + 'static> Operations<O, T> {
         };
         // In the span of the call that begins it, which has all its fields. A span of its own for each of thousands of operations
         // would take memory that is never returned.
-        tokio::spawn(ending.instrument(Span::current()));
+        running.trace().spawn(ending.instrument(Span::current()));
         Joined::Equal(running, caller)
     }
 
@@ -291,7 +291,7 @@ fn name_in_log<O: Operation>(operation: &O, progress: &OperationProgress, call: 
     let Some(dataset) = progress.dataset else { return };
     // A new volume has no id before.
     if subject.volume_id.is_none() {
-        call.record("volume.id", display(dataset));
+        record(call, "volume.id", dataset);
     }
     let fields = labels.fields();
     if succeeded && !fields.is_empty() {

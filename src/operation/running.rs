@@ -18,7 +18,7 @@ use super::context::{Context, PhaseTimes};
 use super::progress::{OperationProgress, Wait};
 use crate::error::{Error, Result};
 use crate::operation::deadline::Deadline;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Trace};
 
 /// A handle on a running operation; clones are handles on the same one.
 pub(super) struct Running<O, T> {
@@ -29,6 +29,8 @@ pub(super) struct Running<O, T> {
     cancelled: CancellationToken,
     began: Instant,
     id: u64,
+    /// The span of the call that began it.
+    trace: Trace,
 }
 
 impl<O, T> Clone for Running<O, T> {
@@ -41,6 +43,7 @@ impl<O, T> Clone for Running<O, T> {
             cancelled: self.cancelled.clone(),
             began: self.began,
             id: self.id,
+            trace: self.trace.clone(),
         }
     }
 }
@@ -80,9 +83,12 @@ impl<O: Operation, T: Clone + Send + 'static> Running<O, T> {
         let progress = Arc::new(watch::Sender::new(OperationProgress::after(earlier)));
         let cancelled = CancellationToken::new();
         let doing = operation.to_string();
+        let trace = Trace::current();
         let measured = PhaseTimes {
             operation: operation.name(),
+            id,
             metrics,
+            trace: trace.clone(),
         };
         let context = Context::new(
             doing.clone(),
@@ -101,6 +107,7 @@ impl<O: Operation, T: Clone + Send + 'static> Running<O, T> {
             cancelled,
             began: Instant::now(),
             id,
+            trace,
         };
         let progress = Arc::clone(&running.progress);
         let task = async move {
@@ -109,8 +116,9 @@ impl<O: Operation, T: Clone + Send + 'static> Running<O, T> {
                 ended = &mut work => ended,
                 () = abandoned => work.await,
             };
-            measured.left(&progress.borrow());
-            ended.unwrap_or_else(|_panic| Err(Error::panicked(doing)))
+            let result = ended.unwrap_or_else(|_panic| Err(Error::panicked(doing)));
+            measured.ended(&progress.borrow(), result.as_ref().err());
+            result
         };
         (running, first_caller, task.boxed())
     }
@@ -118,6 +126,11 @@ impl<O: Operation, T: Clone + Send + 'static> Running<O, T> {
     /// Returns the number of the operation in this process.
     pub(super) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Returns the span of the call that began it.
+    pub(super) fn trace(&self) -> &Trace {
+        &self.trace
     }
 
     pub(super) fn operation(&self) -> &O {

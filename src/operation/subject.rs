@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use tracing::Span;
-use tracing::field::display;
 use uuid::Uuid;
 
+use crate::telemetry::record;
 use crate::volume::VolumeLabels;
 
 /// What a call or an operation is about.
@@ -25,20 +25,20 @@ pub(crate) struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    /// Records what is known in a span that has these fields.
+    /// Records what is known in a span that has these fields, for the call that is worked for now.
     pub(crate) fn record_in(&self, span: &Span) {
         if let Some(id) = &self.volume_id {
-            span.record("volume.id", &**id);
+            record(span, "volume.id", id);
         }
         self.labels.record_in(span);
         if let Some(node) = self.node {
-            span.record("node.id", display(node));
+            record(span, "node.id", node);
         }
         if let Some(path) = self.staging {
-            span.record("staging.path", display(path.display()));
+            record(span, "staging.path", path.display());
         }
         if let Some(path) = self.target {
-            span.record("target.path", display(path.display()));
+            record(span, "target.path", path.display());
         }
     }
 }

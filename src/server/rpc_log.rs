@@ -17,7 +17,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 use tonic::body::Body;
@@ -28,7 +28,7 @@ use tracing::{Instrument, Level, Span};
 use uuid::Uuid;
 
 use super::unserved::Unserved;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Trace};
 
 /// Wraps the services in [`LoggedService`].
 #[derive(Clone, Debug, Default)]
@@ -96,8 +96,14 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let log = RpcLog::begin(request.uri().path(), self.metrics.clone(), self.node.clone());
-        let span = log.span.clone();
+        let headers = request.headers();
+        let log = RpcLog::begin(
+            request.uri().path(),
+            headers,
+            self.metrics.clone(),
+            self.node.clone(),
+        );
+        let (span, trace) = (log.span.clone(), log.trace.clone());
         let unserved = self.unserved.clone();
         let response = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         let logged = async move {
@@ -121,7 +127,7 @@ where
             }
             Ok(response.map(|inner| Body::new(LoggedBody { inner, log })))
         };
-        logged.instrument(span).boxed()
+        trace.around(logged.instrument(span))
     }
 }
 
@@ -177,6 +183,7 @@ struct RpcLog {
     method: String,
     began: Instant,
     span: Span,
+    trace: Trace,
     metrics: Option<Metrics>,
     /// Of a call of the Node service.
     node: Option<ServingNode>,
@@ -184,7 +191,7 @@ struct RpcLog {
 }
 
 impl RpcLog {
-    fn begin(method: &str, metrics: Option<Metrics>, node: Option<ServingNode>) -> Self {
+    fn begin(method: &str, headers: &HeaderMap, metrics: Option<Metrics>, node: Option<ServingNode>) -> Self {
         let method = method.get(..LONGEST_METHOD).unwrap_or(method);
         let version = method.strip_prefix("/csi.v").and_then(|rest| rest.get(..1));
         // At every level of the log, so that warnings have its fields too.
@@ -203,16 +210,23 @@ impl RpcLog {
             staging.path = Empty,
             target.path = Empty,
         );
+        let traces = metrics.as_ref().and_then(Metrics::traces);
+        let trace = traces.map_or_else(Trace::default, |traces| traces.call(headers, method));
+        trace.record("rpc.method", method);
+        if let Some(version) = version {
+            trace.record("csi.version", version);
+        }
         let log = Self {
             method: method.to_owned(),
             began: Instant::now(),
             span,
+            trace,
             metrics,
             node: node.filter(|_| is_of_node_service(method)),
             ended: false,
         };
         if let Some(node) = &log.node {
-            log.span.record("host.name", &*node.host);
+            log.record("host.name", &node.host);
         }
         log.record_node();
         log
@@ -222,8 +236,14 @@ impl RpcLog {
     fn record_node(&self) {
         let id = self.node.as_ref().and_then(|node| (node.id)());
         if let Some(id) = id {
-            self.span.record("node.id", display(id));
+            self.record("node.id", id);
         }
+    }
+
+    /// Records a field, also where the call is not being worked for.
+    fn record(&self, field: &'static str, value: impl fmt::Display) {
+        self.trace.record(field, &value);
+        self.span.record(field, display(value));
     }
 
     fn end(mut self, status: &Status) {
@@ -239,6 +259,7 @@ impl RpcLog {
         if let Some(metrics) = &self.metrics {
             metrics.call_ended(method, code_name(code), took);
         }
+        self.trace.end(code_name(code), code != Code::Ok, error);
         // Whole microseconds, so that no line has more digits than that.
         let duration = f64::from(u32::try_from(took.as_micros()).unwrap_or(u32::MAX)) / 1e3;
         let error = Some(error).filter(|error| !error.is_empty());

@@ -73,6 +73,8 @@ counters! {
     LeasesUnexplained = "leases_unexplained",
     /// Entries of Flocker's lists that could not be read as a whole, each of them once.
     EntriesUnreadable = "entries_unreadable",
+    /// Spans of traces that the collector did not get, because it does not answer or refused them.
+    SpansDropped = "spans_dropped",
 }
 
 /// The counters of one plugin. Clones count together.

@@ -8,6 +8,7 @@ pub(crate) mod log_names;
 mod metrics;
 mod output;
 mod release;
+mod traces;
 
 pub(crate) use abnormal::AbnormalVolumes;
 pub(crate) use blocking::{BlockingThread, spawn_blocking};
@@ -18,3 +19,7 @@ pub use metrics::{LookedUp, Metrics};
 pub use output::{Output, Remark};
 pub(crate) use release::VERSION_AND_COMMIT;
 pub use release::{COMMIT, VERSION};
+pub use traces::OtlpEndpoint;
+pub(crate) use traces::{
+    EndedPhase, ProgramAttributes, Trace, TraceExport, TracedRequest, record, record_number,
+};

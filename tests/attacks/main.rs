@@ -8,6 +8,7 @@
 )]
 
 mod canary;
+mod collector;
 mod connections;
 mod control_service;
 mod descriptors;

@@ -33,4 +33,5 @@ mod serving;
 mod streams;
 mod support;
 mod topology;
+mod traces;
 mod v0;

@@ -4,6 +4,7 @@ mod answer_time;
 mod context;
 mod dataset_list;
 mod datasets;
+mod eliot;
 mod extensions;
 mod json;
 mod leases;
@@ -101,7 +102,8 @@ async fn read_body(request: Request, next: Next) -> Response {
 }
 
 async fn count(counting: Arc<Counting>, request: Request, next: Next) -> Response {
-    let method = request.method().to_string();
+    let method = request.method().clone();
+    let task = eliot::task_id(request.headers()).map(|task| (task, request.uri().path().to_owned()));
     let route = request
         .extensions()
         .get::<MatchedPath>()
@@ -109,9 +111,12 @@ async fn count(counting: Arc<Counting>, request: Request, next: Next) -> Respons
         .to_owned();
     let _in_progress = counting.request();
     let response = next.run(request).await;
+    if let Some((task, path)) = task {
+        eliot::log(&task, &method, &path, response.status());
+    }
     let is_lost = response.extensions().get::<Lost>().is_some();
     counting.answer(RequestKey {
-        method,
+        method: method.to_string(),
         route,
         status: if is_lost { 0 } else { response.status().as_u16() },
     });

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 
+use crate::commands::failure::Failure;
 use crate::config::{Config, Endpoint, ListScope};
 use crate::controller::ControllerService;
 use crate::flocker::attach::Attach;
@@ -15,7 +16,7 @@ use crate::host::{HostSettings, PinStore, host_name};
 use crate::node::{self, NodeService};
 use crate::operation::Locks;
 use crate::server::{Limits, ServingNode};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, ProgramAttributes, TraceExport};
 
 /// Returns the sources of this node's UUID.
 pub(super) fn sources(config: &Config) -> Sources {
@@ -148,4 +149,21 @@ pub(super) fn node(
         locks.clone(),
         first_use,
     )
+}
+
+/// Begins to export traces, if the settings name a collector.
+pub(super) async fn traces(config: &Config, cluster: &Cluster) -> Result<Option<TraceExport>, Failure> {
+    let Some(endpoint) = &config.plugin.otlp_endpoint else {
+        return Ok(None);
+    };
+    let program = ProgramAttributes {
+        host: host_name(),
+        driver: config.plugin.driver_name.clone(),
+        mode: config.mode.name(),
+    };
+    let begun = TraceExport::begin(endpoint.clone(), program, cluster.counters(), cluster.tasks()).await;
+    let (traces, export) = begun
+        .map_err(|error| Failure::Failed(format!("cannot connect to the collector of traces: {error}")))?;
+    cluster.metrics().trace_with(traces);
+    Ok(Some(export))
 }

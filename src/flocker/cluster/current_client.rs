@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use flocker_client::{
-    Client, ClientSettings, Credentials, Error, RequestEnd, RequestObserver, RequestOutcome,
+    Client, ClientSettings, Credentials, Error, RequestEnd, RequestObserver, RequestOutcome, RequestTrace,
 };
 use tokio::sync::OnceCell;
 
-use crate::telemetry::{Metrics, spawn_blocking};
+use crate::telemetry::{Metrics, TracedRequest, spawn_blocking};
 
 /// The connection to the control service, made when it is first needed; clones share it.
 ///
@@ -91,14 +91,36 @@ pub(super) struct RequestMetrics(pub(super) Metrics);
 
 impl RequestObserver for RequestMetrics {
     fn request_ended(&self, endpoint: &'static str, end: RequestEnd, took: Duration) {
-        let outcome = match end {
-            RequestEnd::Done => "done",
-            RequestEnd::Failed(RequestOutcome::Refused) => "refused",
-            RequestEnd::Failed(RequestOutcome::WithoutEffect) => "failed",
-            RequestEnd::Failed(RequestOutcome::Unclear) => "unclear",
-            RequestEnd::Dropped => "dropped",
-        };
-        self.0.request_ended(endpoint, outcome, took);
+        self.0.request_ended(endpoint, outcome(end), took);
+    }
+
+    fn trace(&self, endpoint: &'static str) -> Option<Box<dyn RequestTrace>> {
+        let request = self.0.traces()?.request(endpoint)?;
+        Some(Box::new(Traced(request)))
+    }
+}
+
+/// A request within a trace.
+#[derive(Debug)]
+struct Traced(TracedRequest);
+
+impl RequestTrace for Traced {
+    fn eliot_task_id(&self) -> String {
+        self.0.eliot_task_id()
+    }
+
+    fn ended(self: Box<Self>, end: RequestEnd) {
+        self.0.end(outcome(end));
+    }
+}
+
+fn outcome(end: RequestEnd) -> &'static str {
+    match end {
+        RequestEnd::Done => "done",
+        RequestEnd::Failed(RequestOutcome::Refused) => "refused",
+        RequestEnd::Failed(RequestOutcome::WithoutEffect) => "failed",
+        RequestEnd::Failed(RequestOutcome::Unclear) => "unclear",
+        RequestEnd::Dropped => "dropped",
     }
 }
 

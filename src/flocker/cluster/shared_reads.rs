@@ -19,6 +19,7 @@ use super::health::{Health, Turn};
 use super::lists::Lists;
 use super::snapshot::Snapshot;
 use crate::error::Error;
+use crate::telemetry::Trace;
 
 /// The result of a read, shared by every request that it answers.
 pub(super) type Outcome = Result<Arc<Snapshot>, Arc<flocker_client::Error>>;
@@ -58,6 +59,8 @@ pub(super) enum Urgency {
 struct Request {
     lists: Lists,
     urgency: Urgency,
+    /// The call that waits, if its trace is known.
+    trace: Trace,
     reply: oneshot::Sender<Outcome>,
 }
 
@@ -207,6 +210,7 @@ impl SharedReads {
                 state.waiters.push(Request {
                     lists,
                     urgency,
+                    trace: Trace::current(),
                     reply,
                 });
                 !std::mem::replace(&mut state.running, true)
@@ -240,7 +244,13 @@ impl SharedReads {
                 .filter(|request| request.urgency == Urgency::Now)
                 .count();
             let polled = urgent < answered.len();
-            let outcome = (self.fetch)(lists).await.map(Arc::new).map_err(Arc::new);
+            // In the trace of the first of them that has one: a request has one place in Flocker's log.
+            let mut traces = answered.iter().map(|request| &request.trace);
+            let read = match traces.find(|trace| trace.is_some()) {
+                Some(trace) => trace.around((self.fetch)(lists)).await,
+                None => (self.fetch)(lists).await,
+            };
+            let outcome = read.map(Arc::new).map_err(Arc::new);
             self.record_outcome((began, lists), &outcome, polled, urgent);
             (self.observer)(&outcome);
             for request in answered {

@@ -7,7 +7,7 @@
 mod labels;
 mod series;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -19,6 +19,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::counters::{Counter, Counters};
+use super::traces::Traces;
 use labels::{Call, Mounting, Read, Request, Step};
 
 pub(crate) use series::{Labels, Series, count, number};
@@ -54,6 +55,7 @@ struct Shared {
     mounts: Family<Mounting, Counted>,
     reads: Family<Read, Counted>,
     registry: Registry,
+    traces: OnceLock<Traces>,
 }
 
 impl Default for Metrics {
@@ -103,6 +105,7 @@ impl Default for Metrics {
                 mounts,
                 reads,
                 registry,
+                traces: OnceLock::new(),
             }),
         }
     }
@@ -112,6 +115,16 @@ impl Metrics {
     /// Returns the counters, which are metrics too.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
+    }
+
+    /// Makes spans too of what is measured from now on.
+    pub(crate) fn trace_with(&self, traces: Traces) {
+        self.shared.traces.get_or_init(|| traces);
+    }
+
+    /// Returns what makes spans, if anything does.
+    pub(crate) fn traces(&self) -> Option<&Traces> {
+        self.shared.traces.get()
     }
 
     /// Records the end of a gRPC call, by the path of its method and the name of its code.
