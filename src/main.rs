@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use flocker_csi::commands::cli::{Cli, Command};
+use flocker_csi::commands::cli::{CheckDepth, Cli, Command};
 use flocker_csi::commands::failure::Failure;
 use flocker_csi::commands::{admin, demo, embedded, export, logging, memory, serve, standalone, stdout};
 use flocker_csi::config::layers::Refusal;
@@ -47,27 +47,36 @@ fn run(command: Command) -> Result<(), Failure> {
         // A mount namespace belongs to a thread, and threads that it starts inherit it.
         demo::enter_own_namespace()?;
     }
-    let only_check = command.only_checks();
+    let checks = command.only_checks();
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         match command {
-            Command::Serve(args) if only_check => serve::check(&args.config).await.map(drop),
+            Command::Serve(args) if checks == Some(CheckDepth::Files) => {
+                admin::check_files(&args.config, &args.doubts).await
+            }
+            Command::Serve(args) if checks == Some(CheckDepth::Deep) => {
+                admin::check_deep(&args.config, &args.doubts).await
+            }
             Command::Serve(args) => serve::run(args.config).await,
+            Command::Standalone(_) if checks == Some(CheckDepth::Deep) => Err(Failure::Configuration(vec![
+                "--check-config=deep is for serve: standalone starts its own Flocker, which cannot be asked before".to_owned(),
+            ])),
             // It creates every file that its settings name.
-            Command::Standalone(_) if only_check => Ok(()),
+            Command::Standalone(_) if checks.is_some() => {
+                stdout::announce("the configuration is valid");
+                Ok(())
+            }
             Command::Standalone(args) => standalone::run(*args).await,
             Command::Embedded(args) => embedded::run(*args).await,
             Command::Export(args) => export::run(*args).await,
             Command::Volumes(args) => admin::volumes(*args).await,
             Command::Nodes(args) => admin::nodes(*args).await,
             Command::Leases(args) => admin::leases(*args).await,
+            Command::Doctor(args) => admin::doctor(*args).await,
             Command::Demo(_) => demo::run().await,
         }
     });
     runtime.shutdown_timeout(BLOCKED_GRACE);
-    if only_check && ended.is_ok() {
-        stdout::announce("the configuration is valid");
-    }
     ended
 }
 

@@ -1,6 +1,6 @@
 //! Reads an answer of the control service: a value, or one of the forms of a failure.
 
-use std::ops::Deref;
+use std::{ops::Deref, time::SystemTime};
 
 use reqwest::{Response, StatusCode, header};
 use serde::de::{self, DeserializeOwned, IgnoredAny};
@@ -32,6 +32,7 @@ pub(crate) struct Head {
     pub(crate) status: StatusCode,
     pub(crate) content_type: Option<String>,
     pub(crate) tag: Option<String>,
+    pub(crate) date: Option<String>,
 }
 
 impl Head {
@@ -50,6 +51,7 @@ impl Head {
             status: response.status(),
             content_type: header(header::CONTENT_TYPE.as_str()),
             tag: header(TAG),
+            date: header(header::DATE.as_str()),
         }
     }
 }
@@ -59,6 +61,7 @@ impl Head {
 pub(crate) struct Answer {
     call: ApiCall,
     status: StatusCode,
+    date: Option<String>,
     body: Vec<u8>,
 }
 
@@ -76,13 +79,19 @@ impl Answer {
             status,
             content_type,
             tag: _,
+            date,
         } = head;
         let content_type = content_type.as_deref();
         if !status.is_success() {
             return Err(unsuccessful(call, status.as_u16(), content_type, &body));
         }
         match success(call.endpoint(), status, content_type, body) {
-            Ok(body) => Ok(Self { call, status, body }),
+            Ok(body) => Ok(Self {
+                call,
+                status,
+                date,
+                body,
+            }),
             Err(source) => Err(Error::Decode {
                 call: Box::new(call),
                 source,
@@ -92,6 +101,11 @@ impl Answer {
 
     pub(crate) fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// Returns the time of the service's clock at which it answered, if it says that.
+    pub(crate) fn date(&self) -> Option<SystemTime> {
+        httpdate::parse_http_date(self.date.as_deref()?).ok()
     }
 
     /// Decodes the body.

@@ -1,6 +1,9 @@
 //! The REST API, one method for each endpoint.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use reqwest::{StatusCode, dns::Resolve};
 use serde::Serialize;
@@ -92,6 +95,14 @@ impl Client {
     pub async fn version(&self) -> Result<String, Error> {
         let version: Version = self.transport.send(Endpoint::Version).await?.decode()?;
         Ok(version.flocker)
+    }
+
+    /// Returns the version of the control service, and the time of its clock when it answered, if it says that.
+    pub async fn version_and_time(&self) -> Result<(String, Option<SystemTime>), Error> {
+        let answer = self.transport.send(Endpoint::Version).await?;
+        let date = answer.date();
+        let version: Version = answer.decode()?;
+        Ok((version.flocker, date))
     }
 
     /// Returns what the control service can do beyond Flocker. A cluster's Flocker can do nothing beyond, and has no such

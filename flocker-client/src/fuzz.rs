@@ -51,6 +51,7 @@ pub fn answer(bytes: &[u8]) {
             status,
             content_type: Some(content_type.to_owned()),
             tag: None,
+            date: None,
         };
         decode(call(*endpoint), head, body)
     });

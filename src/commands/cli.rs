@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 
-use crate::commands::admin::{LeasesArgs, NodesArgs, VolumesArgs};
+use crate::commands::admin::{DoctorArgs, LeasesArgs, NodesArgs, VolumesArgs};
 use crate::commands::export::ExportArgs;
 use crate::config::layers::{self, Environment, Refusal};
-use crate::config::{Config, LogConfig, PluginConfig, absolute_path, duration, http_address};
+use crate::config::{Config, LogConfig, PluginConfig, absolute_path, doubts_of, duration, http_address};
 use crate::telemetry::VERSION_AND_COMMIT;
 use crate::volume::parse_size;
 
@@ -37,6 +37,12 @@ const ADMIN_HELP: &str = "\
 The options of the groups Flocker, Node and Log can be set by environment and file too, as for serve.
 
 Exit status: 0 done, 1 failed, 2 wrong usage or configuration.";
+
+const DOCTOR_HELP: &str = "\
+Checks what the plugin needs, and says what to do about each fault. It changes nothing; in the state directory, it writes a
+file without a name, which ceases to exist at once. The settings are those of serve.
+
+Exit status: 0 all is well, 1 a fault of this machine or of Flocker, 2 wrong usage or configuration, 3 only warnings.";
 
 /// Container Storage Interface plugin for Flocker.
 #[derive(Debug, Parser)]
@@ -70,6 +76,9 @@ pub enum Command {
     /// List the leases, or release one: leases release VOLUME --node NODE.
     #[command(after_help = ADMIN_HELP)]
     Leases(Box<LeasesArgs>),
+    /// Find out what is wrong with the plugin, this machine or Flocker, and why a volume is stuck.
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(Box<DoctorArgs>),
     /// Show the life cycle of a volume on this machine, and leave nothing behind. Needs root.
     Demo(DemoArgs),
 }
@@ -83,6 +92,9 @@ pub struct ServeArgs {
     /// The sources of the settings.
     #[command(flatten)]
     pub reading: Reading,
+    /// What is doubtful about how they were given; no setting.
+    #[arg(skip)]
+    pub doubts: Vec<String>,
 }
 
 /// The sources of the settings beside flags and environment.
@@ -91,9 +103,25 @@ pub struct Reading {
     /// A TOML file with settings; an unknown key in it is an error.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Check all settings and the files that they name, and exit.
-    #[arg(long)]
-    pub check_config: bool,
+    /// Check the settings and the files that they name, and exit; with `deep`, run all checks of the command doctor too.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "DEPTH",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "files"
+    )]
+    pub check_config: Option<CheckDepth>,
+}
+
+/// How much `--check-config` checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CheckDepth {
+    /// The settings, and the files and directories that they name.
+    Files,
+    /// This machine and Flocker too, without serving.
+    Deep,
 }
 
 /// The arguments of `standalone`.
@@ -252,7 +280,8 @@ impl Cli {
     /// The command line or a setting is wrong, or requests help or the version.
     pub fn read(arguments: &[OsString], environment: &Environment) -> Result<(Self, Vec<String>), Refusal> {
         let (matches, warnings) = layers::parse(&Self::command(), arguments, environment)?;
-        let cli = Self::from_arg_matches(&matches).map_err(Refusal::CommandLine)?;
+        let mut cli = Self::from_arg_matches(&matches).map_err(Refusal::CommandLine)?;
+        cli.command.note_doubts(&matches);
         match cli.command.plugin().and_then(PluginConfig::problem) {
             Some(problem) => Err(Refusal::Settings(vec![problem])),
             None => Ok((cli, warnings)),
@@ -261,12 +290,24 @@ impl Cli {
 }
 
 impl Command {
-    /// Whether the command only checks the settings.
-    pub fn only_checks(&self) -> bool {
+    /// Returns how much is checked, if the command only checks the settings.
+    pub fn only_checks(&self) -> Option<CheckDepth> {
         match self {
             Self::Serve(args) => args.reading.check_config,
             Self::Standalone(args) => args.reading.check_config,
-            _ => false,
+            _ => None,
+        }
+    }
+
+    /// Notes what is doubtful about how the settings were given.
+    fn note_doubts(&mut self, matches: &ArgMatches) {
+        let Some((_, given)) = matches.subcommand() else {
+            return;
+        };
+        match self {
+            Self::Serve(args) => args.doubts = doubts_of(&args.config, given),
+            Self::Doctor(args) => args.doubts = doubts_of(&args.config, given),
+            _ => {}
         }
     }
 
@@ -275,6 +316,7 @@ impl Command {
         match self {
             Self::Serve(args) => Some(&args.config.plugin),
             Self::Standalone(args) => Some(&args.plugin),
+            Self::Doctor(args) => Some(&args.config.plugin),
             _ => None,
         }
     }
@@ -289,6 +331,7 @@ impl Command {
             Self::Volumes(args) => &args.admin.log,
             Self::Nodes(args) => &args.admin.log,
             Self::Leases(args) => &args.admin.log,
+            Self::Doctor(args) => &args.config.log,
             Self::Demo(args) => &args.log,
         }
     }

@@ -14,6 +14,19 @@ pub enum Failure {
     Refused(Vec<String>),
     /// The work failed. Exit status 1.
     Failed(String),
+    /// The command has printed what it found.
+    Found(FoundFault),
+}
+
+/// What a command that checks has found, the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FoundFault {
+    /// Only warnings. Exit status 3.
+    Warning,
+    /// A fault of the cluster or of this machine. Exit status 1.
+    Fault,
+    /// A fault of the settings, or of the files that they name. Exit status 2.
+    Configuration,
 }
 
 impl Failure {
@@ -38,14 +51,16 @@ impl Failure {
         match self {
             Self::Configuration(lines) | Self::Refused(lines) => lines,
             Self::Failed(line) => std::slice::from_ref(line),
+            Self::Found(_) => &[],
         }
     }
 
     /// Returns the exit status of the process.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Configuration(_) => ExitCode::from(2),
-            Self::Refused(_) | Self::Failed(_) => ExitCode::FAILURE,
+            Self::Configuration(_) | Self::Found(FoundFault::Configuration) => ExitCode::from(2),
+            Self::Refused(_) | Self::Failed(_) | Self::Found(FoundFault::Fault) => ExitCode::FAILURE,
+            Self::Found(FoundFault::Warning) => ExitCode::from(3),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! `flocker-csi serve`: assembles the plugin and runs it.
 
-mod checks;
+pub(crate) mod checks;
 pub(crate) mod kubelet;
 pub(crate) mod monitoring;
-mod parts;
+pub(crate) mod parts;
 pub mod services;
 mod start_log;
 
@@ -30,7 +30,6 @@ use crate::node::NodeService;
 use crate::operation::Locks;
 use crate::server::{Listener, ServeError, SocketState};
 use crate::telemetry::{Metrics, TraceExport, spawn_blocking};
-pub use checks::check;
 use checks::{check_all, warn_of_exposed_directories, warn_of_takeover};
 use kubelet::{Registrar, RegistrationService};
 use monitoring::{Gauges, Monitored, Readiness, Sources};
@@ -333,6 +332,7 @@ async fn warn_if_cut_off(config: &Config) {
 mod tests {
     use std::ffi::OsString;
 
+    use super::checks::check_files;
     use super::*;
     use crate::commands::cli::{Cli, Command};
 
@@ -363,7 +363,7 @@ mod tests {
             &format!("--state-dir={}", file("both")),
             &format!("--device-dir={}", file("both")),
         ]);
-        match check(&config).await {
+        match check_files(&config).await {
             Err(Failure::Configuration(lines)) => {
                 assert!(lines[0].contains(&file("cluster.crt")), "{lines:?}");
                 assert!(lines[1].contains(&file("node-id")), "{lines:?}");

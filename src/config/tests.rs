@@ -454,9 +454,9 @@ fn a_setting_of_serve_alone_is_unknown_to_standalone() {
 
 #[test]
 fn an_unknown_command_is_refused_and_every_known_one_has_help() {
-    let error = refused("doctor", &[], &[]);
+    let error = refused("docter", &[], &[]);
     assert!(error.contains("unrecognized subcommand"), "{error}");
-    for command in ["serve", "standalone", "embedded", "demo"] {
+    for command in ["serve", "standalone", "embedded", "doctor", "demo"] {
         let error = refused(command, &["--help"], &[]);
         assert!(
             error.contains(&format!("Usage: flocker-csi {command}")),

@@ -233,13 +233,13 @@ impl LocalView {
         }
     }
 
-    fn mounts_of(&self, dataset: Uuid) -> impl Iterator<Item = &Mount> {
+    pub(super) fn mounts_of(&self, dataset: Uuid) -> impl Iterator<Item = &Mount> {
         let places = self.mounts.get(&dataset).map_or(&[][..], Vec::as_slice);
         places.iter().filter_map(|place| self.table.mounts().get(*place))
     }
 
     /// Whether a mount is the one that Flocker's agent has made.
-    fn is_flockers(&self, mount: &Mount, dataset: Uuid) -> bool {
+    pub(super) fn is_flockers(&self, mount: &Mount, dataset: Uuid) -> bool {
         mount.point.parent() == Some(&self.directories.mount_root)
             && is_named_after(&mount.point, dataset)
             && !is_named_after(Path::new(&mount.source), dataset)

@@ -36,6 +36,7 @@ mod targets;
 mod unstage;
 mod volume_fault;
 mod volume_ids;
+mod volume_mounts;
 
 use std::sync::Arc;
 
@@ -60,13 +61,14 @@ pub(crate) use host_name::host_name;
 pub(crate) use lease_conditions::{LeaseCondition, StopReason};
 pub(crate) use leftovers::{Leftover, Leftovers};
 pub(crate) use lifecycle::Goal;
-pub(crate) use local_view::{LocalDirectories, LocalView, LocalVolume};
+pub(crate) use local_view::{LocalDirectories, LocalView, LocalVolume, Staging, StagingState};
 pub(crate) use path_gate::{HANGS, PathPermit};
 pub(crate) use protection::{Protection, StopScope};
 pub(crate) use publish::{Publication, Unpublication};
 pub(crate) use stats::MountedVolume;
 pub(crate) use unstage::{Ended, Unmounted};
 pub(crate) use volume_fault::{FaultReason, VolumeFault};
+pub(crate) use volume_mounts::VolumeMount;
 
 use crate::error::{Error, Result, Situation};
 use lease_conditions::LeaseConditions;

@@ -14,6 +14,7 @@ mod crash_points;
 mod deadlines;
 mod deploy;
 mod devices;
+mod doctor;
 mod export;
 mod flocker_link;
 mod inputs;

@@ -4,6 +4,7 @@
 //! without changing or locking anything.
 
 mod args;
+mod doctor;
 mod leases;
 mod nodes;
 mod output;
@@ -12,6 +13,7 @@ mod table;
 mod volumes;
 
 pub use args::AdminArgs;
+pub use doctor::{DoctorArgs, check_deep, check_files, run as doctor};
 pub use leases::{LeasesArgs, run as leases};
 pub use nodes::{NodesArgs, run as nodes};
 pub use volumes::{VolumesArgs, run as volumes};

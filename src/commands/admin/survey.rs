@@ -11,10 +11,11 @@ use super::args::AdminArgs;
 use crate::commands::connection::connect;
 use crate::commands::failure::Failure;
 use crate::commands::stdout::remark;
+use crate::config::NodeConfig;
 use crate::error;
 use crate::flocker::cluster::{Cluster, Lists, Snapshot, dataset_named, similar_name};
 use crate::flocker::node_identity::{NodeEvidence, NodeIdentity, Sources};
-use crate::host::{LocalView, LocalVolume};
+use crate::host::{LocalDirectories, LocalView, LocalVolume};
 use crate::telemetry::spawn_blocking;
 use crate::volume::{FLOCKER_ID_KEY, NAME_KEY, dataset_of};
 
@@ -40,7 +41,7 @@ pub(super) struct Survey {
     pub(super) cluster: Cluster,
     pub(super) snapshot: Arc<Snapshot>,
     /// This machine's records and mounts, or why they cannot be read.
-    pub(super) local: Result<LocalView, String>,
+    pub(super) local: Result<Arc<LocalView>, String>,
     /// `None` where no node of Flocker is known to be this machine.
     pub(super) this_node: Option<ThisNode>,
     /// How many nodes report each address.
@@ -54,17 +55,8 @@ impl Survey {
     /// The certificates cannot be used, or Flocker does not answer. What cannot be read on this machine is remarked on.
     pub(super) async fn read(args: &AdminArgs) -> Result<Self, Failure> {
         let cluster = connect(&args.flocker, args.node_loss.takeover_grace).await?;
-        let directories = args.directories();
-        let local = spawn_blocking(move || LocalView::read(directories));
-        let node = &args.node;
-        let sources = Sources::new(node.node_id, node.node_id_file.clone(), node.state_dir.clone());
-        let identity = NodeIdentity::new(sources, cluster.clone());
-        let (snapshot, this_node, local) =
-            tokio::join!(cluster.fresh(Lists::all()), identity.look_up(), local);
-        let snapshot = snapshot.map_err(|error| Failure::of(&error))?;
-        let local = local.map_err(|error| Failure::context("read what this machine knows", &error))?;
-        let local = local.map_err(|error| error.chain());
-        match &local {
+        let survey = Self::of(cluster, &args.node, args.directories()).await?;
+        match &survey.local {
             Ok(local) => {
                 for error in local.unreadable_records() {
                     remark(error::chain(error));
@@ -74,6 +66,26 @@ impl Survey {
                 "it is not known which volumes are used on this machine: {error}"
             )),
         }
+        Ok(survey)
+    }
+
+    /// As [`Self::read`], of a cluster to which a connection exists, and without remarks.
+    ///
+    /// # Errors
+    /// Flocker does not answer.
+    pub(super) async fn of(
+        cluster: Cluster,
+        node: &NodeConfig,
+        directories: LocalDirectories,
+    ) -> Result<Self, Failure> {
+        let local = spawn_blocking(move || LocalView::read(directories));
+        let sources = Sources::new(node.node_id, node.node_id_file.clone(), node.state_dir.clone());
+        let identity = NodeIdentity::new(sources, cluster.clone());
+        let (snapshot, this_node, local) =
+            tokio::join!(cluster.fresh(Lists::all()), identity.look_up(), local);
+        let snapshot = snapshot.map_err(|error| Failure::of(&error))?;
+        let local = local.map_err(|error| Failure::context("read what this machine knows", &error))?;
+        let local = local.map(Arc::new).map_err(|error| error.chain());
         let mut hosts = HashMap::new();
         for node in snapshot.nodes() {
             *hosts.entry(node.host.clone()).or_default() += 1;

@@ -1,34 +1,28 @@
 //! The checks before the plugin serves.
 
-use flocker_client::{Credentials, CredentialsError};
+use flocker_client::Credentials;
 
 use super::kubelet;
 use super::parts::{host_settings, sources};
 use crate::commands::failure::Failure;
-use crate::config::{Config, Endpoint, FlockerConfig};
+use crate::config::{Config, Endpoint};
 use crate::error;
 use crate::flocker::attach::Takeover;
 use crate::flocker::node_identity;
 use crate::host::preconditions;
 use crate::telemetry::{Metrics, spawn_blocking};
 
-/// Checks what can be checked without serving: the files that the settings name.
+/// Checks the files that the settings name. Certificates outside their validity are accepted: what is mounted here can be
+/// unmounted without Flocker.
 ///
 /// # Errors
 /// [`Failure::Configuration`] with every problem.
-pub async fn check(config: &Config) -> Result<Credentials, Failure> {
-    check_files(config, FlockerConfig::credentials).await
-}
-
-async fn check_files(
-    config: &Config,
-    load: fn(&FlockerConfig) -> Result<Credentials, CredentialsError>,
-) -> Result<Credentials, Failure> {
+pub(super) async fn check_files(config: &Config) -> Result<Credentials, Failure> {
     let (flocker, sources) = (config.flocker.clone(), sources(config));
     let registration = kubelet::RegistrationSettings::of(config);
     let directories = own_directories(config);
     let check = move || {
-        let credentials = load(&flocker);
+        let credentials = flocker.credentials_for_any_time();
         let node = node_identity::check(&sources).map_err(|error| error.chain());
         match (credentials, node, registration, directories) {
             (Ok(credentials), Ok(()), Ok(_), Ok(())) => {
@@ -51,7 +45,7 @@ async fn check_files(
 }
 
 /// Checks that state and device nodes are kept in two directories: each is locked, and holds files of one kind.
-fn own_directories(config: &Config) -> Result<(), String> {
+pub(crate) fn own_directories(config: &Config) -> Result<(), String> {
     let (state, devices) = (&config.node.state_dir, &config.plugin.device_dir);
     if config.mode.serves_node() && state == devices {
         return Err(format!(
@@ -86,8 +80,7 @@ pub(super) async fn warn_of_exposed_directories(config: &Config) {
     }
 }
 
-/// Checks the same as [`check`], and that this process has the capabilities and mounts that a node needs. Certificates
-/// outside their validity are accepted: what is mounted here can be unmounted without Flocker.
+/// Checks the same as [`check_files`], and that this process has the capabilities and mounts that a node needs.
 pub(super) async fn check_all(config: &Config) -> Result<Credentials, Failure> {
     let unmet = if config.mode.serves_node() {
         let (node, registration_dir) = (
@@ -100,7 +93,7 @@ pub(super) async fn check_all(config: &Config) -> Result<Credentials, Failure> {
     } else {
         Vec::new()
     };
-    match check_files(config, FlockerConfig::credentials_for_any_time).await {
+    match check_files(config).await {
         Err(Failure::Configuration(wrong)) => Err(Failure::Configuration([wrong, unmet].concat())),
         Ok(_) if !unmet.is_empty() => Err(Failure::Configuration(unmet)),
         checked => checked,

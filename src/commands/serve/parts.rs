@@ -19,7 +19,7 @@ use crate::server::{Limits, ServingNode};
 use crate::telemetry::{Metrics, ProgramAttributes, TraceExport};
 
 /// Returns the sources of this node's UUID.
-pub(super) fn sources(config: &Config) -> Sources {
+pub(crate) fn sources(config: &Config) -> Sources {
     Sources::new(
         config.node.node_id,
         config.node.node_id_file.clone(),
@@ -36,7 +36,7 @@ pub(super) fn limits(config: &Config) -> Limits {
 }
 
 /// Returns where this machine's mounts, records and device nodes are.
-pub(super) fn host_settings(config: &Config, metrics: &Metrics) -> HostSettings {
+pub(crate) fn host_settings(config: &Config, metrics: &Metrics) -> HostSettings {
     HostSettings {
         mount_root: config.node.mount_root.clone(),
         state_dir: config.node.state_dir.clone(),

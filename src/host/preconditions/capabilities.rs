@@ -36,19 +36,33 @@ const USEFUL: Capability = Capability {
     purpose: "name the processes that keep a volume busy",
 };
 
-/// Returns the missing capabilities, each with how to grant it.
-pub(crate) fn missing() -> Vec<String> {
-    match rustix::thread::capabilities(None) {
-        Ok(sets) => {
-            if let Some(missed) = describe(&USEFUL, sets.effective) {
-                tracing::warn!("{missed}");
+/// The capabilities that the process lacks, each with how to grant it.
+#[derive(Debug, Default)]
+pub(crate) struct MissingCapabilities {
+    /// Those without which a node cannot be served.
+    pub(crate) needed: Vec<String>,
+    /// The one on which only messages depend.
+    pub(crate) useful: Option<String>,
+}
+
+impl MissingCapabilities {
+    /// Returns what this thread lacks.
+    pub(crate) fn here() -> Self {
+        match rustix::thread::capabilities(None) {
+            Ok(sets) => {
+                let missing = NEEDED
+                    .iter()
+                    .filter_map(|needed| describe(needed, sets.effective));
+                Self {
+                    needed: missing.collect(),
+                    useful: describe(&USEFUL, sets.effective),
+                }
             }
-            let missing = NEEDED
-                .iter()
-                .filter_map(|needed| describe(needed, sets.effective));
-            missing.collect()
+            Err(error) => Self {
+                needed: vec![format!("cannot read which capabilities the plugin has: {error}")],
+                useful: None,
+            },
         }
-        Err(error) => vec![format!("cannot read which capabilities the plugin has: {error}")],
     }
 }
 

@@ -16,10 +16,20 @@ pub(crate) fn unmet(
     paths: &HostSettings,
     registration_dir: &Path,
 ) -> Vec<String> {
+    let mut problems = hidden(visibility, paths, registration_dir);
+    problems.extend(state_dir(visibility, &paths.state_dir).err());
+    problems
+}
+
+/// As [`unmet`], without the state directory, which that makes.
+pub(super) fn hidden(
+    visibility: &MountVisibility,
+    paths: &HostSettings,
+    registration_dir: &Path,
+) -> Vec<String> {
     let problems = [
         registration(visibility, registration_dir),
         mount_root(visibility, &paths.mount_root),
-        state_dir(visibility, &paths.state_dir),
     ];
     problems.into_iter().filter_map(Result::err).collect()
 }

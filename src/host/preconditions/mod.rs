@@ -19,16 +19,27 @@ use std::path::Path;
 
 use host_fs::exposure;
 
+pub(crate) use capabilities::MissingCapabilities;
+
 use crate::host::HostSettings;
 
 /// Returns what is missing, a sentence each with what to do; `registration_dir` is where the plugin registers with a
 /// kubelet, if it does. Blocks.
 pub(crate) fn unmet(paths: &HostSettings, registration_dir: Option<&Path>) -> Vec<String> {
-    let mut unmet = capabilities::missing();
+    let MissingCapabilities { needed, useful } = MissingCapabilities::here();
+    let mut unmet = needed;
+    if let Some(missed) = useful {
+        tracing::warn!("{missed}");
+    }
     if let Some(registration_dir) = registration_dir {
         unmet.extend(directories::unmet(&paths.visibility(), paths, registration_dir));
     }
     unmet
+}
+
+/// Returns what a pod lacks of the directories of the host, beside the state directory. Blocks, and changes nothing.
+pub(crate) fn unmet_in_pod(paths: &HostSettings, registration_dir: &Path) -> Vec<String> {
+    directories::hidden(&paths.visibility(), paths, registration_dir)
 }
 
 /// Returns why no volume can be staged that Flocker mounts from now on, if that is so: the mounts do not reach this process.

@@ -94,7 +94,9 @@ async fn check(parsed: &Parsed, arguments: &[String], certificates: &Certificate
         .env("FLOCKER_CSI_CLUSTER_CERT", certificates.path("cluster.crt"))
         .env("FLOCKER_CSI_USER_CERT", certificates.path("plugin.crt"))
         .env("FLOCKER_CSI_USER_KEY", certificates.path("plugin.key"))
-        .env("FLOCKER_CSI_NODE_ID_FILE", certificates.path("none"));
+        .env("FLOCKER_CSI_NODE_ID_FILE", certificates.path("none"))
+        // One that exists, as on a machine with Flocker.
+        .env("FLOCKER_CSI_MOUNT_ROOT", certificates.path(""));
     let ended = program.stdin(Stdio::null()).output().await.unwrap();
     (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
 }

@@ -195,6 +195,17 @@ impl MountVisibility {
 
     /// Returns what to warn of at the start: why volumes could not be published anywhere, or are without verification.
     pub(crate) fn warning(&self) -> Option<String> {
+        self.obstacle().or_else(|| {
+            (self.accept_unverified && !self.is_host()).then(|| {
+                "accept_unverified_propagation is set: volumes are published on every shared mount, also where the host \
+                 does not see them and tasks write into a plain directory"
+                    .to_owned()
+            })
+        })
+    }
+
+    /// Returns why volumes cannot be published anywhere, if that is so.
+    pub(crate) fn obstacle(&self) -> Option<String> {
         let text = match &self.host {
             HostView::Same => return None,
             HostView::Unreadable(_) if !self.accept_unverified => {
@@ -206,11 +217,6 @@ impl MountVisibility {
             _ if !self.any_seen_by_host() => format!(
                 "No mount of this process is shared with the host, so no volume can be published: {REMEDY})"
             ),
-            _ if self.accept_unverified => {
-                "accept_unverified_propagation is set: volumes are published on every shared mount, also where the host \
-                 does not see them and tasks write into a plain directory"
-                    .to_owned()
-            }
             _ => return None,
         };
         Some(text)
