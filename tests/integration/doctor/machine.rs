@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::Diagnosis;
 use super::stand_ins::StandIns;
 use crate::node::Fixture;
@@ -127,5 +129,61 @@ fn a_missing_capability_is_named_with_how_to_grant_it() {
         // As root, with all that the message names.
         let with = ["setpriv", "--bounding-set=+sys_admin"];
         Diagnosis::under(&with, &flags, &[]).await.assert_content();
+    });
+}
+
+#[test]
+fn a_plugin_that_hangs_a_record_that_is_damaged_and_a_file_in_the_way_are_found() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let machine = Machine::new(&flocker, 1);
+        let flags = machine.flags();
+        let plugin = machine.process(&[]).await;
+        Diagnosis::of(&flags, &[]).await.assert_content();
+        let process = Pid::from_raw(plugin.id().cast_signed()).unwrap();
+        kill_process(process, Signal::STOP).unwrap();
+        let hangs = Diagnosis::of(&flags, &[]).await;
+        let named = format!("process {} (flocker-csi) has not answered", plugin.id());
+        hangs.assert_code(1).assert_check("endpoint", "error", &[&named]);
+        kill_process(process, Signal::CONT).unwrap();
+        Diagnosis::of(&flags, &[]).await.assert_content();
+        plugin.terminate().await;
+
+        let stages = machine.config.node.state_dir.join("stages");
+        let record = stages.join("damaged.json");
+        fs::write(&record, "{").unwrap();
+        let damaged = Diagnosis::of(&flags, &[]).await;
+        damaged
+            .assert_code(1)
+            .assert_check("records", "error", &[text(&record)]);
+        fs::remove_file(&record).unwrap();
+        fs::write(machine.path("csi.sock"), "").unwrap();
+        let in_the_way = Diagnosis::of(&flags, &[]).await;
+        in_the_way
+            .assert_code(1)
+            .assert_check("endpoint", "error", &["csi.sock is no socket"]);
+
+        // The settings of the plugin are read from its file.
+        fs::remove_file(machine.path("csi.sock")).unwrap();
+        let file = machine.path("plugin.toml");
+        let lines = flags.iter().map(|flag| {
+            let (key, value) = flag.trim_start_matches("--").split_once('=').unwrap();
+            let value = if value == "true" {
+                value.to_owned()
+            } else {
+                format!("{value:?}")
+            };
+            format!("{} = {value}\n", key.replace('-', "_"))
+        });
+        fs::write(
+            &file,
+            lines.collect::<String>() + "metrics_address = \"127.0.0.1:0\"\n",
+        )
+        .unwrap();
+        let from_file = Diagnosis::of(&[format!("--config={}", file.display())], &[]).await;
+        assert_eq!(
+            (from_file.code, from_file.names("warning")),
+            (3, vec!["endpoint"])
+        );
     });
 }

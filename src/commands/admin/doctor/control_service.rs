@@ -17,7 +17,6 @@ use super::finding::Finding;
 use crate::config::FlockerConfig;
 use crate::error;
 use crate::flocker::cluster::{Cluster, Flocker};
-use crate::host::LocalDirectories;
 use crate::operation::Elapsed;
 use crate::telemetry::spawn_blocking;
 
@@ -259,12 +258,8 @@ fn control_service<'a>(examination: &'a mut Examination<'_>) -> BoxFuture<'a, Fi
         let config = examination.config;
         let flocker = Flocker::new(settings(&config.flocker, credentials));
         let cluster = Cluster::new(flocker, config.node_loss.takeover_grace);
-        let directories = LocalDirectories {
-            mount_root: config.node.mount_root.clone(),
-            state_dir: config.node.state_dir.clone(),
-            device_dir: config.plugin.device_dir.clone(),
-        };
-        match Survey::of(cluster, &config.node, directories).await {
+        let began = Instant::now();
+        match Survey::of(cluster, &config.node, examination.directories()).await {
             Ok(survey) => {
                 let finding = Finding::ok(format!(
                     "Flocker {version} has answered within {}, and lists {} volumes, {} nodes and {} leases",
@@ -278,7 +273,7 @@ fn control_service<'a>(examination: &'a mut Examination<'_>) -> BoxFuture<'a, Fi
             }
             Err(failure) => {
                 let seen = failure.lines().join("; ");
-                if seen.contains("within") {
+                if began.elapsed() >= ANSWERS_WITHIN {
                     return hangs(seen, host);
                 }
                 Finding::error(seen).command(
@@ -298,27 +293,57 @@ fn clock<'a>(examination: &'a mut Examination<'_>) -> BoxFuture<'a, Finding> {
         None => Finding::ok(
             "it is within the validity of the certificates; the control service does not say its time",
         ),
-        Some((theirs, ours)) => {
-            let (differ, how) = match ours.duration_since(theirs) {
-                Ok(ahead) => (ahead, "ahead of"),
-                Err(behind) => (behind.duration(), "behind"),
-            };
-            if differ > CLOCKS_DIFFER {
-                Finding::warning(format!(
-                    "the clock of this machine is {} {how} that of the control service",
-                    Elapsed(differ)
-                ))
-                .command(
-                    format!("set the clock of the machine that is wrong, this one or {host}"),
-                    "timedatectl set-ntp true",
-                )
-            } else {
-                Finding::ok(format!(
-                    "it differs from that of the control service by at most {} s",
-                    differ.as_secs() + 1
-                ))
-            }
-        }
+        Some((theirs, ours)) => of_clocks(theirs, ours, host),
     };
     async move { finding }.boxed()
+}
+
+fn of_clocks(theirs: SystemTime, ours: SystemTime, host: &str) -> Finding {
+    let (differ, how) = match ours.duration_since(theirs) {
+        Ok(ahead) => (ahead, "ahead of"),
+        Err(behind) => (behind.duration(), "behind"),
+    };
+    if differ > CLOCKS_DIFFER {
+        Finding::warning(format!(
+            "the clock of this machine is {} {how} that of the control service",
+            Elapsed(differ)
+        ))
+        .command(
+            format!("set the clock of the machine that is wrong, this one or {host}"),
+            "timedatectl set-ntp true",
+        )
+    } else {
+        Finding::ok(format!(
+            "it differs from that of the control service by at most {} s",
+            differ.as_secs() + 1
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Outcome;
+    use super::*;
+
+    #[test]
+    fn a_clock_may_differ_by_a_minute_in_either_direction() {
+        let theirs = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        for (seconds, outcome) in [(0, Outcome::Ok), (60, Outcome::Ok), (61, Outcome::Warning)] {
+            let difference = Duration::from_secs(seconds);
+            for ours in [theirs + difference, theirs - difference] {
+                assert_eq!(
+                    of_clocks(theirs, ours, "10.0.0.1").outcome,
+                    outcome,
+                    "{seconds} s"
+                );
+            }
+        }
+        let behind = of_clocks(theirs, theirs - Duration::from_secs(252), "10.0.0.1");
+        assert!(
+            behind
+                .seen
+                .contains("4 min 12 s behind that of the control service"),
+            "{behind:?}"
+        );
+    }
 }

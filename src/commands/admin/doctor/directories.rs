@@ -12,6 +12,8 @@ use rustix::io::Errno;
 use super::check::{Check, Subject};
 use super::examination::{Examination, blocking};
 use super::finding::Finding;
+use crate::error;
+use crate::host::LocalView;
 use crate::host::preconditions::exposed;
 
 /// Less free space than this is warned about: records are small, and there may be many.
@@ -49,6 +51,12 @@ pub(super) const CHECKS: &[Check] = &[
         subject: Subject::Any,
         needs: &["state-dir", "state-dir-writable"],
         run: disk_space,
+    },
+    Check {
+        name: "records",
+        subject: Subject::Node,
+        needs: &["state-dir"],
+        run: records,
     },
 ];
 
@@ -180,6 +188,28 @@ fn disk_space<'a>(examination: &'a mut Examination<'_>) -> BoxFuture<'a, Finding
         } else {
             Finding::ok(seen)
         }
+    };
+    blocking(check).boxed()
+}
+
+fn records<'a>(examination: &'a mut Examination<'_>) -> BoxFuture<'a, Finding> {
+    let directories = examination.directories();
+    let stages = directories.state_dir.join("stages");
+    let check = move || match LocalView::read(directories) {
+        Err(error) => Finding::error(error.chain()).next("run this command as root where the plugin runs"),
+        Ok(view) => match view.unreadable_records() {
+            [] => Finding::ok(format!(
+                "{} volumes have a record or a mount here, and every record can be read",
+                view.datasets().len()
+            )),
+            unreadable => {
+                let seen: Vec<_> = unreadable.iter().map(|error| error::chain(error)).collect();
+                Finding::error(seen.join("; ")).command(
+                    "a record that cannot be read releases nothing: see which volume it names, end its use, and move the file away",
+                    format!("ls -l {}", stages.display()),
+                )
+            }
+        },
     };
     blocking(check).boxed()
 }

@@ -8,6 +8,7 @@ use super::super::survey::Survey;
 use super::examined::{ExaminedVolume, FirstAnswer};
 use super::finding::Finding;
 use crate::config::Config;
+use crate::host::LocalDirectories;
 use crate::telemetry::spawn_blocking;
 
 /// What the checks are made for.
@@ -50,6 +51,15 @@ impl<'a> Examination<'a> {
             answer: None,
             survey: None,
             volume: None,
+        }
+    }
+
+    /// Returns the directories that this machine's knowledge of volumes is read from.
+    pub(super) fn directories(&self) -> LocalDirectories {
+        LocalDirectories {
+            mount_root: self.config.node.mount_root.clone(),
+            state_dir: self.config.node.state_dir.clone(),
+            device_dir: self.config.plugin.device_dir.clone(),
         }
     }
 

@@ -7,12 +7,13 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use rustix::system::uname;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::check::{Check, Subject};
 use super::examination::{Examination, Purpose, blocking};
-use super::finding::Finding;
+use super::finding::{Finding, Outcome};
 use crate::commands::serve::parts::host_settings;
 use crate::config::Endpoint;
 use crate::host::preconditions::{MissingCapabilities, exposed, unmet_in_pod};
@@ -20,8 +21,10 @@ use crate::telemetry::Metrics;
 
 /// The oldest kernel on which a node works.
 const OLDEST_KERNEL: (u32, u32) = (4, 11);
-/// How long the plugin's socket may take to accept a connection.
-const ACCEPTS_WITHIN: Duration = Duration::from_secs(5);
+/// How long the plugin may take to accept a connection, and to answer.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// The beginning of every connection of a client, with settings that are the defaults.
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -161,27 +164,27 @@ fn endpoint<'a>(examination: &'a mut Examination<'_>) -> BoxFuture<'a, Finding> 
     async move {
         match endpoint {
             Endpoint::Unix(path) => of_socket(&path, purpose).await,
-            Endpoint::Tcp(address) => match timeout(ACCEPTS_WITHIN, TcpStream::connect(address)).await {
-                Ok(Ok(_)) => Finding::ok(format!("a process accepts connections on {address}")),
-                Ok(Err(_)) if purpose == Purpose::CheckDeep => {
-                    Finding::ok(format!("nothing listens on {address} yet"))
+            Endpoint::Tcp(address) => {
+                let shown = address.to_string();
+                match timeout(ANSWERS_WITHIN, TcpStream::connect(address)).await {
+                    Ok(Ok(stream)) => of_answer(stream, "a process", &shown).await,
+                    Ok(Err(error)) => nothing_listens(&shown, &error, purpose),
+                    Err(_elapsed) => hangs("a process", &shown),
                 }
-                Ok(Err(error)) => not_running(format!("nothing listens on {address}: {error}")),
-                Err(_elapsed) => hangs(&address.to_string()),
-            },
+            }
         }
     }
     .boxed()
 }
 
 async fn of_socket(path: &Path, purpose: Purpose) -> Finding {
-    let shown = path.display();
-    let finding = match timeout(ACCEPTS_WITHIN, UnixStream::connect(path)).await {
-        Err(_elapsed) => hangs(&shown.to_string()),
+    let shown = path.display().to_string();
+    let finding = match timeout(ANSWERS_WITHIN, UnixStream::connect(path)).await {
+        Err(_elapsed) => hangs("a process", &shown),
         Ok(Ok(stream)) => {
             let process = stream.peer_cred().ok().and_then(|peer| peer.pid());
             let process = process.map_or("a process".to_owned(), described);
-            Finding::ok(format!("{process} accepts connections on {shown}"))
+            of_answer(stream, &process, &shown).await
         }
         Ok(Err(error)) if error.kind() == ErrorKind::PermissionDenied => {
             Finding::error(format!("{shown} may not be used: {error}")).next("run this command as root")
@@ -189,12 +192,11 @@ async fn of_socket(path: &Path, purpose: Purpose) -> Finding {
         Ok(Err(_)) if path.exists() && !is_socket(path) => {
             Finding::error(format!("{shown} is no socket")).next("move the file, or set another endpoint")
         }
-        Ok(Err(_)) if purpose == Purpose::CheckDeep => Finding::ok(format!("nothing listens on {shown} yet")),
-        Ok(Err(error)) => not_running(format!("nothing listens on {shown}: {error}")),
+        Ok(Err(error)) => nothing_listens(&shown, &error, purpose),
     };
     let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
     let exposed = move || match exposed(&[("directory of the endpoint", &directory)]).pop() {
-        Some(exposure) if finding.outcome == super::finding::Outcome::Ok => {
+        Some(exposure) if finding.outcome == Outcome::Ok => {
             Finding::warning(exposure).next("give it to root alone")
         }
         _ => finding,
@@ -202,15 +204,38 @@ async fn of_socket(path: &Path, purpose: Purpose) -> Finding {
     blocking(exposed).await
 }
 
-fn not_running(seen: String) -> Finding {
-    Finding::warning(seen)
-        .next("start the plugin (flocker-csi serve), or name the endpoint that it has: without it, nothing is staged and nothing unmounted")
+/// Begins HTTP/2 and waits for the first bytes of the plugin: the kernel accepts connections for a process that hangs.
+async fn of_answer(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    process: &str,
+    endpoint: &str,
+) -> Finding {
+    let answer = async {
+        stream.write_all(HTTP2).await?;
+        let mut frame = [0; 9];
+        stream.read_exact(&mut frame).await
+    };
+    match timeout(ANSWERS_WITHIN, answer).await {
+        Ok(Ok(_)) => Finding::ok(format!("{process} answers on {endpoint}")),
+        Ok(Err(error)) => Finding::error(format!("{process} on {endpoint} does not speak gRPC: {error}"))
+            .next("see which program that is, and set another endpoint"),
+        Err(_elapsed) => hangs(process, endpoint),
+    }
 }
 
-fn hangs(endpoint: &str) -> Finding {
+fn nothing_listens(endpoint: &str, error: &std::io::Error, purpose: Purpose) -> Finding {
+    if purpose == Purpose::CheckDeep {
+        return Finding::ok(format!("nothing listens on {endpoint} yet"));
+    }
+    Finding::warning(format!("nothing listens on {endpoint}: {error}")).next(
+        "start the plugin (flocker-csi serve), or name the endpoint that it has: without it, nothing is staged and nothing unmounted",
+    )
+}
+
+fn hangs(process: &str, endpoint: &str) -> Finding {
     Finding::error(format!(
-        "the plugin on {endpoint} has not accepted a connection for {} s: it hangs, or is stopped",
-        ACCEPTS_WITHIN.as_secs()
+        "{process} has not answered on {endpoint} within {} s: the plugin hangs, or is stopped",
+        ANSWERS_WITHIN.as_secs()
     ))
     .next("restart the plugin; what is published stays published")
 }
