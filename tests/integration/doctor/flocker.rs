@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use flocker_embedded::faults::AgentState;
+use flocker_embedded::faults::{AgentState, Effect, RequestFault};
 use flocker_embedded::pki::{Authority, Role};
 use flocker_embedded::{CertificateProfile, Options};
 use rustix::process::{Pid, Signal, kill_process};
@@ -374,5 +374,44 @@ fn a_node_id_of_another_machine_is_corrected() {
         Diagnosis::of(&fixture.machine.flags(), &[&format!("--node-id={own}")])
             .await
             .assert_content();
+    });
+}
+
+#[test]
+fn a_control_service_that_answers_only_some_requests_is_found() {
+    in_own_namespace(|| async {
+        let fixture = Fixture::start(1).await;
+        let flags = fixture.machine.flags();
+        let faults = fixture.flocker.embedded().faults();
+        for (route, words) in [
+            ("/v1/version", "within 8s"),
+            ("/v1/state/nodes", "cannot read the state of the cluster"),
+        ] {
+            faults.add(RequestFault::new("held", Effect::HoldRequest).on("GET", route));
+            let held = Diagnosis::of(&flags, &[]).await;
+            held.assert_code(1)
+                .assert_check("control-service", "error", &[words]);
+            assert!(
+                held.command("control-service")
+                    .ends_with("systemctl restart flocker-control")
+            );
+            faults.clear();
+        }
+        let broken = Effect::Answer {
+            status: 500,
+            body: "{}".to_owned(),
+        };
+        faults.add(RequestFault::new("broken", broken).on("GET", "/v1/version"));
+        let failed = Diagnosis::of(&flags, &[]).await;
+        failed
+            .assert_code(1)
+            .assert_check("control-service", "error", &["status 500"]);
+        assert!(
+            failed
+                .command("control-service")
+                .contains("journalctl -u flocker-control")
+        );
+        faults.clear();
+        Diagnosis::of(&flags, &[]).await.assert_content();
     });
 }

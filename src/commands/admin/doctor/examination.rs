@@ -30,6 +30,8 @@ pub(super) struct Examination<'a> {
     pub(super) purpose: Purpose,
     /// The volume that is asked about: its id or its name.
     pub(super) asked_volume: Option<&'a str>,
+    /// The process that answers on the endpoint.
+    pub(super) plugin: Option<u32>,
     pub(super) credentials: Option<Credentials>,
     /// The addresses of the control service.
     pub(super) addresses: Vec<SocketAddr>,
@@ -46,6 +48,7 @@ impl<'a> Examination<'a> {
             doubts,
             purpose,
             asked_volume: None,
+            plugin: None,
             credentials: None,
             addresses: Vec::new(),
             answer: None,

@@ -8,6 +8,9 @@ use uuid::Uuid;
 
 use crate::host::{LocalVolume, Staging, StagingState, VolumeMount};
 
+/// The name of the plugin's program, as the kernel has it.
+const PROGRAM: &str = "flocker-csi";
+
 /// The answer of the control service to the first request.
 pub(super) struct FirstAnswer {
     pub(super) version: Result<String, Error>,
@@ -52,7 +55,19 @@ impl ExaminedVolume {
     }
 }
 
-/// Returns what uses mounts, in words, and the ids of the processes.
+/// Removes the plugin from what uses mounts: it holds a staged volume by design, and is never to be ended for it. `plugin` is the
+/// process that answers on the endpoint, if it is known.
+pub(super) fn leave_out_the_plugin(mounts: &mut [VolumeMount], plugin: Option<u32>) {
+    let is_plugin = |holder: &MountHolder| match holder {
+        MountHolder::Process { pid, command, .. } => Some(*pid) == plugin || command == PROGRAM,
+        _ => false,
+    };
+    for mount in mounts {
+        mount.holders.retain(|holder| !is_plugin(holder));
+    }
+}
+
+/// Returns what uses mounts, in words, and the ids of the processes that can be ended.
 pub(super) fn holders<'a>(mounts: impl Iterator<Item = &'a VolumeMount>) -> (Vec<String>, Vec<u32>) {
     let mut uses = Vec::new();
     let mut processes = Vec::new();
@@ -66,6 +81,8 @@ pub(super) fn holders<'a>(mounts: impl Iterator<Item = &'a VolumeMount>) -> (Vec
         }
         uses.push(text);
     }
+    // Without the first process, the machine or the container ends.
+    processes.retain(|pid| *pid != 1);
     (uses, processes)
 }
 

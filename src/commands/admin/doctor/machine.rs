@@ -163,7 +163,7 @@ fn endpoint<'a>(examination: &'a mut Examination<'_>) -> BoxFuture<'a, Finding> 
     let (endpoint, purpose) = (examination.config.plugin.endpoint.absolute(), examination.purpose);
     async move {
         match endpoint {
-            Endpoint::Unix(path) => of_socket(&path, purpose).await,
+            Endpoint::Unix(path) => of_socket(&path, purpose, &mut examination.plugin).await,
             Endpoint::Tcp(address) => {
                 let shown = address.to_string();
                 match timeout(ANSWERS_WITHIN, TcpStream::connect(address)).await {
@@ -177,12 +177,13 @@ fn endpoint<'a>(examination: &'a mut Examination<'_>) -> BoxFuture<'a, Finding> 
     .boxed()
 }
 
-async fn of_socket(path: &Path, purpose: Purpose) -> Finding {
+async fn of_socket(path: &Path, purpose: Purpose, plugin: &mut Option<u32>) -> Finding {
     let shown = path.display().to_string();
     let finding = match timeout(ANSWERS_WITHIN, UnixStream::connect(path)).await {
         Err(_elapsed) => hangs("a process", &shown),
         Ok(Ok(stream)) => {
             let process = stream.peer_cred().ok().and_then(|peer| peer.pid());
+            *plugin = process.and_then(|process| process.try_into().ok());
             let process = process.map_or("a process".to_owned(), described);
             of_answer(stream, &process, &shown).await
         }

@@ -8,7 +8,7 @@ use super::super::output::moment;
 use super::super::survey::Survey;
 use super::check::{Check, Subject};
 use super::examination::Examination;
-use super::examined::{ExaminedVolume, kill};
+use super::examined::{ExaminedVolume, kill, leave_out_the_plugin};
 use super::finding::Finding;
 use crate::controller::Condition;
 use crate::telemetry::spawn_blocking;
@@ -49,12 +49,13 @@ fn volume<'a>(examination: &'a mut Examination<'_>) -> BoxFuture<'a, Finding> {
                     .command("see which volumes there are", "flocker-csi volumes");
             }
         };
-        let mounts = match survey.local.clone() {
+        let mut mounts = match survey.local.clone() {
             Ok(local) => spawn_blocking(move || local.mounts_with_holders(id))
                 .await
                 .unwrap_or_default(),
             Err(_) => Vec::new(),
         };
+        leave_out_the_plugin(&mut mounts, examination.plugin);
         let volume = ExaminedVolume {
             id,
             name: survey.name_of(id),
