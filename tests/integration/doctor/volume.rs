@@ -40,6 +40,8 @@ fn a_lease_of_a_dead_node_is_released_by_the_recommended_command() {
             "error",
             &["node 127.0.0.2 (", &dead.to_string(), "this node waits for it"],
         );
+        let look = format!("ssh 127.0.0.2 flocker-csi doctor {volume}");
+        assert_eq!(waits.command("volume-lease"), look);
         set_agent(flocker, 2, AgentState::Stopped).await;
         let diagnosis = Diagnosis::of(&flags, &["orders"]).await;
         diagnosis.assert_code(1).assert_check(
@@ -48,7 +50,7 @@ fn a_lease_of_a_dead_node_is_released_by_the_recommended_command() {
             &[
                 &dead.to_string(),
                 "which Flocker does not list",
-                "does not report",
+                "no other node can have",
             ],
         );
         assert_eq!(diagnosis.document["volume"]["stuck_in"], "volume-lease");
@@ -172,6 +174,10 @@ fn what_uses_a_volume_here_is_shown_and_a_name_that_no_volume_has_is_a_fault() {
             "error",
             &[&flocker.node(2).to_string(), "does not report"],
         );
+        assert_eq!(
+            silent.command("volume-primary"),
+            "systemctl restart flocker-dataset-agent"
+        );
     });
 }
 
@@ -265,7 +271,7 @@ fn a_volume_whose_lease_another_node_has_is_stuck_since_its_staging_began() {
         waits.assert_check(
             "volume-staged",
             "warning",
-            &["has begun and is not complete since"],
+            &["has begun and is not complete (recorded at"],
         );
     });
 }

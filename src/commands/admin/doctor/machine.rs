@@ -1,6 +1,7 @@
 //! What the plugin needs from the kernel and from the mounts of this machine, and its own socket.
 
 use std::io::ErrorKind;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -242,7 +243,6 @@ fn hangs(process: &str, endpoint: &str) -> Finding {
 }
 
 fn is_socket(path: &Path) -> bool {
-    use std::os::unix::fs::FileTypeExt;
     std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 

@@ -99,10 +99,9 @@ fn of_existing(survey: &Survey, volume: &ExaminedVolume) -> Finding {
                 "{label} exists; it is not known whether it is used here, as records or mounts cannot be read"
             )),
             (condition @ Condition::NotBacked { primary }, _) => {
-                let host = host_of(survey, primary);
                 Finding::error(format!("{label}: {condition}")).command(
                     format!("see in the log of Flocker's agent on {} what it does", survey.named(primary)),
-                    format!("ssh {host} journalctl -u flocker-dataset-agent -n 100"),
+                    on_node(survey, primary, "journalctl -u flocker-dataset-agent -n 100"),
                 )
             }
             (condition, _) => Finding::ok(format!("{label} exists: {condition}")),
@@ -110,9 +109,22 @@ fn of_existing(survey: &Survey, volume: &ExaminedVolume) -> Finding {
     }
 }
 
-/// Returns how a command reaches a node.
-pub(super) fn host_of(survey: &Survey, node: Uuid) -> String {
-    survey.node(node).host.unwrap_or_else(|| node.to_string())
+/// Returns a command as it is run on another node, of which Flocker knows the address while it reports.
+fn on_node(survey: &Survey, node: Uuid, command: &str) -> String {
+    match survey.node(node).host {
+        Some(host) => format!("ssh {host} {command}"),
+        None => command.to_owned(),
+    }
+}
+
+/// Returns a node as the subject of a sentence.
+fn subject(survey: &Survey, node: Uuid) -> String {
+    let named = survey.named(node);
+    if survey.snapshot.lists_node(node) {
+        format!("node {named}")
+    } else {
+        format!("node {named},")
+    }
 }
 
 fn lease<'a>(examination: &'a mut Examination<'_>) -> BoxFuture<'a, Finding> {
@@ -156,14 +168,14 @@ fn of_lease(survey: &Survey, volume: &ExaminedVolume) -> Finding {
             since.unwrap_or_default()
         ));
     }
-    let release = format!("flocker-csi leases release {id} --node {holder}");
     if !survey.snapshot.lists_node(holder) {
         return Finding::error(format!(
-            "node {named}, holds its lease, and does not report: no other node can have the volume"
+            "{} holds its lease, so no other node can have the volume",
+            subject(survey, holder)
         ))
         .command(
             "start that node or its agent, or make sure that the machine is off and release its lease",
-            release,
+            format!("flocker-csi leases release {id} --node {holder}"),
         );
     }
     let wanted = match &survey.this_node {
@@ -185,8 +197,11 @@ fn of_lease(survey: &Survey, volume: &ExaminedVolume) -> Finding {
             "node {named} holds its lease, and this node waits for it"
         ))
         .command(
-            "stop what uses the volume there; if nothing does, release its lease",
-            release,
+            format!(
+                "stop what uses the volume there; if nothing does, release its lease with flocker-csi leases release {id} --node \
+                 {holder} --force. What uses it is shown by"
+            ),
+            on_node(survey, holder, &format!("flocker-csi doctor {id}")),
         )
     } else {
         Finding::ok(format!(
@@ -208,22 +223,19 @@ fn of_primary(survey: &Survey, volume: &ExaminedVolume) -> Finding {
         return Finding::skipped("Flocker has no such volume");
     };
     let primary = dataset.primary;
-    let named = survey.named(primary);
+    let named = subject(survey, primary);
     match Condition::of(&survey.snapshot, dataset) {
-        Condition::Mounted { .. } => Finding::ok(format!("node {named}, shall have it, and has it mounted")),
+        Condition::Mounted { .. } => Finding::ok(format!("{named} shall have it, and has it mounted")),
         Condition::Detached { .. } => {
-            Finding::ok(format!("node {named}, shall have it; no node has it mounted yet"))
+            Finding::ok(format!("{named} shall have it; no node has it mounted yet"))
         }
         Condition::Elsewhere { reported, .. } => of_old_node(survey, volume, &named, reported),
         Condition::PrimaryMissing { .. } => Finding::error(format!(
-            "node {named}, shall have it, and its agent does not report to Flocker"
+            "{named} shall have it, and its agent does not report to Flocker"
         ))
         .command(
-            "start the agent there; if the machine is off for good, publish the volume on another node",
-            format!(
-                "ssh {} systemctl restart flocker-dataset-agent",
-                host_of(survey, primary)
-            ),
+            "start the agent on that machine; if the machine is off for good, publish the volume on another node",
+            on_node(survey, primary, "systemctl restart flocker-dataset-agent"),
         ),
         condition @ Condition::OnSeveralNodes(_) => Finding::error(condition.to_string())
             .next("stop what uses it on all nodes but the one that holds its lease"),
@@ -238,7 +250,7 @@ fn of_old_node(survey: &Survey, volume: &ExaminedVolume, named: &str, reported: 
     let (uses, processes) = volume.holders_of_flockers_mount();
     if survey.is_this_node(reported) && !uses.is_empty() {
         let finding = Finding::error(format!(
-            "node {named} shall have it, but it cannot leave this node, because {}",
+            "{named} shall have it, but it cannot leave this node, because {}",
             uses.join("; ")
         ));
         return if processes.is_empty() {
@@ -248,7 +260,7 @@ fn of_old_node(survey: &Survey, volume: &ExaminedVolume, named: &str, reported: 
         };
     }
     let finding = Finding::warning(format!(
-        "node {named} shall have it, and node {old} still has it mounted"
+        "{named} shall have it, and node {old} still has it mounted"
     ));
     if survey.is_this_node(reported) {
         finding.command(
@@ -258,11 +270,7 @@ fn of_old_node(survey: &Survey, volume: &ExaminedVolume, named: &str, reported: 
     } else {
         finding.command(
             "see there what keeps it",
-            format!(
-                "ssh {} flocker-csi doctor {}",
-                host_of(survey, reported),
-                volume.id
-            ),
+            on_node(survey, reported, &format!("flocker-csi doctor {}", volume.id)),
         )
     }
 }

@@ -12,7 +12,8 @@ use super::examination::Examination;
 use super::examined::{ExaminedVolume, holders, kill};
 use super::finding::Finding;
 use super::volume::FOUND;
-use crate::host::{LocalVolume, StagingState};
+use crate::host::mount::FileSystemFault;
+use crate::host::{LocalVolume, StagingState, VolumeMount};
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -119,7 +120,10 @@ fn of_staged(volume: &ExaminedVolume, here: &LocalVolume) -> Finding {
         StagingState::EarlierBoot => "staged before the machine was started, and not since",
     };
     let seen = here.stagings.iter().map(|staging| {
-        let since = staging.since.map(|since| format!(" since {}", moment(since)));
+        // A record is written when its state changes.
+        let since = staging
+            .since
+            .map(|since| format!(" (recorded at {})", moment(since)));
         format!(
             "{}: {}{}",
             staging.path.display(),
@@ -166,7 +170,7 @@ fn published<'a>(examination: &'a mut Examination<'_>) -> BoxFuture<'a, Finding>
             .iter()
             .map(|target| target.display().to_string())
             .collect();
-        let at_target = |mount: &&crate::host::VolumeMount| here.targets.contains(&mount.mount.point);
+        let at_target = |mount: &&VolumeMount| here.targets.contains(&mount.mount.point);
         let (uses, _) = holders(volume.mounts.iter().filter(at_target));
         let uses = if uses.is_empty() {
             "no process is seen that uses it".to_owned()
@@ -191,8 +195,7 @@ fn file_system<'a>(examination: &'a mut Examination<'_>) -> BoxFuture<'a, Findin
     })
 }
 
-fn of_fault(mount: &crate::host::VolumeMount, fault: &crate::host::mount::FileSystemFault) -> Finding {
-    use crate::host::mount::FileSystemFault;
+fn of_fault(mount: &VolumeMount, fault: &FileSystemFault) -> Finding {
     let point = mount.mount.point.display();
     let finding = Finding::error(format!("{fault} (mounted at {point})"));
     match fault {
