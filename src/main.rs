@@ -73,6 +73,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Nodes(args) => admin::nodes(*args).await,
             Command::Leases(args) => admin::leases(*args).await,
             Command::Doctor(args) => admin::doctor(*args).await,
+            Command::Gc(args) => admin::gc(*args).await,
             Command::Demo(_) => demo::run().await,
         }
     });

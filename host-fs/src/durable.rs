@@ -143,7 +143,7 @@ pub fn remove_unfinished(directory: &Path) -> io::Result<()> {
         }
         let removed = entry.file_type().and_then(|kind| {
             if kind.is_file() {
-                remove_abandoned(&entry.path())
+                remove_abandoned(&entry.path()).map(drop)
             } else {
                 Err(io::Error::new(
                     ErrorKind::InvalidData,
@@ -164,8 +164,27 @@ pub fn remove_unfinished(directory: &Path) -> io::Result<()> {
     outcome
 }
 
-/// Removes a file unless a process writes it.
-fn remove_abandoned(path: &Path) -> io::Result<()> {
+/// Removes a file that [`is_unfinished`], and returns whether it did: not while a process writes it.
+///
+/// # Errors
+/// The file system refused.
+pub fn remove_abandoned(path: &Path) -> io::Result<bool> {
+    match lock_abandoned(path)? {
+        Some(_locked) => fs::remove_file(path).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+/// Whether no process writes a file that [`is_unfinished`].
+///
+/// # Errors
+/// The file system refused.
+pub fn is_abandoned(path: &Path) -> io::Result<bool> {
+    Ok(lock_abandoned(path)?.is_some())
+}
+
+/// Locks an unfinished file, unless a process writes it.
+fn lock_abandoned(path: &Path) -> io::Result<Option<File>> {
     let mut options = OpenOptions::new();
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = options
@@ -173,9 +192,9 @@ fn remove_abandoned(path: &Path) -> io::Result<()> {
         .custom_flags(flags.bits().cast_signed())
         .open(path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(()),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(error.into()),
-        Ok(()) => fs::remove_file(path),
+        Ok(()) => Ok(Some(file)),
     }
 }
 

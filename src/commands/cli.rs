@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 
-use crate::commands::admin::{DoctorArgs, LeasesArgs, NodesArgs, VolumesArgs};
+use crate::commands::admin::{DoctorArgs, GcArgs, LeasesArgs, NodesArgs, VolumesArgs};
 use crate::commands::export::ExportArgs;
 use crate::config::layers::{self, Environment, Refusal};
 use crate::config::{Config, LogConfig, PluginConfig, absolute_path, doubts_of, duration, http_address};
@@ -30,12 +30,10 @@ Examples:
 
 All objects or none are printed to standard output, and remarks to stderr; the command changes nothing.
 The options of the group Flocker can be set by environment and file too, as for serve.
-
 Exit status: 0 done, 1 failed, 2 wrong usage or configuration.";
 
 const ADMIN_HELP: &str = "\
 The options of the groups Flocker, Node and Log can be set by environment and file too, as for serve.
-
 Exit status: 0 done, 1 failed, 2 wrong usage or configuration.";
 
 const DOCTOR_HELP: &str = "\
@@ -79,6 +77,9 @@ pub enum Command {
     /// Find out what is wrong with the plugin, this machine or Flocker, and why a volume is stuck.
     #[command(after_help = DOCTOR_HELP)]
     Doctor(Box<DoctorArgs>),
+    /// List what earlier processes left on this machine although nothing needs it, or remove it.
+    #[command(after_help = ADMIN_HELP)]
+    Gc(Box<GcArgs>),
     /// Show the life cycle of a volume on this machine, and leave nothing behind. Needs root.
     Demo(DemoArgs),
 }
@@ -332,6 +333,7 @@ impl Command {
             Self::Nodes(args) => &args.admin.log,
             Self::Leases(args) => &args.admin.log,
             Self::Doctor(args) => &args.config.log,
+            Self::Gc(args) => &args.admin.log,
             Self::Demo(args) => &args.log,
         }
     }

@@ -108,9 +108,10 @@ impl Host {
         });
         known.extend(flockers);
         let subject = FileSystemUse {
-            device,
+            device: Some(device),
             node_name: dataset.to_string().into(),
             known,
+            ..FileSystemUse::default()
         };
         Ok(self
             .uses

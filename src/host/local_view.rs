@@ -153,6 +153,38 @@ impl LocalView {
         &self.unreadable
     }
 
+    /// Returns the directories that it was read from.
+    pub(super) fn directories(&self) -> &LocalDirectories {
+        &self.directories
+    }
+
+    /// Returns the boot of the machine in which it was read.
+    pub(super) fn boot_id(&self) -> Uuid {
+        self.boot_id
+    }
+
+    /// Returns the records, ordered by dataset.
+    pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.values().flatten()
+    }
+
+    /// Returns the records of a dataset.
+    pub(super) fn records_of(&self, dataset: Uuid) -> &[Record] {
+        self.records.get(&dataset).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the path that the plugin's device node of a dataset has.
+    pub(super) fn device_node(&self, dataset: Uuid) -> PathBuf {
+        DeviceNodes::new(&self.directories.device_dir).path(dataset)
+    }
+
+    /// Returns the ids of the mounts of a dataset that Flocker's agent has made.
+    pub(super) fn flockers_mounts(&self, dataset: Uuid) -> Vec<u64> {
+        let mounts = self.mounts_of(dataset);
+        let flockers = mounts.filter(|mount| self.is_flockers(mount, dataset));
+        flockers.map(|mount| mount.id).collect()
+    }
+
     /// Returns the datasets that have a record or a mount here.
     pub(crate) fn datasets(&self) -> BTreeSet<Uuid> {
         self.records.keys().chain(self.mounts.keys()).copied().collect()
@@ -161,7 +193,7 @@ impl LocalView {
     /// Returns what is known of a dataset.
     pub(crate) fn of(&self, dataset: Uuid) -> LocalVolume {
         let mut volume = LocalVolume::default();
-        let records = self.records.get(&dataset).map_or(&[][..], Vec::as_slice);
+        let records = self.records_of(dataset);
         let mut unrecorded = Vec::new();
         let mut mounted = BTreeSet::new();
         let alias_of = |mount: &Mount| {
@@ -216,9 +248,10 @@ impl LocalView {
             .mounts_of(dataset)
             .find(|mount| self.is_flockers(mount, dataset))?;
         let subject = FileSystemUse {
-            device: flockers.device,
+            device: Some(flockers.device),
             node_name: dataset.to_string().into(),
             known: vec![flockers.id],
+            ..FileSystemUse::default()
         };
         UseSearch::default().find(&subject)
     }

@@ -9,6 +9,7 @@ mod boot;
 mod census;
 mod evidence;
 mod failures;
+pub(crate) mod garbage;
 mod host_name;
 mod kept_pins;
 mod lease_conditions;

@@ -3,7 +3,7 @@
 //! Only what was seen to be unused counts as unused: a mount table that cannot be read may hold a use.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -26,12 +26,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// A file system, and the mounts of it that do not count as a use.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct FileSystemUse {
-    /// Its device.
-    pub device: Device,
+    /// Its device, if that is known.
+    pub device: Option<Device>,
     /// The name of its device node; a node of this name that is bound anywhere is a use.
     pub node_name: OsString,
+    /// Whether a mount of any device is a use if its source or its mount point ends in `node_name`.
+    pub by_name: bool,
+    /// Paths at which, and below which, a mount of any device is a use.
+    pub paths: Vec<PathBuf>,
     /// The ids of those mounts of the calling thread's namespace that are no use. Their copies in other namespaces are none
     /// either, where they are unmounted with them.
     pub known: Vec<u64>,
@@ -47,7 +51,8 @@ impl UseSearch {
     /// Returns what uses a file system, in words, or why that cannot be known; `None` if nothing does. Takes five seconds at
     /// most.
     ///
-    /// A use is any other mount of its device, in any mount namespace, its device node bound anywhere, and any process but
+    /// A use is any other mount of its device, of its name or at its paths, in any mount namespace, its device node bound
+    /// anywhere, and any process but
     /// the calling one that has opened or mapped a file of it, or the device. Every mount table has to be readable; the open
     /// files, which only a mount that was detached leaves behind, are searched where the kernel allows it.
     pub fn find(&self, subject: &FileSystemUse) -> Option<String> {
@@ -227,14 +232,23 @@ impl<'a> MountSearch<'a> {
             if let (Some(group), Some(from)) = (mount.propagation.peer_group, mount.propagation.master) {
                 self.followers.push((group, from));
             }
-            let is_node = mount.device != self.subject.device
-                && mount.root.file_name() == Some(self.subject.node_name.as_os_str());
-            if is_node || mount.device == self.subject.device && !self.subject.known.contains(&mount.id) {
+            let is_device = Some(mount.device) == self.subject.device;
+            let is_node = !is_device && has_name(&mount.root, &self.subject.node_name);
+            if is_node || self.is_use(mount, is_device) && !self.subject.known.contains(&mount.id) {
                 // A device node is a use wherever it is bound.
                 let place = if is_node { None } else { place(table, mount) };
                 self.candidates.push((mount.clone(), place, of.to_owned()));
             }
         }
+    }
+
+    /// Whether a mount is a use unless it is known.
+    fn is_use(&self, mount: &Mount, is_device: bool) -> bool {
+        let FileSystemUse { node_name, paths, .. } = self.subject;
+        let is_named = || has_name(Path::new(&mount.source), node_name) || has_name(&mount.point, node_name);
+        is_device
+            || self.subject.by_name && is_named()
+            || paths.iter().any(|path| mount.point.starts_with(path))
     }
 
     /// Returns the first mount that is a use.
@@ -271,6 +285,10 @@ impl<'a> MountSearch<'a> {
     }
 }
 
+fn has_name(path: &Path, name: &OsStr) -> bool {
+    path.file_name() == Some(name)
+}
+
 fn place(table: &MountTable, mount: &Mount) -> Option<Place> {
     let (device, path) = table.place(mount)?;
     let parent = table.by_id(mount.parent)?;
@@ -283,7 +301,10 @@ fn place(table: &MountTable, mount: &Mount) -> Option<Place> {
 }
 
 /// Returns what a process has open or mapped of the file system on a device, or the device itself.
-fn open_files(process: &Path, device: Device) -> io::Result<Option<String>> {
+fn open_files(process: &Path, device: Option<Device>) -> io::Result<Option<String>> {
+    let Some(device) = device else {
+        return Ok(None);
+    };
     for (link, what) in [
         ("root", "its root directory"),
         ("cwd", "its working directory"),

@@ -5,6 +5,7 @@
 
 mod args;
 mod doctor;
+mod gc;
 mod leases;
 mod nodes;
 mod output;
@@ -14,6 +15,7 @@ mod volumes;
 
 pub use args::AdminArgs;
 pub use doctor::{DoctorArgs, check_deep, check_files, run as doctor};
+pub use gc::{GcArgs, run as gc};
 pub use leases::{LeasesArgs, run as leases};
 pub use nodes::{NodesArgs, run as nodes};
 pub use volumes::{VolumesArgs, run as volumes};

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use host_fs::{Links, read_regular};
@@ -65,10 +65,17 @@ pub(crate) fn read_all(directory: &Path) -> Result<(Vec<Record>, Vec<RecordError
     Ok((records, damaged))
 }
 
+/// Returns the path of the file of a record.
+pub(crate) fn path_in(directory: &Path, record: &Record) -> PathBuf {
+    directory.join(file_name(record.dataset_id, &record.staging_path))
+}
+
 /// Returns when the record of a dataset and staging path was written last, if the file system says.
 pub(crate) fn written_at(directory: &Path, record: &Record) -> Option<SystemTime> {
-    let file = directory.join(file_name(record.dataset_id, &record.staging_path));
-    fs::symlink_metadata(file).ok()?.modified().ok()
+    fs::symlink_metadata(path_in(directory, record))
+        .ok()?
+        .modified()
+        .ok()
 }
 
 /// Reads the file `path`.

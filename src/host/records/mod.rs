@@ -16,7 +16,7 @@ use crate::volume::{KubernetesClaim, VolumeLabels};
 use error::io_error;
 pub(super) use file::digest_of;
 use file::{file_name, render};
-pub(super) use file::{read_all, written_at};
+pub(super) use file::{path_in, read_all, written_at};
 use host_fs::durable::{make_directory, overwrite_file, remove_file, remove_unfinished, replace_file};
 use host_fs::mount::MountId;
 use unreadable::Unreadable;

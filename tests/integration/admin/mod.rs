@@ -1,5 +1,6 @@
 //! The commands of operators: the program itself, beside plugins that run, with a real Flocker.
 
+mod gc;
 mod lists;
 mod questions;
 mod release;

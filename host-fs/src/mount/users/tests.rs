@@ -38,7 +38,7 @@ fn subject(device: &LoopDevice, known: &[&Path]) -> FileSystemUse {
     let table = MountTable::read().unwrap();
     let is_known = |mount: &&Mount| known.contains(&mount.point.as_path());
     FileSystemUse {
-        device: device.device,
+        device: Some(device.device),
         node_name: node_name(device),
         known: table
             .mounts()
@@ -46,6 +46,7 @@ fn subject(device: &LoopDevice, known: &[&Path]) -> FileSystemUse {
             .filter(is_known)
             .map(|mount| mount.id)
             .collect(),
+        ..FileSystemUse::default()
     }
 }
 
@@ -173,9 +174,9 @@ fn a_search_that_has_not_ended_counts_as_a_use() {
         let search = UseSearch::default();
         search.searching.store(true, Ordering::SeqCst);
         let subject = FileSystemUse {
-            device: Device { major: 7, minor: 0 },
+            device: Some(Device { major: 7, minor: 0 }),
             node_name: "the-volume".into(),
-            known: Vec::new(),
+            ..FileSystemUse::default()
         };
         let found = search.find(&subject).unwrap();
         assert!(found.contains("earlier search"), "{found}");

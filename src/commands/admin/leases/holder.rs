@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What Flocker says of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Presence {
+pub(in crate::commands::admin) enum Presence {
     /// It lists it.
     Listed,
     /// It lists others, and not this one.
@@ -26,7 +26,7 @@ pub(super) enum Presence {
 }
 
 impl Presence {
-    pub(super) fn of(snapshot: &Snapshot, node: Uuid) -> Self {
+    pub(in crate::commands::admin) fn of(snapshot: &Snapshot, node: Uuid) -> Self {
         if snapshot.lists_node(node) {
             Self::Listed
         } else if snapshot.nodes().next().is_none() || snapshot.has_unknown_nodes() {

@@ -3,6 +3,8 @@
 mod holder;
 mod release;
 
+pub(super) use holder::Presence;
+
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use uuid::Uuid;
