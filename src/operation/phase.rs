@@ -164,7 +164,7 @@ impl fmt::Display for Phase {
                 let listed = listed_nodes();
                 write!(
                     f,
-                    "waiting for \"node reporting\": Flocker does not list node {}; it lists {listed}",
+                    "waiting for \"node reporting\": Flocker, which lists {listed}, does not list node {}",
                     NamedNode(*node)
                 )
             }

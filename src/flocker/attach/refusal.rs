@@ -8,16 +8,17 @@ use crate::error::{Error, Result, Situation};
 use crate::flocker::cluster::{Absence, FirstRead, Lists, Probe, Snapshot};
 use crate::operation::{Elapsed, Phase};
 use crate::telemetry::Counter;
-use crate::telemetry::log_names::{NamedNode, listed_nodes};
+use crate::telemetry::log_names::{NamedNode, host_of, listed_nodes};
 use crate::volume::end_of_use;
 
 impl Attachment<'_> {
     /// Waits until Flocker lists the node.
     ///
-    /// A node that an orchestrator names may be one that never existed. This node does exist, and its agent may come back.
+    /// A node that an orchestrator names may be one that never existed. One that was listed before does exist, as this node does,
+    /// and may come back.
     pub(super) async fn node_reporting(&self) -> Result<()> {
         let (node, cluster) = (self.node, &self.attach.cluster);
-        let may_be_unknown = self.other_lease == OtherNodesLease::Refuse;
+        let may_be_unknown = self.other_lease == OtherNodesLease::Refuse && host_of(node).is_none();
         let wait = cluster.wait_until((Lists::NODES, FirstRead::AtOnce), self.context, |snapshot| {
             if snapshot.lists_node(node) {
                 Probe::Ready(true)
@@ -31,8 +32,7 @@ impl Attachment<'_> {
             return Ok(());
         }
         let text = format!(
-            "node {} does not exist, or its agent does not run: Flocker has not listed it for takeover_grace; it lists {}",
-            NamedNode(node),
+            "node {node} does not exist, or its agent does not run: Flocker has not listed it for takeover_grace; it lists {}",
             listed_nodes()
         );
         Err(Error::new(Situation::UnknownNode, text))

@@ -42,22 +42,31 @@ fn expected<const N: usize>(left: [(&str, &Path); N]) -> BTreeSet<(String, PathB
     left.map(|(kind, path)| (kind.to_owned(), path.to_owned())).into()
 }
 
-/// Waits until a dry run finds exactly this: the number of a device that is gone may be another test's for a moment.
+/// Checks that a dry run finds exactly this.
 async fn finds<const N: usize>(machine: &Machine, more: &[&str], left_here: [(&str, &Path); N]) -> Value {
-    let wanted = expected(left_here);
-    let mut last = None;
-    for _ in 0..40 {
-        let document = gc(machine, more).await.assert_code(0).document("gc");
-        if left(&document) == wanted {
-            return document;
-        }
-        last = Some(document);
-    }
-    panic!("{wanted:#?}\nbut found {:#}", last.unwrap())
+    let document = gc(machine, more).await.assert_code(0).document("gc");
+    assert_eq!(left(&document), expected(left_here), "{document:#}");
+    document
 }
 
 fn device(machine: &Machine, usage: &Usage) -> PathBuf {
     machine.config.plugin.device_dir.join(&usage.volume_id)
+}
+
+/// Gives what is left of a volume, a node and records, the number of a loop device that does not exist: the number that it had
+/// may be that of another test's device by now, which uses it.
+fn has_no_device(node: &Path, records: &[&Path]) {
+    const UNUSED: u32 = 1_000_000;
+    fs::remove_file(node).unwrap();
+    let number = makedev(7, UNUSED);
+    mknodat(CWD, node, FileType::BlockDevice, Mode::RUSR, number).unwrap();
+    for record in records {
+        let mut content: Value = serde_json::from_str(&fs::read_to_string(record).unwrap()).unwrap();
+        let minor = &mut content["record"]["origin"]["alias"]["device"]["minor"];
+        assert!(minor.is_number(), "{}", fs::read_to_string(record).unwrap());
+        *minor = json!(UNUSED);
+        fs::write(record, content.to_string()).unwrap();
+    }
 }
 
 fn record(machine: &Machine, usage: &Usage) -> PathBuf {
@@ -66,6 +75,7 @@ fn record(machine: &Machine, usage: &Usage) -> PathBuf {
     of_volume.next().expect("it has a record")
 }
 
+/// Stages a new volume. Its name is that of no other test's: a mount of a dataset of this id anywhere on the machine is a use.
 async fn staged(plugin: &Process, machine: &Machine, name: &str) -> Usage {
     let volume = plugin.csi.create(name).await;
     let context = plugin.csi.attach(volume, machine.node()).await;
@@ -96,15 +106,15 @@ fn what_a_killed_plugin_left_is_found_and_removed_and_nothing_else() {
         let flocker = Flocker::start(2).await;
         let machine = Machine::new(&flocker, 1);
         let plugin = machine.process(&[]).await;
-        let used = staged(&plugin, &machine, "used").await;
+        let used = staged(&plugin, &machine, "gc-used").await;
         plugin.csi.publish(&used).await.unwrap();
-        let unrecorded = staged(&plugin, &machine, "unrecorded").await;
+        let unrecorded = staged(&plugin, &machine, "gc-unrecorded").await;
         plugin.csi.publish(&unrecorded).await.unwrap();
-        let deleted = staged(&plugin, &machine, "deleted").await;
-        let vanished = staged(&plugin, &machine, "vanished").await;
-        let volume = plugin.csi.create("killed").await;
+        let deleted = staged(&plugin, &machine, "gc-deleted").await;
+        let vanished = staged(&plugin, &machine, "gc-vanished").await;
+        let volume = plugin.csi.create("gc-killed").await;
         let context = plugin.csi.attach(volume, machine.node()).await;
-        let killed = machine.usage("killed", volume, &context);
+        let killed = machine.usage("gc-killed", volume, &context);
         let staging = tokio::spawn({
             let (csi, killed) = (plugin.csi.clone(), killed.clone());
             async move { csi.stage(&killed).await.map(drop) }
@@ -124,7 +134,6 @@ fn what_a_killed_plugin_left_is_found_and_removed_and_nothing_else() {
             }
             fs::create_dir_all(usage.alias()).unwrap();
         }
-        // Before the deletion: it must not get the number of that device.
         let client = flocker.client().await;
         let forgotten = declare(&flocker, 1, &[("name", "forgotten")]).await;
         client
@@ -132,9 +141,18 @@ fn what_a_killed_plugin_left_is_found_and_removed_and_nothing_else() {
             .await
             .unwrap();
         delete(&flocker, &deleted).await;
+        has_no_device(&device(&machine, &killed), &[]);
+        has_no_device(&device(&machine, &deleted), &[&record(&machine, &deleted)]);
         client.release_lease(vanished.dataset()).await.unwrap();
         fs::remove_dir_all(&vanished.staging).unwrap();
         let state_dir = machine.config.node.state_dir.clone();
+        // Depending on its moment, the kill has left one too.
+        for entry in fs::read_dir(state_dir.join("stages")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.file_name().unwrap().to_str().unwrap().starts_with(".new-") {
+                fs::remove_file(path).unwrap();
+            }
+        }
         let unfinished = [
             state_dir.join(".new-abcdef"),
             state_dir.join("stages/.new-ABC123"),
@@ -233,7 +251,7 @@ fn nothing_is_removed_while_a_plugin_runs() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(1).await;
         let machine = &fixture.machine;
-        let used = fixture.published("used").await;
+        let used = fixture.published("gc-beside").await;
         fs::remove_file(record(machine, &used)).unwrap();
         let unfinished = machine.config.node.state_dir.join(".new-abcdef");
         fs::write(&unfinished, "half").unwrap();
@@ -259,7 +277,7 @@ fn a_device_that_anything_on_the_machine_uses_keeps_its_node() {
         let flocker = Flocker::start(1).await;
         let machine = Machine::new(&flocker, 1);
         let plugin = machine.process(&[]).await;
-        let usage = staged(&plugin, &machine, "data").await;
+        let usage = staged(&plugin, &machine, "gc-device").await;
         plugin.kill().await;
         fs::remove_file(record(&machine, &usage)).unwrap();
         let node = device(&machine, &usage);
@@ -303,7 +321,7 @@ fn a_record_is_left_only_where_flocker_says_that_its_volume_is_gone() {
         let mut flocker = Flocker::start(1).await;
         let machine = Machine::new(&flocker, 1);
         let plugin = machine.process(&[]).await;
-        let usage = staged(&plugin, &machine, "data").await;
+        let usage = staged(&plugin, &machine, "gc-record").await;
         plugin.kill().await;
         unmount(usage.alias());
         // The volume exists, and its lease is this node's.
@@ -318,6 +336,7 @@ fn a_record_is_left_only_where_flocker_says_that_its_volume_is_gone() {
         finds(&machine, &[], []).await;
         delete(&flocker, &usage).await;
         let (alias, node) = (usage.alias(), device(&machine, &usage));
+        has_no_device(&node, &[&known, &absent]);
         let expected = [
             ("directory", alias.as_path()),
             ("device-node", &node),

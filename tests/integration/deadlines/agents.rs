@@ -55,7 +55,7 @@ fn an_error_names_the_node_without_a_backing_volume_until_its_agent_returns() {
             .try_create(within(Duration::from_secs(3), to_create("data")))
             .await;
         let missing = format!(
-            "waiting for \"backing volume\": node {} has not created it",
+            "waiting for \"backing volume\": node {} (127.0.0.1) has not created it",
             fixture.machine.node()
         );
         assert_unfinished(

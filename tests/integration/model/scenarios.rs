@@ -276,6 +276,13 @@ impl Dataset {
             return vec![(Answer::Refused(Code::NotFound), ended)];
         }
         let mut outcomes = Vec::new();
+        if around.silent[node] {
+            // A process that never saw it listed takes its id for a mistyped one.
+            let released =
+                ended.with(|dataset| dataset.lease = dataset.lease.filter(|holder| *holder != node));
+            outcomes
+                .extend([ended.clone(), released].map(|dataset| (Answer::Refused(Code::NotFound), dataset)));
+        }
         if self.lease.is_some_and(|holder| holder != node) {
             outcomes.push((Answer::Refused(Code::FailedPrecondition), ended));
         }
