@@ -128,8 +128,16 @@ fn lock() -> MutexGuard<'static, Names> {
 mod tests {
     use super::*;
 
+    /// The names are the process's: of the tests that list nodes, one runs at a time.
+    static ALONE: Mutex<()> = Mutex::new(());
+
+    fn alone() -> MutexGuard<'static, ()> {
+        ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     #[test]
     fn a_node_keeps_its_host_until_another_list_replaces_it() {
+        let _alone = alone();
         let (one, two) = (Uuid::from_u128(0x51), Uuid::from_u128(0x52));
         let long = "h".repeat(LONGEST_HOST + 1);
         // Other tests of the process may list nodes of their own in between.
@@ -148,6 +156,7 @@ mod tests {
 
     #[test]
     fn the_host_of_a_node_that_is_missing_is_still_known() {
+        let _alone = alone();
         let (one, two) = (Uuid::from_u128(0x54), Uuid::from_u128(0x55));
         set_nodes([(one, "10.0.0.4"), (two, "10.0.0.5")].into_iter());
         set_nodes([(two, "10.0.0.5")].into_iter());
@@ -162,6 +171,7 @@ mod tests {
 
     #[test]
     fn a_message_names_few_nodes() {
+        let _alone = alone();
         let nodes: Vec<_> = (0..20)
             .map(|number| (Uuid::from_u128(0x9000 + number), "10.0.0.8"))
             .collect();

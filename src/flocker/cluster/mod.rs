@@ -172,15 +172,17 @@ impl Cluster {
         &self.tasks
     }
 
-    /// Describes when Flocker last answered, and its last error.
+    /// Describes when Flocker last answered, and its last error while it does not.
     pub(crate) fn health(&self) -> String {
         let health = self.reads.health();
         let good = last_answer(health.good);
-        match health.bad {
-            Some((when, problem)) => {
+        match (health.is_good(), health.bad) {
+            (_, None) => format!("Flocker {good}, without errors"),
+            // What it answered since has nothing to do with that error.
+            (Some(true), Some(_)) => format!("Flocker {good}"),
+            (_, Some((when, problem))) => {
                 format!("Flocker {good}; its last error was {}: {problem}", ago(when))
             }
-            None => format!("Flocker {good}, without errors"),
         }
     }
 

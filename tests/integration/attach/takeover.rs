@@ -260,7 +260,8 @@ fn a_node_that_is_listed_again_keeps_its_volume() {
 fn a_node_that_does_not_exist_is_answered_with_those_that_do() {
     in_own_namespace(|| async {
         let fixture = Fixture::start(Takeover::Never, SOON).await;
-        let plugin = fixture.second.plugin().await;
+        // A process of its own: which nodes were listed is known to a process, and this one has those of other tests too.
+        let plugin = fixture.second.process(&["--takeover-grace=1s"]).await;
         let volume = plugin.csi.create("data").await;
         let (mistyped, listed) = (Uuid::new_v4(), fixture.first.node().to_string());
         let parts = [mistyped.to_string(), listed, "127.0.0.1".to_owned()];
@@ -274,6 +275,6 @@ fn a_node_that_does_not_exist_is_answered_with_those_that_do() {
         );
         assert_eq!(fixture.flocker.leaseholder(volume).await, None);
         plugin.csi.delete(volume).await.unwrap();
-        plugin.stop().await;
+        plugin.terminate().await;
     });
 }
