@@ -51,8 +51,8 @@ impl Survey {
         Self::of_all_but(&HashMap::new())
     }
 
-    /// As [`Self::new`], without looking closer at the devices whose file has the name that is given here: it is known which
-    /// file that is, and opening a thousand devices takes a while.
+    /// As [`Self::new`], without opening the devices whose file has the name that is given here: a thousand take a while. The
+    /// kernel names a file that was renamed or removed otherwise, so the file of that name is the device's.
     pub(super) fn of_all_but(known: &HashMap<PathBuf, PathBuf>) -> io::Result<Self> {
         let mut survey = Self::default();
         for entry in fs::read_dir(BLOCK_DEVICES)? {
@@ -61,15 +61,15 @@ impl Survey {
                 continue;
             }
             let device = Path::new("/dev").join(name);
-            match backing_file(&device)? {
-                Some(file) if known.get(&device) == Some(&file) => {
-                    survey.by_name.insert(file, device);
-                }
-                Some(file) => {
-                    let opened = open(&device);
-                    survey.add(device, file, opened);
-                }
-                None => {}
+            let Some(file) = backing_file(&device)? else {
+                continue;
+            };
+            let is_known = known.get(&device) == Some(&file);
+            if let Some(Ok(found)) = is_known.then(|| fs::metadata(&file)) {
+                survey.add_identified(device, file, identity_of(&found));
+            } else {
+                let opened = open(&device);
+                survey.add(device, file, opened);
             }
         }
         Ok(survey)
@@ -83,12 +83,18 @@ impl Survey {
         match opened {
             Ok(opened) => {
                 if let Some(identity) = opened.and_then(|device| identity(&device).ok().flatten()) {
-                    let other = self.by_identity.insert(identity, device.clone());
-                    self.twice.extend(other.map(|other| (other, device.clone())));
+                    return self.add_identified(device, file, identity);
                 }
             }
             Err(error) => self.unopened = Some((device.clone(), error)),
         }
+        self.by_name.insert(file, device);
+    }
+
+    /// Adds a device by the name and the identity of its file.
+    fn add_identified(&mut self, device: PathBuf, file: PathBuf, identity: FileIdentity) {
+        let other = self.by_identity.insert(identity, device.clone());
+        self.twice.extend(other.map(|other| (other, device.clone())));
         self.by_name.insert(file, device);
     }
 
@@ -237,9 +243,11 @@ fn device_path(number: libc::c_int) -> PathBuf {
     PathBuf::from(format!("{DEVICE}{number}"))
 }
 
-/// Attaches a file to a device; returns `false` if another process has taken the device.
+/// Attaches a file to a device; returns `false` if another process has taken the device, or removed it.
 pub(super) fn attach_to(path: &Path, file: &File, attachment: Attachment) -> io::Result<bool> {
-    let device = OpenOptions::new().read(true).write(true).open(path)?;
+    let Some(device) = open_with(OpenOptions::new().read(true).write(true), path)? else {
+        return Ok(false);
+    };
     match kernel::attach(&device, file, attachment) {
         Ok(()) => {}
         Err(error) if is(&error, Errno::BUSY) => return Ok(false),
@@ -352,9 +360,14 @@ fn backing_file(device: &Path) -> io::Result<Option<PathBuf>> {
     }
 }
 
-/// Opens a device. `None` if the kernel has freed it, or is about to.
+/// Opens a device for reading. `None` if the kernel has removed it, or is about to.
 fn open(device: &Path) -> io::Result<Option<File>> {
-    match OpenOptions::new().read(true).open(device) {
+    open_with(OpenOptions::new().read(true), device)
+}
+
+/// Opens a device in the way of `options`. `None` if the kernel has removed it, or is about to.
+fn open_with(options: &OpenOptions, device: &Path) -> io::Result<Option<File>> {
+    match options.open(device) {
         Ok(device) => Ok(Some(device)),
         Err(error) if error.kind() == io::ErrorKind::NotFound || is(&error, Errno::NXIO) => Ok(None),
         Err(error) => Err(error),

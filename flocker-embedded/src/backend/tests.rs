@@ -410,6 +410,21 @@ fn a_file_that_two_loop_devices_have_is_not_attached() {
     }
 }
 
+/// The device of the other dataset is known, so it is not opened to find out which file it has.
+#[test]
+fn a_file_that_is_another_name_of_an_attached_one_is_not_attached() {
+    let fixture = Fixture::new();
+    let (dataset, device, _) = fixture.formatted();
+    let (path, link) = (fixture.backend.volumes().path(dataset), Uuid::new_v4());
+    fs::hard_link(&path, fixture.backend.volumes().path(link)).unwrap();
+    let outcome = fixture.attach(link, ANY);
+    assert!(
+        matches!(&outcome, Err(StepError::AttachedByOthers(other)) if *other == device),
+        "{outcome:?}"
+    );
+    free(&device, &path);
+}
+
 /// As one that a killed process has left behind does.
 #[test]
 fn a_device_that_another_mkfs_writes_to_is_not_formatted_until_that_has_ended() {

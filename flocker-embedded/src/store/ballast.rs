@@ -3,9 +3,13 @@
 //! On a full disk nothing could be deleted otherwise: that needs a transaction, which needs some free blocks. So a file holds
 //! some. When a change finds none, the file is shortened by a part, and the change is carried out again. What only makes the
 //! disk fuller, such as a new dataset, is refused until the file is whole again.
+//!
+//! The database has holes where it has grown and not been written yet. They are filled with what was free, so that a change
+//! that needs no longer database needs no part of the room either: others may have taken each part by the next change.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Read};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
@@ -25,15 +29,18 @@ const BLOCK: u64 = 512;
 #[derive(Debug)]
 pub(super) struct Ballast {
     path: PathBuf,
+    database: PathBuf,
 }
 
 impl Ballast {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path }
+    /// Describes the file of a database.
+    pub(super) fn new(path: PathBuf, database: PathBuf) -> Self {
+        Self { path, database }
     }
 
     /// Makes the file whole again, if it is not and the disk has the room.
     pub(super) fn restore(&self) -> io::Result<()> {
+        self.fill_holes()?;
         let held = self.held()?;
         if held >= WHOLE {
             return Ok(());
@@ -51,11 +58,8 @@ impl Ballast {
             .mode(0o600)
             .custom_flags(flags.bits().cast_signed())
             .open(&self.path)?;
-        match fallocate(&file, FallocateFlags::empty(), 0, WHOLE) {
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                io::copy(&mut io::repeat(0).take(WHOLE), &mut file)?;
-            }
-            allocated => allocated?,
+        if !allocate(&file, WHOLE)? {
+            io::copy(&mut io::repeat(0).take(WHOLE), &mut file)?;
         }
         file.sync_all()
     }
@@ -75,7 +79,20 @@ impl Ballast {
         file.set_len(length.saturating_sub(PART))?;
         // Some file systems free the blocks only then.
         file.sync_all()?;
-        Ok(true)
+        match self.fill_holes() {
+            Err(error) if !is_full(&error) => Err(error),
+            _ => Ok(true),
+        }
+    }
+
+    /// Allocates the blocks of the database that it has not been given yet.
+    fn fill_holes(&self) -> io::Result<()> {
+        let found = fs::symlink_metadata(&self.database)?;
+        if !found.is_file() || found.blocks() * BLOCK >= found.len() {
+            return Ok(());
+        }
+        let database = OpenOptions::new().write(true).open(&self.database)?;
+        allocate(&database, found.len()).map(drop)
     }
 
     /// Returns how much it holds.
@@ -86,6 +103,14 @@ impl Ballast {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Allocates the blocks of the first `length` bytes of a file; `false` if the file system cannot.
+fn allocate(file: impl AsFd, length: u64) -> io::Result<bool> {
+    match fallocate(file, FallocateFlags::empty(), 0, length) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        allocated => Ok(allocated.map(|()| true)?),
     }
 }
 

@@ -59,7 +59,7 @@ impl Store {
     pub(crate) fn open(data_dir: &Arc<DataDir>, nodes: usize) -> Result<Self, Error> {
         upgrade::prepare(data_dir)?;
         let path = data_dir.database();
-        let ballast = Ballast::new(data_dir.ballast());
+        let ballast = Ballast::new(data_dir.ballast(), path.clone());
         let database = open_with(&ballast, &path)?;
         // A dataset that is deleted and not destroyed yet is known, whenever it was deleted.
         let volumes = data_dir.volume_ids()?;

@@ -67,6 +67,13 @@ fn a_device_keeps_its_file_while_it_is_held_open_whichever_process_frees_it() {
 }
 
 #[test]
+fn a_device_that_was_removed_since_it_was_found_free_is_left_for_another() {
+    let removed = Path::new("/dev/loop-removed");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    assert!(!attach_to(removed, file.as_file(), BUFFERED).unwrap());
+}
+
+#[test]
 fn a_device_whose_file_the_kernel_cannot_look_up_hides_no_other() {
     let (file, device) = attached();
     let mut survey = Survey::new().unwrap();

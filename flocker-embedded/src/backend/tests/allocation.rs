@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
-use super::super::loop_device::{attach_to, is_direct};
+use super::super::loop_device::{attach_to, is_direct, remove_if_refusing};
 use super::*;
 use crate::options::{Allocation, Io};
 
@@ -73,13 +73,25 @@ impl Volume {
 
 /// Writes a file, deletes it, and asks the file system to give its blocks back. Returns whether it could.
 fn write_delete_and_trim(mount: &Path, size: usize) -> bool {
+    let free = || rustix::fs::statvfs(mount).unwrap().f_bfree;
+    let before = free();
     let path = mount.join("file");
     let mut file = File::create(&path).unwrap();
     file.write_all(&vec![7; size]).unwrap();
     file.sync_all().unwrap();
     drop(file);
     fs::remove_file(path).unwrap();
-    rustix::fs::syncfs(File::open(mount).unwrap()).unwrap();
+    // A process that another test begins has a copy of the descriptor until it executes its program.
+    let blocks = (size / 4096) as u64;
+    while free() + blocks / 2 < before {
+        std::thread::yield_now();
+    }
+    // The journal makes the blocks free some time after the commit for which syncfs waits, and before it begins the next one.
+    // What becomes free while the kernel trims its group may be left out, then and later.
+    for _ in 0..2 {
+        File::create(mount.join("committed")).unwrap();
+        rustix::fs::syncfs(File::open(mount).unwrap()).unwrap();
+    }
     Command::new("fstrim")
         .arg(mount)
         .output()
@@ -143,11 +155,21 @@ fn a_device_that_refused_discards_is_not_left_to_others() {
     });
     assert!(detached);
     let gone_or_new = Path::new("/sys/block").join(volume.device.file_name().unwrap());
-    let limits = ["discard_max_bytes", "discard_max_hw_bytes"].map(|attribute| {
-        let read = fs::read_to_string(gone_or_new.join("queue").join(attribute));
-        read.map_or(0, |limit| limit.trim().parse::<u64>().unwrap())
+    let limits = || {
+        ["discard_max_bytes", "discard_max_hw_bytes"].map(|attribute| {
+            let read = fs::read_to_string(gone_or_new.join("queue").join(attribute));
+            read.map_or(0, |limit| limit.trim().parse::<u64>().unwrap())
+        })
+    };
+    // It stays while another process holds it; then the next attachment that finds it removes it.
+    let accepts = (0..1000).any(|attempt| {
+        if attempt > 0 {
+            remove_if_refusing(&volume.device);
+        }
+        let [limit, possible] = limits();
+        limit > 0 || possible == 0
     });
-    assert!(limits[0] > 0 || limits[1] == 0, "{limits:?}");
+    assert!(accepts, "{:?}", limits());
 }
 
 #[test]
