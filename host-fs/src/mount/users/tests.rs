@@ -99,6 +99,43 @@ fn a_mount_that_is_not_known_is_a_use() {
     });
 }
 
+/// Also of another device: the number of the device that was looked for may be wrong or unknown.
+#[test]
+fn a_mount_of_the_name_or_at_a_path_is_a_use_where_that_is_wanted() {
+    in_own_namespace(|scratch| {
+        let name = "the-volume-by-its-name";
+        let (named, below) = (scratch.join(name), scratch.join("staging"));
+        let search = |subject: FileSystemUse| UseSearch::default().find(&subject);
+        let by_name = || FileSystemUse {
+            node_name: name.into(),
+            by_name: true,
+            ..FileSystemUse::default()
+        };
+        let at_path = || FileSystemUse {
+            node_name: name.into(),
+            paths: vec![below.clone()],
+            ..FileSystemUse::default()
+        };
+        assert_eq!((search(by_name()), search(at_path())), (None, None));
+        tmpfs(&named);
+        assert!(search(by_name()).unwrap().contains(name));
+        assert_eq!(
+            search(at_path()),
+            None,
+            "its name counts only where that is wanted"
+        );
+        let other = PeerNamespace::with("private");
+        crate::mount::testing::unmount(&named);
+        assert!(search(by_name()).unwrap().contains(name), "in another namespace");
+        drop(other);
+
+        fs::create_dir(&below).unwrap();
+        tmpfs(&below.join("deeper"));
+        assert!(search(at_path()).unwrap().contains("deeper"));
+        assert_eq!(search(by_name()), None);
+    });
+}
+
 #[test]
 fn a_copy_in_another_namespace_is_a_use_unless_it_is_unmounted_with_the_known_mount() {
     in_own_namespace(|scratch| {
