@@ -63,7 +63,7 @@ mod glibc {
                 continue;
             };
             if let Some(after) = after {
-                trigger.returned(after);
+                trigger.returned(before, after);
                 let returned = before.resident.saturating_sub(after.resident) >> 10;
                 tracing::debug!("Returned {returned} KiB of unused memory to the kernel");
             }
@@ -80,11 +80,13 @@ mod glibc {
     }
 
     impl Memory {
+        /// Reads both. What is allocated or freed in the meantime counts as used.
         fn read() -> Option<Self> {
+            let earlier = allocated();
             let status = std::fs::read_to_string("/proc/self/status").ok()?;
             Some(Self {
                 resident: resident(&status)?,
-                used: allocated(),
+                used: allocated().max(earlier),
             })
         }
 
@@ -130,8 +132,10 @@ mod glibc {
             unused - self.futile >= LEAST.max(memory.used / 8)
         }
 
-        fn returned(&mut self, after: Memory) {
-            self.futile = after.unused();
+        /// Notes what was unused before memory was returned, and still is. What other threads freed while it was returned,
+        /// or waited to free, may be returned the next time.
+        fn returned(&mut self, before: Memory, after: Memory) {
+            self.futile = before.unused().min(after.unused());
         }
     }
 
@@ -152,13 +156,13 @@ mod glibc {
             assert!(!trigger.is_worthwhile(memory(3, 3)));
             assert!(!trigger.is_worthwhile(memory(600, 590)), "it is in use");
             assert!(trigger.is_worthwhile(memory(600, 4)));
-            trigger.returned(memory(10, 4));
+            trigger.returned(memory(600, 4), memory(10, 4));
             assert!(
                 !trigger.is_worthwhile(memory(10, 4)),
                 "the rest could not be returned"
             );
             assert!(trigger.is_worthwhile(memory(11, 4)));
-            trigger.returned(memory(10, 4));
+            trigger.returned(memory(11, 4), memory(10, 4));
             assert!(!trigger.is_worthwhile(memory(5, 4)));
             assert!(
                 trigger.is_worthwhile(memory(8, 5)),
@@ -168,6 +172,16 @@ mod glibc {
                 !trigger.is_worthwhile(memory(3, 4)),
                 "used is mapped, and not resident yet"
             );
+        }
+
+        #[test]
+        fn what_is_freed_while_memory_is_returned_is_returned_the_next_time() {
+            let mut trigger = Trigger::default();
+            let before = memory(192, 189);
+            trigger.returned(before, memory(44, 4));
+            assert!(trigger.is_worthwhile(memory(44, 4)));
+            trigger.returned(memory(44, 4), memory(6, 4));
+            assert!(!trigger.is_worthwhile(memory(6, 4)));
         }
 
         #[test]
