@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 pub use endpoint::{Endpoint, ParseEndpointError};
 pub use flocker::FlockerConfig;
-pub(crate) use review::doubts_of;
+pub(crate) use review::{OWN_CRATES, doubts_of};
 pub(crate) use values::{absolute_path, driver_name, duration, http_address};
 use values::{allocation_unit, count, default_size, limit, log_filter, namespace, node_id, socket_path};
 

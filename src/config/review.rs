@@ -14,15 +14,14 @@ use crate::volume::did_you_mean;
 /// than this may only be slow.
 const SHORTEST_GRACE: Duration = Duration::from_secs(60);
 
-/// The crates that log.
-const CRATES: [&str; 7] = [
+/// The crates of this project: a level of the log without a module's name is about these.
+pub(crate) const OWN_CRATES: [&str; 6] = [
     "flocker_csi",
     "flocker_client",
     "flocker_embedded",
     "grpc_authority",
     "host_fs",
     "supervised_tasks",
-    "log",
 ];
 /// The modules of this crate.
 const MODULES: [&str; 15] = [
@@ -47,11 +46,11 @@ const FOREIGN: [&str; 8] = [
     "h2",
     "hyper",
     "hyper_util",
+    "log",
     "reqwest",
     "tokio",
     "tonic",
     "tower",
-    "rustls",
 ];
 
 /// The settings that only a node has a use for.
@@ -193,10 +192,10 @@ fn unknown(target: &str) -> Option<String> {
             return None;
         }
         did_you_mean(module, MODULES)
-    } else if CRATES.contains(&name) || FOREIGN.contains(&name) {
+    } else if OWN_CRATES.contains(&name) || FOREIGN.contains(&name) {
         return None;
     } else {
-        did_you_mean(name, CRATES)
+        did_you_mean(name, OWN_CRATES)
     };
     Some(format!(
         "log: nothing logs as {target:?}{similar}, so that part of the filter has no effect"

@@ -16,6 +16,7 @@ use super::mount::{
     DeviceNodes, KnownDevices, Origin, Ownership, alias_path, device_of_node, is_named_after,
 };
 use super::records::{self, Record, RecordError, RecordState};
+use super::state_dir;
 use crate::error::{Error, Result, Situation};
 use crate::volume::dataset_of;
 
@@ -127,7 +128,7 @@ impl LocalView {
     pub(crate) fn read(directories: LocalDirectories) -> Result<Self> {
         let boot_id = boot_id(BOOT_ID_FILE.as_ref())
             .map_err(|error| Error::internal("read the boot id of this machine", error))?;
-        let stages = directories.state_dir.join("stages");
+        let stages = state_dir::stages(&directories.state_dir);
         let (found, unreadable) = match records::read_all(&stages) {
             Err(RecordError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Default::default(),
             read => read.map_err(|error| Error::of(Situation::Internal, &error))?,
@@ -215,7 +216,7 @@ impl LocalView {
                 volume.targets.push(mount.point.clone());
             }
         }
-        let stages = self.directories.state_dir.join("stages");
+        let stages = state_dir::stages(&self.directories.state_dir);
         volume.stagings = records
             .iter()
             .map(|record| Staging {

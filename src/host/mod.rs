@@ -135,7 +135,7 @@ impl Host {
         let device_dir = state_dir::claim("device_dir", &settings.device_dir)?.transient();
         let boot_id = boot_id(BOOT_ID_FILE.as_ref())
             .map_err(|error| Error::internal("read the boot id of this machine", error))?;
-        let (records, damaged) = Records::open(&settings.state_dir.join("stages"))
+        let (records, damaged) = Records::open(&state_dir::stages(&settings.state_dir))
             .map_err(|error| Error::of(Situation::Internal, &error))?;
         for error in &damaged {
             settings.metrics.counters().count(Counter::RecordsUnreadable);
@@ -155,7 +155,7 @@ impl Host {
             pins: Pins::new(settings.pin_store.clone()),
             targets: Targets::default(),
             own_places: OwnPlaces::of(settings),
-            leftovers: Leftovers::open(settings.state_dir.join("leftovers")),
+            leftovers: Leftovers::open(state_dir::leftovers(&settings.state_dir)),
             leases: LeaseConditions::default(),
             stopped: StoppedWrites::default(),
             uses: UseSearch::default(),

@@ -8,6 +8,16 @@ use host_fs::{LockError, LockedDirectory};
 use crate::error::{Error, Result, Situation};
 use crate::telemetry::spawn_blocking;
 
+/// Returns the directory of the staging records in a state directory.
+pub(crate) fn stages(state_dir: &Path) -> PathBuf {
+    state_dir.join("stages")
+}
+
+/// Returns the directory of the notes of directories that an undo could not remove.
+pub(crate) fn leftovers(state_dir: &Path) -> PathBuf {
+    state_dir.join("leftovers")
+}
+
 /// Locks a directory for this process: its state directory, or its device directory. Another process is refused until
 /// this one ends.
 ///

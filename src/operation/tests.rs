@@ -401,7 +401,7 @@ async fn a_wait_goes_on_over_a_gap_without_callers() {
             error.to_string().contains(&format!("yet for {waited}")),
             "{error} {waited}"
         );
-        // Until nobody is expected to come back.
+        // Until no caller is expected to come back.
         while operations.any(|_, _| true) {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 /// The longest host in bytes that is kept: host names have at most 253.
 const LONGEST_HOST: usize = 256;
 
-/// How many nodes are remembered that Flocker no longer lists: whoever looks for a lost machine needs its address.
+/// How many nodes are remembered that Flocker no longer lists: the address of a lost machine is what an operator looks for.
 const MOST_MISSING: usize = 100;
 
 /// How many nodes a message names at most.

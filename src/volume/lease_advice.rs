@@ -1,4 +1,4 @@
-//! What an operator is told to do about a lease that is in the way.
+//! What messages advise to do about a lease that is in the way.
 
 use uuid::Uuid;
 

@@ -15,18 +15,8 @@ use tracing_subscriber::registry;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::stdout;
-use crate::config::{LogConfig, LogFormat};
+use crate::config::{LogConfig, LogFormat, OWN_CRATES};
 use lines::Lines;
-
-/// The crates whose lines a level without a module's name is about.
-const OWN: [&str; 6] = [
-    "flocker_csi",
-    "flocker_client",
-    "flocker_embedded",
-    "grpc_authority",
-    "host_fs",
-    "supervised_tasks",
-];
 
 /// Prints log lines to stderr from now on, in the format and at the level of `config`. Panics are logged too.
 ///
@@ -60,7 +50,7 @@ fn levels(setting: &str) -> Targets {
         return wanted;
     };
     let libraries = level.min(LevelFilter::from_level(Level::WARN));
-    let own = OWN.map(|name| (name, level));
+    let own = OWN_CRATES.map(|name| (name, level));
     Targets::new()
         .with_default(libraries)
         .with_targets(own)

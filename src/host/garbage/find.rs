@@ -14,6 +14,7 @@ use super::{Garbage, GarbageKind};
 use crate::host::local_view::LocalView;
 use crate::host::mount::alias_path;
 use crate::host::records::{self, Record, dataset_in_name};
+use crate::host::state_dir;
 use crate::volume::dataset_of;
 
 /// How far below a directory stagings are searched for.
@@ -59,7 +60,7 @@ struct Search<'a> {
 impl Search<'_> {
     fn unfinished_files(&mut self) {
         let state_dir = &self.view.directories().state_dir;
-        for directory in [state_dir.clone(), state_dir.join("stages")] {
+        for directory in [state_dir.clone(), state_dir::stages(state_dir)] {
             for entry in self.list(&directory) {
                 let is_unfinished = entry.file_name().to_str().is_some_and(is_unfinished);
                 if is_unfinished && entry.file_type().is_ok_and(|kind| kind.is_file()) {
@@ -70,7 +71,7 @@ impl Search<'_> {
     }
 
     fn records(&mut self) {
-        let stages = self.view.directories().state_dir.join("stages");
+        let stages = state_dir::stages(&self.view.directories().state_dir);
         for record in self.view.records() {
             let dataset = Some(record.dataset_id);
             let records = std::slice::from_ref(record);
@@ -89,7 +90,7 @@ impl Search<'_> {
 
     /// Finds the directories that an undo could not remove. Those that a record still names are the plugin's to remove.
     fn notes(&mut self) {
-        for entry in self.list(&self.view.directories().state_dir.join("mounts")) {
+        for entry in self.list(&state_dir::leftovers(&self.view.directories().state_dir)) {
             let name = entry.file_name();
             let dataset = name.to_str().and_then(|name| dataset_of(name.split_once('.')?.0));
             let (Some(dataset), Ok(directory)) = (dataset, fs::read_link(entry.path())) else {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use flocker_embedded::faults::AgentState;
 use host_fs::mount::testing::{PeerNamespace, unmount};
-use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use rustix::fs::{CWD, FileType, FlockOperation, Mode, flock, makedev, mknodat};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -353,5 +355,93 @@ fn a_record_is_left_only_where_flocker_says_that_its_volume_is_gone() {
         let removed = part.document("gc");
         assert_eq!(left(&removed), self::expected([("unfinished-file", &unfinished)]));
         assert!(known.exists() && absent.exists() && node.exists() && !unfinished.exists());
+    });
+}
+
+/// The plugin notes a directory that it cannot remove in the state directory, by a link of the volume's name.
+#[test]
+fn a_directory_that_an_undo_could_not_remove_is_found_by_its_note() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let machine = Machine::new(&flocker, 1);
+        let plugin = machine.process(&[]).await;
+        let usage = staged(&plugin, &machine, "gc-noted").await;
+        plugin.kill().await;
+        unmount(usage.alias());
+        has_no_device(&device(&machine, &usage), &[]);
+        fs::remove_file(record(&machine, &usage)).unwrap();
+        fs::create_dir_all(usage.alias()).unwrap();
+        let leftovers = machine.config.node.state_dir.join("leftovers");
+        fs::create_dir_all(&leftovers).unwrap();
+        let link_to = |of: &Path| {
+            let note = leftovers.join(format!("{}.{}", usage.volume_id, of.components().count()));
+            symlink(of, &note).unwrap();
+            note
+        };
+        let vanished = machine.path("vanished");
+        let (noted, empty) = (link_to(&usage.alias()), link_to(&vanished));
+        let (alias, device_node) = (usage.alias(), device(&machine, &usage));
+        let left_here = [
+            ("directory", alias.as_path()),
+            ("note", &empty),
+            ("device-node", &device_node),
+        ];
+        finds(&machine, &[], left_here).await;
+        let applied = gc(&machine, &["--apply"]).await.assert_code(0).document("gc");
+        assert_eq!(left(&applied), expected(left_here));
+        for gone in [&alias, &noted, &empty, &device_node] {
+            assert!(fs::symlink_metadata(gone).is_err(), "{}", gone.display());
+        }
+    });
+}
+
+/// Flocker moves the volume to another node, so nothing of the record is needed.
+#[test]
+fn a_record_whose_staging_path_vanished_is_left_once_the_volume_is_nowhere_here() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(2).await;
+        let machine = Machine::new(&flocker, 1);
+        let plugin = machine.process(&[]).await;
+        let usage = staged(&plugin, &machine, "gc-moved").await;
+        plugin.kill().await;
+        unmount(usage.alias());
+        fs::remove_dir_all(&usage.staging).unwrap();
+        let client = flocker.client().await;
+        client.release_lease(usage.dataset()).await.unwrap();
+        finds(&machine, &[], []).await;
+        // Both nodes are this machine, so a mount of the other one would be a use.
+        let faults = flocker.embedded().faults();
+        faults.change(|plan| plan.nodes.entry(2).or_default().agent = AgentState::Stopped);
+        faults.until_in_force().await;
+        let moved = client.move_dataset(usage.dataset(), flocker.node(2)).await;
+        moved.unwrap();
+        let mount = flocker.mount_of(1, usage.dataset());
+        let gone = async || Mounts::read().below(&mount).is_empty().then_some(());
+        eventually("Flocker unmounts the volume", gone).await;
+        let (known, node) = (record(&machine, &usage), device(&machine, &usage));
+        has_no_device(&node, &[&known]);
+        let left_here = [("device-node", node.as_path()), ("record", &known)];
+        finds(&machine, &[], left_here).await;
+        // It is staged again, so both are needed.
+        fs::create_dir_all(&usage.staging).unwrap();
+        finds(&machine, &[], []).await;
+    });
+}
+
+#[test]
+fn a_file_that_a_process_is_writing_is_kept() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let machine = Machine::new(&flocker, 1);
+        let stages = machine.config.node.state_dir.join("stages");
+        fs::create_dir_all(&stages).unwrap();
+        let unfinished = stages.join(".new-abcdef");
+        let writing = File::create(&unfinished).unwrap();
+        flock(&writing, FlockOperation::LockExclusive).unwrap();
+        let applied = gc(&machine, &["--apply"]).await.assert_code(0).document("gc");
+        assert_eq!(left(&applied), BTreeSet::new());
+        assert!(unfinished.exists());
+        drop(writing);
+        finds(&machine, &[], [("unfinished-file", unfinished.as_path())]).await;
     });
 }

@@ -255,7 +255,7 @@ fn a_node_that_is_listed_again_keeps_its_volume() {
     });
 }
 
-/// The id is mistyped, or the node is gone for good: nobody would know that from "try again".
+/// The id is mistyped, or the node is gone for good: "try again" says nothing of that.
 #[test]
 fn a_node_that_does_not_exist_is_answered_with_those_that_do() {
     in_own_namespace(|| async {

@@ -13,8 +13,8 @@ use super::check::{Check, Subject};
 use super::examination::{Examination, blocking};
 use super::finding::Finding;
 use crate::error;
-use crate::host::LocalView;
 use crate::host::preconditions::exposed;
+use crate::host::{LocalView, state_dir};
 
 /// Less free space than this is warned about: records are small, and there may be many.
 const ENOUGH_SPACE: u64 = 4 << 20;
@@ -194,7 +194,7 @@ fn disk_space<'a>(examination: &'a mut Examination<'_>) -> BoxFuture<'a, Finding
 
 fn records<'a>(examination: &'a mut Examination<'_>) -> BoxFuture<'a, Finding> {
     let directories = examination.directories();
-    let stages = directories.state_dir.join("stages");
+    let stages = state_dir::stages(&directories.state_dir);
     let check = move || match LocalView::read(directories) {
         Err(error) => Finding::error(error.chain()).next("run this command as root where the plugin runs"),
         Ok(view) => match view.unreadable_records() {

@@ -1,7 +1,7 @@
 //! `flocker-csi gc`: what earlier processes left on this machine although nothing needs it, and its removal.
 //!
 //! It never touches a dataset or a lease, and unmounts nothing. What is left was seen to be so twice, a minute apart, and
-//! once more just before it is removed.
+//! again just before it is removed.
 
 mod leases;
 mod look;
