@@ -1,4 +1,4 @@
-//! Makes the program smaller, and states the commit that it is built from.
+//! Makes the program smaller, orders its code, and states the commit that it is built from.
 
 use std::env;
 use std::path::Path;
@@ -7,6 +7,8 @@ use std::process::Command;
 /// The variable that names the commit where no repository is at hand, as in the build of an image. It has not the prefix of
 /// settings: Cargo passes it on to tests, whose plugins would warn of it.
 const COMMIT: &str = "BUILD_COMMIT";
+/// The script for the linker.
+const CODE_ORDER: &str = "code-order.ld";
 /// How many digits of a commit are shown.
 const DIGITS: usize = 12;
 
@@ -16,12 +18,30 @@ fn main() {
     // loaders of glibc 2.36 and later read (`DT_RELR`).
     if env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|libc| libc == "gnu") {
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+        order_code();
     }
     println!("cargo::rerun-if-env-changed={COMMIT}");
     let commit = env::var(COMMIT).ok().or_else(commit_of_release);
     let commit = commit.filter(|commit| is_commit(commit));
     let shown = commit.as_deref().and_then(|commit| commit.get(..DIGITS));
     println!("cargo::rustc-env={COMMIT}={}", shown.unwrap_or("unknown"));
+}
+
+/// Keeps the code that an idle plugin does not run apart from what it does. The kernel maps 64 KiB around what is run, and a
+/// plugin that waits would have nearly all of the program resident.
+fn order_code() {
+    println!("cargo::rerun-if-changed={CODE_ORDER}");
+    println!("cargo::rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
+    let is_release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    // mold has no such scripts.
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    if let Some(package) = env::var_os("CARGO_MANIFEST_DIR")
+        && is_release
+        && !flags.contains("mold")
+    {
+        let script = Path::new(&package).join(CODE_ORDER);
+        println!("cargo::rustc-link-arg-bins=-Wl,-T,{}", script.display());
+    }
 }
 
 fn is_commit(text: &str) -> bool {

@@ -58,3 +58,25 @@ fn a_hangup_stops_gracefully_unless_it_is_ignored() {
         plugin.terminate().await;
     });
 }
+
+/// Each library costs its pages that are resident.
+#[test]
+fn the_program_loads_no_library_but_that_of_c_and_the_unwinder() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let machine = Machine::new(&flocker, 1);
+        let plugin = machine.process(&[]).await;
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", plugin.id())).unwrap();
+        let files = maps
+            .lines()
+            .filter_map(|line| line.split_ascii_whitespace().nth(5));
+        let names: std::collections::BTreeSet<_> = files
+            .filter_map(|file| file.rsplit('/').next()?.split_once(".so"))
+            .map(|(name, _)| name)
+            .collect();
+        let expected = ["ld-linux-x86-64", "ld-linux-aarch64", "libc", "libgcc_s"];
+        assert!(names.contains("libc"), "{maps}");
+        assert!(names.iter().all(|name| expected.contains(name)), "{names:?}");
+        plugin.terminate().await;
+    });
+}
