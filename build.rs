@@ -30,7 +30,6 @@ fn main() {
 /// Keeps the code that an idle plugin does not run apart from what it does. The kernel maps 64 KiB around what is run, and a
 /// plugin that waits would have nearly all of the program resident.
 fn order_code() {
-    println!("cargo::rerun-if-changed={CODE_ORDER}");
     println!("cargo::rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
     let is_release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
     // mold has no such scripts.
@@ -39,6 +38,7 @@ fn order_code() {
         && is_release
         && !flags.contains("mold")
     {
+        println!("cargo::rerun-if-changed={CODE_ORDER}");
         let script = Path::new(&package).join(CODE_ORDER);
         println!("cargo::rustc-link-arg-bins=-Wl,-T,{}", script.display());
     }
