@@ -81,6 +81,6 @@ impl Host {
 }
 
 /// Returns the directories that a record notes, from the bottom.
-fn noted(record: &Record) -> impl Iterator<Item = &Path> {
+pub(super) fn noted(record: &Record) -> impl Iterator<Item = &Path> {
     record.staging_path.ancestors().take(record.made_directories)
 }

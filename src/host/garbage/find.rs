@@ -202,7 +202,7 @@ impl Search<'_> {
     }
 }
 
-fn is_empty_directory(path: &Path) -> bool {
+pub(super) fn is_empty_directory(path: &Path) -> bool {
     let is_directory = fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
     is_directory && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }

@@ -5,6 +5,7 @@
 mod find;
 mod identity;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -15,10 +16,12 @@ use host_fs::remove_name;
 use uuid::Uuid;
 
 use super::local_view::LocalView;
+use super::made_directories::noted;
 use super::mount::{alias_path, device_of_node};
 use super::records::Record;
 use crate::error::chain;
 pub(crate) use find::find;
+use find::is_empty_directory;
 use identity::Identity;
 
 /// Something that may be left.
@@ -128,12 +131,12 @@ impl Garbage {
         })
     }
 
-    /// Removes it, if it is still what it was. The caller holds the locks of the directories, and has just seen that nothing
-    /// uses it.
+    /// Removes it, if it is still what it was; with a record, the directories that were made for its staging. The caller holds
+    /// the locks of the directories, and has just seen in `view` that nothing uses it.
     ///
     /// # Errors
     /// Why it is still there, in words.
-    pub(crate) fn remove(&self) -> Result<(), String> {
+    pub(crate) fn remove(&self, view: &LocalView) -> Result<(), String> {
         if !self.is_unchanged() {
             return Err("it has changed since it was found".to_owned());
         }
@@ -150,13 +153,34 @@ impl Garbage {
                     .as_deref()
                     .map_or(Ok(()), |note| remove_name(note).map(drop))
             }
-            GarbageKind::Record => remove_file(&self.path),
+            GarbageKind::Record => {
+                // Before the record, which is all that says that they were made.
+                for record in &self.records {
+                    remove_made_directories(record, view)?;
+                }
+                remove_file(&self.path)
+            }
             GarbageKind::UnfinishedFile | GarbageKind::Note | GarbageKind::DeviceNode => {
                 remove_name(&self.path).map(drop)
             }
         };
         removed.map_err(|error| error.to_string())
     }
+}
+
+/// Removes the directories that were made for a staging, from the bottom, except those that another record notes as well. What
+/// is not empty stays.
+fn remove_made_directories(record: &Record, view: &LocalView) -> Result<(), String> {
+    let others = view.records().filter(|other| *other != record);
+    let others: BTreeSet<_> = others.flat_map(noted).collect();
+    for directory in noted(record).filter(|directory| !others.contains(directory)) {
+        if is_empty_directory(directory) {
+            remove_directory(directory)?;
+        } else if directory.symlink_metadata().is_ok() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Removes an empty directory at which nothing is mounted.

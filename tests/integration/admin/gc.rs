@@ -22,7 +22,10 @@ use crate::support::mounts::{Mounts, only_mount_at};
 use crate::support::namespace::in_own_namespace;
 use crate::support::process::Process;
 
-async fn gc(machine: &Machine, more: &[&str]) -> Ended {
+/// The minor number of a loop device that no machine has.
+const UNUSED: u32 = 1_000_000;
+
+pub(super) async fn gc(machine: &Machine, more: &[&str]) -> Ended {
     run(
         machine,
         &[&["gc", "--output=json", "--interval=1ms"], more].concat(),
@@ -31,7 +34,7 @@ async fn gc(machine: &Machine, more: &[&str]) -> Ended {
 }
 
 /// Returns kind and path of what is left.
-fn left(document: &Value) -> BTreeSet<(String, PathBuf)> {
+pub(super) fn left(document: &Value) -> BTreeSet<(String, PathBuf)> {
     let left = document["leftovers"].as_array().unwrap().iter();
     left.map(|left| {
         let text = |key: &str| left[key].as_str().unwrap().to_owned();
@@ -51,24 +54,31 @@ async fn finds<const N: usize>(machine: &Machine, more: &[&str], left_here: [(&s
     document
 }
 
-fn device(machine: &Machine, usage: &Usage) -> PathBuf {
+pub(super) fn device(machine: &Machine, usage: &Usage) -> PathBuf {
     machine.config.plugin.device_dir.join(&usage.volume_id)
 }
 
 /// Gives what is left of a volume, a node and records, the number of a loop device that does not exist: the number that it had
 /// may be that of another test's device by now, which uses it.
-fn has_no_device(node: &Path, records: &[&Path]) {
-    const UNUSED: u32 = 1_000_000;
+pub(super) fn has_no_device(node: &Path, records: &[&Path]) {
     fs::remove_file(node).unwrap();
     let number = makedev(7, UNUSED);
     mknodat(CWD, node, FileType::BlockDevice, Mode::RUSR, number).unwrap();
     for record in records {
-        let mut content: Value = serde_json::from_str(&fs::read_to_string(record).unwrap()).unwrap();
-        let minor = &mut content["record"]["origin"]["alias"]["device"]["minor"];
-        assert!(minor.is_number(), "{}", fs::read_to_string(record).unwrap());
-        *minor = json!(UNUSED);
-        fs::write(record, content.to_string()).unwrap();
+        assert!(forget_device(record), "{}", fs::read_to_string(record).unwrap());
     }
+}
+
+/// As [`has_no_device`], for a record. Returns whether it has a device.
+pub(super) fn forget_device(record: &Path) -> bool {
+    let mut content: Value = serde_json::from_str(&fs::read_to_string(record).unwrap()).unwrap();
+    let Some(minor) = content.pointer_mut("/record/origin/alias/device/minor") else {
+        return false;
+    };
+    assert!(minor.is_number(), "{minor}");
+    *minor = json!(UNUSED);
+    fs::write(record, content.to_string()).unwrap();
+    true
 }
 
 fn record(machine: &Machine, usage: &Usage) -> PathBuf {
@@ -78,7 +88,7 @@ fn record(machine: &Machine, usage: &Usage) -> PathBuf {
 }
 
 /// Stages a new volume. Its name is that of no other test's: a mount of a dataset of this id anywhere on the machine is a use.
-async fn staged(plugin: &Process, machine: &Machine, name: &str) -> Usage {
+pub(super) async fn staged(plugin: &Process, machine: &Machine, name: &str) -> Usage {
     let volume = plugin.csi.create(name).await;
     let context = plugin.csi.attach(volume, machine.node()).await;
     let usage = machine.usage(name, volume, &context);
@@ -87,7 +97,7 @@ async fn staged(plugin: &Process, machine: &Machine, name: &str) -> Usage {
 }
 
 /// Deletes a volume that is no longer mounted here beside Flocker, and waits until Flocker has.
-async fn delete(flocker: &Flocker, usage: &Usage) {
+pub(super) async fn delete(flocker: &Flocker, usage: &Usage) {
     let client = flocker.client().await;
     client.release_lease(usage.dataset()).await.unwrap();
     client.delete_dataset(usage.dataset()).await.unwrap();
@@ -355,6 +365,63 @@ fn a_record_is_left_only_where_flocker_says_that_its_volume_is_gone() {
         let removed = part.document("gc");
         assert_eq!(left(&removed), self::expected([("unfinished-file", &unfinished)]));
         assert!(known.exists() && absent.exists() && node.exists() && !unfinished.exists());
+    });
+}
+
+/// Docker Swarm makes no staging directory, so the plugin makes it and what is above it.
+#[test]
+fn directories_that_were_made_for_a_staging_go_with_its_record() {
+    in_own_namespace(|| async {
+        let flocker = Flocker::start(1).await;
+        let machine = Machine::new(&flocker, 1);
+        let plugin = machine.process(&[]).await;
+        let mut all = Vec::new();
+        // The first two share a directory, something else is put beside the third, and a link takes the place of the fourth.
+        for (name, parent) in [
+            ("gc-made-1", "shared"),
+            ("gc-made-2", "shared"),
+            ("gc-made-3", "filled"),
+            ("gc-made-4", "linked"),
+        ] {
+            let volume = plugin.csi.create(name).await;
+            let context = plugin.csi.attach(volume, machine.node()).await;
+            let mut usage = machine.usage(name, volume, &context);
+            usage.staging = machine.path(&format!("made/{parent}/{name}"));
+            fs::remove_dir_all(machine.path("staging")).ok();
+            plugin.csi.stage(&usage).await.unwrap();
+            all.push(usage);
+        }
+        plugin.kill().await;
+        for usage in &all {
+            let (known, node) = (record(&machine, usage), device(&machine, usage));
+            unmount(usage.alias());
+            delete(&flocker, usage).await;
+            has_no_device(&node, &[&known]);
+        }
+        let (beside, elsewhere) = (machine.path("made/filled/of-others"), machine.path("elsewhere"));
+        fs::write(&beside, "").unwrap();
+        fs::rename(machine.path("made/linked"), &elsewhere).unwrap();
+        symlink(&elsewhere, machine.path("made/linked")).unwrap();
+        let applied = gc(&machine, &["--apply"]).await.assert_code(1).document("gc");
+        let leftovers = applied["leftovers"].as_array().unwrap();
+        let (removed, failed): (Vec<_>, Vec<_>) =
+            leftovers.iter().partition(|left| left["outcome"] == "removed");
+        assert_eq!(removed.iter().filter(|left| left["kind"] == "record").count(), 3);
+        assert!(!failed.is_empty(), "{applied:#}");
+        assert!(
+            failed
+                .iter()
+                .all(|left| left["volume"] == json!(all[3].volume_id)),
+            "{applied:#}"
+        );
+        assert!(!machine.path("made/shared").exists());
+        assert!(!machine.path("made/filled/gc-made-3").exists() && beside.exists());
+        assert!(elsewhere.join("gc-made-4").exists(), "no link is followed");
+        fs::remove_file(machine.path("made/linked")).unwrap();
+        fs::rename(&elsewhere, machine.path("made/linked")).unwrap();
+        gc(&machine, &["--apply"]).await.assert_code(0);
+        assert!(!machine.path("made/linked").exists() && beside.exists());
+        finds(&machine, &[], []).await;
     });
 }
 

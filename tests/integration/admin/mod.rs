@@ -1,6 +1,7 @@
 //! The commands of operators: the program itself, beside plugins that run, with a real Flocker.
 
 mod gc;
+mod gc_campaign;
 mod lists;
 mod questions;
 mod release;

@@ -91,6 +91,11 @@ impl VolumeCall {
             | Action::Unpublish { node, .. } => node,
         }
     }
+
+    /// Whether an orchestrator repeats it before it does anything else with the volume.
+    pub(super) fn must_be_settled(self) -> bool {
+        matches!(self.action, Action::Create { .. } | Action::Delete { .. })
+    }
 }
 
 impl fmt::Debug for VolumeCall {
@@ -175,6 +180,11 @@ pub(super) enum Step {
     Die(usize, Death),
     /// Every process that has ended on a node is started again.
     Start(usize),
+    /// `gc --apply` on a node, whose plugin may be killed for it.
+    Collect {
+        node: usize,
+        killed: bool,
+    },
     List(usize),
 }
 
@@ -204,6 +214,7 @@ fn step() -> impl Strategy<Value = Step> {
             Step::TakeOver { volume, from, to, death }
         }),
         3 => node().prop_map(Step::Start),
+        4 => (node(), any::<bool>()).prop_map(|(node, killed)| Step::Collect { node, killed }),
         2 => node().prop_map(Step::List),
     ]
 }

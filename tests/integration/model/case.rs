@@ -219,6 +219,13 @@ impl<'a> Case<'a> {
                 self.start(node).await;
                 self.check().await
             }
+            Step::Collect { node, killed } => {
+                if killed {
+                    self.kill(node).await;
+                }
+                self.fixture.collect(node, self.tally).await?;
+                self.check().await
+            }
             Step::List(plugin) => self.list(plugin).await,
         }
     }
@@ -293,7 +300,7 @@ impl<'a> Case<'a> {
                 answered.said
             );
             self.learn(&[answered])?;
-            if answer != Answer::Open || (waits && !must_be_settled(call)) {
+            if answer != Answer::Open || (waits && !call.must_be_settled()) {
                 return self.check().await;
             }
             for node in 0..NODES {
@@ -499,7 +506,7 @@ impl<'a> Case<'a> {
 
     /// Repeats the calls that no orchestrator leaves open.
     async fn settle(&mut self, answered: &Answered) -> Verdict {
-        if answered.answer == Answer::Open && must_be_settled(answered.call) {
+        if answered.answer == Answer::Open && answered.call.must_be_settled() {
             self.call_about(answered.call, answered.generation).await?;
         }
         Ok(())
@@ -668,11 +675,6 @@ impl<'a> Case<'a> {
             }
         }
     }
-}
-
-/// Whether an orchestrator repeats the call before it does anything else with the volume.
-fn must_be_settled(call: VolumeCall) -> bool {
-    matches!(call.action, Action::Create { .. } | Action::Delete { .. })
 }
 
 /// Lets the volume's own controller delete it, because deletions and attachments exclude each other only within one

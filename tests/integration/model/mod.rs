@@ -5,6 +5,7 @@
 
 mod calls;
 mod case;
+mod collect;
 mod fixture;
 mod invariants;
 mod leftovers;

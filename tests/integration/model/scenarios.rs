@@ -384,11 +384,18 @@ impl Dataset {
             dataset.lease = self.lease;
             dataset.nodes[node].begun = self.nodes[node].begun;
         });
-        vec![
+        let mut outcomes = vec![
             (Answer::Done, cleared.clone()),
-            (Answer::Open, cleared),
+            (Answer::Open, cleared.clone()),
             (Answer::Open, unmounted),
-        ]
+        ];
+        let mut others = self.nodes.iter().enumerate();
+        if others.any(|(other, there)| other != node && there.staged) {
+            // These nodes share a machine, on which a mount of another plugin is one of the same node, which needs the lease.
+            let kept = cleared.with(|dataset| dataset.lease = self.lease);
+            outcomes.push((Answer::Done, kept));
+        }
+        outcomes
     }
 
     fn publish(&self, node: usize, target: usize, access: Access) -> Outcomes<Self> {

@@ -15,6 +15,11 @@ type Counts = BTreeMap<(&'static str, String), u32>;
 /// Events of a sequence beside answers.
 pub(super) const TAKEN_OVER: &str = "taken over";
 pub(super) const RESTARTED: &str = "restarted";
+/// `gc --apply` has removed what was left, or was refused.
+pub(super) const COLLECTED: &str = "collected";
+pub(super) const NOT_COLLECTED: &str = "not collected";
+
+const EVENTS: [&str; 4] = [TAKEN_OVER, RESTARTED, COLLECTED, NOT_COLLECTED];
 
 impl Tally {
     /// Counts an event.
@@ -46,14 +51,14 @@ impl Tally {
         NAMES.iter().all(|name| met(name, &|answer| answer == "done"))
             && REFUSED.iter().all(|name| met(name, &refused))
             && OPEN.iter().all(|name| met(name, &|answer| answer == "open"))
-            && [TAKEN_OVER, RESTARTED].iter().all(|what| met(what, &|_| true))
+            && EVENTS.iter().all(|what| met(what, &|_| true))
     }
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for ((action, answer), count) in &*self.lock() {
-            writeln!(f, "{action:<10} {answer:<20} {count:>6}")?;
+            writeln!(f, "{action:<13} {answer:<20} {count:>6}")?;
         }
         Ok(())
     }

@@ -6,7 +6,9 @@
 mod leases;
 mod look;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -25,7 +27,7 @@ use crate::commands::stdout::{print, remark};
 use crate::config::{absolute_path, duration};
 use crate::error;
 use crate::flocker::cluster::Cluster;
-use crate::host::garbage::Garbage;
+use crate::host::garbage::{Garbage, GarbageKind};
 use crate::operation::Elapsed;
 use crate::telemetry::spawn_blocking;
 use leases::ForgottenLease;
@@ -91,12 +93,19 @@ pub async fn run(args: GcArgs) -> Result<(), Failure> {
         leases,
         unknown: second.unknown(),
     };
+    // The volumes of which something is still there.
+    let mut still_there = BTreeSet::new();
     for (garbage, reason) in &left {
-        let outcome = if args.apply {
-            remove(&cluster, &args, garbage).await
-        } else {
+        let outcome = if !args.apply {
             Outcome::Found
+        } else if garbage.kind == GarbageKind::Record && still_there.contains(&garbage.dataset) {
+            Outcome::Kept("it names what could not be removed".to_owned())
+        } else {
+            remove(&cluster, &args, garbage).await
         };
+        if !matches!(outcome, Outcome::Removed) {
+            still_there.insert(garbage.dataset);
+        }
         document.leftovers.push(LeftHere::of(
             garbage,
             reason,
@@ -129,8 +138,8 @@ async fn remove(cluster: &Cluster, args: &GcArgs, garbage: &Garbage) -> Outcome 
         Ok(Err(why)) => return Outcome::Kept(why),
         Err(failure) => return Outcome::Failed(failure.lines().join("; ")),
     }
-    let subject = garbage.clone();
-    match spawn_blocking(move || subject.remove()).await {
+    let (subject, local) = (garbage.clone(), Arc::clone(&last.local));
+    match spawn_blocking(move || subject.remove(&local)).await {
         Ok(Ok(())) => Outcome::Removed,
         Ok(Err(why)) => Outcome::Failed(why),
         Err(error) => Outcome::Failed(error.to_string()),
