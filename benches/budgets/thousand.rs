@@ -60,7 +60,10 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Section> {
     let mounts = fs::read_to_string("/proc/thread-self/mountinfo")?.lines().count();
 
     let mut table = Table::new(["`serve`", "resident", "anonymous", "most ever resident"]);
-    table.add(memory_row("idle, connected to Flocker".to_owned(), idle));
+    table.add(memory_row(
+        "idle, connected to Flocker, with metrics".to_owned(),
+        idle,
+    ));
     table.add(memory_row(
         format!("{count} volumes published ({mounts} mounts)"),
         serving,
