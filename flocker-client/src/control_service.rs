@@ -8,6 +8,8 @@ use std::{
 
 use reqwest::Url;
 
+use crate::secrets::without_credentials;
+
 /// The default port of the REST API.
 const DEFAULT_PORT: u16 = 4523;
 
@@ -112,18 +114,13 @@ impl From<SocketAddr> for ControlService {
     }
 }
 
-/// Returns the text without the parts that may be secrets: what precedes an `@` but the scheme, and what follows the host.
+/// Returns the text without the parts that may be secrets: user and password, and what follows the host.
 fn without_password(text: &str) -> String {
-    let (before, rest) = match text.rsplit_once('@') {
-        Some((user, host)) if user.starts_with("https://") => ("https://...@", host),
-        Some((_, host)) => ("...@", host),
-        None => ("", text),
-    };
-    let host_at = rest.find("://").map_or(0, |scheme| scheme + "://".len());
-    let (start, host) = rest.split_at(host_at);
-    match host.split_once(['/', '?', '#']) {
-        Some((host, after)) if !after.is_empty() => format!("{before}{start}{host}/..."),
-        _ => format!("{before}{rest}"),
+    let shown = without_credentials(text);
+    let host_at = shown.find("://").map_or(0, |scheme| scheme + "://".len());
+    match shown[host_at..].split_once('/') {
+        Some((host, after)) if !after.is_empty() => format!("{}{host}/…", &shown[..host_at]),
+        _ => shown,
     }
 }
 
@@ -192,6 +189,7 @@ mod tests {
             "https://10.0.0.1?token=secret",
             "https://10.0.0.1/secret",
             "10.0.0.1#secret",
+            "https://10.0.0.1/a/secret?secret",
         ] {
             let message = refusal(text);
             assert!(
@@ -199,5 +197,7 @@ mod tests {
                 "{message}"
             );
         }
+        let message = refusal("https://admin:pass@10.0.0.1/?token=a@secret");
+        assert!(!message.contains("secret"), "{message}");
     }
 }

@@ -67,6 +67,7 @@ mod list;
 mod model;
 mod observer;
 mod resolver;
+mod secrets;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -82,4 +83,5 @@ pub use self::{
         NewDataset, Node, TakenId, UnreadableParts,
     },
     observer::{RequestEnd, RequestObserver, RequestTrace},
+    secrets::without_credentials,
 };

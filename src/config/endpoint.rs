@@ -5,9 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use flocker_client::without_credentials;
 use thiserror::Error;
-
-use super::secrets::without_credentials;
 
 /// The longest path a Unix socket can have on Linux, in bytes: `sun_path` less its terminator.
 pub(crate) const LONGEST_SOCKET_PATH: usize = 107;
