@@ -40,8 +40,12 @@ pub(super) const PING_TIME: Duration = Duration::from_secs(60);
 const LOG_EVERY: Duration = Duration::from_secs(10);
 /// The maximum length in bytes of the headers of a call.
 pub(super) const HEADER_BYTES: u32 = 16 << 10;
-/// How many bytes a client may send ahead of what its calls have read, on a stream and on its connection.
+/// How many bytes a client may send ahead of what a call has read; for all calls of its connection see
+/// [`Limits::connection_window`].
 pub(super) const WINDOW_BYTES: u32 = 256 << 10;
+/// What the h2 crate (from 0.4.16) counts at most for a small frame of data that no call has read yet. It ends a connection
+/// on which that exceeds half the window.
+const SMALL_FRAME: u32 = 256;
 /// How many refused streams a client may leave unread before its connection ends.
 pub(super) const REFUSED_STREAMS: usize = 1024;
 
@@ -67,6 +71,15 @@ impl Limits {
     /// Returns the number of calls that one connection may have.
     pub(super) fn calls_per_connection(self) -> u32 {
         u32::try_from(self.calls.div_ceil(2)).unwrap_or(u32::MAX)
+    }
+
+    /// Returns how many bytes a client may send ahead of what its calls have read, on one connection: enough for all calls
+    /// that it may make at once, each with one small message.
+    pub(super) fn connection_window(self) -> u32 {
+        let frames = self.calls_per_connection().saturating_mul(SMALL_FRAME);
+        let window = frames.saturating_mul(2).max(WINDOW_BYTES);
+        // The maximum of HTTP/2.
+        window.min(i32::MAX.unsigned_abs())
     }
 }
 
@@ -205,6 +218,19 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
+
+    #[test]
+    fn the_window_of_a_connection_has_room_for_all_its_calls() {
+        let of = |calls| {
+            Limits {
+                calls,
+                ..Limits::default()
+            }
+            .connection_window()
+        };
+        assert_eq!([of(1), of(2048)], [WINDOW_BYTES, 512 << 10]);
+        assert_eq!(of(usize::MAX), 0x7fff_ffff);
+    }
 
     #[tokio::test]
     async fn a_call_above_the_limit_is_refused_until_another_ends() {

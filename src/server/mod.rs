@@ -62,7 +62,7 @@ pub(crate) fn builder(limits: Limits, log: RpcLogLayer) -> Server<Layers> {
     Server::builder()
         .max_concurrent_streams(limits.calls_per_connection())
         .initial_stream_window_size(limits::WINDOW_BYTES)
-        .initial_connection_window_size(limits::WINDOW_BYTES)
+        .initial_connection_window_size(limits.connection_window())
         .http2_max_header_list_size(limits::HEADER_BYTES)
         .http2_max_local_error_reset_streams(Some(limits::REFUSED_STREAMS))
         .http2_keepalive_interval(Some(limits::PING_EVERY))
