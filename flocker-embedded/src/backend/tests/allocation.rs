@@ -275,23 +275,26 @@ fn a_volume_with_small_blocks_gets_a_device_with_blocks_that_are_not_larger() {
 
 #[test]
 fn a_device_that_was_read_only_is_writable_with_the_next_file() {
-    let volume = Volume::new(Allocation::Thin, Io::Direct);
-    let path = volume.fixture.backend.volumes().path(volume.dataset);
-    let file = File::options().read(true).write(true).open(&path).unwrap();
-    // Another test may be faster to take the device; then this one's next device is made read-only.
-    let taken_again = (0..100).any(|_| {
-        let Some(device) = AttachedDevice::open(&volume.device, &path).unwrap() else {
-            return attach_to(&volume.device, &file, BUFFERED).is_ok_and(|attached| attached);
-        };
-        let set = Command::new("blockdev")
-            .arg("--setro")
-            .arg(&volume.device)
-            .status();
-        assert!(set.unwrap().success());
-        device.clear().unwrap();
-        false
+    // Another test may be faster to take the device, or remove it; then the next one is made read-only.
+    let taken_again = (0..20).find_map(|_| {
+        let volume = Volume::new(Allocation::Thin, Io::Direct);
+        let path = volume.fixture.backend.volumes().path(volume.dataset);
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        let is_taken = (0..100).any(|_| {
+            let Ok(Some(device)) = AttachedDevice::open(&volume.device, &path) else {
+                return attach_to(&volume.device, &file, BUFFERED).is_ok_and(|attached| attached);
+            };
+            let set = Command::new("blockdev")
+                .arg("--setro")
+                .arg(&volume.device)
+                .status();
+            assert!(set.unwrap().success());
+            device.clear().unwrap();
+            false
+        });
+        is_taken.then_some(volume)
     });
-    assert!(taken_again);
+    let volume = taken_again.expect("a device is attached again");
     let mut device = File::options().write(true).open(&volume.device).unwrap();
     device.write_all(&[0; 512]).unwrap();
 }
